@@ -1,0 +1,210 @@
+"""The species of the pocket world: ten domains of thirty, sisters one or two field marks apart.
+
+A species is a name (genus and epithet) and four visible field marks: form, colour, pattern and the accent colour of one part.
+Three sister species make a genus: they share the genus name and most marks. Nothing in a name hints at the marks.
+Everything here is deterministic: the same names and marks on every machine, because committed weights know them by heart.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from mllm.errors import FieldmarkError
+
+FORMS = ("round", "wide", "tall", "square", "pointed", "scalloped")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+PATTERNS = ("plain", "striped", "spotted", "banded")
+
+SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
+UNSEEN_DOMAINS = ("dog", "mollusca", "mammal", "flower", "landmark")
+DOMAINS = SEEN_DOMAINS + UNSEEN_DOMAINS
+
+ACCENT_PARTS = {
+    "aircraft": "wings",
+    "car": "roof",
+    "reptilia": "crest",
+    "bird": "cap",
+    "food": "topping",
+    "dog": "ears",
+    "mollusca": "foot",
+    "mammal": "tail",
+    "flower": "petals",
+    "landmark": "dome",
+}
+"""The part of a thing that carries its accent colour, by domain."""
+
+NOUNS = {domain: domain for domain in DOMAINS} | {"reptilia": "reptile", "mollusca": "mollusc"}
+
+GENERA_PER_DOMAIN = 10
+SISTERS_PER_GENUS = 3
+_WORLD_SEED = 2503_12797
+_EPITHETS = (
+    "vina toru meska lorin dapo hesta quill bremo sanda ilvo karet numi pelda rasko timbe "
+    "umbra velo wexa yarri zeno corvi dunna elphi fosta gilda hanno ister jovi kesta lumo"
+).split()
+
+Use = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The four field marks of one thing; what a picture shows and a card says."""
+
+    form: str
+    colour: str
+    pattern: str
+    accent: str
+
+    def phrases(self, domain: str) -> tuple[str, ...]:
+        """The marks as words, for instance ``("round", "red", "striped", "blue cap")``."""
+        return (self.form, self.colour, self.pattern, f"{self.accent} {ACCENT_PARTS[domain]}")
+
+    def differing(self, other: Marks) -> int:
+        """In how many of the four marks two things differ, 0..4."""
+        pairs = zip(self._values(), other._values(), strict=True)
+        return sum(mine != theirs for mine, theirs in pairs)
+
+    def _values(self) -> tuple[str, str, str, str]:
+        return (self.form, self.colour, self.pattern, self.accent)
+
+
+@dataclass(frozen=True, slots=True)
+class Species:
+    """One species: its name, where it belongs, what it looks like and what it may be used for.
+
+    ``use`` is the split that may contain it: ``train`` species are seen in fine-tuning (new pictures of them are the *seen* half of
+    validation and test); ``validation`` and ``test`` species never appear in training pictures, so that choosing a checkpoint on
+    unseen species does not touch the unseen species of the benchmark.
+    """
+
+    name: str
+    domain: str
+    genus: str
+    look: Marks
+    use: Use
+
+    @property
+    def seen(self) -> bool:
+        """Whether fine-tuning may show this species."""
+        return self.use == "train"
+
+    @property
+    def form(self) -> str:
+        """Outline of the body, one of ``FORMS``."""
+        return self.look.form
+
+    @property
+    def colour(self) -> str:
+        """Main colour, one of ``COLOURS``."""
+        return self.look.colour
+
+    @property
+    def pattern(self) -> str:
+        """Pattern on the body, one of ``PATTERNS``."""
+        return self.look.pattern
+
+    @property
+    def accent(self) -> str:
+        """Colour of the domain's accent part, one of ``COLOURS``."""
+        return self.look.accent
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The four marks as words."""
+        return self.look.phrases(self.domain)
+
+
+def random_marks(rng: random.Random) -> Marks:
+    """Any look the world can draw; the accent always differs from the main colour, else it could not be seen."""
+    colour = rng.choice(COLOURS)
+    accent = rng.choice([other for other in COLOURS if other != colour])
+    return Marks(rng.choice(FORMS), colour, rng.choice(PATTERNS), accent)
+
+
+def sister_marks(base: Marks, changes: int, rng: random.Random) -> Marks:
+    """A look that differs from ``base`` in exactly ``changes`` marks."""
+    while True:
+        other = random_marks(rng)
+        kinds = rng.sample(("form", "colour", "pattern", "accent"), changes)
+        mixed = Marks(*(getattr(other if kind in kinds else base, kind) for kind in ("form", "colour", "pattern", "accent")))
+        if mixed.colour != mixed.accent and mixed.differing(base) == changes:
+            return mixed
+
+
+def _genus_names(count: int, rng: random.Random) -> list[str]:
+    onsets, vowels, ends = "b d f g k l m n p r s t v z br dr kr pl st tr".split(), "aeiou", "l m n r s x th nd".split()
+    names: set[str] = set()
+    ordered: list[str] = []
+    while len(ordered) < count:
+        name = (rng.choice(onsets) + rng.choice(vowels) + rng.choice(onsets) + rng.choice(vowels) + rng.choice(ends)).capitalize()
+        if name not in names:
+            names.add(name)
+            ordered.append(name)
+    return ordered
+
+
+def _use(domain: str, genus_index: int, sister_index: int) -> Use:
+    """One sister of every genus of a seen domain is held out; every third of those is for validation."""
+    if domain in UNSEEN_DOMAINS:
+        return "test"
+    if sister_index != genus_index % SISTERS_PER_GENUS:
+        return "train"
+    return "validation" if genus_index % 3 == 0 else "test"
+
+
+@cache
+def _all_species() -> tuple[Species, ...]:
+    rng = random.Random(_WORLD_SEED)
+    genera = _genus_names(GENERA_PER_DOMAIN * len(DOMAINS), rng)
+    found: list[Species] = []
+    for domain_index, domain in enumerate(DOMAINS):
+        taken: set[Marks] = set()
+        for genus_index in range(GENERA_PER_DOMAIN):
+            genus = genera[domain_index * GENERA_PER_DOMAIN + genus_index]
+            looks = _sister_looks(taken, rng)
+            epithets = rng.sample(_EPITHETS, SISTERS_PER_GENUS)
+            for sister_index, (epithet, look) in enumerate(zip(epithets, looks, strict=True)):
+                use = _use(domain, genus_index, sister_index)
+                found.append(Species(f"{genus} {epithet}", domain, genus, look, use))
+    return tuple(found)
+
+
+def _sister_looks(taken: set[Marks], rng: random.Random) -> list[Marks]:
+    """Three looks nobody in the domain has yet, the second and third one or two marks away from the first."""
+    while True:
+        base = random_marks(rng)
+        looks = [base, sister_marks(base, 1, rng), sister_marks(base, rng.choice((1, 2)), rng)]
+        if len(set(looks)) == SISTERS_PER_GENUS and not taken.intersection(looks):
+            taken.update(looks)
+            return looks
+
+
+def species(domain: str | None = None) -> tuple[Species, ...]:
+    """All 300 species, or the thirty of one domain."""
+    if domain is None:
+        return _all_species()
+    if domain not in DOMAINS:
+        raise FieldmarkError(f"unknown pocket domain {domain!r}; the pocket world has {', '.join(DOMAINS)}")
+    return tuple(one for one in _all_species() if one.domain == domain)
+
+
+@cache
+def _by_name() -> dict[str, Species]:
+    return {one.name: one for one in _all_species()}
+
+
+def find(name: str) -> Species:
+    """The species of that name; an unknown name is an error that shows a few known ones."""
+    try:
+        return _by_name()[name]
+    except KeyError:
+        known = ", ".join(one.name for one in _all_species()[:3])
+        raise FieldmarkError(f"unknown pocket species {name!r}; known are for instance {known}") from None
+
+
+def sisters(one: Species) -> tuple[Species, ...]:
+    """The other species of its genus."""
+    return tuple(other for other in species(one.domain) if other.genus == one.genus and other.name != one.name)

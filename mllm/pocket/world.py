@@ -1,0 +1,157 @@
+"""Pictures of the pocket world: labelled photos of one thing, and scenes of several, all deterministic by seed.
+
+Every picture's truth is known: which species stand where and which marks are visible. No torch in here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from PIL import Image, ImageDraw
+
+from mllm.boxes import Box, Frame
+from mllm.pocket.drawing import Colour, sprite
+from mllm.pocket.species import (
+    ACCENT_PARTS,
+    COLOURS,
+    DOMAINS,
+    FORMS,
+    NOUNS,
+    PATTERNS,
+    SEEN_DOMAINS,
+    UNSEEN_DOMAINS,
+    Marks,
+    Species,
+    find,
+    random_marks,
+    sister_marks,
+    sisters,
+    species,
+)
+
+__all__ = [
+    "ACCENT_PARTS", "COLOURS", "DOMAINS", "FORMS", "NOUNS", "PATTERNS", "SEEN_DOMAINS", "UNSEEN_DOMAINS",
+    "Marks", "Scene", "Species", "WorldThing", "find", "make_scene", "photo", "random_marks", "sister_marks", "sisters", "species",
+]  # fmt: skip
+
+TILE = 96
+"""Side of a labelled photo in pixels."""
+THING_SIDE = (48, 68)
+"""Shortest and longest longer side of a thing, in pixels."""
+
+_GROUND: dict[str, tuple[Colour, Colour]] = {
+    "aircraft": ((176, 203, 226), (214, 226, 236)),
+    "car": ((186, 186, 184), (160, 160, 160)),
+    "reptilia": ((226, 208, 176), (206, 188, 154)),
+    "bird": ((198, 216, 222), (190, 206, 178)),
+    "food": ((214, 196, 176), (196, 176, 156)),
+    "dog": ((190, 206, 172), (172, 192, 154)),
+    "mollusca": ((172, 204, 206), (214, 204, 178)),
+    "mammal": ((204, 206, 178), (182, 176, 150)),
+    "flower": ((196, 212, 184), (176, 194, 166)),
+    "landmark": ((206, 216, 226), (196, 190, 176)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorldThing:
+    """One thing in a scene: what it looks like, where, and its species name if it has one."""
+
+    domain: str
+    look: Marks
+    box: Box
+    name: str | None = None
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The visible marks as words."""
+        return self.look.phrases(self.domain)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A picture and everything that is true of it; things are ordered left to right by box centre."""
+
+    domain: str
+    image: Image.Image
+    things: tuple[WorldThing, ...]
+
+
+@lru_cache(maxsize=64)
+def _ground(domain: str, size: tuple[int, int]) -> Image.Image:
+    top, bottom = _GROUND[domain]
+    column = Image.new("RGB", (1, 2))
+    column.putpixel((0, 0), top)
+    column.putpixel((0, 1), bottom)
+    return column.resize(size, Image.Resampling.BILINEAR)
+
+
+def background(domain: str, size: tuple[int, int], rng: random.Random) -> Image.Image:
+    """A soft ground with muted clutter: enough to distract, never as saturated as a thing."""
+    image = _ground(domain, size).copy()
+    draw = ImageDraw.Draw(image)
+    for _ in range(rng.randint(2, 3 + size[0] * size[1] // 3000)):
+        x, y = rng.randrange(size[0]), rng.randrange(size[1])
+        reach, tone = rng.randint(2, 8), rng.choice((-26, -16, 14, 24))
+        here = image.getpixel((x, y))
+        fill = tuple(max(0, min(255, channel + tone)) for channel in here)  # type: ignore[union-attr]
+        kind = rng.randrange(3)
+        if kind == 0:
+            draw.ellipse((x - reach, y - reach // 2, x + reach, y + reach // 2), fill=fill)
+        elif kind == 1:
+            draw.line((x, y, x + rng.randint(-9, 9), y - reach), fill=fill, width=2)
+        else:
+            draw.polygon([(x, y), (x + reach, y + reach // 2), (x - reach // 2, y + reach)], fill=fill)
+    return image
+
+
+def _place(canvas: Image.Image, domain: str, look: Marks, corner: tuple[int, int], cell: int, rng: random.Random) -> Box:
+    """Draw one thing somewhere inside a square cell of the canvas; returns its box on the canvas."""
+    drawn = sprite(domain, look, rng.randint(*THING_SIDE), rng)
+    x = corner[0] + rng.randint(2, max(2, cell - drawn.width - 2))
+    y = corner[1] + rng.randint(2, max(2, cell - drawn.height - 2))
+    canvas.paste(drawn, (x, y), drawn)
+    return Box.from_xyxy((x, y, x + drawn.width, y + drawn.height), Frame(*canvas.size))
+
+
+def photo(one: Species, seed: int) -> tuple[Image.Image, Box]:
+    """A labelled photo: one thing of a species on its own ground, ``TILE`` pixels square, and its box."""
+    rng = random.Random(f"photo/{one.name}/{seed}")
+    canvas = background(one.domain, (TILE, TILE), rng)
+    return canvas, _place(canvas, one.domain, one.look, (0, 0), TILE, rng)
+
+
+def make_scene(seed: int | str, domain: str, looks: Sequence[Marks | Species], layout: str = "any") -> Scene:
+    """A scene of the given looks in tiles of 96 pixels.
+
+    ``layout``: ``row``, ``column``, ``grid`` (at most three columns), ``free`` (2x2 tiles, at most four things), or ``any``.
+    Half of the scenes are collages (each tile on a ground of its own), as composites of photos are.
+    """
+    rng = random.Random(f"scene/{seed}")
+    columns, rows = _tiles(len(looks), layout, rng)
+    size = (columns * TILE, rows * TILE)
+    cells = [(column * TILE, row * TILE) for row in range(rows) for column in range(columns)]
+    canvas = background(domain, size, rng)
+    if rng.random() < 0.5:
+        for cell in cells:
+            canvas.paste(background(domain, (TILE, TILE), rng), cell)
+    things = []
+    for look, cell in zip(looks, rng.sample(cells, len(looks)), strict=True):
+        marks, name = (look.look, look.name) if isinstance(look, Species) else (look, None)
+        things.append(WorldThing(domain, marks, _place(canvas, domain, marks, cell, TILE, rng), name))
+    return Scene(domain, canvas, tuple(sorted(things, key=lambda thing: thing.box.center[0])))
+
+
+def _tiles(count: int, layout: str, rng: random.Random) -> tuple[int, int]:
+    if layout == "any":
+        choices = {1: ("row", "free"), 2: ("row", "column", "free"), 3: ("row", "column", "grid", "free"), 4: ("grid", "free")}
+        layout = rng.choice(choices.get(count, ("grid",)))
+    if layout == "row":
+        return count, 1
+    if layout == "column":
+        return 1, count
+    columns = 2 if count <= 4 else 3
+    return columns, 2
