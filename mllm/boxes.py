@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypeAlias
 
 from mllm.errors import BoxError
@@ -71,7 +72,7 @@ class Box:
         """
         if len(numbers) != 4 or not all(map(_is_number, numbers)):
             raise BoxError(f"a box needs four finite numbers, got {tuple(numbers)}")
-        unit = [number / side for number, side in zip(numbers, (frame.width, frame.height) * 2, strict=True)]
+        unit = [float(number) / side for number, side in zip(numbers, (frame.width, frame.height) * 2, strict=True)]
         if unit[0] >= unit[2] or unit[1] >= unit[3]:
             raise BoxError(f"box {tuple(numbers)} is inverted or empty: x1 < x2 and y1 < y2 are needed")
         slack = math.inf if clip else ROUNDING
@@ -175,6 +176,8 @@ def iou_xyxy(a: Sequence[float], b: Sequence[float]) -> float:
     area_b = max(b[2] - b[0], 0.0) * max(b[3] - b[1], 0.0)
     shared = _overlap(a[0], a[2], b[0], b[2]) * _overlap(a[1], a[3], b[1], b[3])
     union = area_a + area_b - shared
+    if not math.isfinite(union):
+        return 0.0  # numbers so large that their areas overflow; no picture holds them
     if area_a <= 0 or area_b <= 0 or union <= 0:
         # Areas of very thin, but real, boxes underflow to 0: only there is equality asked.
         return 1.0 if tuple(a) == tuple(b) and a[0] < a[2] and a[1] < a[3] else 0.0
@@ -187,8 +190,8 @@ def _overlap(a1: float, a2: float, b1: float, b2: float) -> float:
 
 
 def _is_number(value: object) -> bool:
-    """Whether `value` is a finite int or float (bool is an int in Python, but no coordinate)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether `value` is a finite real number, numpy's included (bool is an int in Python, but no coordinate)."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _orientation(value: int) -> int:
