@@ -1,0 +1,71 @@
+"""Domains: what kind of thing is looked for. One domain a file; the file name is the registry.
+
+To add one, write `mllm/domains/<name>.py` holding `DOMAIN = Domain(name="<name>", ...)`. Nothing else is edited.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from importlib import import_module
+
+from mllm.errors import FieldmarkError, UnknownNameError
+
+
+class DomainError(FieldmarkError):
+    """A domain file whose question templates lack a part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One kind of thing, e.g. birds.
+
+    `questions` are templates that hold `{entity}` once (the noun is already written in); the first is always
+    `Find the <noun> {entity}.`, the wording the pocket model was pre-trained on.
+    """
+
+    name: str
+    noun: str
+    plural: str
+    questions: tuple[str, ...]
+    source: str
+    """A published set of labelled photos of this domain (name, authors, address)."""
+    licence: str
+    """The terms of that set, as its authors state them."""
+
+    def __post_init__(self) -> None:
+        """Refuse templates that would ask for nothing."""
+        for template in self.questions:
+            if template.count("{entity}") != 1 or template.count("{") != 1:
+                raise DomainError(f"domain {self.name}: question {template!r} must hold {{entity}} exactly once")
+        if not self.questions or self.questions[0] != f"Find the {self.noun} {{entity}}.":
+            raise DomainError(f"domain {self.name}: the first question must be 'Find the {self.noun} {{entity}}.'")
+
+    def question(self, entity: str, which: int = 0) -> str:
+        """Write one question; `which` counts through the templates, round and round."""
+        return self.questions[which % len(self.questions)].format(entity=entity)
+
+
+def questions(noun: str, plural: str) -> tuple[str, ...]:
+    """Write the wordings that fit any noun; a domain may add its own."""
+    return (
+        f"Find the {noun} {{entity}}.",
+        f"Where is the {{entity}}? Give its box among these {plural}.",
+        f"Among these {plural} there is one {{entity}}: box it.",
+        "Point out the {entity} with one box.",
+        f"Locate the {noun} called {{entity}}.",
+    )
+
+
+def names() -> tuple[str, ...]:
+    """List the domains there are, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def load(name: str) -> Domain:
+    """Return the domain called `name`; an unknown name is an error that lists the known ones."""
+    if name not in names():
+        raise UnknownNameError("domain", name, names())
+    domain = import_module(f"{__name__}.{name}").DOMAIN
+    assert isinstance(domain, Domain)
+    return domain
