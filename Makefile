@@ -1,0 +1,59 @@
+# Fieldmark's everyday commands. `make` lists them; each one first makes .venv if it is not there or out of date.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+# Nothing here needs the hub: the pocket model is in the repository. Unset for runs on hub models (`make HF_HUB_OFFLINE=0 ...`).
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel table-spine pets
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(READY)  ## make .venv with the exact versions of constraints.txt
+
+# torch alone and first: the build machine's own wheel (CPU or CUDA) is taken, and nothing later may change it.
+$(READY): pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --no-input --progress-bar off torch==2.13.0
+	$(PY) -m pip install --no-input --progress-bar off -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)  ## data, training, reward, benchmark and report.html on the pocket world (10 minutes on two cores)
+	$(PY) -m mllm.cli demo
+
+test: test-fast test-ci  ## what continuous integration runs: test-fast, then test-ci (15 minutes)
+
+test-fast: $(READY)  ## the fast suite (2 minutes)
+	$(PY) -m pytest < /dev/null
+
+test-ci: $(READY)  ## two-process runs, kills and a tiny end-to-end (13 minutes)
+	$(PY) -m pytest -m ci < /dev/null
+
+test-all: $(READY)  ## every test, the slow ones included
+	$(PY) -m pytest -m "ci or slow or not slow" < /dev/null
+
+check: $(READY)  ## ruff, formatting, types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pyright
+
+format: $(READY)  ## put formatting and imports right
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
+
+wheel: $(READY)  ## build dist/fieldmark-*.whl
+	rm -rf build
+	$(PY) -m build --wheel --no-isolation
+
+table-spine: $(READY)  ## the results table of docs/log.md: six arms, three seeds (hours; resumes)
+	$(PY) -m mllm.cli table-spine
+
+pets: $(READY)  ## the whole chain on real photos of cats and dogs
+	$(PY) -m mllm.cli pets

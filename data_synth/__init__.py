@@ -1,0 +1,1 @@
+"""Data programs, one readable story each, resumable stage by stage."""
