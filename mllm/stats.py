@@ -1,0 +1,216 @@
+"""Means with honest intervals: images are resampled, not cases, because the cases of one picture are not independent.
+
+Everything here takes plain numbers and the name of the picture each came from. All intervals are percentile bootstrap
+intervals (Efron & Tibshirani 1993, ch. 13) of a ratio `sum of values / number of values`, so that a picture with
+five questions weighs five times one with a single question, as in the published case-weighted averages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mllm.errors import FieldmarkError
+from mllm.records import Sample
+
+LEVEL = 0.95
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and the interval around it; `low` and `high` are None when fewer than two pictures were seen."""
+
+    value: float
+    low: float | None
+    high: float | None
+    samples: int
+    groups: int
+    level: float = LEVEL
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers for a json file."""
+        return {k: getattr(self, k) for k in ("value", "low", "high", "samples", "groups", "level")}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean of b - a over the same samples. `p` is two-sided; `wins` counts samples where b is above a."""
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float
+    samples: int
+    groups: int
+    wins: int
+    losses: int
+    level: float = LEVEL
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves zero out: only then may an order be claimed."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a json file."""
+        names = ("value", "low", "high", "p", "samples", "groups", "wins", "losses", "level", "clear")
+        return {k: getattr(self, k) for k in names}
+
+
+def mean(
+    values: Sequence[float], groups: Sequence[Hashable], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Mean of `values` with a bootstrap interval over `groups` (the picture of each value).
+
+    Where every picture has the same mean at 0 or 1 the bootstrap would return an interval of no width, a claim no
+    sample can carry; Wilson's score interval (1927) with one trial a picture is given instead.
+    """
+    sums, counts = _by_group(values, groups)
+    value = float(sums.sum() / counts.sum())
+    n, g = int(counts.sum()), len(sums)
+    if g < 2:
+        return Interval(value, None, None, n, g, level)
+    if np.all(sums == 0) or np.all(sums == counts):
+        low, high = wilson(g if value else 0, g, level=level)
+        return Interval(value, low, high, n, g, level)
+    low, high = _bootstrap(sums, counts, level, resamples, seed)
+    return Interval(value, low, high, n, g, level)
+
+
+def wilson(hits: int, trials: int, *, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's score interval for a share of `hits` among `trials` > 0."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, trials).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def paired(
+    a: Sequence[float],
+    b: Sequence[float],
+    groups: Sequence[Hashable],
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """Mean of b - a over the same samples, in the same order, with an interval over pictures.
+
+    `p` comes from a sign-flip permutation test that swaps the two runs on whole pictures (Good 2005, ch. 3):
+    (1 + permutations at least as far from zero) / (1 + permutations).
+    """
+    if len(a) != len(b):
+        raise FieldmarkError(f"two runs are paired on the same samples, but one has {len(a)} and the other {len(b)}")
+    delta = np.asarray(b, float) - np.asarray(a, float)
+    sums, counts = _by_group(delta, groups)
+    value = float(sums.sum() / counts.sum())
+    low, high = _bootstrap(sums, counts, level, resamples, seed) if len(sums) > 1 else (None, None)
+    p = _sign_flip(sums, resamples, seed)
+    wins, losses = int((delta > 0).sum()), int((delta < 0).sum())
+    return Difference(value, low, high, p, len(delta), len(sums), wins, losses, level)
+
+
+def over_seeds(
+    runs: Sequence[Sequence[float]],
+    groups: Sequence[Hashable],
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Mean over seeds and samples; `runs[s][i]` is the value of sample i under seed s, `groups[i]` its picture.
+
+    Pictures and seeds are crossed, so both are resampled, independently (the pigeonhole bootstrap, Owen 2007). A
+    bootstrap over S seeds sees only (S-1)/S of their variance, so the part that seeds add is stretched by
+    sqrt(S / (S-1)). With one seed there is no seed part: the interval then speaks of that run only. Shifting the
+    `runs` by another arm's (`b - a`, paired by seed) gives the two-level interval of a difference.
+    """
+    if not runs:
+        raise FieldmarkError("no runs were given: pass one list of values per seed")
+    if any(len(run) != len(groups) for run in runs):
+        raise FieldmarkError(f"every seed must have a value for each of the {len(groups)} samples")
+    if len(runs) == 1:
+        return mean(runs[0], groups, level=level, resamples=resamples, seed=seed)
+    tables = [_by_group(run, groups) for run in runs]
+    sums, counts = np.stack([s for s, _ in tables]), tables[0][1]  # (seeds, pictures), (pictures,)
+    value = float(sums.sum() / (counts.sum() * len(runs)))
+    n, g = len(groups), sums.shape[1]
+    if g < 2:
+        return Interval(value, None, None, n, g, level)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(g, np.full(g, 1 / g), size=resamples)  # how often each picture was drawn
+    by_seed = (weights @ sums.T) / (weights @ counts)[:, None]  # (resamples, seeds)
+    drawn = rng.integers(len(runs), size=(resamples, len(runs)))
+    centre = by_seed.mean(1)
+    shift = np.take_along_axis(by_seed, drawn, 1).mean(1) - centre
+    low, high = _percentiles(centre + math.sqrt(len(runs) / (len(runs) - 1)) * shift, level)
+    return Interval(value, low, high, n, g, level)
+
+
+def paired_over_seeds(
+    a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], groups: Sequence[Hashable], **options: Any
+) -> Interval:
+    """Two-level interval of b - a, run s of `a` against run s of `b` (same seed, same samples). See `over_seeds`."""
+    if len(a) != len(b):
+        raise FieldmarkError(f"arms are paired by seed, but one has {len(a)} runs and the other {len(b)}")
+    for one, other in zip(a, b, strict=True):
+        if len(one) != len(other):
+            raise FieldmarkError(f"two runs are paired on the same samples, but one has {len(one)}, one {len(other)}")
+    return over_seeds([np.asarray(y, float) - np.asarray(x, float) for x, y in zip(a, b, strict=True)], groups, **options)  # pyright: ignore[reportArgumentType]
+
+
+def chance_floor(samples: Sequence[Sample]) -> float | None:
+    """What a perfect localiser that points at a random thing would score; None where some things are not known."""
+    if not samples or any(not sample.things for sample in samples):
+        return None
+    return sum(1 / len(sample.things) for sample in samples) / len(samples)
+
+
+def _by_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of the values of each group, groups in order of first appearance."""
+    if len(values) == 0:
+        raise FieldmarkError("there are no values to average")
+    if len(values) != len(groups):
+        raise FieldmarkError(f"{len(values)} values but {len(groups)} group names: one is needed for each value")
+    table = np.asarray(values, float)
+    if not np.isfinite(table).all():
+        raise FieldmarkError(f"value {int(np.flatnonzero(~np.isfinite(table))[0])} is not a finite number")
+    order: dict[Hashable, int] = {}
+    index = np.array([order.setdefault(group, len(order)) for group in groups])
+    return np.bincount(index, weights=table), np.bincount(index).astype(float)
+
+
+def _bootstrap(sums: np.ndarray, counts: np.ndarray, level: float, resamples: int, seed: int) -> tuple[float, float]:
+    """Percentile interval of sum(sums) / sum(counts), groups drawn with replacement."""
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (sums, counts),
+        lambda s, c, axis: s.sum(axis) / c.sum(axis),
+        paired=True,
+        vectorized=True,
+        confidence_level=level,
+        n_resamples=resamples,
+        batch=512,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _sign_flip(sums: np.ndarray, permutations: int, seed: int) -> float:
+    """Two-sided p of sum(sums) under random signs; 1.0 where all sums are zero."""
+    rng = np.random.default_rng(seed)
+    signs = rng.integers(0, 2, size=(permutations, len(sums)), dtype=np.int8) * 2.0 - 1.0
+    far = np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9
+    return float((1 + far.sum()) / (1 + permutations))
