@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel table-spine pets
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine pets
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,13 @@ format: $(READY)  ## put formatting and imports right
 wheel: $(READY)  ## build dist/fieldmark-*.whl
 	rm -rf build
 	$(PY) -m build --wheel --no-isolation
+
+constraints: $(READY)  ## resolve constraints.txt anew, with every extra but vllm
+	mkdir -p build
+	$(PY) -m pip install --no-input --quiet --dry-run --ignore-installed --report build/resolved.json \
+		torch==2.13.0 -e '.[dev,vision,wandb,tensorboard,openai,web]'
+	$(PY) .ci/constraints.py build/resolved.json > build/constraints.txt
+	mv build/constraints.txt constraints.txt
 
 table-spine: $(READY)  ## the results table of docs/log.md: six arms, three seeds (hours; resumes)
 	$(PY) -m mllm.cli table-spine
