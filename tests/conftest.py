@@ -1,0 +1,100 @@
+"""What every test stands on: no network, a place for the real photos, and one random-weight pocket checkpoint per session."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything imports a Hugging Face library; the commands that tests start inherit it.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["WANDB_MODE"] = "disabled"
+os.environ["MPLBACKEND"] = "Agg"
+
+ROOT = Path(__file__).resolve().parent.parent
+LOOPBACK = ("127.", "::1", "localhost", "::ffff:127.")
+
+
+class NetworkBlocked(RuntimeError):
+    """A test reached for the network; the suite must pass on a machine without one."""
+
+
+def _guarded(name: str) -> Callable[..., object]:
+    original = getattr(socket.socket, name)
+
+    def connect(self: socket.socket, address: object, *rest: object) -> object:
+        is_internet = self.family in (socket.AF_INET, socket.AF_INET6)
+        if is_internet and isinstance(address, tuple) and not str(address[0]).startswith(LOOPBACK):
+            raise NetworkBlocked(f"a test tried to reach {address[0]}:{address[1]}; tests run offline")
+        return original(self, address, *rest)
+
+    return connect
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _offline() -> Iterator[None]:
+    """Refuse every connection that leaves this machine (two-process runs talk over loopback, which stays open)."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, _guarded(name))
+        yield
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real photos and annotations: $FIELDMARK_TEST_DATA, or `../shared/data`; skips where there is none."""
+    folder = Path(os.environ.get("FIELDMARK_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder} (set FIELDMARK_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pocket_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pocket checkpoint with random weights: it loads like any other and knows nothing. Read it, never write in it."""
+    from mllm.pocket.model import save_random
+
+    return Path(save_random(tmp_path_factory.mktemp("pocket") / "random"))
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """Run a command as a user would: `run("eval/kvg_bench.py", "--help")` starts Python at the root; the text it wrote is kept.
+
+    `cwd`, `timeout` (seconds) and `env` (added to ours) may be given; `check=True` fails the test, with the output, on a non-zero exit.
+    """
+
+    def start(
+        *command: str, cwd: Path = ROOT, timeout: float = 120, env: dict[str, str] | None = None, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode:
+            pytest.fail(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        return done
+
+    return start

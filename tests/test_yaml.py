@@ -1,0 +1,75 @@
+"""Every YAML file of the repository is read by the program it is written for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+ELSEWHERE = {".venv", ".git", "runs", "build", "dist", "node_modules"}
+FILES = sorted(
+    path
+    for pattern in ("**/*.yaml", "**/*.yml", ".*.yaml", ".*/**/*.yaml")
+    for path in ROOT.glob(pattern)
+    if not ELSEWHERE & set(path.relative_to(ROOT).parts)
+)
+ACCELERATE = [ROOT / "accelerate_config.yaml", *sorted((ROOT / "accelerate_configs").glob("*.yaml"))]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+def short(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_the_search_finds_them() -> None:
+    assert set(FILES) >= {*ACCELERATE, *RECIPES, ROOT / ".pre-commit-config.yaml"}
+    assert len(ACCELERATE) == 6
+
+
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_parses_and_opens_with_a_story(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert isinstance(yaml.safe_load(text), dict)
+    assert text.startswith("#"), "a configuration opens with what it is for"
+
+
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_no_key_is_written_twice(path: Path) -> None:
+    """YAML lets the second one win without a word."""
+
+    def pairs(node: yaml.Node) -> None:
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys)), f"{short(path)}: a key is written twice in {sorted(keys)}"
+        if isinstance(node, yaml.CollectionNode):
+            for child in node.value:
+                for part in child if isinstance(child, tuple) else (child,):
+                    pairs(part)
+
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    assert root is not None
+    pairs(root)
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=short)
+def test_accelerate_reads_it(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1
+    flags = {action.dest for action in launch_command_parser()._actions}
+    unknown = set(config.deepspeed_config) - flags  # the launcher drops a key that is no flag of its own
+    assert not unknown, f"{short(path)}: accelerate's launcher knows no {sorted(unknown)}"
+
+
+def test_the_everyday_accelerate_config_is_what_the_readme_says() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(ROOT / "accelerate_config.yaml"))
+    assert config.distributed_type.value == "DEEPSPEED"
+    assert (config.deepspeed_config["zero_stage"], config.num_processes, config.mixed_precision) == (2, 8, "bf16")
+    far = load_config_from_file(str(ROOT / "accelerate_configs" / "zero3_multi_node.yaml"))
+    assert (far.deepspeed_config["zero_stage"], far.num_machines, far.num_processes) == (3, 2, 16)
