@@ -1,0 +1,37 @@
+"""Qwen2.5-VL: pixels of the resized picture, JSON with `bbox_2d` (Qwen2.5-VL technical report, 2.2).
+
+So the same box has other numbers under another picture budget: the budget is part of the convention.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from mllm.boxes import Box, Frame
+from mllm.families import Budget, Family, whole
+
+
+class _Qwen25VL(Family):
+    def write_numbers(self, numbers: Sequence[int], label: str | None) -> str:
+        return json.dumps({"bbox_2d": list(numbers)} | ({"label": label} if label else {}), ensure_ascii=False)
+
+    def mention(self, box: Box, frame: Frame) -> str:
+        # JSON in the middle of a sentence would cost a dozen tokens a box.
+        self.check_frame(frame)
+        return str(list(whole(box, frame)))
+
+
+FAMILY = _Qwen25VL(
+    name="qwen2_5_vl",
+    model_type="qwen2_5_vl",
+    patch=14,
+    merge=2,
+    numbers=None,
+    budget=Budget(4 * 28 * 28, 1280 * 28 * 28),
+    lora_targets={
+        "vision": r".*\bvisual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)",
+        "projector": r".*\bvisual\.merger\.mlp\.\d+",
+        "llm": r".*\blanguage_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+    },
+)

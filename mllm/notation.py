@@ -1,0 +1,42 @@
+"""Boxes as models write them: one scanner that finds the four numbers, whatever brackets are around them.
+
+It knows the spellings of the model families of today and nothing of frames: what the numbers mean is for the family to
+say. Read as boxes are
+
+    (12,34),(56,78)      Qwen2-VL, with or without <|box_start|> around it; also (12, 34) (56, 78)
+    [12, 34, 56, 78]     Qwen2.5-VL and Qwen3-VL ("bbox_2d" in JSON, spaced or not, fenced or not), InternVL, GLM
+    (12, 34, 56, 78)
+    [12, 34], [56, 78]
+    <box>12 34 56 78</box>    MiniCPM-V
+
+with whole or decimal numbers, signs, and line breaks between them. A list of three or five numbers is no box.
+"""
+
+from __future__ import annotations
+
+import re
+
+# All quantifiers are possessive and bounded: at each place the scanner looks at a bounded stretch of text and never
+# goes back, so that reading is linear in the length of the text, however hostile a sampled text may be.
+_SPACE = r"\s{0,64}+"
+_NUMBER = r"([-+]?+[0-9]{1,9}+(?:\.[0-9]{0,20}+)?+)"
+_TWO = rf"{_SPACE}{_NUMBER}{_SPACE},{_SPACE}{_NUMBER}{_SPACE}"
+_GAP = rf"{_SPACE}(?:,{_SPACE})?+"
+_GAP_IN_TAG = r"\s{1,64}+"
+
+_BOX = re.compile(
+    "|".join(
+        (
+            rf"\({_TWO}\){_GAP}\({_TWO}\)",
+            rf"\[{_TWO},{_TWO}\]",
+            rf"\({_TWO},{_TWO}\)",
+            rf"\[{_TWO}\]{_GAP}\[{_TWO}\]",
+            rf"<box>{_SPACE}{_GAP_IN_TAG.join([_NUMBER] * 4)}{_SPACE}</box>",
+        )
+    )
+)
+
+
+def read_boxes(text: str) -> list[list[float]]:
+    """Return the four numbers of every box in `text`, in order of appearance, as they were written. Never raises."""
+    return [[float(number) for number in match.groups() if number is not None] for match in _BOX.finditer(text)]
