@@ -1,0 +1,134 @@
+"""Model text to an `Answer`: what was thought, what was answered, which box.
+
+One declared rule: the answer is the text of the single `<answer>...</answer>` outside of the thought, and its box is
+the LAST box written there. Boxes elsewhere never count, nothing is clamped, and no second reading is tried: text that
+breaks the rule is a parse failure with a name (`PROBLEMS`), counted beside the score and never raised.
+
+Tags quoted from the prompt do not confuse it: an empty pair is skipped, and tags inside a thought are words of it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from mllm.boxes import Box, Frame
+from mllm.errors import BoxError
+from mllm.families import Family
+from mllm.records import Answer, Sample
+
+NO_ANSWER = "no answer tag"
+EMPTY = "empty answer"
+OPEN = "answer tag not closed"
+SEVERAL = "several answer tags"
+NO_BOX = "no box in the answer"
+OUTSIDE = "box outside the frame"
+INVERTED = "box inverted or empty"
+PROBLEMS = (NO_ANSWER, EMPTY, OPEN, SEVERAL, NO_BOX, OUTSIDE, INVERTED)
+"""Every way in which text cannot be read, in the order in which they are looked for."""
+
+_TAG = re.compile(r"<(/?)(think|answer)>")
+# An empty pair is what a prompt shows ("Answer in <answer></answer>."), or an answer that says nothing.
+_EMPTY_PAIR = re.compile(r"<(think|answer)>\s{0,16}+</\1>")
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What the tags of a text enclose. `several` and `open` tell what is wrong with the answer tags."""
+
+    thoughts: list[str] = field(default_factory=list)
+    answer: str | None = None
+    several: bool = False
+    open: bool = False
+
+
+def parse(text: str, family: Family, frame: Frame, *, prefilled_think: bool = False) -> Answer:
+    """Read model text. Never raises, and takes time linear in the length of the text.
+
+    Args:
+        text: what the model wrote, its own special tokens kept or not.
+        family: how it spells boxes.
+        frame: what its numbers are written on: `family.frame(sample.size, budget)`.
+        prefilled_think: the prompt ended with an opening `<think>`, so the text begins inside the thought.
+
+    Returns:
+        An Answer with at most one box, the one that counts. `numbers` holds all boxes of the answer as they were
+        written, readable or not (of an answer that was not closed, too).
+    """
+    parts = _split(_EMPTY_PAIR.sub("", text), prefilled_think)
+    numbers = tuple(tuple(box) for box in family.read(parts.answer or ""))
+    box, problem = _judge(parts, numbers, frame)
+    if problem == NO_ANSWER and _says_nothing(text):
+        problem = EMPTY
+    thought = "\n".join(parts.thoughts) if parts.thoughts else None
+    return Answer(thought, parts.answer, (box,) if box is not None else (), numbers, problem)
+
+
+def write_thought(sample: Sample, family: Family, frame: Frame) -> str | None:
+    """Return a sample's thought with each `<obj:K>` written as the family's own box text, None where it has none."""
+    return None if sample.thought is None else family.write_thought(sample.thought, sample.things, frame)
+
+
+def _judge(parts: _Parts, numbers: tuple[tuple[float, ...], ...], frame: Frame) -> tuple[Box | None, str | None]:
+    """Return the box that counts and what is wrong; one of the two is None."""
+    if parts.several:
+        return None, SEVERAL
+    if parts.answer is None:
+        return None, NO_ANSWER
+    if parts.open:
+        return None, OPEN
+    if not numbers:
+        return None, NO_BOX if parts.answer.strip() else EMPTY
+    x1, y1, x2, y2 = numbers[-1]
+    if x1 >= x2 or y1 >= y2:
+        return None, INVERTED
+    try:
+        return Box.from_xyxy((x1, y1, x2, y2), frame), None
+    except BoxError:
+        return None, OUTSIDE  # four finite numbers in the right order: nothing else is left to be wrong
+
+
+def _says_nothing(text: str) -> bool:
+    """Whether an empty answer stands after the thought (inside it, the pair is a quotation)."""
+    thought_ends = text.rfind("</think>")
+    return any(pair[1] == "answer" and pair.start() > thought_ends for pair in _EMPTY_PAIR.finditer(text))
+
+
+def _split(text: str, prefilled: bool) -> _Parts:
+    """Walk over the tags once, from left to right."""
+    parts = _Parts()
+    closes = text.rfind("</think>")
+    thinking_from: int | None = 0 if prefilled else None
+    answering_from: int | None = None
+    for tag in _TAG.finditer(text):
+        closing, name = tag[1] == "/", tag[2]
+        if thinking_from is not None:
+            if name == "think" and closing:
+                parts.thoughts.append(text[thinking_from : tag.start()].strip())
+                thinking_from = None
+                continue
+            if name == "think":
+                if not text[thinking_from : tag.start()].strip():
+                    thinking_from = tag.end()  # the model repeats the tag that the prompt had opened
+                continue
+            if closing or closes > tag.start():
+                continue  # words of the thought
+            # A thought that is never closed ends where the answer begins.
+            parts.thoughts.append(text[thinking_from : tag.start()].strip())
+            thinking_from = None
+        if name == "think":
+            if not closing and answering_from is None:
+                thinking_from = tag.end()
+        elif closing and answering_from is not None:
+            parts.several |= parts.answer is not None
+            parts.answer = text[answering_from : tag.start()]
+            answering_from = None
+        elif not closing:
+            parts.several |= answering_from is not None
+            answering_from = tag.end()
+    if thinking_from is not None:
+        parts.thoughts.append(text[thinking_from:].strip())
+    if answering_from is not None:
+        parts.several |= parts.answer is not None
+        parts.answer, parts.open = text[answering_from:], True
+    return parts
