@@ -1,0 +1,175 @@
+"""KVG-Bench as published: its parquet read into samples, and the rule by which its own scorer reads model text.
+
+The benchmark (Ma et al., arXiv 2503.12797) has 1,336 cases on 531 pictures in ten domains, one parquet with the columns
+question_id, category, image {bytes}, question, answer. The gold box stands in `answer` as integers on 1000 x 1000.
+
+The published rule is lenient in places and strict in others (a box in the reasoning counts when there is no answer
+tag, `[1,2,3,4]` without blanks does not). It is kept beside our own rule so that numbers can be set beside the
+published ones; it only means something for families that write on 1000 x 1000.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mllm import pictures
+from mllm.boxes import Box, Frame, iou_xyxy
+from mllm.errors import BoxError, RecordError
+from mllm.records import Sample, Thing
+
+SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
+UNSEEN_DOMAINS = ("dog", "mollusca", "mammal", "flower", "landmark")
+FRAME = Frame(1000, 1000)
+COLUMNS = ("question_id", "category", "image", "question", "answer")
+
+_GOLD = re.compile(r"<\|box_start\|>\((\d+),(\d+)\),\((\d+),(\d+)\)<\|box_end\|>")
+_ENTITY = re.compile(r"<\|object_ref_start\|>(.+?)<\|object_ref_end\|>", re.DOTALL)
+_SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif", "MPO": ".jpg"}
+
+_INT = r"(\d+)"
+_ANY = r"(.*?)"
+_PAIR = rf"\({_INT},{_INT}\),\({_INT},{_INT}\)"
+PUBLISHED_FORMS = (
+    ("tagged", re.compile(rf"<answer>\s*{_PAIR}\s*</answer>")),
+    ("sentence", re.compile(rf"So the answer is\s*{_PAIR}")),
+    ("two pairs", re.compile(_PAIR)),
+    ("two loose pairs", re.compile(rf"\({_ANY},{_ANY}\).*?\({_ANY},{_ANY}\)")),
+    ("list", re.compile(rf"\[{_INT}, {_INT}, {_INT}, {_INT}\]")),
+    ("loose list", re.compile(rf"\[{_ANY}, {_ANY}, {_ANY}, {_ANY}\]")),
+    ("four in brackets", re.compile(rf"\({_INT}, {_INT}, {_INT}, {_INT}\)")),
+    ("two spaced pairs", re.compile(rf"\({_INT}, {_INT}\)\n?.*?\({_INT}, {_INT}\)")),
+    ("nested list", re.compile(rf"\[\[{_INT},{_INT},{_INT},{_INT}\]\]")),
+)
+"""The forms in the order in which the published scorer tries them; the first that hits decides, its last hit counts."""
+
+_ONE_LINE_ANSWER = re.compile(r"<answer>(.*?)</answer>")  # "." stops at a line end: answers over two lines are missed
+_JSON_BLOCK = re.compile(r"```json(.*?)(?:```|$)", re.DOTALL)
+
+
+def published_numbers(text: str) -> tuple[tuple[float, float, float, float], str | None]:
+    """Read model text as the published scorer does: (x1, y1, x2, y2) on 1000 x 1000 and the form that hit.
+
+    Unreadable text gives four zeros and None. Four numbers that sum to less than 4 are taken for shares and multiplied
+    by 1000. Nothing is clipped or put in order.
+    """
+    if answer := _ONE_LINE_ANSWER.search(text):
+        text = answer[1]
+        if block := _JSON_BLOCK.search(text):
+            text = block[1]
+    for name, form in PUBLISHED_FORMS:
+        if hits := form.findall(text):
+            try:
+                numbers = tuple(float(number) for number in hits[-1])
+            except ValueError:  # a loose form caught words: the scorer gives up here, it does not try the next form
+                return (0.0, 0.0, 0.0, 0.0), None
+            scale = 1000.0 if sum(numbers) < 4 else 1.0
+            x1, y1, x2, y2 = (number * scale for number in numbers)
+            return (x1, y1, x2, y2), name
+    return (0.0, 0.0, 0.0, 0.0), None
+
+
+def published_iou(text: str, gold: Box) -> float:
+    """IoU of the box that the published scorer reads in `text` with the gold box, 0..1; it calls >= 0.5 a hit."""
+    return iou_xyxy(published_numbers(text)[0], gold.to_xyxy(FRAME))
+
+
+def read_parquet(path: str | Path, pictures_folder: str | Path, *, limit: int | None = None) -> list[Sample]:
+    """Read the official parquet; its pictures are written once to `pictures_folder` (named by their content).
+
+    `image` of the samples is an absolute path. Cases with the same picture share a `group`, and their entities are each
+    other's `things`. `seen` stays None: whether an entity was trained on depends on the model, not on the benchmark.
+
+    Raises:
+        RecordError: a column is missing, or a row whose answer or picture cannot be read (names file, row, field).
+    """
+    path, folder = Path(path), Path(pictures_folder).resolve()
+    rows, things = [], defaultdict(dict)
+    for number, row in enumerate(_rows(path)):
+        if limit is not None and number >= limit:
+            break
+        sample = _sample(row, f"{path}: row {number}", folder)
+        rows.append(sample)
+        things[sample.group].setdefault(sample.entity, Thing(sample.entity, sample.boxes[0]))
+    if not rows:
+        raise RecordError(f"{path}: the file holds no case")
+    return [_with_things(sample, tuple(things[sample.group].values())) for sample in rows]
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Stream the rows of the parquet as dictionaries of its five columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise RecordError(f"{path}: no such file (the official file is called kvg-bench.parquet)")
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise RecordError(f"{path}: not a parquet file: {error}") from error
+    if missing := [name for name in COLUMNS if name not in file.schema_arrow.names]:
+        raise RecordError(f"{path}: column {missing[0]} is missing; KVG-Bench has {', '.join(COLUMNS)}")
+    for batch in file.iter_batches(batch_size=64, columns=list(COLUMNS)):
+        yield from batch.to_pylist()
+
+
+def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
+    """Make one case of the parquet into a sample."""
+    where = f"{where} ({row['question_id']})"
+    answer, question = row["answer"] or "", row["question"] or ""
+    gold = _GOLD.search(answer)
+    entity = _ENTITY.search(answer) or _ENTITY.search(question)
+    if gold is None or entity is None:
+        raise RecordError(f"{where}: field answer: no entity and box in {answer!r:.120}")
+    data = (row["image"] or {}).get("bytes")
+    if not data:
+        raise RecordError(f"{where}: field image: no bytes")
+    try:
+        box = Box.from_xyxy(tuple(float(number) for number in gold.groups()), FRAME)
+    except BoxError as error:
+        raise RecordError(f"{where}: field answer: {error}") from None
+    picture = _save(data, folder, where)
+    return Sample(
+        id=str(row["question_id"]),
+        task="ground",
+        image=str(picture),
+        size=pictures.size(picture),
+        domain=str(row["category"]),
+        entity=entity[1].strip(),
+        question=question,
+        boxes=(box,),
+        split="test",
+        group=picture.stem,
+        provenance={"source": "kvg-bench"},
+    )
+
+
+def _save(data: bytes, folder: Path, where: str) -> Path:
+    """Write picture bytes under the name of their hash and return the path; done once for each picture."""
+    import io
+
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            suffix = _SUFFIX.get(image.format or "", ".png")
+    except UnidentifiedImageError:
+        raise RecordError(f"{where}: field image: the bytes are no picture") from None
+    path = folder / f"{hashlib.sha256(data).hexdigest()[:20]}{suffix}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    return path
+
+
+def _with_things(sample: Sample, things: tuple[Thing, ...]) -> Sample:
+    """Return the sample with the things of its picture, its own gold box standing for its own entity."""
+    own = tuple(Thing(t.entity, sample.boxes[0]) if t.entity == sample.entity else t for t in things)
+    return replace(sample, things=own)

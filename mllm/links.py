@@ -1,0 +1,211 @@
+"""Where reasoning breaks: each link of a thought measured on its own, with its own denominator.
+
+A thought in the form of the pocket oracle runs: recall the marks of the named thing; go through the candidates, each
+with a box and the marks seen on it; choose. After boxes were written in a model family's own form it reads, e.g.
+
+    Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round, red, plain, blue cap. 2 ... . So 1.
+
+The final answer then repeats the chosen box. One number at the end cannot tell a model that forgot the species from
+one that cannot see, cannot compare, or cannot copy; here each step is judged given the steps before it. "Right"
+means what is true of the picture (`Thing.marks`, `Thing.box`), except for the comparison, which is judged on the
+model's own words: was the chosen candidate the one whose stated marks fit the stated recall best?
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mllm.boxes import Box, Frame, iou
+from mllm.errors import BoxError
+from mllm.families import Family
+from mllm.records import Answer, Sample, Thing
+
+FOUND_AT = 0.5
+"""IoU from which a candidate's box counts as having found a thing."""
+
+_CANDIDATE = re.compile(r"(?:^|(?<=\.)\s+)(\d+)\s+")
+_CHOICE = re.compile(r"(?:^|(?<=\.)\s+)So\s+(\d+)\s*\.?\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One candidate as the model wrote it: its number in the list, raw box numbers, and the marks it says it sees."""
+
+    number: int
+    numbers: tuple[float, ...]
+    box: Box | None
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A thought taken apart. Parts that could not be read are empty; `chosen` is the number after "So"."""
+
+    name: str
+    recalled: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    chosen: int | None
+
+    def choice(self) -> Candidate | None:
+        """The candidate that "So K" points at; None where K was not listed exactly once."""
+        named = [c for c in self.candidates if c.number == self.chosen]
+        return named[0] if len(named) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """`right` out of `of`: how often one link held among the cases where it could be asked."""
+
+    name: str
+    right: float
+    of: int
+    meaning: str
+
+    @property
+    def share(self) -> float | None:
+        """right / of; None where the link could never be asked."""
+        return self.right / self.of if self.of else None
+
+    def as_dict(self) -> dict[str, float | int | str | None]:
+        """Plain values for a json file."""
+        return {"name": self.name, "right": self.right, "of": self.of, "share": self.share, "meaning": self.meaning}
+
+
+LINKS = {
+    "form": "thoughts that could be taken apart (recall, candidates, choice), of all samples with known marks",
+    "name": "the name asked for stands at the head of the thought, of thoughts with a recall",
+    "recall": "every mark recalled and none invented, of all samples with known marks",
+    "recall words": "words of the true marks that were recalled, averaged over all samples with known marks",
+    "found": "things of the picture that a candidate's box found at IoU 0.5, of all things",
+    "marks seen": "every mark seen right, of the things found",
+    "mark seen": "single marks seen right, of all marks of the things found",
+    "compared": "the choice fits the model's own recall best, of thoughts whose own words prefer some candidates",
+    "compared given true": "the choice is the thing asked for, of thoughts with all of recall, found and marks seen right",
+    "chosen": "the choice is the thing asked for (IoU 0.5), of thoughts with a choice",
+    "copied": "the answer's box is the chosen candidate's, number for number, of readable answers after a choice",
+}
+
+
+@dataclass(slots=True)
+class Chain:
+    """What one sample contributes: for each link (right, of). Links that could not be asked are absent."""
+
+    counts: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def ask(self, link: str, right: float, of: int = 1) -> None:
+        """Record that a link held `right` times out of `of`."""
+        self.counts[link] = (float(right), of)
+
+
+def read_thought(text: str | None, family: Family, frame: Frame) -> Thought:
+    """Take a thought apart. Rubbish gives empty parts, never an error."""
+    text = (text or "").strip()
+    chosen: int | None = None
+    if found := _CHOICE.search(text):
+        chosen, text = int(found[1]), text[: found.start()]
+    pieces = _CANDIDATE.split(text)
+    name, _, marks = pieces[0].rpartition(":")
+    candidates = [_candidate(int(n), body, family, frame) for n, body in zip(pieces[1::2], pieces[2::2], strict=True)]
+    return Thought(name.strip(), _marks(marks) if name else (), tuple(c for c in candidates if c is not None), chosen)
+
+
+def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain | None:
+    """Judge every link of one answer; None where the sample does not know the marks of its things.
+
+    `frame` is the one the family writes this picture's boxes on (`family.frame(sample.size, budget)`).
+    """
+    target = next((thing for thing in sample.things if thing.entity == sample.entity), None)
+    if target is None or not all(thing.marks for thing in sample.things):
+        return None
+    thought, links = read_thought(answer.thought, family, frame), Chain()
+    choice = thought.choice()
+    links.ask("form", bool(thought.recalled and thought.candidates and choice))
+    if thought.recalled:
+        links.ask("name", thought.name == sample.entity)
+    recalled = set(thought.recalled) == set(target.marks)
+    links.ask("recall", recalled)
+    links.ask("recall words", _shared_words(target.marks, thought.recalled))
+    found = match(sample.things, thought.candidates)
+    links.ask("found", len(found), len(sample.things))
+    seen = [set(sample.things[k].marks) == set(thought.candidates[c].marks) for k, c in found.items()]
+    if found:
+        links.ask("marks seen", sum(seen), len(found))
+        single = [_single_marks(sample.things[k], thought.candidates[c]) for k, c in found.items()]
+        links.ask("mark seen", sum(right for right, _ in single), sum(of for _, of in single))
+    if choice is not None:
+        right = choice.box is not None and iou(choice.box, target.box) >= FOUND_AT
+        _compare(links, thought, choice)
+        links.ask("chosen", right)
+        if recalled and len(found) == len(sample.things) == len(thought.candidates) and all(seen):
+            links.ask("compared given true", right)
+        if answer.problem is None and answer.numbers:
+            links.ask("copied", tuple(answer.numbers[-1]) == choice.numbers)
+    return links
+
+
+def table(chains: Iterable[Chain]) -> list[Link]:
+    """Sum the chains of many samples into one row for each link, in the order in which a thought runs."""
+    chains = list(chains)
+    rows = []
+    for name, meaning in LINKS.items():
+        counts = [c.counts[name] for c in chains if name in c.counts]
+        rows.append(Link(name, sum(right for right, _ in counts), sum(of for _, of in counts), meaning))
+    return rows
+
+
+def match(things: Sequence[Thing], candidates: Sequence[Candidate]) -> dict[int, int]:
+    """Pair things with candidates one to one at IoU >= 0.5, the best overlaps first: {thing: candidate}."""
+    overlaps = [
+        (iou(thing.box, candidate.box), k, c)
+        for k, thing in enumerate(things)
+        for c, candidate in enumerate(candidates)
+        if candidate.box is not None
+    ]
+    pairs: dict[int, int] = {}
+    for overlap, k, c in sorted(overlaps, key=lambda row: (-row[0], row[1], row[2])):
+        if overlap >= FOUND_AT and k not in pairs and c not in pairs.values():
+            pairs[k] = c
+    return pairs
+
+
+def _compare(links: Chain, thought: Thought, choice: Candidate) -> None:
+    """Is the choice among the candidates that share most marks with the recall? Not asked where all tie."""
+    fits = [len(set(c.marks) & set(thought.recalled)) for c in thought.candidates]
+    if min(fits) < max(fits):
+        links.ask("compared", fits[thought.candidates.index(choice)] == max(fits))
+
+
+def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidate | None:
+    """Read `BOX: mark, mark.`; None where no box stands before the last colon."""
+    head, _, marks = body.rpartition(":")
+    boxes = family.read(head)
+    if not boxes:
+        return None
+    try:
+        box = Box.from_xyxy(boxes[0], frame)
+    except BoxError:  # model text: four numbers that are no box find nothing, which is what `found` counts
+        box = None
+    return Candidate(number, tuple(boxes[0]), box, _marks(marks))
+
+
+def _marks(text: str) -> tuple[str, ...]:
+    """Split `a, b, c.` into marks."""
+    return tuple(mark for part in text.strip().rstrip(".").split(",") if (mark := part.strip()))
+
+
+def _shared_words(true: Sequence[str], said: Sequence[str]) -> float:
+    """Share of the words of `true` (with repetition) that `said` holds, 0..1."""
+    want, have = " ".join(true).split(), " ".join(said).split()
+    right = 0
+    for word in want:
+        if word in have:
+            have.remove(word)
+            right += 1
+    return right / len(want)
+
+
+def _single_marks(thing: Thing, candidate: Candidate) -> tuple[int, int]:
+    """Marks of a found thing that were stated, and how many it has."""
+    return len(set(thing.marks) & set(candidate.marks)), len(set(thing.marks))

@@ -1,0 +1,71 @@
+"""Where a number came from: versions, git commit, and short hashes of weights and data files."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("fieldmark", "torch", "transformers", "trl", "peft", "accelerate", "numpy", "pillow")
+_EDGE = 1 << 20
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that move results; those not installed are left out."""
+    found = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit(folder: str | Path | None = None) -> str | None:
+    """Return the commit of the code in `folder` (default: this package's), with `+changes` where files differ from it.
+
+    None where the code lies in no git checkout (an installed wheel) or git is not installed.
+    """
+    where = Path(folder) if folder else Path(__file__).parent
+    try:
+        commit = _git(where, "rev-parse", "HEAD")
+        changed = _git(where, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changed else "")
+
+
+def fingerprint(folder: str | Path) -> str:
+    """Hash a checkpoint: names, sizes and both ends of its weight files, and its adapter and convention settings.
+
+    Reading both ends keeps this quick for weights of many gigabytes, and a training step changes every tensor. A name
+    that is no folder (a checkpoint on the Hub) is hashed itself.
+    """
+    folder = Path(folder)
+    digest = hashlib.sha256()
+    if not folder.is_dir():
+        digest.update(str(folder).encode())
+        return digest.hexdigest()[:16]
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".bin") or path.name in ("adapter_config.json", "fieldmark.json", "config.json"):
+            size = path.stat().st_size
+            digest.update(f"{path.name}:{size}".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_EDGE))
+                file.seek(max(size - _EDGE, 0))
+                digest.update(file.read(_EDGE))
+    return digest.hexdigest()[:16]
+
+
+def file_hash(path: str | Path) -> str:
+    """Hash a file's whole content."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Return what git says, or raise CalledProcessError."""
+    done = subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True, timeout=20)
+    return done.stdout.strip()

@@ -1,0 +1,139 @@
+"""Links of a thought: hand-worked cases, the oracle's own grammar, and rubbish."""
+
+from __future__ import annotations
+
+import pytest
+
+from mllm import families, links
+from mllm.boxes import Box, Frame
+from mllm.records import Answer, Sample, Thing
+
+POCKET = families.load("pocket")
+FRAME = Frame(100, 100)
+THINGS = (
+    Thing("Talo ruvi", Box(0.10, 0.10, 0.40, 0.50), ("round", "red", "striped", "blue cap")),
+    Thing("Talo mesi", Box(0.60, 0.10, 0.90, 0.50), ("round", "red", "plain", "blue cap")),
+    Thing("Talo kano", Box(0.10, 0.60, 0.40, 0.90), ("wide", "red", "striped", "blue cap")),
+)
+SAMPLE = Sample(
+    id="s", task="ground", image="x.png", size=Frame(192, 192), domain="bird", entity="Talo ruvi",
+    question="Find the bird Talo ruvi.", boxes=(THINGS[0].box,), things=THINGS, split="test",
+)  # fmt: skip
+GOLD = (
+    "Talo ruvi: round, red, striped, blue cap. 1 (10,10),(40,50): round, red, striped, blue cap. "
+    "2 (60,10),(90,50): round, red, plain, blue cap. 3 (10,60),(40,90): wide, red, striped, blue cap. So 1."
+)
+
+
+def judged(thought, numbers=(10, 10, 40, 50), problem=None):
+    answer = Answer(thought, None, (), (tuple(map(float, numbers)),) if numbers else (), problem)
+    found = links.chain(SAMPLE, answer, POCKET, FRAME)
+    assert found is not None
+    return found.counts
+
+
+def test_a_right_thought_holds_in_every_link():
+    counts = judged(GOLD)
+    assert set(counts) == set(links.LINKS)
+    assert all(right == of for right, of in counts.values())
+    assert counts["found"] == (3, 3) and counts["marks seen"] == (3, 3) and counts["mark seen"] == (12, 12)
+
+
+def test_reading_a_thought():
+    thought = links.read_thought(GOLD, POCKET, FRAME)
+    assert thought.name == "Talo ruvi" and thought.recalled == THINGS[0].marks and thought.chosen == 1
+    assert [c.number for c in thought.candidates] == [1, 2, 3]
+    assert thought.candidates[1].numbers == (60, 10, 90, 50) and thought.candidates[1].marks == THINGS[1].marks
+    assert thought.choice() is thought.candidates[0]
+
+
+def test_wrong_recall_rightly_compared():
+    # recalls the sister's marks, sees everything right, chooses what fits its own recall, copies that box
+    counts = judged(
+        GOLD.replace("ruvi: round, red, striped", "ruvi: round, red, plain").replace("So 1", "So 2"), (60, 10, 90, 50)
+    )
+    assert counts["recall"] == (0, 1) and counts["recall words"] == (pytest.approx(4 / 5), 1)
+    assert counts["found"] == (3, 3) and counts["marks seen"] == (3, 3)
+    assert counts["compared"] == (1, 1), "the choice fits the model's own words"
+    assert counts["chosen"] == (0, 1) and counts["copied"] == (1, 1)
+    assert "compared given true" not in counts, "asked only where everything before the choice was right"
+
+
+def test_right_recall_wrongly_compared():
+    counts = judged(GOLD.replace("So 1", "So 3"), (10, 60, 40, 90))
+    assert counts["recall"] == (1, 1) and counts["compared"] == (0, 1) and counts["compared given true"] == (0, 1)
+    assert counts["chosen"] == (0, 1) and counts["copied"] == (1, 1)
+
+
+def test_a_thing_not_found_and_a_mark_misread():
+    moved = GOLD.replace("2 (60,10),(90,50)", "2 (80,10),(99,50)").replace("3 (10,60),(40,90): wide", "3 (10,60),(40,90): tall")
+    counts = judged(moved)
+    assert counts["found"] == (2, 3), "2: overlap 10 of width 39, below one half"
+    assert counts["marks seen"] == (1, 2) and counts["mark seen"] == (7, 8)
+    assert "compared given true" not in counts and counts["chosen"] == (1, 1)
+
+
+def test_answer_that_is_not_the_chosen_box():
+    assert judged(GOLD, (10, 10, 41, 50))["copied"] == (0, 1)
+    assert "copied" not in judged(GOLD, None, "no box in the answer")
+
+
+def test_no_preference_is_not_counted_as_comparing():
+    same = "Talo ruvi: round. 1 (10,10),(40,50): round. 2 (60,10),(90,50): round. So 2."
+    assert "compared" not in judged(same)
+
+
+def test_two_candidates_may_tie_for_best():
+    tie = "Talo ruvi: round, red. 1 (10,10),(40,50): round, red. 2 (60,10),(90,50): red, round. 3 (10,60),(40,90): wide. So 2."
+    assert judged(tie)["compared"] == (1, 1)
+
+
+def test_one_candidate_cannot_find_two_things():
+    twice = "Talo ruvi: round. 1 (10,10),(40,50): round. 2 (10,10),(40,50): round. So 1."
+    assert judged(twice)["found"] == (1, 3)
+
+
+@pytest.mark.parametrize("thought", [None, "", "So 1.", "1 2 3", "Talo ruvi", "x: y. 1 nothing here. So 7.", ": . So .", "So 9" * 99])
+def test_rubbish_is_counted_never_raised(thought):
+    counts = judged(thought)
+    assert counts["form"] == (0, 1) and counts["found"] == (0, 3) and "compared" not in counts
+
+
+def test_numbers_that_are_no_box():
+    counts = judged("Talo ruvi: round. 1 (40,50),(10,10): round. 2 (1,1),(900,2): red. So 1.", None, "no box")
+    assert counts["found"] == (0, 3) and counts["chosen"] == (0, 1)
+
+
+def test_samples_without_marks_are_left_out():
+    bare = Sample(
+        id="s", task="ground", image="x.png", size=Frame(9, 9), domain="bird", entity="a", question="q", boxes=(THINGS[0].box,),
+        things=(Thing("a", THINGS[0].box),), split="test",
+    )  # fmt: skip
+    assert links.chain(bare, Answer(GOLD, None, (), (), None), POCKET, FRAME) is None
+
+
+def test_table_sums_with_its_own_denominators():
+    answer = Answer(GOLD, None, (), ((10.0, 10.0, 40.0, 50.0),), None)
+    good = links.chain(SAMPLE, answer, POCKET, FRAME)
+    bad = links.chain(SAMPLE, Answer(None, None, (), (), "no answer tag"), POCKET, FRAME)
+    rows = {row.name: row for row in links.table([good, bad])}
+    assert list(rows) == list(links.LINKS)
+    assert (rows["recall"].right, rows["recall"].of, rows["recall"].share) == (1, 2, 0.5)
+    assert (rows["found"].right, rows["found"].of) == (3, 6)
+    assert (rows["compared"].right, rows["compared"].of) == (1, 1)
+    assert links.table([])[0].share is None
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "pocket"])
+def test_thoughts_in_every_family(name):
+    family = families.load(name)
+    frame = family.frame(Frame(640, 480), family.budget)
+    neutral = (
+        "Talo ruvi: round, red, striped, blue cap. 1 <obj:0>: round, red, striped, blue cap. "
+        "2 <obj:1>: round, red, plain, blue cap. 3 <obj:2>: wide, red, striped, blue cap. So 1."
+    )
+    written = family.write_thought(neutral, THINGS, frame)
+    numbers = tuple(tuple(n) for n in family.read(family.write_box(THINGS[0].box, frame)))
+    found = links.chain(SAMPLE, Answer(written, None, (), numbers, None), family, frame)
+    assert found is not None and set(found.counts) == set(links.LINKS)
+    assert all(right == of for right, of in found.counts.values())
