@@ -54,7 +54,9 @@ def _body_points(form: str) -> list[tuple[float, float]]:
         angle = step * math.pi / 90
         reach = 1.0 - 0.13 * (1 + math.cos(8 * angle)) if form == "scalloped" else 1.0
         stretch = 1.12 if form == "scalloped" else 1.0
-        points.append((_CENTRE + stretch * reach * half_w * math.cos(angle), _CENTRE + stretch * reach * half_h * math.sin(angle)))
+        points.append(
+            (_CENTRE + stretch * reach * half_w * math.cos(angle), _CENTRE + stretch * reach * half_h * math.sin(angle))
+        )
     return points
 
 
@@ -111,7 +113,11 @@ def _eye(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
 def _aircraft_back(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -> None:
     for side in (-1, 1):
         x = _CENTRE + side * w * 0.55
-        _polygon(draw, [(x, _CENTRE - 28), (x + side * 88, _CENTRE + 34), (x + side * 88, _CENTRE + 66), (x, _CENTRE + 34)], accent)
+        _polygon(
+            draw,
+            [(x, _CENTRE - 28), (x + side * 88, _CENTRE + 34), (x + side * 88, _CENTRE + 66), (x, _CENTRE + 34)],
+            accent,
+        )
 
 
 def _aircraft_front(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -> None:
@@ -120,13 +126,20 @@ def _aircraft_front(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -
 
 def _car_back(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -> None:
     top = _CENTRE - h
-    _polygon(draw, [(_CENTRE - 62, top + 46), (_CENTRE - 44, top - 44), (_CENTRE + 44, top - 44), (_CENTRE + 62, top + 46)], accent)
+    _polygon(
+        draw,
+        [(_CENTRE - 62, top + 46), (_CENTRE - 44, top - 44), (_CENTRE + 44, top - 44), (_CENTRE + 62, top + 46)],
+        accent,
+    )
 
 
 def _car_front(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -> None:
     for side in (-1, 1):
         _ellipse(draw, _CENTRE + side * w * 0.55, _CENTRE + h - 4, 25, 25, (70, 70, 76))
-        draw.ellipse((_CENTRE + side * w * 0.55 - 9, _CENTRE + h - 13, _CENTRE + side * w * 0.55 + 9, _CENTRE + h + 5), fill=(200, 200, 205))
+        draw.ellipse(
+            (_CENTRE + side * w * 0.55 - 9, _CENTRE + h - 13, _CENTRE + side * w * 0.55 + 9, _CENTRE + h + 5),
+            fill=(200, 200, 205),
+        )
 
 
 def _reptile_back(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -> None:
@@ -151,7 +164,11 @@ def _bird_front(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -> No
     top = _CENTRE - h
     draw.pieslice((_CENTRE - 56, top - 38, _CENTRE + 56, top + 62), 180, 360, fill=accent, outline=OUTLINE, width=7)
     _eye(draw, _CENTRE - 16, top + 36)
-    _polygon(draw, [(_CENTRE - w * 0.55, top + 42), (_CENTRE - w * 0.55 - 44, top + 58), (_CENTRE - w * 0.55, top + 72)], (200, 170, 110))
+    _polygon(
+        draw,
+        [(_CENTRE - w * 0.55, top + 42), (_CENTRE - w * 0.55 - 44, top + 58), (_CENTRE - w * 0.55, top + 72)],
+        (200, 170, 110),
+    )
 
 
 def _food_back(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -> None:
@@ -176,7 +193,16 @@ def _dog_front(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -> Non
 
 def _mollusc_back(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -> None:
     base = _CENTRE + h
-    _polygon(draw, [(_CENTRE - w - 44, base + 26), (_CENTRE - w - 20, base - 34), (_CENTRE + w, base - 34), (_CENTRE + w + 34, base + 26)], accent)
+    _polygon(
+        draw,
+        [
+            (_CENTRE - w - 44, base + 26),
+            (_CENTRE - w - 20, base - 34),
+            (_CENTRE + w, base - 34),
+            (_CENTRE + w + 34, base + 26),
+        ],
+        accent,
+    )
     for x in (-w - 34, -w - 12):
         draw.line((_CENTRE + x, base - 26, _CENTRE + x - 8, base - 74), fill=(110, 90, 80), width=8)
 
@@ -199,7 +225,12 @@ def _landmark_back(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) ->
     top = _CENTRE - h
     draw.line((_CENTRE, top - 66, _CENTRE, top), fill=(90, 85, 80), width=9)
     draw.pieslice((_CENTRE - 58, top - 46, _CENTRE + 58, top + 84), 180, 360, fill=accent, outline=OUTLINE, width=7)
-    draw.rectangle((_CENTRE - w - 18, _CENTRE + h - 4, _CENTRE + w + 18, _CENTRE + h + 20), fill=(160, 155, 150), outline=OUTLINE, width=6)
+    draw.rectangle(
+        (_CENTRE - w - 18, _CENTRE + h - 4, _CENTRE + w + 18, _CENTRE + h + 20),
+        fill=(160, 155, 150),
+        outline=OUTLINE,
+        width=6,
+    )
 
 
 def _landmark_front(draw: ImageDraw.ImageDraw, accent: Colour, w: int, h: int) -> None:

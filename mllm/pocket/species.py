@@ -129,7 +129,9 @@ def sister_marks(base: Marks, changes: int, rng: random.Random) -> Marks:
     while True:
         other = random_marks(rng)
         kinds = rng.sample(("form", "colour", "pattern", "accent"), changes)
-        mixed = Marks(*(getattr(other if kind in kinds else base, kind) for kind in ("form", "colour", "pattern", "accent")))
+        mixed = Marks(
+            *(getattr(other if kind in kinds else base, kind) for kind in ("form", "colour", "pattern", "accent"))
+        )
         if mixed.colour != mixed.accent and mixed.differing(base) == changes:
             return mixed
 
@@ -139,7 +141,9 @@ def _genus_names(count: int, rng: random.Random) -> list[str]:
     names: set[str] = set()
     ordered: list[str] = []
     while len(ordered) < count:
-        name = (rng.choice(onsets) + rng.choice(vowels) + rng.choice(onsets) + rng.choice(vowels) + rng.choice(ends)).capitalize()
+        name = (
+            rng.choice(onsets) + rng.choice(vowels) + rng.choice(onsets) + rng.choice(vowels) + rng.choice(ends)
+        ).capitalize()
         if name not in names:
             names.add(name)
             ordered.append(name)

@@ -108,7 +108,9 @@ def background(domain: str, size: tuple[int, int], rng: random.Random) -> Image.
     return image
 
 
-def _place(canvas: Image.Image, domain: str, look: Marks, corner: tuple[int, int], cell: int, rng: random.Random) -> Box:
+def _place(
+    canvas: Image.Image, domain: str, look: Marks, corner: tuple[int, int], cell: int, rng: random.Random
+) -> Box:
     """Draw one thing somewhere inside a square cell of the canvas; returns its box on the canvas."""
     drawn = sprite(domain, look, rng.randint(*THING_SIDE), rng)
     x = corner[0] + rng.randint(2, max(2, cell - drawn.width - 2))
@@ -147,7 +149,12 @@ def make_scene(seed: int | str, domain: str, looks: Sequence[Marks | Species], l
 
 def _tiles(count: int, layout: str, rng: random.Random) -> tuple[int, int]:
     if layout == "any":
-        choices = {1: ("row", "free"), 2: ("row", "column", "free"), 3: ("row", "column", "grid", "free"), 4: ("grid", "free")}
+        choices = {
+            1: ("row", "free"),
+            2: ("row", "column", "free"),
+            3: ("row", "column", "grid", "free"),
+            4: ("grid", "free"),
+        }
         layout = rng.choice(choices.get(count, ("grid",)))
     if layout == "row":
         return count, 1

@@ -1,0 +1,124 @@
+"""What the pocket base is taught before anybody fine-tunes it: to see, to point at marks, and to know species by heart.
+
+Every lesson is a question, perhaps a scene, and the answer. No lesson leads from a species' name to a place: that link is what
+fine-tuning has to build (the paper's "knows it, but cannot ground it").
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mllm.boxes import Box
+from mllm.pocket.species import DOMAINS, NOUNS, Marks, Species, random_marks, sister_marks, sisters, species
+from mllm.pocket.world import Scene, WorldThing
+
+DIRECT_SUFFIX = "Answer in <answer></answer>."
+RECALL_WORDINGS = (
+    "What are the marks of {name}?",
+    "Describe {name}.",
+    "How do I know {name}?",
+    "Tell me about the {noun} {name}.",
+    "{name}: marks?",
+    "Which marks has the {noun} {name}?",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One question and its answer; ``scene`` is the number of the scene in view, or None for text alone."""
+
+    question: str
+    answer: str
+    scene: int | None = None
+
+
+def write_box(box: Box) -> str:
+    """A box in the pocket family's own words: hundredths, ``(x1,y1),(x2,y2)``."""
+    x1, y1, x2, y2 = (round(100 * value) for value in (box.x1, box.y1, box.x2, box.y2))
+    return f"({x1},{y1}),({x2},{y2})"
+
+
+def card(one: Species) -> str:
+    """What the base knows of a species, as text: ``Talo ruvi: round, red, striped, blue cap.``"""
+    return f"{one.name}: {', '.join(one.marks)}."
+
+
+def listing(things: Sequence[WorldThing]) -> str:
+    """Every thing with its box and visible marks, numbered from 1."""
+    return " ".join(
+        f"{number} {write_box(thing.box)}: {', '.join(thing.marks)}." for number, thing in enumerate(things, 1)
+    )
+
+
+def unique_marks(things: Sequence[WorldThing], target: int, rng: random.Random) -> list[str] | None:
+    """A random subset of the target's marks, in their usual order, that no other thing shares; None if two things look alike."""
+    mine = things[target].marks
+    for _ in range(12):
+        chosen = sorted(rng.sample(range(4), rng.randint(1, 4)))
+        if not any(all(other.marks[k] == mine[k] for k in chosen) for i, other in enumerate(things) if i != target):
+            return [mine[k] for k in chosen]
+    if any(other.marks == mine for i, other in enumerate(things) if i != target):
+        return None
+    return list(mine)
+
+
+def find_lesson(scene: Scene, number: int, rng: random.Random, *, all_marks: bool = False) -> Lesson:
+    """Point at the one thing with these marks."""
+    target = rng.randrange(len(scene.things))
+    marks = list(scene.things[target].marks) if all_marks else unique_marks(scene.things, target, rng)
+    if marks is None:
+        return list_lesson(scene, number)
+    question = f"Find the {NOUNS[scene.domain]} with marks {', '.join(marks)}. {DIRECT_SUFFIX}"
+    return Lesson(question, f"<answer>{write_box(scene.things[target].box)}</answer>", number)
+
+
+def at_lesson(scene: Scene, number: int, rng: random.Random) -> Lesson:
+    """Say what is inside a box."""
+    thing = rng.choice(scene.things)
+    return Lesson(f"What is at {write_box(thing.box)}?", f"{', '.join(thing.marks)}.", number)
+
+
+def list_lesson(scene: Scene, number: int) -> Lesson:
+    """Say everything that is there, left to right."""
+    return Lesson(f"List every {NOUNS[scene.domain]}.", listing(scene.things), number)
+
+
+def recall_lesson(rng: random.Random, scene: Scene | None = None, number: int | None = None) -> Lesson:
+    """State a species' marks from its name; a scene in view must not disturb that."""
+    one = rng.choice(species(scene.domain if scene is not None and rng.random() < 0.7 else None))
+    question = rng.choice(RECALL_WORDINGS).format(name=one.name, noun=NOUNS[one.domain])
+    return Lesson(question, card(one), number)
+
+
+def compare_lesson(rng: random.Random) -> Lesson:
+    """Among described things, name the number of the one that fits given marks."""
+    domain = rng.choice(DOMAINS)
+    looks = draw_looks(domain, rng.randint(2, 5), rng)
+    phrases = [look.marks if isinstance(look, Species) else look.phrases(domain) for look in looks]
+    target = rng.randrange(len(phrases))
+    described = " ".join(f"{number} {', '.join(marks)}." for number, marks in enumerate(phrases, 1))
+    return Lesson(f"Which fits {', '.join(phrases[target])}? {described}", f"So {target + 1}.")
+
+
+def draw_looks(domain: str, count: int, rng: random.Random) -> list[Marks | Species]:
+    """Distinct looks for one scene: real species or any marks, often near look-alikes."""
+    real = rng.random() < 0.5
+    looks: list[Marks | Species] = []
+    taken: set[Marks] = set()
+    while len(looks) < count:
+        one = _next_look(domain, looks, real, rng)
+        marks = one.look if isinstance(one, Species) else one
+        if marks not in taken:
+            taken.add(marks)
+            looks.append(one)
+    return looks
+
+
+def _next_look(domain: str, looks: list[Marks | Species], real: bool, rng: random.Random) -> Marks | Species:
+    near = bool(looks) and rng.random() < 0.5
+    last = looks[-1] if looks else None
+    if real:
+        return rng.choice(sisters(last)) if near and isinstance(last, Species) else rng.choice(species(domain))
+    return sister_marks(last, rng.choice((1, 2)), rng) if near and isinstance(last, Marks) else random_marks(rng)

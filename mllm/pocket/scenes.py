@@ -1,0 +1,75 @@
+"""A store of rendered scenes: drawn once by all cores, kept as raw pixels on disk, read as needed."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import astuple
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from mllm.boxes import Box
+from mllm.pocket.lessons import draw_looks
+from mllm.pocket.species import DOMAINS, Marks
+from mllm.pocket.world import Scene, WorldThing, make_scene
+
+COUNTS = (1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 5, 6)
+"""How many things a scene holds, drawn uniformly from this list."""
+
+
+def training_scene(number: int, split: str = "train", count: int | None = None) -> Scene:
+    """Scene ``number`` of the pre-training pictures; different splits never share a seed."""
+    rng = random.Random(f"pretrain/{split}/{number}")
+    domain = DOMAINS[number % len(DOMAINS)]
+    looks = draw_looks(domain, count or rng.choice(COUNTS), rng)
+    return make_scene(f"pretrain/{split}/{number}", domain, looks)
+
+
+def _render(number: int) -> tuple[bytes, dict[str, Any]]:
+    scene = training_scene(number)
+    things = [[*astuple(thing.look), *astuple(thing.box), thing.name] for thing in scene.things]
+    return scene.image.tobytes(), {"size": scene.image.size, "domain": scene.domain, "things": things}
+
+
+class SceneStore:
+    """The first ``count`` training scenes: pixels in one raw file, what is true of them in a json beside it."""
+
+    def __init__(self, folder: Path, count: int, workers: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        index_file, pixel_file = folder / f"scenes_{count}.json", folder / f"scenes_{count}.bin"
+        if not index_file.is_file():
+            index_file.write_text(json.dumps(self._draw(pixel_file, count, workers)), encoding="utf-8")
+        self._index: list[dict[str, Any]] = json.loads(index_file.read_text(encoding="utf-8"))
+        self._pixels = np.memmap(pixel_file, dtype=np.uint8, mode="r")
+
+    @staticmethod
+    def _draw(pixel_file: Path, count: int, workers: int) -> list[dict[str, Any]]:
+        index, offset = [], 0
+        with pixel_file.open("wb") as out, get_context("spawn").Pool(workers) as pool:
+            drawn = pool.imap(_render, range(count), chunksize=64)
+            for pixels, truth in track(drawn, "drawing scenes", total=count):
+                index.append(truth | {"offset": offset})
+                offset += out.write(pixels)
+        return index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def pixels_HWC(self, number: int) -> np.ndarray:  # noqa: N802 - shape suffix
+        """Raw pixels, uint8, (height, width, 3)."""
+        row = self._index[number]
+        width, height = row["size"]
+        return self._pixels[row["offset"] : row["offset"] + width * height * 3].reshape(height, width, 3)
+
+    def scene(self, number: int) -> Scene:
+        """What is true of a scene; its picture is in ``pixels_HWC``."""
+        row = self._index[number]
+        things = tuple(
+            WorldThing(row["domain"], Marks(*values[:4]), Box(*values[4:8]), values[8]) for values in row["things"]
+        )
+        return Scene(row["domain"], Image.new("RGB", (1, 1)), things)

@@ -1,0 +1,87 @@
+"""Processors of the Qwen-VL lines that work with and without torchvision.
+
+The stock classes insist on a video processor, and that one on torchvision. Pictures need neither: without torchvision the same
+classes are built here without their video part, and everything that concerns pictures is stock.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mllm.errors import FieldmarkError
+
+PROCESSOR_CLASSES = {
+    "qwen2_vl": "Qwen2VLProcessor",
+    "qwen2_5_vl": "Qwen2_5_VLProcessor",
+    "qwen3_vl": "Qwen3VLProcessor",
+}
+"""Stock processor class by ``model_type``."""
+
+
+@cache
+def _picture_class(model_type: str) -> type:
+    """The stock processor of a model type, less its video part; it keeps the stock name so that what it saves loads anywhere."""
+    import transformers
+    from transformers.processing_utils import ProcessorMixin
+
+    if model_type not in PROCESSOR_CLASSES:
+        raise FieldmarkError(
+            f"no processor for model_type {model_type!r}; known are {', '.join(sorted(PROCESSOR_CLASSES))}"
+        )
+    stock = getattr(transformers, PROCESSOR_CLASSES[model_type])
+
+    class PictureProcessor(stock):
+        def __init__(
+            self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
+        ) -> None:
+            for kind, token in (("image", "<|image_pad|>"), ("video", "<|video_pad|>")):
+                setattr(self, f"{kind}_token", token)
+                setattr(self, f"{kind}_token_id", tokenizer.convert_tokens_to_ids(token))
+            for end in ("start", "end"):
+                setattr(self, f"vision_{end}_token", f"<|vision_{end}|>")
+                setattr(self, f"vision_{end}_token_id", tokenizer.convert_tokens_to_ids(f"<|vision_{end}|>"))
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return ["image_processor", "tokenizer"]
+
+    PictureProcessor.__name__ = PictureProcessor.__qualname__ = stock.__name__
+    return PictureProcessor
+
+
+def build_processor(model_type: str, image_processor: Any, tokenizer: Any, chat_template: str | None = None) -> Any:
+    """A processor for pictures from its parts; ``tokenizer`` pads on the left, as generation and GRPO need."""
+    tokenizer.padding_side = "left"
+    template = chat_template or tokenizer.chat_template
+    return _picture_class(model_type)(image_processor=image_processor, tokenizer=tokenizer, chat_template=template)
+
+
+def load_processor(folder: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """The processor saved in ``folder`` (or named on the Hub): stock with torchvision, the same less video without.
+
+    Raises FieldmarkError when the model type has no known processor.
+    """
+    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
+
+    if find_spec("torchvision") is not None:
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        processor.tokenizer.padding_side = "left"
+        return processor
+    model_type = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    image_processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    return build_processor(model_type, image_processor, tokenizer, _saved_template(Path(folder)))
+
+
+def _saved_template(folder: Path) -> str | None:
+    """The chat template beside the weights: ``chat_template.jinja``, or the json older checkpoints carry."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if (folder / "chat_template.json").is_file():
+        return json.loads((folder / "chat_template.json").read_text(encoding="utf-8"))["chat_template"]
+    return None
