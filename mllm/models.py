@@ -1,0 +1,349 @@
+"""Checkpoint folder -> model, processor, family and convention. Freezing, LoRA, QLoRA and the picture budget.
+
+A folder of Fieldmark's carries `fieldmark.json`: family, prompt style, budget. A folder with `adapter_config.json` is an
+adapter: its base is loaded first and the adapter put on top, unmerged. Everything that needs no weights (`open_checkpoint`,
+`check_length`) works before the weights are read, so that bad inputs are found in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mllm import families, prompts
+from mllm.config import Lora, Part
+from mllm.errors import FamilyError, FieldmarkError
+from mllm.families import Budget, Convention, Family
+from mllm.processors import load_processor
+from mllm.records import Sample
+
+logger = logging.getLogger(__name__)
+
+_PROJECTOR = re.compile(r"\bvisual\.(merger|deepstack_merger_list)\b")
+_VISION = re.compile(r"\bvisual\b")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint says of itself, read without its weights. `adapter` is None for whole models."""
+
+    base: str
+    adapter: str | None
+    family: Family
+    convention: Convention
+    processor: Any
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to use, with all that is needed to ask it and to read it."""
+
+    model: Any
+    processor: Any
+    family: Family
+    convention: Convention
+
+
+def open_checkpoint(
+    name: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    family: str | None = None,
+    style: str | None = None,
+    visual_tokens: int | None = None,
+    min_visual_tokens: int | None = None,
+) -> Checkpoint:
+    """Read what a checkpoint is, without its weights.
+
+    Args:
+        name: folder, adapter folder, Hub name, or `pocket`.
+        adapter: an adapter folder to put on top of `name`.
+        family: only where there is no `fieldmark.json` beside the weights (a checkpoint from the Hub).
+        style: prompt style; None keeps the checkpoint's own.
+        visual_tokens, min_visual_tokens: bounds of the picture budget; None keeps the checkpoint's own.
+
+    Raises:
+        FamilyError: no convention and no `family`, an unknown family, or a family that is not this model's.
+        FieldmarkError: no such folder.
+    """
+    base, found = _base_and_adapter(str(name))
+    adapter = str(adapter) if adapter is not None else found
+    config = _model_config(base)
+    saved = _convention([adapter, base])
+    built = families.load(saved.family if saved else _family(base, family, config.model_type))
+    if built.model_type != config.model_type:
+        raise FamilyError(
+            f"{name}: its family is said to be {built.name!r}, which goes with model type {built.model_type}, but the "
+            f"weights are of type {config.model_type}. Name the right family (in fieldmark.json, or `family`)."
+        )
+    processor = load_processor(base)
+    budget = _budget(built, saved.budget if saved else _own_budget(processor), min_visual_tokens, visual_tokens)
+    set_budget(processor, budget)
+    prompt = style or (saved.prompt if saved else "direct")
+    convention = replace(saved, prompt=prompt, budget=budget) if saved else Convention(built.name, prompt, budget)
+    return Checkpoint(base, adapter, built, convention, processor)
+
+
+def load(
+    name: str | Path | Checkpoint,
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    adapter: str | Path | None = None,
+    freeze: Iterable[Part] = (),
+    lora: Lora | None = None,
+    attn: str = "sdpa",
+    quantize: str | None = None,
+    trainable: bool = False,
+    **opening: Any,
+) -> Loaded:
+    """Load a model with its processor.
+
+    Args:
+        name: as in `open_checkpoint`, or what that returned; `opening` are its other arguments.
+        dtype: `float32`, `bfloat16` or `float16`, of the weights.
+        device: where to put the model; `auto` takes an accelerator if there is one; None leaves it on the CPU.
+        adapter: an adapter folder to put on top.
+        freeze: parts whose weights stay as they are (not used with adapters, which freeze the whole base).
+        lora: put fresh adapters on the model, or, when there is an adapter already, go on training that one.
+        attn: attention kernel.
+        quantize: `4bit` holds the base in NF4 (needs a GPU and bitsandbytes).
+        trainable: go on training the adapter that was found.
+
+    Raises:
+        FieldmarkError: as `open_checkpoint`; weights that cannot be read.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    checkpoint = name if isinstance(name, Checkpoint) else open_checkpoint(name, adapter=adapter, **opening)
+    extra: dict[str, Any] = {}
+    if quantize == "4bit":
+        extra |= _four_bits(dtype)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            checkpoint.base, dtype=getattr(torch, dtype), attn_implementation=attn, **extra
+        )
+    except OSError as error:
+        raise FieldmarkError(f"{checkpoint.base}: the weights cannot be read: {error}") from error
+    if checkpoint.adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, checkpoint.adapter, is_trainable=trainable or lora is not None)
+    elif lora is not None:
+        model = _with_adapters(model, checkpoint, lora, quantized=quantize is not None)
+    else:
+        freeze_parts(model, freeze)
+    if device is not None:
+        model = model.to(_device(device))
+    return Loaded(model.eval(), checkpoint.processor, checkpoint.family, checkpoint.convention)
+
+
+def part_of(parameter: str) -> Part:
+    """Say which part of the model a parameter belongs to, by its name (Qwen-VL naming)."""
+    if _PROJECTOR.search(parameter):
+        return "projector"
+    return "vision" if _VISION.search(parameter) else "llm"
+
+
+def freeze_parts(model: Any, parts: Iterable[Part]) -> None:
+    """Switch off training of the named parts, and on of the others."""
+    frozen = set(parts)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(part_of(name) not in frozen)
+
+
+def trainable_by_part(model: Any) -> dict[str, tuple[int, int]]:
+    """Count (trainable, all) parameters of each part: what freezing really froze."""
+    counts: dict[str, tuple[int, int]] = {}
+    for name, parameter in model.named_parameters():
+        size = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves an empty shell here
+        trained, total = counts.get(part_of(name), (0, 0))
+        counts[part_of(name)] = (trained + size * parameter.requires_grad, total + size)
+    return counts
+
+
+def set_budget(processor: Any, budget: Budget) -> None:
+    """Make the processor shrink and enlarge pictures to the budget (pixel counts after resizing)."""
+    processor.image_processor.size = budget.size
+
+
+def conversation(sample: Sample, convention: Convention) -> list[dict[str, Any]]:
+    """Return the messages that ask a sample: the system prompt, if the convention has one, then question and picture."""
+    return prompts.messages(sample, convention.prompt, system=convention.system)
+
+
+def target(sample: Sample, checkpoint: Checkpoint | Loaded) -> str:
+    """Return the text that answers a sample, in the checkpoint's prompt style and box convention."""
+    frame = checkpoint.family.frame(sample.size, checkpoint.convention.budget)
+    return prompts.target(sample, checkpoint.convention.prompt, checkpoint.family, frame)
+
+
+def lengths(samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, *, answers: bool = True) -> list[int]:
+    """Count the tokens of each row (prompt, picture and, with `answers`, the answer) from the picture's size alone.
+
+    Equal to what the trainer's collator makes of the row; a test compares the two.
+    """
+    processor, family, convention = checkpoint.processor, checkpoint.family, checkpoint.convention
+    texts: list[str] = []
+    for sample in samples:
+        messages = conversation(sample, convention)
+        if answers:
+            messages = [*messages, {"role": "assistant", "content": [{"type": "text", "text": target(sample, checkpoint)}]}]
+        texts.append(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answers))
+    if not texts:
+        return []
+    counts = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    pictures = [family.visual_tokens(sample.size, convention.budget) for sample in samples]
+    return [text - 1 + picture for text, picture in zip(counts, pictures, strict=True)]  # - 1: the placeholder itself
+
+
+def check_length(
+    samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, limit: int, *, answers: bool = True, room: int = 0
+) -> list[int]:
+    """Refuse rows that do not fit; nothing is ever cut. Returns the tokens of each row.
+
+    Args:
+        samples: the rows.
+        checkpoint: whose tokenizer, family and budget count.
+        limit: room for prompt, picture and answer together, in tokens.
+        answers: count the written answers too (SFT); False counts prompts alone (RL).
+        room: tokens that have to stay free (RL: the longest completion).
+
+    Raises:
+        FieldmarkError: names the rows that are too long, their lengths and the settings to change.
+    """
+    counted = lengths(samples, checkpoint, answers=answers)
+    long = [(sample.id, count) for sample, count in zip(samples, counted, strict=True) if count + room > limit]
+    if long:
+        shown = ", ".join(f"{name} ({count} tokens)" for name, count in long[:5])
+        free = f" with {room} tokens kept free for the completion" if room else ""
+        raise FieldmarkError(
+            f"{len(long)} of {len(samples)} rows do not fit into max_tokens_per_sample = {limit}{free}: {shown}"
+            f"{', ...' if len(long) > 5 else ''}. Raise max_tokens_per_sample, lower visual_tokens, or remove the rows."
+        )
+    return counted
+
+
+def _base_and_adapter(name: str) -> tuple[str, str | None]:
+    """Split a name into base and adapter folder; `pocket` becomes the folder of the committed weights."""
+    if name == "pocket":
+        from mllm.pocket.model import weights_folder
+
+        return str(weights_folder()), None
+    folder = Path(name)
+    if (folder / "adapter_config.json").is_file():
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not base:
+            raise FieldmarkError(f"{folder / 'adapter_config.json'}: base_model_name_or_path is missing; write the base there")
+        inner, other = _base_and_adapter(base)
+        if other is not None:
+            raise FieldmarkError(f"{name}: its base {base} is an adapter too; merge that one into its base first")
+        return inner, name
+    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        raise FieldmarkError(f"{name}: no such checkpoint folder (and no name of the form owner/model)")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise FieldmarkError(f"{name}: no config.json and no adapter_config.json in it: this folder is no checkpoint")
+    return name, None
+
+
+def _model_config(base: str) -> Any:
+    """Read the model's config; errors name the checkpoint."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise FieldmarkError(f"{base}: no readable checkpoint of a known architecture: {error}") from error
+
+
+def _convention(folders: Sequence[str | None]) -> Convention | None:
+    """Return the convention saved in the first folder that has one."""
+    for folder in folders:
+        if folder is not None and (Path(folder) / families.CONVENTION_FILE).is_file():
+            return families.read_convention(folder)
+    return None
+
+
+def _family(base: str, named: str | None, model_type: str) -> str:
+    """Return the family that was named for a checkpoint without a convention; nobody guesses it."""
+    if named is None:
+        fitting = [name for name in families.names() if families.load(name).model_type == model_type]
+        raise FamilyError(
+            f"{base}: no {families.CONVENTION_FILE} beside the weights, so nobody knows how this model writes boxes. Set "
+            f"`family` (for model type {model_type}: {' or '.join(fitting) or 'none is known'})."
+        )
+    return named
+
+
+def _own_budget(processor: Any) -> Budget:
+    """Return the picture budget that a checkpoint's own image processor came with."""
+    size = processor.image_processor.size
+    return Budget(min_pixels=int(size["shortest_edge"]), max_pixels=int(size["longest_edge"]))
+
+
+def _budget(family: Family, old: Budget, least: int | None, most: int | None) -> Budget:
+    """Replace the bounds of a budget by those given in visual tokens."""
+    token = family.factor**2  # pixels of the picture that one visual token covers
+    high = most * token if most else old.max_pixels
+    low = least * token if least else min(old.min_pixels, high)
+    return Budget(min_pixels=low, max_pixels=high)
+
+
+def _with_adapters(model: Any, checkpoint: Checkpoint, lora: Lora, *, quantized: bool) -> Any:
+    """Put fresh adapters on the linear layers of the named parts."""
+    from peft import LoraConfig, get_peft_model
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    targets = "|".join(f"(?:{checkpoint.family.lora_targets[part]})" for part in lora.parts)
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    # ZeRO-3 gathers persistent parameters of one dtype only, so there the adapters keep the base's; elsewhere they are
+    # float32, which small updates need.
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=quantized or not is_deepspeed_zero3_enabled())
+    from mllm.pocket.model import weights_folder
+
+    if Path(checkpoint.base) == _or_none(weights_folder):
+        adapted.peft_config["default"].base_model_name_or_path = "pocket"  # the path differs from machine to machine
+    return adapted
+
+
+def _or_none(folder: Any) -> Path | None:
+    """Return the folder, or None where the committed weights are missing."""
+    try:
+        return folder()
+    except FieldmarkError:
+        return None
+
+
+def _four_bits(dtype: str) -> dict[str, Any]:
+    """Arguments that make transformers load the base in NF4 on this process's own GPU (Dettmers et al. 2023)."""
+    import torch
+    from accelerate import PartialState
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available():
+        raise FieldmarkError("quantize: 4bit needs a CUDA GPU; leave `quantize` out to train plain LoRA here")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    return {"quantization_config": config, "device_map": {"": PartialState().local_process_index}}
+
+
+def _device(name: str) -> str:
+    """Return the device: `auto` is the accelerator of this machine, else the CPU."""
+    import torch
+
+    if name != "auto":
+        return name
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator.type if accelerator is not None else "cpu"

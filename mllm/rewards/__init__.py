@@ -1,0 +1,65 @@
+"""Rewards: one file, one reward. The file's name is the name in a config; nothing has to be registered.
+
+To add one, write `mllm/rewards/<name>.py` with a frozen dataclass `Reward(BaseReward)`: its fields are its config, its
+docstring is its formula, `low` and `high` bound its values, and `__call__` scores completions of samples. The contract
+test in tests/rewards picks the file up by itself. A benchmark calls the same object, so that what is trained is what is
+measured.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, ClassVar
+
+from mllm.errors import ConfigError, UnknownNameError
+from mllm.records import Completion, Sample, Score
+
+
+@dataclass(frozen=True)
+class BaseReward(ABC):
+    """Scores completions. Instances are plain values: they pickle, compare equal by their fields, and hold no state."""
+
+    low: ClassVar[float] = 0.0
+    """Smallest value it can give."""
+    high: ClassVar[float] = 1.0
+    """Largest value it can give."""
+
+    @abstractmethod
+    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
+        """Score completion i of sample i. Bad model text is scored low, never raised; None where it does not apply."""
+
+
+def names() -> tuple[str, ...]:
+    """Return the known rewards: the files of this folder."""
+    return tuple(sorted(module.name for module in iter_modules(__path__)))
+
+
+def load(name: str, **config: Any) -> BaseReward:
+    """Build the reward of file `name` with the given fields.
+
+    Raises:
+        UnknownNameError: no such file; lists the known rewards.
+        ConfigError: a field that the reward does not have, or a value that it refuses.
+    """
+    if name not in names():
+        raise UnknownNameError("reward", name, names())
+    cls = import_module(f"{__name__}.{name}").Reward
+    known = [item.name for item in fields(cls)]
+    for field in config:
+        if field not in known:
+            raise ConfigError(f"reward {name!r} has no field {field!r}; it has {', '.join(['weight', *known])}")
+    return cls(**config)
+
+
+def load_all(config: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[BaseReward, float]]:
+    """Build the rewards of a config `{name: {weight: 1, **fields}}` and return each with its weight, in order."""
+    built = {}
+    for name, section in config.items():
+        values = dict(section)
+        weight = float(values.pop("weight", 1.0))
+        built[name] = load(name, **values), weight
+    return built

@@ -1,0 +1,157 @@
+"""Fieldmark's records in TRL's calling conventions: samples -> data set rows, rewards -> reward functions."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from PIL import Image
+
+from mllm import answers, models, pictures
+from mllm.models import Checkpoint, Loaded
+from mllm.records import Completion, Sample
+from mllm.rewards import BaseReward
+
+CACHE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A plain question with its answer, with or without a picture: mixed into SFT to keep what the base knows.
+
+    `image` is relative to the file's folder (as in a samples file), or absolute. The question is asked as it stands.
+    """
+
+    SCHEMA: ClassVar[str] = "fieldmark.exchange/1"
+
+    id: str
+    question: str
+    answer: str
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row to train on, and where its picture lies."""
+
+    record: Sample | Exchange
+    picture: Path | None
+
+
+class PictureCache:
+    """Decoded pictures by path, the least recently used dropped above `limit` bytes. Each process has its own."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit, self.size = limit, 0
+        self._held: OrderedDict[Path, Image.Image] = OrderedDict()
+
+    def load(self, path: Path) -> Image.Image:
+        """Return the picture at `path` (RGB, upright). Callers share it and must not draw on it."""
+        if path in self._held:
+            self._held.move_to_end(path)
+            return self._held[path]
+        picture = pictures.load(path)
+        self._held[path] = picture
+        self.size += picture.width * picture.height * 3
+        while self.size > self.limit and len(self._held) > 1:
+            _, old = self._held.popitem(last=False)
+            self.size -= old.width * old.height * 3
+        return picture
+
+    def __reduce__(self) -> tuple[type[PictureCache], tuple[int]]:
+        """Pickle without the pictures (data loader workers, fingerprints)."""
+        return type(self), (self.limit,)
+
+
+@dataclass
+class Lookup:
+    """Turns row numbers into what TRL wants, when they are asked for: nothing is decoded in advance.
+
+    Rows have `prompt` (messages), `images` (a list of pictures), `sample`, and with `answers` a `completion`.
+    """
+
+    rows: Sequence[Row]
+    checkpoint: Checkpoint | Loaded
+    answers: bool
+    cache: PictureCache
+
+    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
+        """Look up the rows of a batch `{"row": [numbers]}`."""
+        found = [self.rows[number] for number in batch["row"]]
+        columns: dict[str, list[Any]] = {
+            "prompt": [self._prompt(row) for row in found],
+            "images": [[] if row.picture is None else [self.cache.load(row.picture)] for row in found],
+            "sample": [row.record for row in found],
+        }
+        if self.answers:
+            columns["completion"] = [_says("assistant", self._answer(row.record)) for row in found]
+        return columns
+
+    def _prompt(self, row: Row) -> list[dict[str, Any]]:
+        """Return the messages that ask the row, with a placeholder where its picture belongs."""
+        if isinstance(row.record, Sample):
+            return models.conversation(row.record, self.checkpoint.convention)
+        asked = _says("user", row.record.question)
+        if row.picture is not None:
+            asked[0]["content"].append({"type": "image"})
+        return asked
+
+    def _answer(self, record: Sample | Exchange) -> str:
+        """Return the text to learn."""
+        return record.answer if isinstance(record, Exchange) else models.target(record, self.checkpoint)
+
+
+def dataset(rows: Sequence[Row], checkpoint: Checkpoint | Loaded, *, answers: bool, cache: PictureCache | None = None) -> Dataset:
+    """Make a data set for TRL: prompts and answers for SFT, prompts alone for RL (`answers=False`)."""
+    lookup = Lookup(rows, checkpoint, answers, cache or PictureCache())
+    return Dataset.from_dict({"row": list(range(len(rows)))}).with_transform(lookup)
+
+
+class TrlReward:
+    """One of our rewards as TRL calls it. Pickles; its name in TRL's logs is the reward's own.
+
+    Means of the parts are logged as `<reward>/<part>`; with `count_problems`, also the share of completions that could
+    not be read, by reason, as `unread/<reason>`.
+    """
+
+    def __init__(self, name: str, reward: BaseReward, checkpoint: Checkpoint | Loaded, *, count_problems: bool = False) -> None:
+        self.__name__ = name
+        self.reward, self.count_problems = reward, count_problems
+        self.family, self.budget = checkpoint.family, checkpoint.convention.budget
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        sample: Sequence[Sample],
+        log_metric: Callable[[str, float], None] | None = None,
+        **_: Any,
+    ) -> list[float | None]:
+        """Score a batch: one number, or None where the reward does not apply, for each completion."""
+        read = [self._read(*row) for row in zip(sample, completions, completion_ids, strict=True)]
+        scores = self.reward(sample, read)
+        if log_metric is not None:
+            for part in sorted({part for score in scores for part in score.parts}):
+                values = [score.parts[part] for score in scores if part in score.parts]
+                log_metric(f"{self.__name__}/{part}", sum(values) / len(values))
+            if self.count_problems:
+                problems = Counter(done.answer.problem for done in read if done.answer.problem is not None)
+                for problem, count in sorted(problems.items()):
+                    log_metric(f"unread/{problem}", count / len(read))
+        return [score.value for score in scores]
+
+    def _read(self, sample: Sample, completion: Any, ids: Sequence[int]) -> Completion:
+        """Read what the model wrote for one sample."""
+        text = completion if isinstance(completion, str) else completion[0]["content"]
+        answer = answers.parse(text, self.family, self.family.frame(sample.size, self.budget))
+        return Completion(sample.id, text, answer, tokens=len(ids))
+
+
+def _says(role: str, text: str) -> list[dict[str, Any]]:
+    """Return a conversation of one message."""
+    return [{"role": role, "content": [{"type": "text", "text": text}]}]

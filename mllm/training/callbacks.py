@@ -1,0 +1,147 @@
+"""What happens beside the steps: a journal, a progress line, complete checkpoints, an orderly stop, no training on NaN."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from mllm.errors import FieldmarkError
+from mllm.families import Convention, write_convention
+from mllm.records import atomic_write, repair_jsonl
+
+logger = logging.getLogger(__name__)
+
+JOURNAL = "log.jsonl"
+_SHOWN = ("loss", "reward", "eval/acc", "eval/iou", "mean_token_accuracy", "completions/mean_length", "grad_norm")
+_REPEATED_SIGNAL = 5.0
+"""Seconds within which a second Ctrl-C is taken for an echo of the first (launchers pass it on to their children)."""
+
+
+class Journal(TrainerCallback):
+    """Writes every log as a line of `log.jsonl` (`step`, `epoch`, `seconds`, then the numbers), and one progress line.
+
+    Numbers that are NaN become null. After a resume, lines of steps that will be taken again are dropped.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self.path = output_dir / JOURNAL
+        self.started, self.first = time.monotonic(), 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock; drop lines from beyond the checkpoint that is resumed."""
+        self.started, self.first = time.monotonic(), state.global_step
+        if not state.is_world_process_zero:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        repair_jsonl(self.path)
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step] if state.global_step else []
+        with atomic_write(self.path) as file:
+            file.writelines(f"{line}\n" for line in kept)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Write the line; say where we are and how long it will take."""
+        if not state.is_world_process_zero or not logs:
+            return
+        numbers = {key: _finite(value) for key, value in logs.items() if isinstance(value, int | float)}
+        seconds = round(time.monotonic() - self.started, 2)
+        row = {"step": state.global_step, "epoch": numbers.pop("epoch", None), "seconds": seconds, **numbers}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        shown = "  ".join(f"{key} {numbers[key]:.3g}" for key in _SHOWN if numbers.get(key) is not None)
+        if shown:
+            done = state.global_step - self.first
+            left = (state.max_steps - state.global_step) * seconds / done if done else math.nan
+            eta = f"  ETA {_clock(left)}" if done and left > 0 else ""
+            logger.info("step %d/%d  %s%s", state.global_step, state.max_steps, shown, eta)
+
+
+class Completeness(TrainerCallback):
+    """Marks a checkpoint as complete by writing its convention, once every process has saved its part."""
+
+    def __init__(self, convention: Convention) -> None:
+        self.convention = convention
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Wait for the others, then write `fieldmark.json` into the checkpoint."""
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            write_convention(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.convention)
+
+
+class OrderlyStop(TrainerCallback):
+    """Ctrl-C (or SIGTERM) saves a checkpoint at the end of the step and ends training; a later one ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked: float | None = None
+        self.stopped = False
+        self._old: dict[int, Any] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Listen from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._old[number] = signal.signal(number, self._hear)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop if any process was asked to: all have to leave at the same step."""
+        asked = [self.asked is not None]
+        if torch.distributed.is_initialized():
+            flag = torch.tensor(int(asked[0]), device=args.device)
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+            asked = [bool(flag.item())]
+        if asked[0] and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Give the signals back; say how to go on."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        if self.stopped:
+            logger.warning(
+                "stopped and saved at step %d of %d in %s; the same command goes on from there",
+                state.global_step, state.max_steps, args.output_dir,
+            )  # fmt: skip
+
+    def _hear(self, number: int, frame: Any) -> None:
+        """Note the wish; hear a second one as impatience, unless it is an echo."""
+        now = time.monotonic()
+        if self.asked is not None and now - self.asked > _REPEATED_SIGNAL:
+            raise KeyboardInterrupt
+        self.asked = self.asked or now
+        logger.warning("stopping after this step, then saving; once more in %d seconds stops at once", _REPEATED_SIGNAL)
+
+
+class FiniteLoss:
+    """Mixed into a trainer: a loss that is no number ends the run before it reaches the weights."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Take one micro-step; raise `FieldmarkError` when its loss is NaN or infinite."""
+        loss = super().training_step(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        if not torch.isfinite(loss).all():
+            state = self.state  # pyright: ignore[reportAttributeAccessIssue]
+            raise FieldmarkError(
+                f"the loss is {loss.item()} at step {state.global_step + 1}: stopped before it reached the weights. Lower "
+                f"learning_rate or max_grad_norm, or train in float32 (dtype, bf16: false); the last checkpoint is sound"
+            )
+        return loss
+
+
+def _finite(value: float) -> float | None:
+    """Return the number, None for NaN and infinity, which JSON has not."""
+    return value if math.isfinite(value) else None
+
+
+def _clock(seconds: float) -> str:
+    """Write a time as h:mm:ss or m:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -1,0 +1,121 @@
+"""Acc@0.5 of answers written during training, and the best checkpoint by it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list, gather_object
+from transformers import Trainer, TrainerCallback
+from trl.models.utils import unwrap_model_for_generation
+
+from mllm.config import Evaluate
+from mllm.families import write_convention
+from mllm.generate import generate
+from mllm.models import Checkpoint, Loaded
+from mllm.records import Sample, atomic_write
+from mllm.rewards.iou import Reward
+
+logger = logging.getLogger(__name__)
+
+BEST = "best"
+SCORE_FILE = "score.json"
+
+
+class GeneratedEval(TrainerCallback):
+    """Answers validation samples every so many steps, logs `eval/*`, and keeps the best weights in `best/`.
+
+    Each process answers its share; all take part, since sharded weights have to be gathered. Greedy, so it draws no random
+    numbers. Only a strictly better score replaces `best/`: of equal checkpoints the earlier stays.
+    """
+
+    def __init__(
+        self, trainer: Trainer, checkpoint: Checkpoint | Loaded, samples: Sequence[Sample], root: Path, settings: Evaluate
+    ) -> None:
+        self.trainer, self.checkpoint = trainer, checkpoint
+        self.samples, self.root, self.settings = samples, root, settings
+        self.folder = Path(trainer.args.output_dir or ".") / BEST
+        self.best = -1.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Forget the best of an older run when a new one starts; know it when one goes on."""
+        found = [-1.0]
+        if state.is_world_process_zero:
+            if state.global_step == 0 and self.folder.exists():
+                shutil.rmtree(self.folder)
+            if (self.folder / SCORE_FILE).is_file():
+                found = [json.loads((self.folder / SCORE_FILE).read_text(encoding="utf-8"))["eval/acc"]]
+        if self.trainer.accelerator.num_processes > 1:
+            broadcast_object_list(found)  # the folder may lie on the first machine only
+        self.best = float(found[0])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure, log, and keep the weights if they are the best so far."""
+        if state.global_step % self.settings.every and state.global_step < state.max_steps:
+            return
+        measured = self.measure()
+        # Trainer.log itself: the subclasses' versions would close their own running averages in the middle of a window.
+        Trainer.log(self.trainer, dict(measured))
+        if measured["eval/acc"] > self.best:
+            self.best = measured["eval/acc"]
+            self._keep(measured, state.global_step)
+
+    def measure(self) -> dict[str, float]:
+        """Answer the samples and score the answers; the same numbers on every process."""
+        started = time.monotonic()
+        accelerator = self.trainer.accelerator
+        rank, world = accelerator.process_index, accelerator.num_processes
+        # Every process answers equally many (some twice), so that all make the same collective calls under ZeRO-3.
+        count = -(-len(self.samples) // world)
+        mine = [self.samples[(rank + world * k) % len(self.samples)] for k in range(count)]
+        with unwrap_model_for_generation(
+            self.trainer.model_wrapped,  # pyright: ignore[reportArgumentType]
+            accelerator,
+            gather_deepspeed3_params=getattr(self.trainer.args, "ds3_gather_for_generation", True),
+            gradient_checkpointing_kwargs=self.trainer.args.gradient_checkpointing_kwargs,  # pyright: ignore
+        ) as model:
+            loaded = Loaded(model, self.checkpoint.processor, self.checkpoint.family, self.checkpoint.convention)
+            done = list(
+                generate(
+                    loaded,
+                    mine,
+                    self.root,
+                    max_new_tokens=self.settings.max_new_tokens,
+                    batch_size=self.settings.batch_size,
+                )
+            )
+        by_id = {sample.id: sample for sample in mine}
+        scores = Reward()([by_id[completion.sample_id] for completion in done], done)
+        rows = [
+            (completion.sample_id, score.parts["iou"], score.parts["acc"], score.parts["unread"], completion.tokens or 0)
+            for completion, score in zip(done, scores, strict=True)
+        ]
+        every = list({row[0]: row[1:] for row in (gather_object(rows) if world > 1 else rows)}.values())
+        iou, acc, unread, tokens = (sum(column) / len(every) for column in zip(*every, strict=True))
+        return {
+            "eval/acc": acc,
+            "eval/iou": iou,
+            "eval/unread": unread,
+            "eval/tokens": tokens,
+            "eval/samples": len(every),
+            "eval/seconds": round(time.monotonic() - started, 2),
+        }
+
+    def _keep(self, measured: dict[str, float], step: int) -> None:
+        """Save the weights beside the old best, then put them in its place."""
+        new = self.folder.with_name(f"{BEST}.new")
+        self.trainer.save_model(str(new), _internal_call=True)  # every process: sharded weights are gathered
+        self.trainer.accelerator.wait_for_everyone()
+        if self.trainer.is_world_process_zero():
+            write_convention(new, self.checkpoint.convention)
+            with atomic_write(new / SCORE_FILE) as file:
+                json.dump({"step": step, **measured}, file, indent=2)
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            new.rename(self.folder)
+        self.trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,134 @@
+"""Reads and checks everything that a training run will use, before any weight is loaded.
+
+A wrong row costs seconds here and hours later. Every error names the file and the row and says what to do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from mllm import models, pictures
+from mllm.config import Settings
+from mllm.errors import FieldmarkError, RecordError
+from mllm.models import Checkpoint
+from mllm.records import Sample, image_path, load_samples, read_jsonl
+from mllm.training.bridge import Exchange, Row
+
+logger = logging.getLogger(__name__)
+
+TASKS = ("ground",)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The checked data of a run. `images_root` is what the validation samples' pictures are relative to."""
+
+    train: list[Row]
+    validation: list[Sample]
+    images_root: Path
+
+
+def read_data(settings: Settings, *, answers: bool, check_pictures: bool = True) -> Data:
+    """Read the samples files of a run and check them.
+
+    Args:
+        settings: of the run.
+        answers: the rows are trained on with their answers (SFT); style `think` then needs a thought in each.
+        check_pictures: open each picture's header (one process is enough for that).
+
+    Raises:
+        RecordError: no file, an empty one, a broken line, a bad box, a missing picture, a duplicate id, a row of another
+            split, a picture of another size than the row says, no box, no thought.
+    """
+    if not settings.train:
+        raise FieldmarkError("no training data: set `train` to one or more samples files")
+    rows: list[Row] = []
+    for file in settings.train:
+        samples = load_samples(file)[: settings.limit]
+        for sample in samples:
+            _check_sample(file, sample, split="train", thought=answers and settings.style == "think")
+        rows += [Row(sample, image_path(file, sample)) for sample in samples]
+    for file in settings.mix if answers else ():
+        rows += _exchanges(file)
+    _no_twins(rows)
+    validation: list[Sample] = []
+    root = Path()
+    if settings.validation is not None:
+        validation = load_samples(settings.validation)[: settings.evaluate.samples]
+        root = settings.validation.parent
+        for sample in validation:
+            _check_sample(settings.validation, sample, split="validation", thought=False)
+        shared = {row.record.id for row in rows} & {sample.id for sample in validation}
+        if shared:
+            raise RecordError(f"{settings.validation}: sample {min(shared)!r} is in the training data too")
+    if check_pictures:
+        _check_pictures([*rows, *(Row(sample, root / sample.image) for sample in validation)])
+    return Data(rows, validation, root)
+
+
+def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answers: bool, room: int = 0) -> None:
+    """Refuse rows longer than the budget, and validation rows likewise; log how long they are."""
+    samples = [row.record for row in data.train if isinstance(row.record, Sample)]
+    counted = models.check_length(samples, checkpoint, settings.max_tokens_per_sample, answers=answers, room=room)
+    models.check_length(data.validation, checkpoint, settings.max_tokens_per_sample, answers=False)
+    if counted:
+        logger.info(
+            "%d rows of %d to %d tokens, median %d; budget %d",
+            len(counted), min(counted), max(counted), median(counted), settings.max_tokens_per_sample,
+        )  # fmt: skip
+
+
+def _check_sample(file: Path, sample: Sample, *, split: str, thought: bool) -> None:
+    """Refuse a row that this run could not use."""
+    where = f"{file}: sample {sample.id}"
+    if sample.task not in TASKS:
+        raise RecordError(f"{where}: field task: {sample.task!r} is not trained here; known: {', '.join(TASKS)}")
+    if sample.split != split:
+        raise RecordError(f"{where}: field split: this is a {sample.split} row; used for {split} it would leak")
+    if not sample.boxes:
+        raise RecordError(f"{where}: field boxes: a grounding row needs at least one box")
+    if thought and not sample.thought:
+        raise RecordError(f"{where}: field thought: style `think` trains on thoughts; make them, or set style: direct")
+
+
+def _exchanges(file: Path) -> list[Row]:
+    """Read a file of plain questions and answers."""
+    rows: list[Row] = []
+    for record in read_jsonl(file, Exchange, unique="id"):
+        picture = None if record.image is None else Path(file).parent / record.image
+        if picture is not None and not picture.is_file():
+            raise RecordError(f"{file}: exchange {record.id}: field image: no such file {picture}")
+        rows.append(Row(record, picture))
+    if not rows:
+        raise RecordError(f"{file}: the file holds no exchange")
+    return rows
+
+
+def _no_twins(rows: Sequence[Row]) -> None:
+    """Refuse an id that occurs in two files (within one, reading has refused it already)."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.record.id in seen:
+            raise RecordError(f"sample id {row.record.id!r} occurs in two of the training files")
+        seen.add(row.record.id)
+
+
+def _check_pictures(rows: Sequence[Row]) -> None:
+    """Read each picture's header once; a size other than the row's would move every box."""
+    sizes: dict[Path, tuple[float, float]] = {}
+    for row in rows:
+        if row.picture is None:
+            continue
+        if row.picture not in sizes:
+            frame = pictures.size(row.picture)
+            sizes[row.picture] = (frame.width, frame.height)
+        if isinstance(row.record, Sample) and sizes[row.picture] != (row.record.size.width, row.record.size.height):
+            width, height = sizes[row.picture]
+            raise RecordError(
+                f"sample {row.record.id}: field size: says {row.record.size.width:g} x {row.record.size.height:g}, but "
+                f"{row.picture} is {width:g} x {height:g} (after EXIF orientation); its boxes would be wrong"
+            )

@@ -1,0 +1,126 @@
+"""Going on after a stop: which checkpoint is whole, and whether the folder holds this same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mllm.config import Settings
+from mllm.errors import FieldmarkError
+from mllm.families import CONVENTION_FILE
+from mllm.records import atomic_write
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+# Settings that may differ when a run goes on: they change what is watched, how long it goes on, or where it runs, but
+# not what one step of training does.
+FREE = {"resume", "threads", "evaluate", "validation"}
+TRL_BOUND = (
+    "learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "gradient_accumulation_steps", "seed", "loss_type",
+    "weight_decay", "optim", "beta", "num_generations", "max_completion_length", "temperature", "num_iterations",
+    "scale_rewards", "epsilon",
+)  # fmt: skip
+
+
+def last_complete(output_dir: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end, None when there is none.
+
+    The convention file is written last, after every process has saved its part; a run killed while saving leaves a
+    folder without it.
+    """
+    found = []
+    for folder in output_dir.glob("checkpoint-*"):
+        match = _CHECKPOINT.fullmatch(folder.name)
+        if match and (folder / CONVENTION_FILE).is_file() and (folder / "trainer_state.json").is_file():
+            found.append((int(match[1]), folder))
+        elif match:
+            logger.warning("%s was not written to its end and is not used", folder)
+    return max(found)[1] if found else None
+
+
+def checkpoint_to_resume(output_dir: Path, resume: str) -> Path | None:
+    """Return the checkpoint to go on from, None to start anew.
+
+    Args:
+        output_dir: of the run.
+        resume: `auto`, `never`, or a checkpoint folder.
+
+    Raises:
+        FieldmarkError: `never` where there are checkpoints already; a folder that is no complete checkpoint.
+    """
+    last = last_complete(output_dir)
+    if resume == "auto":
+        return last
+    if resume == "never":
+        if last is not None:
+            raise FieldmarkError(
+                f"{output_dir} holds a run already ({last.name}) and resume is `never`: remove the folder, choose another "
+                f"--output_dir, or leave --resume out to go on from there"
+            )
+        return None
+    folder = Path(resume)
+    if not (folder / CONVENTION_FILE).is_file() or not (folder / "trainer_state.json").is_file():
+        raise FieldmarkError(f"--resume {resume}: no complete checkpoint of a training run (auto, never, or such a folder)")
+    return folder
+
+
+def describe(settings: Settings, args: Any, files: Iterable[Path]) -> dict[str, Any]:
+    """Describe a run: settings, what of TRL's decides a step, digests of the data, versions."""
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "trl": {name: _plain(getattr(args, name)) for name in TRL_BOUND if hasattr(args, name)},
+        "data": {str(file): _digest(file) for file in files},
+        "world_size": args.world_size,
+        "versions": {package: version(package) for package in _PACKAGES},
+    }
+
+
+def check_same(output_dir: Path, now: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run under other settings or on other data.
+
+    Raises:
+        FieldmarkError: names the first setting that differs, then and now.
+    """
+    path = output_dir / RUN_FILE
+    if not path.is_file():
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    for section in ("settings", "trl", "data"):
+        old, new = before.get(section, {}), now[section]
+        for key in sorted({*old, *new} - FREE):
+            if old.get(key) != new.get(key):
+                raise FieldmarkError(
+                    f"{output_dir} holds a run with another {key} ({section}): it was {old.get(key)!r}, now it is "
+                    f"{new.get(key)!r}. Choose another --output_dir, or put the setting back to go on with that run."
+                )
+    if before.get("world_size") != now["world_size"]:
+        logger.warning("this run was on %s processes, now on %s: batches differ", before.get("world_size"), now["world_size"])
+
+
+def write_run(output_dir: Path, now: Mapping[str, Any]) -> None:
+    """Write down what produces the weights of this folder."""
+    with atomic_write(output_dir / RUN_FILE) as file:
+        json.dump(now, file, indent=2)
+        file.write("\n")
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Turn a setting into what JSON keeps as it is (enumerations by their value)."""
+    value = getattr(value, "value", value)
+    return value if isinstance(value, int | float | str | bool | None) else str(value)

@@ -1,0 +1,72 @@
+"""Command line and YAML -> our settings and TRL's config object."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from trl import TrlParser
+
+from mllm import config
+from mllm.config import Settings
+from mllm.errors import ConfigError
+
+C = TypeVar("C")
+
+# Ours, where TRL's defaults would be wrong for pictures: rows are never cut (a row cut in its answer trains nothing, in
+# silence); data set columns reach the rewards; a loss that is no number is seen, not averaged away.
+OURS: dict[str, Any] = {
+    "max_length": None,
+    "remove_unused_columns": False,
+    "logging_nan_inf_filter": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "save_total_limit": 2,
+}
+FIXED = {
+    "max_length": "rows are never cut; set fieldmark.max_tokens_per_sample instead",
+    "remove_unused_columns": "rewards read the data set's columns",
+}
+
+
+def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tuple[Settings, C]:
+    """Read a run's configuration: our settings, and TRL's config built from the same file and the same command line.
+
+    Raises:
+        ConfigError: an unknown key or flag, a wrong value, a TRL setting that Fieldmark has to keep as it is.
+    """
+    import sys
+
+    known = {item.name for item in fields(trl_config) if item.init}  # pyright: ignore[reportArgumentType]
+    run = config.read(sys.argv[1:] if argv is None else argv, default, known)
+    ours = {name: value for name, value in OURS.items() if name in known}
+    given = {**ours, **run.trl}
+    for name, reason in FIXED.items():
+        flagged = any(flag.split("=")[0].removeprefix("--").removeprefix("no_") == name for flag in run.flags)
+        if name in ours and (given[name] != ours[name] or flagged):
+            raise ConfigError(f"{run.file}: {name} cannot be changed: {reason}")
+    parser = TrlParser((trl_config,))  # pyright: ignore[reportArgumentType]
+    parser.set_defaults_with_config(**given)
+    try:
+        (built,) = parser.parse_args_into_dataclasses(args=list(run.flags))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{run.file}: {error}") from error
+    return run.settings, built
+
+
+def start(settings: Settings, level: int = logging.INFO) -> None:
+    """Set up this process: threads, and logging that only the first process does."""
+    from accelerate import PartialState
+
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    state = PartialState()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("mllm").setLevel(level if state.is_main_process else logging.WARNING)
+    # Said at each start, and no concern of a user of ours: TRL's warning about peft's own defaults and torch's about fork.
+    warnings.filterwarnings("ignore", message=".*use_reentrant.*")

@@ -1,0 +1,165 @@
+"""The parts of a training run that SFT and RL share: checking, going on, training, saving."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import PrinterCallback, ProgressCallback, Trainer
+
+from mllm import models
+from mllm.config import Part, Settings
+from mllm.errors import FieldmarkError
+from mllm.families import write_convention
+from mllm.models import Checkpoint, Loaded
+from mllm.training import preflight, resume
+from mllm.training.callbacks import Completeness, Journal, OrderlyStop
+from mllm.training.evaluate import GeneratedEval
+from mllm.training.preflight import Data
+
+logger = logging.getLogger(__name__)
+
+POCKET_DATA = Path("runs/pocket/data")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that passed its checks: what it starts from, its data, and the checkpoint it goes on from, if any."""
+
+    checkpoint: Checkpoint
+    data: Data
+    resume_from: Path | None
+
+
+def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> Prepared:
+    """Check all that can be checked without weights, and find out whether the run goes on.
+
+    Args:
+        settings: ours.
+        args: TRL's.
+        answers: rows are trained on with their answers (SFT).
+        room: tokens to keep free for a completion (RL).
+
+    Raises:
+        FieldmarkError: see `preflight`, `models.open_checkpoint` and `resume`.
+    """
+    resume_from = resume.checkpoint_to_resume(Path(args.output_dir), settings.resume)
+    checkpoint = models.open_checkpoint(
+        settings.model,
+        family=settings.family,
+        style=settings.style,
+        visual_tokens=settings.visual_tokens,
+        min_visual_tokens=settings.min_visual_tokens,
+    )
+    data = preflight.read_data(settings, answers=answers, check_pictures=PartialState().is_main_process)
+    on_main_process(lambda: preflight.check_rows(data, checkpoint, settings, answers=answers, room=room))
+    _check_precision(settings, args)
+    now = resume.describe(settings, args, [*settings.train, *settings.mix])
+    if resume_from is not None:
+        on_main_process(lambda: resume.check_same(Path(args.output_dir), now))
+        logger.info("going on from %s", resume_from)
+    on_main_process(lambda: resume.write_run(Path(args.output_dir), now))
+    return Prepared(checkpoint, data, resume_from)
+
+
+def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
+    """Load the weights that will be trained, and say what is trained of them."""
+    from transformers import set_seed
+
+    set_seed(args.seed)  # fresh adapters are random
+    flags: dict[Part, bool] = {
+        "vision": settings.freeze_vision,
+        "projector": settings.freeze_projector,
+        "llm": settings.freeze_llm,
+    }
+    loaded = models.load(
+        checkpoint,
+        dtype=settings.dtype,
+        freeze=[part for part, frozen in flags.items() if frozen],
+        lora=settings.lora,
+        attn=settings.attention,
+        quantize=settings.quantize,
+        trainable=True,
+    )
+    for part, (trained, total) in sorted(models.trainable_by_part(loaded.model).items()):
+        logger.info("%-9s  %12s of %12s parameters are trained", part, f"{trained:,}", f"{total:,}")
+    return loaded
+
+
+def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
+    """Train with journal, generated evaluation, complete checkpoints and orderly stop; save the last weights.
+
+    Exits with code 130 when it was stopped before its end: what comes next must not take these weights for finished ones.
+    """
+    output_dir = Path(trainer.args.output_dir or ".")
+    stop = OrderlyStop()
+    for chatty in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(chatty)
+    trainer.add_callback(Journal(output_dir))
+    trainer.add_callback(Completeness(prepared.checkpoint.convention))
+    if prepared.data.validation:
+        root = prepared.data.images_root
+        trainer.add_callback(GeneratedEval(trainer, prepared.checkpoint, prepared.data.validation, root, settings.evaluate))
+    trainer.add_callback(stop)
+    trainer.train(resume_from_checkpoint=str(prepared.resume_from) if prepared.resume_from else None)
+    if stop.stopped:
+        raise SystemExit(130)
+    trainer.save_model(str(output_dir))
+    if trainer.is_world_process_zero():
+        write_convention(output_dir, prepared.checkpoint.convention)
+        logger.info("saved %s", output_dir)
+
+
+def make_pocket_data(settings: Settings) -> None:
+    """Make the pocket example's data if this run wants it and it is not there yet."""
+    if not any(file.parent == POCKET_DATA and not file.is_file() for file in settings.train):
+        return
+
+    def make() -> None:
+        program = Path(__file__).parents[2] / "data_synth" / "grounding.py"
+        command = [str(program)] if program.is_file() else ["-m", "mllm.data_synth.grounding"]
+        logger.info("making the pocket example's data: python %s", " ".join(command))
+        if subprocess.run([sys.executable, *command], check=False).returncode:
+            raise FieldmarkError(f"the pocket example's data could not be made: python {' '.join(command)} failed (see above)")
+
+    on_main_process(make)
+
+
+def on_main_process(work: Callable[[], None]) -> None:
+    """Do `work` on the first process only; an error there is raised on every process, so that none waits for ever."""
+    state = PartialState()
+    told: list[Any] = [None]
+    if state.is_main_process:
+        try:
+            work()
+        except FieldmarkError as error:
+            told = [error]
+    if state.num_processes > 1:
+        broadcast_object_list(told)
+    if told[0] is not None:
+        raise told[0]
+
+
+def program(main: Callable[[], None]) -> None:
+    """Run a program; what a person can put right ends it with one line (from the first process), not with a traceback."""
+    try:
+        main()
+    except FieldmarkError as error:
+        sys.exit(f"error: {error}" if PartialState().is_main_process else 1)
+
+
+def _check_precision(settings: Settings, args: Any) -> None:
+    """Warn where small updates would be lost in bfloat16 weights."""
+    if settings.dtype != "float32" and settings.lora is None and getattr(args, "deepspeed_plugin", None) is None:
+        logger.warning(
+            "dtype %s without DeepSpeed and without lora: the weights themselves are updated in %s, which loses small "
+            "steps; set dtype: float32 (with bf16: true for speed)",
+            settings.dtype, settings.dtype,
+        )  # fmt: skip

@@ -1,0 +1,75 @@
+"""Reinforcement learning with verifiable rewards: GRPO (Shao et al. 2024, arXiv 2402.03300) on the model's own answers.
+
+    accelerate launch recipes/rl.py                                      # the pocket example, from runs/pocket/cot/best
+    accelerate launch --config_file accelerate_config.yaml recipes/rl.py --config recipes/kvg_qwen3vl_8b_rl.yaml
+
+For each prompt TRL's GRPOTrainer draws `num_generations` answers, the rewards score them, and answers better than their
+group's mean become likelier. Rewards are files of mllm/rewards, chosen and weighted in the YAML:
+
+    fieldmark:
+      rewards:
+        format: {weight: 1}
+        iou: {weight: 1, mode: threshold, tau: 0.5}
+
+`model` is a folder that recipes/sft.py wrote: whole weights, or an adapter, which is trained further. Everything else is as in
+recipes/sft.py: one YAML, flags win, rows are refused, never cut, a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from mllm.errors import ConfigError, FieldmarkError
+from mllm.rewards import load_all
+from mllm.training import bridge, setup, story
+from mllm.training.callbacks import FiniteLoss
+
+from trl import GRPOConfig, GRPOTrainer  # isort: skip  (after mllm.training, which switches its telemetry off)
+
+logger = logging.getLogger("mllm.recipes.rl")
+
+DEFAULT = Path(__file__).with_name("rl.yaml")
+
+
+class Trainer(FiniteLoss, GRPOTrainer):
+    """TRL's trainer, which stops at a loss that is no number."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    # 1. What is asked for.
+    settings, args = setup.read(argv, DEFAULT, GRPOConfig)
+    setup.start(settings)
+    rewards = load_all(settings.rewards)
+    if not rewards:
+        raise ConfigError("no rewards: name at least one under `rewards`, for example `iou: {weight: 1}`")
+    args.reward_weights = [weight for _, weight in rewards.values()]
+    story.make_pocket_data(settings)
+    if settings.model.startswith("runs/pocket/") and not Path(settings.model).is_dir():
+        raise FieldmarkError(f"{settings.model}: not there yet; make it first with `accelerate launch recipes/sft.py`")
+
+    # 2. Everything that can be wrong, before the weights are read.
+    prepared = story.prepare(settings, args, answers=False, room=args.max_completion_length)
+    logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
+
+    # 3. The model; the prompts and rewards as TRL wants them.
+    loaded = story.load_model(settings, prepared.checkpoint, args)
+    rows = bridge.dataset(prepared.data.train, loaded, answers=False)
+    functions = [
+        bridge.TrlReward(name, reward, loaded, count_problems=index == 0)
+        for index, (name, (reward, _)) in enumerate(rewards.items())
+    ]
+
+    # 4. Train and save.
+    trainer = Trainer(
+        model=loaded.model,
+        reward_funcs=functions,
+        args=args,
+        train_dataset=rows,
+        processing_class=loaded.processor,
+    )
+    story.train(trainer, settings, prepared)
+
+
+if __name__ == "__main__":
+    story.program(main)

@@ -1,0 +1,53 @@
+"""Supervised fine-tuning: teach a model to answer as the samples do, with or without reasoning first.
+
+    accelerate launch recipes/sft.py                                     # the pocket example, reasoning first
+    accelerate launch recipes/sft.py --config recipes/sft_direct.yaml    # the same, answering at once
+    accelerate launch --config_file accelerate_config.yaml recipes/sft.py --config recipes/kvg_qwen3vl_8b_sft.yaml
+
+One YAML holds both our settings (`fieldmark:`, see mllm/config.py) and TRL's SFTConfig; flags win over it. The loss is on the
+answer alone. Rows that do not fit are refused, never cut. A stopped run goes on when the same command is given again.
+
+In output_dir: the last weights; best/ (by Acc@0.5 of answers written on the validation file); checkpoint-N/ to go on from;
+log.jsonl; run.json. Beside all weights lies fieldmark.json: family, prompt style and picture budget.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from mllm.training import bridge, setup, story
+from mllm.training.callbacks import FiniteLoss
+
+from trl import SFTConfig, SFTTrainer  # isort: skip  (after mllm.training, which switches its telemetry off)
+
+logger = logging.getLogger("mllm.recipes.sft")
+
+DEFAULT = Path(__file__).with_name("sft.yaml")
+
+
+class Trainer(FiniteLoss, SFTTrainer):
+    """TRL's trainer, which stops at a loss that is no number."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    # 1. What is asked for.
+    settings, args = setup.read(argv, DEFAULT, SFTConfig)
+    setup.start(settings)
+    story.make_pocket_data(settings)
+
+    # 2. Everything that can be wrong, before the weights are read.
+    prepared = story.prepare(settings, args, answers=True)
+    logger.info("%d rows to train on, %d to watch", len(prepared.data.train), len(prepared.data.validation))
+
+    # 3. The model, and the rows as TRL wants them: prompt, completion, pictures opened when they are needed.
+    loaded = story.load_model(settings, prepared.checkpoint, args)
+    rows = bridge.dataset(prepared.data.train, loaded, answers=True)
+
+    # 4. Train and save.
+    trainer = Trainer(model=loaded.model, args=args, train_dataset=rows, processing_class=loaded.processor)
+    story.train(trainer, settings, prepared)
+
+
+if __name__ == "__main__":
+    story.program(main)
