@@ -82,7 +82,7 @@ LINKS = {
     "marks seen": "every mark seen right, of the things found",
     "mark seen": "single marks seen right, of all marks of the things found",
     "compared": "the choice fits the model's own recall best, of thoughts whose own words prefer some candidates",
-    "compared given true": "the choice is the thing asked for, of thoughts with all of recall, found and marks seen right",
+    "compared given true": "the choice is the thing asked for, of thoughts with recall, found and marks seen all right",
     "chosen": "the choice is the thing asked for (IoU 0.5), of thoughts with a choice",
     "copied": "the answer's box is the chosen candidate's, number for number, of readable answers after a choice",
 }

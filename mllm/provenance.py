@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("fieldmark", "torch", "transformers", "trl", "peft", "accelerate", "numpy", "pillow")
+SETTINGS = ("adapter_config.json", "fieldmark.json", "config.json")
 _EDGE = 1 << 20
 
 
@@ -49,7 +50,7 @@ def fingerprint(folder: str | Path) -> str:
         digest.update(str(folder).encode())
         return digest.hexdigest()[:16]
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".bin") or path.name in ("adapter_config.json", "fieldmark.json", "config.json"):
+        if path.suffix in (".safetensors", ".bin") or path.name in SETTINGS:
             size = path.stat().st_size
             digest.update(f"{path.name}:{size}".encode())
             with path.open("rb") as file:
@@ -67,5 +68,6 @@ def file_hash(path: str | Path) -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     """Return what git says, or raise CalledProcessError."""
-    done = subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True, timeout=20)
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
     return done.stdout.strip()

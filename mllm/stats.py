@@ -63,7 +63,12 @@ class Difference:
 
 
 def mean(
-    values: Sequence[float], groups: Sequence[Hashable], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+    values: Sequence[float],
+    groups: Sequence[Hashable],
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Interval:
     """Mean of `values` with a bootstrap interval over `groups` (the picture of each value).
 
@@ -161,7 +166,8 @@ def paired_over_seeds(
     for one, other in zip(a, b, strict=True):
         if len(one) != len(other):
             raise FieldmarkError(f"two runs are paired on the same samples, but one has {len(one)}, one {len(other)}")
-    return over_seeds([np.asarray(y, float) - np.asarray(x, float) for x, y in zip(a, b, strict=True)], groups, **options)  # pyright: ignore[reportArgumentType]
+    differences = [(np.asarray(y, float) - np.asarray(x, float)).tolist() for x, y in zip(a, b, strict=True)]
+    return over_seeds(differences, groups, **options)
 
 
 def chance_floor(samples: Sequence[Sample]) -> float | None:

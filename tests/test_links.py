@@ -16,9 +16,17 @@ THINGS = (
     Thing("Talo kano", Box(0.10, 0.60, 0.40, 0.90), ("wide", "red", "striped", "blue cap")),
 )
 SAMPLE = Sample(
-    id="s", task="ground", image="x.png", size=Frame(192, 192), domain="bird", entity="Talo ruvi",
-    question="Find the bird Talo ruvi.", boxes=(THINGS[0].box,), things=THINGS, split="test",
-)  # fmt: skip
+    id="s",
+    task="ground",
+    image="x.png",
+    size=Frame(192, 192),
+    domain="bird",
+    entity="Talo ruvi",
+    question="Find the bird Talo ruvi.",
+    boxes=(THINGS[0].box,),
+    things=THINGS,
+    split="test",
+)
 GOLD = (
     "Talo ruvi: round, red, striped, blue cap. 1 (10,10),(40,50): round, red, striped, blue cap. "
     "2 (60,10),(90,50): round, red, plain, blue cap. 3 (10,60),(40,90): wide, red, striped, blue cap. So 1."
@@ -66,9 +74,9 @@ def test_right_recall_wrongly_compared():
 
 
 def test_a_thing_not_found_and_a_mark_misread():
-    moved = GOLD.replace("2 (60,10),(90,50)", "2 (80,10),(99,50)").replace("3 (10,60),(40,90): wide", "3 (10,60),(40,90): tall")
+    moved = GOLD.replace("2 (60,10)", "2 (80,10)").replace("(40,90): wide", "(40,90): tall")
     counts = judged(moved)
-    assert counts["found"] == (2, 3), "2: overlap 10 of width 39, below one half"
+    assert counts["found"] == (2, 3), "2: a third of the width is left, below one half"
     assert counts["marks seen"] == (1, 2) and counts["mark seen"] == (7, 8)
     assert "compared given true" not in counts and counts["chosen"] == (1, 1)
 
@@ -84,7 +92,7 @@ def test_no_preference_is_not_counted_as_comparing():
 
 
 def test_two_candidates_may_tie_for_best():
-    tie = "Talo ruvi: round, red. 1 (10,10),(40,50): round, red. 2 (60,10),(90,50): red, round. 3 (10,60),(40,90): wide. So 2."
+    tie = "Talo: round, red. 1 (10,10),(40,50): round, red. 2 (60,10),(90,50): red, round. 3 (1,60),(4,90): wide. So 2."
     assert judged(tie)["compared"] == (1, 1)
 
 
@@ -93,7 +101,10 @@ def test_one_candidate_cannot_find_two_things():
     assert judged(twice)["found"] == (1, 3)
 
 
-@pytest.mark.parametrize("thought", [None, "", "So 1.", "1 2 3", "Talo ruvi", "x: y. 1 nothing here. So 7.", ": . So .", "So 9" * 99])
+RUBBISH = [None, "", "So 1.", "1 2 3", "Talo ruvi", "x: y. 1 nothing here. So 7.", ": . So .", "So 9" * 99]
+
+
+@pytest.mark.parametrize("thought", RUBBISH)
 def test_rubbish_is_counted_never_raised(thought):
     counts = judged(thought)
     assert counts["form"] == (0, 1) and counts["found"] == (0, 3) and "compared" not in counts
@@ -106,9 +117,17 @@ def test_numbers_that_are_no_box():
 
 def test_samples_without_marks_are_left_out():
     bare = Sample(
-        id="s", task="ground", image="x.png", size=Frame(9, 9), domain="bird", entity="a", question="q", boxes=(THINGS[0].box,),
-        things=(Thing("a", THINGS[0].box),), split="test",
-    )  # fmt: skip
+        id="s",
+        task="ground",
+        image="x.png",
+        size=Frame(9, 9),
+        domain="bird",
+        entity="a",
+        question="q",
+        boxes=(THINGS[0].box,),
+        things=(Thing("a", THINGS[0].box),),
+        split="test",
+    )
     assert links.chain(bare, Answer(GOLD, None, (), (), None), POCKET, FRAME) is None
 
 

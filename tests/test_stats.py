@@ -156,9 +156,18 @@ def test_paired_over_seeds_cancels_what_is_shared():
 def sample(things: int) -> Sample:
     boxes = [Box(0.1 * k, 0.1, 0.1 * k + 0.05, 0.2) for k in range(max(things, 1))]
     return Sample(
-        id=f"s{things}", task="ground", image="x.png", size=Frame(10, 10), domain="bird", entity="e0", question="Find it.",
-        boxes=(boxes[0],), things=tuple(Thing(f"e{k}", boxes[k]) for k in range(things)), split="test", group="g",
-    )  # fmt: skip
+        id=f"s{things}",
+        task="ground",
+        image="x.png",
+        size=Frame(10, 10),
+        domain="bird",
+        entity="e0",
+        question="Find it.",
+        boxes=(boxes[0],),
+        things=tuple(Thing(f"e{k}", boxes[k]) for k in range(things)),
+        split="test",
+        group="g",
+    )
 
 
 def test_chance_floor():

@@ -1,0 +1,155 @@
+"""A benchmark's folder: what was asked, what was answered, under which settings. Everything else is made from these.
+
+run.json        settings, convention, versions, commit: what produced the outputs
+samples.jsonl   the samples asked (their `image` relative to this folder)
+outputs.jsonl   one completion a row, appended as they come; a stopped run goes on from here
+scores.json     made from the three above, and made anew from them without a model (`load`)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mllm import answers, families, kvg, scores
+from mllm.boxes import Frame
+from mllm.errors import FieldmarkError
+from mllm.families import Budget, Family
+from mllm.records import (
+    Completion,
+    Sample,
+    append_jsonl,
+    atomic_write,
+    image_path,
+    load_samples,
+    read_jsonl,
+    write_jsonl,
+)
+
+DECIDES = ("model", "weights", "style", "convention", "samples", "generation", "batch_size", "dtype")
+"""Settings that decide the outputs: where one differs, old outputs are not added to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished benchmark folder, judged with the code of today."""
+
+    folder: Path
+    info: Mapping[str, Any]
+    cases: list[scores.Case]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def picture(self, case: scores.Case) -> Path:
+        """Where the picture of a case lies."""
+        return image_path(self.folder / "samples.jsonl", case.sample)
+
+
+def begin(
+    folder: str | Path, info: Mapping[str, Any], samples: Sequence[Sample], root: Path, *, fresh: bool = False
+) -> set[str]:
+    """Open a benchmark folder for writing and return the ids that are answered already.
+
+    `root` is the folder that the samples' pictures are relative to. `fresh` throws old outputs away.
+
+    Raises:
+        FieldmarkError: the folder holds outputs of another model, data or settings, and `fresh` was not asked for.
+    """
+    folder = Path(folder)
+    outputs = folder / "outputs.jsonl"
+    if fresh:
+        for name in ("outputs.jsonl", "scores.json", "run.json"):
+            (folder / name).unlink(missing_ok=True)
+    if (folder / "run.json").is_file():
+        old = _read_info(folder)
+        plain = json.loads(json.dumps(info))
+        if changed := [key for key in DECIDES if old.get(key) != plain.get(key)]:
+            key = changed[0]
+            raise FieldmarkError(
+                f"{folder} holds outputs of another run: {key} was {old.get(key)!r} and now is {plain.get(key)!r}; "
+                "choose another --out, or pass --fresh to throw the old outputs away"
+            )
+    elif outputs.is_file():
+        raise FieldmarkError(f"{outputs} is there without its run.json; choose another --out, or pass --fresh")
+    folder.mkdir(parents=True, exist_ok=True)
+    here = folder.resolve()
+    moved = [replace(s, image=os.path.relpath((root / s.image).resolve(), here)) for s in samples]
+    write_jsonl(folder / "samples.jsonl", moved)
+    if not (folder / "run.json").is_file():
+        _write(folder / "run.json", info)
+    if not outputs.is_file():
+        return set()
+    asked = {sample.id for sample in samples}
+    done = {row.sample_id for row in read_jsonl(outputs, Completion, unique="sample_id", torn_tail=True)}
+    if strange := done - asked:
+        raise FieldmarkError(f"{outputs} answers sample {sorted(strange)[0]!r}, which was not asked; pass --fresh")
+    return done
+
+
+def append(folder: str | Path, completion: Completion) -> None:
+    """Write one completion down at once."""
+    append_jsonl(Path(folder) / "outputs.jsonl", completion)
+
+
+def load(folder: str | Path) -> Run:
+    """Read a benchmark folder and judge it anew: model text is read again, so that a better parser needs no model.
+
+    Raises:
+        FieldmarkError: files are missing, or samples are not answered yet.
+    """
+    folder = Path(folder)
+    info = _read_info(folder)
+    samples = load_samples(folder / "samples.jsonl", images=False)
+    if not (folder / "outputs.jsonl").is_file():
+        raise FieldmarkError(f"{folder} holds no outputs.jsonl: nothing was answered yet")
+    convention = info["convention"]
+    family, budget = families.load(convention["family"]), Budget(**convention["budget"])
+
+    def frame(sample: Sample) -> Frame:
+        return family.frame(sample.size, budget)
+
+    rows = read_jsonl(folder / "outputs.jsonl", Completion, unique="sample_id", torn_tail=True)
+    by_id = {sample.id: sample for sample in samples}
+    again = [_read_again(row, by_id, family, frame) for row in rows if row.sample_id in by_id]
+    published = bool(info.get("official")) and all(frame(sample) == kvg.FRAME for sample in samples)
+    return Run(folder, info, scores.judge(samples, again, family, frame, published=published))
+
+
+def write_scores(run: Run, *, seed: int = 0) -> dict[str, Any]:
+    """Measure a run, write `scores.json` into its folder and return what was written."""
+    table = {**run.info, **scores.table(run.cases, seed=seed)}
+    _write(run.folder / "scores.json", table)
+    return table
+
+
+def _read_again(row: Completion, samples: Mapping[str, Sample], family: Family, frame: Any) -> Completion:
+    """Read a completion's text with the parser of today."""
+    return replace(row, answer=answers.parse(row.text, family, frame(samples[row.sample_id])))
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    """Read run.json, or say which folder is none of a benchmark."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise FieldmarkError(f"{folder} is no benchmark folder: it has no run.json (make one with eval/kvg_bench.py)")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise FieldmarkError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
+    if not isinstance(info, dict) or "convention" not in info:
+        raise FieldmarkError(f"{path}: field convention is missing: how to read the boxes is not known")
+    return info
+
+
+def _write(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a json file in one step."""
+    with atomic_write(path) as file:
+        json.dump(data, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")

@@ -1,0 +1,130 @@
+"""Generation on a pocket model with random weights: batches change nothing, a stop loses nothing, pictures stay out."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from PIL import Image
+
+from mllm.boxes import Box, Frame
+from mllm.errors import FieldmarkError
+from mllm.generate import encode, generate, plan, suppressed
+from mllm.models import load
+from mllm.records import Sample
+
+SIZES = [(96, 96), (192, 96), (192, 192), (130, 250), (400, 120), (96, 96)]
+
+
+@pytest.fixture(scope="module")
+def loaded(pocket_folder):
+    return load(pocket_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    folder, rng, samples = tmp_path_factory.mktemp("pictures"), random.Random(0), []
+    for k, (width, height) in enumerate(SIZES):
+        Image.frombytes("RGB", (width, height), rng.randbytes(3 * width * height)).save(folder / f"{k}.png")
+        question = "Find the bird " + " ".join(["Talo"] * (k % 3 + 1)) + "."
+        samples.append(
+            Sample(
+                id=f"s{k}", task="ground", image=f"{k}.png", size=Frame(width, height), domain="bird", entity="Talo",
+                question=question, boxes=(Box(0, 0, 1, 1),), split="test",
+            )
+        )  # fmt: skip
+    return samples, folder
+
+
+def texts(loaded, asked, **options):
+    options = {"max_new_tokens": 12, "style": "think"} | options
+    return {c.sample_id: c for c in generate(loaded, *asked, **options)}
+
+
+def test_batched_equals_one_by_one(loaded, asked):
+    together, alone = texts(loaded, asked, batch_size=6), texts(loaded, asked, batch_size=1)
+    assert together == alone and len(together) == len(SIZES)
+    assert len({c.text for c in alone.values()}) > 1, "pictures and questions make a difference"
+
+
+def test_prompts_say_what_the_convention_says(loaded, asked):
+    inputs = encode(loaded, asked[0][:2], asked[1], "direct")
+    text = loaded.processor.tokenizer.decode(inputs["input_ids"][0])
+    assert "Find the bird Talo. Answer in <answer></answer>." in text
+    budget, family = loaded.convention.budget, loaded.family
+    pictures = (inputs["input_ids"] == loaded.processor.image_token_id).sum(1).tolist()
+    assert pictures == [family.visual_tokens(sample.size, budget) for sample in asked[0][:2]]
+    assert inputs["attention_mask"][:, -1].tolist() == [1, 1], "padded on the left"
+
+
+def test_long_batches_come_first(loaded, asked):
+    batches = plan(loaded, asked[0], 2)
+    cost = [loaded.family.visual_tokens(s.size, loaded.convention.budget) for batch in batches for s in batch]
+    assert cost == sorted(cost, reverse=True) and sum(len(b) for b in batches) == len(SIZES)
+
+
+def test_tokens_and_clipping(loaded, asked):
+    short = texts(loaded, asked, max_new_tokens=3)
+    assert all(c.tokens is not None and c.tokens <= 3 and (c.clipped or c.tokens < 3) for c in short.values())
+    assert all(c.answer.problem for c in short.values()), "a random model writes no answer"
+
+
+def test_an_end_is_no_clipping(loaded, asked, monkeypatch):
+    every = list(range(loaded.model.config.text_config.vocab_size))
+    monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", every)
+    cut = texts(loaded, asked)["s0"]
+    assert cut.tokens == 1 and not cut.clipped
+
+
+def test_picture_tokens_are_never_written(loaded, asked):
+    ids = suppressed(loaded.processor)
+    assert loaded.processor.image_token_id in ids and len(ids) == 4
+    head = loaded.model.get_output_embeddings()
+    bias = torch.zeros(head.out_features)
+    bias[ids] = 1e4  # a model that wants nothing but picture tokens
+    head.register_parameter("bias", torch.nn.Parameter(bias))
+    try:
+        written = texts(loaded, asked, max_new_tokens=4)
+    finally:
+        head.register_parameter("bias", None)
+    assert all("<|" not in c.text for c in written.values()) and all(c.text for c in written.values())
+
+
+def test_a_stopped_run_goes_on(loaded, asked):
+    for options in ({}, {"temperature": 1.0, "seed": 3}):
+        whole = texts(loaded, asked, batch_size=2, **options)
+        run = generate(loaded, *asked, batch_size=2, max_new_tokens=12, style="think", **options)
+        first = {c.sample_id: c for c, _ in zip(run, range(3), strict=False)}  # stops inside the second batch
+        rest = texts(loaded, asked, batch_size=2, skip=first.keys(), **options)
+        assert not first.keys() & rest.keys() and first | rest == whole
+
+
+def test_sampling_is_seeded_and_leaves_the_callers_randomness(loaded, asked):
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    one = texts(loaded, asked, temperature=1.0, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert texts(loaded, asked, temperature=1.0, seed=1) == one
+    assert texts(loaded, asked, temperature=1.0, seed=2) != one
+
+
+def test_training_mode_is_put_back(loaded, asked):
+    loaded.model.train()
+    try:
+        texts(loaded, asked, max_new_tokens=1)
+        assert loaded.model.training
+    finally:
+        loaded.model.eval()
+
+
+def test_progress_counts_skipped_samples(loaded, asked):
+    told = []
+    texts(loaded, asked, max_new_tokens=1, batch_size=2, skip={"s0"}, progress=lambda *n: told.append(n))
+    assert told[-1] == (6, 6) and len(told) == 3
+
+
+@pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"batch_size": 0}, {"temperature": -1}, {"top_p": 0}])
+def test_settings_without_meaning(loaded, asked, wrong):
+    with pytest.raises(FieldmarkError):
+        texts(loaded, asked, **wrong)
