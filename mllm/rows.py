@@ -26,7 +26,10 @@ def encode(record: Any) -> str:
     if schema is None or not is_dataclass(record):
         raise TypeError(f"{type(record).__name__} is no record: a record is a dataclass with a SCHEMA")
     try:
-        return json.dumps({"schema": schema} | _plain(record), ensure_ascii=False, allow_nan=False)
+        row = {"schema": schema} | _plain(record)
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        # Half a surrogate pair (a byte-level tokenizer cut off in mid-character) has no UTF-8, but it has an escape.
+        return line if _is_utf8(line) else json.dumps(row, allow_nan=False)
     except (TypeError, ValueError) as error:
         name = getattr(record, "id", "")
         raise RecordError(f"{schema} record {name!r} cannot be written as JSON: {error}") from error
@@ -55,6 +58,15 @@ def decode(line: str | bytes, cls: type[R]) -> R:
     if found != schema:
         raise RecordError(f"field schema: {found!r} is not {schema!r}; did another program or version write the file?")
     return _record(row, cls, "")
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:
