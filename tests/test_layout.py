@@ -17,17 +17,17 @@ PROGRAMS = ("data_synth", "recipes", "eval")
 # From the inside out: a module imports only from lines above its own; within a folder its files may know each other.
 RINGS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("boxes",),
+    ("boxes", "notation", "cpu"),
     ("rows",),
-    ("records", "pictures", "config"),
-    ("families", "domains", "sources", "kvg"),
-    ("answers", "prompts"),
-    ("links",),
+    ("records", "pictures", "config", "provenance"),
+    ("families", "domains", "composites", "knowledge", "splits", "kvg"),
+    ("sources", "answers", "prompts", "links"),
     ("processors",),
     ("models",),
     ("generate",),
     ("pocket", "rewards", "stats"),
     ("teachers", "scores"),
+    ("runs",),
     ("report",),
     ("training",),
     ("chat",),
@@ -58,7 +58,9 @@ def imports_of(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.relative_to(ROOT)}:{node.lineno}: relative import; say `from {node.module} ...` in full"
+            assert node.level == 0, (
+                f"{path.relative_to(ROOT)}:{node.lineno}: relative import; say `from {node.module} ...` in full"
+            )
             found.update(f"{node.module}.{a.name}" if node.module == "mllm" else str(node.module) for a in node.names)
     return found
 
@@ -80,7 +82,9 @@ def test_imports_point_inwards(path: Path) -> None:
         if goal == room or goal == "__version__" or (module, goal) in OUTWARDS:
             continue
         assert goal in RING_OF, f"{module} imports {target}, which has no ring in tests/test_layout.py"
-        assert room and RING_OF[goal] < RING_OF[room], f"{module} imports {target}: {goal} lies outside {room or 'mllm'}"
+        assert room and RING_OF[goal] < RING_OF[room], (
+            f"{module} imports {target}: {goal} lies outside {room or 'mllm'}"
+        )
 
 
 @pytest.mark.parametrize("path", MODULES + PROGRAM_FILES, ids=name_of)
@@ -116,16 +120,24 @@ def test_the_library_neither_prints_nor_reads_the_command_line(path: Path) -> No
     if name_of(path) == "mllm.cli":
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    printing = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"]
+    printing = [
+        n.lineno
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
+    ]
     assert not printing, f"{name_of(path)} prints on lines {printing}; use logging"
-    assert not imports_of(path) & {"argparse", "typer", "click"}, "command lines are read in mllm/cli.py and in the programs"
+    assert not imports_of(path) & {"argparse", "typer", "click"}, (
+        "command lines are read in mllm/cli.py and in the programs"
+    )
 
 
 @pytest.mark.parametrize("path", MODULES + PROGRAM_FILES, ids=name_of)
 def test_no_exception_is_swallowed(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ExceptHandler):
-            broad = node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+            broad = node.type is None or (
+                isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+            )
             silent = all(isinstance(inner, (ast.Pass, ast.Continue)) for inner in node.body)
             assert node.type is not None, f"{name_of(path)}:{node.lineno}: bare except"
             assert not (broad and silent), f"{name_of(path)}:{node.lineno}: every error is swallowed"
@@ -139,7 +151,10 @@ def test_no_room_for_odds_and_ends() -> None:
 def test_no_program_is_called_like_a_dependency() -> None:
     """`accelerate launch recipes/x.py` puts recipes/ first on the path: recipes/trl.py would hide the real trl."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    taken = {"".join(c for c in line.split(";")[0] if c not in "[]").split(">")[0].lower() for line in project["dependencies"]}
+    taken = {
+        "".join(c for c in line.split(";")[0] if c not in "[]").split(">")[0].lower()
+        for line in project["dependencies"]
+    }
     assert len(taken) > 15
     assert not {p.stem for p in PROGRAM_FILES} & (taken | {"mllm", "eval", "yaml", "PIL"})
 
@@ -151,7 +166,9 @@ def test_the_packages_list_equals_the_tree() -> None:
     assert sorted(tree) == setuptools["packages"]
     for package in setuptools["packages"]:
         folder = ROOT / setuptools["package-dir"].get(package, package.replace(".", "/"))
-        assert (folder / "__init__.py").is_file(), f"{folder} needs an __init__.py, or an editable install cannot find it"
+        assert (folder / "__init__.py").is_file(), (
+            f"{folder} needs an __init__.py, or an editable install cannot find it"
+        )
 
 
 def test_import_mllm_loads_nothing_heavy(run) -> None:
@@ -160,7 +177,9 @@ def test_import_mllm_loads_nothing_heavy(run) -> None:
     assert run("-c", code, check=True).stdout.split(maxsplit=2)[1:] == ["1", "[]\n"]
 
 
-@pytest.mark.parametrize("room", ["records", "config", "domains", "sources", "families", "answers", "prompts", "rewards", "stats"])
+@pytest.mark.parametrize(
+    "room", ["records", "config", "domains", "sources", "families", "answers", "prompts", "rewards", "stats"]
+)
 def test_the_nouns_load_no_torch(run, room: str) -> None:
     code = f"import sys, mllm.{room}; print(sorted({{'torch', 'transformers', 'trl'}} & set(sys.modules)))"
     assert run("-c", code, check=True).stdout == "[]\n"

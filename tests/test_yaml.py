@@ -73,3 +73,29 @@ def test_the_everyday_accelerate_config_is_what_the_readme_says() -> None:
     assert (config.deepspeed_config["zero_stage"], config.num_processes, config.mixed_precision) == (2, 8, "bf16")
     far = load_config_from_file(str(ROOT / "accelerate_configs" / "zero3_multi_node.yaml"))
     assert (far.deepspeed_config["zero_stage"], far.num_machines, far.num_processes) == (3, 2, 16)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=short)
+def test_the_recipes_own_loader_reads_it(path: Path) -> None:
+    """Unknown keys, wrong values and unknown rewards are refused; on the CPU, since the machine's own limits are no error of the file."""
+    from mllm.rewards import load_all
+    from mllm.training import setup
+    from trl import GRPOConfig, SFTConfig
+
+    is_rl = "rewards" in yaml.safe_load(path.read_text(encoding="utf-8"))["fieldmark"]
+    flags = ["--config", str(path), "--bf16", "False", "--use_cpu", "True"]
+    settings, args = setup.read(flags, path, GRPOConfig if is_rl else SFTConfig)
+    assert bool(load_all(settings.rewards)) == is_rl
+    assert args.output_dir.startswith("runs/")
+    assert settings.validation is not None, "without a validation file no best checkpoint is kept"
+
+
+def test_a_key_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    from mllm.errors import ConfigError
+    from mllm.training import setup
+    from trl import SFTConfig
+
+    path = tmp_path / "x.yaml"
+    path.write_text("fieldmark: {}\nlerning_rate: 1\noutput_dir: x\n")
+    with pytest.raises(ConfigError, match="learning_rate"):
+        setup.read(["--config", str(path)], path, SFTConfig)
