@@ -1,4 +1,4 @@
-"""What every test stands on: no network, a place for the real photos, and one random-weight pocket checkpoint per session."""
+"""What every test stands on: no network, a place for the real photos, one random-weight pocket checkpoint."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real photos and annotations: $FIELDMARK_TEST_DATA, or `../shared/data`; skips where there is none."""
+    """The folder of real photos and annotations: $FIELDMARK_TEST_DATA or `../shared/data`; skips where it is absent."""
     folder = Path(os.environ.get("FIELDMARK_TEST_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"no test data at {folder} (set FIELDMARK_TEST_DATA)")
@@ -64,7 +64,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def pocket_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pocket checkpoint with random weights: it loads like any other and knows nothing. Read it, never write in it."""
+    """A pocket checkpoint with random weights: loads like any other, knows nothing. Read it, never write in it."""
     from mllm.pocket.model import save_random
 
     return Path(save_random(tmp_path_factory.mktemp("pocket") / "random"))
@@ -75,9 +75,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def run() -> Run:
-    """Run a command as a user would: `run("eval/kvg_bench.py", "--help")` starts Python at the root; the text it wrote is kept.
+    """Run a command as a user would: `run("eval/kvg_bench.py", "--help")` starts Python at the root.
 
-    `cwd`, `timeout` (seconds) and `env` (added to ours) may be given; `check=True` fails the test, with the output, on a non-zero exit.
+    `cwd`, `timeout` (seconds) and `env` (added to ours) may be given; `check=True` fails the test, with the output, on a
+    non-zero exit. Gives back the exit status and what was written.
     """
 
     def start(
@@ -88,8 +89,7 @@ def run() -> Run:
             cwd=cwd,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=timeout,
         )

@@ -1,7 +1,7 @@
 """The README's commands exist, take the flags they are shown with, and those marked `quick` run.
 
-Read are its fenced blocks of language bash. A block opened with ```` ```bash quick ```` is also executed, line after line, in a
-copy of the tree, under the `slow` marker.
+Read are its fenced blocks of language bash. A block opened with ```` ```bash quick ```` is also executed, line after
+line, in a copy of the tree, under the `slow` marker.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Line:
 
 
 def lines_of(page: Path) -> list[Line]:
-    """The commands of a page's bash blocks; comments are dropped, lines that end in a backslash are joined, variables set in front too."""
+    """The commands of a page's bash blocks, without comments and variables; lines that end in a backslash are joined."""
     found: list[Line] = []
     language, held, start = "", "", 0
     for number, text in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
@@ -68,7 +68,7 @@ TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), r
 
 
 def program_of(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Split a command into what is started (the words after `python`) and its arguments; None where no program of ours is started."""
+    """Split a command into what is started (the words after `python`) and its arguments; None for other commands."""
     if words[0] in COMMANDS:
         return ("-m", "mllm.cli"), words[1:]
     if words[0] in LAUNCHERS:

@@ -77,10 +77,11 @@ def test_the_everyday_accelerate_config_is_what_the_readme_says() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=short)
 def test_the_recipes_own_loader_reads_it(path: Path) -> None:
-    """Unknown keys, wrong values and unknown rewards are refused; on the CPU, since the machine's own limits are no error of the file."""
+    """Unknown keys, wrong values and unknown rewards are refused (on the CPU: a missing GPU is no error of the file)."""
+    from trl import GRPOConfig, SFTConfig
+
     from mllm.rewards import load_all
     from mllm.training import setup
-    from trl import GRPOConfig, SFTConfig
 
     is_rl = "rewards" in yaml.safe_load(path.read_text(encoding="utf-8"))["fieldmark"]
     flags = ["--config", str(path), "--bf16", "False", "--use_cpu", "True"]
@@ -91,9 +92,10 @@ def test_the_recipes_own_loader_reads_it(path: Path) -> None:
 
 
 def test_a_key_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    from trl import SFTConfig
+
     from mllm.errors import ConfigError
     from mllm.training import setup
-    from trl import SFTConfig
 
     path = tmp_path / "x.yaml"
     path.write_text("fieldmark: {}\nlerning_rate: 1\noutput_dir: x\n")
