@@ -77,8 +77,8 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def run() -> Run:
     """Run a command as a user would: `run("eval/kvg_bench.py", "--help")` starts Python at the root.
 
-    `cwd`, `timeout` (seconds) and `env` (added to ours) may be given; `check=True` fails the test, with the output, on a
-    non-zero exit. Gives back the exit status and what was written.
+    `cwd`, `timeout` (seconds) and `env` (added to ours) may be given; `check=True` fails the test, with the output, on
+    a non-zero exit. Gives back the exit status and what was written.
     """
 
     def start(

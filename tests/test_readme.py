@@ -40,7 +40,7 @@ class Line:
 
 
 def lines_of(page: Path) -> list[Line]:
-    """The commands of a page's bash blocks, without comments and variables; lines that end in a backslash are joined."""
+    """The commands of the bash blocks, without comments and variables; lines that end in a backslash are joined."""
     found: list[Line] = []
     language, held, start = "", "", 0
     for number, text in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):

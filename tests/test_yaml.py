@@ -77,7 +77,7 @@ def test_the_everyday_accelerate_config_is_what_the_readme_says() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=short)
 def test_the_recipes_own_loader_reads_it(path: Path) -> None:
-    """Unknown keys, wrong values and unknown rewards are refused (on the CPU: a missing GPU is no error of the file)."""
+    """Unknown keys, wrong values and unknown rewards are refused; on the CPU, a missing GPU is no error of the file."""
     from trl import GRPOConfig, SFTConfig
 
     from mllm.rewards import load_all
