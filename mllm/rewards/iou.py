@@ -13,6 +13,10 @@ from mllm.rewards import BaseReward
 
 Mode = Literal["raw", "threshold", "power"]
 
+HIT = 0.5
+"""IoU from which an answer is right: Acc@0.5 counts the tie."""
+_ROUNDING = 1e-9  # whole numbers that tie exactly come out a hair below 0.5 once they are shares of the picture
+
 
 @dataclass(frozen=True)
 class Reward(BaseReward):
@@ -49,7 +53,12 @@ class Reward(BaseReward):
         u = best_iou(completion.answer, sample)
         value = {"raw": u, "threshold": u if u > self.tau else 0.0, "power": u**self.gamma}[self.mode]
         unread = float(completion.answer.box is None)
-        return Score(value, {"iou": u, "acc": float(u >= 0.5), "unread": unread})
+        return Score(value, {"iou": u, "acc": float(is_hit(u)), "unread": unread})
+
+
+def is_hit(u: float) -> bool:
+    """Whether an IoU counts as right in Acc@0.5."""
+    return u >= HIT - _ROUNDING
 
 
 def best_iou(answer: Answer, sample: Sample) -> float:
