@@ -58,7 +58,7 @@ def from_bytes(data: bytes, name: str) -> Image.Image:
 def size(path: str | Path) -> Frame:
     """Return width and height in pixels after EXIF orientation. Reads the header only: a cut-off file has a size."""
     with _opened(Path(path), str(path)) as image:
-        return Frame(*image.size).oriented(_orientation(image))
+        return Frame(*image.size).oriented(_left_to_do(image))
 
 
 def orientation(path: str | Path) -> int:
@@ -111,7 +111,7 @@ def _opened(source: Path | IO[bytes], name: str) -> Iterator[Image.Image]:
 
 def _as_seen(image: Image.Image) -> Image.Image:
     """Decode, orient and convert to RGB, without metadata."""
-    turn = _TURN.get(_orientation(image))
+    turn = _TURN.get(_left_to_do(image))
     image.load()
     plain = _rgb(image)
     if turn is not None:
@@ -123,9 +123,18 @@ def _as_seen(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an opened picture; values outside 1..8, which do occur, mean 1."""
-    value = image.getexif().get(_ORIENTATION_TAG, 1)
+    """Return the EXIF orientation of an opened picture; values outside 1..8, which do occur, mean 1.
+
+    Pillow's method for PNG would decode the whole picture to find an orientation written after the pixels. We do not
+    look there (nor does the rule in `load`), since a size has to come from the header alone.
+    """
+    value = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
     return value if value in _TURN else 1
+
+
+def _left_to_do(image: Image.Image) -> int:
+    """Return the orientation that is still to be applied: Pillow itself turns TIFF, its `size` included."""
+    return 1 if image.format == "TIFF" else _orientation(image)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
