@@ -1,0 +1,317 @@
+"""Make grounding data: from labelled photos to questions with boxes and reasoning, in one command.
+
+    python data_synth/grounding.py                       # the pocket world, into runs/pocket/data
+    python data_synth/grounding.py --source csv --input photos.csv --domain bird --knowledge cards.yaml --out runs/birds
+
+The story, stage by stage; each leaves a file and is passed over when that file is there:
+    1 photos.jsonl      what the source yields, each photo looked at once and fingerprinted
+    2 split.jsonl       each photo's side, by entity and by image; look-alikes stay together, so nothing leaks
+    3 knowledge.json    the marks of every entity
+    4 images/, train.jsonl, validation.jsonl, test.jsonl   composites, questions, reasoning, all checked
+    5 manifest.json     what was made, from what, on which terms, what was refused and why, and a hash of it all
+A run that was stopped, however hard, goes on where it was and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mllm import domains, families, knowledge, lineups, manifest, pictures, questions, sources, splits, teachers
+from mllm.errors import FieldmarkError
+from mllm.records import SPLITS, Photo, Sample, append_jsonl, read_jsonl, repair_jsonl, write_jsonl
+
+console = Console(stderr=True)
+MOST_TRIES = 20
+"""So many line-ups are tried for one picture; if all are refused, something is wrong with the data or the settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the output depends on (folder and number of workers change nothing)."""
+
+    source: str
+    input: str | None
+    domain: str | None
+    knowledge: tuple[str, ...]
+    teacher: str
+    train: int
+    validation: int
+    test: int
+    seed: int
+    sisters: float
+    things: tuple[int, int]
+    questions: int
+    photos_per_entity: int
+    shares: splits.Shares
+    max_side: int
+    min_box: int
+    whole_image_boxes: bool
+    clip_boxes: bool
+    licence: str
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the photos come from the pocket world: small, lossless, for the pocket model."""
+        return self.source == "pocket"
+
+    @property
+    def style(self) -> questions.Style:
+        family = families.load("pocket" if self.drawn else "qwen3_vl")
+        return questions.Style(family, plain=self.drawn, max_side=self.max_side, min_box=self.min_box)
+
+
+def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool = False) -> dict[str, Any]:
+    """Run the whole story and return the manifest."""
+    whole = manifest.begin(out, _with_digests(settings), overwrite=overwrite)
+    if whole is not None:
+        return whole
+    teacher = teachers.load(settings.teacher)
+    photos = photos_stage(settings, out)
+    divided = split_stage(settings, photos, out)
+    cards = knowledge_stage(settings, divided.photos, out)
+    for side in SPLITS:
+        samples_stage(settings, side, divided.photos, cards, teacher, out, workers)
+    return manifest.finish(out, facts(divided, out))
+
+
+def photos_stage(settings: Settings, out: Path) -> list[Photo]:
+    """Stage 1: list the photos and open each once, whole, so that a broken file is found now and not in an hour."""
+    file, log = out / "photos.jsonl", out / "photos.part.jsonl"
+    if not file.exists():
+        known = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
+        known["input"] = Path(settings.input) if settings.input else None
+        listed = sources.load(settings.source)(sources.Request(**known, out=out))
+        done = _rows(log, Photo)
+        with progress("photos", None, done) as tick:
+            for photo in islice(listed, done, None):
+                prints = splits.fingerprint(pictures.load(out / photo.image), photo)
+                append_jsonl(log, replace(photo, provenance={**photo.provenance, "fingerprint": prints}))
+                tick()
+        _close(log, file, Photo)
+    photos = list(read_jsonl(file, Photo, unique="id"))
+    for domain in sorted({photo.domain for photo in photos}):
+        domains.load(domain)
+    return photos
+
+
+def split_stage(settings: Settings, photos: list[Photo], out: Path) -> splits.Split:
+    """Stage 2: put each photo on its side. Seconds, so a run that goes on does it again."""
+    prints = [photo.provenance["fingerprint"] for photo in photos]
+    divided = splits.split(photos, prints, settings.shares, settings.seed)
+    write_jsonl(out / "split.jsonl", divided.photos)
+    return divided
+
+
+def knowledge_stage(settings: Settings, photos: list[Photo], out: Path) -> knowledge.Cards:
+    """Stage 3: the card of every entity, from the user's files, else the marks that the source knows."""
+    marks = {photo.entity: photo.marks for photo in photos}
+    if settings.knowledge:
+        known = knowledge.load(*settings.knowledge)
+        marks = {entity: known[entity] for entity in marks}
+    for entity, card in marks.items():
+        if not card:
+            raise FieldmarkError(f"no marks are known of {entity!r}: give knowledge cards with --knowledge FILE")
+    knowledge.save(out / "knowledge.json", marks)
+    return knowledge.Cards(marks, str(out / "knowledge.json"))
+
+
+def samples_stage(
+    settings: Settings, side: str, photos: list[Photo], cards: knowledge.Cards, teacher: teachers.Teacher, out: Path,
+    workers: int,
+) -> None:  # fmt: skip
+    """Stage 4: the samples of one side, picture by picture. Each depends on its own number alone."""
+    file, log, count = out / f"{side}.jsonl", out / f"{side}.part.jsonl", getattr(settings, side)
+    if file.exists():
+        return
+    done = _rows(log, Sample)
+    if done < count:
+        (out / "images" / side).mkdir(parents=True, exist_ok=True)
+        pool = lineups.Pool(photos, side, cards, settings.things)
+        first, skip = divmod(done, settings.questions)
+        todo = range(first, -(-count // settings.questions))
+        with progress(side, count, done) as tick:
+            made = in_order(lambda number: samples_of(settings, pool, teacher, number, out), todo, workers)
+            for sample in islice((sample for samples in made for sample in samples), skip, skip + count - done):
+                append_jsonl(log, sample)
+                tick()
+    _close(log, file, Sample)
+
+
+def samples_of(
+    settings: Settings, pool: lineups.Pool, teacher: teachers.Teacher, number: int, out: Path
+) -> list[Sample]:
+    """Make picture `number` of a side and its samples, trying again with another line-up when one is refused."""
+    refused: list[str] = []
+    seed = f"{settings.seed}/{pool.side}"
+    name = f"images/{pool.side}/{number:06d}.{'png' if settings.drawn else 'jpg'}"
+    for attempt in range(MOST_TRIES):
+        rng = random.Random(f"{seed}/{number}/{attempt}")
+        try:
+            drawn = pool.draw(number, seed, rng, sisters=settings.sisters, questions=settings.questions)
+            if len(drawn.targets) < settings.questions:
+                raise questions.Refused("fewer things than questions")
+            image, blank = questions.picture(drawn, out, settings.style, rng)
+            told = {**blank.provenance, "source": settings.source, "teacher": settings.teacher}
+            samples = []
+            for place, target in enumerate(drawn.targets):
+                key = f"{pool.side}-{number * settings.questions + place:06d}"
+                told["refused"] = [] if place else list(refused)  # told once, so that the rows can be counted
+                one = replace(blank, id=key, image=name, group=name, split=pool.side, provenance=dict(told))
+                samples.append(questions.ask(one, target, teacher, pool.cards, settings.style, settings.seed))
+        except questions.Refused as reason:
+            refused.append(str(reason))
+            continue
+        save(image, out / name)
+        return samples
+    raise FieldmarkError(
+        f"{pool.side}: {MOST_TRIES} line-ups for picture {number} were refused, the last because: {refused[-1]}."
+        " Look at --min-things, --max-things, --questions, --min-box and --max-side, or take another teacher"
+    )
+
+
+def in_order(make: Callable[[int], list[Sample]], todo: range, workers: int) -> Iterator[list[Sample]]:
+    """Make the numbered pictures, a few at a time in threads (Pillow lets go of the lock), and yield them in order."""
+    with ThreadPoolExecutor(workers) as threads:
+        waiting = [threads.submit(make, number) for number in todo[: 2 * workers]]
+        following = iter(todo[2 * workers :])
+        try:
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting += [threads.submit(make, number) for number in islice(following, 1)]
+        finally:
+            for one in waiting:
+                one.cancel()
+
+
+def facts(divided: splits.Split, out: Path) -> dict[str, Any]:
+    """Stage 5: count what was made. Reads the rows back, one at a time."""
+    counts: dict[str, Any] = {}
+    refused: Counter[str] = Counter()
+    for side in SPLITS:
+        tally: dict[str, Counter[str]] = {key: Counter() for key in ("stratum", "domain", "layout", "things")}
+        samples, entities = 0, set()
+        for sample in read_jsonl(out / f"{side}.jsonl", Sample):
+            samples += 1
+            entities.add(sample.entity)
+            refused.update(sample.provenance["refused"])
+            told = {"domain": sample.domain, "things": str(len(sample.things)), **sample.provenance}
+            for key, counter in tally.items():
+                counter[told[key]] += 1
+        sorted_tally = {key: dict(sorted(counter.items())) for key, counter in tally.items()}
+        counts[side] = {"samples": samples, "entities asked": len(entities), **sorted_tally}
+    sides = Counter(photo.provenance["side"] for photo in divided.photos)
+    return {
+        "samples": counts,
+        "photos": dict(sorted(sides.items())),
+        "groups of near-duplicate photos": divided.groups_joined,
+        "photos left out": dict(sorted(divided.left_out.items())),
+        "line-ups refused": dict(sorted(refused.items())),
+        "licences": dict(sorted(Counter(photo.licence or "not stated" for photo in divided.photos).items())),
+    }
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture whole or not at all: under another name first."""
+    part = path.with_name(f".{path.name}.part")
+    image.save(part, **({"format": "PNG"} if path.suffix == ".png" else {"format": "JPEG", "quality": 92}))
+    part.replace(path)
+
+
+@contextmanager
+def progress(what: str, total: int | None, done: int) -> Iterator[Callable[[], None]]:
+    """Show a bar with an ETA while the block runs; yields what to call after each step."""
+    columns = (TextColumn(f"{what:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda: bar.advance(task)
+
+
+def _rows(log: Path, cls: type) -> int:
+    """Count the rows that a stopped run left in its log; a torn last one is cut off."""
+    repair_jsonl(log)
+    return sum(1 for _ in read_jsonl(log, cls)) if log.exists() else 0
+
+
+def _close(log: Path, file: Path, cls: type) -> None:
+    """Turn a finished log into the stage's file."""
+    write_jsonl(file, read_jsonl(log, cls) if log.exists() else ())
+    log.unlink(missing_ok=True)
+
+
+def _with_digests(settings: Settings) -> dict[str, Any]:
+    """Return the settings with the hash of every file they name: an input that was changed is another input."""
+    files = [Path(file) for file in (settings.input, *settings.knowledge) if file and Path(file).is_file()]
+    return {**asdict(settings), "digests": {str(file): manifest.digest(file) for file in files}}
+
+
+def command(
+    source: Annotated[str, typer.Option(help="where photos come from: " + ", ".join(sources.names()))] = "pocket",
+    input: Annotated[str | None, typer.Option(help="folder or file that the source reads")] = None,  # noqa: A002
+    domain: Annotated[str | None, typer.Option(help="domain of all photos: " + ", ".join(domains.names()))] = None,
+    knowledge: Annotated[list[str] | None, typer.Option(help="file of knowledge cards (may be repeated)")] = None,
+    teacher: Annotated[str | None, typer.Option(help="who reasons [pocket for pocket photos, else cards]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the data [runs/SOURCE/data]")] = None,
+    train: Annotated[int, typer.Option(min=0, help="samples to train on")] = 4000,
+    validation: Annotated[int, typer.Option(min=0, help="samples to choose checkpoints by")] = 240,
+    test: Annotated[int, typer.Option(min=0, help="samples to measure on")] = 600,
+    seed: Annotated[int, typer.Option(help="another seed, other data")] = 0,
+    sisters: Annotated[float, typer.Option(min=0, max=1, help="share of distractors that are look-alikes")] = 0.5,
+    min_things: Annotated[int, typer.Option(min=2, max=6, help="fewest things in a picture")] = 2,
+    max_things: Annotated[int, typer.Option(min=2, max=6, help="most things in a picture")] = 6,
+    per_picture: Annotated[int, typer.Option("--questions", min=1, max=6, help="questions asked of each picture")] = 1,
+    photos_per_entity: Annotated[int, typer.Option(min=3, help="photos drawn of each seen species (pocket)")] = 24,
+    validation_share: Annotated[float, typer.Option(help="share of a seen entity's photos for validation")] = 0.15,
+    test_share: Annotated[float, typer.Option(help="share of a seen entity's photos for the test")] = 0.25,
+    unseen_share: Annotated[float, typer.Option(help="share of entities held out: 1/3 validation, 2/3 test")] = 0.25,
+    unseen_domain: Annotated[list[str] | None, typer.Option(help="domain held out whole, for the test")] = None,
+    max_side: Annotated[int, typer.Option(min=64, help="longest side of a picture, pixels")] = 1024,
+    min_box: Annotated[int, typer.Option(min=1, help="shortest side of a box, pixels")] = 12,
+    whole_image_boxes: Annotated[bool, typer.Option(help="take photos without a box as filled by their thing")] = False,
+    clip_boxes: Annotated[bool, typer.Option(help="cut boxes that leave their picture")] = False,
+    licence: Annotated[str, typer.Option(help="terms of your photos, told in the manifest")] = "",
+    workers: Annotated[int, typer.Option(min=1, help="threads")] = 2,
+    overwrite: Annotated[bool, typer.Option(help="throw away what the folder holds")] = False,
+) -> None:  # fmt: skip
+    """Make grounding data from labelled photos."""
+    if min_things > max_things:
+        raise FieldmarkError(f"--min-things {min_things} is above --max-things {max_things}")
+    settings = Settings(
+        source=source, input=input, domain=domain, knowledge=tuple(knowledge or ()),
+        teacher=teacher or ("pocket" if source == "pocket" else "cards"), train=train, validation=validation, test=test,
+        seed=seed, sisters=sisters, things=(min_things, max_things), questions=per_picture,
+        photos_per_entity=photos_per_entity,
+        shares=splits.Shares(validation_share, test_share, unseen_share, tuple(unseen_domain or ())),
+        max_side=max_side, min_box=min_box, whole_image_boxes=whole_image_boxes, clip_boxes=clip_boxes, licence=licence,
+    )  # fmt: skip
+    folder = out or Path("runs") / source / "data"
+    made = synthesize(settings, folder, workers, overwrite)
+    told = ", ".join(f"{count['samples']} {side}" for side, count in made["samples"].items())
+    console.print(f"{folder}: {told}; hash {made['hash'][:12]}", highlight=False)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the program; what a person can put right is told without a traceback."""
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    try:
+        app(args=argv, standalone_mode=True)
+    except FieldmarkError as error:
+        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True, markup=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Line-ups: which photos stand beside each other in one composite, and which of them is asked for.
+
+The things of a line-up are different entities of one domain. In training all are seen entities. On the other sides the
+target's stratum says what is measured, and its distractors are of the same stratum wherever that holds enough of them:
+beside seen distractors an unseen thing could be told by elimination, without knowing it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mllm.errors import FieldmarkError
+from mllm.knowledge import likeness
+from mllm.records import Photo
+
+SEEN, UNSEEN, UNSEEN_DOMAIN = "seen", "unseen", "unseen domain"
+STRATA = (SEEN, UNSEEN, UNSEEN_DOMAIN)
+MOST_ALIKE = 3
+"""Without a genus, the so many entities whose cards say most alike count as look-alikes."""
+
+Entity = tuple[str, str]
+"""(domain, name)"""
+
+
+@dataclass(frozen=True, slots=True)
+class LineUp:
+    """Photos in the order of their cells; the first target is the one the line-up was drawn for."""
+
+    photos: tuple[Photo, ...]
+    targets: tuple[Photo, ...]
+    stratum: str
+
+
+class Pool:
+    """The photos of one side, by entity, ready to be drawn from."""
+
+    def __init__(
+        self, photos: Sequence[Photo], side: str, cards: Mapping[str, tuple[str, ...]], things: tuple[int, int]
+    ) -> None:
+        """Index the photos of `side`; `things` are the fewest and most things of a line-up.
+
+        Raises:
+            FieldmarkError: no domain of this side has enough entities.
+        """
+        self.side, self.cards = side, cards
+        self.fewest, self.most = things
+        trained = {photo.domain for photo in photos if photo.provenance["seen"]}
+        self.photos: dict[Entity, list[Photo]] = defaultdict(list)
+        self.stratum: dict[Entity, str] = {}
+        for photo in photos:
+            if photo.provenance["side"] == side:
+                key = (photo.domain, photo.entity)
+                self.photos[key].append(photo)
+                unseen = UNSEEN if photo.domain in trained else UNSEEN_DOMAIN
+                self.stratum[key] = SEEN if photo.provenance["seen"] else unseen
+        self._domains: dict[str, list[Entity]] = defaultdict(list)
+        for key in sorted(self.photos):
+            self._domains[key[0]].append(key)
+        self.targets: dict[str, list[Entity]] = {}
+        """Entities to be asked for, by stratum: those with a photo of one box, in a domain with enough others."""
+        for key in sorted(self.photos):
+            if self._single(key) and len(self._domains[key[0]]) >= self.fewest:
+                self.targets.setdefault(self.stratum[key], []).append(key)
+        if not self.targets:
+            raise FieldmarkError(
+                f"{side}: no domain has photos of {self.fewest} different entities (with one box each) on this side;"
+                " give more photos, other shares, or fewer things"
+            )
+        self._alike: dict[Entity, list[Entity]] = {}
+
+    def strata(self) -> tuple[str, ...]:
+        """Return the strata that can be asked about, in their order."""
+        return tuple(name for name in STRATA if name in self.targets)
+
+    def draw(self, index: int, seed: str, rng: random.Random, *, sisters: float, questions: int) -> LineUp:
+        """Draw line-up number `index`: strata take turns, and within each every entity before any comes again."""
+        strata = self.strata()
+        stratum, turn = strata[index % len(strata)], index // len(strata)
+        entities = self.targets[stratum]
+        lap, place = divmod(turn, len(entities))
+        order = list(range(len(entities)))
+        random.Random(f"{seed}/lap/{stratum}/{lap}").shuffle(order)
+        target = entities[order[place]]
+        others = self._distractors(target, rng, sisters)
+        chosen = [(target, rng.choice(self._single(target)))]
+        chosen += [(other, rng.choice(self.photos[other])) for other in others]
+        asked = [photo for key, photo in chosen[1:] if len(photo.boxes) == 1 and self.stratum[key] == stratum]
+        asked = rng.sample(asked, min(questions - 1, len(asked)))
+        photos = [photo for _, photo in chosen]
+        rng.shuffle(photos)
+        return LineUp(tuple(photos), (chosen[0][1], *asked), stratum)
+
+    def look_alikes(self, key: Entity) -> list[Entity]:
+        """Return the entities of the side that are easily taken for `key`: its genus, else the most alike cards."""
+        if key not in self._alike:
+            others = [other for other in self._domains[key[0]] if other != key]
+            genus = self._genus(key)
+            alike = [other for other in others if genus is not None and self._genus(other) == genus]
+            if not alike:
+                card = self.cards[key[1]]
+                scored = sorted(((likeness(card, self.cards[other[1]]), other) for other in others), reverse=True)
+                alike = [other for score, other in scored[:MOST_ALIKE] if score > 0]
+            self._alike[key] = alike
+        return self._alike[key]
+
+    def _distractors(self, target: Entity, rng: random.Random, sisters: float) -> list[Entity]:
+        """Choose what stands beside the target; each place goes to a look-alike with probability `sisters`."""
+        fellows = [key for key in self._domains[target[0]] if key != target]
+        same = [key for key in fellows if self.stratum[key] == self.stratum[target]]
+        pool = same if len(same) >= self.most - 1 else fellows
+        count = rng.randint(self.fewest, min(self.most, len(pool) + 1)) - 1
+        alike = [key for key in self.look_alikes(target) if key in pool]
+        rest = [key for key in pool if key not in alike]
+        chosen: list[Entity] = []
+        for _ in range(count):
+            first, second = (alike, rest) if rng.random() < sisters else (rest, alike)
+            source = first or second
+            chosen.append(source.pop(rng.randrange(len(source))))
+        return chosen
+
+    def _single(self, key: Entity) -> list[Photo]:
+        """Return the photos of an entity with one box: of several, nobody could say which is meant."""
+        return [photo for photo in self.photos[key] if len(photo.boxes) == 1]
+
+    def _genus(self, key: Entity) -> str | None:
+        """Return the genus, where the source knows it."""
+        return self.photos[key][0].provenance.get("genus")

@@ -1,0 +1,112 @@
+"""Sources: where labelled photos come from. One input format a file; the file name is the registry.
+
+A source file defines `photos(request: Request) -> Iterator[Photo]`, which yields every labelled photo of the user's
+input in a fixed order, or raises `SourceError`: file, line, field and the way out. It opens picture headers, never
+whole pictures. Pictures of a user are left where they lie (`Photo.image` is then an absolute path).
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from mllm import pictures
+from mllm.boxes import Box, Frame
+from mllm.errors import BoxError, FieldmarkError, UnknownNameError
+from mllm.records import Photo
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+class SourceError(FieldmarkError):
+    """An input that cannot be read as labelled photos: says which file, line and field, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a source is asked for. A source uses what applies to it."""
+
+    input: Path | None = None
+    """The user's folder or file; None for a source that draws its own photos."""
+    domain: str | None = None
+    """Domain of every photo, where the input does not say it photo by photo."""
+    out: Path = Path()
+    """Folder of the photos file; a source that draws puts its pictures under `out/photos`."""
+    seed: int = 0
+    photos_per_entity: int = 24
+    """How many photos a source that draws makes of each entity of the training set."""
+    whole_image_boxes: bool = False
+    """Take a photo without a box as filled by its thing, instead of refusing it."""
+    clip_boxes: bool = False
+    """Cut boxes at the picture's edge, instead of refusing those that leave it."""
+    licence: str = ""
+    """Terms of the photos, where the input does not say them."""
+
+
+Source = Callable[[Request], Iterator[Photo]]
+
+
+def names() -> tuple[str, ...]:
+    """List the sources there are, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def load(name: str) -> Source:
+    """Return the source called `name`; an unknown name is an error that lists the known ones."""
+    if name not in names():
+        raise UnknownNameError("source", name, names())
+    return import_module(f"{__name__}.{name}").photos
+
+
+def need_input(request: Request, kind: str) -> Path:
+    """Return the user's input, or raise when none was given or it is not there. `kind` is "folder" or "file"."""
+    path = request.input
+    if path is None:
+        raise SourceError(f"this source needs an input {kind}: give it with --input")
+    if not (path.is_dir() if kind == "folder" else path.is_file()):
+        raise SourceError(f"{path}: no such {kind}")
+    return path
+
+
+def need_domain(domain: str | None, where: str) -> str:
+    """Return the domain, or raise when neither the input nor the request names one."""
+    if not domain:
+        raise SourceError(f"{where}: no domain is given; name one with --domain (e.g. bird)")
+    return domain
+
+
+def picture_size(path: Path, where: str) -> Frame:
+    """Return the size in pixels as people see the picture. `where` (file and line) begins the error message."""
+    if not path.is_file():
+        raise SourceError(f"{where}: no such image {path}")
+    try:
+        return pictures.size(path)
+    except FieldmarkError as error:
+        raise SourceError(f"{where}: {error}") from error
+
+
+def make_box(numbers: Sequence[float], frame: Frame, where: str, *, order: str, clip: bool) -> Box:
+    """Read one box in pixels; `order` is "xyxy" or "xywh". `where` (file, line, field) begins the error message."""
+    read = Box.from_xywh if order == "xywh" else Box.from_xyxy
+    try:
+        return read(numbers, frame, clip=clip)
+    except BoxError as error:
+        hint = "; is the order x1,y1,x2,y2, in pixels of this picture?" if order == "xyxy" else ""
+        if "leaves" in str(error):
+            hint = "; correct it, or cut boxes at the picture's edge with --clip-boxes"
+        raise SourceError(f"{where}: {error}{hint}") from None
+
+
+def boxes_or_whole(boxes: Sequence[Box], where: str, request: Request) -> tuple[Box, ...]:
+    """Return the boxes; without any, the whole picture where the request allows it, else an error."""
+    if boxes:
+        return tuple(boxes)
+    if request.whole_image_boxes:
+        return (Box(0, 0, 1, 1),)
+    raise SourceError(
+        f"{where}: the photo has no box. Grounding needs one: add boxes, or take each whole photo as the box of its"
+        " thing with --whole-image-boxes"
+    )

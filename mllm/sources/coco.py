@@ -1,0 +1,139 @@
+"""COCO instance annotations: the category's name is the entity.
+
+The json lies beside its pictures, or beside a folder `images`. A photo shows one entity here: images with instances of
+several categories are passed over, and so are crowds; a warning counts them. Boxes are `[left, top, width, height]` in
+pixels. Where a picture carries an EXIF rotation, the json's own width and height tell which way round it was annotated.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mllm import pictures
+from mllm.boxes import Box, Frame
+from mllm.records import Photo
+from mllm.sources import Request, SourceError, boxes_or_whole, make_box, need_domain, need_input, picture_size
+
+log = logging.getLogger(__name__)
+
+
+def photos(request: Request) -> Iterator[Photo]:
+    """Yield the images that show one category, in the order of the file."""
+    file = need_input(request, "file")
+    content = _read(file)
+    categories = _by_id(file, content, "categories", ("id", "name"))
+    images = _by_id(file, content, "images", ("id", "file_name"))
+    found = _instances(file, content, images, categories)
+    passed: Counter[str] = Counter()
+    for key, (where, image) in images.items():
+        rows = found.get(key, [])
+        if any(row.get("iscrowd") for _, row in rows) or len({row["category_id"] for _, row in rows}) != 1:
+            crowd = any(row.get("iscrowd") for _, row in rows)
+            passed["crowds" if crowd else "several categories" if rows else "no annotation"] += 1
+            continue
+        yield _photo(file, where, image, rows, categories[rows[0][1]["category_id"]][1], request)
+    if sum(passed.values()) == len(images):
+        raise SourceError(f"{file}: no image shows exactly one category ({_told(passed)}); nothing can be used")
+    if passed:
+        log.warning("%s: %d of %d images passed over (%s)", file, sum(passed.values()), len(images), _told(passed))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Read the json and check that its three lists are there."""
+    text = file.read_text(encoding="utf-8")
+    if not text.strip():
+        raise SourceError(f"{file}: the file is empty")
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SourceError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
+    for name in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(name), list):
+            raise SourceError(f"{file}: field {name}: a list is needed; is this a COCO instances file?")
+        if not content[name]:
+            raise SourceError(f"{file}: field {name} is empty")
+    return content
+
+
+def _by_id(file: Path, content: dict[str, Any], name: str, needed: tuple[str, ...]) -> dict[Any, tuple[str, Any]]:
+    """Index one of the lists by id, each entry with where it stands."""
+    rows: dict[Any, tuple[str, Any]] = {}
+    for index, row in enumerate(content[name]):
+        where = f"{file}: {name}[{index}]"
+        for field in needed:
+            if not isinstance(row, dict) or field not in row:
+                raise SourceError(f"{where}: field {field} is missing")
+        if row["id"] in rows:
+            raise SourceError(f"{where}: field id: {row['id']!r} was used before, at {rows[row['id']][0]}")
+        rows[row["id"]] = (where, row)
+    return rows
+
+
+def _instances(file: Path, content: dict[str, Any], images: Any, categories: Any) -> dict[Any, list[tuple[str, Any]]]:
+    """Group the annotations by image, after checking what they refer to."""
+    found: dict[Any, list[tuple[str, Any]]] = {}
+    needed = ("id", "image_id", "category_id", "bbox")
+    for where, row in _by_id(file, content, "annotations", needed).values():
+        for field, known in (("image_id", images), ("category_id", categories)):
+            if row[field] not in known:
+                raise SourceError(f"{where}: field {field}: {row[field]!r} is in no entry of {field[:-3]} list")
+        found.setdefault(row["image_id"], []).append((where, row))
+    return found
+
+
+def _photo(file: Path, where: str, image: Any, rows: list[tuple[str, Any]], category: Any, request: Request) -> Photo:
+    """Make one photo of an image and its instances."""
+    path = file.parent / image["file_name"]
+    if not path.is_file():
+        path = file.parent / "images" / image["file_name"]
+    seen = picture_size(path, f"{where}: field file_name")
+    turn = _turn(path, image, seen, where)
+    boxes: list[Box] = []
+    for place, row in rows:
+        numbers, frame = row["bbox"], seen if turn == 1 else _stored(path)
+        if not isinstance(numbers, list) or len(numbers) != 4 or any(type(one) not in (int, float) for one in numbers):
+            raise SourceError(f"{place}: field bbox: four numbers are needed, got {numbers!r}")
+        box = make_box(numbers, frame, f"{place}: field bbox", order="xywh", clip=request.clip_boxes).oriented(turn)
+        if box not in boxes:  # COCO itself holds a few instances twice
+            boxes.append(box)
+    return Photo(
+        id=str(image["id"]),
+        image=str(path.resolve()),
+        size=seen,
+        domain=need_domain(request.domain or category.get("supercategory"), where),
+        entity=category["name"],
+        boxes=boxes_or_whole(boxes, where, request),
+        licence=request.licence,
+        provenance={"source": "coco"},
+    )
+
+
+def _turn(path: Path, image: Any, seen: Frame, where: str) -> int:
+    """Return the EXIF orientation the boxes have yet to follow: 1 where they were drawn on the picture as seen."""
+    if "width" not in image or "height" not in image:
+        return 1
+    said = Frame(image["width"], image["height"])
+    if said == seen:
+        return 1
+    if said == _stored(path):
+        return pictures.orientation(path)
+    raise SourceError(
+        f"{where}: fields width, height: {said.width:g} x {said.height:g}, but {path} is {seen.width:g} x"
+        f" {seen.height:g}; the boxes would not fit (was the picture resized?)"
+    )
+
+
+def _stored(path: Path) -> Frame:
+    """Return the size as stored, before EXIF orientation."""
+    seen, turn = pictures.size(path), pictures.orientation(path)
+    return Frame(seen.height, seen.width) if turn >= 5 else seen
+
+
+def _told(passed: Counter[str]) -> str:
+    """Write counts as text."""
+    return ", ".join(f"{reason}: {count}" for reason, count in sorted(passed.items()))

@@ -1,0 +1,123 @@
+"""A table of labelled photos: one row for each box.
+
+Columns: image (path, relative to the table's folder), entity, domain (optional with --domain), x1,y1,x2,y2 or
+x1,y1,w,h (pixels of the picture as people see it, after EXIF orientation), and, where wanted, id and licence.
+Several rows of one image are several boxes of its one entity.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from mllm.boxes import Box
+from mllm.records import Photo
+from mllm.sources import Request, SourceError, boxes_or_whole, make_box, need_domain, need_input, picture_size
+
+CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h")
+Row = dict[str, str]
+
+
+def photos(request: Request) -> Iterator[Photo]:
+    """Yield the photos in the order in which the table first names them."""
+    file = need_input(request, "file")
+    groups: dict[str, list[tuple[str, Row]]] = {}
+    ids: dict[str, tuple[str, str]] = {}
+    for where, row in rows_of(file, ("image", "entity"), ("domain", "id", "licence", *CORNERS, "w", "h")):
+        for column in ("image", "entity"):
+            if not row[column]:
+                raise SourceError(f"{where}: field {column} is empty")
+        key = row.get("id") or row["image"]
+        earlier, image = ids.setdefault(key, (where, row["image"]))
+        if image != row["image"]:
+            raise SourceError(f"{where}: field id: {key!r} was used before for another image, at {earlier}")
+        groups.setdefault(row["image"], []).append((where, row))
+    for image, rows in groups.items():
+        yield _photo(file, image, rows, request)
+
+
+def _photo(file: Path, image: str, rows: list[tuple[str, Row]], request: Request) -> Photo:
+    """Join the rows of one image."""
+    where, first = rows[0]
+    for column in ("entity", "domain", "id", "licence"):
+        for other, row in rows[1:]:
+            if row.get(column) != first.get(column):
+                raise SourceError(
+                    f"{other}: field {column}: {row.get(column)!r} differs from {first.get(column)!r}, given for the"
+                    f" same image at {where}; a photo shows one entity"
+                )
+    path = file.parent / image
+    frame = picture_size(path, f"{where}: field image")
+    boxes: list[Box] = []
+    for place, row in rows:
+        order, columns = ("xywh", SIDES) if "w" in row else ("xyxy", CORNERS)
+        numbers = numbers_of(row, columns, place)
+        if numbers is None:
+            continue
+        box = make_box(numbers, frame, f"{place}: fields {','.join(columns)}", order=order, clip=request.clip_boxes)
+        if box in boxes:
+            raise SourceError(f"{place}: the same box of {image} was given before (duplicate row)")
+        boxes.append(box)
+    return Photo(
+        id=first.get("id") or image,
+        image=str(path.resolve()),
+        size=frame,
+        domain=need_domain(first.get("domain") or request.domain, f"{where}: field domain"),
+        entity=first["entity"],
+        boxes=boxes_or_whole(boxes, where, request),
+        licence=first.get("licence") or request.licence,
+        provenance={"source": "csv"},
+    )
+
+
+def rows_of(file: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[str, Row]]:
+    """Yield (file:line, row) of a csv table after checking its header. Values are stripped texts."""
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        header = [name.strip() for name in reader.fieldnames or ()]
+        if not header:
+            raise SourceError(f"{file}: the file is empty; its first line names the columns: {', '.join(needed)}, ...")
+        _check_header(file, header, needed, (*needed, *optional))
+        reader.fieldnames = header
+        count = 0
+        for row in reader:
+            where = f"{file}:{reader.line_num}"
+            if None in row or None in row.values():
+                raise SourceError(f"{where}: the row has not as many cells as the header ({len(header)})")
+            count += 1
+            yield where, {name: value.strip() for name, value in row.items()}
+    if not count:
+        raise SourceError(f"{file}: the table has a header and no rows")
+
+
+def _check_header(file: Path, header: list[str], needed: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse unknown, missing, repeated and half-given columns."""
+    for name in header:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise SourceError(f"{file}:1: unknown column {name!r}.{hint} Known: {', '.join(known)}.")
+        if header.count(name) > 1:
+            raise SourceError(f"{file}:1: column {name!r} is there twice")
+    for name in needed:
+        if name not in header:
+            raise SourceError(f"{file}:1: column {name!r} is missing; found: {', '.join(header)}")
+    given = [name for name in (*CORNERS, "w", "h") if name in header]
+    if given and tuple(given) not in (CORNERS, SIDES):
+        raise SourceError(f"{file}:1: box columns are {','.join(given)}; give {','.join(CORNERS)} or {','.join(SIDES)}")
+
+
+def numbers_of(row: Row, columns: Sequence[str], where: str) -> tuple[float, ...] | None:
+    """Return the numbers of the named columns; None where the row leaves them all empty or the table lacks them."""
+    texts = [row.get(column, "") for column in columns]
+    if not any(texts):
+        return None
+    numbers = []
+    for column, text in zip(columns, texts, strict=True):
+        try:
+            numbers.append(float(text))
+        except ValueError:
+            raise SourceError(f"{where}: field {column}: a number is needed, got {text!r}") from None
+    return tuple(numbers)

@@ -1,0 +1,43 @@
+"""Labelled photos of the pocket world, drawn into files: every species, with its marks and its one box.
+
+`provenance.use` says what a species may be used for, as the world decrees: `train` species are seen in training, the
+unseen ones belong to `validation` or to `test`, never to both. A species of the training set is drawn
+`photos_per_entity` times, since its photos are shared out among three sides; any other a third as often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mllm.boxes import Frame
+from mllm.records import Photo
+from mllm.sources import Request
+
+LICENCE = "CC0-1.0 (drawn by Fieldmark)"
+
+
+def photos(request: Request) -> Iterator[Photo]:
+    """Draw and yield the photos of every species, or of one domain's where the request names one."""
+    from mllm.pocket import world  # a ring above: the world is drawn, its records are ours
+
+    folder = request.out / "photos"
+    folder.mkdir(parents=True, exist_ok=True)
+    for species in world.species(request.domain):
+        count = request.photos_per_entity if species.use == "train" else max(2, request.photos_per_entity // 3)
+        for number in range(count):
+            name = f"{species.name.replace(' ', '_')}-{number:03d}"
+            picture, box = world.photo(species, request.seed * 100_000 + number)
+            part = folder / f".{name}.part"
+            picture.save(part, format="PNG")
+            part.replace(folder / f"{name}.png")  # a stopped run leaves no half picture under its real name
+            yield Photo(
+                id=name,
+                image=f"photos/{name}.png",
+                size=Frame(*picture.size),
+                domain=species.domain,
+                entity=species.name,
+                boxes=(box,),
+                marks=species.marks,
+                licence=LICENCE,
+                provenance={"source": "pocket", "drawn": True, "use": species.use, "genus": species.genus},
+            )

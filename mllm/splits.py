@@ -1,0 +1,200 @@
+"""Which photo may be used where: split by ENTITY and by IMAGE, so that nothing of the test is met in training.
+
+Three sides: train, validation, test. Three kinds of entities:
+    train       seen: their photos are shared out among the three sides (new images of seen entities)
+    validation  unseen; all their photos are on the validation side, where checkpoints are chosen
+    test        unseen; all their photos are on the test side, and nowhere else
+Photos that look alike (the same picture stored twice, resized, re-encoded, or cropped around the same box) form a
+group, and a group is on one side. A look-alike of a held-out entity's photo follows that entity; if it may not (it
+belongs to another held-out kind), it is left out and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mllm.boxes import Frame
+from mllm.errors import FieldmarkError
+from mllm.pictures import phash
+from mllm.records import SPLITS, Photo
+
+HASH_BITS = 8
+"""Photos whose 64-bit perceptual hashes differ in at most so many bits may be the same picture ..."""
+COLOUR_STEPS = 14.0
+"""... and are, when their 8 x 8 miniatures differ by at most so much on average (0..255): hashes see no colour."""
+_MINIATURE = (8, 8)
+_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How the photos of a seen entity are shared out, and which entities are held out."""
+
+    validation: float = 0.15
+    test: float = 0.25
+    unseen: float = 0.25
+    """Share of each domain's entities that is held out; a third of these belongs to validation, the others to test."""
+    unseen_domains: tuple[str, ...] = ()
+    """Domains of which no entity is trained on; all of them are test."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave nothing to train on."""
+        for name in ("validation", "test", "unseen"):
+            if not 0 <= getattr(self, name) < 1:
+                raise FieldmarkError(f"share {name}: from 0 to below 1 is needed, got {getattr(self, name)}")
+        if self.validation + self.test >= 1:
+            raise FieldmarkError(
+                f"shares validation + test = {self.validation + self.test:g} leave no photo for training"
+            )
+
+
+@dataclass(slots=True)
+class Split:
+    """Photos with their side in `provenance` (side, use, seen, group), and what was left out and why."""
+
+    photos: list[Photo]
+    left_out: Counter[str] = field(default_factory=Counter)
+    groups_joined: int = 0
+    """Groups of more than one photo, i.e. near-duplicates found."""
+
+
+def fingerprint(image: Image.Image, photo: Photo) -> list[str]:
+    """Describe a photo for the search of near-duplicates: `phash-miniature` of the whole and of each box's crop.
+
+    A crop of a photo has another hash than the photo, but what its box encloses has the same. Drawn photos
+    (`provenance.drawn`) are described whole only: the same species is drawn alike, and that is no duplicate.
+    """
+    views = [image]
+    if not photo.provenance.get("drawn"):
+        size = Frame(*image.size)
+        corners = [tuple(round(number) for number in box.to_xyxy(size)) for box in photo.boxes]
+        views += [image.crop(one) for one in corners if one[2] - one[0] >= 16 and one[3] - one[1] >= 16]
+    return [f"{phash(view)}-{view.resize(_MINIATURE, Image.Resampling.BOX).tobytes().hex()}" for view in views]
+
+
+def near_duplicates(fingerprints: Sequence[Iterable[str]]) -> list[int]:
+    """Return the group of each photo: the lowest index among the photos that it looks like, over any chain.
+
+    Compares all pairs in blocks of 512: 10,000 photos take seconds, memory stays flat.
+    """
+    owners, hashes, miniatures = [], [], []
+    for owner, prints in enumerate(fingerprints):
+        for one in prints:
+            code, _, small = one.partition("-")
+            owners.append(owner)
+            hashes.append(int(code, 16))
+            miniatures.append(np.frombuffer(bytes.fromhex(small), dtype=np.uint8))
+    parent = list(range(len(fingerprints)))
+    if not hashes:
+        return parent
+    hash_N, small_NC = np.array(hashes, dtype=np.uint64), np.stack(miniatures).astype(np.int16)
+    for start in range(0, len(hashes), _CHUNK):
+        block = hash_N[start : start + _CHUNK, None] ^ hash_N[None, start:]
+        for row, column in np.argwhere(np.bitwise_count(block) <= HASH_BITS):
+            a, b = start + int(row), start + int(column)
+            if a < b and np.abs(small_NC[a] - small_NC[b]).mean() <= COLOUR_STEPS:
+                _join(parent, owners[a], owners[b])
+    return [_root(parent, index) for index in range(len(parent))]
+
+
+def uses(entities: Mapping[tuple[str, str], str | None], shares: Shares, seed: int) -> dict[tuple[str, str], str]:
+    """Decide for each (domain, entity) whether it is train, validation or test.
+
+    A source may have decreed it (the value); else a stable hash puts the entities of a domain in an order, the first
+    `shares.unseen` of which are held out: the first, fourth, seventh ... for validation, the others for test.
+    """
+    decided: dict[tuple[str, str], str] = {}
+    free: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for key, decree in sorted(entities.items()):
+        if decree is not None:
+            decided[key] = decree
+        elif key[0] in shares.unseen_domains:
+            decided[key] = "test"
+        else:
+            free[key[0]].append(key)
+    for keys in free.values():
+        keys.sort(key=lambda key: _order(seed, *key))
+        held = round(len(keys) * shares.unseen)
+        for index, key in enumerate(keys):
+            decided[key] = "train" if index >= held else "validation" if index % 3 == 0 else "test"
+    return decided
+
+
+def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> Split:
+    """Put every photo on a side. `fingerprints` are those of `fingerprint`, in the order of the photos."""
+    decree = {(photo.domain, photo.entity): photo.provenance.get("use") for photo in photos}
+    use = uses(decree, shares, seed)
+    group_of = near_duplicates(fingerprints)
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, group in enumerate(group_of):
+        members[group].append(index)
+    side_of = _sides(photos, use, members, shares, seed)
+    result = Split([], groups_joined=sum(len(group) > 1 for group in members.values()))
+    for index, photo in enumerate(photos):
+        side, kind = side_of[group_of[index]], use[photo.domain, photo.entity]
+        if kind not in ("train", side):
+            result.left_out[f"looks like a photo of the {side} side, its entity is for {kind}"] += 1
+            continue
+        told: dict[str, Any] = {"side": side, "use": kind, "seen": kind == "train", "group": photos[group_of[index]].id}
+        result.photos.append(replace(photo, provenance={**photo.provenance, **told}))
+    return result
+
+
+def _sides(
+    photos: Sequence[Photo],
+    use: Mapping[tuple[str, str], str],
+    members: Mapping[int, list[int]],
+    shares: Shares,
+    seed: int,
+) -> dict[int, str]:
+    """Give each group of look-alikes its side."""
+    side_of: dict[int, str] = {}
+    of_entity: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for group, indices in members.items():
+        kinds = {use[photos[index].domain, photos[index].entity] for index in indices}
+        if kinds != {"train"}:
+            side_of[group] = "test" if "test" in kinds else "validation"
+        for entity in {(photos[index].domain, photos[index].entity) for index in indices}:
+            of_entity[entity].append(group)
+    for entity in sorted(of_entity):
+        if use[entity] != "train":
+            continue
+        groups = sorted(of_entity[entity], key=lambda group: _order(seed, photos[group].id))
+        wanted = _counts(len(groups), shares)
+        wanted.subtract(side_of[group] for group in groups if group in side_of)
+        for group in groups:
+            if group not in side_of:
+                side_of[group] = next((side for side in reversed(SPLITS) if wanted[side] > 0), "train")
+                wanted[side_of[group]] -= 1
+    return side_of
+
+
+def _counts(total: int, shares: Shares) -> Counter[str]:
+    """Share out the photos of an entity: training first, then test, then validation get at least one each."""
+    test = max(round(total * shares.test), 1 if shares.test else 0) if total >= 2 else 0
+    validation = max(round(total * shares.validation), 1 if shares.validation else 0) if total >= 3 else 0
+    return Counter(train=total - test - validation, validation=validation, test=test)
+
+
+def _order(seed: int, *names: str) -> bytes:
+    """Return a stable random sort key: the same on every machine, whatever else is in the list."""
+    return hashlib.sha256("/".join((str(seed), *names)).encode()).digest()
+
+
+def _root(parent: list[int], index: int) -> int:
+    while parent[index] != index:
+        parent[index] = parent[parent[index]]
+        index = parent[index]
+    return index
+
+
+def _join(parent: list[int], a: int, b: int) -> None:
+    a, b = sorted((_root(parent, a), _root(parent, b)))
+    parent[b] = a
