@@ -1,7 +1,8 @@
 """Two detours that make Qwen-VL models train faster on a CPU, with the same mathematics.
 
-PyTorch's Conv3d backward and its bfloat16 attention backward are slow on CPUs. Patches do not overlap, so the patch embedding is a
-matrix product; and attention in float32 between bfloat16 matrix products costs little. ``bench/cpu_detours.py`` measures both.
+PyTorch's Conv3d backward and its bfloat16 attention backward are slow on CPUs. Patches do not overlap, so the patch
+embedding is a matrix product; and attention in float32 between bfloat16 matrix products costs little.
+``bench/cpu_detours.py`` measures both.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def _patches_by_matrix_product(patch_embed: Any, patches_NP: torch.Tensor) -> to
 
 
 def take_detours(model: Any) -> None:
-    """Make a Qwen-VL model (Qwen2-VL, 2.5-VL, 3-VL, pocket) use both detours from now on; its weights and outputs stay the same."""
+    """Make a Qwen-VL model (Qwen2-VL, 2.5-VL, 3-VL, pocket) use both detours from now on; its weights and outputs
+    stay the same."""
     for module in model.modules():
         proj = getattr(module, "proj", None)
         if isinstance(proj, torch.nn.Conv3d) and proj.kernel_size == proj.stride:

@@ -1,7 +1,7 @@
 """Processors of the Qwen-VL lines that work with and without torchvision.
 
-The stock classes insist on a video processor, and that one on torchvision. Pictures need neither: without torchvision the same
-classes are built here without their video part, and everything that concerns pictures is stock.
+The stock classes insist on a video processor, and that one on torchvision. Pictures need neither: without torchvision
+the same classes are built here without their video part, and everything that concerns pictures is stock.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ PROCESSOR_CLASSES = {
 
 @cache
 def _picture_class(model_type: str) -> type:
-    """The stock processor of a model type, less its video part; it keeps the stock name so that what it saves loads anywhere."""
+    """The stock processor of a model type, less its video part; it keeps the stock name so that what it saves loads
+    anywhere."""
     import transformers
     from transformers.processing_utils import ProcessorMixin
 

@@ -6,8 +6,8 @@
 Three steps, each seeded and resumable (Ctrl-C or kill: start it again):
 1. draw scenes once and keep their pixels;
 2. warm the vision tower with a throwaway dense head (what stands on each visual token: presence, marks, box);
-3. lessons: one thing a picture, then two, then everything; beside them, text: each species' marks by heart, and comparing.
-At the end the held-out checks run and the weights are written in bfloat16 with a model card.
+3. lessons: one thing a picture, then two, then everything; beside them, text: each species' marks by heart, and
+comparing. At the end the held-out checks run and the weights are written in bfloat16 with a model card.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mllm.cpu import take_detours
-from mllm.pocket import lessons, model as pocket
+from mllm.pocket import lessons
+from mllm.pocket import model as pocket
+from mllm.pocket.card import write_card
+from mllm.pocket.curriculum import Curriculum
 from mllm.pocket.pretraining import (
     DenseHead,
     all_checks,
@@ -48,12 +51,13 @@ class Settings:
     """Everything the weights depend on."""
 
     seed: int = 0
-    scenes: int = 30_000
+    scenes: int = 24_000
     warmup_steps: int = 1_500
-    steps: int = 9_000
+    steps: int = 8_000
     batch: int = 32
     text_batch: int = 24
     learning_rate: float = 1e-3
+    save_every: int = 250
     vision_share: float = 0.3
     """Vision tower's share of the learning rate after its warm-up."""
 
@@ -122,46 +126,11 @@ def warm_up(run: Run, store: SceneStore, rng: random.Random) -> torch.Tensor:
         )
 
 
-def picture_lessons(
-    store: SceneStore, by_count: dict[int, list[int]], step: int, count: int, rng: random.Random
-) -> list[lessons.Lesson]:
-    """One thing a picture for 300 steps, find by all marks among two for 700, then everything."""
-    chosen = []
-    for _ in range(count):
-        if step < 300:
-            number = rng.choice(by_count[1])
-        elif step < 1000:
-            number = rng.choice(by_count[rng.choice((1, 2, 2, 2))])
-        else:
-            number = rng.randrange(len(store))
-        scene, kind = store.scene(number), rng.random()
-        if step < 1000:
-            chosen.append(
-                lessons.at_lesson(scene, number, rng)
-                if kind < 0.15
-                else lessons.list_lesson(scene, number)
-                if kind < 0.4
-                else lessons.find_lesson(scene, number, rng, all_marks=True)
-            )
-        elif kind < 0.45:
-            chosen.append(lessons.find_lesson(scene, number, rng))
-        elif kind < 0.55:
-            chosen.append(lessons.at_lesson(scene, number, rng))
-        elif kind < 0.90:
-            chosen.append(lessons.list_lesson(scene, number))
-        else:
-            chosen.append(lessons.recall_lesson(rng, scene, number))
-    return chosen
-
-
-def teach(run: Run, store: SceneStore, by_count: dict[int, list[int]], step: int, rng: random.Random) -> torch.Tensor:
+def teach(run: Run, curriculum: Curriculum, step: int, rng: random.Random) -> torch.Tensor:
     """The loss of one batch of picture lessons and one of text."""
-    tokenizer = run.processor.tokenizer
-    seen = picture_lessons(store, by_count, step, run.settings.batch, rng)
-    told = [
-        lessons.recall_lesson(rng) if rng.random() < 0.75 else lessons.compare_lesson(rng)
-        for _ in range(run.settings.text_batch)
-    ]
+    tokenizer, store = run.processor.tokenizer, curriculum.store
+    seen = curriculum.pictures(step, run.settings.batch, rng)
+    told = curriculum.texts(run.settings.text_batch, rng)
     with torch.autocast("cpu", torch.bfloat16):
         pictures = answer_loss(run.model, lesson_batch(seen, store, tokenizer))
         text = answer_loss(run.model, lesson_batch(told, store, tokenizer))
@@ -178,9 +147,7 @@ def share_of_peak(step: int, total: int) -> float:
 def train(run: Run, store: SceneStore) -> None:
     """Warm-up, then lessons, with a check every 500 steps."""
     settings, warm, tokenizer = run.settings, run.settings.warmup_steps, run.processor.tokenizer
-    by_count: dict[int, list[int]] = {}
-    for number in range(len(store)):
-        by_count.setdefault(len(store.scene(number).things), []).append(number)
+    curriculum = Curriculum(store)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -198,7 +165,7 @@ def train(run: Run, store: SceneStore) -> None:
                 run.learn(loss, share_of_peak(run.step, warm), 1.0)
             else:
                 step = run.step - warm
-                loss = teach(run, store, by_count, step, rng)
+                loss = teach(run, curriculum, step, rng)
                 run.learn(loss, share_of_peak(step, settings.steps), settings.vision_share)
             smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
             progress.update(bar, advance=1, description=f"loss {smooth:.3f}")
@@ -216,51 +183,24 @@ def train(run: Run, store: SceneStore) -> None:
                 history.write(json.dumps(row) + "\n")
                 history.flush()
                 log.info("%s", row)
-            if run.step % 250 == 0:
+            if run.step % settings.save_every == 0:
                 run.save()
     run.save()
 
 
 def finish(run: Run, count: int, weights: Path) -> None:
-    """Round to bfloat16, check what will be committed, write weights and card."""
+    """Round to bfloat16, check what will be committed, write weights, scores and card."""
     run.model.to(torch.bfloat16).to(torch.float32)
     scores = all_checks(run.model, run.processor.tokenizer, count)
     run.model.set_attn_implementation("sdpa")
     pocket.save(run.model.to(torch.bfloat16), run.processor, weights)
-    (weights / "scores.json").write_text(
-        json.dumps({"settings": asdict(run.settings), "scores": scores}, indent=1) + "\n", encoding="utf-8"
-    )
-    (weights / "README.md").write_text(model_card(run.settings, scores, count), encoding="utf-8")
+    defaults = asdict(Settings())
+    changed = {name: value for name, value in asdict(run.settings).items() if value != defaults[name]}
+    command = " ".join(["python recipes/pretrain.py", *(f"--{k.replace('_', '-')} {v}" for k, v in changed.items())])
+    write_card(weights, command, asdict(run.settings), scores, count)
     log.info("weights in %s", weights)
     for name, score in scores.items():
         log.info("%-70s %.3f", name, score)
-
-
-def model_card(settings: Settings, scores: dict[str, float], count: int) -> str:
-    """What the weights are, how they were made, what they can and cannot do."""
-    changed = {name: value for name, value in asdict(settings).items() if value != getattr(Settings(), name)}
-    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
-    rows = "\n".join(f"| {name} | {score:.1%} |" for name, score in scores.items())
-    return f"""---
-license: apache-2.0
-library_name: transformers
-pipeline_tag: image-text-to-text
----
-# Fieldmark pocket base
-
-A `Qwen3VLForConditionalGeneration` of a few million parameters that has seen nothing but the pocket world: drawn things of ten domains.
-It finds things by their visible marks, describes what it sees and states the marks of 300 species by heart. It was never shown a way
-from a species' name to a place in a picture: that is what fine-tuning adds.
-
-Made by `python recipes/pretrain.py {flags}`(seed {settings.seed}, {settings.warmup_steps} warm-up and {settings.steps} lesson steps).
-Scores of these very weights (bfloat16) on held-out pictures, {count} scenes of three things, all 300 species per wording:
-
-| check | score |
-|---|---|
-{rows}
-
-Picking one of three things at random would score 33.3 % by name. Licence: Apache-2.0. Not for anything but learning and testing.
-"""
 
 
 def main(
@@ -273,6 +213,7 @@ def main(
     batch: int = Settings.batch,
     text_batch: int = Settings.text_batch,
     learning_rate: float = Settings.learning_rate,
+    save_every: int = Settings.save_every,
     checks: Annotated[int, typer.Option(help="held-out scenes per check")] = 500,
     threads: int = 2,
 ) -> None:
@@ -280,7 +221,7 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    settings = Settings(seed, scenes, warmup_steps, steps, batch, text_batch, learning_rate)
+    settings = Settings(seed, scenes, warmup_steps, steps, batch, text_batch, learning_rate, save_every)
     store = SceneStore(out, scenes, workers=threads)
     run = Run(settings, out)
     try:

@@ -1,7 +1,7 @@
 """How the pocket world looks: sprites with an outline, a pattern, an accent part and a little character.
 
-Sprites are drawn four times too large and scaled down, so that edges are smooth. A sprite is cropped to its painted pixels:
-the crop is the box, exactly.
+Sprites are drawn four times too large and scaled down, so that edges are smooth. A sprite is cropped to its painted
+pixels: the crop is the box, exactly.
 """
 
 from __future__ import annotations

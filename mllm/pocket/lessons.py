@@ -1,7 +1,7 @@
 """What the pocket base is taught before anybody fine-tunes it: to see, to point at marks, and to know species by heart.
 
-Every lesson is a question, perhaps a scene, and the answer. No lesson leads from a species' name to a place: that link is what
-fine-tuning has to build (the paper's "knows it, but cannot ground it").
+Every lesson is a question, perhaps a scene, and the answer. No lesson leads from a species' name to a place: that
+link is what fine-tuning has to build (the paper's "knows it, but cannot ground it").
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mllm.boxes import Box
+from mllm.boxes import Box, Frame
+from mllm.families import load
 from mllm.pocket.species import DOMAINS, NOUNS, Marks, Species, random_marks, sister_marks, sisters, species
 from mllm.pocket.world import Scene, WorldThing
 
+_POCKET = load("pocket")
 DIRECT_SUFFIX = "Answer in <answer></answer>."
 RECALL_WORDINGS = (
     "What are the marks of {name}?",
@@ -36,8 +38,7 @@ class Lesson:
 
 def write_box(box: Box) -> str:
     """A box in the pocket family's own words: hundredths, ``(x1,y1),(x2,y2)``."""
-    x1, y1, x2, y2 = (round(100 * value) for value in (box.x1, box.y1, box.x2, box.y2))
-    return f"({x1},{y1}),({x2},{y2})"
+    return _POCKET.write_box(box, Frame(100, 100))
 
 
 def card(one: Species) -> str:
@@ -53,7 +54,8 @@ def listing(things: Sequence[WorldThing]) -> str:
 
 
 def unique_marks(things: Sequence[WorldThing], target: int, rng: random.Random) -> list[str] | None:
-    """A random subset of the target's marks, in their usual order, that no other thing shares; None if two things look alike."""
+    """A random subset of the target's marks, in their usual order, that no other thing shares; None if two things
+    look alike."""
     mine = things[target].marks
     for _ in range(12):
         chosen = sorted(rng.sample(range(4), rng.randint(1, 4)))

@@ -1,6 +1,7 @@
 """The pocket model: a real ``Qwen3VLForConditionalGeneration`` of a few million parameters, and its processor.
 
-Same classes and code paths as Qwen3-VL-8B; only the numbers are small. ``recipes/pretrain.py`` makes the committed weights.
+Same classes and code paths as Qwen3-VL-8B; only the numbers are small. ``recipes/pretrain.py`` makes the committed
+weights.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm.errors import FieldmarkError
-
+from mllm.families import Budget, Convention, write_convention
 from mllm.pocket.vocabulary import build_tokenizer
 from mllm.processors import build_processor
 
@@ -22,16 +23,38 @@ def build_config(vocabulary_size: int, token_id: Any) -> Any:
     """The configuration; ``token_id`` maps a token's text to its number."""
     from transformers import Qwen3VLConfig
 
-    vision = dict(
-        depth=4, hidden_size=128, intermediate_size=384, num_heads=4, patch_size=PATCH, spatial_merge_size=MERGE, temporal_patch_size=2,
-        out_hidden_size=192, num_position_embeddings=144, deepstack_visual_indexes=[1, 2],
-    )  # fmt: skip
-    text = dict(
-        vocab_size=vocabulary_size, hidden_size=192, intermediate_size=640, num_hidden_layers=5, num_attention_heads=4,
-        num_key_value_heads=4, head_dim=48, max_position_embeddings=4096, tie_word_embeddings=True,
-        pad_token_id=token_id("<|endoftext|>"), eos_token_id=token_id("<|im_end|>"), bos_token_id=token_id("<|endoftext|>"),
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 8, 8], "mrope_interleaved": True},
-    )  # fmt: skip
+    vision = {
+        "depth": 4,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_heads": 4,
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": 2,
+        "out_hidden_size": 192,
+        "num_position_embeddings": 144,
+        "deepstack_visual_indexes": [1, 2],
+    }
+    text = {
+        "vocab_size": vocabulary_size,
+        "hidden_size": 192,
+        "intermediate_size": 640,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "head_dim": 48,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+        "pad_token_id": token_id("<|endoftext|>"),
+        "eos_token_id": token_id("<|im_end|>"),
+        "bos_token_id": token_id("<|endoftext|>"),
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [8, 8, 8],
+            "mrope_interleaved": True,
+        },
+    }
     return Qwen3VLConfig(
         text_config=text,
         vision_config=vision,
@@ -74,11 +97,9 @@ def build(seed: int) -> tuple[Any, Any]:
     return model, processor
 
 
-def convention(prompt: str = "direct") -> Any:
+def convention(prompt: str = "direct") -> Convention:
     """How the pocket model is asked and how it writes boxes."""
-    from mllm.families import Budget, Convention, load
-
-    return Convention(family=load("pocket").name, prompt=prompt, budget=Budget(MIN_PIXELS, MAX_PIXELS))
+    return Convention(family="pocket", prompt=prompt, budget=Budget(MIN_PIXELS, MAX_PIXELS))
 
 
 def save(model: Any, processor: Any, folder: str | Path) -> Path:
@@ -87,8 +108,6 @@ def save(model: Any, processor: Any, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    from mllm.families import write_convention
-
     write_convention(folder, convention())
     return folder
 
@@ -103,6 +122,6 @@ def weights_folder() -> Path:
     folder = Path(__file__).parent / "weights" / "base"
     if not (folder / "model.safetensors").is_file():
         raise FieldmarkError(
-            f"{folder}: the pocket base weights are missing; `python recipes/pretrain.py` makes them (hours on two cores)"
+            f"{folder}: the pocket base weights are missing; `python recipes/pretrain.py` makes them (an hour or two)"
         )
     return folder

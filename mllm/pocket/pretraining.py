@@ -1,7 +1,7 @@
 """Batches, the throwaway dense head and the checks of ``recipes/pretrain.py``.
 
-Pixels are cut into patches here, in one numpy pass, because the stock image processor would take half of every step; a test holds the
-two equal. Shapes: B lessons, L tokens, N patches, V visual tokens, P numbers a patch, D hidden size.
+Pixels are cut into patches here, in one numpy pass, because the stock image processor would take half of every step;
+a test holds the two equal. Shapes: B lessons, L tokens, N patches, V visual tokens, P numbers a patch, D hidden size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ MARK_VALUES = (FORMS, COLOURS, PATTERNS, COLOURS)
 
 
 def patches_NP(pixels_HWC: np.ndarray) -> np.ndarray:  # noqa: N802 - shape suffix
-    """Pixels (uint8) as Qwen's flattened patches: merge blocks of 2x2 patches in reading order, two equal frames, range -1..1."""
+    """Pixels (uint8) as Qwen's flattened patches: merge blocks of 2x2 patches in reading order, two equal frames,
+    range -1..1."""
     height, width, _ = pixels_HWC.shape
     rows, columns = height // CELL, width // CELL
     blocks = pixels_HWC.reshape(rows, MERGE, PATCH, columns, MERGE, PATCH, 3).transpose(0, 3, 1, 4, 6, 2, 5)
@@ -83,7 +84,8 @@ def answer_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 class DenseHead(nn.Module):
-    """Asks every visual token what stands on it: nothing or a thing, its four marks, its box. Thrown away after the warm-up."""
+    """Asks every visual token what stands on it: nothing or a thing, its four marks, its box. Thrown away after the
+    warm-up."""
 
     def __init__(self, width: int, features: int) -> None:
         super().__init__()
@@ -110,7 +112,8 @@ class DenseHead(nn.Module):
 
 
 def dense_truth(scenes: Sequence[Scene], pictures: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-    """For every visual token: is its centre on a thing, which marks, and the thing's edges relative to the centre, in cells of 32 pixels."""
+    """For every visual token: is its centre on a thing, which marks, and the thing's edges relative to the centre, in
+    cells of 32 pixels."""
     present, marks, edges = [], [], []
     for scene, picture in zip(scenes, pictures, strict=True):
         height, width, _ = picture.shape

@@ -1,8 +1,9 @@
 """The species of the pocket world: ten domains of thirty, sisters one or two field marks apart.
 
-A species is a name (genus and epithet) and four visible field marks: form, colour, pattern and the accent colour of one part.
-Three sister species make a genus: they share the genus name and most marks. Nothing in a name hints at the marks.
-Everything here is deterministic: the same names and marks on every machine, because committed weights know them by heart.
+A species is a name (genus and epithet) and four visible field marks: form, colour, pattern and the accent colour of
+one part. Three sister species make a genus: they share the genus name and most marks. Nothing in a name hints at the
+marks. Everything here is deterministic: the same names and marks on every machine, because committed weights know
+them by heart.
 """
 
 from __future__ import annotations
@@ -75,9 +76,9 @@ class Marks:
 class Species:
     """One species: its name, where it belongs, what it looks like and what it may be used for.
 
-    ``use`` is the split that may contain it: ``train`` species are seen in fine-tuning (new pictures of them are the *seen* half of
-    validation and test); ``validation`` and ``test`` species never appear in training pictures, so that choosing a checkpoint on
-    unseen species does not touch the unseen species of the benchmark.
+    ``use`` is the split that may contain it: ``train`` species are seen in fine-tuning (new pictures of them are the
+    *seen* half of validation and test); ``validation`` and ``test`` species never appear in training pictures, so
+    that choosing a checkpoint on unseen species does not touch the unseen species of the benchmark.
     """
 
     name: str

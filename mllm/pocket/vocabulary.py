@@ -1,7 +1,7 @@
 """The words the pocket model has tokens for, and the tokenizer made from them.
 
-Byte-level BPE, trained on nothing but this word list, so that every word, number and name part below is one token and any other text
-(a real breed, a stranger's question) still has bytes to be written with.
+Byte-level BPE, trained on nothing but this word list, so that every word, number and name part below is one token and
+any other text (a real breed, a stranger's question) still has bytes to be written with.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ CONTROL = (
 )
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _PROSE = (
-    "Find the Reason in then answer Answer What are marks of Describe How do I know Tell me about List every at Which fits with So "
-    "is There no this picture it a an and that not look looks like its has which one thing box Caption Where"
+    "Find the Reason in then answer Answer What are marks of Describe How do I know Tell me about List every at Which "
+    "fits with So is There no this picture it a an and that not look looks like its has which one thing box Caption Where"
 ).split()
 _PUNCTUATION = ("(", "),(", ")", "),", ").", ":", "):", ",", ".", "?", "-", "'")
 
@@ -36,7 +36,8 @@ CHAT_TEMPLATE = """{%- for message in messages %}<|im_start|>{{ message['role'] 
 {%- endif %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-"""Words before pictures: picture tokens can then look at the question, without which so small a model did not learn to point."""
+"""Words before pictures: picture tokens can then look at the question, without which so small a model did not learn
+to point."""
 
 
 def words() -> list[str]:
@@ -62,8 +63,8 @@ def words() -> list[str]:
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The pocket tokenizer.
 
-    Capitalised words never swallow the space before them: a name is the same tokens at the start of a thought and inside a question,
-    so that a small model can copy it.
+    Capitalised words never swallow the space before them: a name is the same tokens at the start of a thought and
+    inside a question, so that a small model can copy it.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

@@ -34,7 +34,8 @@ from mllm.pocket.species import (
 
 __all__ = [
     "ACCENT_PARTS", "COLOURS", "DOMAINS", "FORMS", "NOUNS", "PATTERNS", "SEEN_DOMAINS", "UNSEEN_DOMAINS",
-    "Marks", "Scene", "Species", "WorldThing", "find", "make_scene", "photo", "random_marks", "sister_marks", "sisters", "species",
+    "Marks", "Scene", "Species", "WorldThing",
+    "find", "make_scene", "photo", "random_marks", "sister_marks", "sisters", "species",
 ]  # fmt: skip
 
 TILE = 96
@@ -129,8 +130,8 @@ def photo(one: Species, seed: int) -> tuple[Image.Image, Box]:
 def make_scene(seed: int | str, domain: str, looks: Sequence[Marks | Species], layout: str = "any") -> Scene:
     """A scene of the given looks in tiles of 96 pixels.
 
-    ``layout``: ``row``, ``column``, ``grid`` (at most three columns), ``free`` (2x2 tiles, at most four things), or ``any``.
-    Half of the scenes are collages (each tile on a ground of its own), as composites of photos are.
+    ``layout``: ``row``, ``column``, ``grid`` (at most three columns), ``free`` (2x2 tiles, at most four things), or
+    ``any``. Half of the scenes are collages (each tile on a ground of its own), as composites of photos are.
     """
     rng = random.Random(f"scene/{seed}")
     columns, rows = _tiles(len(looks), layout, rng)

@@ -1,0 +1,54 @@
+"""In which order the pocket base is taught: one thing a picture, then two, then everything."""
+
+from __future__ import annotations
+
+import random
+
+from mllm.pocket import lessons
+from mllm.pocket.lessons import Lesson
+from mllm.pocket.scenes import SceneStore
+
+SINGLES_UNTIL, PAIRS_UNTIL = 300, 1000
+"""Lesson steps that show single things, and then at most two; both times only easy questions are asked."""
+
+
+class Curriculum:
+    """Draws the lessons of a step from a store of scenes."""
+
+    def __init__(self, store: SceneStore) -> None:
+        self.store = store
+        self._by_count: dict[int, list[int]] = {}
+        for number in range(len(store)):
+            self._by_count.setdefault(len(store.scene(number).things), []).append(number)
+
+    def pictures(self, step: int, count: int, rng: random.Random) -> list[Lesson]:
+        """``count`` lessons with a scene in view."""
+        draw = self._easy if step < PAIRS_UNTIL else self._any
+        return [draw(step, rng) for _ in range(count)]
+
+    def texts(self, count: int, rng: random.Random) -> list[Lesson]:
+        """``count`` lessons of words alone: three of species by heart for one of comparing."""
+        return [
+            lessons.recall_lesson(rng) if rng.random() < 0.75 else lessons.compare_lesson(rng) for _ in range(count)
+        ]
+
+    def _easy(self, step: int, rng: random.Random) -> Lesson:
+        things = 1 if step < SINGLES_UNTIL else rng.choice((1, 2, 2, 2))
+        number = rng.choice(self._by_count[things])
+        scene, kind = self.store.scene(number), rng.random()
+        if kind < 0.15:
+            return lessons.at_lesson(scene, number, rng)
+        if kind < 0.4:
+            return lessons.list_lesson(scene, number)
+        return lessons.find_lesson(scene, number, rng, all_marks=True)
+
+    def _any(self, step: int, rng: random.Random) -> Lesson:
+        number = rng.randrange(len(self.store))
+        scene, kind = self.store.scene(number), rng.random()
+        if kind < 0.45:
+            return lessons.find_lesson(scene, number, rng)
+        if kind < 0.55:
+            return lessons.at_lesson(scene, number, rng)
+        if kind < 0.90:
+            return lessons.list_lesson(scene, number)
+        return lessons.recall_lesson(rng, scene, number)

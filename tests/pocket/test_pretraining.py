@@ -1,0 +1,147 @@
+"""Lessons, fast paths against the stock ones, and a pre-training run that is stopped and goes on."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mllm.pocket import lessons, world
+from mllm.pocket.scenes import training_scene
+from mllm.pocket.vocabulary import build_tokenizer, words
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():  # noqa: ANN201
+    return build_tokenizer()
+
+
+def test_every_word_of_the_world_is_one_token_and_any_text_survives(tokenizer) -> None:  # noqa: ANN001
+    assert [word for word in words() if len(tokenizer.tokenize(word)) != 1] == []
+    strange = "Find the British Shorthair, please: ça va? 漢字 (1003,2)\nend"
+    assert tokenizer.decode(tokenizer(strange).input_ids) == strange
+
+
+def test_a_name_is_the_same_tokens_wherever_it_stands(tokenizer) -> None:  # noqa: ANN001
+    name = world.species("bird")[0].name
+    alone = tokenizer.tokenize(name)
+    assert len(alone) == 2
+    inside = tokenizer.tokenize(f"Find the bird {name}.")
+    assert inside[-3:-1] == alone
+
+
+def test_no_lesson_leads_from_a_name_to_a_place() -> None:
+    """The base must know a species and not be able to ground it: boxes never stand in a lesson that holds a species'
+    name."""
+    names = {one.name for one in world.species()}
+    for number in range(400):
+        rng, scene = random.Random(number), training_scene(number, "test")
+        made = [
+            lessons.find_lesson(scene, number, rng),
+            lessons.at_lesson(scene, number, rng),
+            lessons.list_lesson(scene, number),
+            lessons.recall_lesson(rng, scene, number),
+            lessons.compare_lesson(rng),
+        ]
+        for lesson in made:
+            named = any(name in lesson.question or name in lesson.answer for name in names)
+            assert not (named and "(" in lesson.question + lesson.answer)
+
+
+def test_find_lessons_have_one_right_answer() -> None:
+    for number in range(200):
+        scene = training_scene(number, "test", 4)
+        lesson = lessons.find_lesson(scene, number, random.Random(number))
+        if not lesson.question.startswith("Find"):
+            continue
+        asked = lesson.question.split(" with marks ")[1].split(". Answer")[0].split(", ")
+        fitting = [thing for thing in scene.things if set(asked) <= set(thing.marks)]
+        assert len(fitting) == 1
+        assert lesson.answer == f"<answer>{lessons.write_box(fitting[0].box)}</answer>"
+
+
+def test_fast_patches_and_prompts_equal_the_stock_processor() -> None:
+    from mllm.pocket.model import build_picture_processor
+    from mllm.pocket.pretraining import patches_NP, prompt_text
+
+    processor = build_picture_processor()
+    for number in range(6):
+        scene = training_scene(number, "test")
+        messages = [{"role": "user", "content": [{"type": "text", "text": "List every bird."}, {"type": "image"}]}]
+        text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        stock = processor(text=[text], images=[scene.image], return_tensors="pt")
+        assert np.array_equal(stock["pixel_values"].numpy(), patches_NP(np.asarray(scene.image)))
+        tokens = int(stock["image_grid_thw"].prod()) // 4
+        ours = processor.tokenizer(prompt_text("List every bird.", tokens)).input_ids
+        assert ours == stock["input_ids"][0].tolist()
+
+
+def test_answer_loss_equals_the_models_own() -> None:
+    import torch
+
+    from mllm.pocket.model import build
+    from mllm.pocket.pretraining import answer_loss, lesson_batch
+
+    class Pictures:
+        def pixels_HWC(self, number: int) -> np.ndarray:  # noqa: N802
+            return np.asarray(training_scene(number, "test").image)
+
+    model, processor = build(3)
+    scene = training_scene(5, "test")
+    taught = [lessons.list_lesson(scene, 5), lessons.recall_lesson(random.Random(0))]
+    batch = lesson_batch(taught, Pictures(), processor.tokenizer)  # type: ignore[arg-type]
+    with torch.no_grad():
+        assert answer_loss(model, batch).item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
+
+
+def test_cpu_detours_change_speed_only() -> None:
+    import torch
+
+    from mllm.cpu import take_detours
+    from mllm.pocket.model import build
+
+    model, processor = build(4)
+    scene = training_scene(2, "test")
+    text = "<|im_start|>user\nx<|vision_start|><|image_pad|><|vision_end|>"
+    batch = processor(text=[text], images=[scene.image], return_tensors="pt")
+    with torch.no_grad():
+        stock = model(**batch).logits
+        take_detours(model)
+        ours = model(**batch).logits
+    assert torch.allclose(stock, ours, atol=1e-5)
+
+
+@pytest.mark.ci
+def test_a_stopped_pretraining_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+    import torch
+
+    small = ["--scenes", "40", "--batch", "4", "--text-batch", "4", "--checks", "2", "--threads", "1"]
+
+    def run(out: Path, steps: str) -> None:
+        command = [
+            sys.executable,
+            "recipes/pretrain.py",
+            *small,
+            "--warmup-steps",
+            "3",
+            "--steps",
+            steps,
+            "--out",
+            str(out),
+        ]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+
+    run(tmp_path / "whole", "5")
+    state = torch.load(tmp_path / "whole" / "state.pt", weights_only=True)
+    assert state["step"] == 8
+    run(tmp_path / "whole", "5")
+    again = torch.load(tmp_path / "whole" / "state.pt", weights_only=True)
+    assert again["step"] == 8
+    assert all(torch.equal(state["model"][name], again["model"][name]) for name in state["model"])
+    assert (tmp_path / "whole" / "weights" / "model.safetensors").stat().st_size < 12 * 2**20
