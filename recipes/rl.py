@@ -50,6 +50,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # 2. Everything that can be wrong, before the weights are read.
     prepared = story.prepare(settings, args, answers=False, room=args.max_completion_length)
+    if prepared.finished:
+        return
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
 
     # 3. The model; the prompts and rewards as TRL wants them.

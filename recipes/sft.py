@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # 2. Everything that can be wrong, before the weights are read.
     prepared = story.prepare(settings, args, answers=True)
+    if prepared.finished:
+        return
     logger.info("%d rows to train on, %d to watch", len(prepared.data.train), len(prepared.data.validation))
 
     # 3. The model, and the rows as TRL wants them: prompt, completion, pictures opened when they are needed.

@@ -59,8 +59,10 @@ class GeneratedEval(TrainerCallback):
         if state.global_step % self.settings.every and state.global_step < state.max_steps:
             return
         measured = self.measure()
+        due = control.should_log
         # Trainer.log itself: the subclasses' versions would close their own running averages in the middle of a window.
         Trainer.log(self.trainer, dict(measured))
+        control.should_log = due  # logging takes it back, and the step's own log would be lost
         if measured["eval/acc"] > self.best:
             self.best = measured["eval/acc"]
             self._keep(measured, state.global_step)

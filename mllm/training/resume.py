@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from mllm.records import atomic_write
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+_TRAINERS_OWN = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
@@ -72,6 +74,23 @@ def checkpoint_to_resume(output_dir: Path, resume: str) -> Path | None:
     if not (folder / CONVENTION_FILE).is_file() or not (folder / "trainer_state.json").is_file():
         raise FieldmarkError(f"--resume {resume}: no complete checkpoint of a training run (auto, never, or such a folder)")
     return folder
+
+
+def is_finished(checkpoint: Path, max_steps: int) -> bool:
+    """Whether a checkpoint stands at the end of its run: nothing is left to do. `max_steps` above 0 is the new end."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return state["global_step"] >= (max_steps if max_steps > 0 else state["max_steps"])
+
+
+def take_weights(checkpoint: Path, output_dir: Path) -> None:
+    """Copy the weights (and what lies beside them) of a finished run's last checkpoint to the run's own folder.
+
+    For a run that was killed after its last step and before its last save.
+    """
+    for file in checkpoint.iterdir():
+        if file.is_file() and not file.name.startswith(_TRAINERS_OWN) and file.name != CONVENTION_FILE:
+            shutil.copy2(file, output_dir / file.name)
+    shutil.copy2(checkpoint / CONVENTION_FILE, output_dir / CONVENTION_FILE)  # last: it marks the folder as complete
 
 
 def describe(settings: Settings, args: Any, files: Iterable[Path]) -> dict[str, Any]:

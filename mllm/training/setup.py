@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 from trl import TrlParser
 
 from mllm import config
@@ -27,11 +30,21 @@ OURS: dict[str, Any] = {
     "report_to": "none",
     "disable_tqdm": True,
     "save_total_limit": 2,
+    "dataloader_pin_memory": torch.cuda.is_available(),
+    "use_cpu": not torch.accelerator.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"),
 }
 FIXED = {
     "max_length": "rows are never cut; set fieldmark.max_tokens_per_sample instead",
     "remove_unused_columns": "rewards read the data set's columns",
 }
+
+
+class _Parser(TrlParser):
+    """TRL's parser, whose errors are ours (argparse would print its hundred flags and exit)."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with a flag."""
+        raise ConfigError(f"the command line: {message}")
 
 
 def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tuple[Settings, C]:
@@ -40,8 +53,6 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     Raises:
         ConfigError: an unknown key or flag, a wrong value, a TRL setting that Fieldmark has to keep as it is.
     """
-    import sys
-
     known = {item.name for item in fields(trl_config) if item.init}  # pyright: ignore[reportArgumentType]
     run = config.read(sys.argv[1:] if argv is None else argv, default, known)
     ours = {name: value for name, value in OURS.items() if name in known}
@@ -50,10 +61,14 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
         flagged = any(flag.split("=")[0].removeprefix("--").removeprefix("no_") == name for flag in run.flags)
         if name in ours and (given[name] != ours[name] or flagged):
             raise ConfigError(f"{run.file}: {name} cannot be changed: {reason}")
-    parser = TrlParser((trl_config,))  # pyright: ignore[reportArgumentType]
+    parser = _Parser((trl_config,))  # pyright: ignore[reportArgumentType]
     parser.set_defaults_with_config(**given)
+    for said in ("`gradient_checkpointing` is deprecated", "`is_gradient_checkpointing` is deprecated"):
+        warnings.filterwarnings("ignore", message=said)  # TRL's concern, said at each start
     try:
         (built,) = parser.parse_args_into_dataclasses(args=list(run.flags))
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{run.file}: {error}") from error
     return run.settings, built
@@ -68,5 +83,4 @@ def start(settings: Settings, level: int = logging.INFO) -> None:
     state = PartialState()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mllm").setLevel(level if state.is_main_process else logging.WARNING)
-    # Said at each start, and no concern of a user of ours: TRL's warning about peft's own defaults and torch's about fork.
-    warnings.filterwarnings("ignore", message=".*use_reentrant.*")
+    disable_progress_bar()  # of reading and writing weights; ours is the line of each log

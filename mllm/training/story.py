@@ -17,7 +17,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 from mllm import models
 from mllm.config import Part, Settings
 from mllm.errors import FieldmarkError
-from mllm.families import write_convention
+from mllm.families import CONVENTION_FILE, write_convention
 from mllm.models import Checkpoint, Loaded
 from mllm.training import preflight, resume
 from mllm.training.callbacks import Completeness, Journal, OrderlyStop
@@ -31,11 +31,15 @@ POCKET_DATA = Path("runs/pocket/data")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that passed its checks: what it starts from, its data, and the checkpoint it goes on from, if any."""
+    """A run that passed its checks: what it starts from, its data, and the checkpoint it goes on from, if any.
+
+    `finished` says that the checkpoint stands at the end already.
+    """
 
     checkpoint: Checkpoint
     data: Data
     resume_from: Path | None
+    finished: bool = False
 
 
 def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> Prepared:
@@ -66,7 +70,10 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
         on_main_process(lambda: resume.check_same(Path(args.output_dir), now))
         logger.info("going on from %s", resume_from)
     on_main_process(lambda: resume.write_run(Path(args.output_dir), now))
-    return Prepared(checkpoint, data, resume_from)
+    finished = resume_from is not None and resume.is_finished(resume_from, args.max_steps)
+    if finished:
+        on_main_process(lambda: _settle(Path(args.output_dir), resume_from))
+    return Prepared(checkpoint, data, resume_from, finished)
 
 
 def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
@@ -88,6 +95,10 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
         quantize=settings.quantize,
         trainable=True,
     )
+    if args.device.type == "cpu":
+        from mllm import cpu
+
+        cpu.take_detours(loaded.model)  # half the time of a step, the same mathematics
     for part, (trained, total) in sorted(models.trainable_by_part(loaded.model).items()):
         logger.info("%-9s  %12s of %12s parameters are trained", part, f"{trained:,}", f"{total:,}")
     return loaded
@@ -153,6 +164,13 @@ def program(main: Callable[[], None]) -> None:
         main()
     except FieldmarkError as error:
         sys.exit(f"error: {error}" if PartialState().is_main_process else 1)
+
+
+def _settle(output_dir: Path, last: Path) -> None:
+    """Say that a run is finished, after seeing that its last weights are where they belong."""
+    if not (output_dir / CONVENTION_FILE).is_file():
+        resume.take_weights(last, output_dir)
+    logger.info("%s is finished already; choose another --output_dir, or more steps, to train on", output_dir)
 
 
 def _check_precision(settings: Settings, args: Any) -> None:
