@@ -37,7 +37,7 @@ FAMILY = _Qwen2VL(
     budget=Budget(4 * 28 * 28, 1280 * 28 * 28),
     lora_targets={
         "vision": r".*\bvisual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])",
-        "projector": r".*\bvisual\.merger\.mlp\.\d+",
+        "projector": r".*\bvisual\.merger\.mlp\.[02]",
         "llm": r".*\blanguage_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
     },
 )
