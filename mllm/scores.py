@@ -18,9 +18,6 @@ from mllm.families import Family
 from mllm.records import Completion, Sample
 from mllm.rewards import iou as iou_reward
 
-HIT = 0.5
-"""IoU from which an answer is right (Acc@0.5, a tie counts)."""
-
 REWARD = iou_reward.Reward()
 """The reward that training uses, in its raw form: the benchmark's IoU is this function's value."""
 
@@ -38,7 +35,7 @@ class Case:
     @property
     def hit(self) -> bool:
         """Whether the box is right at IoU 0.5."""
-        return self.iou >= HIT
+        return iou_reward.is_hit(self.iou)
 
 
 def judge(
@@ -117,7 +114,7 @@ def measure(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESA
     }
     if all(case.published is not None for case in cases):
         ious = [case.published or 0.0 for case in cases]
-        row["published_acc"] = stats.mean([float(v >= HIT) for v in ious], groups, seed=seed).as_dict()
+        row["published_acc"] = stats.mean([float(iou_reward.is_hit(v)) for v in ious], groups, seed=seed).as_dict()
         row["published_iou"] = sum(ious) / len(ious)
     return row
 
