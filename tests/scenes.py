@@ -1,0 +1,56 @@
+"""Small grounding data for tests: pocket photos side by side, with the oracle's kind of thought."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from PIL import Image
+
+from mllm.boxes import Box, Frame
+from mllm.pocket import world
+from mllm.records import Sample, Thing, write_jsonl
+
+
+def make_scene(folder: Path, number: int, split: str, *, across: int = 2, down: int = 2) -> Sample:
+    """One picture of `across` x `down` pocket photos (96 x 96 each), asking for the first thing's name."""
+    draw = random.Random(f"{split} {number}")
+    domain = draw.choice(sorted({one.domain for one in world.species()}))
+    chosen = draw.sample(list(world.species(domain)), across * down)
+    canvas = Image.new("RGB", (96 * across, 96 * down), "white")
+    things = []
+    for k, species in enumerate(chosen):
+        picture, box = world.photo(species, seed=number * 100 + k)
+        x, y = k % across, k // across
+        canvas.paste(picture, (96 * x, 96 * y))
+        window = Box(x / across, y / down, (x + 1) / across, (y + 1) / down)
+        things.append(Thing(species.name, box.inside(window), tuple(species.marks)))
+    name = f"{split}-{number:03}"
+    canvas.save(folder / f"{name}.png")
+    target = draw.randrange(len(things))
+    marks = ", ".join(things[target].marks)
+    seen = " ".join(f"{k + 1} <obj:{k}>: {', '.join(thing.marks)}." for k, thing in enumerate(things))
+    return Sample(
+        id=name,
+        task="ground",
+        image=f"{name}.png",
+        size=Frame(96 * across, 96 * down),
+        domain=domain,
+        entity=things[target].entity,
+        question=f"Find the {domain} {things[target].entity}.",
+        boxes=(things[target].box,),
+        things=tuple(things),
+        thought=f"{things[target].entity}: {marks}. {seen} So {target + 1}.",
+        split=split,
+    )
+
+
+def make_data(folder: Path, train: int = 8, validation: int = 4) -> tuple[Path, Path]:
+    """Write `train.jsonl` and `validation.jsonl` with their pictures; return both files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for split, count in (("train", train), ("validation", validation)):
+        file = folder / f"{split}.jsonl"
+        write_jsonl(file, [make_scene(folder, number, split) for number in range(count)])
+        files.append(file)
+    return files[0], files[1]
