@@ -31,6 +31,8 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("runs",),
     ("report",),
     ("training",),
+    ("pipeline",),
+    ("demo",),
     ("chat",),
     ("cli",),
 )
