@@ -7,6 +7,7 @@ import math
 import pickle
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -135,7 +136,8 @@ def test_numbers_of_another_frame_are_refused_not_clamped() -> None:
 
 def test_rounding_at_the_edge_is_forgiven() -> None:
     assert Box.from_xywh((0.1, 0, 0.2, 0.3), Frame(0.3, 0.3)).x2 == 1  # 0.1 + 0.2 > 0.3
-    assert Box.from_xyxy(np.array([0, 0, 5, 5], dtype=np.float32), Frame(10, 10)) == Box(0, 0, 0.5, 0.5)
+    numbers: list[Any] = list(np.array([0, 0, 5, 5], dtype=np.float32))  # no Python floats
+    assert Box.from_xyxy(numbers, Frame(10, 10)) == Box(0, 0, 0.5, 0.5)
 
 
 def test_boxes_are_values() -> None:
@@ -197,7 +199,7 @@ def average_precision(detections: list[dict], truths: list[dict], sizes: dict[in
         recall, precision = hits / total, hits / np.arange(1, len(hits) + 1)
         precision = np.maximum.accumulate(precision[::-1])[::-1]
         places = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
-        precisions.append(np.mean([precision[place] if place < len(precision) else 0 for place in places]))
+        precisions.append(np.mean([float(precision[place]) if place < len(precision) else 0.0 for place in places]))
     return float(np.mean(precisions))
 
 

@@ -32,14 +32,20 @@ def pixel(picture: Image.Image, x: int, y: int) -> tuple[int, ...]:
     return found
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"])
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "gif", "bmp"])
+MODES = {
+    "png": ("RGB", "L", "1", "P", "RGBA", "LA"),
+    "jpg": ("RGB", "L", "1", "CMYK", "YCbCr"),
+    "tif": ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"),
+    "webp": ("RGB", "L", "P", "RGBA", "LA"),
+    "gif": ("RGB", "L", "1", "P", "RGBA"),
+    "bmp": ("RGB", "L", "1", "P", "RGBA"),
+}
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(suffix, mode) for suffix, modes in MODES.items() for mode in modes])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
     file = tmp_path / f"a.{suffix}"
-    try:
-        drawn(mode).save(file)
-    except (OSError, KeyError, ValueError):
-        pytest.skip(f"Pillow writes no {mode} as {suffix}")
+    drawn(mode).save(file)
     picture = pictures.load(file)
     assert picture.mode == "RGB" and picture.size == (WIDTH, HEIGHT)
     assert pictures.size(file) == Frame(WIDTH, HEIGHT)
@@ -93,7 +99,7 @@ def test_grey_of_unknown_scale_is_refused(tmp_path: Path, value: float) -> None:
 def test_orientation_is_applied_once_and_the_box_follows(tmp_path: Path, orientation: int, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    drawn().save(tmp_path / f"turned.{suffix}", exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
+    drawn().save(tmp_path / f"turned.{suffix}", exif=exif, quality=95)
     file = tmp_path / f"turned.{suffix}"
     seen = pictures.load(file)
 
