@@ -1,0 +1,17 @@
+"""A picture of the pocket world for people: every domain, three sister species each."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from mllm.pocket.species import DOMAINS, species
+from mllm.pocket.world import TILE, photo
+
+
+def poster(scale: int = 1) -> Image.Image:
+    """Ten columns of domains, three rows of sisters; ``scale`` enlarges the whole."""
+    sheet = Image.new("RGB", (TILE * len(DOMAINS), TILE * 3), "white")
+    for column, domain in enumerate(DOMAINS):
+        for row, one in enumerate(species(domain)[6:9]):
+            sheet.paste(photo(one, seed=2)[0], (column * TILE, row * TILE))
+    return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.LANCZOS)

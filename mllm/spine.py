@@ -1,0 +1,191 @@
+"""`fieldmark table-spine`: does reasoning first, and then GRPO, help on species never trained on? Six arms, three
+seeds, one table.
+
+Every trained arm gets the same tuning budget: each learning rate once on the first seed, chosen by Acc@0.5 on the
+validation split (checkpoints too). The test split is looked at once, at the end. Intervals resample pictures and
+seeds. Everything resumes; weights, raw outputs and seeds are kept in the output folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mllm import runs, stats
+from mllm.demo import recipe_file
+from mllm.pipeline import Pipeline, Stage
+from mllm.scores import markdown
+
+SEEDS = (0, 1, 2)
+SLICES = ("seen entities", "unseen entities", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way of training: which recipe, from where, for how long, and the learning rates that are tried."""
+
+    name: str
+    recipe: str
+    config: str
+    style: str
+    steps: int
+    rates: tuple[str, ...]
+    start: str | None = None
+    flags: tuple[str, ...] = ()
+    expected_s: float = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes of the experiment; the defaults make the table of docs/log.md."""
+
+    train: int = 6000
+    validation: int = 300
+    test: int = 900
+    sft_steps: int = 700
+    rl_steps: int = 80
+    prompts_per_step: int = 8
+    completions: int = 8
+
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms in an order in which every start comes before those that start from it."""
+        answers = self.rl_steps * self.prompts_per_step * self.completions
+        more = max(1, answers // 16)  # SFT batches of 16: as many samples as GRPO reads answers
+        sft_rates, rl_rates = ("3e-4", "6e-4", "1e-3"), ("1e-5", "3e-5", "1e-4")
+        more_rates = ("1e-4", "3e-4", "6e-4")
+        rl = (
+            f"--num_generations={self.completions}",
+            f"--per_device_train_batch_size={self.prompts_per_step * self.completions}",
+        )
+        direct = ("--style=direct", "--rewards.format.style=direct", "--max_completion_length=24")
+        return (
+            Arm("SFT", "sft", "sft_direct", "direct", self.sft_steps, sft_rates),
+            Arm("CoT-SFT", "sft", "sft", "think", self.sft_steps, sft_rates),
+            Arm("CoT-SFT continued", "sft", "sft", "think", more, more_rates, "CoT-SFT"),
+            Arm("GRPO from SFT", "rl", "rl", "direct", self.rl_steps, rl_rates, "SFT", (*rl, *direct)),
+            Arm("GRPO from CoT-SFT", "rl", "rl", "think", self.rl_steps, rl_rates, "CoT-SFT", rl),
+        )
+
+
+COMPARISONS = (
+    ("SFT", "CoT-SFT"),
+    ("CoT-SFT", "GRPO from CoT-SFT"),
+    ("CoT-SFT continued", "GRPO from CoT-SFT"),
+    ("SFT", "GRPO from SFT"),
+)
+"""What the table claims or does not claim: the second over the first."""
+
+
+class Spine:
+    """The experiment in one folder."""
+
+    def __init__(self, out: Path, plan: Plan, tell: Callable[[str], None]) -> None:
+        self.out, self.plan, self._tell = out, plan, tell
+        self.pipeline = Pipeline(out, tell)
+        self.rates: dict[str, str] = {}
+
+    def run(self) -> str:
+        """Run what is missing; returns the table as markdown and writes it to ``table.md``."""
+        plan, data = self.plan, self.out / "data"
+        counts = (f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}")
+        self.pipeline.run([Stage("data", "mllm.data_synth.grounding", ("--out", str(data), *counts), 60)])
+        for arm in plan.arms():
+            self._tune(arm)
+        self.pipeline.run([self._train(arm, seed, self.rates[arm.name]) for seed in SEEDS[1:] for arm in plan.arms()])
+        tested = [("base", 0, "direct", "pocket")]
+        tested += [
+            (arm.name, s, arm.style, str(self._folder(arm.name, s) / "best")) for arm in plan.arms() for s in SEEDS
+        ]
+        self.pipeline.run([self._benchmark(*one) for one in tested])
+        table = self.table()
+        (self.out / "table.md").write_text(table, encoding="utf-8")
+        return table
+
+    def _folder(self, arm: str, seed: int, rate: str | None = None) -> Path:
+        rate = rate or self.rates[arm]
+        return self.out / "weights" / f"{arm.replace(' ', '_')}-lr{rate}-seed{seed}"
+
+    def _train(self, arm: Arm, seed: int, rate: str) -> Stage:
+        folder, data = self._folder(arm.name, seed, rate), self.out / "data"
+        model = "pocket" if arm.start is None else str(self._folder(arm.start, seed) / "best")
+        flags = (
+            f"--config={recipe_file(arm.config)}",
+            f"--model={model}",
+            f"--train={data / 'train.jsonl'}",
+            f"--validation={data / 'validation.jsonl'}",
+            f"--evaluate.samples={self.plan.validation}",
+            f"--output_dir={folder}",
+            f"--max_steps={arm.steps}",
+            f"--learning_rate={rate}",
+            f"--seed={seed}",
+            *arm.flags,
+        )
+        return Stage(
+            f"{arm.name}, learning rate {rate}, seed {seed}", f"mllm.recipes.{arm.recipe}", flags, arm.expected_s
+        )
+
+    def _tune(self, arm: Arm) -> None:
+        """Try each learning rate on the first seed; keep the one that is best on validation (the first of equals)."""
+        self.pipeline.run([self._train(arm, SEEDS[0], rate) for rate in arm.rates])
+        found = {rate: self._validation(self._folder(arm.name, SEEDS[0], rate)) for rate in arm.rates}
+        self.rates[arm.name] = max(found, key=lambda rate: found[rate])
+        self._tell(f"{arm.name}: validation Acc@0.5 {found}; learning rate {self.rates[arm.name]} is kept")
+
+    @staticmethod
+    def _validation(folder: Path) -> float:
+        return float(json.loads((folder / "best" / "score.json").read_text(encoding="utf-8"))["eval/acc"])
+
+    def _benchmark(self, arm: str, seed: int, style: str, model: str) -> Stage:
+        arguments = (
+            "--model", model,
+            "--samples", str(self.out / "data" / "test.jsonl"),
+            "--out", str(self._eval(arm, seed)),
+            "--max-new-tokens", "32" if style == "direct" else "256",
+            "--batch-size", "48",
+        )  # fmt: skip
+        return Stage(f"benchmark of {arm}, seed {seed}", "mllm.eval.kvg_bench", arguments, 90)
+
+    def _eval(self, arm: str, seed: int) -> Path:
+        return self.out / "eval" / f"{arm.replace(' ', '_')}-seed{seed}"
+
+    def table(self) -> str:
+        """Acc@0.5 of every arm and the paired differences, in percent with 95 % intervals over pictures and seeds."""
+        names = ["base", *(arm.name for arm in self.plan.arms())]
+        hits = {name: self._hits(name) for name in names}
+        head = ["arm", "learning rate", *SLICES]
+        rows = [[name, self.rates.get(name, "-"), *(_cell(*hits[name][part]) for part in SLICES)] for name in names]
+        text = [markdown([head, *rows]), "", "Differences, paired by sample and seed:", ""]
+        pairs = [
+            [f"{b} - {a}", *(_difference(hits[a][part], hits[b][part]) for part in SLICES)] for a, b in COMPARISONS
+        ]
+        return "\n".join([*text, markdown([["second - first", *SLICES], *pairs]), ""])
+
+    def _hits(self, arm: str) -> dict[str, tuple[list[list[float]], list[str]]]:
+        """For each slice: hits of every seed, and the picture of each sample."""
+        tables = [runs.load(self._eval(arm, seed)).cases for seed in (SEEDS if arm != "base" else SEEDS[:1])]
+        found = {}
+        for part in SLICES:
+            wanted = {"seen entities": True, "unseen entities": False}.get(part)
+            kept = [[case for case in cases if wanted is None or case.sample.seen is wanted] for cases in tables]
+            found[part] = (
+                [[float(case.hit) for case in cases] for cases in kept],
+                [case.sample.group for case in kept[0]],
+            )
+        return found
+
+
+def _cell(hits: Sequence[Sequence[float]], groups: Sequence[str]) -> str:
+    return _percent(stats.over_seeds(hits, groups))
+
+
+def _difference(a: tuple[list[list[float]], list[str]], b: tuple[list[list[float]], list[str]]) -> str:
+    return _percent(stats.paired_over_seeds(a[0], b[0], a[1]), sign=True)
+
+
+def _percent(interval: stats.Interval, *, sign: bool = False) -> str:
+    shown = f"{100 * interval.value:+.1f}" if sign else f"{100 * interval.value:.1f}"
+    if interval.low is None or interval.high is None:
+        return shown
+    return f"{shown} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
