@@ -1,0 +1,263 @@
+"""Making grounding data: what is written, that nothing leaks, that a killed run ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_synth import grounding
+from mllm import families, splits, teachers
+from mllm.boxes import Box, Frame, iou
+from mllm.pictures import load
+from mllm.pocket import world
+from mllm.records import SPLITS, Photo, Sample, load_samples, read_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("FIELDMARK_TEST_DATA", ROOT.parent / "shared" / "data"))
+PETS, CARDS = DATA / "oxford_pets_sample", DATA / "fg_knowledge" / "descriptors" / "descriptors_pets.json"
+SMALL = ["--train", "30", "--validation", "12", "--test", "18", "--photos-per-entity", "4", "--domain", "bird"]
+
+
+def make(out: Path, *flags: str) -> dict[str, Any]:
+    grounding.main([*flags, "--out", str(out)])
+    return json.loads((out / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def pocket(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of one pocket domain."""
+    out = tmp_path_factory.mktemp("pocket") / "data"
+    make(out, *SMALL)
+    return out
+
+
+def samples(out: Path) -> list[Sample]:
+    return [sample for side in SPLITS for sample in load_samples(out / f"{side}.jsonl")]
+
+
+def test_every_sample_is_whole_and_sound(pocket: Path) -> None:
+    family = families.load("pocket")
+    rows = samples(pocket)
+    assert [sum(row.split == side for row in rows) for side in SPLITS] == [30, 12, 18]
+    for row in rows:
+        assert Frame(*load(pocket / row.image).size) == row.size
+        assert row.question == f"Find the bird {row.entity}." and row.group == row.image
+        assert row.thought is not None and teachers.problem(row, row.thought) is None
+        centres = [thing.box.center[0] for thing in row.things]
+        assert centres == sorted(centres) and len({thing.entity for thing in row.things}) == len(row.things)
+        (target,) = [thing for thing in row.things if thing.entity == row.entity]
+        assert row.boxes == (target.box,) and target.marks == world.find(row.entity).marks
+        frame = family.frame(row.size, family.budget)
+        pixels = row.size.width * row.size.height
+        assert family.budget.min_pixels <= pixels <= family.budget.max_pixels, "the processor has nothing to resize"
+        assert row.size.width % family.factor == row.size.height % family.factor == 0
+        read = family.read(family.write_thought(row.thought, row.things, frame))
+        assert [iou(Box.from_xyxy(n, frame), row.things[k].box) > 0.8 for k, n in enumerate(read)] == [True] * len(read)
+
+
+def test_boxes_of_the_composite_enclose_the_drawn_thing(pocket: Path) -> None:
+    """Pixels, not arithmetic: the things are far more colourful than their ground."""
+    for row in samples(pocket)[:12]:
+        pixels = np.asarray(load(pocket / row.image)).astype(int)
+        vivid = (pixels.max(-1) - pixels.min(-1) > 90) | (pixels.max(-1) < 60)
+        inside = np.zeros(vivid.shape, bool)
+        for thing in row.things:
+            x1, y1, x2, y2 = (round(number) for number in thing.box.to_xyxy(row.size))
+            inside[y1:y2, x1:x2] = True
+            assert vivid[y1:y2, x1:x2].mean() > 0.1
+        assert vivid[~inside].mean() < 0.01
+
+
+def test_no_held_out_entity_and_no_picture_leaks(pocket: Path) -> None:
+    shown: dict[str, set[str]] = defaultdict(set)
+    photos: dict[str, set[str]] = defaultdict(set)
+    for row in samples(pocket):
+        shown[row.split] |= {thing.entity for thing in row.things}
+        photos[row.split] |= set(row.provenance["photos"])
+        assert row.seen == world.find(row.entity).seen
+    use = {one.name: one.use for one in world.species("bird")}
+    assert {use[name] for name in shown["train"]} == {"train"}
+    assert {use[name] for name in shown["validation"]} <= {"train", "validation"}
+    assert {use[name] for name in shown["test"]} <= {"train", "test"}
+    assert not photos["train"] & (photos["validation"] | photos["test"]) and not photos["validation"] & photos["test"]
+    _no_look_alikes_between_sides(pocket)
+
+
+def _no_look_alikes_between_sides(out: Path) -> None:
+    """Cut every composite up again and compare the tiles of different sides, by hash and by colour."""
+    tiles: list[tuple[str, Any, Any]] = []
+    for row in samples(out):
+        image = load(out / row.image)
+        for cell in row.provenance["cells"]:
+            tile = image.crop(tuple(cell))
+            small = np.asarray(tile.resize((8, 8), Image.Resampling.BOX)).astype(int)
+            tiles.append((row.split, imagehash.phash(tile), small))
+    compared = 0
+    for number, (side, code, small) in enumerate(tiles):
+        for other, other_code, other_small in tiles[number + 1 :]:
+            if side != other:
+                compared += 1
+                # Composites are scaled and compressed, which moves hashes: two bits less than the split's rule.
+                same = code - other_code <= splits.HASH_BITS - 2 and np.abs(small - other_small).mean() <= 10
+                assert not same, f"a {side} and a {other} composite show the same photo"
+    assert compared > 100
+
+
+def test_the_leak_test_finds_a_leak(pocket: Path, tmp_path: Path) -> None:
+    rows = samples(pocket)
+    for side in SPLITS:  # every side gets the training composites
+        text = (pocket / "train.jsonl").read_text().replace('"split": "train"', f'"split": "{side}"')
+        (tmp_path / f"{side}.jsonl").write_text(text)
+    (tmp_path / "images").symlink_to(pocket / "images")
+    assert rows
+    with pytest.raises(AssertionError, match="show the same photo"):
+        _no_look_alikes_between_sides(tmp_path)
+
+
+def test_the_manifest_counts_what_was_made(pocket: Path) -> None:
+    told = json.loads((pocket / "manifest.json").read_text())
+    assert {side: told["samples"][side]["samples"] for side in SPLITS} == {"train": 30, "validation": 12, "test": 18}
+    assert told["samples"]["validation"]["stratum"] == {"seen": 6, "unseen": 6}
+    assert told["samples"]["train"]["domain"] == {"bird": 30}
+    assert sum(told["photos"].values()) == len(list(read_jsonl(pocket / "split.jsonl", Photo)))
+    assert told["settings"]["seed"] == 0 and set(told["files"]) >= {"train.jsonl", "split.jsonl", "knowledge.json"}
+    assert list(told["licences"]) == ["CC0-1.0 (drawn by Fieldmark)"]
+
+
+def test_another_run_gives_the_same_bytes_whatever_the_threads_and_another_seed_others(
+    pocket: Path, tmp_path: Path
+) -> None:
+    few = ["--train", "6", "--validation", "4", "--test", "4", "--photos-per-entity", "3", "--domain", "car"]
+    one = make(tmp_path / "a", *few, "--workers", "1")
+    assert one["hash"] == make(tmp_path / "b", *few, "--workers", "4")["hash"]
+    assert one["hash"] != make(tmp_path / "c", *few, "--seed", "1")["hash"]
+    assert one == make(tmp_path / "a", *few), "a whole folder is left as it is"
+
+
+def test_several_questions_of_a_picture(tmp_path: Path) -> None:
+    few = ["--train", "5", "--validation", "4", "--test", "0", "--photos-per-entity", "3", "--domain", "car"]
+    make(tmp_path / "a", *few, "--questions", "2")
+    rows = list(load_samples(tmp_path / "a" / "train.jsonl"))
+    assert [row.image for row in rows] == [f"images/train/{n:06d}.png" for n in (0, 0, 1, 1, 2)]
+    assert rows[0].entity != rows[1].entity and rows[0].group == rows[1].group
+    assert len({row.id for row in rows}) == 5
+
+
+# Bad inputs: told in one line, before anything is made of them.
+
+
+def photos_csv(folder: Path, rows: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for number in range(12):
+        world.photo(world.species("bird")[number], 0)[0].save(folder / f"{number}.png")
+    (folder / "t.csv").write_text("image,entity,x1,y1,x2,y2\n" + rows)
+    return folder / "t.csv"
+
+
+GOOD = "".join(f"{number}.png,bird {number},5,5,90,90\n" for number in range(12))
+BAD = [
+    (GOOD + "99.png,bird 1,5,5,90,90\n", [], "t.csv:14: field image: no such image"),
+    (GOOD + "1.png,bird 1,5,5,120,90\n", [], "t.csv:14: fields x1,y1,x2,y2: box (5.0, 5.0, 120.0, 90.0) leaves"),
+    (GOOD + "1.png,bird 1,90,5,5,90\n", [], "t.csv:14: fields x1,y1,x2,y2: box (90.0, 5.0, 5.0, 90.0) is inverted"),
+    (GOOD.replace("bird 7", "bird sevn"), [], "no card for 'bird sevn'"),
+    ("", [], "t.csv: the table has a header and no rows"),
+    (GOOD, ["--domain", "birds"], "unknown domain 'birds'. Did you mean 'bird'?"),
+    (GOOD, ["--teacher", "gpt"], "unknown teacher 'gpt'"),
+    (GOOD, ["--source", "cvs"], "unknown source 'cvs'. Did you mean 'csv'?"),
+    (GOOD, ["--min-things", "5", "--max-things", "3"], "--min-things 5 is above --max-things 3"),
+    (GOOD, ["--min-box", "500"], "line-ups for picture 0 were refused, the last because: a box is too small"),
+    (GOOD, ["--test-share", "0.9"], "leave no photo for training"),
+    (GOOD, ["--knowledge", "none.json"], "none.json: no such file"),
+]
+
+
+@pytest.mark.parametrize(("rows", "flags", "told"), BAD, ids=[told[:50] for *_, told in BAD])
+def test_bad_input_ends_with_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: str, flags: list[str], told: str
+) -> None:
+    file = photos_csv(tmp_path / "in", rows)
+    (tmp_path / "cards.json").write_text(json.dumps({f"bird {n}": [f"mark {n}"] for n in range(12)}))
+    given = ["--source", "csv", "--input", str(file), "--domain", "bird", "--knowledge", str(tmp_path / "cards.json")]
+    with pytest.raises(SystemExit) as end:
+        make(tmp_path / "out", *given, "--train", "3", "--validation", "0", "--test", "0", *flags)
+    said = " ".join(capsys.readouterr().err.split())
+    assert end.value.code == 2 and told in said and "Traceback" not in said
+    assert not (tmp_path / "out" / "train.jsonl").exists()
+
+
+def test_a_folder_of_other_settings_or_strange_files_is_not_touched(
+    pocket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        make(pocket, *SMALL, "--seed", "9")
+    assert "made with seed = 0, now it is 9" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "mine.txt").write_text("dear")
+    for flags in ([], ["--overwrite"]):
+        with pytest.raises(SystemExit):
+            make(tmp_path, *SMALL, *flags)
+        assert "was not made by this program" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "mine.txt").read_text() == "dear"
+
+
+def test_a_truncated_photo_is_told_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = photos_csv(tmp_path / "in", GOOD)
+    whole = (tmp_path / "in" / "3.png").read_bytes()
+    (tmp_path / "in" / "3.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cards.json").write_text(json.dumps({f"bird {n}": [f"mark {n}"] for n in range(12)}))
+    given = ["--source", "csv", "--input", str(file), "--domain", "bird", "--knowledge", str(tmp_path / "cards.json")]
+    with pytest.raises(SystemExit):
+        make(tmp_path / "out", *given, "--train", "3")
+    assert "3.png" in capsys.readouterr().err
+
+
+@pytest.mark.ci
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """kill -9 at several moments (photos, samples of each side), then run again until it ends."""
+    flags = ["--train", "60", "--validation", "20", "--test", "20", "--photos-per-entity", "5", "--domain", "food"]
+    command = [sys.executable, str(ROOT / "data_synth" / "grounding.py"), *flags, "--out"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=env, cwd=tmp_path)
+    out = tmp_path / "killed"
+    moments = {"photos.part.jsonl": 20_000, "train.part.jsonl": 40_000, "test.part.jsonl": 10_000}
+    for name, size in moments.items():
+        running = subprocess.Popen([*command, str(out)], env=env, cwd=tmp_path)
+        until = time.monotonic() + 120
+        while running.poll() is None and time.monotonic() < until:
+            if (out / name).exists() and (out / name).stat().st_size > size:
+                running.send_signal(signal.SIGKILL)
+            time.sleep(0.002)
+        assert running.wait() == -signal.SIGKILL, f"the run ended before {name} had grown"
+        assert not (out / "manifest.json").exists()
+    subprocess.run([*command, str(out)], check=True, env=env, cwd=tmp_path)
+    assert _bytes(tmp_path / "whole") == _bytes(out)
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (PETS.is_dir() and CARDS.is_file()), reason="the pets sample is not there")
+def test_real_photos_of_cats_and_dogs(tmp_path: Path) -> None:
+    given = ["--source", "oxford_pets", "--input", str(PETS), "--knowledge", str(CARDS), "--max-side", "512"]
+    told = make(tmp_path / "pets", *given, "--train", "60", "--validation", "20", "--test", "40")
+    assert list(told["licences"]) == ["CC BY-SA 4.0 (The Oxford-IIIT Pet Dataset, Parkhi et al. 2012)"]
+    assert told["samples"]["test"]["stratum"] == {"seen": 20, "unseen": 20}
+    rows = samples(tmp_path / "pets")
+    unseen = {row.entity for row in rows if not row.seen}
+    assert unseen and not unseen & {thing.entity for row in rows if row.split == "train" for thing in row.things}
+    assert all(max(row.size.width, row.size.height) <= 512 for row in rows)
+    assert len({row.thought for row in rows}) == len(rows) and len({row.question for row in rows}) > 40
+    _no_look_alikes_between_sides(tmp_path / "pets")

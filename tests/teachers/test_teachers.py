@@ -1,0 +1,108 @@
+"""Every teacher keeps the contract; unsound reasoning is refused by name; cards invents no mark."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mllm import teachers
+from mllm.boxes import Box, Frame
+from mllm.errors import UnknownNameError
+from mllm.knowledge import Cards, KnowledgeError
+from mllm.pocket import world
+from mllm.records import REFERENCE, Sample, Thing
+from mllm.teachers import Reasoning, cards, conclusion, problem, target_index
+
+SPECIES = world.species("bird")
+CARDS = Cards({one.name: one.marks for one in SPECIES})
+
+
+def sample_of(count: int, target: int, start: int = 0) -> Sample:
+    chosen = SPECIES[start : start + count]
+    step = 1 / count
+    things = tuple(
+        Thing(one.name, Box(k * step + 0.01, 0.2, (k + 1) * step - 0.01, 0.8), one.marks)
+        for k, one in enumerate(chosen)
+    )
+    wanted = things[target]
+    return Sample("s", "ground", "a.png", Frame(288, 96), "bird", wanted.entity, "?", (wanted.box,), things)
+
+
+@pytest.mark.parametrize("name", teachers.names())
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_every_teacher_looks_at_everything_and_ends_on_the_target(name: str, count: int) -> None:
+    teacher = teachers.load(name)
+    for target in range(count):
+        sample = sample_of(count, target)
+        thought = teacher.reason(Reasoning(sample, CARDS, seed=5))
+        assert problem(sample, thought) is None, thought
+        assert conclusion(thought) == target
+        assert replace(sample, thought=thought).thought == teacher.reason(Reasoning(sample, CARDS, seed=5))
+
+
+def test_an_unknown_teacher_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="cards, pocket"):
+        teachers.load("gpt")
+
+
+@given(st.integers(2, 6), st.data())
+def test_cards_quotes_marks_and_nothing_else(count: int, data: st.DataObject) -> None:
+    target, seed = data.draw(st.integers(0, count - 1)), data.draw(st.integers(0, 500))
+    sample = sample_of(count, target, data.draw(st.integers(0, len(SPECIES) - count)))
+    thought = cards.Teacher().reason(Reasoning(sample, CARDS, seed))
+    assert problem(sample, thought) is None, thought
+    rest = thought
+    spoken = [mark for thing in sample.things for mark in CARDS[thing.entity]] + [
+        thing.entity for thing in sample.things
+    ]
+    for text in sorted(spoken, key=len, reverse=True):
+        rest = rest.replace(text, " ")
+    grammar = [cards.RECALL, cards.TURN, cards.LOOK, cards.NAMED, cards.FITS, cards.LACKS, cards.COMPARE, cards.CLOSE]
+    allowed = {word for texts in (*grammar, cards.CONCLUDE, cards.ORDINALS) for text in texts for word in words(text)}
+    assert set(words(rest)) - allowed - {str(count)} == set(), thought
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", REFERENCE.sub(" ", re.sub(r"\{\w+\}", " ", text)))
+
+
+def test_cards_says_of_the_target_what_it_recalled_and_of_others_what_they_lack() -> None:
+    known = {"a": ("red bill", "long tail"), "b": ("black bill", "short neck"), "c": ("red bill", "white eye ring")}
+    things = tuple(Thing(name, Box(k / 3, 0, k / 3 + 0.3, 1)) for k, name in enumerate(known))
+    sample = Sample("s", "ground", "a", Frame(9, 9), "bird", "a", "?", (things[0].box,), things)
+    texts = {cards.Teacher().reason(Reasoning(sample, known, seed)) for seed in range(40)}
+    assert len(texts) > 30, "the wording is varied"
+    for text in texts:
+        assert text.index("red bill") < text.index("<obj:0>")
+        lacks = re.search(r"(?:for|show|here): ([^.]+)\.", text[text.index("<obj:2>") :])
+        assert lacks and lacks[1] == "long tail", "c lacks the long tail, not the red bill"
+    with pytest.raises(KnowledgeError, match="no card for 'c'"):
+        cards.Teacher().reason(Reasoning(sample, Cards({"a": ["x"], "b": ["y"]}), 0))
+
+
+@pytest.mark.parametrize(
+    ("thought", "told"),
+    [
+        ("<obj:0> is green. So it is <obj:1>.", None),
+        ("x: y. 1 <obj:0>: z. 2 <obj:1>: y. So 2.", None),
+        ("x: y. 1 <obj:1>: y. 2 <obj:0>: z. So 1.", None),
+        ("So it is <obj:1>.", "a candidate was not looked at"),
+        ("<obj:1> fits, so not <obj:0>.", "concludes on another thing"),
+        ("1 <obj:0>: z. 2 <obj:1>: y. So 1.", "concludes on another thing"),
+        ("1 <obj:0>: z. 2 <obj:1>: y. So 7.", "concludes on another thing"),
+        ("<obj:0>, <obj:1>, <obj:2>.", "refers to a thing that is not there"),
+        ("<obj:0> no. The correct answer is <obj:1>.", "says that it was told"),
+        ("I was told that it is not <obj:0> but <obj:1>.", "says that it was told"),
+        ("By the ground truth, not <obj:0> but <obj:1>.", "says that it was told"),
+        ("Given its bill, not <obj:0> but <obj:1>.", None),
+        ("<obj:0> <answer>no</answer> <obj:1>", "holds answer tags"),
+    ],
+)
+def test_unsound_reasoning_is_refused_by_name(thought: str, told: str | None) -> None:
+    sample = sample_of(2, 1)
+    assert target_index(sample) == 1
+    assert problem(sample, thought) == told

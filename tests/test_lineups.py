@@ -1,0 +1,101 @@
+"""Line-ups: different entities of one domain, strata kept apart, every entity asked in turn."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from mllm.boxes import Box, Frame
+from mllm.errors import FieldmarkError
+from mllm.lineups import SEEN, UNSEEN, UNSEEN_DOMAIN, LineUp, Pool
+from mllm.records import Photo
+
+WHOLE = Box(0, 0, 1, 1)
+
+
+def photos(side: str = "test") -> list[Photo]:
+    """Eight seen and six unseen birds in three genera, six dogs never trained on, three photos each."""
+    rows = []
+    for index in range(20):
+        domain, seen = ("bird", index < 8) if index < 14 else ("dog", False)
+        told = {"side": side, "seen": seen, "genus": f"{domain} {index % 3}"}
+        for number in range(3):
+            name = f"{domain} {index}"
+            rows.append(Photo(f"{name}/{number}", "x", Frame(9, 9), domain, name, (WHOLE,), provenance=told))
+    return rows
+
+
+def pool(rows: list[Photo] | None = None, side: str = "test", things: tuple[int, int] = (2, 4)) -> Pool:
+    rows = photos() if rows is None else rows
+    return Pool(rows, side, {row.entity: ("x",) for row in rows}, things)
+
+
+def drawn(one: Pool, count: int, sisters: float = 0.5, questions: int = 1) -> list[LineUp]:
+    return [one.draw(i, "0", random.Random(i), sisters=sisters, questions=questions) for i in range(count)]
+
+
+def test_a_line_up_is_of_one_domain_one_stratum_and_different_entities() -> None:
+    one = pool()
+    assert one.strata() == (SEEN, UNSEEN, UNSEEN_DOMAIN)
+    for index, line in enumerate(drawn(one, 60)):
+        names = [photo.entity for photo in line.photos]
+        assert 2 <= len(names) == len(set(names)) <= 4
+        assert len({photo.domain for photo in line.photos}) == 1
+        assert line.stratum == one.strata()[index % 3]
+        assert {one.stratum[photo.domain, photo.entity] for photo in line.photos} == {line.stratum}
+        assert line.targets[0] in line.photos
+
+
+def test_every_entity_is_asked_before_any_is_asked_again() -> None:
+    asked = Counter(line.targets[0].entity for line in drawn(pool(), 3 * 8))
+    seen = [asked[f"bird {index}"] for index in range(8)]
+    assert seen == [1] * 8
+    assert sum(asked[f"dog {index}"] for index in range(14, 20)) == 8
+
+
+def test_sisters_are_asked_for_by_share() -> None:
+    def share(sisters: float) -> float:
+        hits = [
+            photo.provenance["genus"] == line.targets[0].provenance["genus"]
+            for line in drawn(pool(things=(2, 2)), 120, sisters)
+            for photo in line.photos
+            if photo is not line.targets[0]
+        ]
+        return sum(hits) / len(hits)
+
+    assert share(0) == 0 and share(1) == 1 and 0.3 < share(0.5) < 0.7
+
+
+def test_look_alikes_without_a_genus_are_those_with_like_cards() -> None:
+    cards = {"a": ("red bill",), "b": ("red bill", "long tail"), "c": ("blue feet",), "d": ("grey back",)}
+    told = {"side": "train", "seen": True}
+    rows = [Photo(name, "x", Frame(9, 9), "bird", name, (WHOLE,), provenance=told) for name in cards]
+    assert Pool(rows, "train", cards, (2, 4)).look_alikes(("bird", "a")) == [("bird", "b")]
+
+
+def test_several_questions_of_a_picture_ask_different_things() -> None:
+    for line in drawn(pool(things=(3, 4)), 30, questions=3):
+        assert len(line.targets) == 3 == len({photo.entity for photo in line.targets})
+        assert all(target in line.photos for target in line.targets)
+
+
+def test_photos_of_several_boxes_are_never_asked_for() -> None:
+    twice = (Box(0, 0, 0.4, 1), Box(0.5, 0, 1, 1))
+    told = {"side": "train", "seen": True}
+    rows = [Photo("a", "x", Frame(9, 9), "bird", "a", twice, provenance=told)]
+    rows += [Photo(name, "x", Frame(9, 9), "bird", name, (WHOLE,), provenance=told) for name in "bc"]
+    assert {line.targets[0].entity for line in drawn(pool(rows, "train"), 20, questions=2)} == {"b", "c"}
+
+
+def test_too_few_entities_are_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(FieldmarkError, match="train: no domain has photos of 2 different entities.*fewer things"):
+        pool(side="train")
+
+
+def test_few_unseen_entities_stand_beside_seen_ones() -> None:
+    rows = [row for row in photos() if row.provenance["seen"] or row.entity == "bird 8"]
+    one = pool(rows)
+    lines = [line for line in drawn(one, 40) if line.stratum == UNSEEN]
+    assert lines and all(len(line.photos) >= 2 and line.targets[0].entity == "bird 8" for line in lines)

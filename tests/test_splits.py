@@ -1,0 +1,94 @@
+"""Who is seen, who is held out, and that no picture is on two sides."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+
+import pytest
+from PIL import Image, ImageDraw
+
+from mllm.boxes import Box, Frame
+from mllm.errors import FieldmarkError
+from mllm.records import Photo
+from mllm.splits import Shares, fingerprint, near_duplicates, split, uses
+
+
+def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
+    """A picture that looks like no other: soft coloured blobs."""
+    rng = random.Random(seed)
+    image = Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))
+    draw = ImageDraw.Draw(image)
+    for _ in range(14):
+        x, y, r = rng.randrange(size[0]), rng.randrange(size[1]), rng.randint(8, 45)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(rng.randrange(256) for _ in range(3)))
+    return image
+
+
+def photo(number: int, entity: str, domain: str = "bird", **told: object) -> Photo:
+    box = Box(0.25, 0.2, 0.75, 0.8)
+    return Photo(f"{entity}-{number}", f"{number}.png", Frame(160, 120), domain, entity, (box,), provenance=told)
+
+
+def test_copies_of_a_picture_are_found_and_other_pictures_are_not() -> None:
+    rng = random.Random(1)
+    images = [scene(seed) for seed in range(40)]
+    copies = [
+        images[0].resize((320, 240)),
+        images[1].resize((80, 60)),
+        images[2].point(lambda value: min(255, value + 6)),
+        images[3].crop((20, 12, 150, 110)),  # the same box, seen closer
+    ]
+    listed = images + copies
+    rows = [photo(index, "wren") for index in range(len(images) + 3)]
+    # the crop's photo has its own box, around the same thing
+    rows.append(Photo("crop", "c.png", Frame(130, 98), "bird", "wren", (Box(20 / 130, 12 / 98, 100 / 130, 84 / 98),)))
+    groups = near_duplicates([fingerprint(image, row) for image, row in zip(listed, rows, strict=True)])
+    assert groups[:40] == list(range(40)), "different pictures stay apart"
+    assert groups[40:] == [0, 1, 2, 3]
+    assert near_duplicates([]) == [] and rng
+
+
+def test_entities_are_held_out_by_a_stable_hash() -> None:
+    names = {("bird", f"bird {index}"): None for index in range(24)} | {("dog", "pug"): None}
+    decided = uses(names, Shares(unseen=0.25, unseen_domains=("dog",)), seed=0)
+    assert Counter(decided.values()) == {"train": 18, "test": 4 + 1, "validation": 2}
+    assert decided[("dog", "pug")] == "test"
+    assert decided == uses(dict(reversed(names.items())), Shares(unseen_domains=("dog",)), seed=0)
+    assert decided != uses(names, Shares(unseen_domains=("dog",)), seed=1)
+    assert uses({("bird", "a"): "validation"}, Shares(), 0) == {("bird", "a"): "validation"}
+
+
+def test_no_group_is_on_two_sides_and_held_out_entities_stay_out_of_training() -> None:
+    photos = [photo(number, f"bird {entity}") for entity in range(12) for number in range(6)]
+    prints = [fingerprint(scene(index // 2), one) for index, one in enumerate(photos)]  # every picture is there twice
+    done = split(photos, prints, Shares(), seed=3)
+    sides: dict[str, set[str]] = defaultdict(set)
+    of_entity: dict[str, set[str]] = defaultdict(set)
+    for one in done.photos:
+        sides[one.provenance["group"]].add(one.provenance["side"])
+        of_entity[one.entity].add(one.provenance["side"])
+        assert one.provenance["seen"] == (one.provenance["use"] == "train")
+    assert all(len(found) == 1 for found in sides.values()) and done.groups_joined == 36
+    kinds = {one.entity: one.provenance["use"] for one in done.photos}
+    assert Counter(kinds.values()) == {"train": 9, "test": 2, "validation": 1}
+    for entity, found in of_entity.items():
+        assert found == ({"train", "validation", "test"} if kinds[entity] == "train" else {kinds[entity]})
+    assert not done.left_out
+
+
+def test_a_look_alike_of_a_held_out_photo_follows_it_or_is_left_out() -> None:
+    photos = [photo(0, "a", use="train"), photo(1, "a", use="train"), photo(2, "b", use="test")]
+    photos += [photo(3, "c", use="validation"), photo(4, "c", use="validation")]
+    pictures = [scene(0), scene(1), scene(1), scene(1), scene(2)]
+    done = split(photos, [fingerprint(*pair) for pair in zip(pictures, photos, strict=True)], Shares(), 0)
+    assert {one.id: one.provenance["side"] for one in done.photos} == {
+        "a-0": "train", "a-1": "test", "b-2": "test", "c-4": "validation",
+    }  # fmt: skip
+    assert dict(done.left_out) == {"looks like a photo of the test side, its entity is for validation": 1}
+
+
+@pytest.mark.parametrize("bad", [{"test": 1.0}, {"unseen": -0.1}, {"validation": 0.5, "test": 0.5}])
+def test_shares_that_leave_nothing_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(FieldmarkError, match="share"):
+        Shares(**bad)
