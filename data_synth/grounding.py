@@ -79,32 +79,33 @@ def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool = Fa
     if whole is not None:
         return whole
     teacher = teachers.load(settings.teacher)
-    photos = photos_stage(settings, out)
+    known = knowledge.load(*settings.knowledge) if settings.knowledge else None
+    photos = photos_stage(settings, known, out)
     divided = split_stage(settings, photos, out)
-    cards = knowledge_stage(settings, divided.photos, out)
+    cards = knowledge_stage(divided.photos, known, out)
     for side in SPLITS:
         samples_stage(settings, side, divided.photos, cards, teacher, out, workers)
     return manifest.finish(out, facts(divided, out))
 
 
-def photos_stage(settings: Settings, out: Path) -> list[Photo]:
+def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path) -> list[Photo]:
     """Stage 1: list the photos and open each once, whole, so that a broken file is found now and not in an hour."""
     file, log = out / "photos.jsonl", out / "photos.part.jsonl"
     if not file.exists():
-        known = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
-        known["input"] = Path(settings.input) if settings.input else None
-        listed = sources.load(settings.source)(sources.Request(**known, out=out))
+        asked = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
+        asked["input"] = Path(settings.input) if settings.input else None
+        listed = sources.photos(settings.source, sources.Request(**asked, out=out))
         done = _rows(log, Photo)
         with progress("photos", None, done) as tick:
             for photo in islice(listed, done, None):
+                domains.load(photo.domain)
+                if not (known[photo.entity] if known is not None else photo.marks):
+                    raise FieldmarkError(f"no marks are known of {photo.entity!r}: give cards with --knowledge FILE")
                 prints = splits.fingerprint(pictures.load(out / photo.image), photo)
                 append_jsonl(log, replace(photo, provenance={**photo.provenance, "fingerprint": prints}))
                 tick()
         _close(log, file, Photo)
-    photos = list(read_jsonl(file, Photo, unique="id"))
-    for domain in sorted({photo.domain for photo in photos}):
-        domains.load(domain)
-    return photos
+    return list(read_jsonl(file, Photo, unique="id"))
 
 
 def split_stage(settings: Settings, photos: list[Photo], out: Path) -> splits.Split:
@@ -115,15 +116,9 @@ def split_stage(settings: Settings, photos: list[Photo], out: Path) -> splits.Sp
     return divided
 
 
-def knowledge_stage(settings: Settings, photos: list[Photo], out: Path) -> knowledge.Cards:
+def knowledge_stage(photos: list[Photo], known: knowledge.Cards | None, out: Path) -> knowledge.Cards:
     """Stage 3: the card of every entity, from the user's files, else the marks that the source knows."""
-    marks = {photo.entity: photo.marks for photo in photos}
-    if settings.knowledge:
-        known = knowledge.load(*settings.knowledge)
-        marks = {entity: known[entity] for entity in marks}
-    for entity, card in marks.items():
-        if not card:
-            raise FieldmarkError(f"no marks are known of {entity!r}: give knowledge cards with --knowledge FILE")
+    marks = {photo.entity: photo.marks if known is None else known[photo.entity] for photo in photos}
     knowledge.save(out / "knowledge.json", marks)
     return knowledge.Cards(marks, str(out / "knowledge.json"))
 
@@ -307,9 +302,12 @@ def main(argv: list[str] | None = None) -> None:
     app = typer.Typer(add_completion=False)
     app.command()(command)
     try:
-        app(args=argv, standalone_mode=True)
+        app(args=argv)
+    except SystemExit as end:
+        if end.code:
+            raise
     except FieldmarkError as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True, markup=True)
+        console.print("error:", str(error), highlight=False, soft_wrap=True, markup=False)
         raise SystemExit(2) from None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pkgutil
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 
 from mllm.errors import FieldmarkError, UnknownNameError
@@ -62,6 +63,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
+@cache
 def load(name: str) -> Domain:
     """Return the domain called `name`; an unknown name is an error that lists the known ones."""
     if name not in names():

@@ -61,6 +61,16 @@ def load(name: str) -> Source:
     return import_module(f"{__name__}.{name}").photos
 
 
+def photos(name: str, request: Request) -> Iterator[Photo]:
+    """Yield the photos of the source called `name`; the same id twice is an error."""
+    found: set[str] = set()
+    for photo in load(name)(request):
+        if photo.id in found:
+            raise SourceError(f"{request.input or name}: two photos have the id {photo.id!r}; ids must differ")
+        found.add(photo.id)
+        yield photo
+
+
 def need_input(request: Request, kind: str) -> Path:
     """Return the user's input, or raise when none was given or it is not there. `kind` is "folder" or "file"."""
     path = request.input
