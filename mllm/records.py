@@ -14,13 +14,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import RecordError
+from mllm.files import atomic_write
 from mllm.rows import decode, encode
 
 SPLITS = ("train", "validation", "test")
@@ -270,27 +270,6 @@ def repair_jsonl(path: str | Path) -> int:
             return 0
         file.truncate(start)
         return size - start
-
-
-@contextmanager
-def atomic_write(path: str | Path) -> Iterator[IO[str]]:
-    """Open a text file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
-
-    The new file is written beside the old one, flushed to the disk (fsync) and renamed over it, which POSIX does in one
-    step; so a crash at any moment leaves the old file or the new one, whole.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:  # a keyboard interrupt leaves no litter either
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _is_whole(line: bytes) -> bool:

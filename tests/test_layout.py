@@ -17,7 +17,7 @@ PROGRAMS = ("data_synth", "recipes", "eval")
 # From the inside out: a module imports only from lines above its own; within a folder its files may know each other.
 RINGS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("boxes", "notation", "cpu"),
+    ("boxes", "notation", "files", "cpu"),
     ("rows",),
     ("records", "pictures", "config", "provenance"),
     ("families", "domains", "composites", "knowledge", "splits", "manifest", "kvg"),

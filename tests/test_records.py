@@ -255,6 +255,9 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_old_file(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", program, str(file)], cwd=ROOT, timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert list(read_jsonl(file, Sample)) == [SAMPLE]
+    assert len(os.listdir(tmp_path)) == 2  # its half-written file is there until somebody writes again
+    write_jsonl(file, [])
+    assert os.listdir(tmp_path) == ["samples.jsonl"]
 
 
 def test_a_log_goes_on_after_every_possible_cut(tmp_path: Path) -> None:
