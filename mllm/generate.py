@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import GenerationConfig
 
 from mllm import answers, pictures, prompts
 from mllm.errors import FieldmarkError
 from mllm.records import Completion, Sample
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from mllm.models import Loaded
 
 Progress = Callable[[int, int], None]
@@ -65,11 +68,10 @@ def generate(
             continue
         if temperature == 0:  # no randomness that the rest of the batch could share
             batch = [sample for sample in batch if sample.id not in skip]
-        inputs = encode(loaded, batch, images_root, style)
-        config = _config(loaded, max_new_tokens, temperature, top_p)
-        with _ready(loaded.model, _seed(seed, batch)):
-            tokens = loaded.model.generate(**inputs, generation_config=config)
-        rows = tokens[:, inputs["input_ids"].shape[1] :].tolist()
+        conversations = [prompts.messages(sample, style, system=loaded.convention.system) for sample in batch]
+        inputs = encode(loaded, conversations, [pictures.load(Path(images_root) / sample.image) for sample in batch])
+        config = settings(loaded, max_new_tokens, temperature, top_p)
+        rows = write(loaded, inputs, config, seed=_seed(seed, batch))
         for sample, row in zip(batch, rows, strict=True):
             if sample.id not in skip:
                 yield _completion(loaded, sample, row)
@@ -89,20 +91,46 @@ def plan(loaded: Loaded, samples: Sequence[Sample], batch_size: int) -> list[lis
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
-def encode(loaded: Loaded, batch: Sequence[Sample], images_root: str | Path, style: str) -> dict[str, Any]:
-    """Build inputs on the model's device: chat template, pictures within the convention's budget, left padding."""
-    processor, budget = loaded.processor, loaded.convention.budget
-    texts = [
-        processor.apply_chat_template(_conversation(loaded, sample, style), tokenize=False, add_generation_prompt=True)
-        for sample in batch
-    ]
+def encode(loaded: Loaded, conversations: Sequence[list[dict[str, Any]]], images: Sequence[Image]) -> dict[str, Any]:
+    """Build inputs on the model's device: chat template, pictures within the convention's budget, left padding.
+
+    Args:
+        loaded: model and processor.
+        conversations: messages of each row (`mllm.prompts.messages`), with one picture each.
+        images: one RGB picture for each row.
+    """
+    processor = loaded.processor
     inputs = processor(
-        text=texts,
-        images=[[pictures.load(Path(images_root) / sample.image)] for sample in batch],
+        text=[processor.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in conversations],
+        images=[[image] for image in images],
         text_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
-        images_kwargs={"size": budget.size, "return_tensors": "pt"},
+        images_kwargs={"size": loaded.convention.budget.size, "return_tensors": "pt"},
     )
     return {name: value.to(loaded.model.device) for name, value in inputs.items()}
+
+
+def write(
+    loaded: Loaded, inputs: dict[str, Any], config: GenerationConfig, *, seed: int = 0, streamer: Any = None
+) -> list[list[int]]:
+    """Let the model write, and return each row's new tokens up to and with its end token.
+
+    `streamer` is one of transformers', for a single row.
+    """
+    with _ready(loaded.model, seed):
+        tokens = loaded.model.generate(**inputs, generation_config=config, streamer=streamer)
+    ends = _ends(loaded)
+    rows = tokens[:, inputs["input_ids"].shape[1] :].tolist()
+    return [row[: next((k + 1 for k, token in enumerate(row) if token in ends), None)] for row in rows]
+
+
+def decode(loaded: Loaded, row: Sequence[int]) -> str:
+    """Return the text of written tokens as the RL trainer reads it: special tokens left out, nothing tidied up."""
+    return loaded.processor.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def is_clipped(loaded: Loaded, row: Sequence[int]) -> bool:
+    """Whether a row ran out of room before it came to its end."""
+    return row[-1] not in _ends(loaded)
 
 
 def suppressed(processor: Any) -> list[int]:
@@ -112,15 +140,8 @@ def suppressed(processor: Any) -> list[int]:
     return sorted(number for number in ids if number is not None)
 
 
-def _conversation(loaded: Loaded, sample: Sample, style: str) -> list[dict[str, Any]]:
-    """Return the sample's messages, after the system prompt that the model was trained with, if any."""
-    return prompts.messages(sample, style, system=loaded.convention.system)
-
-
-def _config(loaded: Loaded, max_new_tokens: int, temperature: float, top_p: float) -> Any:
-    """Build the generation settings from ours alone: a checkpoint's own defaults would change results unseen."""
-    from transformers import GenerationConfig
-
+def settings(loaded: Loaded, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0) -> GenerationConfig:
+    """Build transformers' settings from ours alone: a checkpoint's own defaults would change results unseen."""
     own = loaded.model.generation_config
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
     return GenerationConfig(
@@ -143,14 +164,11 @@ def _ends(loaded: Loaded) -> list[int]:
 
 
 def _completion(loaded: Loaded, sample: Sample, row: list[int]) -> Completion:
-    """Cut a row of tokens at its end token, decode it as the RL trainer does, and read it."""
-    ends = _ends(loaded)
-    length = next((k + 1 for k, token in enumerate(row) if token in ends), None)
-    kept = row[:length]
-    text = loaded.processor.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    """Read what was written for a sample."""
+    text = decode(loaded, row)
     frame = loaded.family.frame(sample.size, loaded.convention.budget)
     answer = answers.parse(text, loaded.family, frame)
-    return Completion(sample.id, text, answer, tokens=len(kept), clipped=length is None)
+    return Completion(sample.id, text, answer, tokens=len(row), clipped=is_clipped(loaded, row))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mllm import pictures, prompts
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.generate import encode, generate, plan, suppressed
@@ -49,12 +50,13 @@ def test_batched_equals_one_by_one(loaded, asked):
 
 
 def test_prompts_say_what_the_convention_says(loaded, asked):
-    inputs = encode(loaded, asked[0][:2], asked[1], "direct")
+    conversations = [prompts.messages(sample, "direct") for sample in asked[0][:2]]
+    inputs = encode(loaded, conversations, [pictures.load(asked[1] / sample.image) for sample in asked[0][:2]])
     text = loaded.processor.tokenizer.decode(inputs["input_ids"][0])
     assert "Find the bird Talo. Answer in <answer></answer>." in text
     budget, family = loaded.convention.budget, loaded.family
-    pictures = (inputs["input_ids"] == loaded.processor.image_token_id).sum(1).tolist()
-    assert pictures == [family.visual_tokens(sample.size, budget) for sample in asked[0][:2]]
+    tokens = (inputs["input_ids"] == loaded.processor.image_token_id).sum(1).tolist()
+    assert tokens == [family.visual_tokens(sample.size, budget) for sample in asked[0][:2]]
     assert inputs["attention_mask"][:, -1].tolist() == [1, 1], "padded on the left"
 
 

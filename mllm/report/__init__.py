@@ -1,0 +1,264 @@
+"""Benchmark runs to one report: a self-contained HTML page, the same numbers as Markdown and as json.
+
+The page needs nothing but itself: styles, curves (SVG) and pictures (data URIs) are inside. All model text is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mllm import kvg, links, pictures, provenance, runs, scores
+from mllm.boxes import Box, Frame
+from mllm.errors import FieldmarkError
+from mllm.records import atomic_write
+from mllm.report import curves
+from mllm.report.drawing import enlarge
+from mllm.runs import Run
+from mllm.scores import Case
+
+GALLERY = 10
+PICTURE_SIDE = 448
+TEXT_LIMIT = 4000
+"""Most characters of one model text that the page shows."""
+
+
+def build(
+    named: Mapping[str, str | Path],
+    *,
+    logs: Mapping[str, str | Path] | None = None,
+    title: str = "",
+    gallery: int = GALLERY,
+) -> dict[str, Any]:
+    """Measure runs and gather all that a report shows, as plain data.
+
+    Args:
+        named: benchmark folders by the name they get in the report, in the order to be shown.
+        logs: training folders (or log.jsonl files) by name, for the learning curves.
+        title: heading of the page.
+        gallery: how many samples to show with pictures.
+
+    Raises:
+        FieldmarkError: no run, or a folder that is none of a benchmark.
+    """
+    if not named:
+        raise FieldmarkError("a report needs a run: --runs NAME=FOLDER, FOLDER being the --out of eval/kvg_bench.py")
+    loaded = {name: runs.load(folder) for name, folder in named.items()}
+    tables = {name: scores.table(run.cases) for name, run in loaded.items()}
+    main, each = _slices(list(tables.values()))
+    return {
+        "title": title or "Fieldmark report",
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "runs": [_describe(name, run, tables[name]) for name, run in loaded.items()],
+        "slices": main,
+        "domains": each,
+        "differences": _differences(loaded, main),
+        "links": _links(tables),
+        "curves": curves.panels({name: curves.read_log(path) for name, path in (logs or {}).items()}),
+        "series": list(logs or {}),
+        "gallery": _gallery(loaded, gallery),
+        "commit": provenance.git_commit(),
+        "versions": provenance.versions(),
+    }
+
+
+def write(report: Mapping[str, Any], out: str | Path) -> list[Path]:
+    """Write `out` (html) and beside it the same as .md and .json; return the three files."""
+    out = Path(out)
+    files = [out.with_suffix(".html"), out.with_suffix(".md"), out.with_suffix(".json")]
+    plain = {key: value for key, value in report.items() if key not in ("gallery", "curves")}
+    texts = (html(report), markdown(report), json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    for path, text in zip(files, texts, strict=True):
+        with atomic_write(path) as file:
+            file.write(text)
+    return files
+
+
+def html(report: Mapping[str, Any]) -> str:
+    """Write the page. Everything that comes from models or files is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("mllm.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": scores.percent, "interval": scores.interval}
+    return environment.get_template("page.html.jinja").render(report)
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Write the tables as Markdown."""
+    head = ("run", *report["slices"])
+    rows = [head]
+    for run in report["runs"]:
+        rows.append((run["name"], *(_cell(run["slices"][name]) for name in report["slices"])))
+    parts = [
+        f"# {report['title']}",
+        "Acc@0.5 in %, 95 % bootstrap interval over pictures, number of samples.",
+        scores.markdown(rows),
+    ]
+    if report["differences"]:
+        parts += ["## Paired differences", "\n".join(f"- {row['sentence']}" for row in report["differences"])]
+    if report["links"]:
+        table = [("link", *(run["name"] for run in report["runs"]))]
+        for row in report["links"]:
+            table.append((row["name"], *(_share(cell) for cell in row["cells"])))
+        parts += ["## Where the reasoning holds, % (of n)", scores.markdown(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    return f"{scores.percent(row['acc']['value'])} ({scores.interval(row['acc'])}), n={row['samples']}"
+
+
+def _share(cell: Mapping[str, Any] | None) -> str:
+    return "–" if cell is None else f"{scores.percent(cell['share'])} ({cell['of']})"
+
+
+def _slices(tables: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return the slices that every run has: those worth a column, and the single domains."""
+    first, *others = (table["slices"] for table in tables)
+    names = [name for name in first if all(name in other for other in others)]
+    whole = first["all"]["samples"]
+    main = [name for name in names if not name.startswith("domain ")]
+    main = [name for name in main if name == "all" or first[name]["samples"] < whole]  # the same as all: no news
+    return main, [name for name in names if name.startswith("domain ")]
+
+
+def _describe(name: str, run: Run, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one run's numbers and where they came from."""
+    keys = ("model", "weights", "style", "samples", "generation", "commit", "versions", "benchmark", "version")
+    return {"name": name, "folder": str(run.folder), **{k: run.info.get(k) for k in keys}, **table}
+
+
+def _differences(loaded: Mapping[str, Run], slices: Sequence[str]) -> list[dict[str, Any]]:
+    """Compare each run with the one before it, in words that claim no more than the interval carries."""
+    rows: list[dict[str, Any]] = []
+    names = list(loaded)
+    shown = [name for name in slices if not (name.endswith(" domains") and "seen entities" in slices)]
+    for before, after in zip(names, names[1:], strict=False):
+        a, b = loaded[before].cases, loaded[after].cases
+        if {case.sample.id for case in a} != {case.sample.id for case in b}:
+            sentence = f"{before} and {after} answered different samples: their difference is not measured."
+            rows.append({"a": before, "b": after, "slice": "", "acc": None, "sentence": sentence})
+            continue
+        for name, row in scores.compare(a, b).items():
+            if name in shown:
+                sentence = _sentence(before, after, name, row["acc"])
+                rows.append({"a": before, "b": after, "slice": name, **row, "sentence": sentence})
+    return rows
+
+
+def _sentence(a: str, b: str, part: str, row: Mapping[str, Any]) -> str:
+    """Say what a paired difference shows."""
+    change = f"{100 * row['value']:+.1f} points, 95 % {scores.interval(row)}, n={row['samples']}, p={row['p']:.3f}"
+    if row["clear"]:
+        return f"{part}: {b} is {'above' if row['value'] > 0 else 'below'} {a} ({change})."
+    return f"{part}: no order of {b} and {a} can be claimed ({change})."
+
+
+def _links(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each link with a cell for each run (None where its thoughts are not of the measured form)."""
+    columns = []
+    for table in tables.values():
+        rows = {row["name"]: row for row in table["links"].get("all", [])}
+        columns.append(rows if rows and rows["form"]["right"] else None)
+    if not any(columns):
+        return []
+    return [
+        {"name": name, "meaning": meaning, "cells": [rows[name] if rows else None for rows in columns]}
+        for name, meaning in links.LINKS.items()
+    ]
+
+
+def _gallery(loaded: Mapping[str, Run], count: int) -> list[dict[str, Any]]:
+    """Show some samples with every run's answer: hits and misses of the last run in turn, over all domains."""
+    last = list(loaded.values())[-1]
+    answers = {name: {case.sample.id: case for case in run.cases} for name, run in loaded.items()}
+    shown = []
+    for case in _mixed(last.cases)[:count]:
+        image = pictures.load(last.picture(case))
+        rows = [_answer(name, table[case.sample.id]) for name, table in answers.items() if case.sample.id in table]
+        shown.append(
+            {
+                "id": case.sample.id,
+                "domain": case.sample.domain,
+                "entity": case.sample.entity,
+                "question": case.sample.question,
+                "seen": case.sample.seen,
+                "gold": _rectangle(case.sample.boxes[0], image.size),
+                "width": image.width,
+                "height": image.height,
+                "uri": data_uri(image),
+                "answers": rows,
+            }
+        )
+        for row in rows:
+            row["rectangle"] = _rectangle(row.pop("box"), image.size)
+    return shown
+
+
+def _answer(name: str, case: Case) -> dict[str, Any]:
+    text = case.completion.text
+    return {
+        "name": name,
+        "hit": case.hit,
+        "iou": case.iou,
+        "problem": case.completion.answer.problem,
+        "text": text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + " […]",
+        "box": case.completion.answer.box,
+    }
+
+
+def _mixed(cases: Sequence[Case]) -> list[Case]:
+    """Order cases so that any beginning of the list has hits and misses, seen and unseen, and many domains."""
+    order = [*kvg.SEEN_DOMAINS, *kvg.UNSEEN_DOMAINS]
+    kinds: dict[tuple[bool, str], list[Case]] = {}
+    for case in cases:
+        kinds.setdefault((case.hit, case.sample.domain), []).append(case)
+    hits, misses = (
+        [
+            kinds[key]
+            for key in sorted(kinds, key=lambda k: (order.index(k[1]) if k[1] in order else 99, k[1]))
+            if key[0] == hit
+        ]
+        for hit in (True, False)
+    )
+    misses = misses[len(misses) // 2 :] + misses[: len(misses) // 2]  # other domains than the hits beside them
+    mixed: list[Case] = []
+    for depth in range(max((len(part) for part in kinds.values()), default=0)):
+        lanes = [[part[depth] for part in parts if depth < len(part)] for parts in (hits, misses)]
+        for k in range(max(map(len, lanes))):
+            mixed += [lane[k] for lane in lanes if k < len(lane)]
+    return mixed
+
+
+def _rectangle(box: Box | None, size: tuple[int, int]) -> dict[str, float] | None:
+    """Return a box in picture pixels as SVG takes it."""
+    if box is None:
+        return None
+    x1, y1, x2, y2 = box.to_xyxy(Frame(*size))
+    return {"x": round(x1, 1), "y": round(y1, 1), "width": round(x2 - x1, 1), "height": round(y2 - y1, 1)}
+
+
+def data_uri(image: Any) -> str:
+    """Return a picture as a data URI: at most `PICTURE_SIDE` pixels, PNG or JPEG, whichever is smaller."""
+    picture = image.copy()
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    picture = enlarge(picture, 1)
+    best: tuple[str, bytes] | None = None
+    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
+        data = io.BytesIO()
+        picture.save(data, kind, **options)
+        if best is None or len(data.getvalue()) < len(best[1]):
+            best = kind, data.getvalue()
+    assert best is not None
+    return f"data:image/{best[0]};base64,{base64.b64encode(best[1]).decode()}"

@@ -1,0 +1,154 @@
+"""Learning curves: `log.jsonl` of training runs to panels of lines, ready to be drawn as SVG by the page's template."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mllm.errors import FieldmarkError
+
+WIDTH, HEIGHT = 420, 230
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
+POINTS = 300
+"""Most points of one line; longer logs are thinned by averaging."""
+
+PANELS = {
+    "eval/acc": "Acc@0.5 of answers on the validation split",
+    "reward": "mean reward of the completions",
+    "loss": "training loss",
+    "eval/unread": "share of answers that cannot be read, validation split",
+    "completions/mean_length": "tokens per completion",
+}
+"""What is drawn, where a log holds it: key of the log and title."""
+SHARES = {"eval/acc", "eval/unread"}
+"""Panels whose axis runs from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One run in one panel: `path` in the panel's own pixels, and where its last point lies."""
+
+    name: str
+    series: int
+    path: str
+    end: tuple[float, float]
+    last: float
+    dots: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture: ticks are (position, text)."""
+
+    title: str
+    lines: tuple[Line, ...]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = RIGHT
+    top: int = TOP
+    bottom: int = BOTTOM
+
+    @property
+    def description(self) -> str:
+        """What a screen reader says."""
+        return f"{self.title}: " + "; ".join(f"{line.name} ends at {line.last:.3g}" for line in self.lines)
+
+
+def read_log(path: str | Path) -> list[dict[str, float]]:
+    """Read a `log.jsonl` (or the one in a folder). Steps logged again after a resume replace the earlier rows.
+
+    Raises:
+        FieldmarkError: no such file, or a line that is no JSON object (the last one may be torn).
+    """
+    path = Path(path)
+    path = path / "log.jsonl" if path.is_dir() else path
+    if not path.is_file():
+        raise FieldmarkError(f"{path}: no such log; --logs takes NAME=FOLDER of a training run, or its log.jsonl")
+    steps: dict[float, dict[str, float]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise FieldmarkError(f"{path}:{number}: broken JSON: {error.msg}") from None
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int | float):
+            raise FieldmarkError(f"{path}:{number}: field step is missing")
+        numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float) and math.isfinite(v)}
+        steps[row["step"]] = steps.get(row["step"], {}) | numbers
+    return [steps[step] for step in sorted(steps)]
+
+
+def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:
+    """Make a panel of every quantity that a log holds at two steps or more."""
+    made = []
+    for key, title in PANELS.items():
+        found = {}
+        for series, (name, rows) in enumerate(logs.items()):
+            if key == "loss" and any("reward" in row for row in rows):
+                continue  # GRPO's loss hovers around 0 whatever is learnt, and is no cross-entropy
+            points = [(row["step"], row[key]) for row in rows if key in row]
+            if len(points) > 1:
+                found[name] = (series, _thinned(points))
+        if found:
+            made.append(_panel(title, found, (0.0, 1.0) if key in SHARES else None))
+    return made
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return round numbers from low to high, about `count` of them."""
+    span = high - low
+    if span <= 0:
+        return [low]
+    rough = span / max(count - 1, 1)
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _panel(
+    title: str, found: Mapping[str, tuple[int, list[tuple[float, float]]]], fixed: tuple[float, float] | None
+) -> Panel:
+    """Scale the lines into the panel."""
+    xs = [x for _, points in found.values() for x, _ in points]
+    ys = [y for _, points in found.values() for _, y in points]
+    x_low, x_high = 0.0, max(xs)
+    y_low, y_high = fixed or (min(ys), max(ys))
+    if not fixed:
+        margin = 0.06 * (y_high - y_low) or max(abs(y_high), 1) * 0.1
+        y_low, y_high = (0.0 if min(ys) >= 0 and y_low - margin < 0 else y_low - margin), y_high + margin
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_low) / (x_high - x_low or 1)
+        up = (y - y_low) / (y_high - y_low or 1)
+        return (
+            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
+            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
+        )
+
+    lines = []
+    for name, (series, points) in found.items():
+        places = [at(x, y) for x, y in points]
+        path = "M" + " L".join(f"{x} {y}" for x, y in places)
+        lines.append(Line(name, series, path, places[-1], points[-1][1], tuple(places) if len(places) <= 40 else ()))
+    return Panel(
+        title,
+        tuple(lines),
+        tuple((at(x, y_low)[0], f"{x:g}") for x in ticks(x_low, x_high)),
+        tuple((at(x_low, y)[1], f"{y:g}" if abs(y) < 1e4 else f"{y:.0e}") for y in ticks(y_low, y_high)),
+    )
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Average neighbouring points until no more than `POINTS` are left."""
+    size = -(-len(points) // POINTS)
+    parts = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
