@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before anything imports a Hugging Face library; the commands that tests start inherit it.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,6 +18,10 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["MPLBACKEND"] = "Agg"
+
+# No time limit for a single example: the first one may import torch, and test machines are busy.
+settings.register_profile("fieldmark", deadline=None)
+settings.load_profile("fieldmark")
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK = ("127.", "::1", "localhost", "::ffff:127.")
