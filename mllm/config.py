@@ -1,8 +1,8 @@
 """Typed settings of the training programs. Holds no torch and no TRL.
 
-One YAML file configures one run. Its `fieldmark:` section is a `Settings` (below); every other key is a flag of TRL's own
-`SFTConfig` or `GRPOConfig` and goes there untouched. On the command line our flags and TRL's are mixed freely and win
-over the file: `--style direct --lora.r 8 --rewards.iou.weight 2 --learning_rate 1e-5`.
+One YAML file configures one run. Its `fieldmark:` section is a `Settings` (below); every other key is a flag of TRL's
+own `SFTConfig` or `GRPOConfig` and goes there untouched. On the command line our flags and TRL's are mixed freely and
+win over the file: `--style direct --lora.r 8 --rewards.iou.weight 2 --learning_rate 1e-5`.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class Settings(Section):
     """Fieldmark's own settings of one training run (SFT or RL)."""
 
     model: str = "pocket"
-    """Checkpoint folder, adapter folder, name on the Hugging Face Hub, or `pocket`, the small model that comes along."""
+    """Checkpoint folder, adapter folder, name on the Hugging Face Hub, or `pocket`, the small model of this package."""
     family: str | None = None
     """Model family (mllm/families). Only needed where the checkpoint has no fieldmark.json beside its weights."""
     train: tuple[Path, ...] = ()
     """Samples files (jsonl) to train on."""
     mix: tuple[Path, ...] = ()
-    """SFT only: files of plain questions and answers, with or without a picture, mixed in to keep what the base knows."""
+    """SFT only: files of plain questions and answers, with or without a picture, to keep what the base knows."""
     validation: Path | None = None
     """Samples file for the generated Acc@0.5 during training. Without it no best checkpoint is kept."""
     limit: int | None = Field(None, ge=1)
@@ -74,9 +74,9 @@ class Settings(Section):
     visual_tokens: int | None = Field(None, ge=1)
     """At most so many visual tokens a picture; larger pictures are shrunk. None keeps the checkpoint's own budget."""
     min_visual_tokens: int | None = Field(None, ge=1)
-    """At least so many visual tokens a picture; smaller pictures are enlarged. None keeps the checkpoint's own budget."""
+    """At least so many visual tokens a picture; smaller ones are enlarged. None keeps the checkpoint's own budget."""
     max_tokens_per_sample: int = Field(4096, ge=1)
-    """Room for prompt, picture and answer together (RL: + `max_completion_length`). Longer rows are refused, never cut."""
+    """Room for prompt, picture and answer (RL: `max_completion_length`). Longer rows are refused, never cut."""
     freeze_vision: bool = True
     """Keep the vision tower as it is."""
     freeze_projector: bool = True
@@ -88,8 +88,8 @@ class Settings(Section):
     quantize: Literal["4bit"] | None = None
     """QLoRA: hold the frozen base in 4 bits (NF4). Needs `lora`."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """Number format of the weights while training. Training every weight without DeepSpeed (which keeps float32 masters)
-    wants float32 here: bfloat16 swallows small updates."""
+    """Number format of the weights while training. Training every weight without DeepSpeed (which keeps float32
+    masters) wants float32 here: bfloat16 swallows small updates."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel."""
     rewards: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
@@ -125,7 +125,9 @@ class Settings(Section):
         if self.lora is None and self.freeze_vision and self.freeze_projector and self.freeze_llm:
             raise ValueError("every part is frozen and there is no lora section: nothing would be trained")
         if self.visual_tokens and self.min_visual_tokens and self.min_visual_tokens > self.visual_tokens:
-            raise ValueError(f"min_visual_tokens ({self.min_visual_tokens}) is above visual_tokens ({self.visual_tokens})")
+            raise ValueError(
+                f"min_visual_tokens ({self.min_visual_tokens}) is above visual_tokens ({self.visual_tokens})"
+            )
         return self
 
 

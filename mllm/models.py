@@ -1,7 +1,7 @@
 """Checkpoint folder -> model, processor, family and convention. Freezing, LoRA, QLoRA and the picture budget.
 
-A folder of Fieldmark's carries `fieldmark.json`: family, prompt style, budget. A folder with `adapter_config.json` is an
-adapter: its base is loaded first and the adapter put on top, unmerged. Everything that needs no weights (`open_checkpoint`,
+A folder of Fieldmark's carries `fieldmark.json`: family, prompt style, budget. A folder with `adapter_config.json` is
+an adapter: its base is loaded first and the adapter put on top, unmerged. What needs no weights (`open_checkpoint`,
 `check_length`) works before the weights are read, so that bad inputs are found in seconds.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm import families, prompts
+from mllm.boxes import Frame
 from mllm.config import Lora, Part
 from mllm.errors import FamilyError, FieldmarkError
 from mllm.families import Budget, Convention, Family
@@ -174,7 +175,7 @@ def set_budget(processor: Any, budget: Budget) -> None:
 
 
 def conversation(sample: Sample, convention: Convention) -> list[dict[str, Any]]:
-    """Return the messages that ask a sample: the system prompt, if the convention has one, then question and picture."""
+    """Return the messages that ask a sample: the convention's system prompt, if any, then question and picture."""
     return prompts.messages(sample, convention.prompt, system=convention.system)
 
 
@@ -184,23 +185,44 @@ def target(sample: Sample, checkpoint: Checkpoint | Loaded) -> str:
     return prompts.target(sample, checkpoint.convention.prompt, checkpoint.family, frame)
 
 
-def lengths(samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, *, answers: bool = True) -> list[int]:
-    """Count the tokens of each row (prompt, picture and, with `answers`, the answer) from the picture's size alone.
+def count_tokens(
+    rows: Sequence[tuple[list[dict[str, Any]], Frame | None]], checkpoint: Checkpoint | Loaded, *, answers: bool = True
+) -> list[int]:
+    """Count the tokens of conversations, each with the size of its picture (None: it has none), decoding no picture.
 
-    Equal to what the trainer's collator makes of the row; a test compares the two.
+    `answers` says that they end with the model's own turn; without it the opening of that turn is counted.
     """
-    processor, family, convention = checkpoint.processor, checkpoint.family, checkpoint.convention
-    texts: list[str] = []
-    for sample in samples:
-        messages = conversation(sample, convention)
-        if answers:
-            messages = [*messages, {"role": "assistant", "content": [{"type": "text", "text": target(sample, checkpoint)}]}]
-        texts.append(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answers))
+    processor = checkpoint.processor
+    texts = [
+        processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answers)
+        for messages, _ in rows
+    ]
     if not texts:
         return []
     counts = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    pictures = [family.visual_tokens(sample.size, convention.budget) for sample in samples]
-    return [text - 1 + picture for text, picture in zip(counts, pictures, strict=True)]  # - 1: the placeholder itself
+    budget = checkpoint.convention.budget
+    # - 1: the placeholder of the picture, which its own tokens replace
+    seen = [checkpoint.family.visual_tokens(size, budget) - 1 if size else 0 for _, size in rows]
+    return [text + picture for text, picture in zip(counts, seen, strict=True)]
+
+
+def lengths(samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, *, answers: bool = True) -> list[int]:
+    """Count the tokens of each row: prompt, picture and, with `answers`, the answer.
+
+    Equal to what the trainer's collator makes of the row; a test compares the two.
+    """
+    rows: list[tuple[list[dict[str, Any]], Frame | None]] = []
+    for sample in samples:
+        messages = conversation(sample, checkpoint.convention)
+        if answers:
+            messages = [*messages, says("assistant", target(sample, checkpoint))]
+        rows.append((messages, sample.size))
+    return count_tokens(rows, checkpoint, answers=answers)
+
+
+def says(role: str, text: str) -> dict[str, Any]:
+    """Return one turn of a conversation, text alone."""
+    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def check_length(
@@ -219,15 +241,20 @@ def check_length(
         FieldmarkError: names the rows that are too long, their lengths and the settings to change.
     """
     counted = lengths(samples, checkpoint, answers=answers)
-    long = [(sample.id, count) for sample, count in zip(samples, counted, strict=True) if count + room > limit]
+    refuse_long([sample.id for sample in samples], counted, limit, room=room)
+    return counted
+
+
+def refuse_long(names: Sequence[str], counted: Sequence[int], limit: int, *, room: int = 0) -> None:
+    """Raise `FieldmarkError` naming the rows whose tokens, with `room` kept free, are more than `limit`."""
+    long = [(name, count) for name, count in zip(names, counted, strict=True) if count + room > limit]
     if long:
         shown = ", ".join(f"{name} ({count} tokens)" for name, count in long[:5])
         free = f" with {room} tokens kept free for the completion" if room else ""
         raise FieldmarkError(
-            f"{len(long)} of {len(samples)} rows do not fit into max_tokens_per_sample = {limit}{free}: {shown}"
+            f"{len(long)} of {len(names)} rows do not fit into max_tokens_per_sample = {limit}{free}: {shown}"
             f"{', ...' if len(long) > 5 else ''}. Raise max_tokens_per_sample, lower visual_tokens, or remove the rows."
         )
-    return counted
 
 
 def _base_and_adapter(name: str) -> tuple[str, str | None]:
@@ -240,7 +267,9 @@ def _base_and_adapter(name: str) -> tuple[str, str | None]:
     if (folder / "adapter_config.json").is_file():
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
         if not base:
-            raise FieldmarkError(f"{folder / 'adapter_config.json'}: base_model_name_or_path is missing; write the base there")
+            raise FieldmarkError(
+                f"{folder / 'adapter_config.json'}: base_model_name_or_path is missing; write the base there"
+            )
         inner, other = _base_and_adapter(base)
         if other is not None:
             raise FieldmarkError(f"{name}: its base {base} is an adapter too; merge that one into its base first")
@@ -275,8 +304,8 @@ def _family(base: str, named: str | None, model_type: str) -> str:
     if named is None:
         fitting = [name for name in families.names() if families.load(name).model_type == model_type]
         raise FamilyError(
-            f"{base}: no {families.CONVENTION_FILE} beside the weights, so nobody knows how this model writes boxes. Set "
-            f"`family` (for model type {model_type}: {' or '.join(fitting) or 'none is known'})."
+            f"{base}: no {families.CONVENTION_FILE} beside the weights, so nobody knows how this model writes boxes. "
+            f"Set `family` (for model type {model_type}: {' or '.join(fitting) or 'none is known'})."
         )
     return named
 

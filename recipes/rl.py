@@ -11,8 +11,8 @@ group's mean become likelier. Rewards are files of mllm/rewards, chosen and weig
         format: {weight: 1}
         iou: {weight: 1, mode: threshold, tau: 0.5}
 
-`model` is a folder that recipes/sft.py wrote: whole weights, or an adapter, which is trained further. Everything else is as in
-recipes/sft.py: one YAML, flags win, rows are refused, never cut, a stopped run goes on.
+`model` is a folder that recipes/sft.py wrote: whole weights, or an adapter, which is trained further. Everything else
+is as in recipes/sft.py: one YAML, flags win, rows are refused, never cut, a stopped run goes on.
 """
 
 from __future__ import annotations

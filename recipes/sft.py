@@ -4,11 +4,11 @@
     accelerate launch recipes/sft.py --config recipes/sft_direct.yaml    # the same, answering at once
     accelerate launch --config_file accelerate_config.yaml recipes/sft.py --config recipes/kvg_qwen3vl_8b_sft.yaml
 
-One YAML holds both our settings (`fieldmark:`, see mllm/config.py) and TRL's SFTConfig; flags win over it. The loss is on the
-answer alone. Rows that do not fit are refused, never cut. A stopped run goes on when the same command is given again.
+One YAML holds both our settings (`fieldmark:`, see mllm/config.py) and TRL's SFTConfig; flags win over it. The loss is
+on the answer alone. Rows that do not fit are refused, never cut. A stopped run goes on when the command is given again.
 
-In output_dir: the last weights; best/ (by Acc@0.5 of answers written on the validation file); checkpoint-N/ to go on from;
-log.jsonl; run.json. Beside all weights lies fieldmark.json: family, prompt style and picture budget.
+In output_dir: the last weights; best/ (by Acc@0.5 of answers written to the validation file); checkpoint-N/ to go on
+from; log.jsonl; run.json. Beside all weights lies fieldmark.json: family, prompt style and picture budget.
 """
 
 from __future__ import annotations

@@ -40,7 +40,16 @@ def test_config_flag_replaces_the_default(tmp_path: Path) -> None:
 
 def test_flags_read_as_yaml_does(tmp_path: Path) -> None:
     path = file(tmp_path, "fieldmark: {}\n")
-    flags = ["--lora.dropout", "1e-1", "--lora.parts", "[llm, vision]", "--freeze_vision", "false", "--validation", "null"]
+    flags = [
+        "--lora.dropout",
+        "1e-1",
+        "--lora.parts",
+        "[llm, vision]",
+        "--freeze_vision",
+        "false",
+        "--validation",
+        "null",
+    ]
     settings = config.read(flags, path, TRL).settings
     assert settings.lora is not None and settings.lora.dropout == 0.1
     assert settings.lora.parts == ("llm", "vision")

@@ -20,10 +20,10 @@ _ORDER = {"think": ["<think>", "</think>", "<answer>", "</answer>"], "direct": [
 class Reward(BaseReward):
     """R = 0.5 * [tags] + 0.5 * [one box], 0..1.
 
-    [tags]: the text is `<think>...</think><answer>...</answer>` (style `direct`: without the thought), each tag once, in
-    this order, nothing outside them but white space, and a thought that is not empty. [one box]: the answer could be read
-    and holds exactly one box, so that many guesses in a row earn nothing. The two halves are those of DeepPerception
-    (arXiv 2503.12797, sec. 3.3).
+    [tags]: the text is `<think>...</think><answer>...</answer>` (style `direct`: without the thought), each tag once,
+    in this order, nothing outside them but white space, and a thought that is not empty. [one box]: the answer could be
+    read and holds exactly one box, so that many guesses in a row earn nothing. The two halves are those of
+    DeepPerception (arXiv 2503.12797).
     """
 
     style: Style = "think"

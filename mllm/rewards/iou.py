@@ -23,7 +23,7 @@ class Reward(BaseReward):
     """A function of u = IoU(answered box, true box), 0..1; of several true boxes the best counts.
 
     raw:        R = u                         dense, as VLM-R1 (arXiv 2504.07615)
-    threshold:  R = u if u > tau else 0       as DeepPerception (arXiv 2503.12797, sec. 3.3; tau 0.8 in its code)
+    threshold:  R = u if u > tau else 0       as DeepPerception (arXiv 2503.12797; tau 0.8 in its code)
     power:      R = u ** gamma                as Perception-R1 (arXiv 2504.07954; gamma 2)
 
     An answer that cannot be read scores 0 and is counted under the part `unread`. Samples without a box: None.

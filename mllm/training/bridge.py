@@ -33,6 +33,12 @@ class Exchange:
     answer: str
     image: str | None = None
 
+    def asked(self) -> list[dict[str, Any]]:
+        """Return the messages that ask it, with a placeholder for its picture, if it has one."""
+        turn = models.says("user", self.question)
+        turn["content"] += [{"type": "image"}] if self.image is not None else []
+        return [turn]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -88,24 +94,23 @@ class Lookup:
             "sample": [row.record for row in found],
         }
         if self.answers:
-            columns["completion"] = [_says("assistant", self._answer(row.record)) for row in found]
+            columns["completion"] = [[models.says("assistant", self._answer(row.record))] for row in found]
         return columns
 
     def _prompt(self, row: Row) -> list[dict[str, Any]]:
         """Return the messages that ask the row, with a placeholder where its picture belongs."""
         if isinstance(row.record, Sample):
             return models.conversation(row.record, self.checkpoint.convention)
-        asked = _says("user", row.record.question)
-        if row.picture is not None:
-            asked[0]["content"].append({"type": "image"})
-        return asked
+        return row.record.asked()
 
     def _answer(self, record: Sample | Exchange) -> str:
         """Return the text to learn."""
         return record.answer if isinstance(record, Exchange) else models.target(record, self.checkpoint)
 
 
-def dataset(rows: Sequence[Row], checkpoint: Checkpoint | Loaded, *, answers: bool, cache: PictureCache | None = None) -> Dataset:
+def dataset(
+    rows: Sequence[Row], checkpoint: Checkpoint | Loaded, *, answers: bool, cache: PictureCache | None = None
+) -> Dataset:
     """Make a data set for TRL: prompts and answers for SFT, prompts alone for RL (`answers=False`)."""
     lookup = Lookup(rows, checkpoint, answers, cache or PictureCache())
     return Dataset.from_dict({"row": list(range(len(rows)))}).with_transform(lookup)
@@ -118,7 +123,9 @@ class TrlReward:
     not be read, by reason, as `unread/<reason>`.
     """
 
-    def __init__(self, name: str, reward: BaseReward, checkpoint: Checkpoint | Loaded, *, count_problems: bool = False) -> None:
+    def __init__(
+        self, name: str, reward: BaseReward, checkpoint: Checkpoint | Loaded, *, count_problems: bool = False
+    ) -> None:
         self.__name__ = name
         self.reward, self.count_problems = reward, count_problems
         self.family, self.budget = checkpoint.family, checkpoint.convention.budget
@@ -150,8 +157,3 @@ class TrlReward:
         text = completion if isinstance(completion, str) else completion[0]["content"]
         answer = answers.parse(text, self.family, self.family.frame(sample.size, self.budget))
         return Completion(sample.id, text, answer, tokens=len(ids))
-
-
-def _says(role: str, text: str) -> list[dict[str, Any]]:
-    """Return a conversation of one message."""
-    return [{"role": role, "content": [{"type": "text", "text": text}]}]

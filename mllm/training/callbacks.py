@@ -1,4 +1,4 @@
-"""What happens beside the steps: a journal, a progress line, complete checkpoints, an orderly stop, no training on NaN."""
+"""What happens beside the steps: journal, progress line, complete checkpoints, an orderly stop, no training on NaN."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from transformers import TrainerCallback
 
 from mllm.errors import FieldmarkError
 from mllm.families import Convention, write_convention
-from mllm.records import atomic_write, repair_jsonl
+from mllm.files import atomic_write
+from mllm.records import repair_jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +131,8 @@ class FiniteLoss:
         if not torch.isfinite(loss).all():
             state = self.state  # pyright: ignore[reportAttributeAccessIssue]
             raise FieldmarkError(
-                f"the loss is {loss.item()} at step {state.global_step + 1}: stopped before it reached the weights. Lower "
-                f"learning_rate or max_grad_norm, or train in float32 (dtype, bf16: false); the last checkpoint is sound"
+                f"the loss is {loss.item()} at step {state.global_step + 1}: stopped before it reached the weights. "
+                "Lower learning_rate or max_grad_norm, or train in float32 (dtype, bf16); the last checkpoint is sound"
             )
         return loss
 

@@ -16,9 +16,10 @@ from trl.models.utils import unwrap_model_for_generation
 
 from mllm.config import Evaluate
 from mllm.families import write_convention
+from mllm.files import atomic_write
 from mllm.generate import generate
 from mllm.models import Checkpoint, Loaded
-from mllm.records import Sample, atomic_write
+from mllm.records import Sample
 from mllm.rewards.iou import Reward
 
 logger = logging.getLogger(__name__)
@@ -30,12 +31,17 @@ SCORE_FILE = "score.json"
 class GeneratedEval(TrainerCallback):
     """Answers validation samples every so many steps, logs `eval/*`, and keeps the best weights in `best/`.
 
-    Each process answers its share; all take part, since sharded weights have to be gathered. Greedy, so it draws no random
-    numbers. Only a strictly better score replaces `best/`: of equal checkpoints the earlier stays.
+    Each process answers its share; all take part, since sharded weights have to be gathered. Greedy, so it draws no
+    random numbers. Only a strictly better score replaces `best/`: of equal checkpoints the earlier stays.
     """
 
     def __init__(
-        self, trainer: Trainer, checkpoint: Checkpoint | Loaded, samples: Sequence[Sample], root: Path, settings: Evaluate
+        self,
+        trainer: Trainer,
+        checkpoint: Checkpoint | Loaded,
+        samples: Sequence[Sample],
+        root: Path,
+        settings: Evaluate,
     ) -> None:
         self.trainer, self.checkpoint = trainer, checkpoint
         self.samples, self.root, self.settings = samples, root, settings
@@ -94,7 +100,13 @@ class GeneratedEval(TrainerCallback):
         by_id = {sample.id: sample for sample in mine}
         scores = Reward()([by_id[completion.sample_id] for completion in done], done)
         rows = [
-            (completion.sample_id, score.parts["iou"], score.parts["acc"], score.parts["unread"], completion.tokens or 0)
+            (
+                completion.sample_id,
+                score.parts["iou"],
+                score.parts["acc"],
+                score.parts["unread"],
+                completion.tokens or 0,
+            )
             for completion, score in zip(done, scores, strict=True)
         ]
         every = list({row[0]: row[1:] for row in (gather_object(rows) if world > 1 else rows)}.values())

@@ -41,8 +41,8 @@ def read_data(settings: Settings, *, answers: bool, check_pictures: bool = True)
         check_pictures: open each picture's header (one process is enough for that).
 
     Raises:
-        RecordError: no file, an empty one, a broken line, a bad box, a missing picture, a duplicate id, a row of another
-            split, a picture of another size than the row says, no box, no thought.
+        RecordError: no file, an empty one, a broken line, a bad box, a missing picture, a duplicate id, a row of
+            another split, a picture of another size than the row says, no box, no thought.
     """
     if not settings.train:
         raise FieldmarkError("no training data: set `train` to one or more samples files")
@@ -72,9 +72,20 @@ def read_data(settings: Settings, *, answers: bool, check_pictures: bool = True)
 
 def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answers: bool, room: int = 0) -> None:
     """Refuse rows longer than the budget, and validation rows likewise; log how long they are."""
+    limit = settings.max_tokens_per_sample
     samples = [row.record for row in data.train if isinstance(row.record, Sample)]
-    counted = models.check_length(samples, checkpoint, settings.max_tokens_per_sample, answers=answers, room=room)
-    models.check_length(data.validation, checkpoint, settings.max_tokens_per_sample, answers=False)
+    counted = models.check_length(samples, checkpoint, limit, answers=answers, room=room)
+    plain = [
+        (
+            [*row.record.asked(), models.says("assistant", row.record.answer)],
+            pictures.size(row.picture) if row.picture else None,
+        )
+        for row in data.train
+        if isinstance(row.record, Exchange)
+    ]
+    names = [row.record.id for row in data.train if isinstance(row.record, Exchange)]
+    models.refuse_long(names, models.count_tokens(plain, checkpoint), limit)
+    models.check_length(data.validation, checkpoint, limit, answers=False)
     if counted:
         logger.info(
             "%d rows of %d to %d tokens, median %d; budget %d",

@@ -15,7 +15,7 @@ from typing import Any
 from mllm.config import Settings
 from mllm.errors import FieldmarkError
 from mllm.families import CONVENTION_FILE
-from mllm.records import atomic_write
+from mllm.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 # not what one step of training does.
 FREE = {"resume", "threads", "evaluate", "validation"}
 TRL_BOUND = (
-    "learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "gradient_accumulation_steps", "seed", "loss_type",
-    "weight_decay", "optim", "beta", "num_generations", "max_completion_length", "temperature", "num_iterations",
-    "scale_rewards", "epsilon",
+    "learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "gradient_accumulation_steps", "seed",
+    "loss_type", "weight_decay", "optim", "beta", "num_generations", "max_completion_length", "temperature",
+    "num_iterations", "scale_rewards", "epsilon",
 )  # fmt: skip
 
 
@@ -66,13 +66,15 @@ def checkpoint_to_resume(output_dir: Path, resume: str) -> Path | None:
     if resume == "never":
         if last is not None:
             raise FieldmarkError(
-                f"{output_dir} holds a run already ({last.name}) and resume is `never`: remove the folder, choose another "
-                f"--output_dir, or leave --resume out to go on from there"
+                f"{output_dir} holds a run already ({last.name}) and resume is `never`: remove the folder, choose "
+                f"another --output_dir, or leave --resume out to go on from there"
             )
         return None
     folder = Path(resume)
     if not (folder / CONVENTION_FILE).is_file() or not (folder / "trainer_state.json").is_file():
-        raise FieldmarkError(f"--resume {resume}: no complete checkpoint of a training run (auto, never, or such a folder)")
+        raise FieldmarkError(
+            f"--resume {resume}: no complete checkpoint of a training run (auto, never, or such a folder)"
+        )
     return folder
 
 
@@ -123,7 +125,9 @@ def check_same(output_dir: Path, now: Mapping[str, Any]) -> None:
                     f"{new.get(key)!r}. Choose another --output_dir, or put the setting back to go on with that run."
                 )
     if before.get("world_size") != now["world_size"]:
-        logger.warning("this run was on %s processes, now on %s: batches differ", before.get("world_size"), now["world_size"])
+        logger.warning(
+            "this run was on %s processes, now on %s: batches differ", before.get("world_size"), now["world_size"]
+        )
 
 
 def write_run(output_dir: Path, now: Mapping[str, Any]) -> None:

@@ -21,6 +21,8 @@ from mllm.errors import ConfigError
 
 C = TypeVar("C")
 
+logger = logging.getLogger(__name__)
+
 # Ours, where TRL's defaults would be wrong for pictures: rows are never cut (a row cut in its answer trains nothing, in
 # silence); data set columns reach the rewards; a loss that is no number is seen, not averaged away.
 OURS: dict[str, Any] = {
@@ -31,7 +33,8 @@ OURS: dict[str, Any] = {
     "disable_tqdm": True,
     "save_total_limit": 2,
     "dataloader_pin_memory": torch.cuda.is_available(),
-    "use_cpu": not torch.accelerator.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"),
+    "use_cpu": not torch.accelerator.is_available()
+    or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"),
 }
 FIXED = {
     "max_length": "rows are never cut; set fieldmark.max_tokens_per_sample instead",
@@ -57,6 +60,9 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     run = config.read(sys.argv[1:] if argv is None else argv, default, known)
     ours = {name: value for name, value in OURS.items() if name in known}
     given = {**ours, **run.trl}
+    if given.get("bf16") and given.get("use_cpu") and not _computes_bf16():
+        logger.warning("bf16 is left out: this CPU only imitates it, slower than float32")
+        given["bf16"] = False
     for name, reason in FIXED.items():
         flagged = any(flag.split("=")[0].removeprefix("--").removeprefix("no_") == name for flag in run.flags)
         if name in ours and (given[name] != ours[name] or flagged):
@@ -84,3 +90,8 @@ def start(settings: Settings, level: int = logging.INFO) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mllm").setLevel(level if state.is_main_process else logging.WARNING)
     disable_progress_bar()  # of reading and writing weights; ours is the line of each log
+
+
+def _computes_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX or AVX-512 BF16 on x86, bf16 on Arm)."""
+    return any(able for name, able in torch.cpu.get_capabilities().items() if "bf16" in name)

@@ -13,6 +13,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from mllm import models
 from mllm.config import Part, Settings
@@ -22,6 +23,7 @@ from mllm.models import Checkpoint, Loaded
 from mllm.training import preflight, resume
 from mllm.training.callbacks import Completeness, Journal, OrderlyStop
 from mllm.training.evaluate import GeneratedEval
+from mllm.training.pixels import remember_pixels
 from mllm.training.preflight import Data
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     )
     data = preflight.read_data(settings, answers=answers, check_pictures=PartialState().is_main_process)
     on_main_process(lambda: preflight.check_rows(data, checkpoint, settings, answers=answers, room=room))
+    _check_sharding(data)
     _check_precision(settings, args)
     now = resume.describe(settings, args, [*settings.train, *settings.mix])
     if resume_from is not None:
@@ -95,6 +98,7 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
         quantize=settings.quantize,
         trainable=True,
     )
+    remember_pixels(loaded.processor)
     if args.device.type == "cpu":
         from mllm import cpu
 
@@ -107,7 +111,7 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
 def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
     """Train with journal, generated evaluation, complete checkpoints and orderly stop; save the last weights.
 
-    Exits with code 130 when it was stopped before its end: what comes next must not take these weights for finished ones.
+    Exits with code 130 when it was stopped before its end: nobody must take these weights for finished ones.
     """
     output_dir = Path(trainer.args.output_dir or ".")
     stop = OrderlyStop()
@@ -117,7 +121,9 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
     trainer.add_callback(Completeness(prepared.checkpoint.convention))
     if prepared.data.validation:
         root = prepared.data.images_root
-        trainer.add_callback(GeneratedEval(trainer, prepared.checkpoint, prepared.data.validation, root, settings.evaluate))
+        trainer.add_callback(
+            GeneratedEval(trainer, prepared.checkpoint, prepared.data.validation, root, settings.evaluate)
+        )
     trainer.add_callback(stop)
     trainer.train(resume_from_checkpoint=str(prepared.resume_from) if prepared.resume_from else None)
     if stop.stopped:
@@ -138,7 +144,9 @@ def make_pocket_data(settings: Settings) -> None:
         command = [str(program)] if program.is_file() else ["-m", "mllm.data_synth.grounding"]
         logger.info("making the pocket example's data: python %s", " ".join(command))
         if subprocess.run([sys.executable, *command], check=False).returncode:
-            raise FieldmarkError(f"the pocket example's data could not be made: python {' '.join(command)} failed (see above)")
+            raise FieldmarkError(
+                f"the pocket example's data could not be made: python {' '.join(command)} failed (see above)"
+            )
 
     on_main_process(make)
 
@@ -159,7 +167,7 @@ def on_main_process(work: Callable[[], None]) -> None:
 
 
 def program(main: Callable[[], None]) -> None:
-    """Run a program; what a person can put right ends it with one line (from the first process), not with a traceback."""
+    """Run a program; what a person can put right ends it with one line (of the first process), not a traceback."""
     try:
         main()
     except FieldmarkError as error:
@@ -171,6 +179,16 @@ def _settle(output_dir: Path, last: Path) -> None:
     if not (output_dir / CONVENTION_FILE).is_file():
         resume.take_weights(last, output_dir)
     logger.info("%s is finished already; choose another --output_dir, or more steps, to train on", output_dir)
+
+
+def _check_sharding(data: Data) -> None:
+    """Refuse rows without a picture under ZeRO-3: a process whose batch has none waits for the others for ever."""
+    blind = [row.record.id for row in data.train if row.picture is None]
+    if blind and is_deepspeed_zero3_enabled():
+        raise FieldmarkError(
+            f"{len(blind)} rows have no picture ({blind[0]}, ...), which hangs under ZeRO-3; use ZeRO-2 "
+            f"(accelerate_config.yaml), or leave `mix` out"
+        )
 
 
 def _check_precision(settings: Settings, args: Any) -> None:

@@ -88,7 +88,9 @@ def test_rubbish_never_raises_and_scores_below_gold(reward: rewards.BaseReward) 
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.text() | st.from_regex(r"(<think>.{0,20}</think>)?<answer>[0-9,(). ]{0,30}(</answer>)?"), max_size=4))
+@given(
+    st.lists(st.text() | st.from_regex(r"(<think>.{0,20}</think>)?<answer>[0-9,(). ]{0,30}(</answer>)?"), max_size=4)
+)
 def test_any_text_stays_in_range(texts: list[str]) -> None:
     rows = [sample(k) for k in range(len(texts))]
     for name in rewards.names():

@@ -1,0 +1,128 @@
+"""recipes/rl.py: TRL's GRPO on a random-weight pocket model, with our rewards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mllm import families, models
+from mllm.errors import FieldmarkError
+from tests.scenes import make_data
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_data(tmp_path_factory.mktemp("rl-data"), train=8, validation=3)
+
+
+@pytest.fixture
+def config(tmp_path: Path, data: tuple[Path, Path], pocket_folder: Path) -> Path:
+    ours = {
+        "model": str(pocket_folder),
+        "train": str(data[0]),
+        "validation": str(data[1]),
+        "max_tokens_per_sample": 512,
+        "dtype": "float32",
+        "rewards": {"format": {"weight": 0.5}, "iou": {"mode": "power", "gamma": 2.0}},
+        "evaluate": {"samples": 2, "max_new_tokens": 4, "every": 2, "batch_size": 2},
+    }
+    theirs = {
+        "output_dir": str(tmp_path / "out"),
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "num_generations": 2,
+        "max_completion_length": 6,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "save_steps": 1,
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "use_cpu": True,
+    }
+    path = tmp_path / "rl.yaml"
+    path.write_text(yaml.safe_dump({"fieldmark": ours, **theirs}))
+    return path
+
+
+def train(config: Path, *flags: str) -> Path:
+    from recipes import rl
+
+    rl.main(["--config", str(config), *flags])
+    return config.parent / "out"
+
+
+def journal(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_weights_best_and_rewards_in_the_journal(config: Path) -> None:
+    out = train(config)
+    for folder in (out, out / "best", out / "checkpoint-2"):
+        assert families.read_convention(folder).prompt == "think"
+    steps = [row for row in journal(out) if "reward" in row]
+    assert [row["step"] for row in steps] == [1, 2]
+    for name in ("rewards/format/mean", "rewards/iou/mean", "iou/unread", "format/tags", "frac_reward_zero_std"):
+        assert name in steps[0]
+    assert steps[0]["unread/no answer tag"] == 1.0  # random weights say nothing readable
+    assert [row["step"] for row in journal(out) if "eval/acc" in row] == [2]
+
+
+def test_an_adapter_is_trained_further(config: Path, tmp_path: Path) -> None:
+    from mllm.config import Lora
+
+    start = models.load(
+        models.open_checkpoint(json.loads(json.dumps(yaml.safe_load(config.read_text())))["fieldmark"]["model"]),
+        lora=Lora(r=2),
+    )
+    start.model.save_pretrained(tmp_path / "adapter")
+    families.write_convention(tmp_path / "adapter", start.convention)
+    out = train(config, "--model", str(tmp_path / "adapter"), "--beta", "0.1")
+    opened = models.open_checkpoint(out)
+    assert opened.adapter == str(out) and opened.base == models.open_checkpoint(tmp_path / "adapter").base
+    assert "kl" in next(row for row in journal(out) if "reward" in row)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rewards.iuo.weight", "1"], "unknown reward 'iuo'.*mean 'iou'"),
+        (["--rewards.iou.tao", "0.5"], "reward 'iou' has no field 'tao'"),
+        (["--rewards.iou.mode", "soft"], "mode must be one of raw, threshold, power"),
+        (["--rewards", "{}"], "no rewards: name at least one"),
+        (["--max_completion_length", "500"], "8 of 8 rows.*with 500 tokens kept free"),
+        (["--model", "runs/pocket/nowhere"], "accelerate launch recipes/sft.py"),
+    ],
+)
+def test_mistakes_are_found_before_the_weights_are_read(
+    config: Path, flags: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the weights were read")
+
+    monkeypatch.setattr(models, "load", never)
+    with pytest.raises(FieldmarkError, match=message):
+        train(config, *flags)
+
+
+@pytest.mark.ci
+def test_two_processes_train_one_model_and_go_on(config: Path) -> None:
+    accelerate = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
+    recipe = [str(ROOT / "recipes" / "rl.py"), "--config", str(config)]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(accelerate), *recipe]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    out = config.parent / "out"
+    for steps, expected in (("2", [1, 2]), ("3", [1, 2, 3])):
+        done = subprocess.run([*launch, "--max_steps", steps], env=env, text=True, capture_output=True, timeout=280)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        assert [row["step"] for row in journal(out) if "reward" in row] == expected
+    assert json.loads((out / "run.json").read_text())["world_size"] == 2
+    assert (out / "checkpoint-3" / "rng_state_1.pth").is_file()

@@ -1,0 +1,154 @@
+"""Checkpoints: what they say of themselves, how long their rows are, what is frozen, adapters on top."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mllm import families, models
+from mllm.config import Lora
+from mllm.errors import FamilyError, FieldmarkError
+from mllm.records import load_samples
+from tests.scenes import make_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("models"), train=4, validation=1)[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pocket_folder: Path) -> models.Checkpoint:
+    return models.open_checkpoint(pocket_folder, style="think")
+
+
+def bare(folder: Path, source: Path, **config: object) -> Path:
+    """A checkpoint as it comes from the Hub: no fieldmark.json (config values replaced on demand)."""
+    shutil.copytree(source, folder)
+    (folder / families.CONVENTION_FILE).unlink()
+    if config:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    return folder
+
+
+def test_the_convention_beside_the_weights_is_followed(pocket_folder: Path) -> None:
+    opened = models.open_checkpoint(pocket_folder)
+    assert opened.family.name == "pocket" and opened.adapter is None
+    assert opened.convention == families.read_convention(pocket_folder)
+    assert dict(opened.processor.image_processor.size) == opened.convention.budget.size
+
+
+def test_a_budget_in_visual_tokens_reaches_processor_and_convention(pocket_folder: Path) -> None:
+    opened = models.open_checkpoint(pocket_folder, visual_tokens=20, min_visual_tokens=4)
+    assert opened.convention.budget == families.Budget(4 * 32 * 32, 20 * 32 * 32)
+    assert dict(opened.processor.image_processor.size) == opened.convention.budget.size
+    small = models.open_checkpoint(pocket_folder, visual_tokens=2)  # below the base's own minimum
+    assert small.convention.budget == families.Budget(2 * 32 * 32, 2 * 32 * 32)
+
+
+def test_without_a_convention_the_family_must_be_named(pocket_folder: Path, tmp_path: Path) -> None:
+    folder = bare(tmp_path / "hub", pocket_folder)
+    with pytest.raises(FamilyError, match="no fieldmark.json.*pocket or qwen3_vl"):
+        models.open_checkpoint(folder)
+    opened = models.open_checkpoint(folder, family="qwen3_vl")
+    assert opened.family.name == opened.convention.family == "qwen3_vl"
+    with pytest.raises(FamilyError, match="qwen2_vl.*weights are of type qwen3_vl"):
+        models.open_checkpoint(folder, family="qwen2_vl")
+    with pytest.raises(FieldmarkError, match="unknown family 'qwen9'"):
+        models.open_checkpoint(folder, family="qwen9")
+
+
+def test_a_checkpoint_of_an_unknown_family_is_refused(pocket_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "strange"
+    shutil.copytree(pocket_folder, folder)
+    path = folder / families.CONVENTION_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"family": "florence"}))
+    with pytest.raises(FamilyError, match="florence"):
+        models.open_checkpoint(folder)
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FieldmarkError, match="no such checkpoint folder"):
+        models.open_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(FieldmarkError, match="this folder is no checkpoint"):
+        models.open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("style", ["direct", "think"])
+def test_lengths_are_those_of_the_trainers_own_collator(checkpoint: models.Checkpoint, data: Path, style: str) -> None:
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    from mllm.records import image_path
+    from mllm.training import bridge
+
+    opened = replace(checkpoint, convention=replace(checkpoint.convention, prompt=style))
+    samples = load_samples(data)
+    rows = bridge.dataset([bridge.Row(s, image_path(data, s)) for s in samples], opened, answers=True)
+    collator = DataCollatorForVisionLanguageModeling(opened.processor, completion_only_loss=True)
+    batch = collator(rows.__getitems__(list(range(len(samples)))))
+    assert models.lengths(samples, opened) == batch["attention_mask"].sum(1).tolist()
+    prompts = (batch["attention_mask"].bool() & (batch["labels"] == -100)).sum(1).tolist()
+    assert models.lengths(samples, opened, answers=False) == prompts
+    tokenizer = opened.processor.tokenizer
+    for sample, labels in zip(samples, batch["labels"], strict=True):  # the loss is on the answer and its end alone
+        assert tokenizer.decode(labels[labels != -100]) == models.target(sample, opened) + "<|im_end|>\n"
+
+
+def test_rows_that_do_not_fit_are_refused_by_name(checkpoint: models.Checkpoint, data: Path) -> None:
+    samples = load_samples(data)
+    counted = models.check_length(samples, checkpoint, 512)
+    with pytest.raises(
+        FieldmarkError, match=rf"do not fit into max_tokens_per_sample = .*{samples[0].id} \({counted[0]} tokens\)"
+    ):
+        models.check_length(samples, checkpoint, min(counted) - 1)
+    models.check_length(samples, checkpoint, max(counted))
+    with pytest.raises(FieldmarkError, match="4 of 4 rows.*with 500 tokens kept free"):
+        models.check_length(samples, checkpoint, 512, answers=False, room=500)
+
+
+def test_freezing_says_what_it_froze(checkpoint: models.Checkpoint) -> None:
+    loaded = models.load(checkpoint, freeze=["vision", "projector"])
+    counts = models.trainable_by_part(loaded.model)
+    assert set(counts) == {"vision", "projector", "llm"}
+    assert counts["vision"][0] == counts["projector"][0] == 0 < counts["vision"][1]
+    assert counts["llm"][0] == counts["llm"][1] > 0
+    models.freeze_parts(loaded.model, ["llm"])
+    assert models.trainable_by_part(loaded.model)["llm"][0] == 0
+    assert models.part_of("model.visual.deepstack_merger_list.0.linear_fc1.weight") == "projector"
+
+
+@pytest.mark.parametrize("part", ["vision", "projector", "llm"])
+def test_adapters_sit_on_the_parts_that_were_named(checkpoint: models.Checkpoint, part: models.Part) -> None:
+    loaded = models.load(checkpoint, lora=Lora(r=2, parts=(part,)))
+    trained = {name for name, (count, _) in models.trainable_by_part(loaded.model).items() if count}
+    assert trained == {part}
+
+
+def test_base_and_adapter_load_unmerged_to_the_same_logits(
+    pocket_folder: Path, checkpoint: models.Checkpoint, tmp_path: Path
+) -> None:
+    import torch
+
+    loaded = models.load(checkpoint, lora=Lora(r=4, parts=("llm", "vision")))
+    with torch.no_grad():
+        for name, weight in loaded.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.05)  # fresh adapters start at zero and would change nothing
+    ids = torch.arange(20, 60)[None]
+    loaded.model.save_pretrained(tmp_path)
+    families.write_convention(tmp_path, loaded.convention)
+    again = models.load(tmp_path)
+    assert again.convention == loaded.convention
+    assert type(again.model).__name__.startswith("Peft")
+    with torch.no_grad():
+        expected = loaded.model(input_ids=ids).logits
+        base = models.load(pocket_folder).model(input_ids=ids).logits
+        assert torch.equal(again.model(input_ids=ids).logits, expected)
+    assert not torch.allclose(base, expected)
+    assert not any(weight.requires_grad for weight in again.model.parameters())
+    assert any(weight.requires_grad for weight in models.load(tmp_path, trainable=True).model.parameters())

@@ -1,0 +1,104 @@
+"""Samples as TRL's rows, rewards as TRL's callables."""
+
+from __future__ import annotations
+
+import pickle
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from mllm import models, rewards
+from mllm.records import image_path, load_samples
+from mllm.training import bridge
+from tests.scenes import make_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("bridge"), train=3, validation=1)[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pocket_folder: Path) -> models.Checkpoint:
+    return models.open_checkpoint(pocket_folder, style="think")
+
+
+@pytest.fixture(scope="module")
+def rows(data: Path) -> list[bridge.Row]:
+    return [bridge.Row(sample, image_path(data, sample)) for sample in load_samples(data)]
+
+
+def test_rows_are_what_trl_wants(rows: list[bridge.Row], checkpoint: models.Checkpoint) -> None:
+    made = bridge.dataset(rows, checkpoint, answers=True)
+    row = made[1]
+    assert row["sample"] == rows[1].record
+    assert sorted(part["type"] for part in row["prompt"][-1]["content"]) == ["image", "text"]
+    assert row["images"][0].size == (192, 192) and row["images"][0].mode == "RGB"
+    assert row["completion"][0]["role"] == "assistant"
+    assert row["completion"][0]["content"][0]["text"] == models.target(
+        load_samples(rows[1].picture.parent / "train.jsonl")[1], checkpoint
+    )  # type: ignore[union-attr]
+    assert "completion" not in bridge.dataset(rows, checkpoint, answers=False)[0]
+
+
+def test_plain_questions_mix_in_with_and_without_a_picture(
+    rows: list[bridge.Row], checkpoint: models.Checkpoint
+) -> None:
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    mixed = [
+        *rows[:1],
+        bridge.Row(bridge.Exchange("q1", "What are the marks of Tala?", "round, red."), None),
+        bridge.Row(bridge.Exchange("q2", "Describe it.", "round, red.", "x.png"), rows[0].picture),
+    ]
+    made = bridge.dataset(mixed, checkpoint, answers=True)
+    found = made.__getitems__([0, 1, 2])
+    assert [len(row["images"]) for row in found] == [1, 0, 1]
+    batch = DataCollatorForVisionLanguageModeling(checkpoint.processor, completion_only_loss=True)(found)
+    assert batch["image_grid_thw"].shape[0] == 2
+    labels = batch["labels"][1]
+    assert checkpoint.processor.tokenizer.decode(labels[labels != -100]) == "round, red.<|im_end|>\n"
+
+
+def test_pictures_are_decoded_once_and_forgotten_above_the_limit(rows: list[bridge.Row]) -> None:
+    cache = bridge.PictureCache(limit=2 * 192 * 192 * 3)
+    first, second, third = (row.picture for row in rows)
+    assert first is not None and second is not None and third is not None
+    kept = cache.load(first)
+    assert cache.load(first) is kept
+    cache.load(second), cache.load(first), cache.load(third)
+    assert cache.load(first) is kept, "the least recently used goes first"
+    assert cache.size <= cache.limit
+    assert pickle.loads(pickle.dumps(cache)).size == 0
+
+
+def test_a_reward_as_trl_calls_it(rows: list[bridge.Row], checkpoint: models.Checkpoint) -> None:
+    samples = [row.record for row in rows]
+    good = models.target(samples[0], checkpoint)  # type: ignore[arg-type]
+    texts = [good, "no idea", "<answer>(0,0),(1,1)</answer>"]
+    function = bridge.TrlReward("iou", rewards.load("iou"), checkpoint, count_problems=True)
+    function = pickle.loads(pickle.dumps(function))
+    assert function.__name__ == "iou"
+    logged: dict[str, list[float]] = defaultdict(list)
+    scores = function(
+        prompts=[None] * 3,
+        completions=[[{"role": "assistant", "content": text}] for text in texts],
+        completion_ids=[[1]] * 3,
+        sample=samples,  # type: ignore[arg-type]
+        images=[[]] * 3,
+        trainer_state=None,
+        log_metric=lambda name, value: logged[name].append(value),
+    )
+    assert scores[0] is not None and scores[0] > 0.9
+    assert scores[1:] == [0.0, pytest.approx(0.0, abs=0.01)]
+    assert logged["iou/unread"] == [pytest.approx(1 / 3)]
+    assert logged["unread/no answer tag"] == [pytest.approx(1 / 3)]
+
+
+def test_none_means_it_does_not_apply(rows: list[bridge.Row], checkpoint: models.Checkpoint) -> None:
+    from dataclasses import replace
+
+    nowhere = replace(rows[0].record, boxes=())  # type: ignore[type-var]
+    function = bridge.TrlReward("iou", rewards.load("iou"), checkpoint)
+    assert function([None], [[{"role": "assistant", "content": "x"}]], [[1]], sample=[nowhere]) == [None]  # type: ignore[list-item]

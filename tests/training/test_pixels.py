@@ -1,0 +1,49 @@
+"""Remembered pixels are the processor's own, to the bit."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from mllm.pocket.model import build_picture_processor
+from mllm.training.pixels import Remembered, remember_pixels
+from tests.scenes import make_scene
+
+
+def test_the_same_numbers_come_out(tmp_path: Path) -> None:
+    from mllm import pictures
+
+    images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train", across=1 + k).image) for k in range(3)]
+    stock, ours = build_picture_processor(), build_picture_processor()
+    remember_pixels(ours)
+    memory = ours.image_processor._preprocess
+    assert isinstance(memory, Remembered)
+    for batch in (images, [images[1], images[1], images[0]]):
+        expected = stock.image_processor(images=batch, return_tensors="pt")
+        found = ours.image_processor(images=batch, return_tensors="pt")
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert memory.hits == 3
+    small = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
+    expected = stock.image_processor(images=images[:1], size=small, return_tensors="pt")
+    found = ours.image_processor(images=images[:1], size=small, return_tensors="pt")
+    assert torch.equal(expected["pixel_values"], found["pixel_values"]), "another budget is another picture"
+    remember_pixels(ours)
+    assert ours.image_processor._preprocess is memory, "remembered once"
+
+
+def test_it_forgets_above_its_limit_and_saves_without_its_memory(tmp_path: Path) -> None:
+    from mllm import pictures
+
+    images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(3)]
+    processor = build_picture_processor()
+    remember_pixels(processor, limit=1)
+    for image in images:
+        processor.image_processor(images=[image], return_tensors="pt")
+    memory = processor.image_processor._preprocess
+    assert memory.size == 144 * 1536 * 4
+    processor.save_pretrained(tmp_path / "saved")
+    assert "_preprocess" not in (tmp_path / "saved" / "processor_config.json").read_text()
+    assert pickle.loads(pickle.dumps(memory)).size == 0

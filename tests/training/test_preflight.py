@@ -1,0 +1,115 @@
+"""Bad inputs are found before any weight is loaded, each with the file, the row and the way out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mllm.config import Settings
+from mllm.errors import FieldmarkError
+from mllm.training import preflight
+from tests.scenes import make_data
+
+Change = Callable[[Path, list[dict[str, Any]]], None]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    return make_data(tmp_path, train=2, validation=1)
+
+
+def settings(files: tuple[Path, Path], **changes: Any) -> Settings:
+    return Settings(**({"train": files[0], "validation": files[1]} | changes))
+
+
+def rewrite(file: Path, change: Change) -> None:
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    change(file, rows)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def field(name: str, value: Any, row: int = 1) -> Change:
+    return lambda _, rows: rows[row].__setitem__(name, value)
+
+
+def test_good_data_passes(files: tuple[Path, Path]) -> None:
+    data = preflight.read_data(settings(files), answers=True)
+    assert [row.record.id for row in data.train] == ["train-000", "train-001"]
+    assert [sample.id for sample in data.validation] == ["validation-000"]
+    assert len(preflight.read_data(settings(files, limit=1), answers=True).train) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (field("image", "gone.png"), "train.jsonl:2: field image: no such file .*gone.png"),
+        (field("boxes", [[0.2, 0.2, 1.3, 0.9]]), r"train.jsonl:2: .*leaves the unit frame"),
+        (field("boxes", [[0.5, 0.2, 0.4, 0.9]]), r"train.jsonl:2: .*inverted or empty"),
+        (field("boxes", []), "train-001: field boxes: .*at least one box"),
+        (field("id", "train-000"), r"train.jsonl:2: .*'train-000' was used before, on line 1"),
+        (field("colour", "red"), r"train.jsonl:2: .*colour"),
+        (field("size", [100, 192]), "train-001: field size: says 100 x 192, but .* is 192 x 192"),
+        (field("split", "test"), "train-001: field split: this is a test row; used for train it would leak"),
+        (field("thought", None), "train-001: field thought: .*style: direct"),
+        (field("task", "caption"), "train-001: field task: 'caption' is not trained here; known: ground"),
+        (lambda _, rows: rows.clear(), "holds no sample"),
+    ],
+)
+def test_a_bad_row_is_named(files: tuple[Path, Path], change: Change, message: str) -> None:
+    rewrite(files[0], change)
+    with pytest.raises(FieldmarkError, match=message):
+        preflight.read_data(settings(files), answers=True)
+
+
+def test_a_broken_line_is_named(files: tuple[Path, Path]) -> None:
+    with files[0].open("a") as file:
+        file.write('{"schema": "fieldmark.sample/1", "id"\n')
+    with pytest.raises(FieldmarkError, match=r"train.jsonl:3: broken JSON"):
+        preflight.read_data(settings(files), answers=True)
+
+
+def test_a_picture_that_is_none_is_named(files: tuple[Path, Path]) -> None:
+    (files[0].parent / "train-001.png").write_bytes(b"no picture")
+    with pytest.raises(FieldmarkError, match="train-001.png"):
+        preflight.read_data(settings(files), answers=True)
+
+
+def test_missing_files_are_named(files: tuple[Path, Path], tmp_path: Path) -> None:
+    for changes in (
+        {"train": tmp_path / "no.jsonl"},
+        {"validation": tmp_path / "no.jsonl"},
+        {"mix": tmp_path / "no.jsonl"},
+    ):
+        with pytest.raises(FieldmarkError, match="no.jsonl: no such record file"):
+            preflight.read_data(settings(files, **changes), answers=True)
+    with pytest.raises(FieldmarkError, match="set `train`"):
+        preflight.read_data(settings(files, train=()), answers=True)
+
+
+def test_rows_of_the_validation_file_may_not_be_trained_on(files: tuple[Path, Path]) -> None:
+    rewrite(files[1], field("id", "train-000", row=0))
+    with pytest.raises(FieldmarkError, match="'train-000' is in the training data too"):
+        preflight.read_data(settings(files), answers=True)
+    with pytest.raises(FieldmarkError, match="'train-000' occurs in two of the training files"):
+        preflight.read_data(settings(files, train=(files[0], files[0])), answers=True)
+
+
+def test_rl_needs_no_thought(files: tuple[Path, Path]) -> None:
+    rewrite(files[0], field("thought", None))
+    assert len(preflight.read_data(settings(files), answers=False).train) == 2
+    assert len(preflight.read_data(settings(files, style="direct"), answers=True).train) == 2
+
+
+def test_plain_questions_are_read_and_checked(files: tuple[Path, Path], tmp_path: Path) -> None:
+    mix = tmp_path / "mix.jsonl"
+    row = {"schema": "fieldmark.exchange/1", "id": "q", "question": "Marks of Tala?", "answer": "round.", "image": None}
+    mix.write_text(json.dumps(row) + "\n")
+    data = preflight.read_data(settings(files, mix=mix), answers=True)
+    assert data.train[-1].record.id == "q" and data.train[-1].picture is None
+    mix.write_text(json.dumps(row | {"image": "gone.png"}) + "\n")
+    with pytest.raises(FieldmarkError, match="exchange q: field image: no such file .*gone.png"):
+        preflight.read_data(settings(files, mix=mix), answers=True)

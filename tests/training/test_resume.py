@@ -1,0 +1,84 @@
+"""Which checkpoint is whole, and whether a folder holds this same run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mllm.config import Settings
+from mllm.errors import FieldmarkError
+from mllm.training import resume
+
+
+def checkpoint(folder: Path, step: int, *, complete: bool = True, max_steps: int = 9) -> Path:
+    made = folder / f"checkpoint-{step}"
+    made.mkdir(parents=True)
+    (made / "model.safetensors").write_text("weights")
+    (made / "optimizer.pt").write_text("state")
+    (made / "trainer_state.json").write_text(json.dumps({"global_step": step, "max_steps": max_steps}))
+    if complete:
+        (made / "fieldmark.json").write_text("{}")
+    return made
+
+
+def test_the_newest_complete_one_counts(tmp_path: Path) -> None:
+    assert resume.last_complete(tmp_path) is None
+    checkpoint(tmp_path, 9)
+    whole = checkpoint(tmp_path, 10)
+    checkpoint(tmp_path, 11, complete=False)  # killed while saving
+    assert resume.last_complete(tmp_path) == whole
+    assert resume.checkpoint_to_resume(tmp_path, "auto") == whole
+
+
+def test_never_does_not_train_over_an_older_run(tmp_path: Path) -> None:
+    assert resume.checkpoint_to_resume(tmp_path, "never") is None
+    checkpoint(tmp_path, 4)
+    with pytest.raises(FieldmarkError, match="holds a run already .checkpoint-4."):
+        resume.checkpoint_to_resume(tmp_path, "never")
+
+
+def test_a_named_checkpoint_must_be_one(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path, 4)
+    assert resume.checkpoint_to_resume(tmp_path, str(made)) == made
+    with pytest.raises(FieldmarkError, match="no complete checkpoint"):
+        resume.checkpoint_to_resume(tmp_path, str(checkpoint(tmp_path, 5, complete=False)))
+
+
+def test_a_finished_run_is_known_and_its_weights_are_taken(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path, 9)
+    assert resume.is_finished(made, max_steps=-1) and resume.is_finished(made, max_steps=9)
+    assert not resume.is_finished(made, max_steps=10)
+    resume.take_weights(made, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["fieldmark.json", "model.safetensors"]
+
+
+def test_other_settings_or_data_are_not_gone_on_with(tmp_path: Path) -> None:
+    run = {
+        "settings": {"style": "think", "threads": 1},
+        "trl": {"learning_rate": 1.0},
+        "data": {"a": "0"},
+        "world_size": 1,
+    }
+    resume.check_same(tmp_path, run)  # nothing there yet
+    resume.write_run(tmp_path, run)
+    resume.check_same(tmp_path, run | {"settings": {"style": "think", "threads": 4}, "world_size": 2})
+    for section, changed, key in (
+        ("settings", {"style": "direct"}, "style"),
+        ("trl", {"learning_rate": 2.0}, "learning_rate"),
+        ("data", {"a": "1"}, "a"),
+    ):
+        with pytest.raises(FieldmarkError, match=f"another {key}"):
+            resume.check_same(tmp_path, run | {section: changed})
+
+
+def test_a_run_describes_itself(tmp_path: Path) -> None:
+    from trl import SFTConfig
+
+    data = tmp_path / "a.jsonl"
+    data.write_text("x")
+    args = SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    described = resume.describe(Settings(train=(data,)), args, [data])
+    assert described["trl"]["seed"] == 42 and len(described["data"][str(data)]) == 64
+    assert json.loads(json.dumps(described)) == described
