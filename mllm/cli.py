@@ -102,7 +102,7 @@ def inspect(
     for sample in samples[: max(rows, 0)]:
         typer.echo(json.dumps(json.loads(encode(sample)), indent=2, ensure_ascii=False))
     if pictures:
-        for path, size in {image_path(file, sample): sample.size for sample in samples}.items():
+        for path, size in {(image_path(file, sample), sample.size) for sample in samples}:
             files.check_size(path, size)
     typer.echo(f"{file}: {len(samples)} samples on {len({sample.image for sample in samples})} pictures, all sound")
     typer.echo("splits: " + _counted(sample.split for sample in samples))
@@ -121,6 +121,30 @@ def demo(
     from mllm.demo import run_demo
 
     typer.echo(f"report: {run_demo(out, fast=fast, tell=typer.echo)}")
+
+
+@app.command()
+def pets(
+    data: Annotated[
+        Path,
+        typer.Option(envvar="FIELDMARK_TEST_DATA", help="Folder that holds oxford_pets_sample/ and fg_knowledge/."),
+    ] = Path("../shared/data"),
+    out: Out = Path("runs/pets"),
+    model: Annotated[str, typer.Option(help="What to start from.")] = "pocket",
+    fast: Annotated[bool, typer.Option("--fast", help="A few steps of everything: does it run?")] = False,
+) -> None:
+    """Run the whole chain on real photos of cats and dogs."""
+    from mllm.pets import run_pets
+
+    typer.echo(f"report: {run_pets(data, out, model=model, fast=fast, tell=typer.echo)}")
+
+
+@app.command("table-spine")
+def table_spine(out: Out = Path("runs/spine")) -> None:
+    """Make the results table of docs/log.md: every arm, three seeds. Hours; goes on where it was stopped."""
+    from mllm.spine import Plan, Spine
+
+    typer.echo(Spine(out, Plan(), typer.echo).run())
 
 
 @app.command()

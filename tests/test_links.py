@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mllm import families, links
+from mllm import answers, families, links, prompts, teachers
 from mllm.boxes import Box, Frame
+from mllm.pocket.species import species
 from mllm.records import Answer, Sample, Thing
 
 POCKET = families.load("pocket")
@@ -141,6 +144,23 @@ def test_table_sums_with_its_own_denominators():
     assert (rows["found"].right, rows["found"].of) == (3, 6)
     assert (rows["compared"].right, rows["compared"].of) == (1, 1)
     assert links.table([])[0].share is None
+
+
+def test_the_oracles_own_thoughts_hold_in_every_link():
+    domain = species("bird")
+    for k in range(12):
+        chosen = domain[3 * k : 3 * k + 2 + k % 4] if k < 9 else domain[k : k + 3]
+        places = [Box(0.05 + 0.15 * n, 0.1 + 0.1 * (n % 3), 0.17 + 0.15 * n, 0.4 + 0.1 * (n % 3)) for n in range(6)]
+        things = tuple(Thing(one.name, places[(5 * n + k) % 6], one.marks) for n, one in enumerate(chosen))
+        sample = Sample(
+            id="s", task="ground", image="x.png", size=Frame(288, 192), domain="bird",
+            entity=things[k % len(things)].entity, question="q", boxes=(things[k % len(things)].box,), things=things, split="test",
+        )  # fmt: skip
+        sample = replace(sample, thought=teachers.load("pocket").reason(teachers.Reasoning(sample, {}, k)))
+        answer = answers.parse(prompts.target(sample, "think", POCKET, FRAME), POCKET, FRAME)
+        found = links.chain(sample, answer, POCKET, FRAME)
+        assert found is not None and set(found.counts) == set(links.LINKS), sample.thought
+        assert all(right == of for right, of in found.counts.values()), sample.thought
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "pocket"])
