@@ -1,42 +1,64 @@
-"""How much faster is a pocket training step on a CPU with the detours of mllm/cpu.py? Stock and detoured, side by side.
+"""How much faster is a pocket training step on a CPU with the detours and the kept memory of mllm/cpu.py?
 
     python bench/cpu_detours.py
 
-Both models have the same weights and read the same batch of 32 pictures (three things each, all listed). Rounds are
-interleaved; the medians and their ratio are printed, in float32 and under bfloat16 autocast.
+Every kind of step runs in processes of its own, in turn, several times (kept memory cannot be given up again inside
+one): the same weights, the same batch of 32 pictures (three things each, all listed). Medians over all steps but the
+first of each process.
 """
 
 from __future__ import annotations
 
-import copy
+import argparse
+import json
 import statistics
+import subprocess
+import sys
 import time
 
 import torch
 
-from mllm.cpu import take_detours
+from mllm.cpu import keep_memory, take_detours
 from mllm.pocket import lessons
 from mllm.pocket.model import build
 from mllm.pocket.scenes import training_scene
 
-ROUNDS = 7
+KINDS = ("stock", "detours", "detours, kept memory")
+DTYPES = {"float32": torch.float32, "bfloat16 autocast": torch.bfloat16}
+ROUNDS, STEPS = 3, 5
 
 
 def main() -> None:
     """Measure and print."""
-    stock, processor = build(0)
-    detoured = copy.deepcopy(stock)
-    take_detours(detoured)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--child", choices=KINDS, help="measure one kind in this process (used by the program itself)")
+    kind = parser.parse_args().child
+    if kind:
+        print(json.dumps(_measure(kind)))
+        return
+    seconds: dict[str, dict[str, list[float]]] = {dtype: {kind: [] for kind in KINDS} for dtype in DTYPES}
+    for _ in range(ROUNDS):
+        for kind in KINDS:
+            child = [sys.executable, __file__, "--child", kind]
+            found = subprocess.run(child, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            for dtype, values in json.loads(found).items():
+                seconds[dtype][kind] += values
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for dtype, found in seconds.items():
+        stock = statistics.median(found["stock"])
+        for kind, values in found.items():
+            step = statistics.median(values)
+            print(f"{dtype:18} {kind:22} {step:.3f} s a step, {stock / step:.2f}x")
+
+
+def _measure(kind: str) -> dict[str, list[float]]:
+    model, processor = build(0)
+    if kind != "stock":
+        take_detours(model)
+    if kind == KINDS[2]:
+        keep_memory()
     batch = _batch(processor)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {tuple(batch['input_ids'].shape)} tokens")
-    for name, dtype in (("float32", torch.float32), ("bfloat16 autocast", torch.bfloat16)):
-        seconds: dict[str, list[float]] = {"stock": [], "detoured": []}
-        for _ in range(ROUNDS + 1):
-            for kind, model in (("stock", stock), ("detoured", detoured)):
-                seconds[kind].append(_step(model, batch, dtype))
-        medians = {kind: statistics.median(values[1:]) for kind, values in seconds.items()}
-        ratio = medians["stock"] / medians["detoured"]
-        print(f"{name}: stock {medians['stock']:.3f} s, detoured {medians['detoured']:.3f} s a step: {ratio:.2f}x")
+    return {name: [_step(model, batch, dtype) for _ in range(STEPS + 1)][1:] for name, dtype in DTYPES.items()}
 
 
 def _batch(processor: object) -> dict[str, torch.Tensor]:

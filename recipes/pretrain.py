@@ -26,7 +26,7 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mllm.cpu import take_detours
+from mllm.cpu import keep_memory, take_detours
 from mllm.pocket import lessons
 from mllm.pocket import model as pocket
 from mllm.pocket.card import write_card
@@ -85,7 +85,15 @@ class Run:
             self.head.load_state_dict(saved["head"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step = saved["step"]
+            self._forget_later_rows()
             log.info("going on at step %d", self.step)
+
+    def _forget_later_rows(self) -> None:
+        """Steps after the saved state are taken again, so their lines of the log go."""
+        log_file = self.out / "log.jsonl"
+        rows = log_file.read_text(encoding="utf-8").splitlines() if log_file.is_file() else []
+        kept = [row for row in rows if json.loads(row)["step"] <= self.step]
+        log_file.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
 
     def save(self) -> None:
         """Write the state beside the old one, then swap: a kill never leaves half a state."""
@@ -129,12 +137,15 @@ def warm_up(run: Run, store: SceneStore, rng: random.Random) -> torch.Tensor:
 def teach(run: Run, curriculum: Curriculum, step: int, rng: random.Random) -> torch.Tensor:
     """The loss of one batch of picture lessons and one of text."""
     tokenizer, store = run.processor.tokenizer, curriculum.store
-    seen = curriculum.pictures(step, run.settings.batch, rng)
+    seen = sorted(curriculum.pictures(step, run.settings.batch, rng), key=lambda lesson: len(lesson.answer))
     told = curriculum.texts(run.settings.text_batch, rng)
+    middle = len(seen) // 2  # short answers and long ones apart: half the padding
     with torch.autocast("cpu", torch.bfloat16):
-        pictures = answer_loss(run.model, lesson_batch(seen, store, tokenizer))
+        halves = [lesson_batch(half, store, tokenizer) for half in (seen[:middle], seen[middle:])]
+        counts = [int((half["labels"] != -100).sum()) for half in halves]
+        losses = [answer_loss(run.model, half) * count for half, count in zip(halves, counts, strict=True)]
         text = answer_loss(run.model, lesson_batch(told, store, tokenizer))
-    return pictures + 0.5 * text
+    return sum(losses) / sum(counts) + 0.5 * text
 
 
 def share_of_peak(step: int, total: int) -> float:
@@ -220,6 +231,7 @@ def main(
     """Pre-train the pocket base."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(threads)
+    keep_memory()
     out.mkdir(parents=True, exist_ok=True)
     settings = Settings(seed, scenes, warmup_steps, steps, batch, text_batch, learning_rate, save_every)
     store = SceneStore(out, scenes, workers=threads)

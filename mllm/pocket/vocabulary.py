@@ -24,8 +24,9 @@ CONTROL = (
 )
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _PROSE = (
-    "Find the Reason in then answer Answer What are marks of Describe How do I know Tell me about List every at Which "
-    "fits with So is There no this picture it a an and that not look looks like its has which one thing box Caption Where"
+    "Find the Reason in then answer Answer What are marks of Describe How do I know Tell me about List every at "
+    "Which fits with So is There no this picture it a an and that not look looks like its has which one thing box "
+    "Caption Where"
 ).split()
 _PUNCTUATION = ("(", "),(", ")", "),", ").", ":", "):", ",", ".", "?", "-", "'")
 

@@ -117,31 +117,57 @@ def test_cpu_detours_change_speed_only() -> None:
     assert torch.allclose(stock, ours, atol=1e-5)
 
 
+def test_kept_memory_is_told_to_glibc_only() -> None:
+    import platform
+
+    from mllm.cpu import keep_memory
+
+    assert keep_memory() == (platform.libc_ver()[0] == "glibc")
+
+
 @pytest.mark.ci
-def test_a_stopped_pretraining_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+def test_a_killed_pretraining_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+    """kill -9 after the first saved state; started again, the run must end with bit-equal weights."""
+    import json
+    import time
+
     import torch
 
-    small = ["--scenes", "40", "--batch", "4", "--text-batch", "4", "--checks", "2", "--threads", "1"]
+    small = [
+        "--scenes",
+        "40",
+        "--batch",
+        "4",
+        "--text-batch",
+        "4",
+        "--checks",
+        "2",
+        "--threads",
+        "1",
+        "--save-every",
+        "2",
+    ]
+    length = ["--warmup-steps", "3", "--steps", "5"]
 
-    def run(out: Path, steps: str) -> None:
-        command = [
-            sys.executable,
-            "recipes/pretrain.py",
-            *small,
-            "--warmup-steps",
-            "3",
-            "--steps",
-            steps,
-            "--out",
-            str(out),
-        ]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    def command(out: Path) -> list[str]:
+        return [sys.executable, "recipes/pretrain.py", *small, *length, "--out", str(out)]
 
-    run(tmp_path / "whole", "5")
-    state = torch.load(tmp_path / "whole" / "state.pt", weights_only=True)
-    assert state["step"] == 8
-    run(tmp_path / "whole", "5")
-    again = torch.load(tmp_path / "whole" / "state.pt", weights_only=True)
-    assert again["step"] == 8
-    assert all(torch.equal(state["model"][name], again["model"][name]) for name in state["model"])
-    assert (tmp_path / "whole" / "weights" / "model.safetensors").stat().st_size < 12 * 2**20
+    def finish(out: Path) -> dict[str, torch.Tensor]:
+        subprocess.run(command(out), cwd=ROOT, check=True, capture_output=True, timeout=300)
+        state = torch.load(out / "state.pt", weights_only=True)
+        assert state["step"] == 8
+        return state["model"]
+
+    whole = finish(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(command(killed), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (killed / "state.pt").is_file():
+        assert process.poll() is None, "it ended before anything was saved"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    again = finish(killed)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    weights = killed / "weights"
+    assert (weights / "model.safetensors").stat().st_size < 12 * 2**20
+    assert "find by marks, three things" in json.loads((weights / "scores.json").read_text())["scores"]
