@@ -37,6 +37,10 @@ class Trainer(FiniteLoss, GRPOTrainer):
 
 
 def main(argv: list[str] | None = None) -> None:
+    if setup.wants_help(argv):
+        print(setup.manual(__doc__, GRPOConfig))
+        return
+
     # 1. What is asked for.
     settings, args = setup.read(argv, DEFAULT, GRPOConfig)
     setup.start(settings)

@@ -31,6 +31,10 @@ class Trainer(FiniteLoss, SFTTrainer):
 
 
 def main(argv: list[str] | None = None) -> None:
+    if setup.wants_help(argv):
+        print(setup.manual(__doc__, SFTConfig))
+        return
+
     # 1. What is asked for.
     settings, args = setup.read(argv, DEFAULT, SFTConfig)
     setup.start(settings)

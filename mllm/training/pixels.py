@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from transformers import BatchFeature
@@ -56,14 +57,28 @@ class Remembered:
             self.size -= old.nbytes
         return pair
 
-    def __reduce__(self) -> tuple[type[Remembered], tuple[Any, int]]:
-        """Pickle without the memory (data loader workers)."""
-        return type(self), (self.preprocess, self.limit)
 
+def remember_pixels(processor: Any, limit: int = CACHE_BYTES) -> Remembered | None:
+    """Give a processor's image processor a memory of `limit` bytes, where it is one of those that this fits.
 
-def remember_pixels(processor: Any, limit: int = CACHE_BYTES) -> None:
-    """Give a processor's image processor a memory of `limit` bytes, where it is one of those that this fits."""
+    Returns the memory, None where it does not fit. Called again, it returns the memory that is there.
+    """
     image_processor = processor.image_processor
-    names = set(image_processor.model_input_names)
-    if names == {"pixel_values", "image_grid_thw"} and not isinstance(image_processor._preprocess, Remembered):
-        image_processor._preprocess = Remembered(image_processor._preprocess, limit)
+    stock = type(image_processor)
+    if issubclass(stock, _WithMemory):
+        return stock.memory
+    if set(image_processor.model_input_names) != {"pixel_values", "image_grid_thw"}:
+        return None
+    memory = Remembered(partial(stock._preprocess, image_processor), limit)
+    # A class of its own, under the stock name: what an instance holds is written into the saved processor's file.
+    image_processor.__class__ = type(stock.__name__, (_WithMemory, stock), {"memory": memory})
+    return memory
+
+
+class _WithMemory:
+    """Mixed into an image processor's class: `_preprocess` asks the memory."""
+
+    memory: ClassVar[Remembered]
+
+    def _preprocess(self, images: Sequence[Any], **settings: Any) -> BatchFeature:
+        return self.memory(images, **settings)

@@ -80,6 +80,21 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     return run.settings, built
 
 
+def wants_help(argv: Sequence[str] | None) -> bool:
+    """Whether the command line asks for help."""
+    return bool({"-h", "--help"} & set(sys.argv[1:] if argv is None else argv))
+
+
+def manual(story: str | None, trl_config: type) -> str:
+    """Write a program's help: its story, our settings, and where TRL's are explained."""
+    lines = [(story or "").strip(), "", "Fieldmark's settings (the `fieldmark:` section of the YAML, or flags):"]
+    for name, field in Settings.model_fields.items():
+        told = " ".join((field.description or "").split())
+        lines += [f"  --{name} (default {field.get_default(call_default_factory=True)!r})", f"      {told}"]
+    lines += ["", f"All fields of trl.{trl_config.__name__} are keys and flags too; see TRL's documentation."]
+    return "\n".join(lines)
+
+
 def start(settings: Settings, level: int = logging.INFO) -> None:
     """Set up this process: threads, and logging that only the first process does."""
     from accelerate import PartialState

@@ -67,7 +67,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     data = preflight.read_data(settings, answers=answers, check_pictures=PartialState().is_main_process)
     on_main_process(lambda: preflight.check_rows(data, checkpoint, settings, answers=answers, room=room))
     _check_sharding(data)
-    _check_precision(settings, args)
+    _check_precision(settings, args, adapters=settings.lora is not None or checkpoint.adapter is not None)
     now = resume.describe(settings, args, [*settings.train, *settings.mix])
     if resume_from is not None:
         on_main_process(lambda: resume.check_same(Path(args.output_dir), now))
@@ -89,6 +89,8 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
         "projector": settings.freeze_projector,
         "llm": settings.freeze_llm,
     }
+    if checkpoint.adapter is not None:
+        logger.info("the adapter %s is trained further, at its own rank; `lora` is not looked at", checkpoint.adapter)
     loaded = models.load(
         checkpoint,
         dtype=settings.dtype,
@@ -191,9 +193,9 @@ def _check_sharding(data: Data) -> None:
         )
 
 
-def _check_precision(settings: Settings, args: Any) -> None:
+def _check_precision(settings: Settings, args: Any, *, adapters: bool) -> None:
     """Warn where small updates would be lost in bfloat16 weights."""
-    if settings.dtype != "float32" and settings.lora is None and getattr(args, "deepspeed_plugin", None) is None:
+    if settings.dtype != "float32" and not adapters and getattr(args, "deepspeed_plugin", None) is None:
         logger.warning(
             "dtype %s without DeepSpeed and without lora: the weights themselves are updated in %s, which loses small "
             "steps; set dtype: float32 (with bf16: true for speed)",

@@ -136,6 +136,16 @@ def test_mistakes_are_found_before_the_weights_are_read(
         train(config, *flags)
 
 
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    from mllm.config import Settings
+    from recipes import sft
+
+    sft.main(["--help"])
+    said = capsys.readouterr().out
+    assert "accelerate launch recipes/sft.py" in said and "SFTConfig" in said
+    assert all(f"--{name} " in said for name in Settings.model_fields)
+
+
 def test_nan_ends_the_run(config: Path) -> None:
     with pytest.raises(FieldmarkError, match="the loss is"):
         train(config, "--learning_rate", "1e30", "--max_steps", "8", "--max_grad_norm", "0", "--validation", "null")
