@@ -179,10 +179,10 @@ def conversation(sample: Sample, convention: Convention) -> list[dict[str, Any]]
     return prompts.messages(sample, convention.prompt, system=convention.system)
 
 
-def target(sample: Sample, checkpoint: Checkpoint | Loaded) -> str:
-    """Return the text that answers a sample, in the checkpoint's prompt style and box convention."""
-    frame = checkpoint.family.frame(sample.size, checkpoint.convention.budget)
-    return prompts.target(sample, checkpoint.convention.prompt, checkpoint.family, frame)
+def target(sample: Sample, convention: Convention) -> str:
+    """Return the text that answers a sample, in the convention's prompt style, by its family's way to write boxes."""
+    family = families.load(convention.family)
+    return prompts.target(sample, convention.prompt, family, family.frame(sample.size, convention.budget))
 
 
 def count_tokens(
@@ -215,7 +215,7 @@ def lengths(samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, *, answe
     for sample in samples:
         messages = conversation(sample, checkpoint.convention)
         if answers:
-            messages = [*messages, says("assistant", target(sample, checkpoint))]
+            messages = [*messages, says("assistant", target(sample, checkpoint.convention))]
         rows.append((messages, sample.size))
     return count_tokens(rows, checkpoint, answers=answers)
 

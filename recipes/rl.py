@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # 3. The model; the prompts and rewards as TRL wants them.
     loaded = story.load_model(settings, prepared.checkpoint, args)
-    rows = bridge.dataset(prepared.data.train, loaded, answers=False)
+    rows = bridge.dataset(prepared.data.train, loaded.convention, answers=False)
     functions = [
         bridge.TrlReward(name, reward, loaded, count_problems=index == 0)
         for index, (name, (reward, _)) in enumerate(rewards.items())

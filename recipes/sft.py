@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # 3. The model, and the rows as TRL wants them: prompt, completion, pictures opened when they are needed.
     loaded = story.load_model(settings, prepared.checkpoint, args)
-    rows = bridge.dataset(prepared.data.train, loaded, answers=True)
+    rows = bridge.dataset(prepared.data.train, loaded.convention, answers=True)
 
     # 4. Train and save.
     trainer = Trainer(model=loaded.model, args=args, train_dataset=rows, processing_class=loaded.processor)

@@ -88,7 +88,7 @@ def test_lengths_are_those_of_the_trainers_own_collator(checkpoint: models.Check
 
     opened = replace(checkpoint, convention=replace(checkpoint.convention, prompt=style))
     samples = load_samples(data)
-    rows = bridge.dataset([bridge.Row(s, image_path(data, s)) for s in samples], opened, answers=True)
+    rows = bridge.dataset([bridge.Row(s, image_path(data, s)) for s in samples], opened.convention, answers=True)
     collator = DataCollatorForVisionLanguageModeling(opened.processor, completion_only_loss=True)
     batch = collator(rows.__getitems__(list(range(len(samples)))))
     assert models.lengths(samples, opened) == batch["attention_mask"].sum(1).tolist()
@@ -96,7 +96,7 @@ def test_lengths_are_those_of_the_trainers_own_collator(checkpoint: models.Check
     assert models.lengths(samples, opened, answers=False) == prompts
     tokenizer = opened.processor.tokenizer
     for sample, labels in zip(samples, batch["labels"], strict=True):  # the loss is on the answer and its end alone
-        assert tokenizer.decode(labels[labels != -100]) == models.target(sample, opened) + "<|im_end|>\n"
+        assert tokenizer.decode(labels[labels != -100]) == models.target(sample, opened.convention) + "<|im_end|>\n"
 
 
 def test_rows_that_do_not_fit_are_refused_by_name(checkpoint: models.Checkpoint, data: Path) -> None:

@@ -12,6 +12,7 @@ from datasets import Dataset
 from PIL import Image
 
 from mllm import answers, models, pictures
+from mllm.families import Convention
 from mllm.models import Checkpoint, Loaded
 from mllm.records import Completion, Sample
 from mllm.rewards import BaseReward
@@ -81,7 +82,7 @@ class Lookup:
     """
 
     rows: Sequence[Row]
-    checkpoint: Checkpoint | Loaded
+    convention: Convention
     answers: bool
     cache: PictureCache
 
@@ -100,19 +101,19 @@ class Lookup:
     def _prompt(self, row: Row) -> list[dict[str, Any]]:
         """Return the messages that ask the row, with a placeholder where its picture belongs."""
         if isinstance(row.record, Sample):
-            return models.conversation(row.record, self.checkpoint.convention)
+            return models.conversation(row.record, self.convention)
         return row.record.asked()
 
     def _answer(self, record: Sample | Exchange) -> str:
         """Return the text to learn."""
-        return record.answer if isinstance(record, Exchange) else models.target(record, self.checkpoint)
+        return record.answer if isinstance(record, Exchange) else models.target(record, self.convention)
 
 
 def dataset(
-    rows: Sequence[Row], checkpoint: Checkpoint | Loaded, *, answers: bool, cache: PictureCache | None = None
+    rows: Sequence[Row], convention: Convention, *, answers: bool, cache: PictureCache | None = None
 ) -> Dataset:
     """Make a data set for TRL: prompts and answers for SFT, prompts alone for RL (`answers=False`)."""
-    lookup = Lookup(rows, checkpoint, answers, cache or PictureCache())
+    lookup = Lookup(rows, convention, answers, cache or PictureCache())
     return Dataset.from_dict({"row": list(range(len(rows)))}).with_transform(lookup)
 
 

@@ -46,6 +46,7 @@ class GeneratedEval(TrainerCallback):
         self.trainer, self.checkpoint = trainer, checkpoint
         self.samples, self.root, self.settings = samples, root, settings
         self.folder = Path(trainer.args.output_dir or ".") / BEST
+        self.fresh = self.folder.with_name(f"{BEST}.new")
         self.best = -1.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -54,6 +55,8 @@ class GeneratedEval(TrainerCallback):
         if state.is_world_process_zero:
             if state.global_step == 0 and self.folder.exists():
                 shutil.rmtree(self.folder)
+            if state.global_step and not self.folder.exists() and (self.fresh / SCORE_FILE).is_file():
+                self.fresh.rename(self.folder)  # killed between the two steps of changing places
             if (self.folder / SCORE_FILE).is_file():
                 found = [json.loads((self.folder / SCORE_FILE).read_text(encoding="utf-8"))["eval/acc"]]
         if self.trainer.accelerator.num_processes > 1:
@@ -122,7 +125,7 @@ class GeneratedEval(TrainerCallback):
 
     def _keep(self, measured: dict[str, float], step: int) -> None:
         """Save the weights beside the old best, then put them in its place."""
-        new = self.folder.with_name(f"{BEST}.new")
+        new = self.fresh
         self.trainer.save_model(str(new), _internal_call=True)  # every process: sharded weights are gathered
         self.trainer.accelerator.wait_for_everyone()
         if self.trainer.is_world_process_zero():

@@ -30,16 +30,16 @@ def rows(data: Path) -> list[bridge.Row]:
 
 
 def test_rows_are_what_trl_wants(rows: list[bridge.Row], checkpoint: models.Checkpoint) -> None:
-    made = bridge.dataset(rows, checkpoint, answers=True)
+    made = bridge.dataset(rows, checkpoint.convention, answers=True)
     row = made[1]
     assert row["sample"] == rows[1].record
     assert sorted(part["type"] for part in row["prompt"][-1]["content"]) == ["image", "text"]
     assert row["images"][0].size == (192, 192) and row["images"][0].mode == "RGB"
     assert row["completion"][0]["role"] == "assistant"
     assert row["completion"][0]["content"][0]["text"] == models.target(
-        load_samples(rows[1].picture.parent / "train.jsonl")[1], checkpoint
+        load_samples(rows[1].picture.parent / "train.jsonl")[1], checkpoint.convention
     )  # type: ignore[union-attr]
-    assert "completion" not in bridge.dataset(rows, checkpoint, answers=False)[0]
+    assert "completion" not in bridge.dataset(rows, checkpoint.convention, answers=False)[0]
 
 
 def test_plain_questions_mix_in_with_and_without_a_picture(
@@ -52,7 +52,7 @@ def test_plain_questions_mix_in_with_and_without_a_picture(
         bridge.Row(bridge.Exchange("q1", "What are the marks of Tala?", "round, red."), None),
         bridge.Row(bridge.Exchange("q2", "Describe it.", "round, red.", "x.png"), rows[0].picture),
     ]
-    made = bridge.dataset(mixed, checkpoint, answers=True)
+    made = bridge.dataset(mixed, checkpoint.convention, answers=True)
     found = made.__getitems__([0, 1, 2])
     assert [len(row["images"]) for row in found] == [1, 0, 1]
     batch = DataCollatorForVisionLanguageModeling(checkpoint.processor, completion_only_loss=True)(found)
@@ -75,7 +75,7 @@ def test_pictures_are_decoded_once_and_forgotten_above_the_limit(rows: list[brid
 
 def test_a_reward_as_trl_calls_it(rows: list[bridge.Row], checkpoint: models.Checkpoint) -> None:
     samples = [row.record for row in rows]
-    good = models.target(samples[0], checkpoint)  # type: ignore[arg-type]
+    good = models.target(samples[0], checkpoint.convention)  # type: ignore[arg-type]
     texts = [good, "no idea", "<answer>(0,0),(1,1)</answer>"]
     function = bridge.TrlReward("iou", rewards.load("iou"), checkpoint, count_problems=True)
     function = pickle.loads(pickle.dumps(function))
