@@ -17,7 +17,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -25,13 +24,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mllm import domains, families, knowledge, lineups, manifest, pictures, questions, sources, splits, teachers
 from mllm.errors import FieldmarkError
-from mllm.records import SPLITS, Photo, Sample, append_jsonl, read_jsonl, repair_jsonl, write_jsonl
+from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
+from mllm.stages import Stage, in_order, save_picture
 
 console = Console(stderr=True)
 MOST_TRIES = 20
@@ -75,37 +74,46 @@ class Settings:
 
 def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool = False) -> dict[str, Any]:
     """Run the whole story and return the manifest."""
-    whole = manifest.begin(out, _with_digests(settings), overwrite=overwrite)
-    if whole is not None:
-        return whole
-    teacher = teachers.load(settings.teacher)
-    known = knowledge.load(*settings.knowledge) if settings.knowledge else None
-    photos = photos_stage(settings, known, out)
-    divided = split_stage(settings, photos, out)
-    cards = knowledge_stage(divided.photos, known, out)
-    for side in SPLITS:
-        samples_stage(settings, side, divided.photos, cards, teacher, out, workers)
-    return manifest.finish(out, facts(divided, out))
+    with manifest.claim(out, _with_digests(settings), overwrite=overwrite) as whole:
+        if whole is not None:
+            return whole
+        teacher = teachers.load(settings.teacher)
+        known = knowledge.load(*settings.knowledge) if settings.knowledge else None
+        photos = photos_stage(settings, known, out)
+        divided = split_stage(settings, photos, out)
+        cards = knowledge_stage(divided.photos, known, out)
+        for side in SPLITS:
+            samples_stage(settings, side, divided.photos, cards, teacher, out, workers)
+        data = [*(f"{side}.jsonl" for side in SPLITS), "knowledge.json", "images"]
+        return manifest.finish(out, facts(divided, out), data)
 
 
 def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path) -> list[Photo]:
     """Stage 1: list the photos and open each once, whole, so that a broken file is found now and not in an hour."""
-    file, log = out / "photos.jsonl", out / "photos.part.jsonl"
-    if not file.exists():
+    stage = Stage(out / "photos.jsonl", Photo)
+    if not stage.finished:
         asked = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
         asked["input"] = Path(settings.input) if settings.input else None
-        listed = sources.photos(settings.source, sources.Request(**asked, out=out))
-        done = _rows(log, Photo)
-        with progress("photos", None, done) as tick:
-            for photo in islice(listed, done, None):
-                domains.load(photo.domain)
-                if not (known[photo.entity] if known is not None else photo.marks):
-                    raise FieldmarkError(f"no marks are known of {photo.entity!r}: give cards with --knowledge FILE")
+        spelled: dict[str, str] = {}
+        with progress("photos", None, stage.done) as tick:
+            listed = sources.photos(settings.source, sources.Request(**asked, out=out))
+            for photo in islice(listed, stage.done, None):
+                check_label(photo, known, spelled)
                 prints = splits.fingerprint(pictures.load(out / photo.image), photo)
-                append_jsonl(log, replace(photo, provenance={**photo.provenance, "fingerprint": prints}))
+                stage.add(replace(photo, provenance={**photo.provenance, "fingerprint": prints}))
                 tick()
-        _close(log, file, Photo)
-    return list(read_jsonl(file, Photo, unique="id"))
+        stage.close()
+    return list(read_jsonl(stage.file, Photo, unique="id"))
+
+
+def check_label(photo: Photo, known: knowledge.Cards | None, spelled: dict[str, str]) -> None:
+    """Refuse a photo of an unknown domain or entity, or of an entity spelled in two ways: one could be held out."""
+    domains.load(photo.domain)
+    if not (known[photo.entity] if known is not None else photo.marks):
+        raise FieldmarkError(f"no marks are known of {photo.entity!r}: give knowledge cards with --knowledge FILE")
+    first = spelled.setdefault(knowledge.same_name(photo.entity), photo.entity)
+    if first != photo.entity:
+        raise FieldmarkError(f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; keep to one")
 
 
 def split_stage(settings: Settings, photos: list[Photo], out: Path) -> splits.Split:
@@ -128,21 +136,20 @@ def samples_stage(
     workers: int,
 ) -> None:  # fmt: skip
     """Stage 4: the samples of one side, picture by picture. Each depends on its own number alone."""
-    file, log, count = out / f"{side}.jsonl", out / f"{side}.part.jsonl", getattr(settings, side)
-    if file.exists():
+    stage, count = Stage(out / f"{side}.jsonl", Sample), getattr(settings, side)
+    if stage.finished:
         return
-    done = _rows(log, Sample)
-    if done < count:
+    if stage.done < count:
         (out / "images" / side).mkdir(parents=True, exist_ok=True)
         pool = lineups.Pool(photos, side, cards, settings.things)
-        first, skip = divmod(done, settings.questions)
+        first, skip = divmod(stage.done, settings.questions)
         todo = range(first, -(-count // settings.questions))
-        with progress(side, count, done) as tick:
+        with progress(side, count, stage.done) as tick:
             made = in_order(lambda number: samples_of(settings, pool, teacher, number, out), todo, workers)
-            for sample in islice((sample for samples in made for sample in samples), skip, skip + count - done):
-                append_jsonl(log, sample)
+            for sample in islice((sample for samples in made for sample in samples), skip, skip + count - stage.done):
+                stage.add(sample)
                 tick()
-    _close(log, file, Sample)
+    stage.close()
 
 
 def samples_of(
@@ -169,7 +176,7 @@ def samples_of(
         except questions.Refused as reason:
             refused.append(str(reason))
             continue
-        save(image, out / name)
+        save_picture(image, out / name)
         return samples
     raise FieldmarkError(
         f"{pool.side}: {MOST_TRIES} line-ups for picture {number} were refused, the last because: {refused[-1]}."
@@ -177,52 +184,19 @@ def samples_of(
     )
 
 
-def in_order(make: Callable[[int], list[Sample]], todo: range, workers: int) -> Iterator[list[Sample]]:
-    """Make the numbered pictures, a few at a time in threads (Pillow lets go of the lock), and yield them in order."""
-    with ThreadPoolExecutor(workers) as threads:
-        waiting = [threads.submit(make, number) for number in todo[: 2 * workers]]
-        following = iter(todo[2 * workers :])
-        try:
-            while waiting:
-                yield waiting.pop(0).result()
-                waiting += [threads.submit(make, number) for number in islice(following, 1)]
-        finally:
-            for one in waiting:
-                one.cancel()
-
-
 def facts(divided: splits.Split, out: Path) -> dict[str, Any]:
-    """Stage 5: count what was made. Reads the rows back, one at a time."""
-    counts: dict[str, Any] = {}
-    refused: Counter[str] = Counter()
-    for side in SPLITS:
-        tally: dict[str, Counter[str]] = {key: Counter() for key in ("stratum", "domain", "layout", "things")}
-        samples, entities = 0, set()
-        for sample in read_jsonl(out / f"{side}.jsonl", Sample):
-            samples += 1
-            entities.add(sample.entity)
-            refused.update(sample.provenance["refused"])
-            told = {"domain": sample.domain, "things": str(len(sample.things)), **sample.provenance}
-            for key, counter in tally.items():
-                counter[told[key]] += 1
-        sorted_tally = {key: dict(sorted(counter.items())) for key, counter in tally.items()}
-        counts[side] = {"samples": samples, "entities asked": len(entities), **sorted_tally}
+    """Stage 5: count what was made, what was left out and refused, and name the licences."""
+    counts = {side: manifest.tally(read_jsonl(out / f"{side}.jsonl", Sample)) for side in SPLITS}
+    refused = sum((refusals for _, refusals in counts.values()), Counter())
     sides = Counter(photo.provenance["side"] for photo in divided.photos)
     return {
-        "samples": counts,
+        "samples": {side: told for side, (told, _) in counts.items()},
         "photos": dict(sorted(sides.items())),
         "groups of near-duplicate photos": divided.groups_joined,
         "photos left out": dict(sorted(divided.left_out.items())),
         "line-ups refused": dict(sorted(refused.items())),
         "licences": dict(sorted(Counter(photo.licence or "not stated" for photo in divided.photos).items())),
     }
-
-
-def save(image: Image.Image, path: Path) -> None:
-    """Write a picture whole or not at all: under another name first."""
-    part = path.with_name(f".{path.name}.part")
-    image.save(part, **({"format": "PNG"} if path.suffix == ".png" else {"format": "JPEG", "quality": 92}))
-    part.replace(path)
 
 
 @contextmanager
@@ -232,18 +206,6 @@ def progress(what: str, total: int | None, done: int) -> Iterator[Callable[[], N
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total, completed=done)
         yield lambda: bar.advance(task)
-
-
-def _rows(log: Path, cls: type) -> int:
-    """Count the rows that a stopped run left in its log; a torn last one is cut off."""
-    repair_jsonl(log)
-    return sum(1 for _ in read_jsonl(log, cls)) if log.exists() else 0
-
-
-def _close(log: Path, file: Path, cls: type) -> None:
-    """Turn a finished log into the stage's file."""
-    write_jsonl(file, read_jsonl(log, cls) if log.exists() else ())
-    log.unlink(missing_ok=True)
 
 
 def _with_digests(settings: Settings) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm.errors import FieldmarkError
-from mllm.records import atomic_write
+from mllm.files import atomic_write
 
 _LITTLE = frozenset("a an and are at by can has have in is it its of on or that the to with often very".split())
 
@@ -108,7 +108,10 @@ def _read(file: Path) -> dict[str, tuple[str, ...]]:
     """Read one file of cards."""
     if not file.is_file():
         raise KnowledgeError(f"{file}: no such file of knowledge cards")
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise KnowledgeError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
     content = _parse(file, text)
     if not content:
         raise KnowledgeError(f"{file}: the file holds no card")

@@ -7,56 +7,81 @@ settings give the same bytes.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mllm.errors import FieldmarkError
-from mllm.records import atomic_write
+from mllm.files import atomic_write
+from mllm.records import Sample
 
+SCHEMA = "fieldmark.data/1"
 SETTINGS, MANIFEST = "settings.json", "manifest.json"
 
 
-def begin(out: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> dict[str, Any] | None:
-    """Claim the folder for these settings; return its manifest when the data is there already, whole.
+@contextmanager
+def claim(out: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[dict[str, Any] | None]:
+    """Hold the folder for these settings while the block runs; yields its manifest when the data is whole already.
 
     Raises:
-        FieldmarkError: the folder holds data of other settings (names the first that differs), or strange files.
+        FieldmarkError: the folder holds data of other settings (names the first that differs) or files of somebody
+            else, or another run is at work in it.
     """
-    settings = json.loads(json.dumps(settings))  # as they will be read back: tuples become lists
-    file = out / SETTINGS
-    if overwrite and file.exists():
-        shutil.rmtree(out)  # it holds what this program wrote: only a folder that it claimed has this file
-    if file.exists():
-        before = _read(file)
-        for name in sorted(settings.keys() | before.keys()):
-            if settings.get(name) != before.get(name):
-                raise FieldmarkError(
-                    f"{out} holds data made with {name} = {before.get(name)!r}, now it is {settings.get(name)!r};"
-                    " choose another folder with --out, or throw the old data away with --overwrite"
-                )
-        return _read(out / MANIFEST) if (out / MANIFEST).exists() else None
-    if out.exists() and any(out.iterdir()):
+    settings = {"schema": SCHEMA, **json.loads(json.dumps(settings))}  # as they will be read back: tuples become lists
+    if out.exists() and any(out.iterdir()) and not _is_ours(out):
         raise FieldmarkError(f"{out} is not empty and was not made by this program; choose a new folder with --out")
-    _write(file, settings)
-    return None
+    out.mkdir(parents=True, exist_ok=True)
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FieldmarkError(f"{out}: another run is at work in this folder; wait for it or stop it") from None
+        if overwrite:
+            _clear(out)
+        _check(out, settings)
+        yield _read(out / MANIFEST) if (out / MANIFEST).exists() else None
+    finally:
+        os.close(folder)  # lets go of the lock, as the end of the process does, however it ends
 
 
-def finish(out: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Hash every file of the folder, write the manifest and return it."""
-    hashes = {
-        path.relative_to(out).as_posix(): digest(path)
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-    whole = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-    listed = {name: value for name, value in hashes.items() if "/" not in name}  # of pictures only the sum is told
-    manifest = {**facts, "settings": _read(out / SETTINGS), "files": listed, "hash": whole}
+def finish(out: Path, facts: Mapping[str, Any], data: Iterable[str]) -> dict[str, Any]:
+    """Hash what `data` names (files, or folders whole), write the manifest and return it."""
+    hashes: dict[str, str] = {}
+    for name in data:
+        whole = hashlib.sha256()
+        path = out / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                whole.update(f"{file.relative_to(out).as_posix()} {digest(file)}\n".encode())
+        hashes[name] = whole.hexdigest()
+    total = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    manifest = {**facts, "settings": _read(out / SETTINGS), "hashes": hashes, "hash": total}
     _write(out / MANIFEST, manifest)
     return manifest
+
+
+def tally(samples: Iterable[Sample]) -> tuple[dict[str, Any], Counter[str]]:
+    """Count samples by stratum, domain, layout, number of things, and the refusals told in them. Reads one by one."""
+    counts: dict[str, Counter[str]] = {key: Counter() for key in ("stratum", "domain", "layout", "things")}
+    refused: Counter[str] = Counter()
+    number, entities = 0, set()
+    for sample in samples:
+        number += 1
+        entities.add(sample.entity)
+        refused.update(sample.provenance["refused"])
+        told = {**sample.provenance, "domain": sample.domain, "things": str(len(sample.things))}
+        for key, counter in counts.items():
+            counter[told[key]] += 1
+    told = {key: dict(sorted(counter.items())) for key, counter in counts.items()}
+    return {"samples": number, "entities asked": len(entities), **told}, refused
 
 
 def digest(path: Path) -> str:
@@ -65,11 +90,43 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _check(out: Path, settings: Mapping[str, Any]) -> None:
+    """Compare with the folder's settings, or write them into a new folder."""
+    file = out / SETTINGS
+    before = _read(file) if file.exists() else {}
+    if before == settings:
+        return
+    if not any(path.suffix == ".jsonl" and not path.name.endswith(".part.jsonl") for path in out.iterdir()):
+        _clear(out)  # no stage was finished: the folder is new, or a setting or an input was put right
+        _write(file, settings)
+        return
+    for name in sorted(settings.keys() | before.keys()):
+        if settings.get(name) != before.get(name):
+            raise FieldmarkError(
+                f"{out} holds data made with {name} = {before.get(name)!r}, now it is {settings.get(name)!r};"
+                " choose another folder with --out, or throw the old data away with --overwrite"
+            )
+
+
+def _is_ours(out: Path) -> bool:
+    """Whether the folder holds settings of ours, and so whatever lies in it was made by a data program."""
+    return (out / SETTINGS).is_file() and _read(out / SETTINGS).get("schema") == SCHEMA
+
+
+def _clear(out: Path) -> None:
+    """Empty a folder of ours; the settings go last, so that a stop in the middle leaves it ours."""
+    for path in sorted(out.iterdir(), key=lambda path: path.name == SETTINGS):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise FieldmarkError(f"{file}:{error.lineno}: broken JSON; throw the folder away with --overwrite") from error
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FieldmarkError(f"{file}: broken JSON ({error}); throw the folder away and make it anew") from error
+    if not isinstance(content, dict):
+        raise FieldmarkError(f"{file}: an object is needed; throw the folder away and make it anew")
+    return content
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

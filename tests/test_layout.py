@@ -17,10 +17,10 @@ PROGRAMS = ("data_synth", "recipes", "eval")
 # From the inside out: a module imports only from lines above its own; within a folder its files may know each other.
 RINGS: tuple[tuple[str, ...], ...] = (
     ("errors", "files"),
-    ("boxes", "notation", "files", "cpu"),
+    ("boxes", "notation", "cpu"),
     ("rows",),
     ("records", "pictures", "config", "provenance"),
-    ("families", "domains", "composites", "knowledge", "splits", "manifest", "kvg"),
+    ("families", "domains", "composites", "knowledge", "splits", "manifest", "stages", "kvg"),
     ("sources", "lineups", "answers", "prompts", "links"),
     ("processors",),
     ("models",),

@@ -81,6 +81,14 @@ def need_input(request: Request, kind: str) -> Path:
     return path
 
 
+def read_text(file: Path) -> str:
+    """Return a text file's content; another coding than UTF-8 is an error."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+
+
 def need_domain(domain: str | None, where: str) -> str:
     """Return the domain, or raise when neither the input nor the request names one."""
     if not domain:

@@ -17,7 +17,16 @@ from typing import Any
 from mllm import pictures
 from mllm.boxes import Box, Frame
 from mllm.records import Photo
-from mllm.sources import Request, SourceError, boxes_or_whole, make_box, need_domain, need_input, picture_size
+from mllm.sources import (
+    Request,
+    SourceError,
+    boxes_or_whole,
+    make_box,
+    need_domain,
+    need_input,
+    picture_size,
+    read_text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +54,7 @@ def photos(request: Request) -> Iterator[Photo]:
 
 def _read(file: Path) -> dict[str, Any]:
     """Read the json and check that its three lists are there."""
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     if not text.strip():
         raise SourceError(f"{file}: the file is empty")
     try:

@@ -10,11 +10,21 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 
 from mllm.boxes import Box
 from mllm.records import Photo
-from mllm.sources import Request, SourceError, boxes_or_whole, make_box, need_domain, need_input, picture_size
+from mllm.sources import (
+    Request,
+    SourceError,
+    boxes_or_whole,
+    make_box,
+    need_domain,
+    need_input,
+    picture_size,
+    read_text,
+)
 
 CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h")
 Row = dict[str, str]
@@ -74,7 +84,7 @@ def _photo(file: Path, image: str, rows: list[tuple[str, Row]], request: Request
 
 def rows_of(file: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[str, Row]]:
     """Yield (file:line, row) of a csv table after checking its header. Values are stripped texts."""
-    with file.open(encoding="utf-8-sig", newline="") as lines:
+    with StringIO(read_text(file), newline="") as lines:
         reader = csv.DictReader(lines)
         header = [name.strip() for name in reader.fieldnames or ()]
         if not header:

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from mllm.records import Photo
-from mllm.sources import PICTURES, Request, SourceError, boxes_or_whole, make_box, need_domain, need_input, picture_size
+from mllm.sources import (
+    PICTURES,
+    Request,
+    SourceError,
+    boxes_or_whole,
+    make_box,
+    need_domain,
+    need_input,
+    picture_size,
+    read_text,
+)
 from mllm.sources.csv import numbers_of, rows_of
 
 SIDECARS = ("boxes.jsonl", "boxes.csv")
@@ -70,7 +80,7 @@ def _sidecar(root: Path) -> dict[str, list[Written]]:
 
 def _jsonl(file: Path) -> Iterator[tuple[str, str, tuple[float, ...]]]:
     """Yield (where, photo, numbers) of each line of a boxes.jsonl."""
-    for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for line, text in enumerate(read_text(file).splitlines(), start=1):
         where = f"{file}:{line}"
         if not text.strip():
             continue

@@ -15,7 +15,7 @@ from typing import Any
 
 from mllm.boxes import Frame
 from mllm.records import Photo
-from mllm.sources import Request, SourceError, make_box, need_input, picture_size
+from mllm.sources import Request, SourceError, make_box, need_input, picture_size, read_text
 
 log = logging.getLogger(__name__)
 LICENCE = "CC BY-SA 4.0 (The Oxford-IIIT Pet Dataset, Parkhi et al. 2012)"
@@ -30,7 +30,7 @@ def photos(request: Request) -> Iterator[Photo]:
     if not file.is_file():
         raise SourceError(f"{file}: no such file; the folder needs annotations.json and images/")
     try:
-        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise SourceError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
     if not rows:

@@ -19,7 +19,8 @@ from mllm.records import REFERENCE, Sample
 
 _CHOICE = re.compile(r"\bSo (\d+)\.?\s*$")
 _TOLD = re.compile(
-    r"ground[- ]truth|annotat|\blabell?ed\b|\blabels?\b|(?:was|were|am|been|are) (?:told|given|provided)|"
+    r"ground[- ]truth|annotat|labell?ed as|\b(?:the|its|given) labels? (?:says?|is|tells?)|"
+    r"(?:was|were|am|been|are) (?:told|given|provided)|"
     r"(?:provided|given|supplied) (?:box|name|answer|information|coordinate)|"
     r"according to the (?:prompt|question|caption)|"
     r"bounding box of the target|(?:the )?(?:correct|right) answer is|as (?:stated|given|provided)\b",

@@ -132,7 +132,7 @@ def test_the_manifest_counts_what_was_made(pocket: Path) -> None:
     assert told["samples"]["validation"]["stratum"] == {"seen": 6, "unseen": 6}
     assert told["samples"]["train"]["domain"] == {"bird": 30}
     assert sum(told["photos"].values()) == len(list(read_jsonl(pocket / "split.jsonl", Photo)))
-    assert told["settings"]["seed"] == 0 and set(told["files"]) >= {"train.jsonl", "split.jsonl", "knowledge.json"}
+    assert told["settings"]["seed"] == 0 and set(told["hashes"]) >= {"train.jsonl", "images", "knowledge.json"}
     assert list(told["licences"]) == ["CC0-1.0 (drawn by Fieldmark)"]
 
 
@@ -172,6 +172,7 @@ BAD = [
     (GOOD + "1.png,bird 1,5,5,120,90\n", [], "t.csv:14: fields x1,y1,x2,y2: box (5.0, 5.0, 120.0, 90.0) leaves"),
     (GOOD + "1.png,bird 1,90,5,5,90\n", [], "t.csv:14: fields x1,y1,x2,y2: box (90.0, 5.0, 5.0, 90.0) is inverted"),
     (GOOD.replace("bird 7", "bird sevn"), [], "no card for 'bird sevn'"),
+    (GOOD.replace("bird 7", "Bird_6"), [], "entity 'Bird_6' was spelled 'bird 6' before"),
     ("", [], "t.csv: the table has a header and no rows"),
     (GOOD, ["--domain", "birds"], "unknown domain 'birds'. Did you mean 'bird'?"),
     (GOOD, ["--teacher", "gpt"], "unknown teacher 'gpt'"),
@@ -209,6 +210,17 @@ def test_a_folder_of_other_settings_or_strange_files_is_not_touched(
             make(tmp_path, *SMALL, *flags)
         assert "was not made by this program" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "mine.txt").read_text() == "dear"
+
+
+def test_a_mistake_put_right_goes_on_in_the_same_folder(tmp_path: Path) -> None:
+    file = photos_csv(tmp_path / "in", GOOD + "99.png,bird 1,5,5,90,90\n")
+    (tmp_path / "cards.json").write_text(json.dumps({f"bird {n}": [f"mark {n}"] for n in range(12)}))
+    given = ["--source", "csv", "--input", str(file), "--domain", "bird", "--knowledge", str(tmp_path / "cards.json")]
+    counts = ["--train", "3", "--validation", "0", "--test", "0"]
+    with pytest.raises(SystemExit):
+        make(tmp_path / "out", *given, *counts)
+    photos_csv(tmp_path / "in", GOOD)
+    assert make(tmp_path / "out", *given, *counts)["hash"] == make(tmp_path / "new", *given, *counts)["hash"]
 
 
 def test_a_truncated_photo_is_told_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

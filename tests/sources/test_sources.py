@@ -268,3 +268,12 @@ def test_an_unknown_source_lists_the_known_ones_and_two_ids_are_refused(monkeypa
     monkeypatch.setattr(sources, "load", lambda name: lambda request: iter([twin, twin]))
     with pytest.raises(FieldmarkError, match="two photos have the id '1'"):
         list(sources.photos("csv", Request()))
+
+
+def test_texts_that_are_no_utf8_are_told(tmp_path: Path) -> None:
+    file = table(tmp_path, HEAD)
+    file.write_bytes((HEAD + "a.jpg,m\u00f6we,bird,4,2,14,10\n").encode("latin-1"))
+    with pytest.raises(SourceError, match=r"t.csv: not UTF-8 at byte 40; save the file as UTF-8"):
+        read("csv", file)
+    file.write_text("\ufeff" + HEAD + "a.jpg,m\u00f6we,bird,4,2,14,10\n", encoding="utf-8")
+    assert read("csv", file)[0].entity == "m\u00f6we"

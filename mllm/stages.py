@@ -1,0 +1,72 @@
+"""Stages of a data program that may be stopped at any moment: logs that go on, whole pictures, threads in order.
+
+A stage appends its rows to `<name>.part.jsonl`; when the last is in, the log becomes `<name>.jsonl`. A row that can be
+read was written whole, and so was the picture it names, since that is written first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from mllm.records import append_jsonl, read_jsonl, repair_jsonl, write_jsonl
+
+T = TypeVar("T")
+JPEG_QUALITY = 92
+
+
+class Stage:
+    """The rows of one file in the making. `cls` is their record class."""
+
+    def __init__(self, file: Path, cls: type[Any]) -> None:
+        """Look at what there is: `finished`, or else `done` rows in the log (a torn last one is cut off)."""
+        self.file, self.cls = file, cls
+        self.log = file.with_suffix(".part.jsonl")
+        self.finished = file.exists()
+        self.done = 0
+        if self.finished:
+            self.log.unlink(missing_ok=True)  # stopped between the last two steps of `close`
+        elif self.log.exists():
+            repair_jsonl(self.log)
+            self.done = sum(1 for _ in read_jsonl(self.log, cls))
+
+    def add(self, row: Any) -> None:
+        """Append one row."""
+        append_jsonl(self.log, row)
+
+    def close(self) -> None:
+        """Turn the log into the file."""
+        write_jsonl(self.file, read_jsonl(self.log, self.cls) if self.log.exists() else ())
+        self.log.unlink(missing_ok=True)
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Write a PNG or JPEG, by the path's ending, whole or not at all: under another name first."""
+    part = path.with_name(f".{path.name}.part")
+    if path.suffix == ".png":
+        image.save(part, format="PNG")
+    else:
+        image.save(part, format="JPEG", quality=JPEG_QUALITY)
+    part.replace(path)
+
+
+def in_order(make: Callable[[int], T], numbers: range, workers: int) -> Iterator[T]:
+    """Yield `make(number)` for each number, in order; a few are made ahead in threads, never more than `2 * workers`.
+
+    Threads suit pictures: Pillow lets go of the interpreter while it decodes, scales and encodes.
+    """
+    with ThreadPoolExecutor(workers) as threads:
+        waiting = [threads.submit(make, number) for number in numbers[: 2 * workers]]
+        following = iter(numbers[2 * workers :])
+        try:
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting += [threads.submit(make, number) for number in islice(following, 1)]
+        finally:
+            for one in waiting:
+                one.cancel()
