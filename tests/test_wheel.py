@@ -97,7 +97,7 @@ def test_the_command_runs_from_another_folder(installed: Path, tmp_path: Path) -
 def test_the_programs_run_from_another_folder(installed: Path, tmp_path: Path, program: str) -> None:
     done = run(sys.executable, "-m", f"mllm.{program}", "--help", site=installed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "usage" in done.stdout.lower()
+    assert len(done.stdout) > 300 and "--" in done.stdout
 
 
 def test_a_base_model_travels_along(installed: Path, tmp_path: Path) -> None:
