@@ -47,6 +47,11 @@ def main(argv: list[str] | None = None) -> None:
     rewards = load_all(settings.rewards)
     if not rewards:
         raise ConfigError("no rewards: name at least one under `rewards`, for example `iou: {weight: 1}`")
+    for name, (reward, _) in rewards.items():
+        if getattr(reward, "style", settings.style) != settings.style:
+            raise ConfigError(
+                f"rewards.{name}.style is not the prompt's style, {settings.style!r}: it would punish what is asked"
+            )
     args.reward_weights = [weight for _, weight in rewards.values()]
     story.make_pocket_data(settings)
     if settings.model.startswith("runs/pocket/") and not Path(settings.model).is_dir():

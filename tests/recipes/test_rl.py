@@ -96,6 +96,7 @@ def test_an_adapter_is_trained_further(config: Path, tmp_path: Path) -> None:
     [
         (["--rewards.iuo.weight", "1"], "unknown reward 'iuo'.*mean 'iou'"),
         (["--rewards.iou.tao", "0.5"], "reward 'iou' has no field 'tao'"),
+        (["--style", "direct"], "rewards.format.style is not the prompt's style, 'direct'"),
         (["--rewards.iou.mode", "soft"], "mode must be one of raw, threshold, power"),
         (["--rewards", "{}"], "no rewards: name at least one"),
         (["--max_completion_length", "500"], "8 of 8 rows.*with 500 tokens kept free"),
