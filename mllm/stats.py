@@ -1,15 +1,15 @@
 """Means with honest intervals: images are resampled, not cases, because the cases of one picture are not independent.
 
-Everything here takes plain numbers and the name of the picture each came from. All intervals are percentile bootstrap
-intervals (Efron & Tibshirani 1993, ch. 13) of a ratio `sum of values / number of values`, so that a picture with
-five questions weighs five times one with a single question, as in the published case-weighted averages.
+Everything here takes plain numbers and the name of the picture each came from. Intervals of one run are percentile
+bootstrap intervals (Efron & Tibshirani 1993, ch. 13) of a ratio `sum of values / number of values`, so that a picture
+with five questions weighs five times one with a single question, as in the published case-weighted averages.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -130,31 +130,16 @@ def over_seeds(
 ) -> Interval:
     """Mean over seeds and samples; `runs[s][i]` is the value of sample i under seed s, `groups[i]` its picture.
 
-    Pictures and seeds are crossed, so both are resampled, independently (the pigeonhole bootstrap, Owen 2007). A
-    bootstrap over S seeds sees only (S-1)/S of their variance, so the part that seeds add is stretched by
-    sqrt(S / (S-1)). With one seed there is no seed part: the interval then speaks of that run only. Shifting the
-    `runs` by another arm's (`b - a`, paired by seed) gives the two-level interval of a difference.
+    Pictures and seeds are crossed. The picture part of the variance comes from the bootstrap over pictures (of the mean
+    over seeds), the seed part is s^2 / S, with s^2 the variance between seeds. A bootstrap over three seeds would be
+    far too sure of itself, so the interval is Student's t, with the degrees of freedom of Satterthwaite (1946): where
+    seeds hardly matter it is the bootstrap's, where little else matters it is as wide as S - 1 degrees make it.
+    With one seed there is no seed part: the interval then speaks of that run only.
     """
-    if not runs:
-        raise FieldmarkError("no runs were given: pass one list of values per seed")
-    if any(len(run) != len(groups) for run in runs):
-        raise FieldmarkError(f"every seed must have a value for each of the {len(groups)} samples")
-    if len(runs) == 1:
-        return mean(runs[0], groups, level=level, resamples=resamples, seed=seed)
-    tables = [_by_group(run, groups) for run in runs]
-    sums, counts = np.stack([s for s, _ in tables]), tables[0][1]  # (seeds, pictures), (pictures,)
-    value = float(sums.sum() / (counts.sum() * len(runs)))
-    n, g = len(groups), sums.shape[1]
-    if g < 2:
-        return Interval(value, None, None, n, g, level)
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(g, np.full(g, 1 / g), size=resamples)  # how often each picture was drawn
-    by_seed = (weights @ sums.T) / (weights @ counts)[:, None]  # (resamples, seeds)
-    drawn = rng.integers(len(runs), size=(resamples, len(runs)))
-    centre = by_seed.mean(1)
-    shift = np.take_along_axis(by_seed, drawn, 1).mean(1) - centre
-    low, high = _percentiles(centre + math.sqrt(len(runs) / (len(runs) - 1)) * shift, level)
-    return Interval(value, low, high, n, g, level)
+    found = _over_seeds(runs, groups, level, resamples, seed)
+    if found.low is None or found.high is None or not all(0 <= value <= 1 for run in runs for value in run):
+        return found
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def paired_over_seeds(
@@ -167,7 +152,8 @@ def paired_over_seeds(
         if len(one) != len(other):
             raise FieldmarkError(f"two runs are paired on the same samples, but one has {len(one)}, one {len(other)}")
     differences = [(np.asarray(y, float) - np.asarray(x, float)).tolist() for x, y in zip(a, b, strict=True)]
-    return over_seeds(differences, groups, **options)
+    settings = {"level": LEVEL, "resamples": RESAMPLES, "seed": 0} | options
+    return _over_seeds(differences, groups, **settings)
 
 
 def chance_floor(samples: Sequence[Sample]) -> float | None:
@@ -175,6 +161,34 @@ def chance_floor(samples: Sequence[Sample]) -> float | None:
     if not samples or any(not sample.things for sample in samples):
         return None
     return sum(1 / len(sample.things) for sample in samples) / len(samples)
+
+
+def _over_seeds(
+    runs: Sequence[Sequence[float]], groups: Sequence[Hashable], level: float, resamples: int, seed: int
+) -> Interval:
+    """Do the work of `over_seeds`, for values of any range."""
+    if not runs:
+        raise FieldmarkError("no runs were given: pass one list of values per seed")
+    if any(len(run) != len(groups) for run in runs):
+        raise FieldmarkError(f"every seed must have a value for each of the {len(groups)} samples")
+    tables = [_by_group(run, groups) for run in runs]
+    sums, counts = np.stack([s for s, _ in tables]), tables[0][1]  # (seeds, pictures), (pictures,)
+    n, g, seeds = len(groups), len(counts), len(runs)
+    if seeds == 1 or np.all(sums == 0) or np.all(sums == counts):
+        return mean(runs[0], groups, level=level, resamples=resamples, seed=seed)
+    value = float(sums.sum() / (counts.sum() * seeds))
+    if g < 2:
+        return Interval(value, None, None, n, g, level)
+    from scipy.stats import t
+
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(g, np.full(g, 1 / g), size=resamples)  # how often each picture was drawn
+    by_picture = float(((weights @ sums.mean(0)) / (weights @ counts)).var())
+    by_seed = float((sums.sum(1) / counts.sum()).var(ddof=1)) / seeds
+    total = by_picture + by_seed
+    degrees = total**2 / (by_picture**2 / (g - 1) + by_seed**2 / (seeds - 1)) if total > 0 else 1.0
+    half = float(t.ppf((1 + level) / 2, degrees)) * math.sqrt(total)
+    return Interval(value, value - half, value + half, n, g, level)
 
 
 def _by_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
@@ -207,11 +221,6 @@ def _bootstrap(sums: np.ndarray, counts: np.ndarray, level: float, resamples: in
         rng=np.random.default_rng(seed),
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
-
-
-def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _sign_flip(sums: np.ndarray, permutations: int, seed: int) -> float:

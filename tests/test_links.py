@@ -152,10 +152,8 @@ def test_the_oracles_own_thoughts_hold_in_every_link():
         chosen = domain[3 * k : 3 * k + 2 + k % 4] if k < 9 else domain[k : k + 3]
         places = [Box(0.05 + 0.15 * n, 0.1 + 0.1 * (n % 3), 0.17 + 0.15 * n, 0.4 + 0.1 * (n % 3)) for n in range(6)]
         things = tuple(Thing(one.name, places[(5 * n + k) % 6], one.marks) for n, one in enumerate(chosen))
-        sample = Sample(
-            id="s", task="ground", image="x.png", size=Frame(288, 192), domain="bird",
-            entity=things[k % len(things)].entity, question="q", boxes=(things[k % len(things)].box,), things=things, split="test",
-        )  # fmt: skip
+        target = things[k % len(things)]
+        sample = replace(SAMPLE, entity=target.entity, boxes=(target.box,), things=things)
         sample = replace(sample, thought=teachers.load("pocket").reason(teachers.Reasoning(sample, {}, k)))
         answer = answers.parse(prompts.target(sample, "think", POCKET, FRAME), POCKET, FRAME)
         found = links.chain(sample, answer, POCKET, FRAME)

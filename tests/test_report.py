@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from mllm import report, runs
+from mllm import cli, report, runs
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.records import Answer, Completion, Sample, Thing
@@ -191,6 +192,26 @@ def test_curves(tmp_path):
     assert panel.lines[0].path.count("L") < curves.POINTS and panel.y_ticks[0][1] == "0" and panel.y_ticks[-1][1] == "1"
     grpo = [{"step": s, "loss": 0.0, "reward": s} for s in range(5)]
     assert [p.title for p in curves.panels({"g": grpo})] == ["mean reward of the completions"]
+
+
+def test_the_command(tmp_path):
+    a, b = benchmark(tmp_path / "a", ["left"] * 4), benchmark(tmp_path / "b", ["right"] * 4)
+    words = [
+        "report",
+        "--runs",
+        f"A={a}",
+        f"B={b}",
+        "--runs",
+        f"C={b}",
+        "--out",
+        str(tmp_path / "r.html"),
+        "--gallery",
+        "1",
+    ]
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0 and "| C " in done.output and str(tmp_path / "r.html") in done.output
+    for name in ("r.html", "r.md", "r.json"):
+        assert (tmp_path / name).stat().st_size > 100
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 400), (-3.2, 0.1), (0, 7e-6), (2, 2)])

@@ -133,13 +133,34 @@ def test_seeds_widen_the_interval():
     assert stats.over_seeds(apart[:1], groups) == stats.mean(apart[0], groups)
 
 
-def test_two_level_variance_matches_theory():
-    # values = seed effect only: the variance of the mean over S seeds is s²/S, with s² the unbiased estimate
+def test_seeds_alone_give_students_interval():
+    # values = seed effect only: mean +- t(S - 1) * s / sqrt(S), by hand for S = 4: t = 3.182
     effects = np.array([0.2, 0.5, 0.9, 0.4])
-    runs = [np.full(30, e) for e in effects]
-    found = stats.over_seeds(runs, list(range(30)), resamples=20000)
-    half = (found.high - found.low) / 2
-    assert half == pytest.approx(1.96 * effects.std(ddof=1) / 2, rel=0.15)
+    found = stats.over_seeds([np.full(30, e) for e in effects], list(range(30)))
+    half = 3.182 * effects.std(ddof=1) / 2
+    assert found.high == pytest.approx(0.5 + half, abs=1e-3) and found.low == pytest.approx(0.5 - half, abs=1e-3)
+
+
+def test_pictures_alone_give_the_bootstraps_interval():
+    values, groups = made(pictures=120)
+    found, one = stats.over_seeds([values] * 3, groups), stats.mean(values, groups)
+    assert found.low == pytest.approx(one.low, abs=0.01) and found.high == pytest.approx(one.high, abs=0.01)
+
+
+@pytest.mark.parametrize("between_seeds", [0.0, 0.05, 0.2])
+def test_three_seeds_cover(between_seeds):
+    rng, inside = np.random.default_rng(0), 0
+    for trial in range(200):
+        pictures, seeds = rng.normal(0, 0.3, 60), rng.normal(0, between_seeds, 3)
+        runs = [1 + pictures + one + rng.normal(0, 0.2, 60) for one in seeds]
+        found = stats.over_seeds(runs, list(range(60)), resamples=200, seed=trial)
+        inside += found.low <= 1 <= found.high
+    assert 0.9 <= inside / 200 <= 1.0
+
+
+def test_all_seeds_alike_is_not_certainty():
+    found = stats.over_seeds([[1.0] * 20] * 3, list(range(20)))
+    assert found.low == pytest.approx(0.839, abs=1e-3) and found.high == 1
 
 
 def test_paired_over_seeds_cancels_what_is_shared():
