@@ -31,26 +31,26 @@ class Section(BaseModel):
 class Lora(Section):
     """Low-rank adapters (Hu et al. 2021): h = Wx + alpha/r * BAx, with W frozen."""
 
-    r: int = Field(16, ge=1)
+    r: int = Field(default=16, ge=1)
     """Rank of the adapters."""
-    alpha: int = Field(32, ge=1)
+    alpha: int = Field(default=32, ge=1)
     """Scale; the adapter's output is multiplied by alpha / r."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the adapter, 0 to below 1."""
-    parts: tuple[Part, ...] = Field(("llm",), min_length=1)
+    parts: tuple[Part, ...] = Field(default=("llm",), min_length=1)
     """Which parts of the model get adapters."""
 
 
 class Evaluate(Section):
     """Answers written and scored while training: Acc@0.5 on the validation file. The best checkpoint is kept by it."""
 
-    samples: int = Field(64, ge=1)
+    samples: int = Field(default=64, ge=1)
     """How many validation samples are answered each time (the first ones of the file)."""
-    max_new_tokens: int = Field(256, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1)
     """Room for one answer, in tokens."""
-    every: int = Field(100, ge=1)
+    every: int = Field(default=100, ge=1)
     """Every how many optimizer steps; the last step is always measured."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Answers written at once, on each process."""
 
 
@@ -67,15 +67,15 @@ class Settings(Section):
     """SFT only: files of plain questions and answers, with or without a picture, to keep what the base knows."""
     validation: Path | None = None
     """Samples file for the generated Acc@0.5 during training. Without it no best checkpoint is kept."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Use only so many samples of each training file: the first ones."""
     style: Literal["direct", "think"] = "think"
     """Prompt style (mllm/prompts.py): answer at once, or reason first. Saved beside the weights."""
-    visual_tokens: int | None = Field(None, ge=1)
+    visual_tokens: int | None = Field(default=None, ge=1)
     """At most so many visual tokens a picture; larger pictures are shrunk. None keeps the checkpoint's own budget."""
-    min_visual_tokens: int | None = Field(None, ge=1)
+    min_visual_tokens: int | None = Field(default=None, ge=1)
     """At least so many visual tokens a picture; smaller ones are enlarged. None keeps the checkpoint's own budget."""
-    max_tokens_per_sample: int = Field(4096, ge=1)
+    max_tokens_per_sample: int = Field(default=4096, ge=1)
     """Room for prompt, picture and answer (RL: `max_completion_length`). Longer rows are refused, never cut."""
     freeze_vision: bool = True
     """Keep the vision tower as it is."""
@@ -98,7 +98,7 @@ class Settings(Section):
     """Generated evaluation during training."""
     resume: str = "auto"
     """auto: go on from the last complete checkpoint in output_dir. never: start anew. Or a checkpoint folder."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch in each process. None leaves torch's own choice."""
 
     @field_validator("train", "mix", mode="before")

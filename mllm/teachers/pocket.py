@@ -1,7 +1,8 @@
 """The pocket oracle: reasons about a composite of pocket photos from the world's own facts.
 
-It recalls the entity's marks, goes through every thing from left to right saying where it is and what can be seen of it, and names the
-number that fits. A served 72B model would be asked for the same through the same interface; the oracle is never wrong.
+It recalls the entity's marks, goes through every thing from left to right saying where it is and what can be seen of
+it, and names the number that fits. A served 72B model would be asked for the same through the same interface; the
+oracle is never wrong.
 """
 
 from __future__ import annotations
