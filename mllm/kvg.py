@@ -21,7 +21,7 @@ from typing import Any
 from mllm import pictures
 from mllm.boxes import Box, Frame, iou_xyxy
 from mllm.errors import BoxError, RecordError
-from mllm.records import Sample, Thing
+from mllm.records import Sample, Thing, check_unique
 
 SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
 UNSEEN_DOMAINS = ("dog", "mollusca", "mammal", "flower", "landmark")
@@ -33,15 +33,19 @@ _ENTITY = re.compile(r"<\|object_ref_start\|>(.+?)<\|object_ref_end\|>", re.DOTA
 _SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif", "MPO": ".jpg"}
 
 _INT = r"(\d+)"
-_ANY = r"(.*?)"
+# "Anything up to the next comma (bracket, comma and blank)": written so that nothing is tried twice, since sampled text
+# may be long and full of brackets, and five lazy wildcards in a row would take minutes over it.
+_TO_COMMA, _TO_BRACKET = r"([^,\n]*+)", r"([^)\n]*+)"
+_LOOSE_PAIR = rf"\({_TO_COMMA},{_TO_BRACKET}\)"
+_TO_SPACED_COMMA = r"([^,\n]*+(?:,(?! )[^,\n]*+)*+), "
 _PAIR = rf"\({_INT},{_INT}\),\({_INT},{_INT}\)"
 PUBLISHED_FORMS = (
     ("tagged", re.compile(rf"<answer>\s*{_PAIR}\s*</answer>")),
     ("sentence", re.compile(rf"So the answer is\s*{_PAIR}")),
     ("two pairs", re.compile(_PAIR)),
-    ("two loose pairs", re.compile(rf"\({_ANY},{_ANY}\).*?\({_ANY},{_ANY}\)")),
+    ("two loose pairs", re.compile(rf"{_LOOSE_PAIR}[^(\n]*+{_LOOSE_PAIR}")),
     ("list", re.compile(rf"\[{_INT}, {_INT}, {_INT}, {_INT}\]")),
-    ("loose list", re.compile(rf"\[{_ANY}, {_ANY}, {_ANY}, {_ANY}\]")),
+    ("loose list", re.compile(rf"\[{_TO_SPACED_COMMA * 3}([^\]\n]*+)\]")),
     ("four in brackets", re.compile(rf"\({_INT}, {_INT}, {_INT}, {_INT}\)")),
     ("two spaced pairs", re.compile(rf"\({_INT}, {_INT}\)\n?.*?\({_INT}, {_INT}\)")),
     ("nested list", re.compile(rf"\[\[{_INT},{_INT},{_INT},{_INT}\]\]")),
@@ -98,7 +102,7 @@ def read_parquet(path: str | Path, pictures_folder: str | Path, *, limit: int | 
         things[sample.group].setdefault(sample.entity, Thing(sample.entity, sample.boxes[0]))
     if not rows:
         raise RecordError(f"{path}: the file holds no case")
-    return [_with_things(sample, tuple(things[sample.group].values())) for sample in rows]
+    return [_with_things(sample, tuple(things[sample.group].values())) for sample in check_unique(rows)]
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -26,7 +26,7 @@ FOUND_AT = 0.5 - 1e-9
 """IoU from which a candidate's box counts as having found a thing (0.5; whole numbers may tie a hair below it)."""
 
 _CANDIDATE = re.compile(r"(?:^|(?<=\.)\s+)(\d+)\s+")
-_CHOICE = re.compile(r"(?:^|(?<=\.)\s+)So\s+(\d+)\s*\.?\s*$")
+_CHOICE = re.compile(r"(?:^|(?<=\.)\s+)So\s+(\d+)\s*+\.?+\s*+$")
 
 
 @dataclass(frozen=True, slots=True)

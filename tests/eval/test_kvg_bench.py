@@ -198,6 +198,20 @@ def test_published_rule_counts_one_half_and_never_fails():
         assert 0 <= kvg.published_iou(rubbish, GOLD) <= 1
 
 
+def test_published_rule_is_quick_on_hostile_text():
+    started = time.process_time()
+    for text in (
+        "(a,b,c" * 3000,
+        "(1,2)" + "(a" * 9000,
+        "(" * 9000 + ",)" * 5,
+        "[1, " * 5000,
+        "[" * 9000,
+        "(1, 2)" * 4000 + "(",
+    ):
+        kvg.published_numbers(text)
+    assert time.process_time() - started < 10
+
+
 def parquet(path: Path, **change) -> Path:
     """An official file of three cases on two pictures, as the benchmark's own is laid out."""
     import pyarrow as pa
@@ -243,6 +257,7 @@ def test_official_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"question_id": "bird/0"}, "'bird/0' occurs twice"),
         ({"answer": "no box"}, r"row 2 \(dog/0\): field answer"),
         ({"answer": "<|object_ref_start|>x<|object_ref_end|><|box_start|>(9,9),(5,5)<|box_end|>"}, "inverted"),
         ({"image": {"bytes": b"", "path": None}}, "field image: no bytes"),
