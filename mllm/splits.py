@@ -74,8 +74,10 @@ def fingerprint(image: Image.Image, photo: Photo) -> list[str]:
     views = [image]
     if not photo.provenance.get("drawn"):
         size = Frame(*image.size)
-        corners = [tuple(round(number) for number in box.to_xyxy(size)) for box in photo.boxes]
-        views += [image.crop(one) for one in corners if one[2] - one[0] >= 16 and one[3] - one[1] >= 16]
+        for box in photo.boxes:
+            x1, y1, x2, y2 = (round(number) for number in box.to_xyxy(size))
+            if min(x2 - x1, y2 - y1) >= 16:  # smaller ones all look alike
+                views.append(image.crop((x1, y1, x2, y2)))
     return [f"{phash(view)}-{view.resize(_MINIATURE, Image.Resampling.BOX).tobytes().hex()}" for view in views]
 
 

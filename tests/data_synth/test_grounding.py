@@ -235,18 +235,18 @@ def test_a_truncated_photo_is_told_by_name(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.ci
+@pytest.mark.timeout(900)  # five starts of Python, on a machine that may be busy
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """kill -9 at several moments (photos, samples of each side), then run again until it ends."""
-    flags = ["--train", "60", "--validation", "20", "--test", "20", "--photos-per-entity", "5", "--domain", "food"]
+    flags = ["--train", "30", "--validation", "4", "--test", "12", "--photos-per-entity", "3", "--domain", "food"]
     command = [sys.executable, str(ROOT / "data_synth" / "grounding.py"), *flags, "--out"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, str(tmp_path / "whole")], check=True, env=env, cwd=tmp_path)
     out = tmp_path / "killed"
-    moments = {"photos.part.jsonl": 20_000, "train.part.jsonl": 40_000, "test.part.jsonl": 10_000}
+    moments = {"photos.part.jsonl": 20_000, "train.part.jsonl": 15_000, "test.part.jsonl": 5_000}
     for name, size in moments.items():
         running = subprocess.Popen([*command, str(out)], env=env, cwd=tmp_path)
-        until = time.monotonic() + 120
-        while running.poll() is None and time.monotonic() < until:
+        while running.poll() is None:
             if (out / name).exists() and (out / name).stat().st_size > size:
                 running.send_signal(signal.SIGKILL)
             time.sleep(0.002)
