@@ -141,7 +141,7 @@ def load(
     else:
         freeze_parts(model, freeze)
     if device is not None:
-        model = model.to(_device(device))
+        model = model.to(_device(device))  # pyright: ignore[reportArgumentType]
     return Loaded(model.eval(), checkpoint.processor, checkpoint.family, checkpoint.convention)
 
 

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         raise FieldmarkError(f"{settings.model}: not there yet; make it first with `accelerate launch recipes/sft.py`")
 
     # 2. Everything that can be wrong, before the weights are read.
-    prepared = story.prepare(settings, args, answers=False, room=args.max_completion_length)
+    prepared = story.prepare(settings, args, answers=False, room=args.max_completion_length)  # pyright: ignore[reportArgumentType]
     if prepared.finished:
         return
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     # 4. Train and save.
     trainer = Trainer(
         model=loaded.model,
-        reward_funcs=functions,
+        reward_funcs=functions,  # pyright: ignore[reportArgumentType]
         args=args,
         train_dataset=rows,
         processing_class=loaded.processor,

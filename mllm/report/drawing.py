@@ -61,7 +61,11 @@ def _dashed(pen: ImageDraw.ImageDraw, corners: Sequence[float], colour: str, str
 
 
 def _label(
-    pen: ImageDraw.ImageDraw, size: tuple[int, int], corner: tuple[float, float], mark: Mark, font: ImageFont.ImageFont
+    pen: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    corner: tuple[float, float],
+    mark: Mark,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
 ) -> None:
     """Write the label above the box, or inside where there is no room above, on a plate that stays in the picture."""
     left, top, right, bottom = pen.textbbox((0, 0), mark.label, font=font)

@@ -43,7 +43,7 @@ class Remembered:
     def _one(self, image: Any, spelled: str, settings: dict[str, Any]) -> tuple[Any, Any]:
         """Look one picture up, or process it and remember."""
         array = np.ascontiguousarray(image)
-        key = (blake2b(array, digest_size=16).digest(), array.shape, array.dtype.str, spelled)
+        key = (blake2b(array.data, digest_size=16).digest(), array.shape, array.dtype.str, spelled)
         if key in self._held:
             self._held.move_to_end(key)
             self.hits += 1

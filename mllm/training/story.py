@@ -75,7 +75,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     on_main_process(lambda: resume.write_run(Path(args.output_dir), now))
     finished = resume_from is not None and resume.is_finished(resume_from, args.max_steps)
     if finished:
-        on_main_process(lambda: _settle(Path(args.output_dir), resume_from))
+        on_main_process(lambda: _settle(Path(args.output_dir), resume_from))  # pyright: ignore[reportArgumentType]
     return Prepared(checkpoint, data, resume_from, finished)
 
 
