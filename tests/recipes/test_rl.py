@@ -115,6 +115,7 @@ def test_mistakes_are_found_before_the_weights_are_read(
 
 
 @pytest.mark.ci
+@pytest.mark.timeout(1800)
 def test_two_processes_train_one_model_and_go_on(config: Path) -> None:
     accelerate = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
     recipe = [str(ROOT / "recipes" / "rl.py"), "--config", str(config)]
@@ -122,7 +123,7 @@ def test_two_processes_train_one_model_and_go_on(config: Path) -> None:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     out = config.parent / "out"
     for steps, expected in (("2", [1, 2]), ("3", [1, 2, 3])):
-        done = subprocess.run([*launch, "--max_steps", steps], env=env, text=True, capture_output=True, timeout=280)
+        done = subprocess.run([*launch, "--max_steps", steps], env=env, text=True, capture_output=True, timeout=600)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         assert [row["step"] for row in journal(out) if "reward" in row] == expected
     assert json.loads((out / "run.json").read_text())["world_size"] == 2
