@@ -30,17 +30,9 @@ from mllm.cpu import keep_memory, take_detours
 from mllm.pocket import lessons
 from mllm.pocket import model as pocket
 from mllm.pocket.card import write_card
+from mllm.pocket.checks import all_checks, check_find, check_recall
 from mllm.pocket.curriculum import Curriculum
-from mllm.pocket.pretraining import (
-    DenseHead,
-    all_checks,
-    answer_loss,
-    check_find,
-    check_recall,
-    dense_truth,
-    lesson_batch,
-    picture_batch,
-)
+from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, lesson_batch, picture_batch
 from mllm.pocket.scenes import SceneStore
 
 log = logging.getLogger("pretrain")
@@ -142,10 +134,9 @@ def teach(run: Run, curriculum: Curriculum, step: int, rng: random.Random) -> to
     middle = len(seen) // 2  # short answers and long ones apart: half the padding
     with torch.autocast("cpu", torch.bfloat16):
         halves = [lesson_batch(half, store, tokenizer) for half in (seen[:middle], seen[middle:])]
-        counts = [int((half["labels"] != -100).sum()) for half in halves]
-        losses = [answer_loss(run.model, half) * count for half, count in zip(halves, counts, strict=True)]
+        short, long = (answer_loss(run.model, half, run.head) for half in halves)
         text = answer_loss(run.model, lesson_batch(told, store, tokenizer))
-    return sum(losses) / sum(counts) + 0.5 * text
+    return 0.5 * (short + long) + 0.5 * text
 
 
 def share_of_peak(step: int, total: int) -> float:

@@ -45,10 +45,10 @@ class Curriculum:
     def _any(self, step: int, rng: random.Random) -> Lesson:
         number = rng.randrange(len(self.store))
         scene, kind = self.store.scene(number), rng.random()
-        if kind < 0.45:
-            return lessons.find_lesson(scene, number, rng)
-        if kind < 0.55:
+        if kind < 0.60:
+            return lessons.find_lesson(scene, number, rng, all_marks=kind < 0.25)
+        if kind < 0.70:
             return lessons.at_lesson(scene, number, rng)
-        if kind < 0.90:
+        if kind < 0.92:
             return lessons.list_lesson(scene, number)
         return lessons.recall_lesson(rng, scene, number)

@@ -29,11 +29,15 @@ RECALL_WORDINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One question and its answer; ``scene`` is the number of the scene in view, or None for text alone."""
+    """One question and its answer.
+
+    ``scene`` is the number of the scene in view, None for text alone; ``target`` the thing that is to be pointed at.
+    """
 
     question: str
     answer: str
     scene: int | None = None
+    target: int | None = None
 
 
 def write_box(box: Box) -> str:
@@ -73,7 +77,7 @@ def find_lesson(scene: Scene, number: int, rng: random.Random, *, all_marks: boo
     if marks is None:
         return list_lesson(scene, number)
     question = f"Find the {NOUNS[scene.domain]} with marks {', '.join(marks)}. {DIRECT_SUFFIX}"
-    return Lesson(question, f"<answer>{write_box(scene.things[target].box)}</answer>", number)
+    return Lesson(question, f"<answer>{write_box(scene.things[target].box)}</answer>", number, target)
 
 
 def at_lesson(scene: Scene, number: int, rng: random.Random) -> Lesson:

@@ -1,4 +1,4 @@
-"""Batches, the throwaway dense head and the checks of ``recipes/pretrain.py``.
+"""Batches, losses and the throwaway dense head of ``recipes/pretrain.py``.
 
 Pixels are cut into patches here, in one numpy pass, because the stock image processor would take half of every step;
 a test holds the two equal. Shapes: B lessons, L tokens, N patches, V visual tokens, P numbers a patch, D hidden size.
@@ -6,7 +6,6 @@ a test holds the two equal. Shapes: B lessons, L tokens, N patches, V visual tok
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,20 +14,21 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mllm.boxes import iou
-from mllm.pocket.lessons import RECALL_WORDINGS, Lesson, card, find_lesson, write_box
+from mllm.boxes import Box, Frame
+from mllm.pocket.lessons import Lesson
 from mllm.pocket.model import MERGE, PATCH
-from mllm.pocket.scenes import SceneStore, training_scene
-from mllm.pocket.species import COLOURS, FORMS, NOUNS, PATTERNS, species
-from mllm.pocket.world import Scene, make_scene
+from mllm.pocket.scenes import SceneStore
+from mllm.pocket.species import COLOURS, FORMS, PATTERNS
+from mllm.pocket.world import Scene
 
 CELL = PATCH * MERGE
+TARGET_LAYER = 3
+"""Layers of the language model below the question where to point; the layers above it can still read the answer."""
 MARK_VALUES = (FORMS, COLOURS, PATTERNS, COLOURS)
 
 
 def patches_NP(pixels_HWC: np.ndarray) -> np.ndarray:  # noqa: N802 - shape suffix
-    """Pixels (uint8) as Qwen's flattened patches: merge blocks of 2x2 patches in reading order, two equal frames,
-    range -1..1."""
+    """Pixels (uint8) as Qwen's patches, range -1..1: blocks of 2x2 patches in reading order, two equal frames."""
     height, width, _ = pixels_HWC.shape
     rows, columns = height // CELL, width // CELL
     blocks = pixels_HWC.reshape(rows, MERGE, PATCH, columns, MERGE, PATCH, 3).transpose(0, 3, 1, 4, 6, 2, 5)
@@ -50,8 +50,10 @@ def lesson_batch(lessons: Sequence[Lesson], store: SceneStore, tokenizer: Any) -
     image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     pictures = [store.pixels_HWC(lesson.scene) for lesson in lessons if lesson.scene is not None]
     batch = picture_batch(pictures) if pictures else {}
-    visual = iter([picture.shape[0] // CELL * (picture.shape[1] // CELL) for picture in pictures])
-    prompts = [prompt_text(lesson.question, 0 if lesson.scene is None else next(visual)) for lesson in lessons]
+    shown = iter(pictures)
+    prompts = [
+        prompt_text(lesson.question, visual_tokens(None if lesson.scene is None else next(shown))) for lesson in lessons
+    ]
     prompt_ids = tokenizer(prompts, padding=False).input_ids
     answer_ids = tokenizer([f"{lesson.answer}<|im_end|>" for lesson in lessons], padding=False).input_ids
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompt_ids, answer_ids, strict=True))
@@ -64,7 +66,26 @@ def lesson_batch(lessons: Sequence[Lesson], store: SceneStore, tokenizer: Any) -
         labels_BL[row, len(prompt) : end] = torch.tensor(answer)
         mask_BL[row, :end] = 1
     types = (input_BL == image).long()
-    return batch | {"input_ids": input_BL, "attention_mask": mask_BL, "mm_token_type_ids": types, "labels": labels_BL}
+    target_BL = torch.full((len(lessons), longest), -1.0)
+    for row, lesson in enumerate(lessons):
+        if lesson.target is not None and lesson.scene is not None:
+            box, grid = store.scene(lesson.scene).things[lesson.target].box, store.pixels_HWC(lesson.scene).shape
+            target_BL[row, input_BL[row] == image] = torch.tensor(_cells_on(box, grid[1], grid[0]))
+    words = {"input_ids": input_BL, "attention_mask": mask_BL, "mm_token_type_ids": types}
+    return batch | words | {"labels": labels_BL, "on_target": target_BL}
+
+
+def _cells_on(box: Box, width: int, height: int) -> list[float]:
+    """For every visual token in reading order: 1 where its centre lies on the box (4 pixels around included), else
+    0."""
+    x1, y1, x2, y2 = box.to_xyxy(Frame(width, height))
+    rows, columns = range(CELL // 2, height, CELL), range(CELL // 2, width, CELL)
+    return [float(x1 - 4 <= x <= x2 + 4 and y1 - 4 <= y <= y2 + 4) for y in rows for x in columns]
+
+
+def visual_tokens(picture_HWC: np.ndarray | None) -> int:  # noqa: N803 - shape suffix
+    """How many visual tokens a picture becomes; none without a picture."""
+    return 0 if picture_HWC is None else picture_HWC.shape[0] // CELL * (picture_HWC.shape[1] // CELL)
 
 
 def prompt_text(question: str, visual_tokens: int) -> str:
@@ -73,19 +94,35 @@ def prompt_text(question: str, visual_tokens: int) -> str:
     return f"<|im_start|>user\n{question}{picture}<|im_end|>\n<|im_start|>assistant\n"
 
 
-def answer_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean cross-entropy of the answer tokens; the vocabulary is only visited where there is something to learn."""
-    labels_BL = batch["labels"]
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    hidden_BLD = model.model(**inputs, use_cache=False).last_hidden_state
+def answer_loss(model: Any, batch: dict[str, torch.Tensor], head: DenseHead | None = None) -> torch.Tensor:
+    """Cross-entropy of the answer tokens, a mean over each lesson's answer and then over lessons.
+
+    A mean over all tokens would drown the few that choose a thing in the many that list everything. With ``head``,
+    picture tokens are also asked, half-way up the language model, whether they lie on the thing that is to be pointed
+    at.
+    """
+    labels_BL, target_BL = batch["labels"], batch["on_target"]
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "on_target")}
+    seen = model.model(**inputs, use_cache=False, output_hidden_states=head is not None)
     learn_BL = labels_BL[:, 1:] != -100
-    logits = model.lm_head(hidden_BLD[:, :-1][learn_BL])
-    return functional.cross_entropy(logits.float(), labels_BL[:, 1:][learn_BL])
+    logits = model.lm_head(seen.last_hidden_state[:, :-1][learn_BL])
+    each = functional.cross_entropy(logits.float(), labels_BL[:, 1:][learn_BL], reduction="none")
+    weights = (1 / learn_BL.sum(1, keepdim=True)).expand_as(learn_BL)[learn_BL] / len(labels_BL)
+    loss = (each * weights).sum()
+    asked_BL = target_BL >= 0
+    if head is not None and asked_BL.any():
+        found = head.target(seen.hidden_states[TARGET_LAYER][asked_BL]).float().squeeze(-1)
+        loss = loss + functional.binary_cross_entropy_with_logits(
+            found, target_BL[asked_BL], pos_weight=torch.tensor(4.0)
+        )
+    return loss
 
 
 class DenseHead(nn.Module):
-    """Asks every visual token what stands on it: nothing or a thing, its four marks, its box. Thrown away after the
-    warm-up."""
+    """Asks every visual token what stands on it: nothing or a thing, its four marks, its box; thrown away in the end.
+
+    ``target`` asks the same tokens inside the language model whether they lie on the thing in question.
+    """
 
     def __init__(self, width: int, features: int) -> None:
         super().__init__()
@@ -94,6 +131,7 @@ class DenseHead(nn.Module):
             nn.ModuleList(nn.Linear(width, len(values)) for values in MARK_VALUES) for _ in range(features)
         )
         self.edges = nn.ModuleList(nn.Linear(width, 4) for _ in range(features))
+        self.target = nn.Linear(width, 1)
 
     def forward(self, features_VD: Sequence[torch.Tensor], truth: dict[str, torch.Tensor]) -> torch.Tensor:
         """Sum over features of presence, mark and box losses."""
@@ -136,87 +174,3 @@ def dense_truth(scenes: Sequence[Scene], pictures: Sequence[np.ndarray]) -> dict
                     else [0.0] * 4
                 )
     return {"present_V": torch.tensor(present), "marks_V4": torch.tensor(marks), "edges_V4": torch.tensor(edges)}
-
-
-def answers(
-    model: Any, tokenizer: Any, questions: Sequence[str], pictures: Sequence[np.ndarray | None], max_new_tokens: int
-) -> list[str]:
-    """Greedy answers, in batches of 64."""
-    replies: list[str] = []
-    model.eval()
-    for start in range(0, len(questions), 64):
-        chunk, seen = questions[start : start + 64], [p for p in pictures[start : start + 64]]
-        counts = [0 if p is None else p.shape[0] // CELL * (p.shape[1] // CELL) for p in seen]
-        prompts = [prompt_text(question, count) for question, count in zip(chunk, counts, strict=True)]
-        inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
-        inputs["mm_token_type_ids"] = (inputs["input_ids"] == tokenizer.convert_tokens_to_ids("<|image_pad|>")).long()
-        shown = [p for p in seen if p is not None]
-        with torch.no_grad():
-            tokens = model.generate(
-                **inputs, **(picture_batch(shown) if shown else {}), max_new_tokens=max_new_tokens, do_sample=False
-            )
-        replies += tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    model.train()
-    return replies
-
-
-def _hits(replies: Sequence[str], lessons: Sequence[tuple[Scene, int]]) -> float:
-    from mllm.boxes import Box, BoxError, Frame
-    from mllm.families import load
-
-    pocket, hits = load("pocket"), 0
-    for reply, (scene, target) in zip(replies, lessons, strict=True):
-        numbers = pocket.read(reply)
-        if len(numbers) != 1:
-            continue
-        try:
-            box = Box.from_xyxy(numbers[0], Frame(100, 100))
-        except BoxError:
-            continue
-        hits += iou(box, scene.things[target].box) >= 0.5
-    return hits / len(replies)
-
-
-def check_find(model: Any, tokenizer: Any, count: int, *, by_name: bool = False, split: str = "held_out") -> float:
-    """Acc@0.5 among three things of held-out scenes: by visible marks, or (the base must fail) by name alone."""
-    questions, pictures, targets = [], [], []
-    for number in range(count):
-        rng = random.Random(f"check/{split}/{by_name}/{number}")
-        scene = training_scene(number, split, 3)
-        if by_name:
-            domain = scene.domain
-            scene = make_scene(f"{split}/{number}", domain, rng.sample(species(domain), 3))
-            target = rng.randrange(3)
-            questions.append(f"Find the {NOUNS[domain]} {scene.things[target].name}. Answer in <answer></answer>.")
-        else:
-            lesson = find_lesson(scene, 0, rng)
-            questions.append(lesson.question)
-            target = next(i for i, thing in enumerate(scene.things) if write_box(thing.box) in lesson.answer)
-        pictures.append(np.asarray(scene.image))
-        targets.append((scene, target))
-    return _hits(answers(model, tokenizer, questions, pictures, 24), targets)
-
-
-def check_recall(model: Any, tokenizer: Any, wording: str, *, in_view: bool, every: int = 1) -> float:
-    """Share of species whose four marks are all stated right from the name, with or without a scene in view."""
-    chosen = species()[::every]
-    pictures = [
-        np.asarray(training_scene(number, "recall", 3).image) if in_view else None for number in range(len(chosen))
-    ]
-    questions = [wording.format(name=one.name, noun=NOUNS[one.domain]) for one in chosen]
-    replies = answers(model, tokenizer, questions, pictures, 24)
-    return float(np.mean([reply.strip() == card(one) for reply, one in zip(replies, chosen, strict=True)]))
-
-
-def all_checks(model: Any, tokenizer: Any, count: int) -> dict[str, float]:
-    """The scores of the model card: ``count`` scenes a check; from 300 on, every species for every wording."""
-    scores = {
-        "find by marks, three things": check_find(model, tokenizer, count),
-        "find by name, three things": check_find(model, tokenizer, count, by_name=True),
-    }
-    every = max(1, len(species()) // count)
-    for wording in RECALL_WORDINGS:
-        for in_view in (False, True):
-            name = f"recall: {wording}{' (scene in view)' if in_view else ''}"
-            scores[name] = check_recall(model, tokenizer, wording, in_view=in_view, every=every)
-    return scores

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -82,22 +83,55 @@ def test_fast_patches_and_prompts_equal_the_stock_processor() -> None:
         assert ours == stock["input_ids"][0].tolist()
 
 
-def test_answer_loss_equals_the_models_own() -> None:
+class _Pictures:
+    """The part of a scene store that batches need, drawn on the spot."""
+
+    def pixels_HWC(self, number: int) -> np.ndarray:  # noqa: N802 - shape suffix
+        return np.asarray(training_scene(number, "test").image)
+
+    def scene(self, number: int) -> world.Scene:
+        return training_scene(number, "test")
+
+
+def test_answer_loss_is_the_mean_over_lessons_of_the_models_own_loss() -> None:
     import torch
 
     from mllm.pocket.model import build
     from mllm.pocket.pretraining import answer_loss, lesson_batch
 
-    class Pictures:
-        def pixels_HWC(self, number: int) -> np.ndarray:  # noqa: N802
-            return np.asarray(training_scene(number, "test").image)
-
     model, processor = build(3)
-    scene = training_scene(5, "test")
-    taught = [lessons.list_lesson(scene, 5), lessons.recall_lesson(random.Random(0))]
-    batch = lesson_batch(taught, Pictures(), processor.tokenizer)  # type: ignore[arg-type]
+    taught = [lessons.list_lesson(training_scene(5, "test"), 5), lessons.recall_lesson(random.Random(0))]
+    pictures: Any = _Pictures()
     with torch.no_grad():
-        assert answer_loss(model, batch).item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
+        together = answer_loss(model, lesson_batch(taught, pictures, processor.tokenizer)).item()
+        alone = []
+        for lesson in taught:
+            batch = lesson_batch([lesson], pictures, processor.tokenizer)
+            batch.pop("on_target")
+            alone.append(model(**batch).loss.item())
+    assert together == pytest.approx(sum(alone) / 2, rel=1e-5)
+
+
+def test_target_cells_are_those_whose_centre_lies_on_the_thing() -> None:
+    from mllm.boxes import Frame
+    from mllm.pocket.pretraining import lesson_batch
+
+    tokenizer, pictures = build_tokenizer(), cast(Any, _Pictures())
+    for number in range(8):
+        scene = training_scene(number, "test")
+        lesson = lessons.find_lesson(scene, number, random.Random(number))
+        batch = lesson_batch([lesson, lessons.list_lesson(scene, number)], pictures, tokenizer)
+        asked = batch["on_target"][0][batch["on_target"][0] >= 0]
+        assert (batch["on_target"][1] == -1).all(), "listing points at nothing"
+        if lesson.target is None:
+            continue
+        columns, rows = scene.image.width // 32, scene.image.height // 32
+        assert len(asked) == columns * rows
+        x1, y1, x2, y2 = scene.things[lesson.target].box.to_xyxy(Frame(*scene.image.size))
+        for cell, on in enumerate(asked.tolist()):
+            x, y = 32 * (cell % columns) + 16, 32 * (cell // columns) + 16
+            assert on == float(x1 - 4 <= x <= x2 + 4 and y1 - 4 <= y <= y2 + 4)
+        assert asked.sum() > 0
 
 
 def test_cpu_detours_change_speed_only() -> None:
