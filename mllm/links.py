@@ -3,7 +3,7 @@
 A thought in the form of the pocket oracle runs: recall the marks of the named thing; go through the candidates, each
 with a box and the marks seen on it; choose. After boxes were written in a model family's own form it reads, e.g.
 
-    Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round, red, plain, blue cap. 2 ... . So 1.
+    Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round, red, plain, blue cap, not. 2 ..., fits. So 2.
 
 The final answer then repeats the chosen box. One number at the end cannot tell a model that forgot the species from
 one that cannot see, cannot compare, or cannot copy; here each step is judged given the steps before it. "Right"
@@ -22,6 +22,8 @@ from mllm.errors import BoxError
 from mllm.families import Family
 from mllm.records import Answer, Sample, Thing
 
+VERDICTS = {"fits": True, "not": False}
+"""The word after a candidate's marks that says whether they are the ones recalled; a thought may do without."""
 FOUND_AT = 0.5 - 1e-9
 """IoU from which a candidate's box counts as having found a thing (0.5; whole numbers may tie a hair below it)."""
 
@@ -31,12 +33,13 @@ _CHOICE = re.compile(r"(?:^|(?<=\.)\s+)So\s+(\d+)\s*+\.?+\s*+$")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One candidate as the model wrote it: its number in the list, raw box numbers, and the marks it says it sees."""
+    """One candidate as the model wrote it: its number, raw box numbers, the marks it says it sees, its verdict."""
 
     number: int
     numbers: tuple[float, ...]
     box: Box | None
     marks: tuple[str, ...]
+    fits: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ LINKS = {
     "found": "things of the picture that a candidate's box found at IoU 0.5, of all things",
     "marks seen": "every mark seen right, of the things found",
     "mark seen": "single marks seen right, of all marks of the things found",
+    "judged": "the verdict beside a candidate agrees with its own marks and recall, of candidates with a verdict",
     "compared": "the choice fits the model's own recall best, of thoughts whose own words prefer some candidates",
     "compared given true": "the choice is the thing asked for, of thoughts with recall, found and marks seen all right",
     "chosen": "the choice is the thing asked for (IoU 0.5), of thoughts with a choice",
@@ -134,6 +138,10 @@ def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain
         links.ask("marks seen", sum(seen), len(found))
         single = [_single_marks(sample.things[k], thought.candidates[c]) for k, c in found.items()]
         links.ask("mark seen", sum(right for right, _ in single), sum(of for _, of in single))
+    verdicts = [c for c in thought.candidates if c.fits is not None]
+    if verdicts and thought.recalled:
+        own = set(thought.recalled)
+        links.ask("judged", sum(c.fits == (set(c.marks) == own) for c in verdicts), len(verdicts))
     if choice is not None:
         right = choice.box is not None and iou(choice.box, target.box) >= FOUND_AT
         _compare(links, thought, choice)
@@ -178,8 +186,8 @@ def _compare(links: Chain, thought: Thought, choice: Candidate) -> None:
 
 
 def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidate | None:
-    """Read `BOX: mark, mark.`; None where no box stands before the last colon."""
-    head, _, marks = body.rpartition(":")
+    """Read `BOX: mark, mark.` or `BOX: mark, mark, VERDICT.`; None where no box stands before the last colon."""
+    head, _, said = body.rpartition(":")
     boxes = family.read(head)
     if not boxes:
         return None
@@ -187,7 +195,10 @@ def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidat
         box = Box.from_xyxy(boxes[0], frame)
     except BoxError:  # model text: four numbers that are no box find nothing, which is what `found` counts
         box = None
-    return Candidate(number, tuple(boxes[0]), box, _marks(marks))
+    marks = _marks(said)
+    if marks and marks[-1] in VERDICTS:
+        return Candidate(number, tuple(boxes[0]), box, marks[:-1], VERDICTS[marks[-1]])
+    return Candidate(number, tuple(boxes[0]), box, marks)
 
 
 def _marks(text: str) -> tuple[str, ...]:

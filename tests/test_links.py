@@ -43,8 +43,26 @@ def judged(thought, numbers=(10, 10, 40, 50), problem=None):
     return found.counts
 
 
+def with_verdicts(*verdicts: str) -> str:
+    """The gold thought with a verdict after each candidate's marks."""
+    head, *rest = GOLD.split("cap. ")
+    pieces = [f"{piece}cap, {verdict}. " for piece, verdict in zip(rest[:-1], verdicts, strict=True)]
+    return f"{head}cap. {''.join(pieces)}{rest[-1]}"
+
+
+def test_a_verdict_is_judged_by_the_models_own_words():
+    assert judged(GOLD).get("judged") is None
+    assert judged(with_verdicts("fits", "not", "not"))["judged"] == (3, 3)
+    assert judged(with_verdicts("not", "fits", "not"))["judged"] == (1, 3)
+    thought = links.read_thought(with_verdicts("fits", "not", "not"), POCKET, FRAME)
+    assert [c.fits for c in thought.candidates] == [True, False, False]
+    assert thought.candidates[0].marks == THINGS[0].marks
+    forgotten = with_verdicts("fits", "not", "not").replace("Talo ruvi: round", "Talo ruvi: tall", 1)
+    assert judged(forgotten)["judged"] == (2, 3), "judged against what it recalled, right or wrong"
+
+
 def test_a_right_thought_holds_in_every_link():
-    counts = judged(GOLD)
+    counts = judged(with_verdicts("fits", "not", "not"))
     assert set(counts) == set(links.LINKS)
     assert all(right == of for right, of in counts.values())
     assert counts["found"] == (3, 3) and counts["marks seen"] == (3, 3) and counts["mark seen"] == (12, 12)

@@ -35,7 +35,7 @@ def pixel(picture: Image.Image, x: int, y: int) -> tuple[int, ...]:
 MODES = {
     "png": ("RGB", "L", "1", "P", "RGBA", "LA"),
     "jpg": ("RGB", "L", "1", "CMYK", "YCbCr"),
-    "tif": ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"),
+    "tif": ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK"),  # not YCbCr: Pillow 12 cannot read what it writes there
     "webp": ("RGB", "L", "P", "RGBA", "LA"),
     "gif": ("RGB", "L", "1", "P", "RGBA"),
     "bmp": ("RGB", "L", "1", "P", "RGBA"),

@@ -1,8 +1,8 @@
 """The pocket oracle: reasons about a composite of pocket photos from the world's own facts.
 
-It recalls the entity's marks, goes through every thing from left to right saying where it is and what can be seen of
-it, and names the number that fits. A served 72B model would be asked for the same through the same interface; the
-oracle is never wrong.
+It recalls the entity's marks, goes through every thing from left to right saying where it is, what can be seen of it
+and whether that fits, and names the number that does. A served 72B model would be asked for the same through the same
+interface; the oracle is never wrong.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ class Teacher:
             f"{number} <obj:{index}>: {_marks(sample.things[index].entity)}." for number, index in enumerate(order, 1)
         )
         return f"{sample.entity}: {_marks(sample.entity)}. {' '.join(looked)} So {chosen[0]}."
+
+
+def _look(number: int, index: int, name: str, asked: str) -> str:
+    """One thing: its number, its place, its marks, and whether they are the ones recalled.
+
+    The verdict stands beside the marks it is about: a small model that is only asked for the number at the end of a
+    long list learned to describe everything and then picked at random.
+    """
+    return f"{number} <obj:{index}>: {_marks(name)}, {'fits' if _marks(name) == _marks(asked) else 'not'}."
 
 
 def _marks(name: str) -> str:
