@@ -27,9 +27,8 @@ class Teacher:
             raise FieldmarkError(
                 f"sample {sample.id}: {len(chosen)} things are {sample.entity!r}; the oracle points at exactly one"
             )
-        looked = (
-            f"{number} <obj:{index}>: {_marks(sample.things[index].entity)}." for number, index in enumerate(order, 1)
-        )
+        things = sample.things
+        looked = (_look(number, index, things[index].entity, sample.entity) for number, index in enumerate(order, 1))
         return f"{sample.entity}: {_marks(sample.entity)}. {' '.join(looked)} So {chosen[0]}."
 
 
