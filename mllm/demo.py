@@ -16,10 +16,14 @@ MODELS = {"base": "pocket", "SFT": "sft/best", "CoT-SFT": "cot/best", "GRPO": "r
 """What the report compares, and where its weights are."""
 
 
+POCKET_DATA = ("--max-things=4", "--photos-per-entity=12")
+"""Two to four things a picture keep thoughts short, and so the demo."""
+
+
 def demo_stages(out: Path, *, fast: bool = False) -> list[Stage]:
     """Every command of the demo; ``fast`` shrinks all numbers to a trial of the plumbing."""
     data, size = out / "data", _SMALL if fast else _FULL
-    counts = (f"--train={size['train']}", f"--validation={size['validation']}", f"--test={size['test']}")
+    counts = (f"--train={size['train']}", f"--validation={size['validation']}", f"--test={size['test']}", *POCKET_DATA)
     stages = [Stage("synthesize data", "mllm.data_synth.grounding", ("--out", str(data), *counts), 40)]
     files = (f"--train={data / 'train.jsonl'}", f"--validation={data / 'validation.jsonl'}")
     for name, recipe, config, folder, steps, seconds in (

@@ -184,8 +184,8 @@ def test_thoughts_in_every_family(name):
     family = families.load(name)
     frame = family.frame(Frame(640, 480), family.budget)
     neutral = (
-        "Talo ruvi: round, red, striped, blue cap. 1 <obj:0>: round, red, striped, blue cap. "
-        "2 <obj:1>: round, red, plain, blue cap. 3 <obj:2>: wide, red, striped, blue cap. So 1."
+        "Talo ruvi: round, red, striped, blue cap. 1 <obj:0>: round, red, striped, blue cap, fits. "
+        "2 <obj:1>: round, red, plain, blue cap, not. 3 <obj:2>: wide, red, striped, blue cap, not. So 1."
     )
     written = family.write_thought(neutral, THINGS, frame)
     numbers = tuple(tuple(n) for n in family.read(family.write_box(THINGS[0].box, frame)))
