@@ -108,6 +108,36 @@ def compare_lesson(rng: random.Random) -> Lesson:
     return Lesson(f"Which fits {', '.join(phrases[target])}? {described}", f"So {target + 1}.")
 
 
+def judge_lesson(rng: random.Random) -> Lesson:
+    """Among described things, say of each whether it fits given marks, and then which one does."""
+    domain = rng.choice(DOMAINS)
+    looks = draw_looks(domain, rng.randint(2, 5), rng)
+    phrases = [look.marks if isinstance(look, Species) else look.phrases(domain) for look in looks]
+    target = rng.randrange(len(phrases))
+    described = " ".join(f"{number} {', '.join(marks)}." for number, marks in enumerate(phrases, 1))
+    judged = (
+        f"{number} {', '.join(marks)}, {'fits' if number == target + 1 else 'not'}."
+        for number, marks in enumerate(phrases, 1)
+    )
+    question = f"Tell which fits {', '.join(phrases[target])}. {described}"
+    return Lesson(question, f"{' '.join(judged)} So {target + 1}.")
+
+
+def copy_lesson(rng: random.Random) -> Lesson:
+    """Copy the box of a number from a list: the plainest use of what was said before."""
+    boxes = [write_box(_any_box(rng)) for _ in range(rng.randint(2, 6))]
+    target = rng.randrange(len(boxes))
+    listed = " ".join(
+        f"{number} {box}: {', '.join(random_marks(rng).phrases('bird'))}." for number, box in enumerate(boxes, 1)
+    )
+    return Lesson(f"{listed} So {target + 1}. {DIRECT_SUFFIX}", f"<answer>{boxes[target]}</answer>")
+
+
+def _any_box(rng: random.Random) -> Box:
+    x, y, width, height = rng.uniform(0, 0.7), rng.uniform(0, 0.7), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.3)
+    return Box(x, y, x + width, y + height)
+
+
 def draw_looks(domain: str, count: int, rng: random.Random) -> list[Marks | Species]:
     """Distinct looks for one scene: real species or any marks, often near look-alikes."""
     real = rng.random() < 0.5

@@ -49,10 +49,25 @@ def test_no_lesson_leads_from_a_name_to_a_place() -> None:
             lessons.list_lesson(scene, number),
             lessons.recall_lesson(rng, scene, number),
             lessons.compare_lesson(rng),
+            lessons.judge_lesson(rng),
+            lessons.copy_lesson(rng),
         ]
         for lesson in made:
             named = any(name in lesson.question or name in lesson.answer for name in names)
             assert not (named and "(" in lesson.question + lesson.answer)
+
+
+def test_judging_and_copying_lessons_have_one_right_answer() -> None:
+    for number in range(200):
+        judged = lessons.judge_lesson(random.Random(number))
+        asked = judged.question.removeprefix("Tell which fits ").split(". ")[0]
+        fitting = [part for part in judged.answer.split(". ") if part.endswith(", fits")]
+        assert len(fitting) == 1 and fitting[0].split(" ", 1)[1] == f"{asked}, fits"
+        assert judged.answer.endswith(f"So {fitting[0].split(' ', 1)[0]}.")
+        copied = lessons.copy_lesson(random.Random(number))
+        chosen = copied.question.split("So ")[1].split(".")[0]
+        box = copied.answer.removeprefix("<answer>").removesuffix("</answer>")
+        assert f"{chosen} {box}: " in copied.question
 
 
 def test_find_lessons_have_one_right_answer() -> None:
