@@ -24,12 +24,12 @@ def demo_stages(out: Path, *, fast: bool = False) -> list[Stage]:
     """Every command of the demo; ``fast`` shrinks all numbers to a trial of the plumbing."""
     data, size = out / "data", _SMALL if fast else _FULL
     counts = (f"--train={size['train']}", f"--validation={size['validation']}", f"--test={size['test']}", *POCKET_DATA)
-    stages = [Stage("synthesize data", "mllm.data_synth.grounding", ("--out", str(data), *counts), 40)]
+    stages = [Stage("synthesize data", "mllm.data_synth.grounding", ("--out", str(data), *counts), 16)]
     files = (f"--train={data / 'train.jsonl'}", f"--validation={data / 'validation.jsonl'}")
     for name, recipe, config, folder, steps, seconds in (
-        ("SFT (answer at once)", "sft", "sft_direct", "sft", size["sft_steps"], 90),
-        ("CoT-SFT (reason first)", "sft", "sft", "cot", size["cot_steps"], 180),
-        ("GRPO on top of CoT-SFT", "rl", "rl", "rl", size["rl_steps"], 150),
+        ("SFT (answer at once)", "sft", "sft_direct", "sft", size["sft_steps"], 70),
+        ("CoT-SFT (reason first)", "sft", "sft", "cot", size["cot_steps"], 145),
+        ("GRPO on top of CoT-SFT", "rl", "rl", "rl", size["rl_steps"], 95),
     ):
         start = () if recipe == "sft" else (f"--model={out / 'cot' / 'best'}",)
         flags = (f"--output_dir={out / folder}", f"--max_steps={steps}", *_every(size), *start, *files)
@@ -37,11 +37,11 @@ def demo_stages(out: Path, *, fast: bool = False) -> list[Stage]:
         stages.append(Stage(name, f"mllm.recipes.{recipe}", ("--config", config_file, *flags), seconds))
     for name, weights in MODELS.items():
         model = weights if weights == "pocket" else str(out / weights)
-        stages.append(Stage(f"benchmark of {name}", "mllm.eval.kvg_bench", _benchmark(out, name, model, size), 30))
+        stages.append(Stage(f"benchmark of {name}", "mllm.eval.kvg_bench", _benchmark(out, name, model, size), 10))
     runs = tuple(f"{name}={out / 'eval' / name}" for name in MODELS)
     logs = tuple(f"{name}={out / folder}" for name, folder in (("SFT", "sft"), ("CoT-SFT", "cot"), ("GRPO", "rl")))
     report = ("report", *_repeat("--runs", runs), *_repeat("--logs", logs), "--out", str(out / "report.html"))
-    return [*stages, Stage("report", "mllm.cli", report, 10)]
+    return [*stages, Stage("report", "mllm.cli", report, 3)]
 
 
 _FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 300, "cot_steps": 400, "rl_steps": 40, "eval": 64}

@@ -27,10 +27,9 @@ class Curriculum:
         return [draw(step, rng) for _ in range(count)]
 
     def texts(self, count: int, rng: random.Random) -> list[Lesson]:
-        """``count`` lessons of words alone: three of species by heart for one of comparing."""
-        return [
-            lessons.recall_lesson(rng) if rng.random() < 0.75 else lessons.compare_lesson(rng) for _ in range(count)
-        ]
+        """``count`` lessons of words alone: species by heart, comparing, judging, copying."""
+        kinds = (lessons.recall_lesson, lessons.compare_lesson, lessons.judge_lesson, lessons.copy_lesson)
+        return [rng.choices(kinds, (0.4, 0.1, 0.25, 0.25))[0](rng) for _ in range(count)]
 
     def _easy(self, step: int, rng: random.Random) -> Lesson:
         things = 1 if step < SINGLES_UNTIL else rng.choice((1, 2, 2, 2))
