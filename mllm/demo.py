@@ -27,8 +27,8 @@ def demo_stages(out: Path, *, fast: bool = False) -> list[Stage]:
     stages = [Stage("synthesize data", "mllm.data_synth.grounding", ("--out", str(data), *counts), 16)]
     files = (f"--train={data / 'train.jsonl'}", f"--validation={data / 'validation.jsonl'}")
     for name, recipe, config, folder, steps, seconds in (
-        ("SFT (answer at once)", "sft", "sft_direct", "sft", size["sft_steps"], 70),
-        ("CoT-SFT (reason first)", "sft", "sft", "cot", size["cot_steps"], 145),
+        ("SFT (answer at once)", "sft", "sft_direct", "sft", size["sft_steps"], 140),
+        ("CoT-SFT (reason first)", "sft", "sft", "cot", size["cot_steps"], 220),
         ("GRPO on top of CoT-SFT", "rl", "rl", "rl", size["rl_steps"], 95),
     ):
         start = () if recipe == "sft" else (f"--model={out / 'cot' / 'best'}",)
@@ -44,7 +44,7 @@ def demo_stages(out: Path, *, fast: bool = False) -> list[Stage]:
     return [*stages, Stage("report", "mllm.cli", report, 3)]
 
 
-_FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 300, "cot_steps": 400, "rl_steps": 40, "eval": 64}
+_FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 600, "cot_steps": 600, "rl_steps": 40, "eval": 64}
 _SMALL = {"train": 60, "validation": 16, "test": 16, "sft_steps": 2, "cot_steps": 2, "rl_steps": 1, "eval": 4}
 
 
