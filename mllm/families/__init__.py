@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -53,7 +54,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(ABC):
     """One line of models.
 
     `patch` and `merge`: the side of a vision patch in pixels, and how many patches a side become one visual token.
@@ -131,9 +132,9 @@ class Family:
         """Write a box in running text, where a shorter form may do than in an answer. `read` reads both."""
         return self.write_box(box, frame)
 
+    @abstractmethod
     def write_numbers(self, numbers: Sequence[int], label: str | None) -> str:
         """Spell x1, y1, x2, y2, with the thing's name where there is one."""
-        raise NotImplementedError(f"family {self.name} does not say how it spells a box")
 
     def write_thought(self, thought: str, things: Sequence[Thing], frame: Frame) -> str:
         """Replace each `<obj:K>` of a family-neutral thought by the box of `things[K]`.

@@ -323,3 +323,9 @@ def test_lora_targets_are_all_linear_layers_of_their_part(family: Family) -> Non
     assert all(names and names <= linear for names in found.values())
     assert len(found["vision"]) + len(found["projector"]) + len(found["llm"]) == len(set().union(*found.values()))
     assert linear - set().union(*found.values()) == {"lm_head"}  # TRL refuses LoRA there
+
+
+def test_a_family_that_does_not_say_how_it_spells_a_box_cannot_be_made():
+    one = families.load("pocket")
+    with pytest.raises(TypeError, match="write_numbers"):
+        families.Family(one.name, one.model_type, one.patch, one.merge, one.numbers, one.budget, one.lora_targets)  # pyright: ignore
