@@ -24,6 +24,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("sources", "lineups", "answers", "prompts", "links"),
     ("processors",),
     ("models",),
+    ("conversations",),
     ("generate",),
     ("pocket", "rewards", "stats"),
     ("teachers", "scores"),

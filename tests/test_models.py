@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mllm import families, models
+from mllm import conversations, families, models
 from mllm.config import Lora
 from mllm.errors import FamilyError, FieldmarkError
 from mllm.records import load_samples
@@ -91,24 +91,26 @@ def test_lengths_are_those_of_the_trainers_own_collator(checkpoint: models.Check
     rows = bridge.dataset([bridge.Row(s, image_path(data, s)) for s in samples], opened.convention, answers=True)
     collator = DataCollatorForVisionLanguageModeling(opened.processor, completion_only_loss=True)
     batch = collator(rows.__getitems__(list(range(len(samples)))))
-    assert models.lengths(samples, opened) == batch["attention_mask"].sum(1).tolist()
+    assert conversations.lengths(samples, opened) == batch["attention_mask"].sum(1).tolist()
     prompts = (batch["attention_mask"].bool() & (batch["labels"] == -100)).sum(1).tolist()
-    assert models.lengths(samples, opened, answers=False) == prompts
+    assert conversations.lengths(samples, opened, answers=False) == prompts
     tokenizer = opened.processor.tokenizer
     for sample, labels in zip(samples, batch["labels"], strict=True):  # the loss is on the answer and its end alone
-        assert tokenizer.decode(labels[labels != -100]) == models.target(sample, opened.convention) + "<|im_end|>\n"
+        assert (
+            tokenizer.decode(labels[labels != -100]) == conversations.target(sample, opened.convention) + "<|im_end|>\n"
+        )
 
 
 def test_rows_that_do_not_fit_are_refused_by_name(checkpoint: models.Checkpoint, data: Path) -> None:
     samples = load_samples(data)
-    counted = models.check_length(samples, checkpoint, 512)
+    counted = conversations.check_length(samples, checkpoint, 512)
     with pytest.raises(
         FieldmarkError, match=rf"do not fit into max_tokens_per_sample = .*{samples[0].id} \({counted[0]} tokens\)"
     ):
-        models.check_length(samples, checkpoint, min(counted) - 1)
-    models.check_length(samples, checkpoint, max(counted))
+        conversations.check_length(samples, checkpoint, min(counted) - 1)
+    conversations.check_length(samples, checkpoint, max(counted))
     with pytest.raises(FieldmarkError, match="4 of 4 rows.*with 500 tokens kept free"):
-        models.check_length(samples, checkpoint, 512, answers=False, room=500)
+        conversations.check_length(samples, checkpoint, 512, answers=False, room=500)
 
 
 def test_freezing_says_what_it_froze(checkpoint: models.Checkpoint) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from PIL import Image
 
-from mllm import answers, models, pictures
+from mllm import answers, conversations, pictures
 from mllm.families import Convention
 from mllm.models import Checkpoint, Loaded
 from mllm.records import Completion, Sample
@@ -36,7 +36,7 @@ class Exchange:
 
     def asked(self) -> list[dict[str, Any]]:
         """Return the messages that ask it, with a placeholder for its picture, if it has one."""
-        turn = models.says("user", self.question)
+        turn = conversations.says("user", self.question)
         turn["content"] += [{"type": "image"}] if self.image is not None else []
         return [turn]
 
@@ -95,18 +95,18 @@ class Lookup:
             "sample": [row.record for row in found],
         }
         if self.answers:
-            columns["completion"] = [[models.says("assistant", self._answer(row.record))] for row in found]
+            columns["completion"] = [[conversations.says("assistant", self._answer(row.record))] for row in found]
         return columns
 
     def _prompt(self, row: Row) -> list[dict[str, Any]]:
         """Return the messages that ask the row, with a placeholder where its picture belongs."""
         if isinstance(row.record, Sample):
-            return models.conversation(row.record, self.convention)
+            return conversations.conversation(row.record, self.convention)
         return row.record.asked()
 
     def _answer(self, record: Sample | Exchange) -> str:
         """Return the text to learn."""
-        return record.answer if isinstance(record, Exchange) else models.target(record, self.convention)
+        return record.answer if isinstance(record, Exchange) else conversations.target(record, self.convention)
 
 
 def dataset(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mllm import models, pictures
+from mllm import conversations, pictures
 from mllm.config import Settings
 from mllm.errors import FieldmarkError, RecordError
 from mllm.models import Checkpoint
@@ -74,18 +74,18 @@ def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answer
     """Refuse rows longer than the budget, and validation rows likewise; log how long they are."""
     limit = settings.max_tokens_per_sample
     samples = [row.record for row in data.train if isinstance(row.record, Sample)]
-    counted = models.check_length(samples, checkpoint, limit, answers=answers, room=room)
+    counted = conversations.check_length(samples, checkpoint, limit, answers=answers, room=room)
     plain = [
         (
-            [*row.record.asked(), models.says("assistant", row.record.answer)],
+            [*row.record.asked(), conversations.says("assistant", row.record.answer)],
             pictures.size(row.picture) if row.picture else None,
         )
         for row in data.train
         if isinstance(row.record, Exchange)
     ]
     names = [row.record.id for row in data.train if isinstance(row.record, Exchange)]
-    models.refuse_long(names, models.count_tokens(plain, checkpoint), limit)
-    models.check_length(data.validation, checkpoint, limit, answers=False)
+    conversations.refuse_long(names, conversations.count_tokens(plain, checkpoint), limit)
+    conversations.check_length(data.validation, checkpoint, limit, answers=False)
     if counted:
         logger.info(
             "%d rows of %d to %d tokens, median %d; budget %d",

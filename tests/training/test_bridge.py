@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mllm import models, rewards
+from mllm import conversations, models, rewards
 from mllm.records import image_path, load_samples
 from mllm.training import bridge
 from tests.scenes import make_data
@@ -36,7 +36,7 @@ def test_rows_are_what_trl_wants(rows: list[bridge.Row], checkpoint: models.Chec
     assert sorted(part["type"] for part in row["prompt"][-1]["content"]) == ["image", "text"]
     assert row["images"][0].size == (192, 192) and row["images"][0].mode == "RGB"
     assert row["completion"][0]["role"] == "assistant"
-    assert row["completion"][0]["content"][0]["text"] == models.target(
+    assert row["completion"][0]["content"][0]["text"] == conversations.target(
         load_samples(rows[1].picture.parent / "train.jsonl")[1], checkpoint.convention
     )  # type: ignore[union-attr]
     assert "completion" not in bridge.dataset(rows, checkpoint.convention, answers=False)[0]
@@ -75,7 +75,7 @@ def test_pictures_are_decoded_once_and_forgotten_above_the_limit(rows: list[brid
 
 def test_a_reward_as_trl_calls_it(rows: list[bridge.Row], checkpoint: models.Checkpoint) -> None:
     samples = [row.record for row in rows]
-    good = models.target(samples[0], checkpoint.convention)  # type: ignore[arg-type]
+    good = conversations.target(samples[0], checkpoint.convention)  # type: ignore[arg-type]
     texts = [good, "no idea", "<answer>(0,0),(1,1)</answer>"]
     function = bridge.TrlReward("iou", rewards.load("iou"), checkpoint, count_problems=True)
     function = pickle.loads(pickle.dumps(function))

@@ -1,0 +1,99 @@
+"""A sample as the turns of a conversation, and how many tokens they take.
+
+Nothing here reads weights or decodes a picture, so that rows that do not fit are refused in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mllm import families, prompts
+from mllm.boxes import Frame
+from mllm.errors import FieldmarkError
+from mllm.families import Convention
+from mllm.models import Checkpoint, Loaded
+from mllm.records import Sample
+
+
+def conversation(sample: Sample, convention: Convention) -> list[dict[str, Any]]:
+    """Return the messages that ask a sample: the convention's system prompt, if any, then question and picture."""
+    return prompts.messages(sample, convention.prompt, system=convention.system)
+
+
+def target(sample: Sample, convention: Convention) -> str:
+    """Return the text that answers a sample, in the convention's prompt style, by its family's way to write boxes."""
+    family = families.load(convention.family)
+    return prompts.target(sample, convention.prompt, family, family.frame(sample.size, convention.budget))
+
+
+def count_tokens(
+    rows: Sequence[tuple[list[dict[str, Any]], Frame | None]], checkpoint: Checkpoint | Loaded, *, answers: bool = True
+) -> list[int]:
+    """Count the tokens of conversations, each with the size of its picture (None: it has none), decoding no picture.
+
+    `answers` says that they end with the model's own turn; without it the opening of that turn is counted.
+    """
+    processor = checkpoint.processor
+    texts = [
+        processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answers)
+        for messages, _ in rows
+    ]
+    if not texts:
+        return []
+    counts = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    budget = checkpoint.convention.budget
+    # - 1: the placeholder of the picture, which its own tokens replace
+    seen = [checkpoint.family.visual_tokens(size, budget) - 1 if size else 0 for _, size in rows]
+    return [text + picture for text, picture in zip(counts, seen, strict=True)]
+
+
+def lengths(samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, *, answers: bool = True) -> list[int]:
+    """Count the tokens of each row: prompt, picture and, with `answers`, the answer.
+
+    Equal to what the trainer's collator makes of the row; a test compares the two.
+    """
+    rows: list[tuple[list[dict[str, Any]], Frame | None]] = []
+    for sample in samples:
+        messages = conversation(sample, checkpoint.convention)
+        if answers:
+            messages = [*messages, says("assistant", target(sample, checkpoint.convention))]
+        rows.append((messages, sample.size))
+    return count_tokens(rows, checkpoint, answers=answers)
+
+
+def says(role: str, text: str) -> dict[str, Any]:
+    """Return one turn of a conversation, text alone."""
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def check_length(
+    samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, limit: int, *, answers: bool = True, room: int = 0
+) -> list[int]:
+    """Refuse rows that do not fit; nothing is ever cut. Returns the tokens of each row.
+
+    Args:
+        samples: the rows.
+        checkpoint: whose tokenizer, family and budget count.
+        limit: room for prompt, picture and answer together, in tokens.
+        answers: count the written answers too (SFT); False counts prompts alone (RL).
+        room: tokens that have to stay free (RL: the longest completion).
+
+    Raises:
+        FieldmarkError: names the rows that are too long, their lengths and the settings to change.
+    """
+    counted = lengths(samples, checkpoint, answers=answers)
+    refuse_long([sample.id for sample in samples], counted, limit, room=room)
+    return counted
+
+
+def refuse_long(names: Sequence[str], counted: Sequence[int], limit: int, *, room: int = 0) -> None:
+    """Raise `FieldmarkError` naming the rows whose tokens, with `room` kept free, are more than `limit`."""
+    long = [(name, count) for name, count in zip(names, counted, strict=True) if count + room > limit]
+    if long:
+        shown = ", ".join(f"{name} ({count} tokens)" for name, count in long[:5])
+        free = f" with {room} tokens kept free for the completion" if room else ""
+        raise FieldmarkError(
+            f"{len(long)} of {len(names)} rows do not fit into max_tokens_per_sample = {limit}{free}: {shown}"
+            f"{', ...' if len(long) > 5 else ''}. Raise max_tokens_per_sample, lower visual_tokens, or remove the rows."
+        )
