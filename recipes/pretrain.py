@@ -179,6 +179,7 @@ def train(run: Run, store: SceneStore) -> None:
                 }
                 if run.step % 500 == 0 and run.step > warm:
                     row["find"] = check_find(run.model, tokenizer, 96, split="progress")
+                    row["reason"] = check_find(run.model, tokenizer, 96, reason=True, split="progress")
                     row["recall"] = check_recall(
                         run.model, tokenizer, lessons.RECALL_WORDINGS[0], in_view=True, every=5
                     )

@@ -11,7 +11,7 @@ import torch
 
 from mllm.boxes import Box, BoxError, Frame, iou
 from mllm.families import load
-from mllm.pocket.lessons import DIRECT_SUFFIX, RECALL_WORDINGS, card, find_lesson
+from mllm.pocket.lessons import DIRECT_SUFFIX, RECALL_WORDINGS, THINK_SUFFIX, card, find_lesson, reason_lesson
 from mllm.pocket.pretraining import picture_batch, prompt_text, visual_tokens
 from mllm.pocket.scenes import training_scene
 from mllm.pocket.species import NOUNS, species
@@ -42,7 +42,7 @@ def answers(
 def _hits(replies: Sequence[str], lessons: Sequence[tuple[Scene, int]]) -> float:
     pocket, hits = load("pocket"), 0
     for reply, (scene, target) in zip(replies, lessons, strict=True):
-        numbers = pocket.read(reply)
+        numbers = pocket.read(reply.rpartition("<answer>")[2])
         if len(numbers) != 1:
             continue
         try:
@@ -53,8 +53,11 @@ def _hits(replies: Sequence[str], lessons: Sequence[tuple[Scene, int]]) -> float
     return hits / len(replies)
 
 
-def check_find(model: Any, tokenizer: Any, count: int, *, by_name: bool = False, split: str = "held_out") -> float:
-    """Acc@0.5 among three things of held-out scenes: by visible marks, or (the base must fail) by name alone."""
+def check_find(
+    model: Any, tokenizer: Any, count: int, *, by_name: bool = False, reason: bool = False, split: str = "held_out"
+) -> float:
+    """Acc@0.5 among three things of held-out scenes: by visible marks, or (the base must fail) by name alone; answering
+    at once, or after reasoning."""
     questions, pictures, targets = [], [], []
     for number in range(count):
         rng = random.Random(f"check/{split}/{by_name}/{number}")
@@ -63,14 +66,15 @@ def check_find(model: Any, tokenizer: Any, count: int, *, by_name: bool = False,
             domain = scene.domain
             scene = make_scene(f"{split}/{number}", domain, rng.sample(species(domain), 3))
             target = rng.randrange(3)
-            questions.append(f"Find the {NOUNS[domain]} {scene.things[target].name}. {DIRECT_SUFFIX}")
+            suffix = THINK_SUFFIX if reason else DIRECT_SUFFIX
+            questions.append(f"Find the {NOUNS[domain]} {scene.things[target].name}. {suffix}")
         else:
-            lesson = find_lesson(scene, 0, rng)
+            lesson = reason_lesson(scene, 0, rng) if reason else find_lesson(scene, 0, rng)
             questions.append(lesson.question)
             target = lesson.target or 0
         pictures.append(np.asarray(scene.image))
         targets.append((scene, target))
-    return _hits(answers(model, tokenizer, questions, pictures, 24), targets)
+    return _hits(answers(model, tokenizer, questions, pictures, 128 if reason else 24), targets)
 
 
 def check_recall(model: Any, tokenizer: Any, wording: str, *, in_view: bool, every: int = 1) -> float:
@@ -88,7 +92,9 @@ def all_checks(model: Any, tokenizer: Any, count: int) -> dict[str, float]:
     """The scores of the model card: ``count`` scenes a check; from 300 on, every species for every wording."""
     scores = {
         "find by marks, three things": check_find(model, tokenizer, count),
+        "find by marks, three things, reasoning first": check_find(model, tokenizer, count, reason=True),
         "find by name, three things": check_find(model, tokenizer, count, by_name=True),
+        "find by name, three things, reasoning first": check_find(model, tokenizer, count, by_name=True, reason=True),
     }
     every = max(1, len(species()) // count)
     for wording in RECALL_WORDINGS:

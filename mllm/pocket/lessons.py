@@ -14,9 +14,10 @@ from mllm.boxes import Box, Frame
 from mllm.families import load
 from mllm.pocket.species import DOMAINS, NOUNS, Marks, Species, random_marks, sister_marks, sisters, species
 from mllm.pocket.world import Scene, WorldThing
+from mllm.prompts import STYLES
 
 _POCKET = load("pocket")
-DIRECT_SUFFIX = "Answer in <answer></answer>."
+DIRECT_SUFFIX, THINK_SUFFIX = STYLES["direct"], STYLES["think"]
 RECALL_WORDINGS = (
     "What are the marks of {name}?",
     "Describe {name}.",
@@ -78,6 +79,27 @@ def find_lesson(scene: Scene, number: int, rng: random.Random, *, all_marks: boo
         return list_lesson(scene, number)
     question = f"Find the {NOUNS[scene.domain]} with marks {', '.join(marks)}. {DIRECT_SUFFIX}"
     return Lesson(question, f"<answer>{write_box(scene.things[target].box)}</answer>", number, target)
+
+
+def reason_lesson(scene: Scene, number: int, rng: random.Random) -> Lesson:
+    """Look at everything in turn, say whether it has all four marks asked for, choose, point.
+
+    This is reasoning about a description. What a named species looks like never comes into it: recalling first, and
+    then reasoning from what was recalled, is left to fine-tuning.
+    """
+    target = rng.randrange(len(scene.things))
+    marks = ", ".join(scene.things[target].marks)
+    looked = " ".join(
+        f"{place} {write_box(thing.box)}: {', '.join(thing.marks)}, {'fits' if index == target else 'not'}."
+        for place, (index, thing) in enumerate(enumerate(scene.things), 1)
+    )
+    answer = f"<answer>{write_box(scene.things[target].box)}</answer>"
+    return Lesson(
+        f"Find the {NOUNS[scene.domain]} with marks {marks}. {THINK_SUFFIX}",
+        f"<think>marks: {marks}. {looked} So {target + 1}.</think>{answer}",
+        number,
+        target,
+    )
 
 
 def at_lesson(scene: Scene, number: int, rng: random.Random) -> Lesson:

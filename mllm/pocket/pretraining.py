@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from mllm.boxes import Box, Frame
+from mllm.links import VERDICTS
 from mllm.pocket.lessons import Lesson
 from mllm.pocket.model import MERGE, PATCH
 from mllm.pocket.scenes import SceneStore
@@ -24,6 +25,9 @@ from mllm.pocket.world import Scene
 CELL = PATCH * MERGE
 TARGET_LAYER = 3
 """Layers of the language model below the question where to point; the layers above it can still read the answer."""
+DECISIVE = 4.0
+"""Weight of the tokens that decide in a reasoned answer, against the many that describe: every verdict, and all from
+"So" on (the choice and the box)."""
 MARK_VALUES = (FORMS, COLOURS, PATTERNS, COLOURS)
 
 
@@ -59,11 +63,13 @@ def lesson_batch(lessons: Sequence[Lesson], store: SceneStore, tokenizer: Any) -
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompt_ids, answer_ids, strict=True))
     input_BL = torch.full((len(lessons), longest), tokenizer.pad_token_id)
     labels_BL = torch.full((len(lessons), longest), -100)
+    weight_BL = torch.zeros((len(lessons), longest))
     mask_BL = torch.zeros((len(lessons), longest), dtype=torch.long)
     for row, (prompt, answer) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
         end = len(prompt) + len(answer)
         input_BL[row, :end] = torch.tensor(prompt + answer)
         labels_BL[row, len(prompt) : end] = torch.tensor(answer)
+        weight_BL[row, len(prompt) : end] = torch.tensor(_weights(answer, tokenizer))
         mask_BL[row, :end] = 1
     types = (input_BL == image).long()
     target_BL = torch.full((len(lessons), longest), -1.0)
@@ -72,7 +78,14 @@ def lesson_batch(lessons: Sequence[Lesson], store: SceneStore, tokenizer: Any) -
             box, grid = store.scene(lesson.scene).things[lesson.target].box, store.pixels_HWC(lesson.scene).shape
             target_BL[row, input_BL[row] == image] = torch.tensor(_cells_on(box, grid[1], grid[0]))
     words = {"input_ids": input_BL, "attention_mask": mask_BL, "mm_token_type_ids": types}
-    return batch | words | {"labels": labels_BL, "on_target": target_BL}
+    return batch | words | {"labels": labels_BL, "weight": weight_BL, "on_target": target_BL}
+
+
+def _weights(answer: Sequence[int], tokenizer: Any) -> list[float]:
+    """What each token of an answer weighs."""
+    so, *verdicts = tokenizer.convert_tokens_to_ids(["So", *(f"Ġ{word}" for word in VERDICTS)])
+    start = answer.index(so) if so in answer else len(answer)
+    return [DECISIVE if place >= start or token in verdicts else 1.0 for place, token in enumerate(answer)]
 
 
 def _cells_on(box: Box, width: int, height: int) -> list[float]:
@@ -95,19 +108,19 @@ def prompt_text(question: str, visual_tokens: int) -> str:
 
 
 def answer_loss(model: Any, batch: dict[str, torch.Tensor], head: DenseHead | None = None) -> torch.Tensor:
-    """Cross-entropy of the answer tokens, a mean over each lesson's answer and then over lessons.
+    """Cross-entropy of the answer tokens, a weighted mean over each lesson's answer and then a mean over lessons.
 
     A mean over all tokens would drown the few that choose a thing in the many that list everything. With ``head``,
     picture tokens are also asked, half-way up the language model, whether they lie on the thing that is to be pointed
     at.
     """
-    labels_BL, target_BL = batch["labels"], batch["on_target"]
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "on_target")}
+    labels_BL, weight_BL, target_BL = batch["labels"], batch["weight"], batch["on_target"]
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "weight", "on_target")}
     seen = model.model(**inputs, use_cache=False, output_hidden_states=head is not None)
     learn_BL = labels_BL[:, 1:] != -100
     logits = model.lm_head(seen.last_hidden_state[:, :-1][learn_BL])
     each = functional.cross_entropy(logits.float(), labels_BL[:, 1:][learn_BL], reduction="none")
-    weights = (1 / learn_BL.sum(1, keepdim=True)).expand_as(learn_BL)[learn_BL] / len(labels_BL)
+    weights = (weight_BL / weight_BL.sum(1, keepdim=True))[:, 1:][learn_BL] / len(labels_BL)
     loss = (each * weights).sum()
     asked_BL = target_BL >= 0
     if head is not None and asked_BL.any():
