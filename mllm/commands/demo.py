@@ -1,0 +1,20 @@
+"""`fieldmark demo`: the whole pipeline on the pocket world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mllm.commands import Out
+
+
+def command(
+    out: Out = Path("runs/demo"),
+    fast: Annotated[bool, typer.Option("--fast", help="A few steps of everything: does it run?")] = False,
+) -> None:
+    """Run the whole pipeline on the pocket world, from drawing pictures to the report."""
+    from mllm.demo import run_demo
+
+    typer.echo(f"report: {run_demo(out, fast=fast, tell=typer.echo)}")

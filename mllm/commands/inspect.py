@@ -1,0 +1,48 @@
+"""`fieldmark inspect`: what a samples file holds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="A samples file (jsonl).")],
+    rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
+    pictures: Annotated[
+        bool, typer.Option(help="Open every picture's header and compare its size with the row.")
+    ] = True,
+) -> None:
+    """Show the first rows of a samples file and check all of them: fields, ids, boxes, pictures and their sizes."""
+    from mllm import pictures as files
+    from mllm.records import image_path, load_samples
+    from mllm.rows import encode
+
+    samples = load_samples(file, images=pictures)
+    for sample in samples[: max(rows, 0)]:
+        typer.echo(json.dumps(json.loads(encode(sample)), indent=2, ensure_ascii=False))
+    if pictures:
+        for path, size in {(image_path(file, sample), sample.size) for sample in samples}:
+            files.check_size(path, size)
+    typer.echo(f"{file}: {len(samples)} samples on {len({sample.image for sample in samples})} pictures, all sound")
+    typer.echo("splits: " + _counted(sample.split for sample in samples))
+    typer.echo("domains: " + _counted(sample.domain for sample in samples))
+    typer.echo("entities: " + str(len({sample.entity for sample in samples})) + ", seen in training: " + _seen(samples))
+    typer.echo("things in a picture: " + _counted(len(sample.things) for sample in samples))
+    typer.echo(f"with a thought: {sum(sample.thought is not None for sample in samples)}")
+
+
+def _counted(values: Iterable[object]) -> str:
+    return ", ".join(
+        f"{value} {count}" for value, count in sorted(Counter(values).items(), key=lambda item: str(item[0]))
+    )
+
+
+def _seen(samples: Iterable) -> str:
+    names = {True: "yes", False: "no", None: "not known"}
+    return _counted(names[sample.seen] for sample in samples)

@@ -1,0 +1,16 @@
+"""`fieldmark table-spine`: the results table, every arm and seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from mllm.commands import Out
+
+
+def command(out: Out = Path("runs/spine")) -> None:
+    """Make the results table of docs/log.md: every arm, three seeds. Hours; goes on where it was stopped."""
+    from mllm.spine import Plan, Spine
+
+    typer.echo(Spine(out, Plan(), typer.echo).run())
