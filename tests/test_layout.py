@@ -20,7 +20,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("boxes", "notation", "cpu"),
     ("rows",),
     ("records", "pictures", "config", "provenance"),
-    ("families", "domains", "composites", "knowledge", "splits", "manifest", "stages", "kvg"),
+    ("abilities", "families", "domains", "composites", "knowledge", "splits", "manifest", "stages", "kvg"),
     ("sources", "lineups", "answers", "prompts", "links"),
     ("processors",),
     ("models",),

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import pkgutil
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, cast
+from typing import cast
 
+from mllm.abilities import Reasoning, Reasons
 from mllm.errors import UnknownNameError
 from mllm.records import REFERENCE, Sample
+
+__all__ = ["Reasoning", "Teacher", "conclusion", "load", "names", "problem", "target_index"]
 
 _CHOICE = re.compile(r"\bSo (\d+)\.?\s*$")
 _TOLD = re.compile(
@@ -28,21 +29,8 @@ _TOLD = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Reasoning:
-    """What a teacher gets: a sample without a thought, the cards of its entities, and a seed for the wording."""
-
-    sample: Sample
-    cards: Mapping[str, tuple[str, ...]]
-    seed: int
-
-
-class Teacher(Protocol):
-    """Anything that writes reasoning."""
-
-    def reason(self, request: Reasoning) -> str:
-        """Write one thought; the same request gives the same text."""
-        ...
+Teacher = Reasons
+"""Anything that writes reasoning; `mllm.abilities` says what else a teacher may be able to do."""
 
 
 def names() -> tuple[str, ...]:

@@ -1,0 +1,107 @@
+"""What a teacher may be able to do. A teacher's class has the methods of some of these; programs ask for what they need.
+
+`openai` and `local` can do everything their model can; `cards` reasons and knows; the pocket oracle does everything from
+the world's own facts. Methods are called from several threads at once, and the same call gives the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from mllm.boxes import Box
+from mllm.errors import FieldmarkError
+from mllm.records import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What a teacher gets that reasons: a sample without a thought, its entities' cards, a seed for the wording."""
+
+    sample: Sample
+    cards: Mapping[str, tuple[str, ...]]
+    seed: int
+    image: Path | None = None
+    """Where the sample's picture lies; teachers that can see look at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A picture to look at, or one box of it.
+
+    `facts` are the marks that are known to be visible, where the picture was drawn and they are known: the pocket
+    oracle answers from them, every other teacher from the picture alone.
+    """
+
+    image: Path
+    domain: str
+    box: Box | None = None
+    facts: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Reasons(Protocol):
+    """Writes reasoning for a grounding question."""
+
+    def reason(self, request: Reasoning) -> str:
+        """Write one thought, boxes as `<obj:K>`."""
+        ...
+
+
+@runtime_checkable
+class Knows(Protocol):
+    """Knows entities by name, without a picture."""
+
+    def marks(self, entity: str, domain: str) -> tuple[str, ...]:
+        """Return the field marks of an entity, most telling first; empty when it knows none."""
+        ...
+
+    def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
+        """Return what tells two entities apart, as pairs (mark of `entity`, mark of `other`)."""
+        ...
+
+
+@runtime_checkable
+class Sees(Protocol):
+    """Looks at pictures."""
+
+    def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
+        """Say of each mark whether it is visible; None where it cannot tell."""
+        ...
+
+    def describe(self, look: Look, *, seed: int = 0) -> str:
+        """Describe what is there in one or a few sentences."""
+        ...
+
+
+@runtime_checkable
+class Points(Protocol):
+    """Finds a named entity in a picture."""
+
+    def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
+        """Return its boxes in the unit frame; empty when it is not there. Another seed is a second opinion."""
+        ...
+
+
+@runtime_checkable
+class Edits(Protocol):
+    """Rewrites captions."""
+
+    def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
+        """Merge captions of one picture into one: lose no detail, add none."""
+        ...
+
+    def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
+        """Add details of `description` to `caption`; where the two disagree the caption wins."""
+        ...
+
+
+def need(teacher: object, ability: type, name: str) -> None:
+    """Raise FieldmarkError unless a teacher has an ability (one of the protocols above); `name` is the teacher's."""
+    if not isinstance(teacher, ability):
+        raise FieldmarkError(
+            f"teacher {name!r} has not the ability {ability.__name__.lower()!r} that is asked of it; "
+            f"`openai` and `local` have all that their model has"
+        )
