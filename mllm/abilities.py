@@ -1,6 +1,7 @@
-"""What a teacher may be able to do. A teacher's class has the methods of some of these; programs ask for what they need.
+"""What a teacher may be able to do. A teacher's class has the methods of some of these; programs ask for what they
+need.
 
-`openai` and `local` can do everything their model can; `cards` reasons and knows; the pocket oracle does everything from
+`openai` and `local` can do everything that their model can; `cards` reasons and knows; the pocket oracle does all from
 the world's own facts. Methods are called from several threads at once, and the same call gives the same result.
 """
 
