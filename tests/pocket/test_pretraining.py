@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +46,7 @@ def test_no_lesson_leads_from_a_name_to_a_place() -> None:
         rng, scene = random.Random(number), training_scene(number, "test")
         made = [
             lessons.find_lesson(scene, number, rng),
+            lessons.reason_lesson(scene, number, rng),
             lessons.at_lesson(scene, number, rng),
             lessons.list_lesson(scene, number),
             lessons.recall_lesson(rng, scene, number),
@@ -68,6 +70,45 @@ def test_judging_and_copying_lessons_have_one_right_answer() -> None:
         chosen = copied.question.split("So ")[1].split(".")[0]
         box = copied.answer.removeprefix("<answer>").removesuffix("</answer>")
         assert f"{chosen} {box}: " in copied.question
+
+
+def test_reasoned_lessons_hold_on_every_link() -> None:
+    """The form is the oracle's, so that the links of a reasoning can be read off it; the head has no species' name."""
+    from mllm.boxes import Frame
+    from mllm.families import load
+    from mllm.links import read_thought
+
+    pocket, frame = load("pocket"), Frame(100, 100)
+    for number in range(100):
+        scene = training_scene(number, "test", 2 + number % 4)
+        lesson = lessons.reason_lesson(scene, number, random.Random(number))
+        said, answer = lesson.answer.removeprefix("<think>").split("</think>")
+        thought = read_thought(said, pocket, frame)
+        target = scene.things[lesson.target or 0]
+        assert thought.name == "marks" and thought.recalled == target.marks
+        assert [candidate.marks for candidate in thought.candidates] == [thing.marks for thing in scene.things]
+        assert [candidate.fits for candidate in thought.candidates] == [thing is target for thing in scene.things]
+        assert answer == f"<answer>{lessons.write_box(target.box)}</answer>"
+        choice = thought.choice()
+        assert choice is not None and choice.fits
+
+
+def test_deciding_tokens_weigh_more(tokenizer) -> None:  # noqa: ANN001
+    from mllm.pocket.pretraining import DECISIVE, lesson_batch
+
+    lesson = lessons.reason_lesson(training_scene(3, "test", 3), 3, random.Random(3))
+    pictures = cast(Any, _Pictures())
+    batch = lesson_batch([replace(lesson, scene=None, target=None)], pictures, tokenizer)
+    row = [
+        (tokenizer.decode([token]), weight)
+        for token, weight in zip(batch["input_ids"][0].tolist(), batch["weight"][0].tolist(), strict=True)
+        if weight
+    ]
+    assert "".join(token for token, _ in row) == f"{lesson.answer}<|im_end|>"
+    heavy = "".join(token for token, weight in row if weight == DECISIVE)
+    verdicts = " ".join("fits" if part.endswith("fits") else "not" for part in lesson.answer.split(". ")[1:4])
+    assert heavy == f" {verdicts}{lesson.answer[lesson.answer.index('So ') :]}<|im_end|>"
+    assert {weight for _, weight in row} == {1.0, DECISIVE}
 
 
 def test_find_lessons_have_one_right_answer() -> None:
