@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from mllm.errors import FieldmarkError
 from mllm.records import atomic_write
@@ -55,26 +57,52 @@ class Pipeline:
         """Whether this very command has been run to its end."""
         return self._done.get(stage.name, {}).get("arguments") == [stage.module, *stage.arguments]
 
-    def run(self, stages: Sequence[Stage]) -> None:
-        """Run what is not done yet; raises FieldmarkError naming the stage and how to go on when a command fails."""
-        pace = 1.0
-        for number, stage in enumerate(stages, 1):
-            if self.is_done(stage):
-                self._tell(f"[{number}/{len(stages)}] {stage.name}: done before")
-                continue
-            left = sum(other.expected_s for other in stages[number - 1 :] if not self.is_done(other)) * pace
-            self._tell(f"[{number}/{len(stages)}] {stage.name} (about {_minutes(left)} left in all)")
-            started = time.monotonic()
-            self._call(stage)
-            seconds = time.monotonic() - started
-            pace = 0.5 * pace + 0.5 * min(10.0, max(0.1, seconds / stage.expected_s))
-            self._note(stage, seconds)
+    def run(self, stages: Sequence[Stage], jobs: int = 1) -> None:
+        """Run what is not done yet; raises FieldmarkError naming the stage and how to go on when a command fails.
 
-    def _call(self, stage: Stage) -> None:
-        environment = os.environ | {
-            "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
-            "TOKENIZERS_PARALLELISM": "false",
-        }
+        With `jobs` above 1 so many stages run at once, each on its share of the cores: they must not need one another.
+        Small models train faster so, two runs on a core each, than one run on both. When one fails the others that
+        have started are waited for.
+        """
+        todo = [stage for stage in stages if not self.is_done(stage)]
+        for stage in stages:
+            if stage not in todo:
+                self._tell(f"{stage.name}: done before")
+        left, pace, lock = sum(stage.expected_s for stage in todo), 1.0, Lock()
+
+        def work(numbered: tuple[int, Stage]) -> None:
+            nonlocal left, pace
+            number, stage = numbered
+            with lock:
+                if failed:
+                    return
+                self._tell(f"[{number}/{len(todo)}] {stage.name} (about {_minutes(left * pace / jobs)} left in all)")
+            started = time.monotonic()
+            try:
+                self._call(stage, jobs)
+            except FieldmarkError:
+                failed.append(stage.name)
+                raise
+            seconds = time.monotonic() - started
+            with lock:
+                left -= stage.expected_s
+                pace = 0.5 * pace + 0.5 * min(10.0, max(0.1, seconds / stage.expected_s))
+                self._note(stage, seconds)
+
+        failed: list[str] = []
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(work, enumerate(todo, 1)))
+
+    def _call(self, stage: Stage, jobs: int = 1) -> None:
+        share = {"OMP_NUM_THREADS": str(max(1, cpus() // jobs))} if jobs > 1 else {}
+        environment = (
+            os.environ
+            | share
+            | {
+                "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+                "TOKENIZERS_PARALLELISM": "false",
+            }
+        )
         code = subprocess.run(stage.command, env=environment, check=False).returncode
         if code != 0:
             shown = " ".join([stage.module, *stage.arguments])
@@ -96,6 +124,11 @@ class Pipeline:
     def seconds(self) -> dict[str, float]:
         """How long each stage took."""
         return {name: float(str(row["seconds"])) for name, row in self._done.items()}
+
+
+def cpus() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _minutes(seconds: float) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mllm import runs, stats
 from mllm.demo import recipe_file
-from mllm.pipeline import Pipeline, Stage
+from mllm.pipeline import Pipeline, Stage, cpus
 from mllm.scores import markdown
 
 SEEDS = (0, 1, 2)
@@ -81,8 +81,9 @@ COMPARISONS = (
 class Spine:
     """The experiment in one folder."""
 
-    def __init__(self, out: Path, plan: Plan, tell: Callable[[str], None]) -> None:
-        self.out, self.plan, self._tell = out, plan, tell
+    def __init__(self, out: Path, plan: Plan, tell: Callable[[str], None], jobs: int | None = None) -> None:
+        """`jobs` runs at once share the cores, one core each unless said otherwise."""
+        self.out, self.plan, self._tell, self.jobs = out, plan, tell, jobs or cpus()
         self.pipeline = Pipeline(out, tell)
         self.rates: dict[str, str] = {}
 
@@ -91,14 +92,16 @@ class Spine:
         plan, data = self.plan, self.out / "data"
         counts = (f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}")
         self.pipeline.run([Stage("data", "mllm.data_synth.grounding", ("--out", str(data), *counts), 60)])
-        for arm in plan.arms():
-            self._tune(arm)
-        self.pipeline.run([self._train(arm, seed, self.rates[arm.name]) for seed in SEEDS[1:] for arm in plan.arms()])
+        first = [arm for arm in plan.arms() if arm.start is None]
+        later = [arm for arm in plan.arms() if arm.start is not None]
+        for wave in (first, later):  # a wave starts from what the one before it left
+            self._tune(wave)
+            self._run([self._train(arm, seed, self.rates[arm.name]) for seed in SEEDS[1:] for arm in wave])
         tested = [("base", 0, "direct", "pocket")]
         tested += [
             (arm.name, s, arm.style, str(self._folder(arm.name, s) / "best")) for arm in plan.arms() for s in SEEDS
         ]
-        self.pipeline.run([self._benchmark(*one) for one in tested])
+        self._run([self._benchmark(*one) for one in tested])
         table = self.table()
         (self.out / "table.md").write_text(table, encoding="utf-8")
         return table
@@ -120,18 +123,23 @@ class Spine:
             f"--max_steps={arm.steps}",
             f"--learning_rate={rate}",
             f"--seed={seed}",
+            f"--threads={max(1, cpus() // self.jobs)}",
             *arm.flags,
         )
         return Stage(
             f"{arm.name}, learning rate {rate}, seed {seed}", f"mllm.recipes.{arm.recipe}", flags, arm.expected_s
         )
 
-    def _tune(self, arm: Arm) -> None:
+    def _run(self, stages: Sequence[Stage]) -> None:
+        self.pipeline.run(stages, self.jobs)
+
+    def _tune(self, arms: Sequence[Arm]) -> None:
         """Try each learning rate on the first seed; keep the one that is best on validation (the first of equals)."""
-        self.pipeline.run([self._train(arm, SEEDS[0], rate) for rate in arm.rates])
-        found = {rate: self._validation(self._folder(arm.name, SEEDS[0], rate)) for rate in arm.rates}
-        self.rates[arm.name] = max(found, key=lambda rate: found[rate])
-        self._tell(f"{arm.name}: validation Acc@0.5 {found}; learning rate {self.rates[arm.name]} is kept")
+        self._run([self._train(arm, SEEDS[0], rate) for arm in arms for rate in arm.rates])
+        for arm in arms:
+            found = {rate: self._validation(self._folder(arm.name, SEEDS[0], rate)) for rate in arm.rates}
+            self.rates[arm.name] = max(found, key=lambda rate: found[rate])
+            self._tell(f"{arm.name}: validation Acc@0.5 {found}; learning rate {self.rates[arm.name]} is kept")
 
     @staticmethod
     def _validation(folder: Path) -> float:

@@ -33,6 +33,19 @@ def test_stages_run_once_and_a_failed_one_is_run_again(tmp_path: Path) -> None:
     assert set(Pipeline(tmp_path / "out", told.append).seconds()) == {"first", "second"}
 
 
+def test_stages_side_by_side_share_the_cores_and_a_failure_stops_what_has_not_begun(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    both = [_stage(name, f"import os; {_writes(trace, name)}; assert os.environ['OMP_NUM_THREADS']") for name in "ab"]
+    pipeline = Pipeline(tmp_path / "out", lambda line: None)
+    pipeline.run(both, jobs=2)
+    assert sorted(trace.read_text()) == ["a", "b"] and set(pipeline.seconds()) == {"a", "b"}
+    broken = [_stage(name, "raise SystemExit(3)") for name in ("c", "d")]
+    with pytest.raises(FieldmarkError, match="stage 'c' ended with code 1"):
+        pipeline.run([*both, *broken, _stage("e", _writes(trace, "e"))], jobs=2)
+    assert "e" not in trace.read_text()
+    assert set(Pipeline(tmp_path / "out", lambda line: None).seconds()) == {"a", "b"}
+
+
 def test_a_changed_command_is_run_again(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     pipeline = Pipeline(tmp_path / "out", lambda line: None)

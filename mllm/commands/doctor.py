@@ -13,8 +13,9 @@ import typer
 def command() -> None:
     """Say what this machine has: versions, cores, memory, GPUs, disk, and whether the pocket weights are there."""
     from mllm import provenance
+    from mllm.pipeline import cpus
 
-    typer.echo(f"{platform.platform()}, {_cores()} cores for us, {_memory()} GB memory")
+    typer.echo(f"{platform.platform()}, {cpus()} cores for us, {_memory()} GB memory")
     for name, version in provenance.versions().items():
         typer.echo(f"  {name:<14} {version}")
     typer.echo(f"  {'torchvision':<14} {'installed' if find_spec('torchvision') else 'not installed (not needed)'}")
@@ -33,12 +34,6 @@ def command() -> None:
     from mllm.pocket.model import weights_folder
 
     typer.echo(f"pocket weights: {weights_folder()}")
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> str:
