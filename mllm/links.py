@@ -3,12 +3,13 @@
 A thought in the form of the pocket oracle runs: recall the marks of the named thing; go through the candidates, each
 with a box and the marks seen on it; choose. After boxes were written in a model family's own form it reads, e.g.
 
-    Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round, red, plain, blue cap, not. 2 ..., fits. So 2.
+    Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round, red, plain, blue cap, not. 2 ..., fits.
+    So 2 (...).
 
-The final answer then repeats the chosen box. One number at the end cannot tell a model that forgot the species from
-one that cannot see, cannot compare, or cannot copy; here each step is judged given the steps before it. "Right"
-means what is true of the picture (`Thing.marks`, `Thing.box`), except for the comparison, which is judged on the
-model's own words: was the chosen candidate the one whose stated marks fit the stated recall best?
+The box after the choice may be left out; the final answer repeats it. One number at the end cannot tell a model that
+forgot the species from one that cannot see, cannot compare, or cannot copy; here each step is judged given the steps
+before it. "Right" means what is true of the picture (`Thing.marks`, `Thing.box`), except for the comparison, which is
+judged on the model's own words: was the chosen candidate the one whose stated marks fit the stated recall best?
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ FOUND_AT = 0.5 - 1e-9
 """IoU from which a candidate's box counts as having found a thing (0.5; whole numbers may tie a hair below it)."""
 
 _CANDIDATE = re.compile(r"(?:^|(?<=\.)\s+)(\d+)\s+")
-_CHOICE = re.compile(r"(?:^|(?<=\.)\s+)So\s+(\d+)\s*+\.?+\s*+$")
+_CHOICE = re.compile(r"(?:^|(?<=\.)\s+)So\s+(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """A thought taken apart. Parts that could not be read are empty; `chosen` is the number after "So"."""
+    """A thought taken apart. Parts that could not be read are empty.
+
+    `chosen` is the number after "So", `restated` the box written behind it, None where there is none.
+    """
 
     name: str
     recalled: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     chosen: int | None
+    restated: tuple[float, ...] | None = None
 
     def choice(self) -> Candidate | None:
         """The candidate that "So K" points at; None where K was not listed exactly once."""
@@ -88,6 +93,7 @@ LINKS = {
     "compared": "the choice fits the model's own recall best, of thoughts whose own words prefer some candidates",
     "compared given true": "the choice is the thing asked for, of thoughts with recall, found and marks seen all right",
     "chosen": "the choice is the thing asked for (IoU 0.5), of thoughts with a choice",
+    "restated": "the box behind the choice is the chosen candidate's, number for number, of those that write one there",
     "copied": "the answer's box is the chosen candidate's, number for number, of readable answers after a choice",
 }
 
@@ -106,13 +112,13 @@ class Chain:
 def read_thought(text: str | None, family: Family, frame: Frame) -> Thought:
     """Take a thought apart. Rubbish gives empty parts, never an error."""
     text = (text or "").strip()
-    chosen: int | None = None
-    if found := _CHOICE.search(text):
-        chosen, text = int(found[1]), text[: found.start()]
+    text, chosen, restated = _conclusion(text, family)
     pieces = _CANDIDATE.split(text)
     name, _, marks = pieces[0].rpartition(":")
     candidates = [_candidate(int(n), body, family, frame) for n, body in zip(pieces[1::2], pieces[2::2], strict=True)]
-    return Thought(name.strip(), _marks(marks) if name else (), tuple(c for c in candidates if c is not None), chosen)
+    return Thought(
+        name.strip(), _marks(marks) if name else (), tuple(c for c in candidates if c is not None), chosen, restated
+    )
 
 
 def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain | None:
@@ -148,6 +154,8 @@ def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain
         links.ask("chosen", right)
         if recalled and len(found) == len(sample.things) == len(thought.candidates) and all(seen):
             links.ask("compared given true", right)
+        if thought.restated is not None:
+            links.ask("restated", thought.restated == choice.numbers)
         if answer.problem is None and answer.numbers:
             links.ask("copied", tuple(answer.numbers[-1]) == choice.numbers)
     return links
@@ -183,6 +191,17 @@ def _compare(links: Chain, thought: Thought, choice: Candidate) -> None:
     fits = [len(set(c.marks) & set(thought.recalled)) for c in thought.candidates]
     if min(fits) < max(fits):
         links.ask("compared", fits[thought.candidates.index(choice)] == max(fits))
+
+
+def _conclusion(text: str, family: Family) -> tuple[str, int | None, tuple[float, ...] | None]:
+    """Cut the last `So K` or `So K BOX` off the end of a thought: what is before it, K, and the box."""
+    for found in reversed(list(_CHOICE.finditer(text))):
+        tail = text[found.end() :]
+        boxes = family.read(tail)
+        if len(boxes) == 1 or not tail.strip(" .\n"):
+            return text[: found.start()], int(found[1]), tuple(boxes[0]) if boxes else None
+        break
+    return text, None, None
 
 
 def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidate | None:

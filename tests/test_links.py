@@ -62,7 +62,7 @@ def test_a_verdict_is_judged_by_the_models_own_words():
 
 
 def test_a_right_thought_holds_in_every_link():
-    counts = judged(with_verdicts("fits", "not", "not"))
+    counts = judged(with_verdicts("fits", "not", "not").replace("So 1.", "So 1 (10,10),(40,50)."))
     assert set(counts) == set(links.LINKS)
     assert all(right == of for right, of in counts.values())
     assert counts["found"] == (3, 3) and counts["marks seen"] == (3, 3) and counts["mark seen"] == (12, 12)
@@ -120,6 +120,15 @@ def test_two_candidates_may_tie_for_best():
 def test_one_candidate_cannot_find_two_things():
     twice = "Talo ruvi: round. 1 (10,10),(40,50): round. 2 (10,10),(40,50): round. So 1."
     assert judged(twice)["found"] == (1, 3)
+
+
+def test_the_box_behind_the_choice_is_a_link_of_its_own():
+    two = "Talo ruvi: round. 1 (10,10),(40,50): round, fits. 2 (60,10),(90,50): wide, not. So 1 {}."
+    right, wrong = judged(two.format("(10,10),(40,50)"), (10, 10, 40, 50)), judged(two.format("(10,10),(40,51)"), None)
+    assert right["restated"] == (1.0, 1) and wrong["restated"] == (0.0, 1)
+    assert right["chosen"] == wrong["chosen"] == (1.0, 1)
+    assert "restated" not in judged(two.replace(" {}", ""), None)
+    assert judged(two.format("or 2"), None)["form"] == (0.0, 1), "words behind the number are no choice"
 
 
 RUBBISH = [None, "", "So 1.", "1 2 3", "Talo ruvi", "x: y. 1 nothing here. So 7.", ": . So .", "So 9" * 99]
@@ -185,7 +194,7 @@ def test_thoughts_in_every_family(name):
     frame = family.frame(Frame(640, 480), family.budget)
     neutral = (
         "Talo ruvi: round, red, striped, blue cap. 1 <obj:0>: round, red, striped, blue cap, fits. "
-        "2 <obj:1>: round, red, plain, blue cap, not. 3 <obj:2>: wide, red, striped, blue cap, not. So 1."
+        "2 <obj:1>: round, red, plain, blue cap, not. 3 <obj:2>: wide, red, striped, blue cap, not. So 1 <obj:0>."
     )
     written = family.write_thought(neutral, THINGS, frame)
     numbers = tuple(tuple(n) for n in family.read(family.write_box(THINGS[0].box, frame)))

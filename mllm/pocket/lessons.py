@@ -96,7 +96,7 @@ def reason_lesson(scene: Scene, number: int, rng: random.Random) -> Lesson:
     answer = f"<answer>{write_box(scene.things[target].box)}</answer>"
     return Lesson(
         f"Find the {NOUNS[scene.domain]} with marks {marks}. {THINK_SUFFIX}",
-        f"<think>marks: {marks}. {looked} So {target + 1}.</think>{answer}",
+        f"<think>marks: {marks}. {looked} So {target + 1} {write_box(scene.things[target].box)}.</think>{answer}",
         number,
         target,
     )
@@ -146,13 +146,21 @@ def judge_lesson(rng: random.Random) -> Lesson:
 
 
 def copy_lesson(rng: random.Random) -> Lesson:
-    """Copy the box of a number from a list: the plainest use of what was said before."""
-    boxes = [write_box(_any_box(rng)) for _ in range(rng.randint(2, 6))]
-    target = rng.randrange(len(boxes))
+    """Say boxes of a list again, by their numbers and in another order; the last one is the answer.
+
+    The plainest use of what was said before, and a reasoned answer ends with it: the choice, its box, the box again.
+    """
+    boxes = [write_box(_any_box(rng)) for _ in range(rng.randint(2, 5))]
     listed = " ".join(
         f"{number} {box}: {', '.join(random_marks(rng).phrases('bird'))}." for number, box in enumerate(boxes, 1)
     )
-    return Lesson(f"{listed} So {target + 1}. {DIRECT_SUFFIX}", f"<answer>{boxes[target]}</answer>")
+    order = rng.sample(range(len(boxes)), len(boxes))
+    *others, last = order
+    said = "".join(f"{index + 1} {boxes[index]}. " for index in others)
+    return Lesson(
+        f"{listed} List {' '.join(str(index + 1) for index in order)}. {THINK_SUFFIX}",
+        f"<think>{said}So {last + 1} {boxes[last]}.</think><answer>{boxes[last]}</answer>",
+    )
 
 
 def _any_box(rng: random.Random) -> Box:

@@ -18,7 +18,7 @@ from mllm.records import REFERENCE, Sample
 
 __all__ = ["Reasoning", "Teacher", "conclusion", "load", "names", "problem", "target_index"]
 
-_CHOICE = re.compile(r"\bSo (\d+)\.?\s*$")
+_CHOICE = re.compile(r"\bSo (\d+)(?: <obj:(\d+)>)?\.?\s*$")
 _TOLD = re.compile(
     r"ground[- ]truth|annotat|labell?ed as|\b(?:the|its|given) labels? (?:says?|is|tells?)|"
     r"(?:was|were|am|been|are) (?:told|given|provided)|"
@@ -51,10 +51,11 @@ def target_index(sample: Sample) -> int:
 
 
 def conclusion(thought: str) -> int | None:
-    """Return the thing a thought ends on: the one listed as `N <obj:K>` if it ends `So N.`, else its last `<obj:K>`."""
+    """Return the thing a thought ends on: the one listed as `N <obj:K>` if it ends `So N.` or `So N <obj:K>.`, else
+    its last `<obj:K>`; None where the number was not listed, or with another box than the one behind it."""
     if choice := _CHOICE.search(thought):
         listed = re.search(rf"(?<!\S){choice[1]} <obj:(\d+)>", thought)
-        return int(listed[1]) if listed else None
+        return int(listed[1]) if listed and choice[2] in (None, listed[1]) else None
     references = REFERENCE.findall(thought)
     return int(references[-1]) if references else None
 

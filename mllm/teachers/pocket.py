@@ -1,8 +1,9 @@
 """The pocket oracle: reasons about a composite of pocket photos from the world's own facts.
 
 It recalls the entity's marks, goes through every thing from left to right saying where it is, what can be seen of it
-and whether that fits, and names the number that does. A served 72B model would be asked for the same through the same
-interface; the oracle is never wrong.
+and whether that fits, and names the number that does, with its box again: a small model that had to fetch the box of a
+number for its answer found that the hardest step of all. A served 72B model would be asked for the same through the
+same interface; the oracle is never wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Teacher:
             )
         things = sample.things
         looked = (_look(number, index, things[index].entity, sample.entity) for number, index in enumerate(order, 1))
-        return f"{sample.entity}: {_marks(sample.entity)}. {' '.join(looked)} So {chosen[0]}."
+        choice = f"{chosen[0]} <obj:{order[chosen[0] - 1]}>"
+        return f"{sample.entity}: {_marks(sample.entity)}. {' '.join(looked)} So {choice}."
 
 
 def _look(number: int, index: int, name: str, asked: str) -> str:

@@ -67,9 +67,13 @@ def test_judging_and_copying_lessons_have_one_right_answer() -> None:
         assert len(fitting) == 1 and fitting[0].split(" ", 1)[1] == f"{asked}, fits"
         assert judged.answer.endswith(f"So {fitting[0].split(' ', 1)[0]}.")
         copied = lessons.copy_lesson(random.Random(number))
-        chosen = copied.question.split("So ")[1].split(".")[0]
-        box = copied.answer.removeprefix("<answer>").removesuffix("</answer>")
-        assert f"{chosen} {box}: " in copied.question
+        listed, asked = copied.question.split(" List ")
+        order = asked.split(". ")[0].split()
+        said, answer = copied.answer.removeprefix("<think>").split("</think>")
+        boxes = [part.split(" ", 1) for part in said.rstrip(".").replace("So ", "").split(". ")]
+        assert [place for place, _ in boxes] == order
+        assert all(f"{place} {box}: " in listed for place, box in boxes)
+        assert answer == f"<answer>{boxes[-1][1]}</answer>"
 
 
 def test_reasoned_lessons_hold_on_every_link() -> None:
@@ -90,7 +94,7 @@ def test_reasoned_lessons_hold_on_every_link() -> None:
         assert [candidate.fits for candidate in thought.candidates] == [thing is target for thing in scene.things]
         assert answer == f"<answer>{lessons.write_box(target.box)}</answer>"
         choice = thought.choice()
-        assert choice is not None and choice.fits
+        assert choice is not None and choice.fits and thought.restated == choice.numbers
 
 
 def test_deciding_tokens_weigh_more(tokenizer) -> None:  # noqa: ANN001

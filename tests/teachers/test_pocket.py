@@ -36,7 +36,7 @@ def test_the_oracle_goes_left_to_right_and_names_the_number_that_fits() -> None:
     marks = [", ".join(one.marks) for one in (first, second, third)]
     assert thought == (
         f"{second.name}: {marks[1]}. 1 <obj:1>: {marks[1]}, fits. 2 <obj:0>: {marks[0]}, not. "
-        f"3 <obj:2>: {marks[2]}, not. So 1."
+        f"3 <obj:2>: {marks[2]}, not. So 1 <obj:1>."
     )
 
 

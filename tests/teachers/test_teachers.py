@@ -90,6 +90,8 @@ def test_cards_says_of_the_target_what_it_recalled_and_of_others_what_they_lack(
         ("<obj:0> is green. So it is <obj:1>.", None),
         ("x: y. 1 <obj:0>: z. 2 <obj:1>: y. So 2.", None),
         ("x: y. 1 <obj:1>: y. 2 <obj:0>: z. So 1.", None),
+        ("x: y. 1 <obj:1>: y. 2 <obj:0>: z. So 1 <obj:1>.", None),
+        ("x: y. 1 <obj:1>: y. 2 <obj:0>: z. So 2 <obj:1>.", "concludes on another thing"),
         ("So it is <obj:1>.", "a candidate was not looked at"),
         ("<obj:1> fits, so not <obj:0>.", "concludes on another thing"),
         ("1 <obj:0>: z. 2 <obj:1>: y. So 1.", "concludes on another thing"),
