@@ -3,8 +3,8 @@
 A thought in the form of the pocket oracle runs: recall the marks of the named thing; go through the candidates, each
 with a box and the marks seen on it; choose. After boxes were written in a model family's own form it reads, e.g.
 
-    Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round, red, plain, blue cap, not. 2 ..., fits.
-    So 2 (...).
+    Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round fits, red fits, plain not, blue cap fits, not.
+    2 ..., fits. So 2 (...).
 
 The box after the choice may be left out; the final answer repeats it. One number at the end cannot tell a model that
 forgot the species from one that cannot see, cannot compare, or cannot copy; here each step is judged given the steps
@@ -24,7 +24,8 @@ from mllm.families import Family
 from mllm.records import Answer, Sample, Thing
 
 VERDICTS = {"fits": True, "not": False}
-"""The word after a candidate's marks that says whether they are the ones recalled; a thought may do without."""
+"""The word behind a mark, and again behind all of a candidate's marks, that says whether they are the ones recalled; a
+thought may do without."""
 FOUND_AT = 0.5 - 1e-9
 """IoU from which a candidate's box counts as having found a thing (0.5; whole numbers may tie a hair below it)."""
 
@@ -34,13 +35,15 @@ _CHOICE = re.compile(r"(?:^|(?<=\.)\s+)So\s+(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One candidate as the model wrote it: its number, raw box numbers, the marks it says it sees, its verdict."""
+    """One candidate as the model wrote it: its number, raw box numbers, the marks it says it sees, its verdict, and the
+    verdict on each mark (None where there is none)."""
 
     number: int
     numbers: tuple[float, ...]
     box: Box | None
     marks: tuple[str, ...]
     fits: bool | None = None
+    each: tuple[bool | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ LINKS = {
     "found": "things of the picture that a candidate's box found at IoU 0.5, of all things",
     "marks seen": "every mark seen right, of the things found",
     "mark seen": "single marks seen right, of all marks of the things found",
+    "mark judged": "the verdict on a single mark agrees with the model's own recall, of marks with a verdict",
     "judged": "the verdict beside a candidate agrees with its own marks and recall, of candidates with a verdict",
     "compared": "the choice fits the model's own recall best, of thoughts whose own words prefer some candidates",
     "compared given true": "the choice is the thing asked for, of thoughts with recall, found and marks seen all right",
@@ -144,6 +148,14 @@ def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain
         links.ask("marks seen", sum(seen), len(found))
         single = [_single_marks(sample.things[k], thought.candidates[c]) for k, c in found.items()]
         links.ask("mark seen", sum(right for right, _ in single), sum(of for _, of in single))
+    single = [
+        (mark in thought.recalled) == fits
+        for c in thought.candidates
+        for mark, fits in zip(c.marks, c.each, strict=True)
+        if fits is not None
+    ]
+    if single and thought.recalled:
+        links.ask("mark judged", sum(single), len(single))
     verdicts = [c for c in thought.candidates if c.fits is not None]
     if verdicts and thought.recalled:
         own = set(thought.recalled)
@@ -205,7 +217,7 @@ def _conclusion(text: str, family: Family) -> tuple[str, int | None, tuple[float
 
 
 def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidate | None:
-    """Read `BOX: mark, mark.` or `BOX: mark, mark, VERDICT.`; None where no box stands before the last colon."""
+    """Read `BOX: mark, mark.`, with or without verdicts; None where no box stands before the last colon."""
     head, _, said = body.rpartition(":")
     boxes = family.read(head)
     if not boxes:
@@ -214,10 +226,15 @@ def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidat
         box = Box.from_xyxy(boxes[0], frame)
     except BoxError:  # model text: four numbers that are no box find nothing, which is what `found` counts
         box = None
-    marks = _marks(said)
-    if marks and marks[-1] in VERDICTS:
-        return Candidate(number, tuple(boxes[0]), box, marks[:-1], VERDICTS[marks[-1]])
-    return Candidate(number, tuple(boxes[0]), box, marks)
+    parts, fits = _marks(said), None
+    if parts and parts[-1] in VERDICTS:
+        fits, parts = VERDICTS[parts[-1]], parts[:-1]
+    marks, each = [], []
+    for part in parts:
+        mark, _, verdict = part.rpartition(" ")
+        marks.append(mark if mark and verdict in VERDICTS else part)
+        each.append(VERDICTS.get(verdict) if mark else None)
+    return Candidate(number, tuple(boxes[0]), box, tuple(marks), fits, tuple(each))
 
 
 def _marks(text: str) -> tuple[str, ...]:

@@ -46,8 +46,8 @@ class Settings:
     scenes: int = 24_000
     warmup_steps: int = 1_500
     steps: int = 8_000
-    batch: int = 32
-    text_batch: int = 24
+    batch: int = 24
+    text_batch: int = 32
     learning_rate: float = 1e-3
     save_every: int = 250
     vision_share: float = 0.3
@@ -135,7 +135,7 @@ def teach(run: Run, curriculum: Curriculum, step: int, rng: random.Random) -> to
     with torch.autocast("cpu", torch.bfloat16):
         halves = [lesson_batch(half, store, tokenizer) for half in (seen[:middle], seen[middle:])]
         short, long = (answer_loss(run.model, half, run.head) for half in halves)
-        text = answer_loss(run.model, lesson_batch(told, store, tokenizer))
+        text = answer_loss(run.model, lesson_batch(told, store, tokenizer), run.head)
     return 0.5 * (short + long) + 0.5 * text
 
 

@@ -44,9 +44,14 @@ def judged(thought, numbers=(10, 10, 40, 50), problem=None):
 
 
 def with_verdicts(*verdicts: str) -> str:
-    """The gold thought with a verdict after each candidate's marks."""
+    """The gold thought with a verdict after each mark and after each candidate's marks."""
     head, *rest = GOLD.split("cap. ")
-    pieces = [f"{piece}cap, {verdict}. " for piece, verdict in zip(rest[:-1], verdicts, strict=True)]
+    sought = THINGS[0].marks
+    pieces = []
+    for piece, verdict in zip(rest[:-1], verdicts, strict=True):
+        place, marks = f"{piece}cap".split(": ")
+        each = ", ".join(f"{mark} {'fits' if mark in sought else 'not'}" for mark in marks.split(", "))
+        pieces.append(f"{place}: {each}, {verdict}. ")
     return f"{head}cap. {''.join(pieces)}{rest[-1]}"
 
 
@@ -122,6 +127,19 @@ def test_one_candidate_cannot_find_two_things():
     assert judged(twice)["found"] == (1, 3)
 
 
+def test_verdicts_on_single_marks():
+    said = (
+        "Talo ruvi: round, red. 1 (10,10),(40,50): round fits, red fits, fits. "
+        "2 (60,10),(90,50): round not, tall not, not."
+    )
+    counts = judged(said + " So 1.")
+    assert counts["mark judged"] == (3, 4), "the second one is round too"
+    assert counts["judged"] == (2, 2)
+    first, second = links.read_thought(said, POCKET, FRAME).candidates
+    assert first.marks == ("round", "red") and first.each == (True, True) and first.fits
+    assert second.each == (False, False) and second.fits is False
+
+
 def test_the_box_behind_the_choice_is_a_link_of_its_own():
     two = "Talo ruvi: round. 1 (10,10),(40,50): round, fits. 2 (60,10),(90,50): wide, not. So 1 {}."
     right, wrong = judged(two.format("(10,10),(40,50)"), (10, 10, 40, 50)), judged(two.format("(10,10),(40,51)"), None)
@@ -193,8 +211,10 @@ def test_thoughts_in_every_family(name):
     family = families.load(name)
     frame = family.frame(Frame(640, 480), family.budget)
     neutral = (
-        "Talo ruvi: round, red, striped, blue cap. 1 <obj:0>: round, red, striped, blue cap, fits. "
-        "2 <obj:1>: round, red, plain, blue cap, not. 3 <obj:2>: wide, red, striped, blue cap, not. So 1 <obj:0>."
+        "Talo ruvi: round, red, striped, blue cap. "
+        "1 <obj:0>: round fits, red fits, striped fits, blue cap fits, fits. "
+        "2 <obj:1>: round fits, red fits, plain not, blue cap fits, not. "
+        "3 <obj:2>: wide not, red fits, striped fits, blue cap fits, not. So 1 <obj:0>."
     )
     written = family.write_thought(neutral, THINGS, frame)
     numbers = tuple(tuple(n) for n in family.read(family.write_box(THINGS[0].box, frame)))

@@ -32,13 +32,17 @@ RECALL_WORDINGS = (
 class Lesson:
     """One question and its answer.
 
-    ``scene`` is the number of the scene in view, None for text alone; ``target`` the thing that is to be pointed at.
+    ``scene`` is the number of the scene in view, None for text alone; ``target`` the thing that is to be pointed at;
+    ``sought`` the marks that candidates are compared with; ``given`` the start of the answer that nobody could predict,
+    and that is read but not learned.
     """
 
     question: str
     answer: str
     scene: int | None = None
     target: int | None = None
+    sought: tuple[str, ...] = ()
+    given: str = ""
 
 
 def write_box(box: Box) -> str:
@@ -81,24 +85,37 @@ def find_lesson(scene: Scene, number: int, rng: random.Random, *, all_marks: boo
     return Lesson(question, f"<answer>{write_box(scene.things[target].box)}</answer>", number, target)
 
 
-def reason_lesson(scene: Scene, number: int, rng: random.Random) -> Lesson:
-    """Look at everything in turn, say whether it has all four marks asked for, choose, point.
+def judged(marks: Sequence[str], sought: Sequence[str]) -> str:
+    """What is said of a candidate: each of its marks with a verdict, then the verdict on the whole."""
+    each = ", ".join(f"{mark} {_verdict(mark in sought)}" for mark in marks)
+    return f"{each}, {_verdict(set(marks) == set(sought))}"
+
+
+def _verdict(fits: bool) -> str:
+    return "fits" if fits else "not"
+
+
+def reason_lesson(scene: Scene, number: int, rng: random.Random, *, late: bool = False) -> Lesson:
+    """Look at everything in turn, compare it mark by mark with the marks asked for, choose, point.
 
     This is reasoning about a description. What a named species looks like never comes into it: recalling first, and
-    then reasoning from what was recalled, is left to fine-tuning.
+    then reasoning from what was recalled, is left to fine-tuning. With ``late`` the description is not in the question
+    but at the head of the thought, as if it had been recalled.
     """
     target = rng.randrange(len(scene.things))
-    marks = ", ".join(scene.things[target].marks)
+    sought = scene.things[target].marks
     looked = " ".join(
-        f"{place} {write_box(thing.box)}: {', '.join(thing.marks)}, {'fits' if index == target else 'not'}."
-        for place, (index, thing) in enumerate(enumerate(scene.things), 1)
+        f"{place} {write_box(thing.box)}: {judged(thing.marks, sought)}." for place, thing in enumerate(scene.things, 1)
     )
-    answer = f"<answer>{write_box(scene.things[target].box)}</answer>"
+    box, head = write_box(scene.things[target].box), f"<think>marks: {', '.join(sought)}."
+    asked = "" if late else f" with marks {', '.join(sought)}"
     return Lesson(
-        f"Find the {NOUNS[scene.domain]} with marks {marks}. {THINK_SUFFIX}",
-        f"<think>marks: {marks}. {looked} So {target + 1} {write_box(scene.things[target].box)}.</think>{answer}",
+        f"Find the {NOUNS[scene.domain]}{asked}. {THINK_SUFFIX}",
+        f"{head} {looked} So {target + 1} {box}.</think><answer>{box}</answer>",
         number,
-        target,
+        None if late else target,
+        sought,
+        head if late else "",
     )
 
 
@@ -131,18 +148,17 @@ def compare_lesson(rng: random.Random) -> Lesson:
 
 
 def judge_lesson(rng: random.Random) -> Lesson:
-    """Among described things, say of each whether it fits given marks, and then which one does."""
+    """Among described things, compare each mark by mark with given marks, and say which one fits."""
     domain = rng.choice(DOMAINS)
     looks = draw_looks(domain, rng.randint(2, 5), rng)
     phrases = [look.marks if isinstance(look, Species) else look.phrases(domain) for look in looks]
     target = rng.randrange(len(phrases))
+    sought = phrases[target]
     described = " ".join(f"{number} {', '.join(marks)}." for number, marks in enumerate(phrases, 1))
-    judged = (
-        f"{number} {', '.join(marks)}, {'fits' if number == target + 1 else 'not'}."
-        for number, marks in enumerate(phrases, 1)
-    )
-    question = f"Tell which fits {', '.join(phrases[target])}. {described}"
-    return Lesson(question, f"{' '.join(judged)} So {target + 1}.")
+    compared = " ".join(f"{number} {judged(marks, sought)}." for number, marks in enumerate(phrases, 1))
+    question = f"Tell which fits. {described}"
+    head = f"<think>marks: {', '.join(sought)}."
+    return Lesson(question, f"{head} {compared} So {target + 1}.</think>", sought=sought, given=head)
 
 
 def copy_lesson(rng: random.Random) -> Lesson:

@@ -18,6 +18,7 @@ from mllm.boxes import Box, Frame
 from mllm.links import VERDICTS
 from mllm.pocket.lessons import Lesson
 from mllm.pocket.model import MERGE, PATCH
+from mllm.pocket.pointers import pointers
 from mllm.pocket.scenes import SceneStore
 from mllm.pocket.species import COLOURS, FORMS, PATTERNS
 from mllm.pocket.world import Scene
@@ -25,6 +26,8 @@ from mllm.pocket.world import Scene
 CELL = PATCH * MERGE
 TARGET_LAYER = 3
 """Layers of the language model below the question where to point; the layers above it can still read the answer."""
+LOOK_BACK = 0.3
+"""Weight of the question where deciding words look back to."""
 DECISIVE = 4.0
 """Weight of the tokens that decide in a reasoned answer, against the many that describe: every verdict, and all from
 "So" on (the choice and the box)."""
@@ -60,6 +63,7 @@ def lesson_batch(lessons: Sequence[Lesson], store: SceneStore, tokenizer: Any) -
     ]
     prompt_ids = tokenizer(prompts, padding=False).input_ids
     answer_ids = tokenizer([f"{lesson.answer}<|im_end|>" for lesson in lessons], padding=False).input_ids
+    given = [len(tokenizer(lesson.given).input_ids) if lesson.given else 0 for lesson in lessons]
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompt_ids, answer_ids, strict=True))
     input_BL = torch.full((len(lessons), longest), tokenizer.pad_token_id)
     labels_BL = torch.full((len(lessons), longest), -100)
@@ -68,17 +72,24 @@ def lesson_batch(lessons: Sequence[Lesson], store: SceneStore, tokenizer: Any) -
     for row, (prompt, answer) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
         end = len(prompt) + len(answer)
         input_BL[row, :end] = torch.tensor(prompt + answer)
-        labels_BL[row, len(prompt) : end] = torch.tensor(answer)
+        labels_BL[row, len(prompt) + given[row] : end] = torch.tensor(answer[given[row] :])
         weight_BL[row, len(prompt) : end] = torch.tensor(_weights(answer, tokenizer))
         mask_BL[row, :end] = 1
     types = (input_BL == image).long()
+    encode = lambda text: tokenizer(text).input_ids  # noqa: E731
+    looks = [
+        (row, *pointer)
+        for row, (lesson, prompt, answer) in enumerate(zip(lessons, prompt_ids, answer_ids, strict=True))
+        for pointer in pointers(prompt + answer, len(prompt) + given[row], lesson.sought, encode)
+    ]
     target_BL = torch.full((len(lessons), longest), -1.0)
     for row, lesson in enumerate(lessons):
         if lesson.target is not None and lesson.scene is not None:
             box, grid = store.scene(lesson.scene).things[lesson.target].box, store.pixels_HWC(lesson.scene).shape
             target_BL[row, input_BL[row] == image] = torch.tensor(_cells_on(box, grid[1], grid[0]))
     words = {"input_ids": input_BL, "attention_mask": mask_BL, "mm_token_type_ids": types}
-    return batch | words | {"labels": labels_BL, "weight": weight_BL, "on_target": target_BL}
+    aims = {"labels": labels_BL, "weight": weight_BL, "on_target": target_BL}
+    return batch | words | aims | {"looks_K3": torch.tensor(looks, dtype=torch.long).reshape(-1, 3)}
 
 
 def _weights(answer: Sequence[int], tokenizer: Any) -> list[float]:
@@ -110,16 +121,18 @@ def prompt_text(question: str, visual_tokens: int) -> str:
 def answer_loss(model: Any, batch: dict[str, torch.Tensor], head: DenseHead | None = None) -> torch.Tensor:
     """Cross-entropy of the answer tokens, a weighted mean over each lesson's answer and then a mean over lessons.
 
-    A mean over all tokens would drown the few that choose a thing in the many that list everything. With ``head``,
-    picture tokens are also asked, half-way up the language model, whether they lie on the thing that is to be pointed
-    at.
+    A mean over all tokens would drown the few that choose a thing in the many that list everything. With ``head``, two
+    more things are asked half-way up the language model: of picture tokens, whether they lie on the thing that is to be
+    pointed at; of words that decide, which earlier word they look back to (see ``mllm.pocket.pointers``).
     """
-    labels_BL, weight_BL, target_BL = batch["labels"], batch["weight"], batch["on_target"]
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "weight", "on_target")}
+    aims = ("labels", "weight", "on_target", "looks_K3")
+    labels_BL, weight_BL, target_BL, looks_K3 = (batch[name] for name in aims)
+    inputs = {name: value for name, value in batch.items() if name not in aims}
     seen = model.model(**inputs, use_cache=False, output_hidden_states=head is not None)
     learn_BL = labels_BL[:, 1:] != -100
     logits = model.lm_head(seen.last_hidden_state[:, :-1][learn_BL])
     each = functional.cross_entropy(logits.float(), labels_BL[:, 1:][learn_BL], reduction="none")
+    weight_BL = weight_BL * (labels_BL != -100)
     weights = (weight_BL / weight_BL.sum(1, keepdim=True))[:, 1:][learn_BL] / len(labels_BL)
     loss = (each * weights).sum()
     asked_BL = target_BL >= 0
@@ -128,13 +141,16 @@ def answer_loss(model: Any, batch: dict[str, torch.Tensor], head: DenseHead | No
         loss = loss + functional.binary_cross_entropy_with_logits(
             found, target_BL[asked_BL], pos_weight=torch.tensor(4.0)
         )
+    if head is not None and len(looks_K3):
+        loss = loss + LOOK_BACK * head.look_back(seen.hidden_states[TARGET_LAYER], looks_K3)
     return loss
 
 
 class DenseHead(nn.Module):
     """Asks every visual token what stands on it: nothing or a thing, its four marks, its box; thrown away in the end.
 
-    ``target`` asks the same tokens inside the language model whether they lie on the thing in question.
+    ``target`` asks the same tokens inside the language model whether they lie on the thing in question, ``asks`` and
+    ``tells`` where deciding words look back to.
     """
 
     def __init__(self, width: int, features: int) -> None:
@@ -145,6 +161,17 @@ class DenseHead(nn.Module):
         )
         self.edges = nn.ModuleList(nn.Linear(width, 4) for _ in range(features))
         self.target = nn.Linear(width, 1)
+        self.asks = nn.Linear(width, 64, bias=False)
+        self.tells = nn.Linear(width, 64, bias=False)
+
+    def look_back(self, hidden_BLD: torch.Tensor, looks_K3: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of where deciding tokens look back to, over all tokens up to them; rows of ``looks_K3`` are
+        (lesson, deciding token, token looked back to)."""
+        rows, places, sources = looks_K3.unbind(1)
+        scores_BLL = self.asks(hidden_BLD) @ self.tells(hidden_BLD).transpose(1, 2) / 8  # the root of 64
+        scores_KL = scores_BLL[rows, places].float()
+        later_KL = torch.arange(hidden_BLD.shape[1]) > places[:, None]
+        return functional.cross_entropy(scores_KL.masked_fill(later_KL, -torch.inf), sources)
 
     def forward(self, features_VD: Sequence[torch.Tensor], truth: dict[str, torch.Tensor]) -> torch.Tensor:
         """Sum over features of presence, mark and box losses."""

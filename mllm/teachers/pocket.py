@@ -9,6 +9,7 @@ same interface; the oracle is never wrong.
 from __future__ import annotations
 
 from mllm.errors import FieldmarkError
+from mllm.pocket.lessons import judged
 from mllm.pocket.species import find
 from mllm.teachers import Reasoning
 
@@ -35,12 +36,12 @@ class Teacher:
 
 
 def _look(number: int, index: int, name: str, asked: str) -> str:
-    """One thing: its number, its place, its marks, and whether they are the ones recalled.
+    """One thing: its number, its place, each of its marks with whether it is one of those recalled, and the verdict.
 
-    The verdict stands beside the marks it is about: a small model that is only asked for the number at the end of a
-    long list learned to describe everything and then picked at random.
+    Verdicts stand beside what they are about: a small model that was only asked for the number at the end of a long
+    list learned to describe everything and then picked at random.
     """
-    return f"{number} <obj:{index}>: {_marks(name)}, {'fits' if _marks(name) == _marks(asked) else 'not'}."
+    return f"{number} <obj:{index}>: {judged(find(name).marks, find(asked).marks)}."
 
 
 def _marks(name: str) -> str:

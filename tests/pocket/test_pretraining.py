@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,6 +48,7 @@ def test_no_lesson_leads_from_a_name_to_a_place() -> None:
         made = [
             lessons.find_lesson(scene, number, rng),
             lessons.reason_lesson(scene, number, rng),
+            lessons.reason_lesson(scene, number, rng, late=True),
             lessons.at_lesson(scene, number, rng),
             lessons.list_lesson(scene, number),
             lessons.recall_lesson(rng, scene, number),
@@ -62,10 +64,14 @@ def test_no_lesson_leads_from_a_name_to_a_place() -> None:
 def test_judging_and_copying_lessons_have_one_right_answer() -> None:
     for number in range(200):
         judged = lessons.judge_lesson(random.Random(number))
-        asked = judged.question.removeprefix("Tell which fits ").split(". ")[0]
-        fitting = [part for part in judged.answer.split(". ") if part.endswith(", fits")]
-        assert len(fitting) == 1 and fitting[0].split(" ", 1)[1] == f"{asked}, fits"
-        assert judged.answer.endswith(f"So {fitting[0].split(' ', 1)[0]}.")
+        assert judged.answer.startswith(judged.given) and ", ".join(judged.sought) in judged.given
+        compared = judged.answer.removeprefix(judged.given).removesuffix(".</think>").strip().split(". ")
+        fitting = [part for part in compared if part.endswith(", fits")]
+        assert len(fitting) == 1
+        each = ", ".join(f"{mark} fits" for mark in judged.sought)
+        place, said = fitting[0].split(" ", 1)
+        assert said == f"{each}, fits" and compared[-1] == f"So {place}"
+        assert f"{place} {', '.join(judged.sought)}." in judged.question
         copied = lessons.copy_lesson(random.Random(number))
         listed, asked = copied.question.split(" List ")
         order = asked.split(". ")[0].split()
@@ -85,34 +91,70 @@ def test_reasoned_lessons_hold_on_every_link() -> None:
     pocket, frame = load("pocket"), Frame(100, 100)
     for number in range(100):
         scene = training_scene(number, "test", 2 + number % 4)
-        lesson = lessons.reason_lesson(scene, number, random.Random(number))
+        lesson = lessons.reason_lesson(scene, number, random.Random(number), late=bool(number % 2))
+        assert bool(lesson.given) == bool(number % 2) == ("with marks" not in lesson.question)
         said, answer = lesson.answer.removeprefix("<think>").split("</think>")
         thought = read_thought(said, pocket, frame)
-        target = scene.things[lesson.target or 0]
+        (target,) = [thing for thing in scene.things if thing.marks == lesson.sought]
         assert thought.name == "marks" and thought.recalled == target.marks
         assert [candidate.marks for candidate in thought.candidates] == [thing.marks for thing in scene.things]
         assert [candidate.fits for candidate in thought.candidates] == [thing is target for thing in scene.things]
+        assert all(
+            (mark in target.marks) == fits
+            for candidate in thought.candidates
+            for mark, fits in zip(candidate.marks, candidate.each, strict=True)
+        )
         assert answer == f"<answer>{lessons.write_box(target.box)}</answer>"
         choice = thought.choice()
         assert choice is not None and choice.fits and thought.restated == choice.numbers
 
 
-def test_deciding_tokens_weigh_more(tokenizer) -> None:  # noqa: ANN001
+def test_deciding_tokens_weigh_more_and_what_is_given_is_not_learned(tokenizer) -> None:  # noqa: ANN001
     from mllm.pocket.pretraining import DECISIVE, lesson_batch
 
-    lesson = lessons.reason_lesson(training_scene(3, "test", 3), 3, random.Random(3))
-    pictures = cast(Any, _Pictures())
-    batch = lesson_batch([replace(lesson, scene=None, target=None)], pictures, tokenizer)
-    row = [
-        (tokenizer.decode([token]), weight)
-        for token, weight in zip(batch["input_ids"][0].tolist(), batch["weight"][0].tolist(), strict=True)
-        if weight
+    lesson = lessons.reason_lesson(training_scene(3, "test", 3), 3, random.Random(3), late=True)
+    batch = lesson_batch([replace(lesson, scene=None)], cast(Any, _Pictures()), tokenizer)
+    ids, labels, weights = (batch[name][0].tolist() for name in ("input_ids", "labels", "weight"))
+    learned = tokenizer.decode([token for token in labels if token != -100])
+    assert f"{lesson.given}{learned}" == f"{lesson.answer}<|im_end|>"
+    heavy = [
+        tokenizer.decode([token]).strip() for token, weight in zip(ids, weights, strict=True) if weight == DECISIVE
     ]
-    assert "".join(token for token, _ in row) == f"{lesson.answer}<|im_end|>"
-    heavy = "".join(token for token, weight in row if weight == DECISIVE)
-    verdicts = " ".join("fits" if part.endswith("fits") else "not" for part in lesson.answer.split(". ")[1:4])
-    assert heavy == f" {verdicts}{lesson.answer[lesson.answer.index('So ') :]}<|im_end|>"
-    assert {weight for _, weight in row} == {1.0, DECISIVE}
+    verdicts = re.findall(r" (fits|not)", lesson.answer)
+    assert heavy[: len(verdicts)] == verdicts and len(verdicts) == 3 * 5
+    assert (
+        "".join(heavy[len(verdicts) :]) == lesson.answer[lesson.answer.index("So ") :].replace(" ", "") + "<|im_end|>"
+    )
+    assert set(weights) == {0.0, 1.0, DECISIVE}
+
+
+def test_deciding_words_look_back_to_what_they_repeat_or_compare(tokenizer) -> None:  # noqa: ANN001
+    from mllm.pocket.pointers import pointers
+    from mllm.pocket.pretraining import prompt_text
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text).input_ids
+
+    for number in range(60):
+        rng, scene = random.Random(number), training_scene(number, "test", 2 + number % 4)
+        taught = [
+            lessons.reason_lesson(scene, number, rng, late=True), lessons.reason_lesson(scene, number, rng),
+            lessons.judge_lesson(rng), lessons.copy_lesson(rng),
+        ]  # fmt: skip
+        for lesson in taught:
+            prompt = encode(prompt_text(lesson.question, 0))
+            tokens, start = prompt + encode(lesson.answer), len(prompt) + len(encode(lesson.given))
+            found = pointers(tokens, start, lesson.sought, encode)
+            assert all(source <= place and place + 1 >= start for place, source in found)
+            repeats = [(p, s) for p, s in found if tokens[p + 1] == tokens[s]]
+            boxes = lesson.answer.count("),(") - (len(scene.things) if lesson.scene is not None else 0)
+            assert len(repeats) == 4 * boxes + ("So " in lesson.answer and "List" not in lesson.question)
+            compared = [(p, s) for p, s in found if tokens[p + 1] != tokens[s]]
+            assert len(compared) == len(re.findall(r"\w (?:fits|not)\b", lesson.answer))
+            for place, source in compared:  # " red" (or its part, as " cap") against the recalled mark that ends there
+                mark = next(m for m in lesson.sought if tokenizer.decode(tokens[: source + 1]).endswith(m))
+                said = tokenizer.decode(tokens[: place + 1])
+                assert (tokenizer.decode([tokens[place + 1]]) == " fits") == said.endswith(f" {mark}")
 
 
 def test_find_lessons_have_one_right_answer() -> None:
@@ -167,7 +209,8 @@ def test_answer_loss_is_the_mean_over_lessons_of_the_models_own_loss() -> None:
         alone = []
         for lesson in taught:
             batch = lesson_batch([lesson], pictures, processor.tokenizer)
-            batch.pop("on_target")
+            for aim in ("weight", "on_target", "looks_K3"):
+                batch.pop(aim)
             alone.append(model(**batch).loss.item())
     assert together == pytest.approx(sum(alone) / 2, rel=1e-5)
 

@@ -33,10 +33,15 @@ def test_the_oracle_goes_left_to_right_and_names_the_number_that_fits() -> None:
     first, second, third = world.species("bird")[:3]
     sample = _sample([first.name, second.name, third.name], second.name)
     thought = load("pocket").reason(Reasoning(sample, {}, 0))
-    marks = [", ".join(one.marks) for one in (first, second, third)]
+    recalled = ", ".join(second.marks)
+
+    def looked(one: world.Species) -> str:
+        each = ", ".join(f"{mark} {'fits' if mark in second.marks else 'not'}" for mark in one.marks)
+        return f"{each}, {'fits' if one is second else 'not'}"
+
     assert thought == (
-        f"{second.name}: {marks[1]}. 1 <obj:1>: {marks[1]}, fits. 2 <obj:0>: {marks[0]}, not. "
-        f"3 <obj:2>: {marks[2]}, not. So 1 <obj:1>."
+        f"{second.name}: {recalled}. 1 <obj:1>: {looked(second)}. 2 <obj:0>: {looked(first)}. "
+        f"3 <obj:2>: {looked(third)}. So 1 <obj:1>."
     )
 
 

@@ -1,0 +1,72 @@
+"""Where in a lesson each decision looks back to, so that pre-training can ask the language model for it.
+
+To say a box again, to choose a number and to compare a mark with the one recalled, a model has to find something that
+was said before. Small models come upon that by chance, and late. Half-way up the language model, a throwaway head asks
+the token that decides which earlier token it looks back to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from mllm.links import VERDICTS
+
+Pointer = tuple[int, int]
+"""(the token that is about to decide, the earlier token that it looks back to), places in the lesson's tokens."""
+
+Encode = Callable[[str], list[int]]
+
+
+def pointers(tokens: Sequence[int], start: int, sought: Sequence[str], encode: Encode) -> list[Pointer]:
+    """Every look back of the answer, which begins at `start`, in order.
+
+    Args:
+        tokens: prompt and answer.
+        start: where the answer begins.
+        sought: the marks that candidates are compared with; empty where nothing is compared.
+        encode: text to tokens.
+    """
+    return sorted(
+        [*_boxes(tokens, start, encode), *_number(tokens, start, encode), *_marks(tokens, start, sought, encode)]
+    )
+
+
+def _boxes(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:
+    """A box that stood there before: each of its numbers looks back to where that box stood last."""
+    (comma,), (corner,) = encode(","), encode("),(")
+    last: dict[tuple[int, ...], int] = {}
+    found: list[Pointer] = []
+    for place in range(len(tokens) - 7):
+        if (tokens[place + 2], tokens[place + 4], tokens[place + 6]) != (comma, corner, comma):
+            continue
+        box = tuple(tokens[place + 1 : place + 8 : 2])
+        if box in last and place + 1 >= start:
+            found += [(place + step, last[box] + step + 1) for step in (0, 2, 4, 6)]
+        last[box] = place
+    return found
+
+
+def _number(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:
+    """The number behind "So" looks back to where the answer listed it."""
+    (so,) = encode("So")
+    if so not in tokens[start:]:
+        return []
+    place = tokens.index(so, start)
+    chosen = tokens[place + 1]
+    return [(place, at) for at in range(start, place) if tokens[at] == chosen][:1]
+
+
+def _marks(tokens: Sequence[int], start: int, sought: Sequence[str], encode: Encode) -> list[Pointer]:
+    """A mark that is about to be judged looks back to the mark of its kind among those sought."""
+    if not sought:
+        return []
+    (comma,) = encode(",")
+    verdicts = {encode(f" {word}")[0] for word in VERDICTS}
+    judged = [place for place in range(start, len(tokens)) if tokens[place] in verdicts]
+    phrase = encode(f" {', '.join(sought)}")
+    head = max(at for at in range(judged[0]) if list(tokens[at : at + len(phrase)]) == phrase)
+    cuts = [head - 1, *(head + k for k, token in enumerate(phrase) if token == comma), head + len(phrase)]
+    ends = [cut - 1 for _, cut in pairwise(cuts)]
+    single = [place for place in judged if tokens[place - 1] != comma]
+    return [(place - 1, ends[k % len(ends)]) for k, place in enumerate(single)]
