@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mllm import runs, stats
-from mllm.demo import recipe_file
+from mllm.demo import POCKET_DATA, recipe_file
 from mllm.pipeline import Pipeline, Stage, cpus
 from mllm.scores import markdown
 
@@ -41,11 +41,11 @@ class Arm:
 class Plan:
     """Sizes of the experiment; the defaults make the table of docs/log.md."""
 
-    train: int = 6000
-    validation: int = 300
-    test: int = 900
-    sft_steps: int = 700
-    rl_steps: int = 80
+    train: int = 4000
+    validation: int = 160
+    test: int = 600
+    sft_steps: int = 300
+    rl_steps: int = 40
     prompts_per_step: int = 8
     completions: int = 8
 
@@ -53,8 +53,7 @@ class Plan:
         """The arms in an order in which every start comes before those that start from it."""
         answers = self.rl_steps * self.prompts_per_step * self.completions
         more = max(1, answers // 16)  # SFT batches of 16: as many samples as GRPO reads answers
-        sft_rates, rl_rates = ("3e-4", "6e-4", "1e-3"), ("1e-5", "3e-5", "1e-4")
-        more_rates = ("1e-4", "3e-4", "6e-4")
+        sft_rates, more_rates, rl_rates = ("3e-4", "1e-3"), ("1e-4", "3e-4"), ("3e-5", "1e-4")
         rl = (
             f"--num_generations={self.completions}",
             f"--per_device_train_batch_size={self.prompts_per_step * self.completions}",
@@ -90,7 +89,7 @@ class Spine:
     def run(self) -> str:
         """Run what is missing; returns the table as markdown and writes it to ``table.md``."""
         plan, data = self.plan, self.out / "data"
-        counts = (f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}")
+        counts = (f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}", *POCKET_DATA)
         self.pipeline.run([Stage("data", "mllm.data_synth.grounding", ("--out", str(data), *counts), 60)])
         first = [arm for arm in plan.arms() if arm.start is None]
         later = [arm for arm in plan.arms() if arm.start is not None]

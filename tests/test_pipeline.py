@@ -67,7 +67,7 @@ def test_demo_measures_every_model_on_the_same_file(tmp_path: Path) -> None:
 
 def test_every_arm_of_the_table_gets_the_same_tuning_budget_and_known_parents() -> None:
     arms = Plan().arms()
-    assert {len(arm.rates) for arm in arms} == {3}
+    assert {len(arm.rates) for arm in arms} == {2}
     known: set[str] = set()
     for arm in arms:
         assert arm.start is None or arm.start in known, "an arm must come after the one it starts from"
