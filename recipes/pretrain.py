@@ -47,7 +47,7 @@ class Settings:
     warmup_steps: int = 1_500
     steps: int = 8_000
     batch: int = 24
-    text_batch: int = 32
+    text_batch: int = 20
     learning_rate: float = 1e-3
     save_every: int = 250
     vision_share: float = 0.3

@@ -27,9 +27,9 @@ class Curriculum:
         return [draw(step, rng) for _ in range(count)]
 
     def texts(self, count: int, rng: random.Random) -> list[Lesson]:
-        """``count`` lessons of words alone: species by heart, comparing, judging, copying."""
-        kinds = (lessons.recall_lesson, lessons.compare_lesson, lessons.judge_lesson, lessons.copy_lesson)
-        return [rng.choices(kinds, (0.2, 0.05, 0.4, 0.35))[0](rng) for _ in range(count)]
+        """``count`` lessons of words alone: species by heart, comparing, copying."""
+        kinds = (lessons.recall_lesson, lessons.judge_lesson, lessons.copy_lesson)
+        return [rng.choices(kinds, (0.2, 0.65, 0.15))[0](rng) for _ in range(count)]
 
     def _easy(self, step: int, rng: random.Random) -> Lesson:
         things = 1 if step < SINGLES_UNTIL else rng.choice((1, 2, 2, 2))
@@ -44,12 +44,12 @@ class Curriculum:
     def _any(self, step: int, rng: random.Random) -> Lesson:
         number = rng.randrange(len(self.store))
         scene, kind = self.store.scene(number), rng.random()
-        if kind < 0.25:
-            return lessons.find_lesson(scene, number, rng, all_marks=kind < 0.12)
+        if kind < 0.35:
+            return lessons.find_lesson(scene, number, rng, all_marks=kind < 0.17)
         if kind < 0.75:
-            return lessons.reason_lesson(scene, number, rng, late=kind < 0.55)
+            return lessons.reason_lesson(scene, number, rng, late=kind < 0.60)
         if kind < 0.80:
             return lessons.at_lesson(scene, number, rng)
-        if kind < 0.90:
+        if kind < 0.88:
             return lessons.list_lesson(scene, number)
         return lessons.recall_lesson(rng, scene, number)

@@ -137,16 +137,6 @@ def recall_lesson(rng: random.Random, scene: Scene | None = None, number: int | 
     return Lesson(question, card(one), number)
 
 
-def compare_lesson(rng: random.Random) -> Lesson:
-    """Among described things, name the number of the one that fits given marks."""
-    domain = rng.choice(DOMAINS)
-    looks = draw_looks(domain, rng.randint(2, 5), rng)
-    phrases = [look.marks if isinstance(look, Species) else look.phrases(domain) for look in looks]
-    target = rng.randrange(len(phrases))
-    described = " ".join(f"{number} {', '.join(marks)}." for number, marks in enumerate(phrases, 1))
-    return Lesson(f"Which fits {', '.join(phrases[target])}? {described}", f"So {target + 1}.")
-
-
 def judge_lesson(rng: random.Random) -> Lesson:
     """Among described things, compare each mark by mark with given marks, and say which one fits."""
     domain = rng.choice(DOMAINS)

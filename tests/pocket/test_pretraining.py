@@ -52,7 +52,6 @@ def test_no_lesson_leads_from_a_name_to_a_place() -> None:
             lessons.at_lesson(scene, number, rng),
             lessons.list_lesson(scene, number),
             lessons.recall_lesson(rng, scene, number),
-            lessons.compare_lesson(rng),
             lessons.judge_lesson(rng),
             lessons.copy_lesson(rng),
         ]
