@@ -70,7 +70,7 @@ def open_checkpoint(
         FamilyError: no convention and no `family`, an unknown family, or a family that is not this model's.
         FieldmarkError: no such folder.
     """
-    base, found = _base_and_adapter(str(name))
+    base, found = base_and_adapter(str(name))
     adapter = str(adapter) if adapter is not None else found
     config = _model_config(base)
     saved = _convention([adapter, base])
@@ -81,7 +81,7 @@ def open_checkpoint(
             f"weights are of type {config.model_type}. Name the right family (in fieldmark.json, or `family`)."
         )
     processor = load_processor(base)
-    budget = _budget(built, saved.budget if saved else _own_budget(processor), min_visual_tokens, visual_tokens)
+    budget = narrowed(built, saved.budget if saved else _own_budget(processor), min_visual_tokens, visual_tokens)
     set_budget(processor, budget)
     prompt = style or (saved.prompt if saved else "direct")
     convention = replace(saved, prompt=prompt, budget=budget) if saved else Convention(built.name, prompt, budget)
@@ -135,7 +135,7 @@ def load(
 
         model = PeftModel.from_pretrained(model, checkpoint.adapter, is_trainable=trainable or lora is not None)
     elif lora is not None:
-        model = _with_adapters(model, checkpoint, lora, quantized=quantize is not None)
+        model = with_adapters(model, checkpoint, lora, quantized=quantize is not None)
     else:
         freeze_parts(model, freeze)
     if device is not None:
@@ -172,7 +172,7 @@ def set_budget(processor: Any, budget: Budget) -> None:
     processor.image_processor.size = budget.size
 
 
-def _base_and_adapter(name: str) -> tuple[str, str | None]:
+def base_and_adapter(name: str) -> tuple[str, str | None]:
     """Split a name into base and adapter folder; `pocket` becomes the folder of the committed weights."""
     if name == "pocket":
         from mllm.pocket.model import weights_folder
@@ -185,7 +185,7 @@ def _base_and_adapter(name: str) -> tuple[str, str | None]:
             raise FieldmarkError(
                 f"{folder / 'adapter_config.json'}: base_model_name_or_path is missing; write the base there"
             )
-        inner, other = _base_and_adapter(base)
+        inner, other = base_and_adapter(base)
         if other is not None:
             raise FieldmarkError(f"{name}: its base {base} is an adapter too; merge that one into its base first")
         return inner, name
@@ -231,7 +231,7 @@ def _own_budget(processor: Any) -> Budget:
     return Budget(min_pixels=int(size["shortest_edge"]), max_pixels=int(size["longest_edge"]))
 
 
-def _budget(family: Family, old: Budget, least: int | None, most: int | None) -> Budget:
+def narrowed(family: Family, old: Budget, least: int | None, most: int | None) -> Budget:
     """Replace the bounds of a budget by those given in visual tokens."""
     token = family.factor**2  # pixels of the picture that one visual token covers
     high = most * token if most else old.max_pixels
@@ -239,7 +239,7 @@ def _budget(family: Family, old: Budget, least: int | None, most: int | None) ->
     return Budget(min_pixels=low, max_pixels=high)
 
 
-def _with_adapters(model: Any, checkpoint: Checkpoint, lora: Lora, *, quantized: bool) -> Any:
+def with_adapters(model: Any, checkpoint: Checkpoint, lora: Lora, *, quantized: bool) -> Any:
     """Put fresh adapters on the linear layers of the named parts."""
     from peft import LoraConfig, get_peft_model
     from transformers.integrations import is_deepspeed_zero3_enabled

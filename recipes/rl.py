@@ -1,7 +1,7 @@
 """Reinforcement learning with verifiable rewards: GRPO (Shao et al. 2024, arXiv 2402.03300) on the model's own answers.
 
     accelerate launch recipes/rl.py                                      # the pocket example, from runs/pocket/cot/best
-    accelerate launch --config_file accelerate_config.yaml recipes/rl.py --config recipes/kvg_qwen3vl_8b_rl.yaml
+    accelerate launch --config_file accelerate_config.yaml recipes/rl.py --config recipes/kvg_karl_qwen3vl_8b.yaml
 
 For each prompt TRL's GRPOTrainer draws `num_generations` answers, the rewards score them, and answers better than their
 group's mean become likelier. Rewards are files of mllm/rewards, chosen and weighted in the YAML:
@@ -20,8 +20,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mllm.errors import ConfigError, FieldmarkError
-from mllm.rewards import load_all
+from mllm.errors import FieldmarkError
 from mllm.training import bridge, setup, story
 from mllm.training.callbacks import FiniteLoss
 
@@ -44,14 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     # 1. What is asked for.
     settings, args = setup.read(argv, DEFAULT, GRPOConfig)
     setup.start(settings)
-    rewards = load_all(settings.rewards)
-    if not rewards:
-        raise ConfigError("no rewards: name at least one under `rewards`, for example `iou: {weight: 1}`")
-    for name, (reward, _) in rewards.items():
-        if getattr(reward, "style", settings.style) != settings.style:
-            raise ConfigError(
-                f"rewards.{name}.style is not the prompt's style, {settings.style!r}: it would punish what is asked"
-            )
+    rewards = story.load_rewards(settings)
     args.reward_weights = [weight for _, weight in rewards.values()]
     story.make_pocket_data(settings)
     if settings.model.startswith("runs/pocket/") and not Path(settings.model).is_dir():

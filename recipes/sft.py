@@ -2,7 +2,7 @@
 
     accelerate launch recipes/sft.py                                     # the pocket example, reasoning first
     accelerate launch recipes/sft.py --config recipes/sft_direct.yaml    # the same, answering at once
-    accelerate launch --config_file accelerate_config.yaml recipes/sft.py --config recipes/kvg_qwen3vl_8b_sft.yaml
+    accelerate launch --config_file accelerate_config.yaml recipes/sft.py --config recipes/kvg_karl_qwen3vl_8b_sft.yaml
 
 One YAML holds both our settings (`fieldmark:`, see mllm/config.py) and TRL's SFTConfig; flags win over it. The loss is
 on the answer alone. Rows that do not fit are refused, never cut. A stopped run goes on when the command is given again.

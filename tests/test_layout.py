@@ -32,6 +32,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("runs",),
     ("report",),
     ("training",),
+    ("preflight",),
     ("pipeline",),
     ("demo",),
     ("pets", "spine"),

@@ -12,12 +12,12 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FamilyError, RecordError, UnknownNameError
@@ -54,12 +54,27 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A checkpoint as its makers published it: the sizes in its `config.json`, and how many parameters they make.
+
+    So a recipe can be proven where neither the weights nor the Hub are at hand. `text` and `vision` are the keys of
+    `text_config` and `vision_config` that decide the shapes; `tied` says that the output layer is the embedding.
+    """
+
+    parameters: int
+    text: Mapping[str, Any]
+    vision: Mapping[str, Any]
+    tied: bool
+
+
+@dataclass(frozen=True)
 class Family(ABC):
     """One line of models.
 
     `patch` and `merge`: the side of a vision patch in pixels, and how many patches a side become one visual token.
     `numbers`: the frame that boxes are written on, None for the resized picture's own pixels.
     `lora_targets`: for "vision", "projector" and "llm" a regular expression on whole module names (PEFT's rule).
+    `checkpoints`: what is published of this line, by name on the Hub.
 
     The methods suit families that resize as Qwen-VL does and write whole numbers; a family that does otherwise
     overrides them in a subclass, in its own file. `write_numbers` is the one that every family has to define.
@@ -72,6 +87,7 @@ class Family(ABC):
     numbers: Frame | None
     budget: Budget
     lora_targets: Mapping[str, str]
+    checkpoints: Mapping[str, Published] = field(default_factory=dict)
 
     @property
     def factor(self) -> int:
@@ -179,6 +195,14 @@ def load(name: str) -> Family:
     if name not in names():
         raise UnknownNameError("family", name, names())
     return import_module(f"{__name__}.{name}").FAMILY
+
+
+def published(name: str) -> tuple[Family, Published] | None:
+    """Return the family and the published sizes of the checkpoint called `name` on the Hub, None where unknown."""
+    for family in map(load, names()):
+        if name in family.checkpoints:
+            return family, family.checkpoints[name]
+    return None
 
 
 def write_convention(folder: str | Path, convention: Convention) -> Path:

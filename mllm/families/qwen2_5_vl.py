@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 
 from mllm.boxes import Box, Frame
-from mllm.families import Budget, Family, whole
+from mllm.families import Budget, Family, Published, whole
 
 
 class _Qwen25VL(Family):
@@ -20,6 +20,37 @@ class _Qwen25VL(Family):
         # JSON in the middle of a sentence would cost a dozen tokens a box.
         self.check_frame(frame)
         return str(list(whole(box, frame)))
+
+
+_VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14}
+_CHECKPOINTS = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": Published(
+        parameters=3_754_622_976,
+        text={
+            "hidden_size": 2048,
+            "intermediate_size": 11_008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "vocab_size": 151_936,
+        },
+        vision=_VISION | {"out_hidden_size": 2048},
+        tied=True,
+    ),
+    "Qwen/Qwen2.5-VL-7B-Instruct": Published(
+        parameters=8_292_166_656,
+        text={
+            "hidden_size": 3584,
+            "intermediate_size": 18_944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "vocab_size": 152_064,
+        },
+        vision=_VISION | {"out_hidden_size": 3584},
+        tied=False,
+    ),
+}
 
 
 FAMILY = _Qwen25VL(
@@ -34,4 +65,5 @@ FAMILY = _Qwen25VL(
         "projector": r".*\bvisual\.merger\.mlp\.[02]",
         "llm": r".*\blanguage_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
     },
+    checkpoints=_CHECKPOINTS,
 )

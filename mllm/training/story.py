@@ -17,9 +17,11 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from mllm import models
 from mllm.config import Part, Settings
-from mllm.errors import FieldmarkError
+from mllm.errors import ConfigError, FieldmarkError
 from mllm.families import CONVENTION_FILE, write_convention
 from mllm.models import Checkpoint, Loaded
+from mllm.rewards import BaseReward
+from mllm.rewards import load_all as rewards_by_name
 from mllm.training import preflight, resume
 from mllm.training.callbacks import Completeness, Journal, OrderlyStop
 from mllm.training.evaluate import GeneratedEval
@@ -77,6 +79,23 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     if finished:
         on_main_process(lambda: _settle(Path(args.output_dir), resume_from))  # pyright: ignore[reportArgumentType]
     return Prepared(checkpoint, data, resume_from, finished)
+
+
+def load_rewards(settings: Settings) -> dict[str, tuple[BaseReward, float]]:
+    """Build the rewards of an RL run, each with its weight.
+
+    Raises:
+        ConfigError: none at all, an unknown one, a wrong field, or one whose style is not the prompt's.
+    """
+    rewards = rewards_by_name(settings.rewards)
+    if not rewards:
+        raise ConfigError("no rewards: name at least one under `rewards`, for example `iou: {weight: 1}`")
+    for name, (reward, _) in rewards.items():
+        if getattr(reward, "style", settings.style) != settings.style:
+            raise ConfigError(
+                f"rewards.{name}.style is not the prompt's style, {settings.style!r}: it would punish what is asked"
+            )
+    return rewards
 
 
 def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:

@@ -1,0 +1,141 @@
+"""The story of a preflight: read the recipe, look at everything that can be looked at, say what could not be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from mllm import rewards
+from mllm.config import Settings
+from mllm.models import Checkpoint
+from mllm.preflight import Finding, State, batches, case, lengths, machine, start, told
+from mllm.preflight.lengths import Lengths
+from mllm.preflight.machine import Machine
+from mllm.records import Sample
+from mllm.rewards import BaseReward
+from mllm.training import preflight, recipe, story
+from mllm.training.preflight import Data
+from mllm.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found, in the order in which it was looked at."""
+
+    recipe: Recipe
+    machine: Machine
+    findings: tuple[Finding, ...]
+
+    def passed(self, *, strict: bool) -> bool:
+        """Whether nothing is bad, and with `strict` nothing unchecked either."""
+        return not {found.state for found in self.findings} & ({"bad", "not checked"} if strict else {"bad"})
+
+
+def prove(
+    file: Path,
+    flags: Sequence[str] = (),
+    *,
+    accelerate: Path | None = None,
+    processes: int | None = None,
+    gpu_memory: float | None = None,
+) -> Proof:
+    """Prove a recipe on the machine that its header names, or on the one given.
+
+    Args:
+        file: the recipe's YAML.
+        flags: flags of the recipe that win over it.
+        accelerate: accelerate configuration; None takes the one in the command of the recipe's header.
+        processes: how many, whatever the configuration says.
+        gpu_memory: GiB a GPU; None: 80 with several processes, 24 with one.
+
+    Raises:
+        FieldmarkError: what the recipe itself would refuse: settings, rewards, rows, pictures, groups that do not fit
+            the batch.
+    """
+    # Before the recipe is read: its batch is that of all processes.
+    host = machine.read(accelerate or recipe.accelerate_file(file), processes=processes, gpu_memory=gpu_memory)
+    read = recipe.read(file, flags, processes=host.processes)
+    chosen = story.load_rewards(read.settings) if read.kind == "rl" else _measures(read.settings)
+    model = start.find_model(read)
+    dissect = case.dissector(model.config, model.family)
+    body = dissect(read.settings, model.lora)
+    findings = [told.model(model, body), told.parts(body)]
+
+    checkpoint, opened = start.open_processor(read.settings, model)
+    data, brought = read_rows(read)
+    findings += [opened, brought]
+    most_visual = model.budget.max_pixels // model.family.factor**2
+    count, wholes = lengths.bound(most_visual, *_room(read), answers=read.kind == "sft"), []
+    if data is not None:
+        samples = [row.record for row in data.train if isinstance(row.record, Sample)]
+        lines, count, wholes = measure(read, data, samples, checkpoint)
+        findings += lines
+        findings.append(told.gold_answers(samples, chosen, checkpoint))
+    steps = batches.count(read, len(data.train)) if data else None
+    findings.append(told.batch_sizes(read, steps))
+    run = case.of(read, model.lora, host, count)
+    findings.append(told.memory(run, dissect))
+    if steps is not None:
+        findings.append(told.time(run, body, steps, mean(wholes) if wholes else count.whole, bool(wholes)))
+    return Proof(read, host, tuple(findings))
+
+
+def read_rows(read: Recipe) -> tuple[Data | None, Finding]:
+    """Read and check the rows by the run's own code, where the files are there."""
+    files = [
+        *read.settings.train,
+        *read.settings.mix,
+        *([read.settings.validation] if read.settings.validation else []),
+    ]
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        folder = Path(missing[0]).parent
+        make = "python data_synth/grounding.py"
+        if folder != story.POCKET_DATA:
+            make += f" --source csv --input photos.csv --knowledge cards.yaml --teacher cards --out {folder}"
+        return None, Finding("rows", "not checked", (f"not there yet: {', '.join(missing)}", make))
+    data = preflight.read_data(read.settings, answers=read.kind == "sft")
+    pictures = len({row.picture for row in data.train if row.picture})
+    line = f"{len(data.train)} to train on, on {pictures} pictures whose sizes agree; {len(data.validation)} to watch"
+    return data, Finding("rows", "good", (line,))
+
+
+def measure(
+    read: Recipe, data: Data, samples: list[Sample], checkpoint: Checkpoint
+) -> tuple[list[Finding], Lengths, list[int]]:
+    """Measure the rows: visual tokens from headers, and whole rows where there is a tokenizer."""
+    limit, room = _room(read)
+    answers = read.kind == "sft"
+    seen = lengths.visual(samples, checkpoint.family, checkpoint.convention.budget)
+    found = [Finding("visual tokens", "good", (told.spread(seen), *lengths.histogram(seen)))]
+    if checkpoint.processor is None:
+        least = max(seen) + room
+        state: State = "bad" if least > limit else "not checked"
+        line = f"pictures alone take up to {max(seen)} of max_tokens_per_sample = {limit}"
+        line += f", with {room} kept free for the answer" if room else ""
+        found.append(Finding("row lengths", state, (line, "comes with the tokenizer (above)")))
+        return found, lengths.bound(max(seen), limit, room, answers=answers), []
+    preflight.check_rows(data, checkpoint, read.settings, answers=answers, room=room)
+    prompts, wholes = lengths.prompts_and_wholes(samples, checkpoint, answers=answers, room=room)
+    rows = [row for row in data.train if isinstance(row.record, Sample)]
+    most, ids = lengths.longest(rows, wholes, min(read.per_device, len(rows)))
+    lines = (
+        told.spread(wholes) + (f", {room} of them kept free for the answer" if room else ""),
+        *lengths.histogram(wholes),
+        f"longest batch: {most} tokens, padded, in {len(ids)} rows: {', '.join(ids[:4])}{', ...' * (len(ids) > 4)}",
+    )
+    found.append(Finding("row lengths", "good", lines))
+    written = max(whole - prompt for whole, prompt in zip(wholes, prompts, strict=True))
+    return found, Lengths(max(seen), max(prompts), written, max(wholes), True), wholes
+
+
+def _measures(settings: Settings) -> dict[str, tuple[BaseReward, float]]:
+    """Return what an SFT run's gold answers are scored by: the benchmark's IoU, and the form of the prompt's style."""
+    return rewards.load_all({"format": {"style": settings.style}, "iou": {}})
+
+
+def _room(read: Recipe) -> tuple[int, int]:
+    """Return the tokens a row may have, and those of them that stay free for the answer."""
+    return read.settings.max_tokens_per_sample, read.args.max_completion_length if read.kind == "rl" else 0

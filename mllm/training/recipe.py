@@ -1,0 +1,170 @@
+"""A recipe read without starting anything: as it would run on the machine that its header names.
+
+`recipes/sft.py` and `recipes/rl.py` read their YAML inside the process that will train. Here the same file is read for
+a machine that is not there: TRL's own checks see the batch of all its processes, and weights that an earlier recipe
+makes are followed back to the checkpoint that this one starts from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from mllm import config
+from mllm.config import Settings
+from mllm.errors import ConfigError, FieldmarkError
+from mllm.training import setup
+
+from trl import GRPOConfig, SFTConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
+
+Kind = Literal["sft", "rl"]
+_CONFIGS = {"sft": SFTConfig, "rl": GRPOConfig}
+_LAUNCH = re.compile(r"accelerate launch +--config_file +(\S+)")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage of training as its YAML and flags say. `args` is TRL's, built for one process of the machine."""
+
+    file: Path
+    kind: Kind
+    settings: Settings
+    args: Any
+    bf16: bool
+    processes: int
+
+    @property
+    def per_device(self) -> int:
+        """Rows that one process learns from at once (TRL was shown the rows of all processes)."""
+        return self.args.per_device_train_batch_size // self.processes
+
+
+def read(file: Path, flags: Sequence[str] = (), *, processes: int = 1) -> Recipe:
+    """Read a recipe for a machine of `processes` processes.
+
+    Args:
+        file: the YAML.
+        flags: what would follow `--config FILE` on the command line.
+        processes: how many there will be.
+
+    Raises:
+        ConfigError: as the recipes themselves: an unknown key, a wrong value, a batch that holds no whole groups.
+    """
+    kind = kind_of(file, flags)
+    known = {item.name for item in fields(_CONFIGS[kind]) if item.init}
+    run = config.read(["--config", str(file), *flags], file, known)
+    values = dict(run.trl) | _said(run.flags, "per_device_train_batch_size", "bf16")
+    rows = values.get("per_device_train_batch_size", _default(kind, "per_device_train_batch_size"))
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+        raise ConfigError(f"{file}: per_device_train_batch_size must be a whole number from 1, got {rows!r}")
+    if kind == "rl":
+        _check_groups(file, {**values, **_said(run.flags, *_GROUPS)}, rows, processes)
+    here = ["--bf16", "False", "--use_cpu", "True", "--per_device_train_batch_size", str(rows * processes)]
+    settings, args = setup.read(["--config", str(file), *flags, *here], file, _CONFIGS[kind])
+    return Recipe(file, kind, settings, args, bool(values.get("bf16", True)), processes)
+
+
+def kind_of(file: Path, flags: Sequence[str] = ()) -> Kind:
+    """Say which program a YAML is for: rewards, or a key that only GRPO has, make it `recipes/rl.py`'s."""
+    values = config.load_yaml(file)
+    ours = values.get(config.SECTION)
+    flagged = {flag.removeprefix("--").split("=")[0].split(".")[0] for flag in flags if flag.startswith("--")}
+    only_rl = {item.name for item in fields(GRPOConfig)} - {item.name for item in fields(SFTConfig)}
+    is_rl = (isinstance(ours, dict) and "rewards" in ours) or bool(({*values} | flagged) & (only_rl | {"rewards"}))
+    return "rl" if is_rl else "sft"
+
+
+def accelerate_file(file: Path) -> Path | None:
+    """Return the accelerate configuration in the command of a recipe's header, None where none is named.
+
+    It is looked for where the command is given: in the working directory, else beside the recipe's folder.
+    """
+    found = _LAUNCH.search(file.read_text(encoding="utf-8"))
+    if found is None:
+        return None
+    for folder in (Path(), file.resolve().parent.parent):
+        if (folder / found[1]).is_file():
+            return folder / found[1]
+    raise ConfigError(f"{file}: its header names {found[1]}, which is not there; name yours with --accelerate")
+
+
+def origin(recipe: Recipe) -> Settings:
+    """Return the settings of the stage whose weights are the published ones: this recipe's, or an earlier one's.
+
+    An RL recipe starts from `runs/x/sft/best`. Before that folder exists, the YAML beside it whose `output_dir` is
+    `runs/x/sft` says what will be in it.
+
+    Raises:
+        FieldmarkError: the model is a folder that neither exists nor is made by a recipe beside this one.
+    """
+    settings, passed = recipe.settings, {recipe.file.resolve()}
+    while settings.model != "pocket" and not Path(settings.model).is_dir():
+        made_by = [path for path in _beside(recipe.file) if path not in passed and _makes(path, settings.model)]
+        if not made_by:
+            if settings.model.count("/") == 1 and settings.model[0] not in "./~":
+                return settings  # a name on the Hub
+            raise FieldmarkError(
+                f"{recipe.file}: model: {settings.model} is not there yet, and no recipe beside this one has it as its "
+                f"output_dir. Run the stage before it, or name the checkpoint: -- --model Qwen/Qwen3-VL-8B-Instruct"
+            )
+        passed.add(made_by[0])
+        earlier = config.load_yaml(made_by[0]).get(config.SECTION) or {}
+        settings = config.parse(earlier, Settings, str(made_by[0]))
+    return settings
+
+
+_GROUPS = ("num_generations", "gradient_accumulation_steps", "steps_per_generation", "generation_batch_size")
+
+
+def _check_groups(file: Path, values: dict[str, Any], rows: int, processes: int) -> None:
+    """Refuse a generation batch that does not hold whole groups of answers, with the sizes that would do."""
+    group = values.get("num_generations", _default("rl", "num_generations"))
+    steps = values.get("steps_per_generation") or values.get("gradient_accumulation_steps", 1)
+    drawn = values.get("generation_batch_size") or rows * processes * steps
+    numbers = {"num_generations": group, "steps_per_generation": steps, "generation_batch_size": drawn}
+    for name, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{file}: {name} must be a whole number from 1, got {value!r}")
+    if drawn % group:
+        fitting = [n for n in range(1, 4 * rows + group + 1) if n * processes * steps % group == 0]
+        near = sorted(fitting, key=lambda n: (abs(n - rows), -n))[:2]
+        raise ConfigError(
+            f"{file}: {rows} rows a process x {processes} processes x {steps} steps = {drawn} answers drawn at a time, "
+            f"which is no multiple of num_generations = {group}. Set per_device_train_batch_size to "
+            f"{' or '.join(map(str, near))}, or num_generations to a divisor of {drawn}"
+        )
+
+
+def _said(flags: Sequence[str], *names: str) -> dict[str, Any]:
+    """Return the values that flags give to TRL fields, for the few that are looked at before TRL reads them."""
+    said: dict[str, Any] = {}
+    for index, flag in enumerate(flags):
+        name, has_value, value = flag.removeprefix("--").partition("=")
+        if flag.startswith("--") and name in names:
+            word = value if has_value else flags[index + 1] if index + 1 < len(flags) else ""
+            said[name] = word.lower() in ("true", "1", "yes", "") if name == "bf16" else _whole(word)
+    return said
+
+
+def _whole(word: str) -> int | str:
+    """Return the whole number that a word spells, or the word."""
+    return int(word) if word.isdigit() else word
+
+
+def _default(kind: Kind, name: str) -> Any:
+    """Return TRL's own default of a field."""
+    return next(item.default for item in fields(_CONFIGS[kind]) if item.name == name)
+
+
+def _beside(file: Path) -> list[Path]:
+    """Return the YAML files of a recipe's folder, sorted."""
+    return sorted(file.resolve().parent.glob("*.yaml"))
+
+
+def _makes(file: Path, model: str) -> bool:
+    """Whether a recipe's weights are put where `model` is: its output_dir, or a folder in it (`best`)."""
+    made = config.load_yaml(file).get("output_dir")
+    return made is not None and Path(str(made)) in (Path(model), Path(model).parent)

@@ -1,0 +1,77 @@
+"""Gold answers under the rewards, in every family's spelling; and a reward that no answer can satisfy is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from mllm import families, models, rewards
+from mllm.families import Convention
+from mllm.models import Checkpoint
+from mllm.preflight import gold
+from mllm.records import Completion, Sample, Score
+from mllm.rewards import BaseReward
+from mllm.rewards.iou import best_iou
+from tests.scenes import make_scene
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    folder = tmp_path_factory.mktemp("gold")
+    return [make_scene(folder, number, "train") for number in range(4)]
+
+
+def bare(family: str, style: str = "think") -> Checkpoint:
+    line = families.load(family)
+    return Checkpoint("x", None, line, Convention(family, style, line.budget), None)
+
+
+@pytest.mark.parametrize("style", ["think", "direct"])
+@pytest.mark.parametrize("family", families.names())
+def test_gold_answers_earn_full_marks(samples: list[Sample], family: str, style: str) -> None:
+    chosen = rewards.load_all({"format": {"style": style}, "iou": {"mode": "threshold", "tau": 0.65}})
+    form, iou = gold.score(samples, chosen, bare(family, style))
+    assert (form.low, form.short, form.applies) == (1.0, 0, 4)
+    assert iou.short == 0 and iou.low > 0.9
+
+
+def test_through_the_tokenizer_as_the_trainer_reads_it(samples: list[Sample], pocket_folder: Path) -> None:
+    opened = models.open_checkpoint(pocket_folder, style="think")
+    text = gold.answer(samples[0], opened)
+    assert text.startswith("<think>") and text.endswith("</answer>")
+    assert all(one.short == 0 for one in gold.score(samples, rewards.load_all({"format": {}, "iou": {}}), opened))
+
+
+def test_special_tokens_do_not_reach_the_reward(samples: list[Sample]) -> None:
+    assert "<|box_start|>" not in gold.answer(samples[0], bare("qwen2_vl"))
+    assert "),(" in gold.answer(samples[0], bare("qwen2_vl"))
+
+
+def test_rewards_that_right_answers_do_not_satisfy_are_found(samples: list[Sample]) -> None:
+    """A threshold above what rounding to hundredths leaves, and a form that the prompt does not ask for."""
+    (tight,) = gold.score(samples, rewards.load_all({"iou": {"mode": "threshold", "tau": 0.9999}}), bare("pocket"))
+    assert tight.short > 0 and tight.worst
+    (form,) = gold.score(samples, rewards.load_all({"format": {"style": "think"}}), bare("pocket", "direct"))
+    assert (form.high, form.short) == (0.5, 4)
+
+
+@dataclass(frozen=True)
+class Halved(BaseReward):
+    """As KARL's for what is known well: the true box earns half."""
+
+    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
+        return [Score(best_iou(c.answer, s) / 2) for s, c in zip(samples, completions, strict=True)]
+
+
+def test_a_reward_may_keep_its_most_from_a_row(samples: list[Sample]) -> None:
+    (half,) = gold.score(samples, {"halved": (Halved(), 1.0)}, bare("qwen3_vl"))
+    assert half.short == 0 and half.high <= 0.5 and half.possible == 1.0
+
+
+def test_rows_without_a_thought_get_a_stand_in(samples: list[Sample]) -> None:
+    silent = [replace(sample, thought=None) for sample in samples]
+    (form,) = gold.score(silent, rewards.load_all({"format": {}}), bare("qwen3_vl"))
+    assert (form.low, form.short) == (1.0, 0)

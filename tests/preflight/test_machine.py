@@ -1,0 +1,47 @@
+"""Machines read from accelerate's configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mllm.errors import ConfigError
+from mllm.preflight import machine
+from mllm.preflight.machine import Machine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("accelerate_config.yaml", Machine(8, 2, True, False, 80)),
+        ("accelerate_configs/zero3_multi_node.yaml", Machine(16, 3, True, False, 80)),
+        ("accelerate_configs/ddp_multi_gpu.yaml", Machine(8, 0, False, False, 80)),
+        ("accelerate_configs/one_gpu.yaml", Machine(1, 0, False, False, 24)),
+        (None, Machine(1, 0, False, False, 24)),
+    ],
+)
+def test_the_configurations_of_the_repository(file: str | None, expected: Machine) -> None:
+    assert machine.read(ROOT / file if file else None) == expected
+
+
+def test_flags_win() -> None:
+    found = machine.read(ROOT / "accelerate_config.yaml", processes=4, gpu_memory=48)
+    assert found == Machine(4, 2, True, False, 48) and found.words == "4 x 48 GiB, DeepSpeed ZeRO-2"
+
+
+def test_what_cannot_be_worked_out_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    text = (ROOT / "accelerate_config.yaml").read_text()
+    file.write_text(text.replace("DEEPSPEED", "FSDP"))
+    with pytest.raises(ConfigError, match="FSDP"):
+        machine.read(file)
+    file.write_text(text + "no_such_key: 1\n")
+    with pytest.raises(ConfigError, match="accelerate cannot read it"):
+        machine.read(file)
+    with pytest.raises(ConfigError, match="no such accelerate configuration"):
+        machine.read(tmp_path / "b.yaml")
+    with pytest.raises(ConfigError, match="at least one process"):
+        machine.read(None, processes=0)
