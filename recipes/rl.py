@@ -10,6 +10,7 @@ group's mean become likelier. Rewards are files of mllm/rewards, chosen and weig
       rewards:
         format: {weight: 1}
         iou: {weight: 1, mode: threshold, tau: 0.5}
+      advantage: {difficulty: univg}   # weights laid on after the group normalisation; none by default
 
 `model` is a folder that recipes/sft.py wrote: whole weights, or an adapter, which is trained further. Everything else
 is as in recipes/sft.py: one YAML, flags win, rows are refused, never cut, a stopped run goes on.
@@ -21,9 +22,12 @@ import logging
 from pathlib import Path
 
 from mllm.errors import ConfigError, FieldmarkError
+from mllm.records import Sample
 from mllm.rewards import load_all
 from mllm.training import bridge, setup, story
 from mllm.training.callbacks import FiniteLoss
+from mllm.training.refresh import MasteryRefresh
+from mllm.training.weighting import Weighing, WeightedAdvantages
 
 from trl import GRPOConfig, GRPOTrainer  # isort: skip  (after mllm.training, which switches its telemetry off)
 
@@ -32,8 +36,8 @@ logger = logging.getLogger("mllm.recipes.rl")
 DEFAULT = Path(__file__).with_name("rl.yaml")
 
 
-class Trainer(FiniteLoss, GRPOTrainer):
-    """TRL's trainer, which stops at a loss that is no number."""
+class Trainer(FiniteLoss, WeightedAdvantages, GRPOTrainer):
+    """TRL's trainer, which stops at a loss that is no number and weighs advantages where it is asked to."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,6 +65,10 @@ def main(argv: list[str] | None = None) -> None:
     prepared = story.prepare(settings, args, answers=False, room=args.max_completion_length)  # pyright: ignore[reportArgumentType]
     if prepared.finished:
         return
+    samples = [row.record for row in prepared.data.train if isinstance(row.record, Sample)]
+    for reward, _ in rewards.values():
+        reward.check(samples)
+    weighing = Weighing.build(settings.advantage, prepared.checkpoint, samples)
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
 
     # 3. The model; the prompts and rewards as TRL wants them.
@@ -79,6 +87,9 @@ def main(argv: list[str] | None = None) -> None:
         train_dataset=rows,
         processing_class=loaded.processor,
     )
+    trainer.weighing = weighing
+    if settings.advantage.mastery is not None and settings.advantage.mastery.refresh is not None:
+        trainer.add_callback(MasteryRefresh(trainer, weighing, prepared.checkpoint, prepared.data.train))
     story.train(trainer, settings, prepared)
 
 
