@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mllm import runs, stats
 from mllm.demo import recipe_file
@@ -48,6 +49,7 @@ class Plan:
     rl_steps: int = 80
     prompts_per_step: int = 8
     completions: int = 8
+    max_new_tokens: int = 256
 
     def arms(self) -> tuple[Arm, ...]:
         """The arms in an order in which every start comes before those that start from it."""
@@ -79,9 +81,12 @@ COMPARISONS = (
 
 
 class Spine:
-    """The experiment in one folder."""
+    """The experiment in one folder. A subclass with a plan and comparisons of its own is another experiment."""
 
-    def __init__(self, out: Path, plan: Plan, tell: Callable[[str], None]) -> None:
+    comparisons = COMPARISONS
+    seeds = SEEDS
+
+    def __init__(self, out: Path, plan: Any, tell: Callable[[str], None]) -> None:
         self.out, self.plan, self._tell = out, plan, tell
         self.pipeline = Pipeline(out, tell)
         self.rates: dict[str, str] = {}
@@ -93,10 +98,14 @@ class Spine:
         self.pipeline.run([Stage("data", "mllm.data_synth.grounding", ("--out", str(data), *counts), 60)])
         for arm in plan.arms():
             self._tune(arm)
-        self.pipeline.run([self._train(arm, seed, self.rates[arm.name]) for seed in SEEDS[1:] for arm in plan.arms()])
+        stages: list[Stage] = []
+        for seed in self.seeds[1:]:
+            for arm in plan.arms():
+                stages += [*self._before(arm, seed), self._train(arm, seed, self.rates[arm.name])]
+        self.pipeline.run(list(dict.fromkeys(stages)))
         tested = [("base", 0, "direct", "pocket")]
         tested += [
-            (arm.name, s, arm.style, str(self._folder(arm.name, s) / "best")) for arm in plan.arms() for s in SEEDS
+            (arm.name, s, arm.style, str(self._folder(arm.name, s) / "best")) for arm in plan.arms() for s in self.seeds
         ]
         self.pipeline.run([self._benchmark(*one) for one in tested])
         table = self.table()
@@ -106,6 +115,14 @@ class Spine:
     def _folder(self, arm: str, seed: int, rate: str | None = None) -> Path:
         rate = rate or self.rates[arm]
         return self.out / "weights" / f"{arm.replace(' ', '_')}-lr{rate}-seed{seed}"
+
+    def _before(self, arm: Arm, seed: int) -> list[Stage]:
+        """Stages that an arm's training needs to have been run; none here."""
+        return []
+
+    def _flags(self, arm: Arm, seed: int) -> tuple[str, ...]:
+        """The arm's own flags for one seed."""
+        return arm.flags
 
     def _train(self, arm: Arm, seed: int, rate: str) -> Stage:
         folder, data = self._folder(arm.name, seed, rate), self.out / "data"
@@ -120,7 +137,7 @@ class Spine:
             f"--max_steps={arm.steps}",
             f"--learning_rate={rate}",
             f"--seed={seed}",
-            *arm.flags,
+            *self._flags(arm, seed),
         )
         return Stage(
             f"{arm.name}, learning rate {rate}, seed {seed}", f"mllm.recipes.{arm.recipe}", flags, arm.expected_s
@@ -128,8 +145,9 @@ class Spine:
 
     def _tune(self, arm: Arm) -> None:
         """Try each learning rate on the first seed; keep the one that is best on validation (the first of equals)."""
-        self.pipeline.run([self._train(arm, SEEDS[0], rate) for rate in arm.rates])
-        found = {rate: self._validation(self._folder(arm.name, SEEDS[0], rate)) for rate in arm.rates}
+        first = self.seeds[0]
+        self.pipeline.run([*self._before(arm, first), *(self._train(arm, first, rate) for rate in arm.rates)])
+        found = {rate: self._validation(self._folder(arm.name, first, rate)) for rate in arm.rates}
         self.rates[arm.name] = max(found, key=lambda rate: found[rate])
         self._tell(f"{arm.name}: validation Acc@0.5 {found}; learning rate {self.rates[arm.name]} is kept")
 
@@ -142,7 +160,7 @@ class Spine:
             "--model", model,
             "--samples", str(self.out / "data" / "test.jsonl"),
             "--out", str(self._eval(arm, seed)),
-            "--max-new-tokens", "32" if style == "direct" else "256",
+            "--max-new-tokens", "32" if style == "direct" else str(self.plan.max_new_tokens),
             "--batch-size", "48",
         )  # fmt: skip
         return Stage(f"benchmark of {arm}, seed {seed}", "mllm.eval.kvg_bench", arguments, 90)
@@ -158,13 +176,13 @@ class Spine:
         rows = [[name, self.rates.get(name, "-"), *(_cell(*hits[name][part]) for part in SLICES)] for name in names]
         text = [markdown([head, *rows]), "", "Differences, paired by sample and seed:", ""]
         pairs = [
-            [f"{b} - {a}", *(_difference(hits[a][part], hits[b][part]) for part in SLICES)] for a, b in COMPARISONS
+            [f"{b} - {a}", *(_difference(hits[a][part], hits[b][part]) for part in SLICES)] for a, b in self.comparisons
         ]
         return "\n".join([*text, markdown([["second - first", *SLICES], *pairs]), ""])
 
     def _hits(self, arm: str) -> dict[str, tuple[list[list[float]], list[str]]]:
         """For each slice: hits of every seed, and the picture of each sample."""
-        tables = [runs.load(self._eval(arm, seed)).cases for seed in (SEEDS if arm != "base" else SEEDS[:1])]
+        tables = [runs.load(self._eval(arm, seed)).cases for seed in (self.seeds if arm != "base" else self.seeds[:1])]
         found = {}
         for part in SLICES:
             wanted = {"seen entities": True, "unseen entities": False}.get(part)
