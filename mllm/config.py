@@ -135,7 +135,7 @@ class Settings(Section):
     """Attention kernel."""
     rewards: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """RL only: rewards by file name in mllm/rewards, each with its weight (default 1) and its own fields."""
-    advantage: Advantage = Advantage()
+    advantage: Advantage | None = None
     """RL only: weights on the advantages of a prompt's answers."""
     evaluate: Evaluate = Evaluate()
     """Generated evaluation during training."""
@@ -143,6 +143,14 @@ class Settings(Section):
     """auto: go on from the last complete checkpoint in output_dir. never: start anew. Or a checkpoint folder."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch in each process. None leaves torch's own choice."""
+
+    @property
+    def tables(self) -> tuple[Path, ...]:
+        """Files besides the data that decide what is learned: those of mastery and of cards."""
+        found = [Path(fields[key]) for fields in self.rewards.values() for key in ("file", "cards") if fields.get(key)]
+        if self.advantage is not None and self.advantage.mastery is not None:
+            found.append(self.advantage.mastery.file)
+        return tuple(dict.fromkeys(found))
 
     @field_validator("train", "mix", mode="before")
     @classmethod

@@ -28,7 +28,7 @@ TASK = "quiz"
 LETTERS = "ABCD"
 OPTIONS = len(LETTERS)
 CHANCE = 1 / OPTIONS
-_LETTER = re.compile(r"\W*\b([A-D])\b(?![-'])")
+_LETTER = re.compile(r"\W*\b([A-D])(?=\s*(?:$|[.):,;\]*\n]))")  # "A wren" begins with an article, not with a letter
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 

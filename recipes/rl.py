@@ -56,6 +56,9 @@ def main(argv: list[str] | None = None) -> None:
             raise ConfigError(
                 f"rewards.{name}.style is not the prompt's style, {settings.style!r}: it would punish what is asked"
             )
+    for file in settings.tables:
+        if not file.is_file():
+            raise ConfigError(f"{file}: no such file (a mastery file comes from eval/mastery.py)")
     args.reward_weights = [weight for _, weight in rewards.values()]
     story.make_pocket_data(settings)
     if settings.model.startswith("runs/pocket/") and not Path(settings.model).is_dir():
@@ -68,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     samples = [row.record for row in prepared.data.train if isinstance(row.record, Sample)]
     for reward, _ in rewards.values():
         reward.check(samples)
-    weighing = Weighing.build(settings.advantage, prepared.checkpoint, samples)
+    weighing = Weighing.build(settings.advantage, prepared.checkpoint, samples) if settings.advantage else None
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
 
     # 3. The model; the prompts and rewards as TRL wants them.
@@ -88,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         processing_class=loaded.processor,
     )
     trainer.weighing = weighing
-    if settings.advantage.mastery is not None and settings.advantage.mastery.refresh is not None:
+    if weighing is not None and weighing.refreshed:
         trainer.add_callback(MasteryRefresh(trainer, weighing, prepared.checkpoint, prepared.data.train))
     story.train(trainer, settings, prepared)
 

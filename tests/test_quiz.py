@@ -71,6 +71,9 @@ def test_things_of_shared_pictures_come_once() -> None:
         ("b", None),
         ("Both", None),
         ("A-type", None),
+        ("A wren.", 3),
+        ("B redstart", 1),
+        ("B\nbecause of its tail", 1),
     ],
 )
 def test_choices_are_read(text: str, expected: int | None) -> None:

@@ -4,8 +4,8 @@ A file defines `read(path, family) -> Iterator[Sample]` and `write(path, samples
 docstring says where its boxes are written and whose convention that is. To add one, write the file; the tests of this
 folder pick it up.
 
-Numbers survive: what is read and written again has the numbers of the first file, digit for digit, and formats that
-hold decimals give back the very same box. Errors name file, line and field.
+Numbers survive: what is read and written again has the numbers of the first file (of two that mean the same box, the
+shorter), and formats that hold decimals give back the very same box. Errors name file, line and field.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
+                yield number, json.loads(line.strip())
             except json.JSONDecodeError as error:
                 raise RecordError(f"{path}:{number}: broken JSON at column {error.colno}: {error.msg}") from None
 

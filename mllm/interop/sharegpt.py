@@ -5,7 +5,7 @@
      "images": ["x.jpg"]}
 
 `conversations` with `from` human or gpt and `value`, the older spelling, is read as well. KVG and KVG-KARL, the
-training sets of DeepPerception and KARL, are of this kind (family qwen2_vl: thousandths). What the numbers mean hangs on
+training sets of DeepPerception and KARL, are of this kind (family qwen2_vl: thousandths). What numbers mean hangs on
 the family the file was written for, so it has to be named. Text holds whole numbers: a box written and read again may
 move by half a unit, which is why rows that we write carry a column `fieldmark` with all digits; LLaMA-Factory passes it
 over, and reading refuses rows in which it disagrees with the text.

@@ -46,6 +46,11 @@ class Weighing:
                 )
         return cls(settings, TrlReward("iou", Iou(), checkpoint), table)
 
+    @property
+    def refreshed(self) -> bool:
+        """Whether mastery is to be asked anew while training."""
+        return self.settings.mastery is not None and self.settings.mastery.refresh is not None
+
     def levels(self, samples: Sequence[Sample]) -> list[int | None]:
         """Return each sample's level as an index; None (weight 1) for things that are not in the picture."""
         if self.table is None or self.settings.mastery is None:
