@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ class Told(GroundingTable):
         """Answer like a model that is right about every second sample; ours about all."""
         pairs = dict(zip(stage.arguments[::2], stage.arguments[1::2], strict=True))
         file = self.out / "truth" / "validation.jsonl"
-        samples = load_samples(file)
+        samples = [replace(sample, seen=k < 3) for k, sample in enumerate(load_samples(file))]
         budget = {"min_pixels": 9216, "max_pixels": 55296}
         convention = {"family": "pocket", "prompt": "direct", "budget": budget, "system": None, "version": 1}
         info = {"model": "m", "style": "direct", "convention": convention, "samples": {"file": "f"}}
