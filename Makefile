@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine pets
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding pets
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,9 @@ constraints: $(READY)  ## resolve constraints.txt anew, with every extra but vll
 
 table-spine: $(READY)  ## the results table of docs/log.md: six arms, three seeds (hours; resumes)
 	$(PY) -m mllm.cli table-spine
+
+table-grounding: $(READY)  ## plain GRPO, KARL as published and ours, three seeds (hours; resumes)
+	$(PY) -m mllm.cli table-grounding
 
 pets: $(READY)  ## the whole chain on real photos of cats and dogs
 	$(PY) -m mllm.cli pets

@@ -4,6 +4,7 @@
     python eval/kvg_bench.py --model DIR --samples FILE --out DIR     # any samples file of ours
     python eval/kvg_bench.py --model DIR --official kvg-bench.parquet --out DIR
     python eval/kvg_bench.py --rescore --out DIR                      # from the saved outputs, without the model
+    python eval/kvg_bench.py --rescore --out DIR --mastery mastery.json   # with what the model knows (eval/mastery.py)
     python eval/kvg_bench.py compare DIR_A DIR_B                      # paired test: is B above A?
 
 The story: read the samples -> ask the model (outputs are written down as they come; a stopped run goes on) -> read the
@@ -16,12 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mllm import kvg, links, provenance, runs, scores
+from mllm import asking, kvg, links, mastery, provenance, quadrants, runs, scores
 from mllm.errors import FieldmarkError
 from mllm.records import Sample, load_samples
 
@@ -38,7 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     if not options.rescore:
         answer(options)
-    table = runs.write_scores(runs.load(options.out))
+    run = runs.load(options.out)
+    known = mastery.load(options.mastery) if options.mastery else None
+    table = runs.write_scores(run, knowledge=quadrants.measure(run.cases, known) if known is not None else None)
     show(table)
     print(f"\nwritten: {Path(options.out) / 'scores.json'}")
 
@@ -46,33 +48,16 @@ def main(argv: list[str] | None = None) -> None:
 def answer(options: argparse.Namespace) -> None:
     """Ask the model every sample that has no output yet."""
     samples, root = read_samples(options)
-    from mllm.models import load, open_checkpoint
-
-    checkpoint = open_checkpoint(options.model, adapter=options.adapter, family=options.family, style=options.style)
-    info = settings(options, checkpoint, samples, root)
-    done = runs.begin(options.out, info, samples, root, fresh=options.fresh)
-    if len(done) == len(samples):
+    checkpoint = asking.open_for(options)
+    source = {
+        "file": str(options.official or options.samples),
+        "hash": provenance.file_hash(options.official or options.samples),
+        "count": len(samples),
+        "trained": provenance.file_hash(options.train) if options.train else None,
+    }
+    info = {**asking.settings(options, checkpoint, "kvg", VERSION, source), "official": bool(options.official)}
+    if not asking.ask(options, checkpoint, samples, root, info):
         print(f"all {len(samples)} samples are answered already in {options.out}")
-        return
-    loaded = load(checkpoint, dtype=options.dtype, device=options.device)
-    from rich import progress
-
-    from mllm.generate import generate
-
-    columns = (progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
-    with progress.Progress(*progress.Progress.get_default_columns()[:2], *columns) as bar:
-        task = bar.add_task("answering", total=len(samples), completed=len(done))
-        completions = generate(
-            loaded,
-            samples,
-            root,
-            skip=done,
-            batch_size=options.batch_size,
-            progress=lambda n, _: bar.update(task, completed=n),
-            **info["generation"],
-        )
-        for completion in completions:
-            runs.append(options.out, completion)
 
 
 def read_samples(options: argparse.Namespace) -> tuple[list[Sample], Path]:
@@ -94,52 +79,69 @@ def read_samples(options: argparse.Namespace) -> tuple[list[Sample], Path]:
     return samples, root
 
 
-def settings(options: argparse.Namespace, checkpoint: Any, samples: Sequence[Sample], root: Path) -> dict[str, Any]:
-    """Everything that decides the outputs, and where they came from."""
-    weights = [provenance.fingerprint(folder) for folder in (checkpoint.base, checkpoint.adapter) if folder]
-    return {
-        "benchmark": "kvg",
-        "version": VERSION,
-        "model": str(options.model) if options.adapter is None else f"{options.model} + {options.adapter}",
-        "weights": "+".join(weights),
-        "style": checkpoint.convention.prompt,
-        "convention": asdict(checkpoint.convention),
-        "samples": {
-            "file": str(options.official or options.samples),
-            "hash": provenance.file_hash(options.official or options.samples),
-            "count": len(samples),
-            "trained": provenance.file_hash(options.train) if options.train else None,
-        },
-        "official": bool(options.official),
-        "generation": {
-            "max_new_tokens": options.max_new_tokens,
-            "temperature": options.temperature,
-            "top_p": options.top_p,
-            "seed": options.seed,
-        },
-        "batch_size": options.batch_size if options.temperature > 0 else None,  # greedy answers do not hang on it
-        "dtype": options.dtype,
-        "commit": provenance.git_commit(),
-        "versions": provenance.versions(),
-    }
-
-
 def show(table: dict[str, Any]) -> None:
-    """Print the scores, then what could not be read, then the links."""
+    """Print the scores, then what could not be read, then knowledge, links, and what others published."""
     print(f"\n{table['model']}  style {table['style']}  {table['samples']['file']}\n")
     print(scores.text_table(table))
     every = table["slices"]["all"]
-    if "published_acc" in every:
-        acc = every["published_acc"]
-        print(f"\nby the published scorer's own rule: Acc@0.5 {scores.percent(acc['value'])}", end="")
-        print(f" ({scores.interval(acc)}), mean IoU {scores.percent(every['published_iou'])}")
-    elif table["official"]:
-        print("\nby the published scorer's own rule: does not apply, this family does not write on 1000 x 1000")
     for problem, count in sorted(table["problems"].items(), key=lambda item: -item[1]):
         print(f"could not be read, {problem}: {count}")
     if every["clipped"]:
         print(f"cut off by --max-new-tokens: {scores.percent(every['clipped'])} %")
+    if table.get("official"):
+        show_published(table)
+    if table.get("knowledge"):
+        show_knowledge(table["knowledge"])
     show_links(table["links"])
+
+
+def show_published(table: dict[str, Any]) -> None:
+    """Print both rules side by side, then the published rows with ours among them."""
+    parts = table["slices"]
+    if "published_acc" not in parts["all"]:
+        print("\nby the published scorer's own rule: does not apply, this family does not write on 1000 x 1000")
+        return
+    print("\nthe same outputs by the published scorer's rule and by ours (Acc@0.5, 95 % interval over pictures)\n")
+    rows: list[tuple[str, ...]] = [
+        ("slice", "n", "published rule", "95 %", "ours", "95 %", "IoU, published", "IoU, ours")
+    ]
+    for name, row in parts.items():
+        both = [
+            cell
+            for acc in (row["published_acc"], row["acc"])
+            for cell in (scores.percent(acc["value"]), scores.interval(acc))
+        ]
+        ious = (scores.percent(row["published_iou"]), scores.percent(row["iou"]["value"]))
+        rows.append((name, str(row["samples"]), *both, *ious))
+    print(scores.markdown(rows))
+    columns = [*kvg.SEEN_DOMAINS, "seen", *kvg.UNSEEN_DOMAINS, "unseen", "all"]
+    own = {"seen": "seen domains", "unseen": "unseen domains", "all": "all"}
+    rows = [("model", *columns)]
+    for rule, key in (("published rule", "published_acc"), ("our rule", "acc")):
+        found = [parts.get(own.get(name, f"domain {name}")) for name in columns]
+        rows.append((f"this run, {rule}", *(scores.percent(row[key]["value"]) if row else "–" for row in found)))
+    for row in kvg.published_rows():
+        rows.append((row["model"] + ("*" if "note" in row else ""), *(f"{row['acc'][name]:.1f}" for name in columns)))
+    print("\npublished results (arXiv 2503.12797; one sampled run each, about 2.5 points either way)\n")
+    print(scores.markdown(rows))
+    for row in kvg.published_rows():
+        if "note" in row:
+            print(f"* {row['model']}: {row['note']}")
+
+
+def show_knowledge(found: dict[str, Any]) -> None:
+    """Print the quadrants and the accuracy by mastery."""
+    print(f"\nknowing and grounding ({found['file']})\n")
+    print(
+        scores.markdown([("quadrant", "% of cases"), *((k, scores.percent(v)) for k, v in found["quadrants"].items())])
+    )
+    rows = [("mastery", "n", "Acc@0.5", "95 %")]
+    for name, row in found["levels"].items():
+        rows.append((name, str(row["samples"]), scores.percent(row["acc"]["value"]), scores.interval(row["acc"])))
+    print("\n" + scores.markdown(rows))
+    if found["unknown"]:
+        few = ", ".join(found["unknown"][:5])
+        print(f"left out: {found['left_out']} cases of {len(found['unknown'])} entities not in the file ({few}, ...)")
 
 
 def show_links(found: dict[str, list[dict[str, Any]]]) -> None:
@@ -175,27 +177,17 @@ def compare(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="kvg_bench", description=__doc__, formatter_class=plain)
-    parser.add_argument("--model", default="pocket", help="checkpoint folder, adapter folder, Hub name, or pocket")
-    parser.add_argument("--adapter", help="adapter folder to put on --model, unmerged")
-    parser.add_argument("--family", help="model family, where no fieldmark.json lies beside the weights")
+    for flag, about in asking.FLAGS.items():
+        parser.add_argument(flag, **about)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--samples", default="runs/pocket/data/test.jsonl", help="samples file (jsonl)")
     what.add_argument("--official", help="the official kvg-bench.parquet")
     parser.add_argument(
         "--train", help="the samples file that the model was trained on: its entities are the seen ones"
     )
+    parser.add_argument("--mastery", help="mastery file (eval/mastery.py): quadrants, and accuracy by mastery")
     parser.add_argument("--out", default="runs/pocket/eval", help="folder of outputs and scores")
-    parser.add_argument("--style", help="prompt style; default: the one saved beside the weights")
-    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-new-tokens", type=int, default=512)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling")
-    parser.add_argument("--limit", type=int, help="only the first N samples")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--rescore", action="store_true", help="score the saved outputs anew, without the model")
-    parser.add_argument("--fresh", action="store_true", help="throw the folder's old outputs away")
     return parser
 
 

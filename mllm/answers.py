@@ -1,8 +1,10 @@
 """Model text to an `Answer`: what was thought, what was answered, which box.
 
 One declared rule: the answer is the text of the single `<answer>...</answer>` outside of the thought, and its box is
-the LAST box written there. Boxes elsewhere never count, nothing is clamped, and no second reading is tried: text that
-breaks the rule is a parse failure with a name (`PROBLEMS`), counted beside the score and never raised.
+the LAST box written there (all of them, where every instance was asked for). An answer without any box that says so in
+one of a few plain ways (`none`, `[]`, `It is not in this picture.`, `There is no such bird.`) means that the thing is
+absent. Boxes elsewhere never count, nothing is clamped, and no second reading is tried: text that breaks the rule is a
+parse failure with a name (`PROBLEMS`), counted beside the score and never raised.
 
 Tags quoted from the prompt do not confuse it: an empty pair is skipped, and tags inside a thought are words of it.
 """
@@ -28,6 +30,17 @@ PROBLEMS = (NO_ANSWER, EMPTY, OPEN, SEVERAL, NO_BOX, OUTSIDE, INVERTED)
 """Every way in which text cannot be read, in the order in which they are looked for."""
 
 _TAG = re.compile(r"<(/?)(think|answer)>")
+# The whole answer must be one of these; every repetition is bounded and looks at each place once.
+_NAMES = r"[^\n.,;:!?]{0,120}+"
+_ABSENT = re.compile(
+    r"(?:none|nothing|null|absent|\[\s{0,16}+\]"
+    r"|none of (?:them|these|those|the things|the candidates)"
+    r"|not (?:present|visible|found|there|here)"
+    r"|(?:(?:it|this|that) is )?not (?:shown |visible |present )?in (?:this|the) (?:picture|image|photo)"
+    rf"|(?:there (?:is|are) )?no such {_NAMES}"
+    rf"|there (?:is|are) no {_NAMES})[.!]?+",
+    re.IGNORECASE,
+)
 # An empty pair is what a prompt shows ("Answer in <answer></answer>."), or an answer that says nothing.
 _EMPTY_PAIR = re.compile(r"<(think|answer)>\s{0,16}+</\1>")
 
@@ -52,16 +65,19 @@ def parse(text: str, family: Family, frame: Frame, *, prefilled_think: bool = Fa
         prefilled_think: the prompt ended with an opening `<think>`, so the text begins inside the thought.
 
     Returns:
-        An Answer with at most one box, the one that counts. `numbers` holds all boxes of the answer as they were
-        written, readable or not (of an answer that was not closed, too).
+        An Answer. Its `boxes` are all valid ones of an answer whose last box is valid, in the order in which they were
+        written. `numbers` holds all boxes as they were written, valid or not (of an answer not closed, too).
     """
     parts = _split(_EMPTY_PAIR.sub("", text), prefilled_think)
     numbers = tuple(tuple(box) for box in family.read(parts.answer or ""))
-    box, problem = _judge(parts, numbers, frame)
+    boxes, problem = _judge(parts, numbers, frame)
+    absent = problem == NO_BOX and _ABSENT.fullmatch((parts.answer or "").strip()) is not None
+    if absent:
+        problem = None
     if problem == NO_ANSWER and _says_nothing(text):
         problem = EMPTY
     thought = "\n".join(parts.thoughts) if parts.thoughts else None
-    return Answer(thought, parts.answer, (box,) if box is not None else (), numbers, problem)
+    return Answer(thought, parts.answer, boxes, numbers, problem, absent)
 
 
 def write_thought(sample: Sample, family: Family, frame: Frame) -> str | None:
@@ -69,23 +85,29 @@ def write_thought(sample: Sample, family: Family, frame: Frame) -> str | None:
     return None if sample.thought is None else family.write_thought(sample.thought, sample.things, frame)
 
 
-def _judge(parts: _Parts, numbers: tuple[tuple[float, ...], ...], frame: Frame) -> tuple[Box | None, str | None]:
-    """Return the box that counts and what is wrong; one of the two is None."""
+def _judge(parts: _Parts, numbers: tuple[tuple[float, ...], ...], frame: Frame) -> tuple[tuple[Box, ...], str | None]:
+    """Return the valid boxes and what is wrong with the answer, None where nothing is. The last box decides."""
     if parts.several:
-        return None, SEVERAL
+        return (), SEVERAL
     if parts.answer is None:
-        return None, NO_ANSWER
+        return (), NO_ANSWER
     if parts.open:
-        return None, OPEN
+        return (), OPEN
     if not numbers:
-        return None, NO_BOX if parts.answer.strip() else EMPTY
-    x1, y1, x2, y2 = numbers[-1]
-    if x1 >= x2 or y1 >= y2:
-        return None, INVERTED
+        return (), NO_BOX if parts.answer.strip() else EMPTY
+    boxes = [_box(four, frame) for four in numbers]
+    if boxes[-1] is None:
+        x1, y1, x2, y2 = numbers[-1]
+        return (), INVERTED if x1 >= x2 or y1 >= y2 else OUTSIDE
+    return tuple(box for box in boxes if box is not None), None
+
+
+def _box(numbers: tuple[float, ...], frame: Frame) -> Box | None:
+    """Return the box that four numbers of model text are, None where they are none."""
     try:
-        return Box.from_xyxy((x1, y1, x2, y2), frame), None
-    except BoxError:
-        return None, OUTSIDE  # four finite numbers in the right order: nothing else is left to be wrong
+        return Box.from_xyxy(numbers, frame)
+    except BoxError:  # four finite numbers: inverted, empty or outside the frame, which `_judge` tells apart
+        return None
 
 
 def _says_nothing(text: str) -> bool:

@@ -30,7 +30,7 @@ ANY_DOMAIN = "Point out the {entity} with one box."
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """What the model said about one thing. `box` is None where the answer could not be read; `problem` says why."""
+    """What the model said about one thing. `box` is None where the answer names none; `problem` says why."""
 
     name: str
     question: str
@@ -96,7 +96,8 @@ class Assistant:
         text, clipped = self._write(messages, picture, max_new_tokens, temperature, seed, tell)
         frame = self.loaded.family.frame(Frame(*picture.size), self.loaded.convention.budget)
         answer = answers.parse(text, self.loaded.family, frame)
-        return Grounding(name.strip(), question, answer.box, answer.thought, text, answer.problem, clipped, picture)
+        problem = "the model says that it is not in the picture" if answer.absent else answer.problem
+        return Grounding(name.strip(), question, answer.box, answer.thought, text, problem, clipped, picture)
 
     def caption(
         self,

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mllm.errors import ConfigError
 
 Part = Literal["vision", "projector", "llm"]
+Level = Literal["completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect"]
+"""The levels of `mllm.mastery.LEVELS`."""
 SECTION = "fieldmark"
 
 
@@ -52,6 +54,45 @@ class Evaluate(Section):
     """Every how many optimizer steps; the last step is always measured."""
     batch_size: int = Field(default=16, ge=1)
     """Answers written at once, on each process."""
+
+
+class Refresh(Section):
+    """Mastery estimated anew while training, on the things of the training samples."""
+
+    every: int = Field(default=50, ge=1)
+    """Every how many optimizer steps."""
+    by: Literal["choices", "marks"] = "choices"
+    """How it is asked: four names to choose from, or the marks recalled against the marks seen (eval/mastery.py)."""
+    per_entity: int = Field(default=4, ge=1)
+    """How many questions about one entity."""
+    batch_size: int = Field(default=32, ge=1)
+    """Questions answered at once, on each process."""
+    max_new_tokens: int = Field(default=32, ge=1)
+    """Room for one answer, in tokens."""
+
+
+class MasteryWeight(Section):
+    """Weights on the advantage by how well the model knows the sample's entity, one for each of KARL's five levels."""
+
+    file: Path
+    """Mastery file to begin with (eval/mastery.py)."""
+    weights: tuple[float, float, float, float, float] = (0.65, 0.85, 1.0, 1.2, 1.4)
+    """From `completely correct` to `completely incorrect`: KARL's factors, laid on where they are not cancelled."""
+    negative: tuple[float, float, float, float, float] | None = None
+    """Weights of answers worse than their group's mean, where they shall differ from `weights`."""
+    unknown: Level | None = None
+    """Level of entities that the file does not know; without it they are an error."""
+    refresh: Refresh | None = None
+    """Estimate mastery anew while training. None keeps the file's."""
+
+
+class Advantage(Section):
+    """Weights on advantages, laid on after the group normalisation (mllm/training/advantages.py)."""
+
+    difficulty: Literal["univg", "linear", "log"] | None = None
+    """Weigh prompts by the mean IoU of their answers: `univg` is exp(1 - mean)."""
+    mastery: MasteryWeight | None = None
+    """Weigh prompts by how well the model knows their entity."""
 
 
 class Settings(Section):
@@ -94,12 +135,22 @@ class Settings(Section):
     """Attention kernel."""
     rewards: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """RL only: rewards by file name in mllm/rewards, each with its weight (default 1) and its own fields."""
+    advantage: Advantage | None = None
+    """RL only: weights on the advantages of a prompt's answers."""
     evaluate: Evaluate = Evaluate()
     """Generated evaluation during training."""
     resume: str = "auto"
     """auto: go on from the last complete checkpoint in output_dir. never: start anew. Or a checkpoint folder."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch in each process. None leaves torch's own choice."""
+
+    @property
+    def tables(self) -> tuple[Path, ...]:
+        """Files besides the data that decide what is learned: those of mastery and of cards."""
+        found = [Path(fields[key]) for fields in self.rewards.values() for key in ("file", "cards") if fields.get(key)]
+        if self.advantage is not None and self.advantage.mastery is not None:
+            found.append(self.advantage.mastery.file)
+        return tuple(dict.fromkeys(found))
 
     @field_validator("train", "mix", mode="before")
     @classmethod

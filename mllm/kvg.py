@@ -83,6 +83,13 @@ def published_iou(text: str, gold: Box) -> float:
     return iou_xyxy(published_numbers(text)[0], gold.to_xyxy(FRAME))
 
 
+def published_rows() -> list[dict[str, Any]]:
+    """Return the published results: `model`, `source`, `acc` (percent, by domain and seen, unseen, all), `note`."""
+    import yaml
+
+    return yaml.safe_load(Path(__file__).with_name("kvg_published.yaml").read_text(encoding="utf-8"))
+
+
 def read_parquet(path: str | Path, pictures_folder: str | Path, *, limit: int | None = None) -> list[Sample]:
     """Read the official parquet; its pictures are written once to `pictures_folder` (named by their content).
 

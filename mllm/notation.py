@@ -40,3 +40,14 @@ _BOX = re.compile(
 def read_boxes(text: str) -> list[list[float]]:
     """Return the four numbers of every box in `text`, in order of appearance, as they were written. Never raises."""
     return [[float(number) for number in match.groups() if number is not None] for match in _BOX.finditer(text)]
+
+
+def first_box(text: str) -> int | None:
+    """Return where in `text` its first box begins, None where it holds none (`text[:None]` is the whole text)."""
+    found = _BOX.search(text)
+    return found.start() if found else None
+
+
+def box_spans(text: str) -> list[tuple[int, int]]:
+    """Return where each box of `text` stands, as (first character, one past the last), in order of appearance."""
+    return [found.span() for found in _BOX.finditer(text)]

@@ -6,6 +6,7 @@ changing a word here asks old weights something they were not trained on, so it 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mllm.boxes import Frame
@@ -19,9 +20,20 @@ STYLES = {
 }
 """What follows the question, by style."""
 
+PLAIN = "plain"
+"""No style: a question is asked as it stands (of a model that was not trained on any style, or about what it knows)."""
+
+ABSENT = "none"
+"""What the answer says where the thing asked for is not in the picture (`mllm.answers` reads other ways to say it)."""
+ALL = "ground_all"
+"""The task whose answer is every instance of what is asked for; task `ground` asks for one."""
+_ENDS_ON_A_THING = re.compile(r"(?:<obj:\d+>|\bSo \d+)\W*$")
+
 
 def suffix(style: str) -> str:
     """Return what `style` says after the question. An unknown style raises `UnknownNameError`."""
+    if style == PLAIN:
+        return ""
     if style not in STYLES:
         raise UnknownNameError("prompt style", style, STYLES)
     return STYLES[style]
@@ -30,7 +42,7 @@ def suffix(style: str) -> str:
 def user_text(question: Sample | str, style: str) -> str:
     """Return the whole text of the user's turn."""
     words = question.question if isinstance(question, Sample) else question
-    return f"{words} {suffix(style)}"
+    return f"{words} {suffix(style)}".rstrip()
 
 
 def messages(question: Sample | str, style: str, *, system: str | None = None) -> list[dict[str, Any]]:
@@ -45,15 +57,23 @@ def messages(question: Sample | str, style: str, *, system: str | None = None) -
 
 
 def target(sample: Sample, style: str, family: Family, frame: Frame) -> str:
-    """Return what the model should write for a sample: the thought where the style asks for one, then its first box.
+    """Return what the model should write for a sample: the thought where the style asks for one, then the answer.
+
+    The answer is the sample's first box, all of them for task `ground_all`, and `none` where it has none. The thought
+    of a sample without boxes must not end on a thing: it would conclude what the answer denies.
 
     Raises:
-        RecordError: the sample has no box, or no thought where one is asked for. Names the sample.
+        RecordError: no thought where one is asked for, or one that ends on a thing where none is right; a sample
+            without boxes among whose things the entity stands. Names the sample.
     """
-    suffix(style)
-    if not sample.boxes:
-        raise RecordError(f"sample {sample.id}: field boxes: at least one box is needed to train on")
-    answer = f"<answer>{family.write_box(sample.boxes[0], frame)}</answer>"
+    if not suffix(style):
+        raise RecordError(f"sample {sample.id}: prompt style {style!r} asks as it stands and has no target")
+    if not sample.boxes and any(thing.entity == sample.entity for thing in sample.things):
+        raise RecordError(
+            f"sample {sample.id}: field boxes: at least one box is needed, since {sample.entity!r} is among its things"
+        )
+    boxes = sample.boxes if sample.task == ALL else sample.boxes[:1]
+    answer = f"<answer>{family.write_boxes(boxes, frame) if boxes else ABSENT}</answer>"
     if style == "direct":
         return answer
     if not sample.thought:
@@ -61,4 +81,6 @@ def target(sample: Sample, style: str, family: Family, frame: Frame) -> str:
             f"sample {sample.id}: field thought: style {style!r} needs a thought; make the data with a teacher, or "
             f"train with style 'direct'"
         )
+    if not boxes and _ENDS_ON_A_THING.search(sample.thought):
+        raise RecordError(f"sample {sample.id}: field thought: it ends on a thing, but the sample has no box")
     return f"<think>{family.write_thought(sample.thought, sample.things, frame)}</think>{answer}"

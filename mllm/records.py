@@ -107,7 +107,7 @@ class Answer:
 
     `numbers` are the coordinates as they were written, unclipped, on the family's frame (official scorers judge
     those); `boxes` are the valid ones in the unit frame. `problem` is a short stable phrase saying why the text could
-    not be read, None when it could.
+    not be read, None when it could. `absent`: the text says that what was asked for is not there (no box, no problem).
     """
 
     thought: str | None
@@ -115,10 +115,11 @@ class Answer:
     boxes: tuple[Box, ...]
     numbers: tuple[tuple[float, ...], ...]
     problem: str | None
+    absent: bool = False
 
     @property
     def box(self) -> Box | None:
-        """The one box that counts, None when the answer could not be read."""
+        """The one box that counts where one was asked for, None when the answer could not be read or names none."""
         return self.boxes[-1] if self.boxes and self.problem is None else None
 
 

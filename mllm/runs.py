@@ -30,7 +30,7 @@ from mllm.records import (
     write_jsonl,
 )
 
-DECIDES = ("model", "weights", "style", "convention", "samples", "generation", "batch_size", "dtype")
+DECIDES = ("model", "weights", "style", "convention", "samples", "generation", "batch_size", "dtype", "engine")
 """Settings that decide the outputs: where one differs, old outputs are not added to."""
 
 
@@ -105,26 +105,56 @@ def load(folder: str | Path) -> Run:
         FieldmarkError: files are missing, or samples are not answered yet.
     """
     folder = Path(folder)
-    info = _read_info(folder)
-    samples = load_samples(folder / "samples.jsonl", images=False)
-    if not (folder / "outputs.jsonl").is_file():
-        raise FieldmarkError(f"{folder} holds no outputs.jsonl: nothing was answered yet")
+    info, samples, rows = read(folder)
     convention = info["convention"]
     family, budget = families.load(convention["family"]), Budget(**convention["budget"])
 
     def frame(sample: Sample) -> Frame:
         return family.frame(sample.size, budget)
 
-    rows = read_jsonl(folder / "outputs.jsonl", Completion, unique="sample_id", torn_tail=True)
     by_id = {sample.id: sample for sample in samples}
-    again = [_read_again(row, by_id, family, frame) for row in rows if row.sample_id in by_id]
+    again = [_read_again(row, by_id, family, frame) for row in rows.values()]
     published = bool(info.get("official")) and all(frame(sample) == kvg.FRAME for sample in samples)
     return Run(folder, info, scores.judge(samples, again, family, frame, published=published))
 
 
-def write_scores(run: Run, *, seed: int = 0) -> dict[str, Any]:
-    """Measure a run, write `scores.json` into its folder and return what was written."""
-    table = {**run.info, **scores.table(run.cases, seed=seed)}
+def read(folder: str | Path) -> tuple[dict[str, Any], list[Sample], dict[str, Completion]]:
+    """Read a folder of outputs: its settings, what was asked, and the completions by sample id, as they were written.
+
+    Raises:
+        FieldmarkError: files are missing.
+    """
+    folder = Path(folder)
+    info = _read_info(folder)
+    samples = load_samples(folder / "samples.jsonl", images=False)
+    if not (folder / "outputs.jsonl").is_file():
+        raise FieldmarkError(f"{folder} holds no outputs.jsonl: nothing was answered yet")
+    asked = {sample.id for sample in samples}
+    rows = read_jsonl(folder / "outputs.jsonl", Completion, unique="sample_id", torn_tail=True)
+    return info, samples, {row.sample_id: row for row in rows if row.sample_id in asked}
+
+
+def read_whole(folder: str | Path) -> tuple[dict[str, Any], list[Sample], dict[str, Completion]]:
+    """Read a folder of outputs in which every sample is answered; one that is not raises `FieldmarkError`."""
+    info, samples, rows = read(folder)
+    if missing := [sample.id for sample in samples if sample.id not in rows]:
+        raise FieldmarkError(
+            f"{folder}: {len(missing)} of {len(samples)} questions have no answer, the first is {missing[0]!r}; "
+            "run the same command again: it goes on where it stopped"
+        )
+    return info, samples, rows
+
+
+def write_json(folder: str | Path, name: str, data: Mapping[str, Any]) -> Path:
+    """Write a json file into a folder, in one step."""
+    _write(Path(folder) / name, data)
+    return Path(folder) / name
+
+
+def write_scores(run: Run, *, seed: int = 0, **more: Any) -> dict[str, Any]:
+    """Measure a run, write `scores.json` into its folder and return what was written; `more` goes in where not None."""
+    more = {key: value for key, value in more.items() if value is not None}
+    table = {**run.info, **scores.table(run.cases, seed=seed), **more}
     _write(run.folder / "scores.json", table)
     return table
 

@@ -15,16 +15,15 @@ from mllm import kvg, links, stats
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.families import Family
-from mllm.records import Completion, Sample
+from mllm.prompts import ALL
+from mllm.records import Answer, Completion, Sample
 from mllm.rewards import iou as iou_reward
-
-REWARD = iou_reward.Reward()
-"""The reward that training uses, in its raw form: the benchmark's IoU is this function's value."""
+from mllm.rewards import matched
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One judged completion. `iou` is 0 where the text could not be read (`problem` says why)."""
+    """One judged completion. `iou` is its `overlap`, 0 where the text could not be read (`problem` says why)."""
 
     sample: Sample
     completion: Completion
@@ -34,8 +33,17 @@ class Case:
 
     @property
     def hit(self) -> bool:
-        """Whether the box is right at IoU 0.5."""
+        """Whether the answer is right: its box at IoU 0.5, all its boxes and none too many, or rightly none."""
+        if self.sample.boxes and self.sample.task == ALL:
+            return matched.is_exact(self.completion.answer, self.sample)
         return iou_reward.is_hit(self.iou)
+
+
+def overlap(sample: Sample, answer: Answer) -> float:
+    """How well an answer covers the truth, 0..1, as rewards see it: IoU, matched IoU, or 1 if rightly absent."""
+    if not sample.boxes:
+        return float(answer.absent)
+    return matched.matched_iou(answer, sample) if sample.task == ALL else iou_reward.best_iou(answer, sample)
 
 
 def judge(
@@ -51,7 +59,7 @@ def judge(
     `frame` gives the paper on which the family wrote a sample's boxes. `published` adds KVG-Bench's own rule.
 
     Raises:
-        FieldmarkError: a sample has no completion, or two, or no gold box.
+        FieldmarkError: a sample has no completion, or two.
     """
     found: dict[str, Completion] = {}
     for completion in completions:
@@ -62,24 +70,22 @@ def judge(
             f"{len(missing)} of {len(samples)} samples have no completion, the first is {missing[0]!r}; "
             "run the benchmark again with the same --out: it goes on where it stopped"
         )
-    if unlabelled := [sample.id for sample in samples if not sample.boxes]:
-        raise FieldmarkError(f"sample {unlabelled[0]!r} has no gold box: there is nothing to measure an answer against")
     ordered = [found[sample.id] for sample in samples]
-    values = REWARD(samples, ordered)
     return [
         Case(
             sample,
             completion,
-            score.parts["iou"],
-            kvg.published_iou(completion.text, sample.boxes[0]) if published else None,
+            overlap(sample, completion.answer),
+            kvg.published_iou(completion.text, sample.boxes[0]) if published and sample.boxes else None,
             links.chain(sample, completion.answer, family, frame(sample)),
         )
-        for sample, completion, score in zip(samples, ordered, values, strict=True)
+        for sample, completion in zip(samples, ordered, strict=True)
     ]
 
 
 def slices(cases: Sequence[Case], seen_domains: Sequence[str] = kvg.SEEN_DOMAINS) -> dict[str, list[Case]]:
-    """Name the parts of a benchmark: all, seen and unseen (entities, domains), each domain; empty ones are left out.
+    """Name the parts of a benchmark: all, seen and unseen (entities, domains), present and absent things where some are
+    absent, each domain; empty ones are left out.
 
     An entity is seen where its sample says that it was trained on; a domain is seen where it is one of `seen_domains`.
     """
@@ -88,6 +94,9 @@ def slices(cases: Sequence[Case], seen_domains: Sequence[str] = kvg.SEEN_DOMAINS
     table["unseen entities"] = [case for case in cases if case.sample.seen is False]
     table["seen domains"] = [case for case in cases if case.sample.domain in seen_domains]
     table["unseen domains"] = [case for case in cases if case.sample.domain not in seen_domains]
+    if any(not case.sample.boxes for case in cases):
+        table["present"] = [case for case in cases if case.sample.boxes]
+        table["absent"] = [case for case in cases if not case.sample.boxes]
     known = [*kvg.SEEN_DOMAINS, *kvg.UNSEEN_DOMAINS]
     for domain in sorted(
         {case.sample.domain for case in cases}, key=lambda d: (known.index(d) if d in known else len(known), d)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mllm import runs, stats
 from mllm.demo import POCKET_DATA, recipe_file
@@ -48,6 +49,7 @@ class Plan:
     rl_steps: int = 40
     prompts_per_step: int = 8
     completions: int = 8
+    max_new_tokens: int = 256
 
     def arms(self) -> tuple[Arm, ...]:
         """The arms in an order in which every start comes before those that start from it."""
@@ -78,9 +80,12 @@ COMPARISONS = (
 
 
 class Spine:
-    """The experiment in one folder."""
+    """The experiment in one folder. A subclass with a plan and comparisons of its own is another experiment."""
 
-    def __init__(self, out: Path, plan: Plan, tell: Callable[[str], None], jobs: int | None = None) -> None:
+    comparisons = COMPARISONS
+    seeds = SEEDS
+
+    def __init__(self, out: Path, plan: Any, tell: Callable[[str], None], jobs: int | None = None) -> None:
         """`jobs` runs at once share the cores, one core each unless said otherwise."""
         self.out, self.plan, self._tell, self.jobs = out, plan, tell, jobs or cpus()
         self.pipeline = Pipeline(out, tell)
@@ -95,10 +100,12 @@ class Spine:
         later = [arm for arm in plan.arms() if arm.start is not None]
         for wave in (first, later):  # a wave starts from what the one before it left
             self._tune(wave)
-            self._run([self._train(arm, seed, self.rates[arm.name]) for seed in SEEDS[1:] for arm in wave])
+            rest = [(arm, seed) for seed in self.seeds[1:] for arm in wave]
+            self._prepare(rest)
+            self._run([self._train(arm, seed, self.rates[arm.name]) for arm, seed in rest])
         tested = [("base", 0, "direct", "pocket")]
         tested += [
-            (arm.name, s, arm.style, str(self._folder(arm.name, s) / "best")) for arm in plan.arms() for s in SEEDS
+            (arm.name, s, arm.style, str(self._folder(arm.name, s) / "best")) for arm in plan.arms() for s in self.seeds
         ]
         self._run([self._benchmark(*one) for one in tested])
         table = self.table()
@@ -108,6 +115,14 @@ class Spine:
     def _folder(self, arm: str, seed: int, rate: str | None = None) -> Path:
         rate = rate or self.rates[arm]
         return self.out / "weights" / f"{arm.replace(' ', '_')}-lr{rate}-seed{seed}"
+
+    def _before(self, arm: Arm, seed: int) -> list[Stage]:
+        """Stages that an arm's training needs to have been run; none here."""
+        return []
+
+    def _flags(self, arm: Arm, seed: int) -> tuple[str, ...]:
+        """The arm's own flags for one seed."""
+        return arm.flags
 
     def _train(self, arm: Arm, seed: int, rate: str) -> Stage:
         folder, data = self._folder(arm.name, seed, rate), self.out / "data"
@@ -123,7 +138,7 @@ class Spine:
             f"--learning_rate={rate}",
             f"--seed={seed}",
             f"--threads={max(1, cpus() // self.jobs)}",
-            *arm.flags,
+            *self._flags(arm, seed),
         )
         return Stage(
             f"{arm.name}, learning rate {rate}, seed {seed}", f"mllm.recipes.{arm.recipe}", flags, arm.expected_s
@@ -134,11 +149,16 @@ class Spine:
 
     def _tune(self, arms: Sequence[Arm]) -> None:
         """Try each learning rate on the first seed; keep the one that is best on validation (the first of equals)."""
-        self._run([self._train(arm, SEEDS[0], rate) for arm in arms for rate in arm.rates])
+        self._prepare([(arm, self.seeds[0]) for arm in arms])
+        self._run([self._train(arm, self.seeds[0], rate) for arm in arms for rate in arm.rates])
         for arm in arms:
-            found = {rate: self._validation(self._folder(arm.name, SEEDS[0], rate)) for rate in arm.rates}
+            found = {rate: self._validation(self._folder(arm.name, self.seeds[0], rate)) for rate in arm.rates}
             self.rates[arm.name] = max(found, key=lambda rate: found[rate])
             self._tell(f"{arm.name}: validation Acc@0.5 {found}; learning rate {self.rates[arm.name]} is kept")
+
+    def _prepare(self, runs: Sequence[tuple[Arm, int]]) -> None:
+        """Run what these runs need first, each stage once."""
+        self._run(list(dict.fromkeys(stage for arm, seed in runs for stage in self._before(arm, seed))))
 
     @staticmethod
     def _validation(folder: Path) -> float:
@@ -149,7 +169,7 @@ class Spine:
             "--model", model,
             "--samples", str(self.out / "data" / "test.jsonl"),
             "--out", str(self._eval(arm, seed)),
-            "--max-new-tokens", "32" if style == "direct" else "256",
+            "--max-new-tokens", "32" if style == "direct" else str(self.plan.max_new_tokens),
             "--batch-size", "48",
         )  # fmt: skip
         return Stage(f"benchmark of {arm}, seed {seed}", "mllm.eval.kvg_bench", arguments, 90)
@@ -165,13 +185,13 @@ class Spine:
         rows = [[name, self.rates.get(name, "-"), *(_cell(*hits[name][part]) for part in SLICES)] for name in names]
         text = [markdown([head, *rows]), "", "Differences, paired by sample and seed:", ""]
         pairs = [
-            [f"{b} - {a}", *(_difference(hits[a][part], hits[b][part]) for part in SLICES)] for a, b in COMPARISONS
+            [f"{b} - {a}", *(_difference(hits[a][part], hits[b][part]) for part in SLICES)] for a, b in self.comparisons
         ]
         return "\n".join([*text, markdown([["second - first", *SLICES], *pairs]), ""])
 
     def _hits(self, arm: str) -> dict[str, tuple[list[list[float]], list[str]]]:
         """For each slice: hits of every seed, and the picture of each sample."""
-        tables = [runs.load(self._eval(arm, seed)).cases for seed in (SEEDS if arm != "base" else SEEDS[:1])]
+        tables = [runs.load(self._eval(arm, seed)).cases for seed in (self.seeds if arm != "base" else self.seeds[:1])]
         found = {}
         for part in SLICES:
             wanted = {"seen entities": True, "unseen entities": False}.get(part)

@@ -157,10 +157,13 @@ def paired_over_seeds(
 
 
 def chance_floor(samples: Sequence[Sample]) -> float | None:
-    """What a perfect localiser that points at a random thing would score; None where some things are not known."""
+    """What a perfect localiser that points at a random thing would score; None where some things are not known.
+
+    It is never right about a thing that is not in the picture.
+    """
     if not samples or any(not sample.things for sample in samples):
         return None
-    return sum(1 / len(sample.things) for sample in samples) / len(samples)
+    return sum(bool(sample.boxes) / len(sample.things) for sample in samples) / len(samples)
 
 
 def _over_seeds(

@@ -10,6 +10,7 @@ group's mean become likelier. Rewards are files of mllm/rewards, chosen and weig
       rewards:
         format: {weight: 1}
         iou: {weight: 1, mode: threshold, tau: 0.5}
+      advantage: {difficulty: univg}   # weights laid on after the group normalisation; none by default
 
 `model` is a folder that recipes/sft.py wrote: whole weights, or an adapter, which is trained further. Everything else
 is as in recipes/sft.py: one YAML, flags win, rows are refused, never cut, a stopped run goes on.
@@ -20,9 +21,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mllm.errors import FieldmarkError
+from mllm.errors import ConfigError, FieldmarkError
+from mllm.records import Sample
 from mllm.training import bridge, setup, story
 from mllm.training.callbacks import FiniteLoss
+from mllm.training.refresh import MasteryRefresh
+from mllm.training.weighting import Weighing, WeightedAdvantages
 
 from trl import GRPOConfig, GRPOTrainer  # isort: skip  (after mllm.training, which switches its telemetry off)
 
@@ -31,8 +35,8 @@ logger = logging.getLogger("mllm.recipes.rl")
 DEFAULT = Path(__file__).with_name("rl.yaml")
 
 
-class Trainer(FiniteLoss, GRPOTrainer):
-    """TRL's trainer, which stops at a loss that is no number."""
+class Trainer(FiniteLoss, WeightedAdvantages, GRPOTrainer):
+    """TRL's trainer, which stops at a loss that is no number and weighs advantages where it is asked to."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,6 +48,9 @@ def main(argv: list[str] | None = None) -> None:
     settings, args = setup.read(argv, DEFAULT, GRPOConfig)
     setup.start(settings)
     rewards = story.load_rewards(settings)
+    for file in settings.tables:
+        if not file.is_file():
+            raise ConfigError(f"{file}: no such file (a mastery file comes from eval/mastery.py)")
     args.reward_weights = [weight for _, weight in rewards.values()]
     story.make_pocket_data(settings)
     if settings.model.startswith("runs/pocket/") and not Path(settings.model).is_dir():
@@ -53,6 +60,10 @@ def main(argv: list[str] | None = None) -> None:
     prepared = story.prepare(settings, args, answers=False, room=args.max_completion_length)  # pyright: ignore[reportArgumentType]
     if prepared.finished:
         return
+    samples = [row.record for row in prepared.data.train if isinstance(row.record, Sample)]
+    for reward, _ in rewards.values():
+        reward.check(samples)
+    weighing = Weighing.build(settings.advantage, prepared.checkpoint, samples) if settings.advantage else None
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
 
     # 3. The model; the prompts and rewards as TRL wants them.
@@ -71,6 +82,9 @@ def main(argv: list[str] | None = None) -> None:
         train_dataset=rows,
         processing_class=loaded.processor,
     )
+    trainer.weighing = weighing
+    if weighing is not None and weighing.refreshed:
+        trainer.add_callback(MasteryRefresh(trainer, weighing, prepared.checkpoint, prepared.data.train))
     story.train(trainer, settings, prepared)
 
 

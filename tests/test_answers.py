@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from mllm import answers, families, prompts
 from mllm.answers import parse, write_thought
-from mllm.boxes import Box, Frame
+from mllm.boxes import Box, Frame, iou
 from mllm.errors import FieldmarkError, RecordError, UnknownNameError
 from mllm.notation import read_boxes
 from mllm.records import Sample, Thing
@@ -62,8 +63,8 @@ WRITTEN = {
 @pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
 def test_every_form_is_read(text: str) -> None:
     answer = parse(f"<answer>{text}</answer>", QWEN3, THOUSAND)
-    assert answer.problem is None
-    assert answer.boxes == (BOX,)
+    assert answer.problem is None and not answer.absent
+    assert answer.box == BOX and answer.boxes[-1] == BOX
     assert answer.numbers[-1] == (120, 340, 560, 780)
     assert answer.answer == text and answer.thought is None
 
@@ -199,8 +200,8 @@ def test_the_wording_of_prompts_and_targets() -> None:
 
 
 def test_targets_that_cannot_be_written() -> None:
-    bare = Sample("7", "ground", "7.png", Frame(9, 9), "bird", "x", "Find x.", ())
-    with pytest.raises(RecordError, match="sample 7: field boxes"):
+    bare = Sample("7", "ground", "7.png", Frame(9, 9), "bird", "x", "Find x.", (), (Thing("x", BOX),))
+    with pytest.raises(RecordError, match="sample 7: field boxes: at least one box .* 'x' is among its things"):
         prompts.target(bare, "direct", POCKET, HUNDRED)
     with_box = Sample("7", "ground", "7.png", Frame(9, 9), "bird", "x", "Find x.", (BOX,))
     with pytest.raises(RecordError, match="sample 7: field thought"):
@@ -212,6 +213,93 @@ def test_targets_that_cannot_be_written() -> None:
         prompts.target(SAMPLE, "direct", POCKET, THOUSAND)
 
 
+ABSENT = [
+    "none",
+    " None. ",
+    "nothing",
+    "[]",
+    "[ ]",
+    "absent",
+    "Not in this picture.",
+    "It is not in this picture.",
+    "not visible in the image",
+    "No such bird.",
+    "There is no such thing in this picture.",
+    "There is no Talo ruvi here.",
+    "none of these",
+]
+
+
+@pytest.mark.parametrize("text", ABSENT)
+def test_an_explicit_none_is_read_as_absent(text: str) -> None:
+    answer = parse(f"<think>1 (1,2),(3,4): not.</think><answer>{text}</answer>", POCKET, HUNDRED)
+    assert answer.absent and answer.problem is None
+    assert answer.boxes == answer.numbers == () and answer.box is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "none of these but the left one",
+        "no",
+        "no, the left one",
+        "not the left one",
+        "none (12,34)",
+        "no idea",
+        "? none",
+    ]
+    + ["I see none, or one.", "nothing like it; left", "[1]", "[[]]", "the left one is not in the shade"],
+)
+def test_what_is_no_plain_none_is_not_read_as_one(text: str) -> None:
+    answer = parse(f"<answer>{text}</answer>", POCKET, HUNDRED)
+    assert not answer.absent and answer.problem == answers.NO_BOX
+
+
+def test_a_box_beside_a_none_counts() -> None:
+    answer = parse("<answer>none but (12,34),(56,78)</answer>", POCKET, HUNDRED)
+    assert answer.box == BOX and not answer.absent
+
+
+def test_several_boxes_are_read_in_order_and_the_last_decides() -> None:
+    answer = parse("<answer>(1,2),(3,4), (9,9),(5,5), (12,34),(56,78)</answer>", POCKET, HUNDRED)
+    assert answer.boxes == (Box(0.01, 0.02, 0.03, 0.04), BOX) and answer.box == BOX
+    assert len(answer.numbers) == 3
+    assert parse("<answer>(12,34),(56,78), (9,9),(5,5)</answer>", POCKET, HUNDRED).problem == answers.INVERTED
+
+
+FAMILIES = [families.load(name) for name in families.names()]
+
+
+@pytest.mark.parametrize("style", prompts.STYLES)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_box_of_a_set_is_written_and_read_back(style: str, family: families.Family) -> None:
+    boxes = (BOX, Box(0, 0, 0.1, 0.1), Box(0.5, 0.25, 1, 1))
+    frame = family.frame(SAMPLE.size, family.budget)
+    for several in (boxes, boxes[:1]):
+        asked = replace(SAMPLE, task="ground_all", boxes=several)
+        answer = parse(prompts.target(asked, style, family, frame), family, frame)
+        assert answer.problem is None and len(answer.boxes) == len(several)
+        for read, meant in zip(answer.boxes, several, strict=True):
+            assert iou(read, meant) > 0.9
+    one = parse(prompts.target(replace(SAMPLE, boxes=boxes), style, family, frame), family, frame)
+    assert len(one.boxes) == 1  # task `ground` asks for one: the first
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_the_target_of_an_absent_thing(family: families.Family) -> None:
+    frame = family.frame(SAMPLE.size, family.budget)
+    thought = "Talo ruvi: round. 1 <obj:0>: wide, not. So none."
+    absent = replace(SAMPLE, boxes=(), things=SAMPLE.things[1:], thought=thought)
+    assert prompts.target(absent, "direct", family, frame) == "<answer>none</answer>"
+    answer = parse(prompts.target(absent, "think", family, frame), family, frame)
+    assert answer.absent and answer.thought is not None and answer.thought.endswith("So none.")
+    for ending in ("So 1.", "It is <obj:0>."):
+        with pytest.raises(RecordError, match="sample 1: field thought: it ends on a thing"):
+            prompts.target(
+                replace(absent, thought=f"Talo ruvi: round. 1 <obj:0>: wide. {ending}"), "think", family, frame
+            )
+
+
 PIECES = [
     "<think>", "</think>", "<answer>", "</answer>", "<box>", "(12,34)", "(56,78)", "[1, 2, 3, 4]",
     "9" * 12, "1.", "-", ",", "(", "[", " ", "\n", "x",
@@ -221,7 +309,8 @@ PIECES = [
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)), st.booleans())
 def test_no_text_raises(text: str, prefilled: bool) -> None:
     answer = parse(text, POCKET, HUNDRED, prefilled_think=prefilled)
-    assert (answer.problem is None) == (len(answer.boxes) == 1)
+    assert (answer.problem is None) == (len(answer.boxes) >= 1 or answer.absent)
+    assert not (answer.absent and answer.numbers)
     assert answer.problem in (None, *answers.PROBLEMS)
 
 

@@ -144,6 +144,10 @@ class Family(ABC):
         self.check_frame(frame)
         return self.write_numbers(whole(box, frame), label)
 
+    def write_boxes(self, boxes: Sequence[Box], frame: Frame, label: str | None = None) -> str:
+        """Write an answer of several boxes; one alone is written as `write_box` does. `read` gives them in order."""
+        return ", ".join(self.write_box(box, frame, label) for box in boxes)
+
     def mention(self, box: Box, frame: Frame) -> str:
         """Write a box in running text, where a shorter form may do than in an answer. `read` reads both."""
         return self.write_box(box, frame)

@@ -13,6 +13,11 @@ class _Qwen3VL(Family):
     def write_numbers(self, numbers: Sequence[int], label: str | None) -> str:
         return json.dumps({"bbox_2d": list(numbers)} | ({"label": label} if label else {}), ensure_ascii=False)
 
+    def write_boxes(self, boxes: Sequence[Box], frame: Frame, label: str | None = None) -> str:
+        # One JSON list, as the line answers detection prompts; a single box stays a bare object.
+        written = super().write_boxes(boxes, frame, label)
+        return f"[{written}]" if len(boxes) > 1 else written
+
     def mention(self, box: Box, frame: Frame) -> str:
         # JSON in the middle of a sentence would cost a dozen tokens a box.
         self.check_frame(frame)

@@ -194,7 +194,7 @@ def _gallery(loaded: Mapping[str, Run], count: int) -> list[dict[str, Any]]:
                 "entity": case.sample.entity,
                 "question": case.sample.question,
                 "seen": case.sample.seen,
-                "gold": _rectangle(case.sample.boxes[0], image.size),
+                "gold": _rectangle(case.sample.boxes[0] if case.sample.boxes else None, image.size),
                 "width": image.width,
                 "height": image.height,
                 "uri": data_uri(image),

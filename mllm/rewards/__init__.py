@@ -9,7 +9,7 @@ measured.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pkgutil import iter_modules
@@ -27,10 +27,15 @@ class BaseReward(ABC):
     """Smallest value it can give."""
     high: ClassVar[float] = 1.0
     """Largest value it can give."""
+    weight: ClassVar[float] = 1.0
+    """Its weight where a config names none; 0 for what is there to be logged, not to be trained on."""
 
     @abstractmethod
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score completion i of sample i. Bad model text is scored low, never raised; None where it does not apply."""
+
+    def check(self, samples: Iterable[Sample]) -> None:  # noqa: B027  (most rewards can score any sample)
+        """Raise `FieldmarkError` for samples that it cannot score; called before anything is trained."""
 
 
 def names() -> tuple[str, ...]:
@@ -60,6 +65,7 @@ def load_all(config: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[BaseRew
     built = {}
     for name, section in config.items():
         values = dict(section)
-        weight = float(values.pop("weight", 1.0))
-        built[name] = load(name, **values), weight
+        weight = values.pop("weight", None)
+        reward = load(name, **values)
+        built[name] = reward, reward.weight if weight is None else float(weight)
     return built

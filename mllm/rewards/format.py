@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from mllm.errors import ConfigError
+from mllm.prompts import ALL
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 
@@ -18,12 +19,16 @@ _ORDER = {"think": ["<think>", "</think>", "<answer>", "</answer>"], "direct": [
 
 @dataclass(frozen=True)
 class Reward(BaseReward):
-    """R = 0.5 * [tags] + 0.5 * [one box], 0..1.
+    """R = 0.5 * [tags] + 0.5 * [one answer], 0..1.
 
     [tags]: the text is `<think>...</think><answer>...</answer>` (style `direct`: without the thought), each tag once,
-    in this order, nothing outside them but white space, and a thought that is not empty. [one box]: the answer could be
-    read and holds exactly one box, so that many guesses in a row earn nothing. The two halves are those of
-    DeepPerception (arXiv 2503.12797).
+    in this order, nothing outside them but white space, and a thought that is not empty. [one answer]: the answer could
+    be read and is exactly one box, so that many guesses in a row earn nothing, or says that the thing is absent; where
+    every instance is asked for (task `ground_all`), one box or more, all of them valid.
+
+    The two halves are those of DeepPerception and KARL (arXiv 2503.12797), whose code is looser about tags (words after
+    the answer are let pass) and stricter about boxes (`(x1,y1),(x2,y2)` alone; as released, DeepPerception's could
+    never be earned).
     """
 
     style: Style = "think"
@@ -35,12 +40,14 @@ class Reward(BaseReward):
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score each completion; parts: tags and one_box, each 0 or 1."""
-        return [self._score(completion) for _, completion in zip(samples, completions, strict=True)]
+        return [self._score(sample, completion) for sample, completion in zip(samples, completions, strict=True)]
 
-    def _score(self, completion: Completion) -> Score:
+    def _score(self, sample: Sample, completion: Completion) -> Score:
         """Score one completion."""
         tags = float(self._in_order(completion.text))
-        one_box = float(completion.answer.box is not None and len(completion.answer.numbers) == 1)
+        answer = completion.answer
+        one = len(answer.numbers) == 1 or (sample.task == ALL and len(answer.numbers) == len(answer.boxes))
+        one_box = float(answer.absent or (answer.box is not None and one))
         return Score(0.5 * tags + 0.5 * one_box, {"tags": tags, "one_box": one_box})
 
     def _in_order(self, text: str) -> bool:

@@ -8,14 +8,15 @@ from typing import Literal, get_args
 
 from mllm.boxes import iou
 from mllm.errors import ConfigError
+from mllm.prompts import ALL
 from mllm.records import Answer, Completion, Sample, Score
 from mllm.rewards import BaseReward
 
-Mode = Literal["raw", "threshold", "power"]
+Mode = Literal["raw", "threshold", "power", "half", "hit"]
 
 HIT = 0.5
 """IoU from which an answer is right: Acc@0.5 counts the tie."""
-_ROUNDING = 1e-9  # whole numbers that tie exactly come out a hair below 0.5 once they are shares of the picture
+_ROUNDING = 1e-9  # whole numbers that tie exactly come out a hair off once they are shares of the picture
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,14 @@ class Reward(BaseReward):
     """A function of u = IoU(answered box, true box), 0..1; of several true boxes the best counts.
 
     raw:        R = u                         dense, as VLM-R1 (arXiv 2504.07615)
-    threshold:  R = u if u > tau else 0       as DeepPerception (arXiv 2503.12797; tau 0.8 in its code)
-    power:      R = u ** gamma                as Perception-R1 (arXiv 2504.07954; gamma 2)
+    threshold:  R = u if u > tau else 0       as DeepPerception (arXiv 2503.12797); set tau: 0.8, as in its code
+    power:      R = u ** gamma                as Perception-R1 (arXiv 2504.07954), squared: gamma 2
+    half:       R = [u >= 0.5] / 2 + u / 2    as EGM (arXiv 2601.13633): half pass, half IoU
+    hit:        R = [u >= 0.5]                Acc@0.5 itself; VLM-R1's first reward was [u > 0.5]
 
-    An answer that cannot be read scores 0 and is counted under the part `unread`. Samples without a box: None.
+    GIoU has another range and a file of its own (`giou`), and so has the IoU that weighs an entity's mastery
+    (`mastery`) and that of several boxes (`matched`). An answer without a readable box scores 0 and is counted under
+    the part `unread`. Samples without a box (see `presence`), and of task `ground_all` (see `matched`): None.
     """
 
     mode: Mode = "raw"
@@ -48,17 +53,34 @@ class Reward(BaseReward):
 
     def _score(self, sample: Sample, completion: Completion) -> Score:
         """Score one completion."""
-        if not sample.boxes:
+        if not asks_for_one(sample):
             return Score(None)
         u = best_iou(completion.answer, sample)
-        value = {"raw": u, "threshold": u if u > self.tau else 0.0, "power": u**self.gamma}[self.mode]
+        hit = float(is_hit(u))
+        values = {
+            "raw": u,
+            "threshold": u if is_above(u, self.tau) else 0.0,
+            "power": u**self.gamma,
+            "half": (hit + u) / 2,
+            "hit": hit,
+        }
         unread = float(completion.answer.box is None)
-        return Score(value, {"iou": u, "acc": float(is_hit(u)), "unread": unread})
+        return Score(values[self.mode], {"iou": u, "acc": hit, "unread": unread})
+
+
+def asks_for_one(sample: Sample) -> bool:
+    """Whether a sample's answer is a single box: it is neither absent from the picture nor asked for as a set."""
+    return bool(sample.boxes) and sample.task != ALL
 
 
 def is_hit(u: float) -> bool:
     """Whether an IoU counts as right in Acc@0.5."""
     return u >= HIT - _ROUNDING
+
+
+def is_above(u: float, tau: float) -> bool:
+    """Whether an IoU is strictly above a threshold, where whole numbers that tie exactly are not."""
+    return u > tau + _ROUNDING
 
 
 def best_iou(answer: Answer, sample: Sample) -> float:

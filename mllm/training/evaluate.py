@@ -14,13 +14,13 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer, TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
+from mllm import scores
 from mllm.config import Evaluate
 from mllm.families import write_convention
 from mllm.files import atomic_write
 from mllm.generate import generate
 from mllm.models import Checkpoint, Loaded
 from mllm.records import Sample
-from mllm.rewards.iou import Reward
 
 logger = logging.getLogger(__name__)
 
@@ -101,17 +101,12 @@ class GeneratedEval(TrainerCallback):
                 )
             )
         by_id = {sample.id: sample for sample in mine}
-        scores = Reward()([by_id[completion.sample_id] for completion in done], done)
-        rows = [
-            (
-                completion.sample_id,
-                score.parts["iou"],
-                score.parts["acc"],
-                score.parts["unread"],
-                completion.tokens or 0,
-            )
-            for completion, score in zip(done, scores, strict=True)
-        ]
+        rows = []
+        for completion in done:
+            sample, answer = by_id[completion.sample_id], completion.answer
+            case = scores.Case(sample, completion, scores.overlap(sample, answer), None, None)
+            unread = float(answer.problem is not None)
+            rows.append((completion.sample_id, case.iou, float(case.hit), unread, completion.tokens or 0))
         every = list({row[0]: row[1:] for row in (gather_object(rows) if world > 1 else rows)}.values())
         iou, acc, unread, tokens = (sum(column) / len(every) for column in zip(*every, strict=True))
         return {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mllm import conversations, pictures
+from mllm import conversations, pictures, prompts
 from mllm.config import Settings
 from mllm.errors import FieldmarkError, RecordError
 from mllm.models import Checkpoint
@@ -20,7 +20,7 @@ from mllm.training.bridge import Exchange, Row
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("ground",)
+TASKS = ("ground", prompts.ALL)
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,11 @@ def _check_sample(file: Path, sample: Sample, *, split: str, thought: bool) -> N
         raise RecordError(f"{where}: field task: {sample.task!r} is not trained here; known: {', '.join(TASKS)}")
     if sample.split != split:
         raise RecordError(f"{where}: field split: this is a {sample.split} row; used for {split} it would leak")
-    if not sample.boxes:
-        raise RecordError(f"{where}: field boxes: a grounding row needs at least one box")
+    if not sample.boxes and any(thing.entity == sample.entity for thing in sample.things):
+        raise RecordError(
+            f"{where}: field boxes: {sample.entity!r} is among the row's things, so it needs at least one box "
+            "(a row without boxes says that the thing is not in the picture)"
+        )
     if thought and not sample.thought:
         raise RecordError(f"{where}: field thought: style `think` trains on thoughts; make them, or set style: direct")
 

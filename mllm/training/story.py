@@ -70,7 +70,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     on_main_process(lambda: preflight.check_rows(data, checkpoint, settings, answers=answers, room=room))
     _check_sharding(data)
     _check_precision(settings, args, adapters=settings.lora is not None or checkpoint.adapter is not None)
-    now = resume.describe(settings, args, [*settings.train, *settings.mix])
+    now = resume.describe(settings, args, [*settings.train, *settings.mix, *settings.tables])
     if resume_from is not None:
         on_main_process(lambda: resume.check_same(Path(args.output_dir), now))
         logger.info("going on from %s", resume_from)

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from eval import kvg_bench
-from mllm import answers, families, kvg, rewards, runs, scores
+from mllm import answers, families, kvg, quadrants, rewards, runs, scores
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError, RecordError
+from mllm.mastery import LEVELS, Entry, Table
 from mllm.records import Answer, Completion, Sample, Thing, append_jsonl, read_jsonl, write_jsonl
 
 POCKET = families.load("pocket")
@@ -302,6 +303,67 @@ def test_the_published_rule_beside_ours(tmp_path):
     published = [case.published for case in runs.load(folder).cases]
     assert published == [1.0, 1.0, 0.0] and [case.hit for case in runs.load(folder).cases] == [True, False, True]
     assert every["chance"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+
+
+def test_both_rules_published_rows_and_quadrants(tmp_path, capsys):
+    """The report of an official run: side by side, the papers' rows, and what the model knows of the entities."""
+    folder = tmp_path / "run"
+    samples = kvg.read_parquet(parquet(tmp_path / "k.parquet"), folder / "pictures")
+    qwen = {**CONVENTION, "family": "qwen3_vl"}
+    info = {"model": "m", "style": "direct", "convention": qwen, "samples": {"file": "f"}, "official": True}
+    runs.begin(folder, info, samples, folder)
+    texts = ["<answer>(0,0),(400,1000)</answer>", "(500,0),(1000,1000)", "<answer>[100,100,900,900]</answer>"]
+    for sample, text in zip(samples, texts, strict=True):
+        runs.append(folder, Completion(sample.id, text, UNREAD))
+    names = list(dict.fromkeys(sample.entity for sample in samples))
+    known = {name: Entry(level, right, 2) for name, level, right in zip(names, LEVELS[::4], (2.0, 0.0), strict=False)}
+    Table(known).save(tmp_path / "mastery.json")
+    kvg_bench.main(["--rescore", "--out", str(folder), "--mastery", str(tmp_path / "mastery.json")])
+    shown = capsys.readouterr().out
+    assert "published rule" in shown and "| KARL " in shown and "68.4" in shown and "Human+search" in shown
+    found = json.loads((folder / "scores.json").read_text())["knowledge"]
+    hits = {sample.id: case.hit for sample, case in zip(samples, runs.load(folder).cases, strict=True)}
+    kept = [sample for sample in samples if sample.entity in known]
+    expected = dict.fromkeys(quadrants.QUADRANTS, 0.0)
+    for sample in kept:
+        knows, grounds = known[sample.entity].right == 2.0, hits[sample.id]
+        name = ("knows and grounds" if grounds else "knows, cannot ground") if knows else (
+            "grounds, does not know" if grounds else "neither"
+        )  # fmt: skip
+        expected[name] += 1 / len(kept)
+    assert found["quadrants"] == pytest.approx(expected) and sum(expected.values()) == pytest.approx(1)
+    assert found["left_out"] == len(samples) - len(kept) and set(found["levels"]) <= {*LEVELS, "high", "low"}
+
+
+def test_published_rows_add_up():
+    """Case-weighted means of the printed cells, with the case counts that make every cell a multiple of 1 / n."""
+    cases = {"aircraft": 152, "car": 104, "reptilia": 145, "bird": 251, "food": 140}
+    others = {"dog": 125, "mollusca": 135, "mammal": 112, "flower": 89, "landmark": 83}
+    rows = kvg.published_rows()
+    assert len(rows) == 20 and {"Human", "KARL", "DeepPerception"} <= {row["model"] for row in rows}
+    for row in rows:
+        assert set(row["acc"]) == {*cases, *others, "seen", "unseen", "all"} and row["source"]
+        if "note" in row or row["model"].startswith("Human"):  # people saw subsets; a note tells what is off
+            continue
+        for name, counts in (("seen", cases), ("unseen", others), ("all", cases | others)):
+            mean = sum(row["acc"][domain] * n for domain, n in counts.items()) / sum(counts.values())
+            assert row["acc"][name] == pytest.approx(mean, abs=0.02), (row["model"], name)
+
+
+def test_absent_things_count_as_right_when_they_are_said_to_be(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    rows = cases(folder)
+    rows = [replace(row, boxes=(), entity="Mira tolo") if row.id in ("b0", "b1") else row for row in rows]
+    base = {"model": "m", "style": "think", "convention": CONVENTION, "samples": {"file": "f"}, "official": False}
+    runs.begin(folder, base, rows, folder)
+    texts = TEXTS | {"b0": "<answer>none</answer>", "b1": "<answer>(1,2),(3,4)</answer>"}
+    for row in rows:
+        runs.append(folder, Completion(row.id, texts[row.id], UNREAD))
+    table = runs.write_scores(runs.load(folder))
+    acc = {name: part["acc"]["value"] for name, part in table["slices"].items()}
+    assert (acc["present"], acc["absent"], acc["all"]) == (0.5, 0.5, 0.5)
+    assert table["slices"]["absent"]["chance"] == 0 and table["slices"]["absent"]["unreadable"] == 0
 
 
 # --- with a model -----------------------------------------------------------------------------------------------------

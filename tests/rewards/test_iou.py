@@ -35,6 +35,11 @@ MOST = Box(0.0, 0.0, 0.4, 1.0)  # IoU 0.8
         (Reward(mode="threshold", tau=0.9), MOST, 0.0),
         (Reward(mode="power"), MOST, 0.64),
         (Reward(mode="power", gamma=3.0), MOST, 0.512),
+        (Reward(mode="half"), HALF, 0.75),  # the tie passes
+        (Reward(mode="half"), MOST, 0.9),
+        (Reward(mode="half"), Box(0.0, 0.0, 0.2, 1.0), 0.2),  # IoU 0.4: half of it
+        (Reward(mode="hit"), HALF, 1.0),
+        (Reward(mode="hit"), Box(0.0, 0.0, 0.2, 1.0), 0.0),
     ],
 )
 def test_modes(reward: Reward, box: Box, expected: float) -> None:
@@ -60,6 +65,7 @@ def test_of_several_true_boxes_the_nearest_counts() -> None:
 
 def test_no_true_box_means_it_does_not_apply() -> None:
     assert Reward()([replace(SAMPLE, boxes=())], [said(HALF)]) == [Score(None)]
+    assert Reward()([replace(SAMPLE, task="ground_all")], [said(HALF)]) == [Score(None)]
 
 
 @pytest.mark.parametrize("wrong", [{"mode": "soft"}, {"tau": 1.0}, {"tau": -0.1}, {"gamma": 0}])

@@ -1,0 +1,16 @@
+"""`fieldmark table-grounding`: plain GRPO, KARL as published, and mastery on the advantage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from mllm.commands import Out
+
+
+def command(out: Out = Path("runs/grounding")) -> None:
+    """Compare three ways to weigh entities in GRPO, three seeds each. Hours; goes on where it was stopped."""
+    from mllm.grounding_table import GroundingTable, Plan
+
+    typer.echo(GroundingTable(out, Plan(), typer.echo).run())

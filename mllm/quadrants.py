@@ -1,0 +1,55 @@
+"""Knowing against grounding: which cases a model knows and finds, knows and cannot find, finds without knowing.
+
+KARL (arXiv 2503.12797v3) counts the two for Qwen3-VL-8B on KVG-Bench: 46.1 % both, 22.9 % known and not found, 11.1 %
+found and not known, 19.9 % neither. The gap is what fine-tuning can close without teaching new facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mllm import scores
+from mllm.mastery import HIGH, LEVELS, Entry, Table
+from mllm.scores import Case
+
+KNOWN_FROM = 0.5
+"""Share of an entity's questions from which it counts as known."""
+QUADRANTS = ("knows and grounds", "knows, cannot ground", "grounds, does not know", "neither")
+
+
+def knows(entry: Entry) -> bool:
+    """Whether an entity counts as known: half of its questions right, or a high level where there is no count."""
+    return entry.level in HIGH if entry.accuracy is None else entry.accuracy >= KNOWN_FROM
+
+
+def quadrant(case: Case, table: Table) -> str:
+    """Return the quadrant of one case."""
+    return QUADRANTS[(0 if case.hit else 1) if knows(table[case.sample.entity]) else (2 if case.hit else 3)]
+
+
+def measure(cases: Sequence[Case], table: Table, *, seed: int = 0) -> dict[str, Any]:
+    """Split the cases of present things by what is known of their entities.
+
+    Returns a dictionary of plain values: `file`; `unknown`, the entities that the table lacks (their cases are left out
+    and counted in `left_out`); `quadrants`, shares that sum to 1; `levels` and `high`, `low`: each like a slice of
+    `scores.table`. No case is left out silently, as the published scorer would stop at a missing entity.
+    """
+    present = [case for case in cases if case.sample.boxes]
+    kept = [case for case in present if case.sample.entity in table]
+    found: dict[str, Any] = {
+        "file": table.origin,
+        "unknown": table.missing(case.sample.entity for case in present),
+        "left_out": len(present) - len(kept),
+        "quadrants": {},
+        "levels": {},
+    }
+    if not kept:
+        return found
+    counted = [quadrant(case, table) for case in kept]
+    found["quadrants"] = {name: counted.count(name) / len(kept) for name in QUADRANTS}
+    parts = {name: [case for case in kept if table[case.sample.entity].level == name] for name in LEVELS}
+    parts["high"] = [case for name in HIGH for case in parts[name]]
+    parts["low"] = [case for name in LEVELS if name not in HIGH for case in parts[name]]
+    found["levels"] = {name: scores.measure(part, seed=seed) for name, part in parts.items() if part}
+    return found

@@ -1,0 +1,94 @@
+"""IoU scaled by how well the model knows the entity, as KARL publishes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mllm import answers, mastery
+from mllm.errors import ConfigError, RecordError
+from mllm.mastery import LEVELS
+from mllm.records import Completion, Sample, Score
+from mllm.rewards import BaseReward
+from mllm.rewards.iou import asks_for_one, best_iou, is_above
+
+
+@dataclass(frozen=True)
+class Reward(BaseReward):
+    """R = min(1, s+_k * u) if u > tau else s-_k, with u = IoU and k the level of the sample's entity; -1..1.
+
+    KARL, arXiv 2503.12797v3, equation 1 and the factors of its table (the code compares with >, the paper writes >=):
+
+        level k                 s+     s-
+        completely correct     0.65   -0.6
+        mostly correct         0.85   -0.5
+        partially correct      1.00   -0.4
+        mostly incorrect       1.20   -0.2
+        completely incorrect   1.40    0.0
+
+    Without an answer in tags R = 0, as in its code; an answer whose box cannot be read has u = 0. Samples without a box
+    and of task `ground_all`: None. Every answer of a group shares k, so GRPO's normalisation takes most of the factors
+    away again (tests/training/test_advantages.py shows it by numbers); `advantage: {mastery: ...}` does not.
+
+    `file` is a mastery file (eval/mastery.py, or KARL's own). An entity that it does not know is an error; `unknown`
+    names the level it shall have instead (KARL's code: `completely incorrect`, silently).
+    """
+
+    low: ClassVar[float] = -1.0
+    file: str | None = None
+    unknown: str | None = None
+    tau: float = 0.65
+    plus: tuple[float, ...] = (0.65, 0.85, 1.0, 1.2, 1.4)
+    minus: tuple[float, ...] = (-0.6, -0.5, -0.4, -0.2, 0.0)
+
+    def __post_init__(self) -> None:
+        """Refuse settings without meaning; read the file once, so that a bad one is found at once."""
+        for name in ("plus", "minus"):
+            factors = getattr(self, name)
+            object.__setattr__(self, name, tuple(factors))  # YAML gives a list
+            if len(factors) != len(LEVELS):
+                raise ConfigError(f"reward 'mastery': {name} needs {len(LEVELS)} numbers, got {len(factors)}")
+        if min(self.plus) <= 0 or min(self.minus) < -1 or max(self.minus) > 1:
+            raise ConfigError("reward 'mastery': plus must be above 0, minus from -1 to 1")
+        if not 0 <= self.tau < 1:
+            raise ConfigError(f"reward 'mastery': tau must be from 0 to below 1, got {self.tau!r}")
+        if self.unknown is not None and self.unknown not in LEVELS:
+            raise ConfigError(f"reward 'mastery': unknown must be one of {', '.join(LEVELS)}, got {self.unknown!r}")
+        if self.file is None and self.unknown is None:
+            raise ConfigError("reward 'mastery' needs `file`, a mastery file (make one with eval/mastery.py)")
+        if self.file is not None:
+            mastery.load(self.file)
+
+    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
+        """Score each completion; parts: iou, and passed (1 when u > tau)."""
+        return [self._score(s, c) for s, c in zip(samples, completions, strict=True)]
+
+    def check(self, samples: Iterable[Sample]) -> None:
+        """Raise `RecordError` naming the entities whose mastery is not known, unless `unknown` says what they get."""
+        if self.file is None or self.unknown is not None:
+            return
+        missing = mastery.load(self.file).missing(sample.entity for sample in samples if asks_for_one(sample))
+        if missing:
+            raise RecordError(
+                f"{self.file}: {len(missing)} entities of the data are not in it: {', '.join(missing[:5])}"
+                f"{', ...' if len(missing) > 5 else ''}. Run eval/mastery.py on the same data, or set "
+                f"rewards.mastery.unknown to a level"
+            )
+
+    def _score(self, sample: Sample, completion: Completion) -> Score:
+        """Score one completion."""
+        if not asks_for_one(sample):
+            return Score(None)
+        u = best_iou(completion.answer, sample)
+        parts = {"iou": u, "passed": float(is_above(u, self.tau))}
+        if completion.answer.problem in (answers.NO_ANSWER, answers.OPEN):
+            return Score(0.0, parts)
+        k = LEVELS.index(self._level(sample.entity))
+        return Score(min(1.0, self.plus[k] * u) if parts["passed"] else self.minus[k], parts)
+
+    def _level(self, entity: str) -> str:
+        """Return the level of an entity."""
+        if self.file is None:
+            return str(self.unknown)
+        return mastery.load(self.file).level(entity, self.unknown)

@@ -1,0 +1,113 @@
+"""eval/mastery.py and eval/fgvr.py: questions asked of a real (random) pocket model, graded, resumed, re-scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from eval import fgvr, mastery
+from mllm import quiz, runs
+from mllm.errors import FieldmarkError
+from mllm.mastery import load
+from mllm.records import Answer, Completion, load_samples, read_jsonl, write_jsonl
+from tests.scenes import make_data
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file, _ = make_data(tmp_path_factory.mktemp("quiz"), train=3, validation=1)
+    return file
+
+
+@pytest.mark.parametrize("by", ["choices", "marks"])
+def test_mastery_is_asked_and_written(samples, pocket_folder, tmp_path, capsys, by) -> None:
+    out = tmp_path / "out"
+    flags = ["--model", str(pocket_folder), "--samples", str(samples), "--out", str(out), "--by", by]
+    mastery.main([*flags, "--per-entity", "1", "--max-new-tokens", "3"])
+    table = load(out / "mastery.json")
+    names = {thing.entity for sample in load_samples(samples) for thing in sample.things}
+    assert set(table) == names and all(entry.asked == 1 for entry in table.values())
+    assert f"asked by {by}" in capsys.readouterr().out
+    rows = list(read_jsonl(out / "outputs.jsonl", Completion))
+    asked = load_samples(out / "samples.jsonl")  # pictures are where the rows say
+    assert {row.sample_id for row in rows} == {sample.id for sample in asked}
+    if by == "choices":
+        for sample in asked:
+            assert Image.open(out / sample.image).size == (sample.size.width, sample.size.height)
+    first = (out / "outputs.jsonl").read_bytes()
+    (out / "mastery.json").unlink()
+    mastery.main([*flags, "--per-entity", "1", "--max-new-tokens", "3"])  # answered already
+    assert (out / "outputs.jsonl").read_bytes() == first and dict(load(out / "mastery.json")) == dict(table)
+    with pytest.raises(FieldmarkError, match="outputs of another run: samples"):
+        mastery.main([*flags, "--per-entity", "2"])
+
+
+def test_mastery_of_right_answers(samples, pocket_folder, tmp_path) -> None:
+    """The same questions answered by the truth: every entity is known completely."""
+    out = tmp_path / "out"
+    flags = ["--model", str(pocket_folder), "--samples", str(samples), "--out", str(out), "--max-new-tokens", "1"]
+    mastery.main(flags)
+    _, asked, _ = runs.read(out)
+    truth = [f"<answer>{quiz.LETTERS[s.provenance['options'].index(s.entity)]}</answer>" for s in asked]
+    blank = Answer(None, None, (), (), None)
+    rows = [Completion(s.id, text, blank) for s, text in zip(asked, truth, strict=True)]
+    write_jsonl(out / "outputs.jsonl", rows)
+    mastery.main(["--rescore", "--out", str(out)])
+    assert load(out / "mastery.json").shares()["completely correct"] == 1.0
+    write_jsonl(out / "outputs.jsonl", rows[1:])
+    with pytest.raises(FieldmarkError, match="questions have no answer"):
+        mastery.main(["--rescore", "--out", str(out)])
+
+
+def test_fgvr_on_class_folders_and_csv(pocket_folder, tmp_path, capsys) -> None:
+    names = ["wren", "owl", "kite", "robin"]
+    for k, name in enumerate(names):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for n in range(2):
+            Image.new("RGB", (64, 48), (60 * k, 90 * n, 0)).save(tmp_path / "photos" / name / f"{n}.png")
+    rows = [f"photos/{name}/{n}.png,{name}" for name in names for n in range(2)]
+    (tmp_path / "photos.csv").write_text("\n".join(["image,entity", *rows]) + "\n")
+    common = ["--model", str(pocket_folder), "--domain", "bird", "--max-new-tokens", "2"]
+    found = []
+    for source, given in (("image_folder", tmp_path / "photos"), ("csv", tmp_path / "photos.csv")):
+        out = tmp_path / source
+        fgvr.main([*common, "--source", source, "--input", str(given), "--out", str(out)])
+        table = json.loads((out / "scores.json").read_text())
+        assert table["slices"]["all"]["samples"] == 8 and set(table["classes"]) == set(names)
+        found.append(table["slices"]["all"]["acc"]["value"])
+    _, asked, _ = runs.read(tmp_path / "csv")
+    blank = Answer(None, None, (), (), None)
+    said = ["wren" if k else "I do not know" for k in range(8)]
+    write_jsonl(
+        tmp_path / "csv" / "outputs.jsonl", [Completion(s.id, t, blank) for s, t in zip(asked, said, strict=True)]
+    )
+    fgvr.main(["--rescore", "--out", str(tmp_path / "csv")])
+    table = json.loads((tmp_path / "csv" / "scores.json").read_text())
+    wrens = sum(s.entity == "wren" for s in asked[1:])
+    assert table["slices"]["all"]["acc"]["value"] == wrens / 8 and table["slices"]["all"]["unreadable"] == 1 / 8
+    assert "mean over 4 classes" in capsys.readouterr().out
+
+
+def test_too_few_names(pocket_folder, tmp_path) -> None:
+    for name in ("wren", "owl"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (64, 48)).save(tmp_path / name / "0.png")
+    with pytest.raises(FieldmarkError, match="domain 'bird' has 2 entities"):
+        fgvr.main(["--input", str(tmp_path), "--domain", "bird", "--out", str(tmp_path / "out")])
+    with pytest.raises(FieldmarkError, match="--input FOLDER"):
+        fgvr.main([])
+    with pytest.raises(FieldmarkError, match="--samples FILE"):
+        mastery.main([])
+
+
+def test_vllm_that_is_not_there_is_an_error(samples, pocket_folder, tmp_path) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("vllm"):
+        pytest.skip("vllm is installed")
+    with pytest.raises(FieldmarkError, match=r"pip install fieldmark\[vllm\]"):
+        flags = ["--model", str(pocket_folder), "--samples", str(samples), "--out", str(tmp_path / "out")]
+        mastery.main([*flags, "--engine", "vllm"])

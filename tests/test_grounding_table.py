@@ -1,0 +1,127 @@
+"""The plumbing of `make table-grounding`: what is run, in which order, with which budget; and the table it makes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mllm import runs
+from mllm.grounding_table import KARL, OURS, PLAIN, START, GroundingTable, Plan
+from mllm.pipeline import Stage
+from mllm.records import Answer, Completion, load_samples
+from tests.scenes import make_data
+
+TINY = Plan(train=8, validation=4, test=8, sft_steps=2, rl_steps=2, rates=("1e-5", "1e-4"), sft_rates=("1e-3",))
+
+
+class Told(GroundingTable):
+    """Runs nothing: notes the stages, and leaves behind what each program would (validation scores, answers)."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(out, TINY, lambda text: None)
+        self.stages: list[Stage] = []
+        self.pipeline.run = self.note
+
+    def note(self, stages: list[Stage]) -> None:
+        for stage in stages:
+            self.stages.append(stage)
+            flags = dict(word.split("=", 1) for word in stage.arguments if "=" in word)
+            if "--output_dir" in flags:
+                best = Path(flags["--output_dir"]) / "best"
+                best.mkdir(parents=True, exist_ok=True)
+                acc = 0.6 if flags["--learning_rate"] == "1e-4" else 0.5
+                (best / "score.json").write_text(json.dumps({"eval/acc": acc}))
+            elif stage.module == "mllm.eval.kvg_bench":
+                self.answer(stage)
+
+    def answer(self, stage: Stage) -> None:
+        """Answer like a model that is right about every second sample; ours about all."""
+        pairs = dict(zip(stage.arguments[::2], stage.arguments[1::2], strict=True))
+        file = self.out / "truth" / "validation.jsonl"
+        samples = [replace(sample, seen=k < 3) for k, sample in enumerate(load_samples(file))]
+        budget = {"min_pixels": 9216, "max_pixels": 55296}
+        convention = {"family": "pocket", "prompt": "direct", "budget": budget, "system": None, "version": 1}
+        info = {"model": "m", "style": "direct", "convention": convention, "samples": {"file": "f"}}
+        runs.begin(pairs["--out"], info, samples, file.parent)
+        for k, sample in enumerate(samples):
+            x1, y1, x2, y2 = (
+                round(100 * n) for n in (sample.boxes[0].x1, sample.boxes[0].y1, sample.boxes[0].x2, sample.boxes[0].y2)
+            )
+            right = k % 2 or "mastery_on" in pairs["--out"]
+            text = f"<answer>({x1},{y1}),({x2},{y2})</answer>" if right else "?"
+            runs.append(pairs["--out"], Completion(sample.id, text, Answer(None, None, (), (), None)))
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, str]:
+    out = tmp_path_factory.mktemp("grounding")
+    make_data(out / "truth", train=1, validation=6)
+    table = Told(out)
+    return table, table.run()
+
+
+def test_every_trained_arm_gets_the_same_budget(told) -> None:
+    stages = [stage for stage in told[0].stages if stage.module == "mllm.recipes.rl"]
+    for arm in (PLAIN, KARL, OURS):
+        own = [stage for stage in stages if stage.name.startswith(f"{arm}, ")]
+        assert [stage.name.split(", ", 1)[1] for stage in own] == [
+            "learning rate 1e-5, seed 0", "learning rate 1e-4, seed 0", "learning rate 1e-4, seed 1",
+            "learning rate 1e-4, seed 2",
+        ]  # fmt: skip
+        assert all("--max_steps=2" in s.arguments and "--num_generations=8" in s.arguments for s in own)
+
+
+def test_mastery_is_asked_of_the_start_before_it_is_used(told) -> None:
+    names = [stage.name for stage in told[0].stages]
+    for seed in (0, 1, 2):
+        mastery = names.index(f"mastery of {START}, seed {seed}")
+        start = max(k for k, name in enumerate(names) if name.startswith(START) and name.endswith(f"seed {seed}"))
+        users = [k for k, name in enumerate(names) if name.startswith((KARL, OURS)) and name.endswith(f"seed {seed}")]
+        assert start < mastery < min(users)
+        (file,) = {word.split("=")[1] for k in users for word in told[0].stages[k].arguments if ".file=" in word}
+        pairs = told[0].stages[mastery].arguments
+        assert file == f"{pairs[pairs.index('--out') + 1]}/mastery.json"
+
+
+def test_the_flags_are_read_by_the_recipe(told) -> None:
+    """Every flag of every arm goes through the recipe's own reader."""
+    from trl import GRPOConfig
+
+    from mllm.training import setup
+
+    root = Path(__file__).parents[1]
+    for arm in (PLAIN, KARL, OURS):
+        stage = next(s for s in told[0].stages if s.name.startswith(f"{arm}, "))
+        words = [*stage.arguments, "--bf16", "False", "--use_cpu", "True"]
+        settings, _ = setup.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
+        assert (settings.advantage is not None) == (arm == OURS)
+        assert ("mastery" in settings.rewards) == (arm == KARL)
+        assert settings.rewards["iou"]["weight"] == (0 if arm == KARL else 1)
+
+
+def test_the_table(told) -> None:
+    table = told[1]
+    assert (told[0].out / "table.md").read_text() == table
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("|")}
+    assert "50.0" in lines[PLAIN] and "100.0" in lines[OURS] and "1e-4" in lines[KARL]
+    assert "+50.0" in lines[f"{OURS} - {PLAIN}"] and "+0.0" in lines[f"{KARL} - {PLAIN}"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_real_programs_in_miniature(tmp_path: Path) -> None:
+    """Data, training, mastery, refresh and benchmark for real, two steps; started again, nothing is redone."""
+    plan = Plan(
+        train=12, validation=3, test=6, sft_steps=2, rl_steps=2, prompts_per_step=2, completions=2, per_entity=1,
+        refresh_every=1, rates=("1e-5",), sft_rates=("1e-3",), max_new_tokens=4, seeds=(0,),
+    )  # fmt: skip
+    told: list[str] = []
+    table = GroundingTable(tmp_path, plan, told.append).run()
+    assert all(f"| {arm} " in table for arm in ("base", START, PLAIN, KARL, OURS))
+    assert list((tmp_path / "weights").glob("mastery_on*/mastery/step-1.outputs.jsonl"))
+    told.clear()
+    assert GroundingTable(tmp_path, plan, told.append).run() == table
+    assert all("done before" in line or "is kept" in line for line in told)
