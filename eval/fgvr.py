@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mllm import asking, knowledge, provenance, quiz, runs, scores, sources, stats
+from mllm import answering, knowledge, provenance, quiz, runs, scores, sources, stats
 from mllm.errors import FieldmarkError
 
 VERSION = "1"
@@ -50,7 +50,7 @@ def answer(options: argparse.Namespace) -> None:
         cards = knowledge.load(Path(options.knowledge))
         alike = {item.entity: quiz.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen}
     asked = quiz.choices(chosen, entities, options.seed, alike=alike)
-    checkpoint = asking.open_for(options)
+    checkpoint = answering.open_for(options)
     source = {
         "file": str(options.input),
         "source": options.source,
@@ -59,7 +59,7 @@ def answer(options: argparse.Namespace) -> None:
         "seed": options.seed,
         "knowledge": provenance.file_hash(options.knowledge) if options.knowledge else None,
     }
-    asking.ask(options, checkpoint, asked, Path(), asking.settings(options, checkpoint, "fgvr", VERSION, source))
+    answering.ask(options, checkpoint, asked, Path(), answering.settings(options, checkpoint, "fgvr", VERSION, source))
 
 
 def measure(out: str | Path) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def show(table: dict[str, Any]) -> None:
 def parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     built = argparse.ArgumentParser(prog="fgvr", description=__doc__, formatter_class=plain)
-    for flag, about in asking.FLAGS.items():
+    for flag, about in answering.FLAGS.items():
         built.add_argument(flag, **about)
     built.add_argument("--source", default="image_folder", help="how the photos are labelled (mllm/sources)")
     built.add_argument("--input", help="folder or file of labelled photos")

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mllm import asking, kvg, links, mastery, provenance, quadrants, runs, scores
+from mllm import answering, kvg, links, mastery, provenance, quadrants, runs, scores
 from mllm.errors import FieldmarkError
 from mllm.records import Sample, load_samples
 
@@ -48,15 +48,15 @@ def main(argv: list[str] | None = None) -> None:
 def answer(options: argparse.Namespace) -> None:
     """Ask the model every sample that has no output yet."""
     samples, root = read_samples(options)
-    checkpoint = asking.open_for(options)
+    checkpoint = answering.open_for(options)
     source = {
         "file": str(options.official or options.samples),
         "hash": provenance.file_hash(options.official or options.samples),
         "count": len(samples),
         "trained": provenance.file_hash(options.train) if options.train else None,
     }
-    info = {**asking.settings(options, checkpoint, "kvg", VERSION, source), "official": bool(options.official)}
-    if not asking.ask(options, checkpoint, samples, root, info):
+    info = {**answering.settings(options, checkpoint, "kvg", VERSION, source), "official": bool(options.official)}
+    if not answering.ask(options, checkpoint, samples, root, info):
         print(f"all {len(samples)} samples are answered already in {options.out}")
 
 
@@ -177,7 +177,7 @@ def compare(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="kvg_bench", description=__doc__, formatter_class=plain)
-    for flag, about in asking.FLAGS.items():
+    for flag, about in answering.FLAGS.items():
         parser.add_argument(flag, **about)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--samples", default="runs/pocket/data/test.jsonl", help="samples file (jsonl)")

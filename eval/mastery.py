@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mllm import asking, knowledge, mastery, pictures, prompts, provenance, quiz, runs, scores, stages
+from mllm import answering, knowledge, mastery, pictures, prompts, provenance, quiz, runs, scores, stages
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.quiz import Item
@@ -48,7 +48,7 @@ def answer(options: argparse.Namespace) -> None:
     if options.knowledge:
         cards = knowledge.load(Path(options.knowledge))
         alike = {item.entity: quiz.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen}
-    checkpoint = asking.open_for(options)
+    checkpoint = answering.open_for(options)
     root, out = file.parent, Path(options.out)
     if options.by == "choices":
         chosen = cut_out(chosen, root, out / "pictures")
@@ -65,9 +65,9 @@ def answer(options: argparse.Namespace) -> None:
         "knowledge": provenance.file_hash(options.knowledge) if options.knowledge else None,
         "seed": options.seed,
     }
-    info = asking.settings(options, checkpoint, "mastery", VERSION, source)
+    info = answering.settings(options, checkpoint, "mastery", VERSION, source)
     style = None if options.by == "choices" else prompts.PLAIN
-    asking.ask(options, checkpoint, asked, root, info, style=style)
+    answering.ask(options, checkpoint, asked, root, info, style=style)
 
 
 def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
@@ -115,7 +115,7 @@ def grade(info: dict[str, Any], asked: list[Sample], said: dict[str, Any]) -> li
 def parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     built = argparse.ArgumentParser(prog="mastery", description=__doc__, formatter_class=plain)
-    for flag, about in asking.FLAGS.items():
+    for flag, about in answering.FLAGS.items():
         built.add_argument(flag, **about)
     built.add_argument("--samples", help="samples file (jsonl) whose things are asked about")
     built.add_argument("--out", default="runs/pocket/mastery", help="folder of answers and mastery.json")

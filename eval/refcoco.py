@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mllm import asking, interop, provenance, records, runs, scores, stats
+from mllm import answering, interop, provenance, records, runs, scores, stats
 from mllm.errors import FieldmarkError
 from mllm.rewards.iou import HIT, is_above
 from mllm.scores import Case
@@ -43,7 +43,7 @@ def answer(options: argparse.Namespace) -> None:
         raise FieldmarkError("name what is asked: --annotations FILE (or --rescore --out DIR)")
     file = Path(options.annotations)
     root = Path(options.images) if options.images else file.parent
-    checkpoint = asking.open_for(options)
+    checkpoint = answering.open_for(options)
     rows = interop.load("vlm_r1").read(file, checkpoint.family)
     samples = records.check_unique(rows)[: options.limit]
     for number, sample in enumerate(samples, 1):
@@ -53,7 +53,7 @@ def answer(options: argparse.Namespace) -> None:
                 "paths are relative to"
             )
     source = {"file": str(file), "hash": provenance.file_hash(file), "count": len(samples)}
-    asking.ask(options, checkpoint, samples, root, asking.settings(options, checkpoint, "refcoco", VERSION, source))
+    answering.ask(options, checkpoint, samples, root, answering.settings(options, checkpoint, "refcoco", VERSION, source))
 
 
 def categories(cases: list[Case]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def show(table: dict[str, Any]) -> None:
 def parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     built = argparse.ArgumentParser(prog="refcoco", description=__doc__, formatter_class=plain)
-    for flag, about in asking.FLAGS.items():
+    for flag, about in answering.FLAGS.items():
         built.add_argument(flag, **about)
     built.add_argument("--annotations", help="json or jsonl of referring expressions")
     built.add_argument("--images", help="folder that the pictures' paths are relative to; default: the file's own")

@@ -32,7 +32,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("teachers", "scores"),
     ("questions", "quadrants"),
     ("runs",),
-    ("asking",),
+    ("answering",),
     ("report",),
     ("training",),
     ("preflight",),
