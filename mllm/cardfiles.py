@@ -34,6 +34,8 @@ from mllm.errors import FieldmarkError, RecordError
 from mllm.files import atomic_write
 
 UNVERIFIED = "unverified"
+_ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
+"""Of yaml: what holds no other lists or objects stands on one line, so that a change is a line of a diff."""
 _CARD = ("marks", "source", "domain", "unlike")
 _MARK = ("mark", "part", "source", "confidence", "verified", "seen")
 
@@ -112,7 +114,7 @@ def write(file: str | Path, cards: Iterable[Card], heading: str = "") -> None:
     with atomic_write(file) as out:
         out.writelines(f"# {line}\n" if line else "#\n" for line in heading.splitlines())
         for card in sorted(cards, key=lambda card: card.entity):
-            out.write(yaml.safe_dump({card.entity: _plain(card)}, allow_unicode=True, sort_keys=False, width=110))
+            out.write(yaml.safe_dump({card.entity: _plain(card)}, allow_unicode=True, sort_keys=False, **_ONE_LINE))
 
 
 def _plain(card: Card) -> dict[str, Any]:
