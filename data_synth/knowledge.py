@@ -1,7 +1,7 @@
 """Make knowledge cards: what each thing is known by, what it is easily taken for, and what tells the two apart.
 
     python data_synth/knowledge.py                       # the pocket world, told and looked at by its oracle
-    python data_synth/knowledge.py --source oxford_pets --input pets --given descriptors_pets.json --out runs/pets/knowledge
+    python data_synth/knowledge.py --source oxford_pets --input pets --given descriptors_pets.json --out runs/pets/cards
     python data_synth/knowledge.py --given marks.csv --domain bird --teacher openai --out runs/birds/knowledge
 
 The story, stage by stage; each leaves a file and is passed over when that file is there:

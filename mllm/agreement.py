@@ -40,11 +40,13 @@ def contradictions(sample: Sample, thought: str, cards: Mapping[str, tuple[str, 
     own = cards[sample.entity]
     others = [mark for thing in sample.things if thing.entity != sample.entity for mark in cards[thing.entity]]
     foreign = [mark for mark in others if not holds(own, mark)]
-    return [clause for clause in _said(sample, thought) if not _agrees(clause, own, foreign)]
+    return [clause for clause in _said(sample, thought, own) if not _agrees(clause, own, foreign)]
 
 
-def _said(sample: Sample, thought: str) -> Iterator[str]:
-    """Yield the clauses that are said of the target."""
+def _said(sample: Sample, thought: str, own: Sequence[str]) -> Iterator[str]:
+    """Yield the clauses that are said of the target; its own marks, word for word, are taken out."""
+    for mark in sorted((mark for mark in own if " " in mark), key=len, reverse=True):
+        thought = thought.replace(mark, " ")
     names = {same_name(thing.entity) for thing in sample.things if thing.entity != sample.entity}
     pieces = REFERENCE.split(thought)
     spoken = [pieces[0]]
@@ -60,23 +62,27 @@ def _said(sample: Sample, thought: str) -> Iterator[str]:
 def _agrees(clause: str, own: Sequence[str], foreign: Iterable[str]) -> bool:
     """Whether a clause says nothing of the target that its card speaks against."""
     said, known = words([clause]), words(own)
-    if any(said <= words([mark]) for mark in own):
+    if any(said <= words([mark]) for mark in own) and not (len(said) == 1 and _bare_clash(said, own)):
         return True
     for mark in foreign:
         quoted = words([mark])
         if quoted and quoted <= said and not quoted <= known:
             return False
-    return not any(_clash(same_name(clause).split(), same_name(mark).split(), own) for mark in own)
+    return not _bare_clash(said, own) and not any(_clash(same_name(clause).split(), same_name(mark).split(), own) for mark in own)
+
+
+def _bare_clash(said: frozenset[str], own: Sequence[str]) -> bool:
+    """Whether one word is said of the whole thing where the card has single words of its sort, and not this one."""
+    bare = {word for mark in own if len(words([mark])) == 1 for word in words([mark])}
+    return len(said) == 1 and any(said <= sort and bare & sort and not said & bare for sort in SORTS)
 
 
 def _clash(clause: list[str], mark: list[str], own: Sequence[str]) -> bool:
-    """Whether clause and mark give the same part (or, both being one word, the whole) different words of one sort."""
+    """Whether clause and mark give the same part different words of one sort."""
     for sort in SORTS:
         ours, its = sort & set(mark), sort & set(clause)
         if not ours or not its or ours & its:
             continue
-        if len(mark) == 1 and len(clause) == 1:
-            return True
         if len(mark) > 1 and len(clause) > 1 and clause[-1] == mark[-1] and mark[-1] not in sort:
             return not any(its & words([other]) for other in own if clause[-1] in words([other]))
     return False

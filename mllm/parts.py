@@ -12,8 +12,8 @@ PARTS = frozenset(
     # plants
     "petal flower stem leaf stamen pistil sepal bud seed root thorn centre center fruit "
     # machines
-    "engine cockpit fuselage winglet stabilizer propeller window door roof grille headlight taillight bumper hood wheel "
-    "tire spoiler mirror badge trunk fender exhaust "
+    "engine cockpit fuselage winglet stabilizer propeller window door roof grille headlight taillight bumper hood "
+    "wheel tire spoiler mirror badge trunk fender exhaust "
     # buildings and food
     "tower dome column arch facade spire wall crust topping filling sauce layer bun".split()
 )
