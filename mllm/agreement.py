@@ -68,7 +68,9 @@ def _agrees(clause: str, own: Sequence[str], foreign: Iterable[str]) -> bool:
         quoted = words([mark])
         if quoted and quoted <= said and not quoted <= known:
             return False
-    return not _bare_clash(said, own) and not any(_clash(same_name(clause).split(), same_name(mark).split(), own) for mark in own)
+    return not _bare_clash(said, own) and not any(
+        _clash(same_name(clause).split(), same_name(mark).split(), own) for mark in own
+    )
 
 
 def _bare_clash(said: frozenset[str], own: Sequence[str]) -> bool:

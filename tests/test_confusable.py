@@ -79,7 +79,13 @@ def test_embeddings_of_a_file(tmp_path: Path) -> None:
     assert vector(one).tolist() == [1, 2]
     with pytest.raises(KnowledgeError, match="no vector of photo 'q'"):
         vector(Photo("q", "x", Frame(9, 9), "bird", "a", ()))
-    for text in ("{}", "[]", '{"id": "p", "vector": [0, 0]}', '{"id": "p", "vector": ["x"]}', '{"id": "p", "vector": 3}'):
+    for text in (
+        "{}",
+        "[]",
+        '{"id": "p", "vector": [0, 0]}',
+        '{"id": "p", "vector": ["x"]}',
+        '{"id": "p", "vector": 3}',
+    ):
         file.write_text(f'{{"id": "o", "vector": [1]}}\n{text}\n')
         with pytest.raises(KnowledgeError, match=r"e.jsonl:2: "):
             confusable.by_file(file)
