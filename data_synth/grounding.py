@@ -2,13 +2,16 @@
 
     python data_synth/grounding.py                       # the pocket world, into runs/pocket/data
     python data_synth/grounding.py --source csv --input photos.csv --domain bird --knowledge cards.yaml --out runs/birds
+    accelerate launch data_synth/grounding.py ...        # many processes, many nodes: the same bytes
 
 The story, stage by stage; each leaves a file and is passed over when that file is there:
     1 photos.jsonl      what the source yields, each photo looked at once and fingerprinted
-    2 split.jsonl       each photo's side, by entity and by image; look-alikes stay together, so nothing leaks
-    3 knowledge.json    the marks of every entity
-    4 images/, train.jsonl, validation.jsonl, test.jsonl   composites, questions, reasoning, all checked
-    5 manifest.json     what was made, from what, on which terms, what was refused and why, and a hash of it all
+    2 boxes.jsonl       with --boxes-from: photos without a box get one where two opinions agree
+    3 split.jsonl       each photo's side, by entity and by image; look-alikes stay together, so nothing leaks
+    4 knowledge.json    the marks of every entity
+    5 images/, train.jsonl, validation.jsonl, test.jsonl   composites, questions, reasoning, all checked
+    6 sheets/, README.md    pages of samples to look at, and the data card
+    7 manifest.json     what was made, from what, on which terms, what was refused and why, and a hash of it all
 A run that was stopped, however hard, goes on where it was and ends with the same bytes.
 """
 
@@ -16,8 +19,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,10 +26,27 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mllm import domains, families, knowledge, lineups, manifest, pictures, questions, sources, splits, teachers
+from mllm import (
+    contactsheet,
+    datacard,
+    domains,
+    families,
+    knowledge,
+    lineups,
+    manifest,
+    pictures,
+    pointing,
+    questions,
+    sources,
+    splits,
+    teachers,
+)
+from mllm.abilities import Points, Reasons, need
+from mllm.crew import Crew, Shards, muster
 from mllm.errors import FieldmarkError
+from mllm.phrasing import Mixture
+from mllm.progress import progress
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
 from mllm.stages import Stage, in_order, save_picture
 
@@ -60,6 +78,11 @@ class Settings:
     whole_image_boxes: bool
     clip_boxes: bool
     licence: str
+    mixture: Mixture
+    boxes_from: str | None
+    second_opinion: str | None
+    box_agreement: float
+    sheet: int
 
     @property
     def drawn(self) -> bool:
@@ -72,38 +95,96 @@ class Settings:
         return questions.Style(family, plain=self.drawn, max_side=self.max_side, min_box=self.min_box)
 
 
-def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool = False) -> dict[str, Any]:
-    """Run the whole story and return the manifest."""
+def synthesize(
+    settings: Settings, out: Path, workers: int, overwrite: bool = False, spoken: str = ""
+) -> dict[str, Any]:
+    """Run the whole story and return the manifest; `spoken` is the command, for the data card."""
+    crew = muster()
+    if not crew.first:
+        crew.wait()  # until the first process holds the folder
+        if not (out / manifest.MANIFEST).exists():
+            tell_story(settings, out, workers, spoken, crew)
+        return manifest.read(out)
     with manifest.claim(out, _with_digests(settings), overwrite=overwrite) as whole:
-        if whole is not None:
-            return whole
-        teacher = teachers.load(settings.teacher)
-        known = knowledge.load(*settings.knowledge) if settings.knowledge else None
-        photos = photos_stage(settings, known, out)
-        divided = split_stage(settings, photos, out)
-        cards = knowledge_stage(divided.photos, known, out)
-        for side in SPLITS:
-            samples_stage(settings, side, divided.photos, cards, teacher, out, workers)
+        crew.wait()
+        if whole is None:
+            tell_story(settings, out, workers, spoken, crew)
+    return manifest.read(out)
+
+
+def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: Crew) -> None:
+    """Run stage after stage; every process of the crew comes through here."""
+    teacher = teachers.load(settings.teacher)
+    need(teacher, Reasons, settings.teacher)
+    known = knowledge.load(*settings.knowledge) if settings.knowledge else None
+    photos = photos_stage(settings, known, out, crew)
+    photos, boxless = boxes_stage(settings, photos, out, workers, crew)
+    divided = split_stage(settings, photos, out, crew)
+    cards = knowledge_stage(divided.photos, known, out, crew)
+    for side in SPLITS:
+        samples_stage(settings, side, divided.photos, cards, teacher, out, workers, crew)
+    if crew.first:
+        told = facts(settings, divided, boxless, out)
+        contactsheet.write(out, settings.sheet)
+        datacard.write(out, told, divided.photos, spoken, _with_digests(settings))
         data = [*(f"{side}.jsonl" for side in SPLITS), "knowledge.json", "images"]
-        return manifest.finish(out, facts(divided, out), data)
+        manifest.finish(out, told, data)
+    crew.wait()
 
 
-def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path) -> list[Photo]:
+def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path, crew: Crew) -> list[Photo]:
     """Stage 1: list the photos and open each once, whole, so that a broken file is found now and not in an hour."""
-    stage = Stage(out / "photos.jsonl", Photo)
-    if not stage.finished:
+    if crew.first and not (stage := Stage(out / "photos.jsonl", Photo)).finished:
         asked = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
         asked["input"] = Path(settings.input) if settings.input else None
+        asked["boxes_later"] = settings.boxes_from is not None
         spelled: dict[str, str] = {}
         with progress("photos", None, stage.done) as tick:
             listed = sources.photos(settings.source, sources.Request(**asked, out=out))
             for photo in islice(listed, stage.done, None):
                 check_label(photo, known, spelled)
-                prints = splits.fingerprint(pictures.load(out / photo.image), photo)
-                stage.add(replace(photo, provenance={**photo.provenance, "fingerprint": prints}))
+                stage.add(fingerprinted(photo, out))
                 tick()
         stage.close()
-    return list(read_jsonl(stage.file, Photo, unique="id"))
+    crew.wait()
+    return list(read_jsonl(out / "photos.jsonl", Photo, unique="id"))
+
+
+def fingerprinted(photo: Photo, out: Path) -> Photo:
+    """Look at a photo, whole."""
+    prints = splits.fingerprint(pictures.load(out / photo.image), photo)
+    return replace(photo, provenance={**photo.provenance, "fingerprint": prints})
+
+
+def boxes_stage(
+    settings: Settings, photos: list[Photo], out: Path, workers: int, crew: Crew
+) -> tuple[list[Photo], Counter[str]]:
+    """Stage 2: have a teacher point at what has no box; returns the photos with boxes, and why others have none."""
+    if settings.boxes_from is None:
+        return photos, Counter()
+    shards = Shards(out / "boxes.jsonl", crew)
+    if not shards.finished:
+        names = (settings.boxes_from, settings.second_opinion or settings.boxes_from)
+        first, second = (need(teachers.load(name), Points, name) for name in names)
+
+        def make(number: int) -> Photo:
+            photo = photos[number]
+            boxed = pointing.point(
+                photo, out / photo.image, first, second, seed=settings.seed, agreed_at=settings.box_agreement
+            )
+            return fingerprinted(boxed, out) if boxed.boxes and not photo.boxes else boxed
+
+        mine = crew.share([number for number, photo in enumerate(photos) if photo.id not in shards.done])
+        with progress("boxes", len(mine), crew=crew) as tick:
+            for photo in in_order(make, mine, workers):
+                shards.add(photo)
+                tick()
+        place = {photo.id: number for number, photo in enumerate(photos)}
+        shards.close(place.__getitem__)
+    boxed = list(read_jsonl(out / "boxes.jsonl", Photo, unique="id"))
+    return [photo for photo in boxed if photo.boxes], Counter(
+        photo.provenance[pointing.FAULT] for photo in boxed if not photo.boxes
+    )
 
 
 def check_label(photo: Photo, known: knowledge.Cards | None, spelled: dict[str, str]) -> None:
@@ -116,40 +197,49 @@ def check_label(photo: Photo, known: knowledge.Cards | None, spelled: dict[str, 
         raise FieldmarkError(f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; keep to one")
 
 
-def split_stage(settings: Settings, photos: list[Photo], out: Path) -> splits.Split:
-    """Stage 2: put each photo on its side. Seconds, so a run that goes on does it again."""
+def split_stage(settings: Settings, photos: list[Photo], out: Path, crew: Crew) -> splits.Split:
+    """Stage 3: put each photo on its side. Seconds, so a run that goes on does it again."""
     prints = [photo.provenance["fingerprint"] for photo in photos]
     divided = splits.split(photos, prints, settings.shares, settings.seed)
-    write_jsonl(out / "split.jsonl", divided.photos)
+    if crew.first:
+        write_jsonl(out / "split.jsonl", divided.photos)
     return divided
 
 
-def knowledge_stage(photos: list[Photo], known: knowledge.Cards | None, out: Path) -> knowledge.Cards:
-    """Stage 3: the card of every entity, from the user's files, else the marks that the source knows."""
+def knowledge_stage(photos: list[Photo], known: knowledge.Cards | None, out: Path, crew: Crew) -> knowledge.Cards:
+    """Stage 4: the card of every entity, from the user's files, else the marks that the source knows."""
     marks = {photo.entity: photo.marks if known is None else known[photo.entity] for photo in photos}
-    knowledge.save(out / "knowledge.json", marks)
-    return knowledge.Cards(marks, str(out / "knowledge.json"))
+    if crew.first:
+        knowledge.save(out / "knowledge.json", marks)
+    return knowledge.Cards(marks, str(out / "knowledge.json")) if known is None else known
 
 
 def samples_stage(
     settings: Settings, side: str, photos: list[Photo], cards: knowledge.Cards, teacher: teachers.Teacher, out: Path,
-    workers: int,
+    workers: int, crew: Crew,
 ) -> None:  # fmt: skip
-    """Stage 4: the samples of one side, picture by picture. Each depends on its own number alone."""
-    stage, count = Stage(out / f"{side}.jsonl", Sample), getattr(settings, side)
-    if stage.finished:
+    """Stage 5: the samples of one side, picture by picture. Each depends on its own number alone."""
+    shards, count, each = Shards(out / f"{side}.jsonl", crew), getattr(settings, side), settings.questions
+    if shards.finished:
         return
-    if stage.done < count:
+    todo = [place // each for place in range(count) if key_of(side, place) not in shards.done]
+    mine = crew.share(list(dict.fromkeys(todo)))
+    if mine:
         (out / "images" / side).mkdir(parents=True, exist_ok=True)
         pool = lineups.Pool(photos, side, cards, settings.things)
-        first, skip = divmod(stage.done, settings.questions)
-        todo = range(first, -(-count // settings.questions))
-        with progress(side, count, stage.done) as tick:
-            made = in_order(lambda number: samples_of(settings, pool, teacher, number, out), todo, workers)
-            for sample in islice((sample for samples in made for sample in samples), skip, skip + count - stage.done):
-                stage.add(sample)
+        with progress(side, len(mine), crew=crew) as tick:
+            for number, samples in in_order(
+                lambda number: (number, samples_of(settings, pool, teacher, number, out)), mine, workers
+            ):
+                for sample in samples[: count - number * each]:
+                    shards.add(sample)
                 tick()
-    stage.close()
+    shards.close(lambda key: (len(key), key))
+
+
+def key_of(side: str, place: int) -> str:
+    """Name the sample at a place of its file."""
+    return f"{side}-{place:06d}"
 
 
 def samples_of(
@@ -159,24 +249,28 @@ def samples_of(
     refused: list[str] = []
     seed = f"{settings.seed}/{pool.side}"
     name = f"images/{pool.side}/{number:06d}.{'png' if settings.drawn else 'jpg'}"
+    kinds = [settings.mixture.draw(random.Random(f"{seed}/{number}/kind/{k}")) for k in range(settings.questions)]
     for attempt in range(MOST_TRIES):
         rng = random.Random(f"{seed}/{number}/{attempt}")
         try:
-            drawn = pool.draw(number, seed, rng, sisters=settings.sisters, questions=settings.questions)
+            drawn = pool.draw(number, seed, rng, sisters=settings.sisters, questions=settings.questions, kind=kinds[0])
             if len(drawn.targets) < settings.questions:
                 raise questions.Refused("fewer things than questions")
             image, blank = questions.picture(drawn, out, settings.style, rng)
+            save_picture(image, out / name)  # before the rows that name it, and for teachers that look at it
             told = {**blank.provenance, "source": settings.source, "teacher": settings.teacher}
             samples = []
             for place, target in enumerate(drawn.targets):
-                key = f"{pool.side}-{number * settings.questions + place:06d}"
                 told["refused"] = [] if place else list(refused)  # told once, so that the rows can be counted
-                one = replace(blank, id=key, image=name, group=name, split=pool.side, provenance=dict(told))
-                samples.append(questions.ask(one, target, teacher, pool.cards, settings.style, settings.seed))
+                one = replace(blank, id=key_of(pool.side, number * settings.questions + place), image=name, group=name)
+                one = replace(one, split=pool.side, provenance=dict(told))
+                kind = drawn.kind if place == 0 else lineups.further(kinds[place])
+                samples.append(
+                    questions.ask(one, target, kind, teacher, pool.cards, settings.style, settings.seed, out / name)
+                )
         except questions.Refused as reason:
             refused.append(str(reason))
             continue
-        save_picture(image, out / name)
         return samples
     raise FieldmarkError(
         f"{pool.side}: {MOST_TRIES} line-ups for picture {number} were refused, the last because: {refused[-1]}."
@@ -184,8 +278,8 @@ def samples_of(
     )
 
 
-def facts(divided: splits.Split, out: Path) -> dict[str, Any]:
-    """Stage 5: count what was made, what was left out and refused, and name the licences."""
+def facts(settings: Settings, divided: splits.Split, boxless: Counter[str], out: Path) -> dict[str, Any]:
+    """Count what was made, what was left out and refused, and name the licences."""
     counts = {side: manifest.tally(read_jsonl(out / f"{side}.jsonl", Sample)) for side in SPLITS}
     refused = sum((refusals for _, refusals in counts.values()), Counter())
     sides = Counter(photo.provenance["side"] for photo in divided.photos)
@@ -193,19 +287,12 @@ def facts(divided: splits.Split, out: Path) -> dict[str, Any]:
         "samples": {side: told for side, (told, _) in counts.items()},
         "photos": dict(sorted(sides.items())),
         "groups of near-duplicate photos": divided.groups_joined,
-        "photos left out": dict(sorted(divided.left_out.items())),
+        "photos left out": dict(sorted((divided.left_out + boxless).items())),
+        "line-ups tried": sum(told["pictures"] for told, _ in counts.values()) + refused.total(),
         "line-ups refused": dict(sorted(refused.items())),
         "licences": dict(sorted(Counter(photo.licence or "not stated" for photo in divided.photos).items())),
+        "teachers": {"reasoning": settings.teacher, "boxes": settings.boxes_from or "none was asked"},
     }
-
-
-@contextmanager
-def progress(what: str, total: int | None, done: int) -> Iterator[Callable[[], None]]:
-    """Show a bar with an ETA while the block runs; yields what to call after each step."""
-    columns = (TextColumn(f"{what:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=total, completed=done)
-        yield lambda: bar.advance(task)
 
 
 def _with_digests(settings: Settings) -> dict[str, Any]:
@@ -215,6 +302,7 @@ def _with_digests(settings: Settings) -> dict[str, Any]:
 
 
 def command(
+    context: typer.Context,
     source: Annotated[str, typer.Option(help="where photos come from: " + ", ".join(sources.names()))] = "pocket",
     input: Annotated[str | None, typer.Option(help="folder or file that the source reads")] = None,  # noqa: A002
     domain: Annotated[str | None, typer.Option(help="domain of all photos: " + ", ".join(domains.names()))] = None,
@@ -239,6 +327,13 @@ def command(
     whole_image_boxes: Annotated[bool, typer.Option(help="take photos without a box as filled by their thing")] = False,
     clip_boxes: Annotated[bool, typer.Option(help="cut boxes that leave their picture")] = False,
     licence: Annotated[str, typer.Option(help="terms of your photos, told in the manifest")] = "",
+    descriptions: Annotated[float, typer.Option(help="share of questions that ask by marks, not by name")] = 0.0,
+    absent: Annotated[float, typer.Option(help="share of questions for something that is not there")] = 0.0,
+    several: Annotated[float, typer.Option(help="share of questions for all of a kind, of more than one")] = 0.0,
+    boxes_from: Annotated[str | None, typer.Option(help="teacher that points at things without a box")] = None,
+    second_opinion: Annotated[str | None, typer.Option(help="teacher to agree [the same, another seed]")] = None,
+    box_agreement: Annotated[float, typer.Option(help="least IoU of the two answers")] = pointing.AGREED_AT,
+    sheet: Annotated[int, typer.Option(min=0, help="samples of each side drawn on pages to look at")] = 24,
     workers: Annotated[int, typer.Option(min=1, help="threads")] = 2,
     overwrite: Annotated[bool, typer.Option(help="throw away what the folder holds")] = False,
 ) -> None:  # fmt: skip
@@ -252,9 +347,11 @@ def command(
         photos_per_entity=photos_per_entity,
         shares=splits.Shares(validation_share, test_share, unseen_share, tuple(unseen_domain or ())),
         max_side=max_side, min_box=min_box, whole_image_boxes=whole_image_boxes, clip_boxes=clip_boxes, licence=licence,
+        mixture=Mixture(descriptions, absent, several), boxes_from=boxes_from, second_opinion=second_opinion,
+        box_agreement=box_agreement, sheet=sheet,
     )  # fmt: skip
     folder = out or Path("runs") / source / "data"
-    made = synthesize(settings, folder, workers, overwrite)
+    made = synthesize(settings, folder, workers, overwrite, datacard.spoken(context, "data_synth/grounding.py"))
     told = ", ".join(f"{count['samples']} {side}" for side, count in made["samples"].items())
     console.print(f"{folder}: {told}; hash {made['hash'][:12]}", highlight=False)
 

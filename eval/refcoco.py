@@ -53,7 +53,9 @@ def answer(options: argparse.Namespace) -> None:
                 "paths are relative to"
             )
     source = {"file": str(file), "hash": provenance.file_hash(file), "count": len(samples)}
-    answering.ask(options, checkpoint, samples, root, answering.settings(options, checkpoint, "refcoco", VERSION, source))
+    answering.ask(
+        options, checkpoint, samples, root, answering.settings(options, checkpoint, "refcoco", VERSION, source)
+    )
 
 
 def categories(cases: list[Case]) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.records import Sample
+
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,11 @@ class Edits(Protocol):
         ...
 
 
-def need(teacher: object, ability: type, name: str) -> None:
-    """Raise FieldmarkError unless a teacher has an ability (one of the protocols above); `name` is the teacher's."""
+def need(teacher: object, ability: type[A], name: str) -> A:
+    """Return a teacher that has an ability (one of the protocols above), or raise FieldmarkError; `name` is its own."""
     if not isinstance(teacher, ability):
         raise FieldmarkError(
             f"teacher {name!r} has not the ability {ability.__name__.lower()!r} that is asked of it; "
             f"`openai` and `local` have all that their model has"
         )
+    return teacher

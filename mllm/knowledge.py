@@ -1,13 +1,7 @@
-"""Knowledge cards: for each entity, the marks by which it is known.
+"""Knowledge cards: for each entity, the marks by which it is known, and what it is easily taken for.
 
-A card file is json or yaml, in one of two shapes, which may be mixed:
-
-    Boeing 747-400: [upturned winglets, a hump behind the cockpit]
-    Boeing 747-300:
-      marks: [no winglets, a long hump]
-      source: who says so
-
-Names are compared without regard to case, underscores, hyphens, apostrophes and accents.
+How cards lie in files is told in `mllm.cardfiles`. Names are compared without regard to case, underscores, hyphens,
+apostrophes and accents.
 """
 
 from __future__ import annotations
@@ -18,35 +12,36 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-from mllm.errors import FieldmarkError
+from mllm import cardfiles
+from mllm.cardfiles import Card, KnowledgeError, Mark
 from mllm.files import atomic_write
 
+__all__ = ["Card", "Cards", "KnowledgeError", "Mark", "holds", "likeness", "load", "same_name", "save", "words"]
+
 _LITTLE = frozenset("a an and are at by can has have in is it its of on or that the to with often very".split())
-
-
-class KnowledgeError(FieldmarkError):
-    """A card file that cannot be read, or an entity that has no card. Names the file, the entity and the nearest."""
+_SAME = 0.5
+"""Two marks whose words overlap by so much say the same."""
 
 
 class Cards(Mapping[str, tuple[str, ...]]):
     """Cards by entity. `cards[name]` forgives spelling; an unknown name raises `KnowledgeError` with the nearest."""
 
-    def __init__(self, cards: Mapping[str, Iterable[str]], origin: str = "the cards") -> None:
-        """Take cards as given; `origin` (a file name) is told in errors."""
+    def __init__(self, cards: Mapping[str, Iterable[str] | Card], origin: str = "the cards") -> None:
+        """Take cards, or just the marks of each entity; `origin` (a file name) is told in errors."""
         self.origin = origin
-        self._marks: dict[str, tuple[str, ...]] = {}
+        self._cards: dict[str, Card] = {}
         self._names: dict[str, str] = {}
-        for name, marks in cards.items():
+        for name, card in cards.items():
             key = same_name(name)
             if key in self._names:
                 raise KnowledgeError(f"{origin}: {name!r} and {self._names[key]!r} are the same name; keep one card")
             self._names[key] = name
-            self._marks[key] = tuple(dict.fromkeys(mark.strip().rstrip(".") for mark in marks))
+            self._cards[key] = card if isinstance(card, Card) else Card(name, marks=tuple(map(Mark, card)))
+        self._marks = {key: card.used for key, card in self._cards.items()}
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
-        """Return the marks of an entity."""
+        """Return the marks of an entity that may be used."""
         key = same_name(name)
         if key not in self._marks:
             near = [self._names[other] for other in get_close_matches(key, self._names, n=3, cutoff=0.5)]
@@ -66,6 +61,26 @@ class Cards(Mapping[str, tuple[str, ...]]):
         """Count the cards."""
         return len(self._names)
 
+    def card(self, name: str) -> Card:
+        """Return the whole card of an entity."""
+        self[name]
+        return self._cards[same_name(name)]
+
+    def taken_for(self, name: str) -> frozenset[str]:
+        """Return what an entity is easily taken for, by either card, as names reduced by `same_name`."""
+        own = same_name(name)
+        named = {same_name(other) for other in self._cards[own].unlike} if own in self._cards else set()
+        return frozenset(named | {key for key, card in self._cards.items() if own in map(same_name, card.unlike)})
+
+    def differences(self, name: str, other: str) -> tuple[tuple[str, ...], ...]:
+        """Return the pairs (mark of `name`, mark of `other`) that tell the two apart, as far as the cards say."""
+        for own, its, swap in ((name, other, False), (other, name, True)):
+            card = self._cards.get(same_name(own))
+            for told, pairs in card.unlike.items() if card else ():
+                if same_name(told) == same_name(its):
+                    return tuple((pair[1], pair[0]) if swap else pair for pair in pairs)
+        return ()
+
 
 def same_name(name: str) -> str:
     """Reduce a name to what counts when names are compared: `British_Shorthair` and `british shorthair` are one."""
@@ -76,14 +91,15 @@ def same_name(name: str) -> str:
 
 def load(*files: str | Path) -> Cards:
     """Read card files into one set of cards. An entity may stand in one file only."""
-    cards: dict[str, tuple[str, ...]] = {}
+    cards: dict[str, Card] = {}
+    clash: set[str] = set()
     for file in map(Path, files):
-        found = _read(file)
-        clash = {same_name(name): name for name in cards}
-        for name, marks in found.items():
+        found = cardfiles.read(file)
+        for name in found:
             if same_name(name) in clash:
                 raise KnowledgeError(f"{file}: {name!r} has a card in an earlier file too; keep one")
-            cards[name] = marks
+        clash |= {same_name(name) for name in found}
+        cards |= found
     return Cards(cards, ", ".join(str(file) for file in files))
 
 
@@ -96,57 +112,15 @@ def save(file: str | Path, cards: Mapping[str, Iterable[str]]) -> None:
 
 def likeness(a: Iterable[str], b: Iterable[str]) -> float:
     """How much two cards say alike, 0..1: shared words over all words (Jaccard), little words left out."""
-    words_a, words_b = _words(a), _words(b)
+    words_a, words_b = words(a), words(b)
     return len(words_a & words_b) / max(len(words_a | words_b), 1)
 
 
-def _words(marks: Iterable[str]) -> frozenset[str]:
+def holds(card: Iterable[str], mark: str) -> bool:
+    """Whether a card says the same as `mark`, in these or similar words."""
+    return any(likeness([mark], [other]) >= _SAME for other in card)
+
+
+def words(marks: Iterable[str]) -> frozenset[str]:
+    """Return the words that marks say, in the form in which names are compared, little words left out."""
     return frozenset(word for mark in marks for word in same_name(mark).split()) - _LITTLE
-
-
-def _read(file: Path) -> dict[str, tuple[str, ...]]:
-    """Read one file of cards."""
-    if not file.is_file():
-        raise KnowledgeError(f"{file}: no such file of knowledge cards")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise KnowledgeError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
-    content = _parse(file, text)
-    if not content:
-        raise KnowledgeError(f"{file}: the file holds no card")
-    if not isinstance(content, dict):
-        raise KnowledgeError(f"{file}: cards are written {{entity: [mark, ...]}}, got a {type(content).__name__}")
-    return {str(name): _marks(file, str(name), card) for name, card in content.items()}
-
-
-def _parse(file: Path, text: str) -> Any:
-    """Read json or yaml by the file's ending; a syntax error names the line."""
-    if file.suffix == ".json":
-        try:
-            return json.loads(text) if text.strip() else None
-        except json.JSONDecodeError as error:
-            raise KnowledgeError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
-    if file.suffix in (".yaml", ".yml"):
-        import yaml
-
-        try:
-            return yaml.safe_load(text)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise KnowledgeError(f"{file}:{line}: broken YAML: {error.problem}") from None
-    raise KnowledgeError(f"{file}: cards are .json or .yaml files, not {file.suffix or 'without ending'}")
-
-
-def _marks(file: Path, name: str, card: Any) -> tuple[str, ...]:
-    """Check one card and return its marks."""
-    if isinstance(card, dict):
-        if unknown := sorted(card.keys() - {"marks", "source"}):
-            raise KnowledgeError(f"{file}: card {name!r}: unknown field {unknown[0]!r}; known: marks, source")
-        card = card.get("marks")
-    if not isinstance(card, list) or not card:
-        raise KnowledgeError(f"{file}: card {name!r}: a list of marks is needed, got {card!r}")
-    for mark in card:
-        if not isinstance(mark, str) or not mark.strip():
-            raise KnowledgeError(f"{file}: card {name!r}: a mark must be a text, got {mark!r}")
-    return tuple(card)

@@ -13,25 +13,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mllm.errors import FieldmarkError
-from mllm.knowledge import likeness
+from mllm.knowledge import Cards, likeness, same_name
 from mllm.records import Photo
 
 SEEN, UNSEEN, UNSEEN_DOMAIN = "seen", "unseen", "unseen domain"
 STRATA = (SEEN, UNSEEN, UNSEEN_DOMAIN)
+NAME, DESCRIPTION, ABSENT, SEVERAL = "name", "description", "absent", "several"
+KINDS = (NAME, DESCRIPTION, ABSENT, SEVERAL)
+"""What is asked: one thing by its name, or by marks; something that is not there; all that there are of a kind."""
 MOST_ALIKE = 3
 """Without a genus, the so many entities whose cards say most alike count as look-alikes."""
-
 Entity = tuple[str, str]
 """(domain, name)"""
 
 
+def further(kind: str) -> str:
+    """Return what a further question of a picture may ask, which was put together for the first one."""
+    return DESCRIPTION if kind == DESCRIPTION else NAME
+
+
 @dataclass(frozen=True, slots=True)
 class LineUp:
-    """Photos in the order of their cells; the first target is the one the line-up was drawn for."""
+    """Photos in the order of their cells; the first target is the one the line-up was drawn for.
+
+    Of kind `absent` the first target is in no cell; of kind `several` its entity is in more than one.
+    """
 
     photos: tuple[Photo, ...]
     targets: tuple[Photo, ...]
     stratum: str
+    kind: str = NAME
 
 
 class Pool:
@@ -69,36 +80,56 @@ class Pool:
                 f"{side}: no domain has photos of {self.fewest} different entities (with one box each) on this side;"
                 " give more photos, other shares, or fewer things"
             )
+        self.repeated = {
+            name: [key for key in keys if len(self.photos[key]) > 1] for name, keys in self.targets.items()
+        }
+        """Targets of which this side has several photos, by stratum."""
         self._alike: dict[Entity, list[Entity]] = {}
 
     def strata(self) -> tuple[str, ...]:
         """Return the strata that can be asked about, in their order."""
         return tuple(name for name in STRATA if name in self.targets)
 
-    def draw(self, index: int, seed: str, rng: random.Random, *, sisters: float, questions: int) -> LineUp:
-        """Draw line-up number `index`: strata take turns, and within each every entity before any comes again."""
+    def draw(
+        self, index: int, seed: str, rng: random.Random, *, sisters: float, questions: int, kind: str = NAME
+    ) -> LineUp:
+        """Draw line-up number `index`: strata take turns, and within each every entity before any comes again.
+
+        Where a stratum has no entity with two photos, `several` becomes `name`.
+        """
         strata = self.strata()
         stratum, turn = strata[index % len(strata)], index // len(strata)
-        entities = self.targets[stratum]
+        if kind == SEVERAL and not self.repeated[stratum]:
+            kind = NAME
+        entities = self.repeated[stratum] if kind == SEVERAL else self.targets[stratum]
         lap, place = divmod(turn, len(entities))
         order = list(range(len(entities)))
         random.Random(f"{seed}/lap/{stratum}/{lap}").shuffle(order)
         target = entities[order[place]]
-        others = self._distractors(target, rng, sisters)
-        chosen = [(target, rng.choice(self._single(target)))]
-        chosen += [(other, rng.choice(self.photos[other])) for other in others]
-        asked = [photo for key, photo in chosen[1:] if len(photo.boxes) == 1 and self.stratum[key] == stratum]
+        others = self._distractors(target, rng, sisters, absent=kind == ABSENT)
+        first = rng.choice(self._single(target))
+        again = self._again(target, first, rng) if kind == SEVERAL else []
+        chosen = [(other, rng.choice(self.photos[other])) for other in others][
+            : self.most - len(again) - (kind != ABSENT)
+        ]
+        asked = [photo for key, photo in chosen if len(photo.boxes) == 1 and self.stratum[key] == stratum]
         asked = rng.sample(asked, min(questions - 1, len(asked)))
-        photos = [photo for _, photo in chosen]
+        photos = [photo for _, photo in chosen] if kind == ABSENT else [first, *(photo for _, photo in chosen), *again]
         rng.shuffle(photos)
-        return LineUp(tuple(photos), (chosen[0][1], *asked), stratum)
+        return LineUp(tuple(photos), (first, *asked), stratum, kind)
 
     def look_alikes(self, key: Entity) -> list[Entity]:
-        """Return the entities of the side that are easily taken for `key`: its genus, else the most alike cards."""
+        """Return the entities of the side that are easily taken for `key`.
+
+        As the cards say (`unlike`), else those of its genus, else those with the most alike cards.
+        """
         if key not in self._alike:
             others = [other for other in self._domains[key[0]] if other != key]
+            named = self.cards.taken_for(key[1]) if isinstance(self.cards, Cards) else frozenset()
+            alike = [other for other in others if same_name(other[1]) in named]
             genus = self._genus(key)
-            alike = [other for other in others if genus is not None and self._genus(other) == genus]
+            if not alike:
+                alike = [other for other in others if genus is not None and self._genus(other) == genus]
             if not alike:
                 card = self.cards[key[1]]
                 scored = sorted(((likeness(card, self.cards[other[1]]), other) for other in others), reverse=True)
@@ -106,12 +137,15 @@ class Pool:
             self._alike[key] = alike
         return self._alike[key]
 
-    def _distractors(self, target: Entity, rng: random.Random, sisters: float) -> list[Entity]:
-        """Choose what stands beside the target; each place goes to a look-alike with probability `sisters`."""
+    def _distractors(self, target: Entity, rng: random.Random, sisters: float, *, absent: bool = False) -> list[Entity]:
+        """Choose what stands beside the target, or in its `absent` place too; each place goes to a look-alike with
+        probability `sisters`.
+        """
         fellows = [key for key in self._domains[target[0]] if key != target]
         same = [key for key in fellows if self.stratum[key] == self.stratum[target]]
         pool = same if len(same) >= self.most - 1 else fellows
         count = rng.randint(self.fewest, min(self.most, len(pool) + 1)) - 1
+        count = min(count + absent, len(pool))
         alike = [key for key in self.look_alikes(target) if key in pool]
         rest = [key for key in pool if key not in alike]
         chosen: list[Entity] = []
@@ -120,6 +154,11 @@ class Pool:
             source = first or second
             chosen.append(source.pop(rng.randrange(len(source))))
         return chosen
+
+    def _again(self, target: Entity, first: Photo, rng: random.Random) -> list[Photo]:
+        """Choose one or two more photos of the target."""
+        more = [photo for photo in self.photos[target] if photo.id != first.id]
+        return rng.sample(more, min(rng.randint(1, 2), max(1, self.most - 2), len(more)))
 
     def _single(self, key: Entity) -> list[Photo]:
         """Return the photos of an entity with one box: of several, nobody could say which is meant."""

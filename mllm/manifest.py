@@ -69,19 +69,23 @@ def finish(out: Path, facts: Mapping[str, Any], data: Iterable[str]) -> dict[str
 
 
 def tally(samples: Iterable[Sample]) -> tuple[dict[str, Any], Counter[str]]:
-    """Count samples by stratum, domain, layout, number of things, and the refusals told in them. Reads one by one."""
-    counts: dict[str, Counter[str]] = {key: Counter() for key in ("stratum", "domain", "layout", "things")}
+    """Count samples by stratum, domain, layout, kind of question, number of things, and the refusals told in them.
+
+    Reads one by one.
+    """
+    counts: dict[str, Counter[str]] = {key: Counter() for key in ("stratum", "domain", "layout", "kind", "things")}
     refused: Counter[str] = Counter()
-    number, entities = 0, set()
+    number, pictures, last, entities = 0, 0, "", set()
     for sample in samples:
         number += 1
         entities.add(sample.entity)
+        pictures, last = pictures + (sample.group != last), sample.group  # questions of one picture stand together
         refused.update(sample.provenance["refused"])
         told = {**sample.provenance, "domain": sample.domain, "things": str(len(sample.things))}
         for key, counter in counts.items():
             counter[told[key]] += 1
     told = {key: dict(sorted(counter.items())) for key, counter in counts.items()}
-    return {"samples": number, "entities asked": len(entities), **told}, refused
+    return {"samples": number, "pictures": pictures, "entities asked": len(entities), **told}, refused
 
 
 def digest(path: Path) -> str:
@@ -96,7 +100,7 @@ def _check(out: Path, settings: Mapping[str, Any]) -> None:
     before = _read(file) if file.exists() else {}
     if before == settings:
         return
-    if not any(path.suffix == ".jsonl" and not path.name.endswith(".part.jsonl") for path in out.iterdir()):
+    if not any(path.suffix == ".jsonl" and ".part" not in path.name for path in out.iterdir()):
         _clear(out)  # no stage was finished: the folder is new, or a setting or an input was put right
         _write(file, settings)
         return
@@ -117,6 +121,11 @@ def _clear(out: Path) -> None:
     """Empty a folder of ours; the settings go last, so that a stop in the middle leaves it ours."""
     for path in sorted(out.iterdir(), key=lambda path: path.name == SETTINGS):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def read(out: Path) -> dict[str, Any]:
+    """Return the manifest of a folder that is whole."""
+    return _read(out / MANIFEST)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from mllm import composites, domains, pictures, teachers
+from mllm import composites, domains, phrasing, pictures, teachers
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.families import Family
-from mllm.lineups import LineUp
+from mllm.lineups import DESCRIPTION, SEVERAL, LineUp
 from mllm.records import Photo, Sample, Thing
 from mllm.teachers import Reasoning, Teacher
 
@@ -74,29 +74,49 @@ def picture(drawn: LineUp, folder: Path, style: Style, rng: random.Random) -> tu
 
 
 def ask(
-    blank: Sample, target: Photo, teacher: Teacher, cards: Mapping[str, tuple[str, ...]], style: Style, seed: int
-) -> Sample:
-    """Ask a composed picture for one of its things, have the teacher reason, check. `blank` has id, image and split.
+    blank: Sample, target: Photo, kind: str, teacher: Teacher, cards: Mapping[str, tuple[str, ...]], style: Style,
+    seed: int, image: Path | None = None,
+) -> Sample:  # fmt: skip
+    """Ask a composed picture a question of a kind, have the teacher reason, check. `blank` has id, image and split.
 
     Raises:
-        Refused: the reasoning or its boxes fail a check.
+        Refused: the reasoning or its boxes fail a check, or no marks tell the target from the other things.
     """
     domain = domains.load(blank.domain)
     rng = random.Random(f"{seed}/{blank.id}")
-    wording = 0 if style.plain else rng.randrange(len(domain.questions))
+    told, asked = {**blank.provenance, "kind": kind}, ()
+    if kind == DESCRIPTION:
+        asked = _unique_marks(blank, target, cards, rng)
+        told["asked"] = list(asked)
     sample = replace(
         blank,
+        task="ground_all" if kind == SEVERAL else "ground",
         entity=target.entity,
-        question=domain.question(target.entity, wording),
+        question=phrasing.question(domain, kind, target.entity, asked, rng, plain=style.plain),
         boxes=tuple(thing.box for thing in blank.things if thing.entity == target.entity),
         seen=bool(target.provenance["seen"]),
+        provenance=told,
     )
-    thought = teacher.reason(Reasoning(sample, cards, seed))
-    problem = teachers.problem(sample, thought)
+    thought = teacher.reason(Reasoning(sample, cards, seed, image))
+    problem = teachers.problem(sample, thought, cards)
     if problem:
         raise Refused(problem)
     _check_boxes(sample, thought, style.family)
     return replace(sample, thought=thought)
+
+
+def _unique_marks(
+    blank: Sample, target: Photo, cards: Mapping[str, tuple[str, ...]], rng: random.Random
+) -> tuple[str, ...]:
+    """Choose marks that only the target has: those visible where all are known, else those of the cards."""
+    visible = all(thing.marks for thing in blank.things)
+    others = [
+        thing.marks if visible else cards[thing.entity] for thing in blank.things if thing.entity != target.entity
+    ]
+    asked = phrasing.telling(target.marks if visible else cards[target.entity], others, rng)
+    if asked is None:
+        raise Refused("no marks tell the target from the others")
+    return asked
 
 
 def _check_boxes(sample: Sample, thought: str, family: Family) -> None:

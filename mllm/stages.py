@@ -6,7 +6,7 @@ read was written whole, and so was the picture it names, since that is written f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -55,7 +55,7 @@ def save_picture(image: Image.Image, path: Path) -> None:
     part.replace(path)
 
 
-def in_order(make: Callable[[int], T], numbers: range, workers: int) -> Iterator[T]:
+def in_order(make: Callable[[int], T], numbers: Sequence[int], workers: int) -> Iterator[T]:
     """Yield `make(number)` for each number, in order; a few are made ahead in threads, never more than `2 * workers`.
 
     Threads suit pictures: Pillow lets go of the interpreter while it decodes, scales and encodes.

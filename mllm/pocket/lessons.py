@@ -12,7 +12,17 @@ from dataclasses import dataclass
 
 from mllm.boxes import Box, Frame
 from mllm.families import load
-from mllm.pocket.species import DOMAINS, NOUNS, Marks, Species, random_marks, sister_marks, sisters, species
+from mllm.pocket.species import (
+    DOMAINS,
+    NOUNS,
+    Marks,
+    Species,
+    kind_of,
+    random_marks,
+    sister_marks,
+    sisters,
+    species,
+)
 from mllm.pocket.world import Scene, WorldThing
 from mllm.prompts import STYLES
 
@@ -86,9 +96,10 @@ def find_lesson(scene: Scene, number: int, rng: random.Random, *, all_marks: boo
 
 
 def judged(marks: Sequence[str], sought: Sequence[str]) -> str:
-    """What is said of a candidate: each of its marks with a verdict, then the verdict on the whole."""
-    each = ", ".join(f"{mark} {_verdict(mark in sought)}" for mark in marks)
-    return f"{each}, {_verdict(set(marks) == set(sought))}"
+    """What is said of a candidate: its marks, a verdict on each whose kind is asked for, then one on the whole."""
+    kinds = {kind_of(mark) for mark in sought}
+    each = (f"{mark} {_verdict(mark in sought)}" if kind_of(mark) in kinds else mark for mark in marks)
+    return f"{', '.join(each)}, {_verdict(set(sought) <= set(marks))}"
 
 
 def _verdict(fits: bool) -> str:

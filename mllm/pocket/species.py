@@ -118,6 +118,14 @@ class Species:
         return self.look.phrases(self.domain)
 
 
+def kind_of(mark: str) -> str:
+    """What a mark in words is about: ``form``, ``colour``, ``pattern`` or ``accent``."""
+    for kind, values in (("form", FORMS), ("colour", COLOURS), ("pattern", PATTERNS)):
+        if mark in values:
+            return kind
+    return "accent"
+
+
 def random_marks(rng: random.Random) -> Marks:
     """Any look the world can draw; the accent always differs from the main colour, else it could not be seen."""
     colour = rng.choice(COLOURS)

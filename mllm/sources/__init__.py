@@ -40,6 +40,8 @@ class Request:
     """How many photos a source that draws makes of each entity of the training set."""
     whole_image_boxes: bool = False
     """Take a photo without a box as filled by its thing, instead of refusing it."""
+    boxes_later: bool = False
+    """Yield a photo without a box as it is: somebody will point (`mllm.pointing`)."""
     clip_boxes: bool = False
     """Cut boxes at the picture's edge, instead of refusing those that leave it."""
     licence: str = ""
@@ -124,7 +126,9 @@ def boxes_or_whole(boxes: Sequence[Box], where: str, request: Request) -> tuple[
         return tuple(boxes)
     if request.whole_image_boxes:
         return (Box(0, 0, 1, 1),)
+    if request.boxes_later:
+        return ()
     raise SourceError(
-        f"{where}: the photo has no box. Grounding needs one: add boxes, or take each whole photo as the box of its"
-        " thing with --whole-image-boxes"
+        f"{where}: the photo has no box. Grounding needs one: add boxes, have a teacher point with --boxes-from,"
+        " or take each whole photo as the box of its thing with --whole-image-boxes"
     )

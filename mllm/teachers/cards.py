@@ -9,13 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from mllm.knowledge import likeness
-from mllm.teachers import Reasoning, target_index
+from mllm.knowledge import Cards, holds
+from mllm.phrasing import asked_marks, listed
+from mllm.teachers import Reasoning, targets
 
 MOST_MARKS = 4
 """How many marks are recalled, and quoted for each candidate, at most."""
-_SAME = 0.5
-"""Two marks whose words overlap by so much say the same."""
 
 RECALL = (
     "What tells {name} apart: {marks}.",
@@ -53,6 +52,14 @@ CONCLUDE = (
     "The match is {box}.",
     "My choice is {box}.",
 )
+BY_MARKS = ("What is asked for: {marks}.", "I look for these marks: {marks}.", "The description says: {marks}.")
+UNLIKE = ("Unlike {other} ({its}), it shows: {own}.", "{other} would show {its}; here it is {own}.")
+CONCLUDE_ALL = ("So {name} is at {boxes}.", "Therefore I point at {boxes}.", "All of this kind: {boxes}.")
+CONCLUDE_NONE = (
+    "So none of them is {name}.",
+    "Therefore {name} is not in this picture.",
+    "None of the candidates fits: no {name} here.",
+)
 ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")
 
 
@@ -62,28 +69,53 @@ class Teacher:
     def reason(self, request: Reasoning) -> str:
         """Write one thought. Raises `KnowledgeError` (from the cards) for an entity without a card."""
         rng = random.Random(f"cards/{request.seed}/{request.sample.id}")
-        sample, target = request.sample, target_index(request.sample)
+        sample, chosen, asked = request.sample, targets(request.sample), asked_marks(request.sample)
         cards = [request.cards[thing.entity] for thing in sample.things]
-        others = [card for index, card in enumerate(cards) if index != target]
-        own = [mark for mark in cards[target] if not any(_has(card, mark) for card in others)]
-        recalled = _pick(cards[target], own, rng)
-        parts = [rng.choice(RECALL).format(name=sample.entity, marks=_listed(recalled))]
+        card = request.cards[sample.entity]
+        others = [other for index, other in enumerate(cards) if index not in chosen]
+        own = [mark for mark in card if not any(holds(other, mark) for other in others)]
+        recalled = list(asked) or _pick(card, own, rng)
+        parts = [rng.choice(BY_MARKS if asked else RECALL).format(name=sample.entity, marks=listed(recalled))]
         parts.append(rng.choice(TURN).format(count=len(cards)))
         look, named = rng.choice(LOOK), rng.random() < 0.5
         for index, thing in enumerate(sample.things):
-            quoted = recalled if index == target else _pick(cards[index], [], rng)
-            text = look.format(ordinal=ORDINALS[index % len(ORDINALS)], box=f"<obj:{index}>", marks=_listed(quoted))
-            if named:
+            quoted = recalled if index in chosen else _pick(cards[index], [], rng)
+            text = look.format(ordinal=ORDINALS[index % len(ORDINALS)], box=f"<obj:{index}>", marks=listed(quoted))
+            if named and not asked:
                 text += rng.choice(NAMED).format(name=thing.entity)
-            missing = [mark for mark in recalled if not _has(cards[index], mark)]
-            if index == target:
+            missing = [mark for mark in recalled if not holds(cards[index], mark)]
+            if index in chosen:
                 text += rng.choice(FITS)
             elif missing:
-                text += rng.choice(LACKS).format(missing=_listed(missing[:2]))
+                text += rng.choice(LACKS).format(missing=listed(missing[:2]))
             parts.append(text)
-        parts.append(rng.choice(COMPARE).format(own=own[0]) if own else rng.choice(CLOSE))
-        parts.append(rng.choice(CONCLUDE).format(name=sample.entity, box=f"<obj:{target}>"))
+        if chosen:
+            deciding = own[0] if own and not asked else None
+            parts.append(rng.choice(COMPARE).format(own=deciding) if deciding else rng.choice(CLOSE))
+            parts += _unlike(request, rng) if not asked else []
+        parts.append(_end(sample.entity if not asked else "it", chosen, rng))
         return " ".join(part for part in parts if part)
+
+
+def _end(name: str, chosen: Sequence[int], rng: random.Random) -> str:
+    """Conclude on one thing, on several, or on none."""
+    boxes = [f"<obj:{index}>" for index in chosen]
+    if len(boxes) == 1:
+        return rng.choice(CONCLUDE).format(name=name, box=boxes[0])
+    if not boxes:
+        return rng.choice(CONCLUDE_NONE).format(name=name)
+    return rng.choice(CONCLUDE_ALL).format(name=name, boxes=f"{', '.join(boxes[:-1])} and {boxes[-1]}")
+
+
+def _unlike(request: Reasoning, rng: random.Random) -> list[str]:
+    """Say what tells the target from a look-alike beside it, where the cards hold differential marks of the two."""
+    if not isinstance(request.cards, Cards):
+        return []
+    for thing in request.sample.things:
+        for own, its in request.cards.differences(request.sample.entity, thing.entity):
+            if own and its:
+                return [rng.choice(UNLIKE).format(other=thing.entity, own=own, its=its)]
+    return []
 
 
 def _pick(card: Sequence[str], first: Sequence[str], rng: random.Random) -> list[str]:
@@ -91,13 +123,3 @@ def _pick(card: Sequence[str], first: Sequence[str], rng: random.Random) -> list
     rest = [mark for mark in card if mark not in first]
     chosen = [*list(first)[:MOST_MARKS], *rng.sample(rest, len(rest))][:MOST_MARKS]
     return [mark for mark in card if mark in chosen]
-
-
-def _has(card: Sequence[str], mark: str) -> bool:
-    """Whether a card says the same as `mark`, in these or similar words."""
-    return any(likeness([mark], [other]) >= _SAME for other in card)
-
-
-def _listed(marks: Sequence[str]) -> str:
-    """Write marks as a list; those that hold commas of their own are parted by semicolons."""
-    return ("; " if any("," in mark for mark in marks) else ", ").join(marks)

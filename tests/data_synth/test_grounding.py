@@ -14,6 +14,7 @@ from typing import Any
 
 import imagehash
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -273,3 +274,167 @@ def test_real_photos_of_cats_and_dogs(tmp_path: Path) -> None:
     assert all(max(row.size.width, row.size.height) <= 512 for row in rows)
     assert len({row.thought for row in rows}) == len(rows) and len({row.question for row in rows}) > 40
     _no_look_alikes_between_sides(tmp_path / "pets")
+
+
+# Questions of every kind.
+
+MIXED = ["--train", "36", "--validation", "12", "--test", "24", "--photos-per-entity", "6", "--domain", "bird"]
+MIXED += ["--descriptions", "0.3", "--absent", "0.3", "--several", "0.2", "--questions", "2", "--sheet", "7"]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small set with questions by description, for what is absent, and for all of a kind."""
+    out = tmp_path_factory.mktemp("mixed") / "data"
+    make(out, *MIXED)
+    return out
+
+
+def test_every_kind_of_question_is_sound(mixed: Path) -> None:
+    cards = json.loads((mixed / "knowledge.json").read_text())
+    kinds: dict[str, int] = defaultdict(int)
+    for row in samples(mixed):
+        kind = row.provenance["kind"]
+        kinds[kind] += 1
+        there = [thing for thing in row.things if thing.entity == row.entity]
+        assert row.thought is not None and teachers.problem(row, row.thought, cards) is None
+        assert row.boxes == tuple(thing.box for thing in there)
+        assert row.task == ("ground_all" if kind == "several" else "ground")
+        assert len(row.things) <= 6 and len(row.provenance["photos"]) == len(row.things)
+        if kind == "absent":
+            assert not there and row.thought.endswith("So none.") and row.entity in row.question
+        elif kind == "several":
+            assert 2 <= len(there) <= 3 and row.question == f"Find every bird {row.entity}."
+        else:
+            (target,) = there
+        if kind == "description":
+            asked = row.provenance["asked"]
+            assert row.question == f"Find the bird with marks {', '.join(asked)}." and row.entity not in row.thought
+            assert [thing for thing in row.things if set(asked) <= set(thing.marks)] == [target]
+        elif kind == "name":
+            assert row.question == f"Find the bird {row.entity}."
+    assert set(kinds) == {"name", "description", "absent", "several"} and min(kinds.values()) >= 3
+
+
+def test_nothing_held_out_is_asked_for_or_shown_in_training(mixed: Path) -> None:
+    """An absent thing is named in the question only: that, too, would teach a held-out name."""
+    absent: dict[str, set[str]] = {side: set() for side in SPLITS}
+    for row in samples(mixed):
+        use = world.find(row.entity).use
+        assert use in ("train", row.split) and row.seen == (use == "train")
+        assert {world.find(thing.entity).use for thing in row.things} <= {"train", row.split}
+        if row.provenance["kind"] == "absent":
+            absent[row.split].add(use)
+    assert absent["train"] == {"train"} and absent["test"]
+    _no_look_alikes_between_sides(mixed)
+
+
+def test_the_data_card_and_the_sheets_tell_what_is_there(mixed: Path) -> None:
+    card = (mixed / "README.md").read_text()
+    told = json.loads((mixed / "manifest.json").read_text())
+    assert "| samples | 36 | 12 | 24 |" in card and "72 grounding samples" in card
+    kinds = told["samples"]["train"]["kind"]
+    assert sum(kinds.values()) == 36 and f"| kind: absent | {kinds['absent']} |" in card
+    refused = sum(told["line-ups refused"].values())
+    assert told["line-ups tried"] == 18 + 6 + 12 + refused
+    assert f"{told['line-ups tried']} line-ups were tried, {refused} refused" in card
+    flags = "--domain bird --train 36 --validation 12 --test 24 --questions 2 --photos-per-entity 6"
+    assert f"python data_synth/grounding.py {flags} --descriptions 0.3 --absent 0.3 --several 0.2 --sheet 7" in card
+    assert "CC0-1.0" in card and "numpy" in card and not (mixed / "attribution.csv").exists()
+    sheets = sorted(path.name for path in (mixed / "sheets").iterdir())
+    assert sheets == [f"{side}-0{page}.png" for side in ("test", "train", "validation") for page in (1, 2)]
+    assert load(mixed / "sheets" / "train-01.png").size[0] == 3 * 480
+
+
+def test_photos_of_the_user_are_attributed(tmp_path: Path) -> None:
+    given = user_photos(tmp_path, GOOD)
+    make(tmp_path / "out", *given, "--train", "3", "--validation", "0", "--test", "0", "--licence", "CC BY 4.0, me")
+    table = (tmp_path / "out" / "attribution.csv").read_text().splitlines()
+    assert table[0] == "photo,entity,domain,side,licence" and '"CC BY 4.0, me"' in table[1]
+    assert "iNaturalist" in (tmp_path / "out" / "README.md").read_text()
+
+
+def user_photos(folder: Path, rows: str) -> list[str]:
+    file = photos_csv(folder / "in", rows)
+    (folder / "cards.json").write_text(json.dumps({f"bird {n}": [f"mark {n}", f"part {n}"] for n in range(12)}))
+    return ["--source", "csv", "--input", str(file), "--domain", "bird", "--knowledge", str(folder / "cards.json")]
+
+
+class Pointer:
+    """Finds the drawn thing by its colours; of the birds 1, 2 and 3 it is of two minds, sees two, sees none."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def point(self, look: Any, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
+        self.asked += 1
+        pixels = np.asarray(load(look.image)).astype(int)
+        vivid = (pixels.max(-1) - pixels.min(-1) > 90) | (pixels.max(-1) < 60)
+        rows, columns = np.where(vivid.any(1))[0], np.where(vivid.any(0))[0]
+        box = Box.from_xyxy((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), Frame(96, 96))
+        if entity == "bird 1" and seed % 2:
+            return (Box(0, 0, 0.2, 0.2),)
+        return {"bird 2": (box, box), "bird 3": ()}.get(entity, (box,))
+
+
+def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pointer, real = Pointer(), teachers.load
+    monkeypatch.setattr(teachers, "load", lambda name: pointer if name == "pointer" else real(name))
+    given = user_photos(tmp_path, "".join(f"{n}.png,bird {n},,,,\n" for n in range(11)) + "11.png,bird 11,5,5,90,90\n")
+    counts = ["--train", "8", "--validation", "0", "--test", "0", "--unseen-share", "0", "--boxes-from", "pointer"]
+    told = make(tmp_path / "out", *given, *counts)
+    left_out = {name: count for name, count in told["photos left out"].items() if "looks like" not in name}
+    assert left_out == {"two opinions disagree": 1, "more than one box was found": 1, "no box was found": 1}
+    assert pointer.asked == 2 * 11
+    rows = {photo.id: photo for photo in read_jsonl(tmp_path / "out" / "boxes.jsonl", Photo)}
+    assert [photo.entity for photo in rows.values()] == [f"bird {n}" for n in range(12)]
+    for n, photo in enumerate(rows.values()):
+        true = world.photo(world.species("bird")[n], 0)[1]
+        if n in (1, 2, 3):
+            assert not photo.boxes
+        elif n < 11:
+            assert iou(photo.boxes[0], true) > 0.75 and photo.provenance["agreement"] == 1.0
+            assert len(photo.provenance["fingerprint"]) == 2, "what the new box encloses is searched for, too"
+    shown = {thing.entity for row in load_samples(tmp_path / "out" / "train.jsonl") for thing in row.things}
+    assert not shown & {"bird 1", "bird 2", "bird 3"}
+    assert make(tmp_path / "out", *given, *counts) == told and pointer.asked == 2 * 11
+
+
+def test_a_teacher_that_cannot_point_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        make(tmp_path / "out", *user_photos(tmp_path, GOOD), "--boxes-from", "cards")
+    assert "teacher 'cards' has not the ability 'points'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_look_alikes_of_the_cards_stand_beside_each_other(tmp_path: Path) -> None:
+    given = user_photos(tmp_path, GOOD)
+    text = "".join(f"bird {n}:\n  marks: [mark {n}]\n  unlike: {{bird {n ^ 1}: []}}\n" for n in range(12))
+    (tmp_path / "cards.yaml").write_text(text)
+    given[-1] = str(tmp_path / "cards.yaml")
+    few = ["--train", "12", "--validation", "0", "--test", "0", "--unseen-share", "0", "--sisters", "1"]
+    make(tmp_path / "out", *given, *few, "--max-things", "2")
+    for row in load_samples(tmp_path / "out" / "train.jsonl"):
+        first, second = (int(thing.entity.split()[1]) for thing in row.things)
+        assert first == second ^ 1
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(900)
+def test_two_processes_write_the_bytes_of_one(mixed: Path, tmp_path: Path) -> None:
+    """Through accelerate's launcher; then killed, and gone on with by one process."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    launch += [str(ROOT / "accelerate_configs" / "cpu_two_processes.yaml"), str(ROOT / "data_synth" / "grounding.py")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    subprocess.run([*launch, *MIXED, "--out", str(tmp_path / "two")], check=True, env=env, cwd=tmp_path)
+    assert _bytes(mixed) == _bytes(tmp_path / "two")
+    out = tmp_path / "killed"
+    running = subprocess.Popen([*launch, *MIXED, "--out", str(out)], env=env, cwd=tmp_path, start_new_session=True)
+    while running.poll() is None:
+        if (out / "train.part-1.jsonl").exists() and (out / "train.part-1.jsonl").stat().st_size > 4000:
+            for process in [*psutil.Process(running.pid).children(recursive=True), running]:
+                process.kill()
+        time.sleep(0.002)
+    assert running.wait() == -signal.SIGKILL, "the run ended before the second process had written"
+    time.sleep(1)
+    make(out, *MIXED)
+    assert _bytes(mixed) == _bytes(out)

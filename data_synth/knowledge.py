@@ -1,0 +1,315 @@
+"""Make knowledge cards: what each thing is known by, what it is easily taken for, and what tells the two apart.
+
+    python data_synth/knowledge.py                       # the pocket world, told and looked at by its oracle
+    python data_synth/knowledge.py --source oxford_pets --input pets --given descriptors_pets.json --out runs/pets/cards
+    python data_synth/knowledge.py --given marks.csv --domain bird --teacher openai --out runs/birds/knowledge
+
+The story, stage by stage; each leaves a file and is passed over when that file is there:
+    1 photos.jsonl     with --source: whose cards are wanted, and pictures to look at
+    2 marks.jsonl      a card for each entity: from given files, from a table, from a teacher that knows
+    3 checked.jsonl    with --eyes: each mark looked for in pictures; not seen in most of them, it is dropped
+    4 pairs.jsonl      what is easily taken for what (cards alike, photos alike), and the marks that tell them apart
+    5 cards/DOMAIN.yaml    all of it, sorted, one mark a line, for people to read and to change
+    6 manifest.json
+`data_synth/grounding.py --knowledge runs/.../cards/DOMAIN.yaml` reads what comes out. Stopping and many processes: as
+there (`accelerate launch`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mllm import cardfiles, confusable, descriptors, domains, manifest, sources, teachers
+from mllm.abilities import Knows, Look, Sees, need
+from mllm.cardfiles import Card, Mark
+from mllm.confusable import Pair
+from mllm.crew import Crew, Shards, muster
+from mllm.errors import FieldmarkError
+from mllm.knowledge import same_name
+from mllm.parts import part_of
+from mllm.progress import progress
+from mllm.records import Photo, read_jsonl, write_jsonl
+from mllm.stages import Stage, in_order
+
+console = Console(stderr=True)
+Entity = tuple[str, str]
+"""(domain, name)"""
+HEADING = """Knowledge cards of domain {domain}, made by data_synth/knowledge.py; change them as you like.
+`verified: true` was seen in most of the pictures looked at, `false` was not and is used nowhere,
+`unverified` nobody has looked for. `unlike` holds pairs: [its own mark, the other's mark]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the cards depend on."""
+
+    source: str | None
+    input: str | None
+    domain: str | None
+    given: tuple[str, ...]
+    teacher: str | None
+    eyes: str | None
+    look: int
+    alike: int
+    embeddings: str | None
+    photos_per_entity: int
+    seed: int
+
+
+def make_cards(settings: Settings, out: Path, workers: int, overwrite: bool = False) -> dict[str, Any]:
+    """Run the whole story and return the manifest."""
+    crew = muster()
+    if not crew.first:
+        crew.wait()  # until the first process holds the folder
+        if not (out / manifest.MANIFEST).exists():
+            tell_story(settings, out, workers, crew)
+        return manifest.read(out)
+    files = [Path(file) for file in (settings.input, settings.embeddings, *settings.given) if file]
+    digests = {str(file): manifest.digest(file) for file in files if file.is_file()}
+    with manifest.claim(out, {**asdict(settings), "digests": digests}, overwrite=overwrite) as whole:
+        crew.wait()
+        if whole is None:
+            tell_story(settings, out, workers, crew)
+    return manifest.read(out)
+
+
+def tell_story(settings: Settings, out: Path, workers: int, crew: Crew) -> None:
+    """Run stage after stage; every process of the crew comes through here."""
+    told = [descriptors.load(file) for file in settings.given]
+    photos = photos_stage(settings, out, crew)
+    entities = wanted(settings, photos, told)
+    cards = marks_stage(settings, entities, told, out, workers, crew)
+    cards = check_stage(settings, cards, photos, out, workers, crew)
+    pairs = pairs_stage(settings, cards, photos, out, workers, crew)
+    if crew.first:
+        by_domain: dict[str, list[Card]] = defaultdict(list)
+        for card in with_pairs(cards, pairs):
+            by_domain[card.domain].append(card)
+        for domain, members in by_domain.items():
+            cardfiles.write(out / "cards" / f"{domain}.yaml", members, HEADING.format(domain=domain))
+        manifest.finish(out, facts(cards, pairs), ["cards"])
+    crew.wait()
+
+
+def photos_stage(settings: Settings, out: Path, crew: Crew) -> list[Photo]:
+    """Stage 1: list the photos, if there are any; headers only are read."""
+    if settings.source is None:
+        return []
+    if crew.first and not (stage := Stage(out / "photos.jsonl", Photo)).finished:
+        request = sources.Request(
+            Path(settings.input) if settings.input else None, settings.domain, out, settings.seed,
+            settings.photos_per_entity, boxes_later=True, clip_boxes=True,
+        )  # fmt: skip
+        with progress("photos", None, 0) as tick:
+            for number, photo in enumerate(sources.photos(settings.source, request)):
+                if number >= stage.done:
+                    stage.add(photo)
+                tick()
+        stage.close()
+    crew.wait()
+    return list(read_jsonl(out / "photos.jsonl", Photo, unique="id"))
+
+
+def wanted(settings: Settings, photos: Sequence[Photo], told: Sequence[dict[str, Card]]) -> list[Entity]:
+    """Return whose cards are to be made: those on the photos, else those of the given files."""
+    if photos:
+        found = dict.fromkeys((photo.domain, photo.entity) for photo in photos)
+    else:
+        named = [(card.domain or settings.domain or "", name) for cards in told for name, card in cards.items()]
+        found = {(domain, same_name(name)): (domain, name) for domain, name in reversed(named)}
+        found = dict.fromkeys(found.values())
+    for domain, name in found:
+        if not domain:
+            raise FieldmarkError(f"no domain is given for {name!r}: name one with --domain (e.g. bird)")
+        domains.load(domain)
+    if not found:
+        raise FieldmarkError("no entity is named: give photos with --source, or marks with --given FILE")
+    return sorted(found)
+
+
+def marks_stage(
+    settings: Settings, entities: Sequence[Entity], told: Sequence[dict[str, Card]], out: Path, workers: int, crew: Crew
+) -> list[Card]:
+    """Stage 2: what the files and the teacher say of each entity, in one card."""
+    given = [{same_name(name): card for name, card in cards.items()} for cards in told]
+    teacher = need(teachers.load(settings.teacher), Knows, settings.teacher) if settings.teacher else None
+
+    def make(key: Entity) -> Card:
+        domain, name = key
+        said = [cards[same_name(name)] for cards in given if same_name(name) in cards]
+        if teacher is not None and (marks := teacher.marks(name, domain)):
+            who = str(settings.teacher)
+            said.append(Card(name, domain, tuple(Mark(one, part_of(one), who) for one in marks), who))
+        if not said:
+            raise FieldmarkError(
+                f"nothing is known of {name!r}: add it to a --given file, or name a --teacher that knows it"
+            )
+        return descriptors.merge(name, domain, said)
+
+    return stage_of(
+        out / "marks.jsonl", "marks", entities, make, Card, workers, crew, key="entity", name=lambda e: e[1]
+    )
+
+
+def check_stage(
+    settings: Settings, cards: Sequence[Card], photos: Sequence[Photo], out: Path, workers: int, crew: Crew
+) -> list[Card]:
+    """Stage 3: look for each mark in pictures, where a teacher that can see is named."""
+    if settings.eyes is None:
+        return list(cards)
+    if not photos:
+        raise FieldmarkError("--eyes needs pictures to look at: name them with --source and --input")
+    teacher = need(teachers.load(settings.eyes), Sees, settings.eyes)
+    shown: dict[Entity, list[Photo]] = defaultdict(list)
+    for photo in photos:
+        shown[photo.domain, photo.entity].append(photo)
+
+    def make(card: Card) -> Card:
+        there = shown[card.domain, card.entity]
+        rng = random.Random(f"{settings.seed}/look/{card.domain}/{card.entity}")
+        texts = [mark.text for mark in card.marks]
+        answers = []
+        for photo in rng.sample(there, min(settings.look, len(there))):
+            box = photo.boxes[0] if photo.boxes else None
+            answers.append(teacher.sees(Look(out / photo.image, photo.domain, box, photo.marks), texts))
+        rows = list(zip(*answers, strict=True)) or [()] * len(texts)
+        return replace(card, marks=tuple(judged(mark, row) for mark, row in zip(card.marks, rows, strict=True)))
+
+    return stage_of(out / "checked.jsonl", "looked at", cards, make, Card, workers, crew, key="entity", name=_name_of)
+
+
+def judged(mark: Mark, answers: Sequence[bool | None]) -> Mark:
+    """Mark a mark as verified when most of the pictures that let one tell show it; unverified where none does."""
+    told = [answer for answer in answers if answer is not None]
+    if not told:
+        return replace(mark, verified=None)
+    return replace(mark, verified=2 * sum(told) > len(told), seen=sum(told), looked=len(told))
+
+
+def pairs_stage(
+    settings: Settings, cards: Sequence[Card], photos: Sequence[Photo], out: Path, workers: int, crew: Crew
+) -> list[Pair]:
+    """Stage 4: what is easily taken for what; the differential marks from the teacher, else read off the cards."""
+    teacher = teachers.load(settings.teacher) if settings.teacher else None
+    by_name = {(card.domain, card.entity): card for card in cards}
+    file = out / "pairs.jsonl"
+    if crew.first and not file.exists() and not (out / "nearest.jsonl").exists():
+        vector = confusable.by_file(Path(settings.embeddings)) if settings.embeddings else confusable.by_hash(out)
+        write_jsonl(out / "nearest.jsonl", confusable.pairs(cards, confusable.looks(photos, vector), settings.alike))
+    crew.wait()
+
+    def make(pair: Pair) -> Pair:
+        card, other = by_name[pair.domain, pair.entity], by_name[pair.domain, pair.other]
+        if not isinstance(teacher, Knows):
+            return replace(pair, differences=confusable.differences(card, other))
+        told = teacher.differences(pair.entity, pair.other, pair.domain)
+        dropped = {mark.text for one in (card, other) for mark in one.marks if mark.verified is False}
+        return replace(pair, differences=tuple(two for two in told if two[0] and not dropped & set(two)))
+
+    near = list(read_jsonl(out / "nearest.jsonl", Pair, unique="id"))
+    return stage_of(file, "pairs", near, make, Pair, workers, crew, key="id", name=lambda pair: pair.id)
+
+
+def with_pairs(cards: Sequence[Card], pairs: Sequence[Pair]) -> list[Card]:
+    """Write the pairs into both cards, each from its own side."""
+    unlike: dict[Entity, dict[str, tuple[tuple[str, ...], ...]]] = defaultdict(dict)
+    known = {(card.domain, card.entity): card for card in cards}
+    for pair in pairs:
+        turned = tuple((its, own) for own, its in pair.differences if its)
+        if not turned:
+            turned = confusable.differences(known[pair.domain, pair.other], known[pair.domain, pair.entity])
+        unlike[pair.domain, pair.entity][pair.other] = pair.differences
+        unlike[pair.domain, pair.other][pair.entity] = turned
+    return [replace(card, unlike=unlike[card.domain, card.entity]) for card in cards]
+
+
+def facts(cards: Sequence[Card], pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Count cards, marks by whether they were seen, and pairs."""
+    names = {True: "verified", False: "dropped: not seen in most pictures", None: cardfiles.UNVERIFIED}
+    return {
+        "cards": dict(sorted(Counter(card.domain for card in cards).items())),
+        "marks": dict(sorted(Counter(names[mark.verified] for card in cards for mark in card.marks).items())),
+        "pairs": len(pairs),
+        "pairs without a differential mark": sum(not pair.differences for pair in pairs),
+    }
+
+
+def stage_of(
+    file: Path, what: str, items: Sequence[Any], make: Callable[[Any], Any], cls: type[Any], workers: int, crew: Crew,
+    *, key: str, name: Callable[[Any], str],
+) -> list[Any]:  # fmt: skip
+    """Make a row of each item, shared out over the processes, and return all rows in the items' order."""
+    names = [name(item) for item in items]
+    if len(set(names)) < len(names):
+        twice = next(one for one, count in Counter(names).items() if count > 1)
+        raise FieldmarkError(f"{twice!r} is an entity of two domains; give them different names")
+    shards = Shards(file, crew, key)
+    if not shards.finished:
+        mine = crew.share([number for number, one in enumerate(names) if one not in shards.done])
+        with progress(what, len(mine), crew=crew) as tick:
+            for row in in_order(lambda number: make(items[number]), mine, workers):
+                shards.add(row)
+                tick()
+        place = {one: number for number, one in enumerate(names)}
+        shards.close(place.__getitem__)
+    return list(read_jsonl(file, cls, unique=key))
+
+
+def _name_of(card: Card) -> str:
+    return card.entity
+
+
+def command(
+    source: Annotated[str | None, typer.Option(help="where photos come from: " + ", ".join(sources.names()))] = None,
+    input: Annotated[str | None, typer.Option(help="folder or file that the source reads")] = None,  # noqa: A002
+    domain: Annotated[str | None, typer.Option(help="domain of all photos or given marks")] = None,
+    given: Annotated[list[str] | None, typer.Option(help="file of marks: json, yaml or csv (may be repeated)")] = None,
+    teacher: Annotated[str | None, typer.Option(help="who knows marks and differences")] = None,
+    eyes: Annotated[str | None, typer.Option(help="who looks for the marks in pictures [nobody: unverified]")] = None,
+    look: Annotated[int, typer.Option(min=1, help="pictures of each entity that are looked at, at most")] = 5,
+    alike: Annotated[int, typer.Option(min=1, help="look-alikes named for each entity")] = 3,
+    embeddings: Annotated[str | None, typer.Option(help="photo vectors (jsonl: id, vector) [perceptual hash]")] = None,
+    photos_per_entity: Annotated[int, typer.Option(min=2, help="photos drawn of each species (pocket)")] = 6,
+    seed: Annotated[int, typer.Option(help="which pictures are looked at")] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder of the cards [runs/SOURCE/knowledge]")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="threads")] = 2,
+    overwrite: Annotated[bool, typer.Option(help="throw away what the folder holds")] = False,
+) -> None:  # fmt: skip
+    """Make knowledge cards."""
+    if source is None and not given:
+        source, teacher, eyes = "pocket", teacher or "pocket", eyes or "pocket"
+    settings = Settings(
+        source, input, domain, tuple(given or ()), teacher, eyes, look, alike, embeddings, photos_per_entity, seed
+    )
+    folder = out or Path("runs") / (source or "given") / "knowledge"
+    made = make_cards(settings, folder, workers, overwrite)
+    told = ", ".join(f"{count} marks {name}" for name, count in made["marks"].items())
+    console.print(
+        f"{folder}/cards: {sum(made['cards'].values())} cards, {told}, {made['pairs']} pairs", highlight=False
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the program; what a person can put right is told without a traceback."""
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    try:
+        app(args=argv)
+    except SystemExit as end:
+        if end.code:
+            raise
+    except FieldmarkError as error:
+        console.print("error:", str(error), highlight=False, soft_wrap=True, markup=False)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Does what a thought says of the thing asked for agree with its card? Words only, no model; errs towards "yes".
+
+Said of the target is what stands before the first candidate (the recall) and from `<obj:K>` of the target to the next
+candidate, sentences left out that speak of another entity of the picture, and clauses that deny something. A clause
+disagrees with the card when
+    it quotes a mark of another thing of the picture whose words the card does not have, or
+    it names a colour, pattern, shape, length or size of a part for which the card says another one of the same sort.
+What a card is silent about is not judged: a thought may know more than a card.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from mllm.knowledge import holds, same_name, words
+from mllm.records import REFERENCE, Sample
+
+SORTS: tuple[frozenset[str], ...] = tuple(
+    frozenset(sort.split())
+    for sort in (
+        "red orange yellow green blue purple violet pink white black brown grey gray golden silver buff cream tan",
+        "plain striped spotted banded barred mottled checkered",
+        "round wide tall square pointed scalloped oval triangular",
+        "long short stubby",
+        "large big small tiny huge",
+        "straight curved hooked",
+    )
+)
+"""Words of one sort exclude each other when they are said of the same part."""
+_DENIES = re.compile(
+    r"\b(?:no|not|never|without|lacks?|lacking|missing|unlike|rather|instead|whereas|while|but|vain|would|n't)\b", re.I
+)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_CLAUSE = re.compile(r"[.,;:()!?]|\band\b|\bwith\b|\bor\b")
+
+
+def contradictions(sample: Sample, thought: str, cards: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return the clauses of a thought that give the thing asked for what its card does not hold."""
+    own = cards[sample.entity]
+    others = [mark for thing in sample.things if thing.entity != sample.entity for mark in cards[thing.entity]]
+    foreign = [mark for mark in others if not holds(own, mark)]
+    return [clause for clause in _said(sample, thought, own) if not _agrees(clause, own, foreign)]
+
+
+def _said(sample: Sample, thought: str, own: Sequence[str]) -> Iterator[str]:
+    """Yield the clauses that are said of the target; its own marks, word for word, are taken out."""
+    for mark in sorted((mark for mark in own if " " in mark), key=len, reverse=True):
+        thought = thought.replace(mark, " ")
+    names = {same_name(thing.entity) for thing in sample.things if thing.entity != sample.entity}
+    pieces = REFERENCE.split(thought)
+    spoken = [pieces[0]]
+    for reference, text in zip(pieces[1::2], pieces[2::2], strict=True):
+        if sample.things[int(reference)].entity == sample.entity:
+            spoken.append(text)
+    for text in spoken:
+        for sentence in _SENTENCE.split(text):
+            if not any(name in same_name(sentence) for name in names) and not _DENIES.search(sentence):
+                yield from (clause.strip() for clause in _CLAUSE.split(sentence) if clause.strip())
+
+
+def _agrees(clause: str, own: Sequence[str], foreign: Iterable[str]) -> bool:
+    """Whether a clause says nothing of the target that its card speaks against."""
+    said, known = words([clause]), words(own)
+    if any(said <= words([mark]) for mark in own) and not (len(said) == 1 and _bare_clash(said, own)):
+        return True
+    for mark in foreign:
+        quoted = words([mark])
+        if quoted and quoted <= said and not quoted <= known:
+            return False
+    return not _bare_clash(said, own) and not any(
+        _clash(same_name(clause).split(), same_name(mark).split(), own) for mark in own
+    )
+
+
+def _bare_clash(said: frozenset[str], own: Sequence[str]) -> bool:
+    """Whether one word is said of the whole thing where the card has single words of its sort, and not this one."""
+    bare = {word for mark in own if len(words([mark])) == 1 for word in words([mark])}
+    return len(said) == 1 and any(said <= sort and bare & sort and not said & bare for sort in SORTS)
+
+
+def _clash(clause: list[str], mark: list[str], own: Sequence[str]) -> bool:
+    """Whether clause and mark give the same part different words of one sort."""
+    for sort in SORTS:
+        ours, its = sort & set(mark), sort & set(clause)
+        if not ours or not its or ours & its:
+            continue
+        if len(mark) > 1 and len(clause) > 1 and clause[-1] == mark[-1] and mark[-1] not in sort:
+            return not any(its & words([other]) for other in own if clause[-1] in words([other]))
+    return False

@@ -1,0 +1,74 @@
+"""Contact sheets: pages of samples with boxes, question and thought, to be looked at before anything is trained.
+
+What is asked for is drawn in green, other things in orange; numbers are those of the thought's candidates.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from mllm import pictures
+from mllm.records import REFERENCE, SPLITS, Sample, read_jsonl
+from mllm.report.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, draw
+from mllm.stages import save_picture
+
+FOLDER = "sheets"
+ACROSS, DOWN = 3, 2
+CELL, TEXT = 480, 190
+"""Side of a picture's place and height of the text under it, pixels."""
+_LINE, _FONT, _WIDTH, _LINES = 17, 13, 70, 11
+
+
+def write(folder: Path, count: int) -> list[Path]:
+    """Write pages of `count` samples of each side, evenly spread, to `folder/sheets`; returns their paths."""
+    made = []
+    for side in SPLITS:
+        chosen = _spread(folder / f"{side}.jsonl", count)
+        for page in range(0, len(chosen), ACROSS * DOWN):
+            path = folder / FOLDER / f"{side}-{page // (ACROSS * DOWN) + 1:02d}.png"
+            path.parent.mkdir(exist_ok=True)
+            save_picture(sheet(folder, chosen[page : page + ACROSS * DOWN]), path)
+            made.append(path)
+    return made
+
+
+def sheet(folder: Path, samples: Sequence[Sample]) -> Image.Image:
+    """Draw one page; `folder` is the one that the samples' pictures are relative to."""
+    rows = -(-len(samples) // ACROSS)
+    page = Image.new("RGB", (ACROSS * CELL, rows * (CELL + TEXT)), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=_FONT)
+    for place, sample in enumerate(samples):
+        x, y = place % ACROSS * CELL, place // ACROSS * (CELL + TEXT)
+        picture = draw(pictures.load(folder / sample.image), _marks(sample), side=CELL - 10)
+        picture.thumbnail((CELL - 10, CELL - 10))
+        page.paste(picture, (x + 5, y + 5))
+        for number, line in enumerate(_text(sample)):
+            pen.text((x + 6, y + picture.height + 8 + number * _LINE), line, fill="black", font=font)
+    return page
+
+
+def _spread(file: Path, count: int) -> list[Sample]:
+    """Read `count` rows, evenly spread over the file."""
+    rows = sum(1 for _ in file.open("rb"))
+    wanted = {rows * k // count for k in range(count)} if count else set()
+    return [sample for number, sample in enumerate(read_jsonl(file, Sample)) if number in wanted]
+
+
+def _marks(sample: Sample) -> list[Mark]:
+    """Return the boxes of a sample's things, numbered from 1; those asked for are green."""
+    return [
+        Mark(thing.box, str(k + 1), GOLD_COLOUR if thing.box in sample.boxes else ANSWER_COLOUR)
+        for k, thing in enumerate(sample.things)
+    ]
+
+
+def _text(sample: Sample) -> list[str]:
+    """Return the lines under a picture: id and kind, question, as much of the thought as has room."""
+    stratum = f"{sample.provenance.get('kind', sample.task)}, {sample.provenance.get('stratum', sample.split)}"
+    thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "(no thought)")
+    told = [f"{sample.id} ({stratum})", *textwrap.wrap(sample.question, _WIDTH), *textwrap.wrap(thought, _WIDTH)]
+    return told if len(told) <= _LINES else [*told[: _LINES - 1], told[_LINES - 1][: _WIDTH - 4] + " ..."]

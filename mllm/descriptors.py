@@ -1,0 +1,128 @@
+"""Knowledge that somebody has written down already, in the shapes in which it is published, read into cards.
+
+    {entity: [mark, ...]}            json or yaml: class descriptors, and every card file of ours (`mllm.cardfiles`)
+    {entity_0: [mark, ...], ...}     json: what was said of single pictures, numbered; the share of pictures that say
+                                     the same becomes the confidence
+    entity,mark[,part,source,confidence,domain]    csv: one mark a row
+
+Marks of more than `LONG` words (captions) are taken apart at commas and full stops. Nothing is judged here: what models
+wrote down is sometimes wrong, and a mark stays unverified until somebody has looked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mllm.cardfiles import Card, KnowledgeError, Mark, read
+from mllm.errors import RecordError
+from mllm.knowledge import holds, same_name
+from mllm.parts import part_of
+from mllm.sources.csv import rows_of
+
+LONG = 12
+_NUMBERED = re.compile(r"(.+)_\d+")
+_COLUMNS = ("part", "source", "confidence", "domain")
+
+
+def load(file: str | Path) -> dict[str, Card]:
+    """Read one file, by entity as it is written there; every mark carries its part and its source.
+
+    Raises:
+        KnowledgeError: a file that cannot be read. Names file, entity or line, and field.
+    """
+    file = Path(file)
+    if file.suffix == ".csv":
+        cards = _table(file)
+    else:
+        cards = _of_pictures(file) or {name: _in_phrases(card) for name, card in read(file).items()}
+    return {name: _filled(card, file.name) for name, card in cards.items()}
+
+
+def merge(entity: str, domain: str, told: Sequence[Card]) -> Card:
+    """Join what several sources say of one entity; where there are several, a mark's confidence is how many agree."""
+    marks: list[Mark] = []
+    for card in told:
+        marks += [mark for mark in card.marks if not holds([known.text for known in marks], mark.text)]
+    if len(told) > 1:
+        marks = [replace(mark, confidence=round(_agreeing(told, mark) / len(told), 3)) for mark in marks]
+    sources = dict.fromkeys(card.source for card in told if card.source)
+    return Card(entity, domain, tuple(marks), ", ".join(sources))
+
+
+def _agreeing(told: Sequence[Card], mark: Mark) -> int:
+    """Count the sources that hold a mark."""
+    return sum(holds([known.text for known in card.marks], mark.text) for card in told)
+
+
+def _filled(card: Card, source: str) -> Card:
+    """Give each mark its part and its source, where the file does not say them."""
+    named = card.source or source
+    marks = (replace(m, part=m.part or part_of(m.text), source=m.source or named) for m in card.marks)
+    return replace(card, marks=tuple(marks), source=named)
+
+
+def _in_phrases(card: Card) -> Card:
+    """Take long marks apart."""
+    return replace(card, marks=tuple(one for mark in card.marks for one in _phrases(mark)))
+
+
+def _phrases(mark: Mark) -> Iterator[Mark]:
+    if len(mark.text.split()) <= LONG:
+        yield mark
+        return
+    for phrase in re.split(r"[,.;](?:\s+and\b)?", mark.text):
+        if phrase.strip():
+            yield replace(mark, text=phrase.strip())
+
+
+def _of_pictures(file: Path) -> dict[str, Card]:
+    """Read what was said of single pictures; empty where the file is not of that shape."""
+    if file.suffix != ".json" or not file.is_file():
+        return {}
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}  # `cardfiles.read` says what is wrong with it
+    if not isinstance(content, dict) or not content or not all(map(_NUMBERED.fullmatch, content)):
+        return {}
+    pictures: dict[str, list[set[str]]] = defaultdict(list)
+    for name, said in content.items():
+        if not isinstance(said, list) or not all(isinstance(mark, str) and mark.strip() for mark in said):
+            raise KnowledgeError(f"{file}: card {name!r}: a list of texts is needed, got {said!r:.60}")
+        pictures[name.rpartition("_")[0]].append({mark.strip().lower() for mark in said})
+    return {name: _counted(name, sets) for name, sets in pictures.items()}
+
+
+def _counted(name: str, sets: Sequence[set[str]]) -> Card:
+    """Make a card of what was said of several pictures of one entity, the most said first."""
+    counts = Counter(mark for said in sets for mark in said)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return Card(name, marks=tuple(Mark(text, confidence=round(n / len(sets), 3)) for text, n in ordered))
+
+
+def _table(file: Path) -> dict[str, Card]:
+    """Read a csv of marks."""
+    cards: dict[str, Card] = {}
+    spelled: dict[str, str] = {}
+    for where, row in rows_of(file, needed=("entity", "mark"), optional=_COLUMNS):
+        name = spelled.setdefault(same_name(row["entity"]), row["entity"])
+        card = cards.setdefault(name, Card(name, domain=row.get("domain", "")))
+        mark = _row_mark(where, row)
+        cards[name] = replace(card, marks=(*card.marks, mark))
+    return cards
+
+
+def _row_mark(where: str, row: Mapping[str, str]) -> Mark:
+    confidence = row.get("confidence", "").strip()
+    try:
+        number = float(confidence) if confidence else None
+        return Mark(row["mark"].strip(), row.get("part", "").strip(), row.get("source", "").strip(), number)
+    except (RecordError, ValueError) as error:
+        told = str(error) if isinstance(error, RecordError) else f"field confidence: {confidence!r} is no number"
+        raise KnowledgeError(f"{where}: {told}") from None

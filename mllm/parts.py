@@ -1,0 +1,41 @@
+"""Which part of a thing a mark is about, read off its words: `long, hooked bill` is about the bill."""
+
+from __future__ import annotations
+
+from mllm.knowledge import same_name
+
+PARTS = frozenset(
+    # animals
+    "beak bill head crown cap crest face forehead eye eyebrow ear muzzle snout nose mouth tongue whisker cheek throat "
+    "neck nape collar ruff mane breast chest belly back flank side rump body wing feather plumage coat fur hair skin "
+    "leg foot paw toe claw hoof tail horn antler antenna shell scale fin spine foot shoulder "
+    # plants
+    "petal flower stem leaf stamen pistil sepal bud seed root thorn centre center fruit "
+    # machines
+    "engine cockpit fuselage winglet stabilizer propeller window door roof grille headlight taillight bumper hood "
+    "wheel tire spoiler mirror badge trunk fender exhaust "
+    # buildings and food
+    "tower dome column arch facade spire wall crust topping filling sauce layer bun".split()
+)
+_PLURALS = {"feet": "foot", "leaves": "leaf", "hooves": "hoof", "antennae": "antenna"}
+
+
+def part_of(mark: str) -> str:
+    """Return the part that a mark is about: the last one it names, since English puts the noun last; "" for none.
+
+    What stands after a preposition only says where (`a red spot on the bill` is about the bill all the same, being the
+    only part named; `black feet with white claws` is about the feet).
+    """
+    words = same_name(mark).split()
+    for stop in ("with", "without", "on", "of", "around", "above", "below", "under"):
+        if stop in words and (found := _last(words[: words.index(stop)])):
+            return found
+    return _last(words)
+
+
+def _last(words: list[str]) -> str:
+    for word in reversed(words):
+        for form in (word, _PLURALS.get(word, word), word.removesuffix("s"), word.removesuffix("es")):
+            if form in PARTS:
+                return form
+    return ""

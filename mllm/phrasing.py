@@ -1,0 +1,89 @@
+"""How a question is worded: by name, by marks that only one thing of the picture shows, or for all of a kind.
+
+Descriptions instead of names for a share of the questions keep a model from leaning on names alone (DesCo, Li et al.
+2023, arXiv 2306.14060). What a question asks by stands in the sample's provenance: `kind`, and for descriptions
+`asked`, the marks.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mllm.domains import Domain
+from mllm.errors import FieldmarkError
+from mllm.knowledge import holds
+from mllm.lineups import ABSENT, DESCRIPTION, NAME, SEVERAL
+from mllm.records import Sample
+
+MOST_ASKED = 4
+"""A description holds at most so many marks."""
+_BY_MARKS = (
+    "Find the {noun} with marks {marks}.",
+    "One of these {plural} shows {marks}. Where is it?",
+    "Which of the {plural} has these marks: {marks}? Box it.",
+    "Point at the {noun} that fits this description: {marks}.",
+)
+_ALL = (
+    "Find every {noun} {entity}.",
+    "Box each {entity} that you can see among these {plural}.",
+    "There is more than one {entity} here: point out all of them.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Shares of the kinds of questions, 0..1; the rest asks by name."""
+
+    descriptions: float = 0.0
+    absent: float = 0.0
+    several: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        for name in ("descriptions", "absent", "several"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise FieldmarkError(f"--{name}: a share from 0 to 1 is needed, got {getattr(self, name)}")
+        if self.descriptions + self.absent + self.several > 1:
+            raise FieldmarkError("--descriptions, --absent and --several together exceed 1")
+
+    def draw(self, rng: random.Random) -> str:
+        """Draw a kind."""
+        thrown = rng.random()
+        for kind, share in ((DESCRIPTION, self.descriptions), (ABSENT, self.absent), (SEVERAL, self.several)):
+            if thrown < share:
+                return kind
+            thrown -= share
+        return NAME
+
+
+def question(domain: Domain, kind: str, entity: str, marks: Sequence[str], rng: random.Random, *, plain: bool) -> str:
+    """Word a question; `plain` takes the first wording (the pocket model's)."""
+    if kind in (NAME, ABSENT):  # one asks in the same words for what is there and for what is not
+        return domain.question(entity, 0 if plain else rng.randrange(len(domain.questions)))
+    wordings = _BY_MARKS if kind == DESCRIPTION else _ALL
+    template = wordings[0] if plain else rng.choice(wordings)
+    return template.format(noun=domain.noun, plural=domain.plural, entity=entity, marks=listed(marks))
+
+
+def asked_marks(sample: Sample) -> tuple[str, ...]:
+    """Return the marks that a question asks by; empty where it asks by name."""
+    return tuple(sample.provenance.get("asked", ()))
+
+
+def telling(own: Sequence[str], others: Sequence[Sequence[str]], rng: random.Random) -> tuple[str, ...] | None:
+    """Choose marks of `own`, in their order, that none of `others` has all of; None where nothing tells them apart."""
+    most = min(MOST_ASKED, len(own))
+    lacking = [[not holds(other, mark) for other in others] for mark in own]
+    for _ in range(12):
+        chosen = sorted(rng.sample(range(len(own)), rng.randint(1, most))) if most else []
+        if chosen and all(any(lacking[mark][other] for mark in chosen) for other in range(len(others))):
+            return tuple(own[mark] for mark in chosen)
+    whole = all(any(row[other] for row in lacking) for other in range(len(others)))
+    return tuple(own) if own and len(own) <= MOST_ASKED and whole else None
+
+
+def listed(marks: Sequence[str]) -> str:
+    """Write marks as a list; those that hold commas of their own are parted by semicolons."""
+    return ("; " if any("," in mark for mark in marks) else ", ").join(marks)

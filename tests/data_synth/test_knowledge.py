@@ -1,0 +1,158 @@
+"""Making cards: from a teacher, from files, from a table; looked for in pictures; killed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_synth import knowledge as program
+from mllm import knowledge, teachers
+from mllm.abilities import Look
+from mllm.cardfiles import Mark
+from mllm.pocket import world
+from mllm.pocket.world import find
+
+ROOT = Path(__file__).resolve().parents[2]
+BIRDS = ["--domain", "bird", "--photos-per-entity", "3"]
+
+
+def make(out: Path, *flags: str) -> dict[str, Any]:
+    program.main([*flags, "--out", str(out)])
+    return json.loads((out / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("birds") / "knowledge"
+    make(out, *BIRDS)
+    return out
+
+
+def test_the_oracle_knows_sees_and_tells_apart(birds: Path) -> None:
+    told = json.loads((birds / "manifest.json").read_text())
+    assert told["cards"] == {"bird": 30} and told["marks"] == {"verified": 120}
+    cards = knowledge.load(birds / "cards" / "bird.yaml")
+    for one in world.species("bird"):
+        assert cards[one.name] == one.marks
+        alike = cards.card(one.name).unlike
+        assert len(alike) >= 3, "three look-alikes, and those that name it"
+        for other, pairs in alike.items():
+            assert find(other).domain == "bird" and find(other).look.differing(one.look) == len(pairs)
+            for own, its in pairs:
+                assert own in one.marks and its in find(other).marks
+    assert cards.card(world.species("bird")[0].name).marks[3].part == "cap"
+
+
+def test_another_run_gives_the_same_bytes_and_what_is_whole_is_left_alone(birds: Path, tmp_path: Path) -> None:
+    again = make(tmp_path / "again", *BIRDS, "--workers", "4")
+    assert again["hash"] == json.loads((birds / "manifest.json").read_text())["hash"] == make(birds, *BIRDS)["hash"]
+
+
+class Doubter:
+    """Sees `round` in every picture but one of three, `red` in one of three; cannot tell anything else."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+
+    def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
+        turn = int(look.image.stem.rpartition("-")[2])
+        assert look.box is not None and turn < 3
+        return tuple({"round": turn > 0, "red": turn == 0}.get(mark) for mark in marks)
+
+    def describe(self, look: Look, *, seed: int = 0) -> str:
+        return ""
+
+
+def test_marks_not_seen_in_most_pictures_are_dropped_and_unlabelled_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = teachers.load
+    monkeypatch.setattr(teachers, "load", lambda name: Doubter() if name == "doubter" else real(name))
+    names = [one.name for one in world.species("bird")]
+    (tmp_path / "d.json").write_text(json.dumps({name: ["round", "red", "a song"] for name in names}))
+    flags = ["--source", "pocket", *BIRDS, "--given", str(tmp_path / "d.json"), "--eyes", "doubter"]
+    told = make(tmp_path / "out", *flags)
+    assert told["marks"] == {"verified": 30, "dropped: not seen in most pictures": 30, "unverified": 30}
+    cards = knowledge.load(tmp_path / "out" / "cards" / "bird.yaml")
+    trained = next(one.name for one in world.species("bird") if one.use == "train")
+    assert cards[trained] == ("round", "a song")
+    assert cards.card(trained).marks[:2] == (
+        Mark("round", "", "d.json", None, True, 2, 3),
+        Mark("red", "", "d.json", None, False, 1, 3),
+    )
+
+
+def test_a_tie_is_not_most_and_no_answer_is_no_verdict() -> None:
+    assert program.judged(Mark("x"), [True, False]) == Mark("x", verified=False, seen=1, looked=2)
+    assert program.judged(Mark("x"), [True, None]) == Mark("x", verified=True, seen=1, looked=1)
+    assert program.judged(Mark("x", verified=True), [None]) == program.judged(Mark("x"), []) == Mark("x")
+
+
+def test_a_table_without_pictures_is_unverified_and_paired_by_words(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "entity,mark,domain\nblack redstart,orange tail,bird\nblack redstart,sooty breast,bird\n"
+        "common redstart,orange tail,bird\ncommon redstart,orange breast,bird\nwren,barred wings,bird\n"
+    )
+    told = make(tmp_path / "out", "--given", str(tmp_path / "t.csv"), "--alike", "1")
+    assert told["marks"] == {"unverified": 5} and told["pairs"] == 1
+    cards = knowledge.load(tmp_path / "out" / "cards" / "bird.yaml")
+    assert cards.differences("black redstart", "common redstart") == (("sooty breast", "orange breast"),)
+    assert cards.taken_for("wren") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--given", "{csv}"], "no domain is given for 'wren': name one with --domain"),
+        (["--given", "{csv}", "--domain", "birds"], "unknown domain 'birds'. Did you mean 'bird'"),
+        (["--given", "{csv}", "--domain", "bird", "--eyes", "pocket"], "--eyes needs pictures to look at"),
+        (["--given", "{csv}", "--domain", "bird", "--teacher", "cards"], "teacher 'cards' has not the ability 'knows'"),
+        (["--source", "pocket", *BIRDS, "--given", "{csv}"], "nothing is known of"),
+        (["--source", "pocket", *BIRDS, "--teacher", "pocket", "--embeddings", "none.jsonl"], "no such file of embedd"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], told: str
+) -> None:
+    (tmp_path / "t.csv").write_text("entity,mark\nwren,short tail\n")
+    with pytest.raises(SystemExit) as end:
+        make(tmp_path / "out", *(flag.replace("{csv}", str(tmp_path / "t.csv")) for flag in flags))
+    said = " ".join(capsys.readouterr().err.split())
+    assert end.value.code == 2 and told in said and "Traceback" not in said
+
+
+def test_real_pets(shared_data: Path, tmp_path: Path) -> None:
+    given = shared_data / "fg_knowledge" / "descriptors" / "descriptors_pets.json"
+    flags = ["--source", "oxford_pets", "--input", str(shared_data / "oxford_pets_sample"), "--given", str(given)]
+    told = make(tmp_path / "out", *flags)
+    assert told["cards"] == {"cat": 12, "dog": 25} and list(told["marks"]) == ["unverified"]
+    cards = knowledge.load(*sorted((tmp_path / "out" / "cards").iterdir()))
+    assert len(cards) == 37 and all(cards.taken_for(name) for name in cards)
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(900)
+def test_a_killed_run_ends_with_the_same_bytes(birds: Path, tmp_path: Path) -> None:
+    """kill -9 in every stage, then run again until it ends."""
+    command = [sys.executable, str(ROOT / "data_synth" / "knowledge.py"), *BIRDS, "--out", str(tmp_path / "killed")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for name in ("photos.part.jsonl", "marks.part.jsonl", "checked.part.jsonl", "pairs.part.jsonl"):
+        running = subprocess.Popen(command, env=env, cwd=tmp_path)
+        while running.poll() is None:
+            log = tmp_path / "killed" / name
+            if log.exists() and log.stat().st_size > 1500:
+                running.send_signal(signal.SIGKILL)
+            time.sleep(0.0005)
+        assert running.wait() == -signal.SIGKILL, f"the run ended before {name} had grown"
+    subprocess.run(command, check=True, env=env, cwd=tmp_path)
+    for file in ("cards/bird.yaml", "marks.jsonl", "checked.jsonl", "pairs.jsonl", "manifest.json"):
+        assert (tmp_path / "killed" / file).read_bytes() == (birds / file).read_bytes(), file

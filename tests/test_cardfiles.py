@@ -1,0 +1,84 @@
+"""Card files: what is written is read back, and what cannot be read is told by file, card and field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mllm import cardfiles, knowledge
+from mllm.cardfiles import Card, KnowledgeError, Mark
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12)
+COUNTS = st.integers(0, 5).flatmap(lambda looked: st.tuples(st.integers(0, looked), st.just(looked)))
+MARKS = st.builds(
+    lambda text, part, share, verified, counts: Mark(text, part, "who", share, verified, *counts),
+    TEXT,
+    st.sampled_from(["", "bill"]),
+    st.none() | st.floats(0, 1),
+    st.sampled_from([True, False, None]),
+    COUNTS,
+)
+CARDS = st.builds(
+    lambda name, marks, unlike: Card(name, "bird", tuple(marks), "who", {k: tuple(v) for k, v in unlike.items()}),
+    TEXT,
+    st.lists(MARKS, min_size=1, max_size=4),
+    st.dictionaries(TEXT, st.lists(st.tuples(TEXT, TEXT | st.just("")), max_size=2), max_size=2),
+)
+
+
+@given(card=CARDS)
+def test_what_is_written_is_read_back(card: Card, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("cards") / "bird.yaml"
+    cardfiles.write(file, [card], "a heading\nof two lines")
+    assert cardfiles.read(file) == {card.entity: card}
+
+
+def test_files_are_sorted_and_a_mark_is_a_line(tmp_path: Path) -> None:
+    cards = [Card(name, "bird", (Mark("a long, red bill", "bill", "x", 0.5, True, 3, 4),)) for name in ("wren", "crow")]
+    cardfiles.write(tmp_path / "a.yaml", cards)
+    lines = (tmp_path / "a.yaml").read_text().splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == ["crow:", "wren:"]
+    told = "- {mark: 'a long, red bill', part: bill, source: x, confidence: 0.5, verified: true, seen: 3 of 4}"
+    assert [line.strip() for line in lines].count(told) == 2
+
+
+def test_a_mark_not_seen_stays_in_the_file_and_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "wren:\n  marks:\n  - short tail\n  - {mark: red bill, verified: no, seen: 1 of 4}\n"
+        "  - {mark: barred wings, verified: unverified}\n  unlike:\n    Wood_Lark:\n    - [short tail, long tail]\n"
+        "wood lark: [long tail]\n"
+    )
+    cards = knowledge.load(tmp_path / "a.yaml")
+    assert cards["wren"] == ("short tail", "barred wings")
+    assert cards.card("Wren").marks[1] == Mark("red bill", verified=False, seen=1, looked=4)
+    assert cards.taken_for("wren") == {"wood lark"} and cards.taken_for("WOOD LARK") == {"wren"}
+    assert cards.differences("wren", "wood lark") == (("short tail", "long tail"),)
+    assert cards.differences("wood lark", "wren") == (("long tail", "short tail"),)
+    assert cards.differences("wren", "crow") == () and cards.taken_for("crow") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("A: {marks: [x], beak: 1}", "a.yaml: card 'A': unknown field 'beak'; known: marks, source, domain, unlike"),
+        ("A: {marks: [{mark: x, colour: red}]}", "card 'A': unknown field 'marks.colour'; known: mark, part"),
+        ("A: {marks: [{part: bill}]}", "card 'A': field marks.mark: a mark must be a text, got None"),
+        ("A: {marks: [{mark: x, confidence: 2}]}", "card 'A', mark 'x': field confidence: a number from 0 to 1"),
+        ("A: {marks: [{mark: x, confidence: high}]}", "field confidence: a number from 0 to 1 is needed, got 'high'"),
+        ("A: {marks: [{mark: x, verified: 1}]}", "field verified: true, false or unverified is needed, got 1"),
+        ("A: {marks: [{mark: x, seen: most}]}", "field seen: it is written like `4 of 5`, got 'most'"),
+        ("A: {marks: [{mark: x, seen: 6 of 5}]}", "field seen: from 0 to the 5 pictures"),
+        ("A: {marks: [{mark: x, part: 3}]}", "card 'A', mark 'x': field part: a text is needed, got 3"),
+        ("A: {marks: [x], unlike: [B]}", "card 'A': field unlike: {other entity"),
+        ("A: {marks: [x], unlike: {B: [[x]]}}", "card 'A': field unlike.B: [own mark, its mark] is needed, got ['x']"),
+        ("A: {marks: [x], source: 7}", "card 'A': field source: a text is needed, got 7"),
+    ],
+)
+def test_bad_cards_are_told_by_file_card_and_field(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(KnowledgeError) as error:
+        cardfiles.read(tmp_path / "a.yaml")
+    assert told in str(error.value)
