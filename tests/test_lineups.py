@@ -99,3 +99,23 @@ def test_few_unseen_entities_stand_beside_seen_ones() -> None:
     one = pool(rows)
     lines = [line for line in drawn(one, 40) if line.stratum == UNSEEN]
     assert lines and all(len(line.photos) >= 2 and line.targets[0].entity == "bird 8" for line in lines)
+
+
+def test_an_absent_target_is_in_no_cell_and_several_in_more_than_one() -> None:
+    one = pool()
+    for index in range(60):
+        rng = random.Random(index)
+        line = one.draw(index, "0", rng, sisters=0.5, questions=1, kind="absent")
+        names = [photo.entity for photo in line.photos]
+        assert line.kind == "absent" and line.targets[0].entity not in names and 2 <= len(names) == len(set(names)) <= 4
+        assert {one.stratum["bird" if n.startswith("bird") else "dog", n] for n in names} == {line.stratum}
+        line = one.draw(index, "0", rng, sisters=0.5, questions=1, kind="several")
+        counts = Counter(photo.entity for photo in line.photos)
+        assert counts.pop(line.targets[0].entity) in (2, 3) and set(counts.values()) <= {1}
+        assert len({photo.id for photo in line.photos}) == len(line.photos) <= 4
+
+
+def test_several_of_what_has_one_photo_becomes_a_plain_question() -> None:
+    one = pool([row for row in photos() if row.id.endswith("/0")])
+    line = one.draw(0, "0", random.Random(0), sisters=0.5, questions=1, kind="several")
+    assert line.kind == "name" and len({photo.entity for photo in line.photos}) == len(line.photos)

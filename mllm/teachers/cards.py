@@ -44,6 +44,7 @@ COMPARE = (
     "What decides between them: {own}.",
     "Side by side, one mark stands out: {own}.",
 )
+COMPARE_ALL = ("They share what no other shows: {own}.", "What sets them apart from the rest: {own}.")
 CLOSE = ("They are much alike; the whole of the marks has to decide.", "No single mark decides, their sum does.")
 CONCLUDE = (
     "So {name} is {box}.",
@@ -89,10 +90,10 @@ class Teacher:
             elif missing:
                 text += rng.choice(LACKS).format(missing=listed(missing[:2]))
             parts.append(text)
-        if chosen:
-            deciding = own[0] if own and not asked else None
-            parts.append(rng.choice(COMPARE).format(own=deciding) if deciding else rng.choice(CLOSE))
-            parts += _unlike(request, rng) if not asked else []
+        if chosen and not asked:
+            compare = COMPARE if len(chosen) == 1 else COMPARE_ALL
+            parts.append(rng.choice(compare).format(own=own[0]) if own else rng.choice(CLOSE))
+            parts += _unlike(request, rng)
         parts.append(_end(sample.entity if not asked else "it", chosen, rng))
         return " ".join(part for part in parts if part)
 

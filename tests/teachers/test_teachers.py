@@ -15,7 +15,7 @@ from mllm.errors import UnknownNameError
 from mllm.knowledge import Cards, KnowledgeError
 from mllm.pocket import world
 from mllm.records import REFERENCE, Sample, Thing
-from mllm.teachers import Reasoning, cards, conclusion, problem, target_index
+from mllm.teachers import Reasoning, cards, concluded, conclusion, problem, target_index, targets
 
 SPECIES = world.species("bird")
 CARDS = Cards({one.name: one.marks for one in SPECIES})
@@ -108,3 +108,74 @@ def test_unsound_reasoning_is_refused_by_name(thought: str, told: str | None) ->
     sample = sample_of(2, 1)
     assert target_index(sample) == 1
     assert problem(sample, thought) == told
+
+
+# Questions of other kinds: what is not there, all of a kind, a description.
+
+
+def kind_of(sample: Sample, kind: str) -> Sample:
+    """Ask a sample's picture another question."""
+    if kind == "absent":
+        return replace(sample, entity=SPECIES[20].name, boxes=())
+    if kind == "several":
+        first, last = sample.things[0], sample.things[-1]
+        things = (*sample.things[:-1], Thing(first.entity, last.box, first.marks))
+        return replace(sample, task="ground_all", entity=first.entity, things=things, boxes=(first.box, last.box))
+    return replace(sample, provenance={"kind": kind, "asked": list(CARDS[sample.entity])})
+
+
+@pytest.mark.parametrize("name", teachers.names())
+@pytest.mark.parametrize("kind", ["absent", "several", "description"])
+def test_every_teacher_answers_every_kind_of_question(name: str, kind: str) -> None:
+    teacher = teachers.load(name)
+    for count in (3, 5):
+        sample = kind_of(sample_of(count, 0), kind)
+        for seed in range(6):
+            thought = teacher.reason(Reasoning(sample, CARDS, seed))
+            assert problem(sample, thought, CARDS) is None, thought
+            wanted = {"absent": (), "several": (0, count - 1), "description": (0,)}[kind]
+            assert concluded(sample, thought) == wanted == targets(sample)
+            if kind == "description":
+                assert sample.entity not in thought
+
+
+@pytest.mark.parametrize(
+    ("kind", "thought", "told"),
+    [
+        ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. So none.", None),
+        ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. It is not in this picture.", None),
+        ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. So it is <obj:1>.", "does not conclude that none fits"),
+        ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. A fine day.", "does not conclude that none fits"),
+        ("absent", "<obj:0> no, <obj:1> no. So none.", "a candidate was not looked at"),
+        ("name", "<obj:0> no, <obj:1> no, <obj:2> no. So none.", "concludes that none fits"),
+        ("several", "1 <obj:0>: x. 2 <obj:1>: y. 3 <obj:2>: x. So 1, 3.", None),
+        ("several", "<obj:0> yes. <obj:1> no. <obj:2> yes. They are <obj:2> and <obj:0>.", None),
+        ("several", "<obj:0> yes. <obj:1> no. <obj:2> yes. So it is <obj:0>.", "concludes on another thing"),
+        ("several", "1 <obj:0>: x. 2 <obj:1>: y. 3 <obj:2>: x. So 1.", "concludes on another thing"),
+    ],
+)
+def test_conclusions_of_every_kind_are_checked(kind: str, thought: str, told: str | None) -> None:
+    sample = sample_of(3, 0) if kind == "name" else kind_of(sample_of(3, 0), kind)
+    assert problem(sample, thought) == told
+
+
+def test_a_thought_that_gives_the_target_a_mark_of_another_is_refused() -> None:
+    sample = sample_of(2, 0)
+    thought = f"{sample.entity}: {', '.join(SPECIES[1].marks)}. 1 <obj:0>: fits. 2 <obj:1>: not. So 1."
+    assert problem(sample, thought) is None
+    assert problem(sample, thought, CARDS) == "gives the target a mark that its card does not hold"
+
+
+def test_cards_says_what_tells_two_look_alikes_apart() -> None:
+    from mllm.cardfiles import Card, Mark
+
+    known = Cards(
+        {
+            "a": Card("a", marks=(Mark("red bill"),), unlike={"b": (("red bill", "black bill"),)}),
+            "b": Card("b", marks=(Mark("black bill"),)),
+        }
+    )
+    things = tuple(Thing(name, Box(k / 2, 0, k / 2 + 0.4, 1)) for k, name in enumerate("ab"))
+    sample = Sample("s", "ground", "a", Frame(9, 9), "bird", "a", "?", (things[0].box,), things)
+    thought = cards.Teacher().reason(Reasoning(sample, known, 0))
+    assert "Unlike b (black bill), it shows: red bill." in thought or "b would show black bill; here" in thought
