@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mllm.errors import ConfigError
 
@@ -54,7 +55,7 @@ def _configured(file: Path) -> Machine:
     if not file.is_file():
         raise ConfigError(f"{file}: no such accelerate configuration")
     try:
-        said = load_config_from_file(str(file))
+        said: Any = load_config_from_file(str(file))
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{file}: accelerate cannot read it: {error}") from error
     kind = getattr(said.distributed_type, "value", said.distributed_type)
