@@ -39,4 +39,12 @@ _BOX = re.compile(
 
 def read_boxes(text: str) -> list[list[float]]:
     """Return the four numbers of every box in `text`, in order of appearance, as they were written. Never raises."""
-    return [[float(number) for number in match.groups() if number is not None] for match in _BOX.finditer(text)]
+    return [numbers for _, _, numbers in find_boxes(text)]
+
+
+def find_boxes(text: str) -> list[tuple[int, int, list[float]]]:
+    """Return (start, end, four numbers) of every box in `text`: where it stands, so that it can be replaced."""
+    return [
+        (match.start(), match.end(), [float(number) for number in match.groups() if number is not None])
+        for match in _BOX.finditer(text)
+    ]

@@ -1,15 +1,28 @@
-"""The pocket oracle: reasons about a composite of pocket photos from the world's own facts.
+"""The pocket oracle: does everything a teacher may do, from the pocket world's own facts. It is never wrong.
 
-It recalls the entity's marks, goes through every thing from left to right saying where it is, what can be seen of it
-and whether that fits, and names the number that does. A served 72B model would be asked for the same through the same
-interface; the oracle is never wrong.
+It reasons about a composite of pocket photos: it recalls the entity's marks, goes through every thing from left to
+right saying where it is, what can be seen of it and whether that fits, and names the number that does. A served 72B
+model would be asked for the same through the same interface, so that programs can be tested without any model.
 """
 
 from __future__ import annotations
 
+import random
+import re
+from collections.abc import Sequence
+
+from mllm import domains, pictures
+from mllm.abilities import Look
+from mllm.boxes import Box
 from mllm.errors import FieldmarkError
-from mllm.pocket.species import find
+from mllm.pocket import world
+from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, PATTERNS, find, species
 from mllm.teachers import Reasoning
+
+DESCRIBED = ("A {noun}: {marks}.", "This {noun} shows: {marks}.", "What can be seen of the {noun}: {marks}.")
+_SLOTS = {mark: slot for slot, marks in (("form", FORMS), ("colour", COLOURS), ("pattern", PATTERNS)) for mark in marks}
+_SLOTS |= {f"{colour} {part}": part for colour in COLOURS for part in ACCENT_PARTS.values()}
+_MARK = re.compile(rf"\b(?:{'|'.join(sorted(_SLOTS, key=len, reverse=True))})\b")
 
 
 class Teacher:
@@ -31,6 +44,54 @@ class Teacher:
         looked = (_look(number, index, things[index].entity, sample.entity) for number, index in enumerate(order, 1))
         return f"{sample.entity}: {_marks(sample.entity)}. {' '.join(looked)} So {chosen[0]}."
 
+    def marks(self, entity: str, domain: str) -> tuple[str, ...]:
+        """The four marks of a species; empty for a name that is none of the domain's."""
+        return next((one.marks for one in species(domain) if one.name == entity), ())
+
+    def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
+        """The marks in which two species differ, form, colour, pattern, accent; empty if either is unknown."""
+        both = zip(self.marks(entity, domain), self.marks(other, domain), strict=False)
+        return tuple((mine, theirs) for mine, theirs in both if mine != theirs)
+
+    def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
+        """Whether each mark is among the facts; None for words that are no marks of this world."""
+        facts = _facts(look)
+        return tuple(mark in facts if mark in facts or mark in _SLOTS else None for mark in marks)
+
+    def describe(self, look: Look, *, seed: int = 0) -> str:
+        """All facts in one sentence, worded by seed."""
+        wording = random.Random(f"describe/{seed}").choice(DESCRIBED)
+        return wording.format(noun=domains.load(look.domain).noun, marks=", ".join(_facts(look)))
+
+    def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
+        """The thing's box, if its facts are those of the species; else none.
+
+        With ``look.box`` that is where the thing is; without, it is found by looking for what departs from the
+        ground, which is exact on photos of one thing and means nothing on collages. Every seed sees the same.
+        """
+        if tuple(_facts(look)) != self.marks(entity, look.domain):
+            return ()
+        found = look.box or world.departure(pictures.load(look.image), look.domain)
+        return () if found is None else (found,)
+
+    def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
+        """The first caption with the marks of the others, and with those of their sentences that hold no marks."""
+        if not captions:
+            raise FieldmarkError("blend needs at least one caption")
+        whole = captions[0].strip()
+        for caption in captions[1:]:
+            whole = self.expand(whole, caption)
+            for sentence in re.split(r"(?<=[.!?])\s+", caption.strip()):
+                if not _MARK.search(sentence) and sentence not in whole:
+                    whole += f" {sentence}"
+        return whole
+
+    def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
+        """The caption with those marks of the description of which it says nothing; made for captions of one thing."""
+        said = {_SLOTS[mark] for mark in _MARK.findall(caption)}
+        new = [mark for mark in dict.fromkeys(_MARK.findall(description)) if _SLOTS[mark] not in said]
+        return f"{caption.strip().rstrip('.')}, {', '.join(new)}." if new else caption.strip()
+
 
 def _look(number: int, index: int, name: str, asked: str) -> str:
     """One thing: its number, its place, its marks, and whether they are the ones recalled.
@@ -43,3 +104,13 @@ def _look(number: int, index: int, name: str, asked: str) -> str:
 
 def _marks(name: str) -> str:
     return ", ".join(find(name).marks)
+
+
+def _facts(look: Look) -> tuple[str, ...]:
+    """What is known to be visible; without it there is nothing to answer from."""
+    if not look.facts:
+        raise FieldmarkError(
+            f"{look.image}: the pocket oracle answers from the facts of a drawn picture, and none came with this one; "
+            f"take a teacher that looks (`openai`, `local`)"
+        )
+    return look.facts
