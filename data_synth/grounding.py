@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mllm import domains, families, knowledge, lineups, manifest, pictures, questions, sources, splits, teachers
+from mllm.abilities import Reports
 from mllm.errors import FieldmarkError
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
 from mllm.stages import Stage, in_order, save_picture
@@ -60,6 +61,7 @@ class Settings:
     whole_image_boxes: bool
     clip_boxes: bool
     licence: str
+    teacher_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def drawn(self) -> bool:
@@ -74,10 +76,10 @@ class Settings:
 
 def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool = False) -> dict[str, Any]:
     """Run the whole story and return the manifest."""
-    with manifest.claim(out, _with_digests(settings), overwrite=overwrite) as whole:
+    with manifest.claim(out, _with_digests(settings), overwrite=overwrite) as whole, ExitStack() as at_end:
         if whole is not None:
             return whole
-        teacher = teachers.load(settings.teacher)
+        teacher = at_end.enter_context(teacher_of(settings))
         known = knowledge.load(*settings.knowledge) if settings.knowledge else None
         photos = photos_stage(settings, known, out)
         divided = split_stage(settings, photos, out)
@@ -86,6 +88,18 @@ def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool = Fa
             samples_stage(settings, side, divided.photos, cards, teacher, out, workers)
         data = [*(f"{side}.jsonl" for side in SPLITS), "knowledge.json", "images"]
         return manifest.finish(out, facts(divided, out), data)
+
+
+@contextmanager
+def teacher_of(settings: Settings) -> Iterator[teachers.Teacher]:
+    """Yield the teacher; however the block ends, tell what it cost and every request that failed."""
+    teacher = teachers.load(settings.teacher, **settings.teacher_config)
+    try:
+        yield teacher
+    finally:
+        if isinstance(teacher, Reports):
+            teacher.close()
+            console.print(str(teacher.report()), highlight=False, soft_wrap=True, markup=False)
 
 
 def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path) -> list[Photo]:
@@ -166,17 +180,17 @@ def samples_of(
             if len(drawn.targets) < settings.questions:
                 raise questions.Refused("fewer things than questions")
             image, blank = questions.picture(drawn, out, settings.style, rng)
+            save_picture(image, out / name)  # before the teacher looks at it; another try overwrites it
             told = {**blank.provenance, "source": settings.source, "teacher": settings.teacher}
             samples = []
             for place, target in enumerate(drawn.targets):
                 key = f"{pool.side}-{number * settings.questions + place:06d}"
                 told["refused"] = [] if place else list(refused)  # told once, so that the rows can be counted
                 one = replace(blank, id=key, image=name, group=name, split=pool.side, provenance=dict(told))
-                samples.append(questions.ask(one, target, teacher, pool.cards, settings.style, settings.seed))
+                samples.append(questions.ask(one, target, teacher, pool.cards, settings.style, settings.seed, out))
         except questions.Refused as reason:
             refused.append(str(reason))
             continue
-        save_picture(image, out / name)
         return samples
     raise FieldmarkError(
         f"{pool.side}: {MOST_TRIES} line-ups for picture {number} were refused, the last because: {refused[-1]}."
@@ -211,7 +225,8 @@ def progress(what: str, total: int | None, done: int) -> Iterator[Callable[[], N
 def _with_digests(settings: Settings) -> dict[str, Any]:
     """Return the settings with the hash of every file they name: an input that was changed is another input."""
     files = [Path(file) for file in (settings.input, *settings.knowledge) if file and Path(file).is_file()]
-    return {**asdict(settings), "digests": {str(file): manifest.digest(file) for file in files}}
+    said = teachers.identity(settings.teacher, **settings.teacher_config)  # keys and addresses are not written down
+    return {**asdict(settings), "teacher_config": said, "digests": {str(file): manifest.digest(file) for file in files}}
 
 
 def command(
@@ -220,6 +235,8 @@ def command(
     domain: Annotated[str | None, typer.Option(help="domain of all photos: " + ", ".join(domains.names()))] = None,
     knowledge: Annotated[list[str] | None, typer.Option(help="file of knowledge cards (may be repeated)")] = None,
     teacher: Annotated[str | None, typer.Option(help="who reasons [pocket for pocket photos, else cards]")] = None,
+    teacher_config: Annotated[Path | None, typer.Option(help="YAML file with the teacher's settings")] = None,
+    teacher_option: Annotated[list[str] | None, typer.Option(help="key=value over it (may be repeated)")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the data [runs/SOURCE/data]")] = None,
     train: Annotated[int, typer.Option(min=0, help="samples to train on")] = 4000,
     validation: Annotated[int, typer.Option(min=0, help="samples to choose checkpoints by")] = 240,
@@ -252,6 +269,7 @@ def command(
         photos_per_entity=photos_per_entity,
         shares=splits.Shares(validation_share, test_share, unseen_share, tuple(unseen_domain or ())),
         max_side=max_side, min_box=min_box, whole_image_boxes=whole_image_boxes, clip_boxes=clip_boxes, licence=licence,
+        teacher_config=teachers.read_config(teacher_config, teacher_option or ()),
     )  # fmt: skip
     folder = out or Path("runs") / source / "data"
     made = synthesize(settings, folder, workers, overwrite)

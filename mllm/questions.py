@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from mllm import composites, domains, pictures, teachers
+from mllm.abilities import TeacherError
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.families import Family
@@ -74,12 +75,15 @@ def picture(drawn: LineUp, folder: Path, style: Style, rng: random.Random) -> tu
 
 
 def ask(
-    blank: Sample, target: Photo, teacher: Teacher, cards: Mapping[str, tuple[str, ...]], style: Style, seed: int
-) -> Sample:
+    blank: Sample, target: Photo, teacher: Teacher, cards: Mapping[str, tuple[str, ...]], style: Style, seed: int,
+    folder: Path | None = None,
+) -> Sample:  # fmt: skip
     """Ask a composed picture for one of its things, have the teacher reason, check. `blank` has id, image and split.
 
+    `folder` is the one that `blank.image` is relative to, where the picture is there already, for teachers that look.
+
     Raises:
-        Refused: the reasoning or its boxes fail a check.
+        Refused: the teacher failed this once, or the reasoning or its boxes fail a check.
     """
     domain = domains.load(blank.domain)
     rng = random.Random(f"{seed}/{blank.id}")
@@ -91,7 +95,10 @@ def ask(
         boxes=tuple(thing.box for thing in blank.things if thing.entity == target.entity),
         seen=bool(target.provenance["seen"]),
     )
-    thought = teacher.reason(Reasoning(sample, cards, seed))
+    try:
+        thought = teacher.reason(Reasoning(sample, cards, seed, None if folder is None else folder / sample.image))
+    except TeacherError as error:
+        raise Refused(f"teacher: {error.reason}") from error
     problem = teachers.problem(sample, thought)
     if problem:
         raise Refused(problem)

@@ -84,7 +84,10 @@ def marks(text: str) -> tuple[str, ...]:
         raise TeacherError("unreadable reply", "no list of marks")
     if longest := [line for line in found if len(line) > LONGEST_MARK]:
         raise TeacherError("unreadable reply", f"prose instead of a list of marks: {longest[0][:60]!r}")
-    return tuple(dict.fromkeys(found))
+    once: dict[str, str] = {}
+    for line in found:
+        once.setdefault(same_name(line), line)
+    return tuple(once.values())
 
 
 def differences(text: str, entity: str, other: str) -> tuple[tuple[str, str], ...]:

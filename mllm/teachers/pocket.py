@@ -81,9 +81,9 @@ class Teacher:
         whole = captions[0].strip()
         for caption in captions[1:]:
             whole = self.expand(whole, caption)
-            for sentence in re.split(r"(?<=[.!?])\s+", caption.strip()):
-                if not _MARK.search(sentence) and sentence not in whole:
-                    whole += f" {sentence}"
+        for sentence in (one for caption in captions[1:] for one in re.split(r"(?<=[.!?])\s+", caption.strip())):
+            if not _MARK.search(sentence) and sentence not in whole:
+                whole += f" {sentence}"
         return whole
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
