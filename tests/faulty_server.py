@@ -21,9 +21,9 @@ class FaultyServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, fault: Callable[[int, str], Fault], delay: float = 0.0) -> None:
+    def __init__(self, fault: Callable[[int, str], Fault], delay: float, answer: Callable[[str], str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.fault, self.delay = fault, delay
+        self.fault, self.delay, self.answer = fault, delay, answer
         self.requests: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.by_text: Counter[str] = Counter()
@@ -41,9 +41,12 @@ class FaultyServer(ThreadingHTTPServer):
 
 @contextmanager
 def serving(
-    fault: Callable[[int, str], Fault] = lambda number, text: None, delay: float = 0.0
+    fault: Callable[[int, str], Fault] = lambda number, text: None,
+    delay: float = 0.0,
+    answer: Callable[[str], str] = lambda text: f"Said: {text}",
 ) -> Iterator[FaultyServer]:
-    server = FaultyServer(fault, delay)
+    """Run the server; `answer` writes the reply to a text."""
+    server = FaultyServer(fault, delay, answer)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -89,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
             with server.lock:  # before the answer leaves: the client may send its next call at once
                 server.under_way -= 1
         if fault is None:
-            self._send(200, completion(body["model"], f"Said: {text}"))
+            self._send(200, completion(body["model"], server.answer(text)))
         elif isinstance(fault, tuple):
             self._send(fault[0], {"error": {"message": "no", "type": "t", "code": None}}, fault[1])
         else:
