@@ -98,6 +98,9 @@ class Service:
             job.gone.set()
             future.cancel()
             return Response(status_code=499)  # nobody reads it: the client has left
+        if (error := future.exception()) is not None:  # not raised as it is: that would close a connection kept open
+            logger.error("an answer failed", exc_info=error)
+            raise WireError(500, f"the answer failed: {type(error).__name__}")
         written = future.result()
         counts = wire.usage(job.tokens, written.tokens)
         return JSONResponse(wire.completion(self.name, written.text, _finish(written), counts))
@@ -227,4 +230,5 @@ def _no_such_route(request: Request, error: Exception) -> Response:
 
 def _broken(request: Request, error: Exception) -> Response:
     """Answer what nobody foresaw; the server logs it with its traceback."""
-    return JSONResponse(WireError(500, f"the answer failed: {type(error).__name__}").body(), status_code=500)
+    body = WireError(500, f"the answer failed: {type(error).__name__}").body()
+    return JSONResponse(body, status_code=500, headers={"Connection": "close"})

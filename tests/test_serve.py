@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
+import httpx2
 import openai
 import pytest
 from PIL import Image
@@ -141,11 +143,13 @@ def test_sampling_has_a_seed_of_its_own(client, asked) -> None:
     image = Image.open(asked[1] / "1.png")
 
     def sampled(seed):
-        return ask(client, "List every car.", image, temperature=1.5, seed=seed).choices[0].message.content
+        return (
+            ask(client, "List every car.", image, temperature=1.5, seed=seed, max_tokens=12).choices[0].message.content
+        )
 
-    alone = [sampled(seed) for seed in range(4)]
-    with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(sampled, range(4))) == alone, "neighbours in the batch change nothing"
+    alone = [sampled(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(sampled, range(3))) == alone, "neighbours in the batch change nothing"
     assert len(set(alone)) > 1
 
 
@@ -188,21 +192,15 @@ SMALL = Image.new("RGB", (32, 32))
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_says_why(client, url, change, status, says) -> None:
-    import httpx2
-
     body = {"model": "pocket", "messages": turn("List every bird.", SMALL), "max_tokens": 2} | change
     answer = httpx2.post(f"{url}/chat/completions", json=body, timeout=60)
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
-    import re
-
     assert re.search(says, f"{error['message']} {error['code']}")
 
 
 def test_other_ways_to_go_wrong(url) -> None:
-    import httpx2
-
     for content, headers, status in (
         (b"{", {"content-type": "application/json"}, 400),
         (b"\xff\xfe", {"content-type": "application/json"}, 400),
