@@ -265,7 +265,8 @@ def test_the_command_serves_and_ends(root) -> None:
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0, timeout=60)
     try:
-        for _ in range(600):
+        latest = time.monotonic() + 450  # a busy machine takes its time to import torch
+        while time.monotonic() < latest:
             assert process.poll() is None, process.stdout.read()
             try:
                 client.models.list()
