@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -48,15 +48,15 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def load(name: str, **config: Any) -> Teacher:
-    """Return the teacher called `name` with these settings.
+def load(name: str, **config: Any) -> Any:
+    """Return the teacher called `name` with these settings. It reasons; what else it can do, ask `mllm.abilities`.
 
     Raises:
         UnknownNameError: no such teacher; lists the known ones.
         ConfigError: a field it does not have (lists those it has), or an impossible value.
     """
     made, built = _module(name), _config(name, config)
-    return cast(Teacher, made.Teacher() if built is None else made.Teacher(built))
+    return made.Teacher() if built is None else made.Teacher(built)
 
 
 def identity(name: str, **config: Any) -> dict[str, Any]:
