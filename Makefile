@@ -55,7 +55,7 @@ wheel: $(READY)  ## build dist/fieldmark-*.whl
 constraints: $(READY)  ## resolve constraints.txt anew, with every extra but vllm
 	mkdir -p build
 	$(PY) -m pip install --no-input --quiet --dry-run --ignore-installed --report build/resolved.json \
-		torch==2.13.0 -e '.[dev,vision,wandb,tensorboard,openai,web]'
+		torch==2.13.0 -e '.[dev,vision,wandb,tensorboard,openai,serve,web]'
 	$(PY) .ci/constraints.py build/resolved.json > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 

@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +44,7 @@ from mllm import (
     splits,
     teachers,
 )
-from mllm.abilities import Points, Reasons, need
+from mllm.abilities import Points, Reasons, Reports, need
 from mllm.crew import Crew, Shards, muster
 from mllm.errors import FieldmarkError
 from mllm.phrasing import Mixture
@@ -83,6 +85,7 @@ class Settings:
     second_opinion: str | None
     box_agreement: float
     sheet: int
+    teacher_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def drawn(self) -> bool:
@@ -114,15 +117,14 @@ def synthesize(
 
 def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: Crew) -> None:
     """Run stage after stage; every process of the crew comes through here."""
-    teacher = teachers.load(settings.teacher)
-    need(teacher, Reasons, settings.teacher)
     known = knowledge.load(*settings.knowledge) if settings.knowledge else None
     photos = photos_stage(settings, known, out, crew)
     photos, boxless = boxes_stage(settings, photos, out, workers, crew)
     divided = split_stage(settings, photos, out, crew)
     cards = knowledge_stage(divided.photos, known, out, crew)
-    for side in SPLITS:
-        samples_stage(settings, side, divided.photos, cards, teacher, out, workers, crew)
+    with teacher_of(settings) as teacher:
+        for side in SPLITS:
+            samples_stage(settings, side, divided.photos, cards, teacher, out, workers, crew)
     if crew.first:
         told = facts(settings, divided, boxless, out)
         contactsheet.write(out, settings.sheet)
@@ -130,6 +132,18 @@ def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: C
         data = [*(f"{side}.jsonl" for side in SPLITS), "knowledge.json", "images"]
         manifest.finish(out, told, data)
     crew.wait()
+
+
+@contextmanager
+def teacher_of(settings: Settings) -> Iterator[Reasons]:
+    """Yield the teacher; however the block ends, tell what it cost and every request that failed."""
+    teacher = teachers.load(settings.teacher, **settings.teacher_config)
+    try:
+        yield need(teacher, Reasons, settings.teacher)
+    finally:
+        if isinstance(teacher, Reports):
+            teacher.close()
+            console.print(str(teacher.report()), highlight=False, soft_wrap=True, markup=False)
 
 
 def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path, crew: Crew) -> list[Photo]:
@@ -165,7 +179,9 @@ def boxes_stage(
     shards = Shards(out / "boxes.jsonl", crew)
     if not shards.finished:
         names = (settings.boxes_from, settings.second_opinion or settings.boxes_from)
-        first, second = (need(teachers.load(name), Points, name) for name in names)
+        config = settings.teacher_config  # of --teacher; another teacher takes its own from the environment
+        loaded = (teachers.load(name, **(config if name == settings.teacher else {})) for name in names)
+        first, second = (need(teacher, Points, name) for teacher, name in zip(loaded, names, strict=True))
 
         def make(number: int) -> Photo:
             photo = photos[number]
@@ -298,7 +314,8 @@ def facts(settings: Settings, divided: splits.Split, boxless: Counter[str], out:
 def _with_digests(settings: Settings) -> dict[str, Any]:
     """Return the settings with the hash of every file they name: an input that was changed is another input."""
     files = [Path(file) for file in (settings.input, *settings.knowledge) if file and Path(file).is_file()]
-    return {**asdict(settings), "digests": {str(file): manifest.digest(file) for file in files}}
+    said = teachers.identity(settings.teacher, **settings.teacher_config)  # keys and addresses are not written down
+    return {**asdict(settings), "teacher_config": said, "digests": {str(file): manifest.digest(file) for file in files}}
 
 
 def command(
@@ -308,6 +325,8 @@ def command(
     domain: Annotated[str | None, typer.Option(help="domain of all photos: " + ", ".join(domains.names()))] = None,
     knowledge: Annotated[list[str] | None, typer.Option(help="file of knowledge cards (may be repeated)")] = None,
     teacher: Annotated[str | None, typer.Option(help="who reasons [pocket for pocket photos, else cards]")] = None,
+    teacher_config: Annotated[Path | None, typer.Option(help="YAML file with the teacher's settings")] = None,
+    teacher_option: Annotated[list[str] | None, typer.Option(help="key=value over it (may be repeated)")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the data [runs/SOURCE/data]")] = None,
     train: Annotated[int, typer.Option(min=0, help="samples to train on")] = 4000,
     validation: Annotated[int, typer.Option(min=0, help="samples to choose checkpoints by")] = 240,
@@ -349,6 +368,7 @@ def command(
         max_side=max_side, min_box=min_box, whole_image_boxes=whole_image_boxes, clip_boxes=clip_boxes, licence=licence,
         mixture=Mixture(descriptions, absent, several), boxes_from=boxes_from, second_opinion=second_opinion,
         box_agreement=box_agreement, sheet=sheet,
+        teacher_config=teachers.read_config(teacher_config, teacher_option or ()),
     )  # fmt: skip
     folder = out or Path("runs") / source / "data"
     made = synthesize(settings, folder, workers, overwrite, datacard.spoken(context, "data_synth/grounding.py"))

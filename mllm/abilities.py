@@ -14,9 +14,26 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
+from mllm.ledger import Report
 from mllm.records import Sample
 
 A = TypeVar("A")
+
+
+class TeacherError(FieldmarkError):
+    """A teacher could not answer one request; the next one may go well. `reason` is short and stable, to be counted.
+
+    What makes every request fail (a wrong key, an unknown model, a server that is gone) is a plain `FieldmarkError`.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        """Keep the reason apart from the details, which differ from request to request."""
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+    def __reduce__(self) -> tuple[type[TeacherError], tuple[str, str]]:
+        """Pickle by the two arguments."""
+        return type(self), (self.reason, self.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,19 @@ class Edits(Protocol):
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
         """Add details of `description` to `caption`; where the two disagree the caption wins."""
+        ...
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """Costs something, may fail, and can tell. Programs print the report at their end."""
+
+    def report(self) -> Report:
+        """Return the tally so far: requests, tokens, cost, every failure."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and threads; the report stays."""
         ...
 
 

@@ -39,7 +39,15 @@ _BOX = re.compile(
 
 def read_boxes(text: str) -> list[list[float]]:
     """Return the four numbers of every box in `text`, in order of appearance, as they were written. Never raises."""
-    return [[float(number) for number in match.groups() if number is not None] for match in _BOX.finditer(text)]
+    return [numbers for _, _, numbers in find_boxes(text)]
+
+
+def find_boxes(text: str) -> list[tuple[int, int, list[float]]]:
+    """Return (start, end, four numbers) of every box in `text`: where it stands, so that it can be replaced."""
+    return [
+        (match.start(), match.end(), [float(number) for number in match.groups() if number is not None])
+        for match in _BOX.finditer(text)
+    ]
 
 
 def first_box(text: str) -> int | None:
@@ -50,4 +58,4 @@ def first_box(text: str) -> int | None:
 
 def box_spans(text: str) -> list[tuple[int, int]]:
     """Return where each box of `text` stands, as (first character, one past the last), in order of appearance."""
-    return [found.span() for found in _BOX.finditer(text)]
+    return [(start, end) for start, end, _ in find_boxes(text)]

@@ -49,9 +49,9 @@ def load(path: str | Path) -> Image.Image:
         return _as_seen(image)
 
 
-def from_bytes(data: bytes, name: str) -> Image.Image:
+def from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a picture that lies in memory (a parquet cell), as `load` does; `name` stands in messages."""
-    with _opened(BytesIO(data), name) as image:
+    with _opened(BytesIO(data), name, max_pixels) as image:
         return _as_seen(image)
 
 
@@ -87,7 +87,7 @@ def phash(image: Image.Image) -> str:
 
 
 @contextmanager
-def _opened(source: Path | IO[bytes], name: str) -> Iterator[Image.Image]:
+def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open a picture lazily, turning every way in which a file can be bad into `PictureError`."""
     if isinstance(source, Path) and not source.is_file():
         raise PictureError(f"{name}: no such picture file")
@@ -96,8 +96,8 @@ def _opened(source: Path | IO[bytes], name: str) -> Iterator[Image.Image]:
             # Pillow warns from 89 million pixels; the limit here is ours and an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise PictureError(f"{name}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS}")
+                if image.width * image.height > max_pixels:
+                    raise PictureError(f"{name}: {image.width} x {image.height} pixels; the limit is {max_pixels}")
                 yield image
     except PictureError:
         raise

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from mllm import composites, domains, phrasing, pictures, teachers
+from mllm.abilities import TeacherError
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.families import Family
@@ -79,8 +80,11 @@ def ask(
 ) -> Sample:  # fmt: skip
     """Ask a composed picture a question of a kind, have the teacher reason, check. `blank` has id, image and split.
 
+    `image` is where the picture lies already, for teachers that look.
+
     Raises:
-        Refused: the reasoning or its boxes fail a check, or no marks tell the target from the other things.
+        Refused: the teacher failed this once, the reasoning or its boxes fail a check, or no marks tell the target from
+            the other things.
     """
     domain = domains.load(blank.domain)
     rng = random.Random(f"{seed}/{blank.id}")
@@ -97,7 +101,10 @@ def ask(
         seen=bool(target.provenance["seen"]),
         provenance=told,
     )
-    thought = teacher.reason(Reasoning(sample, cards, seed, image))
+    try:
+        thought = teacher.reason(Reasoning(sample, cards, seed, image))
+    except TeacherError as error:
+        raise Refused(f"teacher: {error.reason}") from error
     problem = teachers.problem(sample, thought, cards)
     if problem:
         raise Refused(problem)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 from mllm.boxes import Box, Frame
 from mllm.pocket.drawing import Colour, sprite
@@ -125,6 +125,15 @@ def photo(one: Species, seed: int) -> tuple[Image.Image, Box]:
     rng = random.Random(f"photo/{one.name}/{seed}")
     canvas = background(one.domain, (TILE, TILE), rng)
     return canvas, _place(canvas, one.domain, one.look, (0, 0), TILE, rng)
+
+
+def departure(image: Image.Image, domain: str) -> Box | None:
+    """Where a photo of this world departs from its own ground by more than clutter does: its one thing, found by
+    looking. None when there is only ground. Made for photos with one ground, not for collages."""
+    channels = ImageChops.difference(image.convert("RGB"), _ground(domain, image.size)).split()
+    strongest = ImageChops.lighter(ImageChops.lighter(channels[0], channels[1]), channels[2])
+    found = strongest.point([255 * (level > 64) for level in range(256)]).getbbox()
+    return None if found is None else Box.from_xyxy(found, Frame(*image.size))
 
 
 def make_scene(seed: int | str, domain: str, looks: Sequence[Marks | Species], layout: str = "any") -> Scene:

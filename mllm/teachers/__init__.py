@@ -2,7 +2,9 @@
 
 A teacher's file defines a class `Teacher` with `reason(request: Reasoning) -> str`: a thought in which every thing of
 the picture is looked at and the thing asked for is found. It refers to boxes as `<obj:K>`, K an index into
-`sample.things`, and reads as if its writer had found the answer by looking: it never says that it was told.
+`sample.things`, and reads as if its writer had found the answer by looking: it never says that it was told. What else a
+teacher may be able to do is in `mllm.abilities`. A teacher with settings defines a class `Config` (a
+`mllm.config.Section`) whose `HOW` names those that change nothing in what it says; its `Teacher` is called with one.
 
 What a thought has to end on hangs on the question: one thing; all things of a kind (task `ground_all`), named together
 in the last sentence; or, where the sample has no box, that none of the candidates fits.
@@ -12,16 +14,24 @@ from __future__ import annotations
 
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import cast
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
 
 from mllm import agreement
 from mllm.abilities import Reasoning, Reasons
-from mllm.errors import UnknownNameError
+from mllm.config import Section
+from mllm.errors import ConfigError, UnknownNameError
 from mllm.records import REFERENCE, Sample
 
-__all__ = ["Reasoning", "Teacher", "conclusion", "concluded", "load", "names", "problem", "target_index", "targets"]
+__all__ = [
+    "Reasoning", "Teacher", "conclusion", "concluded", "identity", "load", "names", "problem", "read_config",
+    "target_index", "targets",
+]  # fmt: skip
 
 _CHOICE = re.compile(r"\bSo (\d+(?: <obj:\d+>)?(?:, \d+(?: <obj:\d+>)?)*)\.?\s*$")
 _CHOSEN = re.compile(r"(\d+)(?: <obj:(\d+)>)?(?:, |$)")
@@ -50,11 +60,72 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def load(name: str) -> Teacher:
-    """Return the teacher called `name`; an unknown name is an error that lists the known ones."""
+def load(name: str, **config: Any) -> Any:
+    """Return the teacher called `name` with these settings. It reasons; what else it can do, ask `mllm.abilities`.
+
+    Raises:
+        UnknownNameError: no such teacher; lists the known ones.
+        ConfigError: a field it does not have (lists those it has), or an impossible value.
+    """
+    made, built = _module(name), _config(name, config)
+    return made.Teacher() if built is None else made.Teacher(built)
+
+
+def identity(name: str, **config: Any) -> dict[str, Any]:
+    """Return the settings that a teacher's words depend on, defaults included, as json values. Errors as `load`.
+
+    Keys, addresses and everything about retries are left out: data made with others are the same data.
+    """
+    built = _config(name, config)
+    how = getattr(_module(name).Config, "HOW", frozenset()) if built is not None else frozenset()
+    return {} if built is None else built.model_dump(mode="json", exclude=set(how))
+
+
+def read_config(file: str | Path | None, options: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a teacher's settings: a YAML file, then `key=value` options over it (values are YAML too).
+
+    Raises:
+        ConfigError: the file cannot be read or is no mapping; an option without `=`.
+    """
+    values: Any = {}
+    if file is not None:
+        try:
+            values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{file}: settings of a teacher cannot be read: {error}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{file}: settings of a teacher are written `key: value`, got a {type(values).__name__}")
+    for option in options:
+        key, is_there, value = option.partition("=")
+        if not is_there or not key.strip():
+            raise ConfigError(f"teacher option {option!r}: key=value is needed")
+        try:
+            values[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"teacher option {option!r}: the value is no YAML: {error}") from None
+    return {str(key): value for key, value in values.items()}
+
+
+def _module(name: str) -> Any:
     if name not in names():
         raise UnknownNameError("teacher", name, names())
-    return cast(Teacher, import_module(f"{__name__}.{name}").Teacher())
+    return import_module(f"{__name__}.{name}")
+
+
+def _config(name: str, values: dict[str, Any]) -> Section | None:
+    """Check settings against what the teacher knows; None for a teacher without any."""
+    cls: type[Section] | None = getattr(_module(name), "Config", None)
+    known = sorted(cls.model_fields) if cls is not None else []
+    for field in values:
+        if field not in known:
+            raise ConfigError(f"teacher {name!r} has no field {field!r}; it has {', '.join(known) or 'none'}")
+    if cls is None:
+        return None
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]  # an input may be a key
+        raise ConfigError(f"teacher {name!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def targets(sample: Sample) -> tuple[int, ...]:

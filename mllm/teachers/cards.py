@@ -2,14 +2,21 @@
 
 The wording is drawn by seed from a small grammar; every mark in it is quoted from a card. What is said of a candidate
 is what its own card says, which is knowledge of its kind, not sight of this one: wrong cards teach wrong things.
+
+Given card files of its own (`files`), it also knows: marks of entities and what tells two of them apart.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
-from mllm.knowledge import Cards, holds
+from pydantic import Field
+
+from mllm import knowledge
+from mllm.config import Section
+from mllm.knowledge import Cards, holds, likeness
 from mllm.phrasing import asked_marks, listed
 from mllm.teachers import Reasoning, targets
 
@@ -64,8 +71,39 @@ CONCLUDE_NONE = (
 ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")
 
 
+class Config(Section):
+    """Settings."""
+
+    files: tuple[Path, ...] = Field(default=())
+    """Files of knowledge cards, for `marks` and `differences`; reasoning brings its own."""
+
+
 class Teacher:
     """Teacher interface over knowledge cards."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        """Read the card files, if any. Raises `KnowledgeError`: file, entity and the way out."""
+        self._cards = knowledge.load(*config.files) if config is not None and config.files else knowledge.Cards({})
+
+    def marks(self, entity: str, domain: str) -> tuple[str, ...]:
+        """Return the marks of an entity's card; empty where it has none. Cards know no domains."""
+        return self._cards[entity] if entity in self._cards else ()
+
+    def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
+        """Pair the marks that only one of two cards has, the most alike in words first ("red bill", "black bill").
+
+        A mark that finds no partner is left out: the other card says nothing about it.
+        """
+        mine, theirs = self.marks(entity, domain), self.marks(other, domain)
+        left = [mark for mark in mine if not holds(theirs, mark)]
+        right = [mark for mark in theirs if not holds(mine, mark)]
+        pairs: list[tuple[str, str]] = []
+        while left and right:
+            best = max(((a, b) for a in left for b in right), key=lambda pair: likeness([pair[0]], [pair[1]]))
+            pairs.append(best)
+            left.remove(best[0])
+            right.remove(best[1])
+        return tuple(pairs)
 
     def reason(self, request: Reasoning) -> str:
         """Write one thought. Raises `KnowledgeError` (from the cards) for an entity without a card."""

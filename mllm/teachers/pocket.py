@@ -1,21 +1,31 @@
-"""The pocket oracle: reasons about a composite of pocket photos from the world's own facts.
+"""The pocket oracle: does everything a teacher may do, from the pocket world's own facts. It is never wrong.
 
 It recalls the entity's marks, goes through every thing from left to right saying where it is, what can be seen of it
 and whether that fits, and names the number that does, with its box again: a small model that had to fetch the box of a
 number for its answer found that the hardest step of all. A served 72B model would be asked for the same through the
-same interface; the oracle is never wrong.
+same interface, so that programs can be tested without any model.
 """
 
 from __future__ import annotations
 
+import random
+import re
 from collections.abc import Sequence
 
+from mllm import domains, pictures
 from mllm.abilities import Look
+from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.phrasing import asked_marks
+from mllm.pocket import world
 from mllm.pocket.lessons import judged
-from mllm.pocket.species import find
+from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, PATTERNS, find, species
 from mllm.teachers import Reasoning, targets
+
+DESCRIBED = ("A {noun}: {marks}.", "This {noun} shows: {marks}.", "What can be seen of the {noun}: {marks}.")
+_SLOTS = {mark: slot for slot, marks in (("form", FORMS), ("colour", COLOURS), ("pattern", PATTERNS)) for mark in marks}
+_SLOTS |= {f"{colour} {part}": part for colour in COLOURS for part in ACCENT_PARTS.values()}
+_MARK = re.compile(rf"\b(?:{'|'.join(sorted(_SLOTS, key=len, reverse=True))})\b")
 
 
 class Teacher:
@@ -40,21 +50,52 @@ class Teacher:
         return f"{subject}: {', '.join(recalled)}. {' '.join(looked)} So {ending}."
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
-        """The four marks of a species."""
-        return find(entity).marks
+        """The four marks of a species; empty for a name that is none of the domain's."""
+        return next((one.marks for one in species(domain) if one.name == entity), ())
 
     def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
-        """The marks in which two species differ."""
-        pairs = zip(find(entity).marks, find(other).marks, strict=True)
-        return tuple((own, its) for own, its in pairs if own != its)
+        """The marks in which two species differ, form, colour, pattern, accent; empty if either is unknown."""
+        both = zip(self.marks(entity, domain), self.marks(other, domain), strict=False)
+        return tuple((mine, theirs) for mine, theirs in both if mine != theirs)
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
-        """Whether each mark is among the facts of the picture; it cannot tell where none are given."""
-        return tuple(mark in look.facts if look.facts else None for mark in marks)
+        """Whether each mark is among the facts; None for words that are no marks of this world."""
+        facts = _facts(look)
+        return tuple(mark in facts if mark in facts or mark in _SLOTS else None for mark in marks)
 
     def describe(self, look: Look, *, seed: int = 0) -> str:
-        """The facts of the picture, as one sentence."""
-        return f"{', '.join(look.facts)}."
+        """All facts in one sentence, worded by seed."""
+        wording = random.Random(f"describe/{seed}").choice(DESCRIBED)
+        return wording.format(noun=domains.load(look.domain).noun, marks=", ".join(_facts(look)))
+
+    def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
+        """The thing's box, if its facts are those of the species; else none.
+
+        With ``look.box`` that is where the thing is; without, it is found by looking for what departs from the
+        ground, which is exact on photos of one thing and means nothing on collages. Every seed sees the same.
+        """
+        if tuple(_facts(look)) != self.marks(entity, look.domain):
+            return ()
+        found = look.box or world.departure(pictures.load(look.image), look.domain)
+        return () if found is None else (found,)
+
+    def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
+        """The first caption with the marks of the others, and with those of their sentences that hold no marks."""
+        if not captions:
+            raise FieldmarkError("blend needs at least one caption")
+        whole = captions[0].strip()
+        for caption in captions[1:]:
+            whole = self.expand(whole, caption)
+        for sentence in (one for caption in captions[1:] for one in re.split(r"(?<=[.!?])\s+", caption.strip())):
+            if not _MARK.search(sentence) and sentence not in whole:
+                whole += f" {sentence}"
+        return whole
+
+    def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
+        """The caption with those marks of the description of which it says nothing; made for captions of one thing."""
+        said = {_SLOTS[mark] for mark in _MARK.findall(caption)}
+        new = [mark for mark in dict.fromkeys(_MARK.findall(description)) if _SLOTS[mark] not in said]
+        return f"{caption.strip().rstrip('.')}, {', '.join(new)}." if new else caption.strip()
 
 
 def _look(number: int, index: int, name: str, recalled: Sequence[str]) -> str:
@@ -64,3 +105,13 @@ def _look(number: int, index: int, name: str, recalled: Sequence[str]) -> str:
     list learned to describe everything and then picked at random.
     """
     return f"{number} <obj:{index}>: {judged(find(name).marks, recalled)}."
+
+
+def _facts(look: Look) -> tuple[str, ...]:
+    """What is known to be visible; without it there is nothing to answer from."""
+    if not look.facts:
+        raise FieldmarkError(
+            f"{look.image}: the pocket oracle answers from the facts of a drawn picture, and none came with this one; "
+            f"take a teacher that looks (`openai`, `local`)"
+        )
+    return look.facts

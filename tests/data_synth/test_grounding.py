@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from mllm.boxes import Box, Frame, iou
 from mllm.pictures import load
 from mllm.pocket import world
 from mllm.records import SPLITS, Photo, Sample, load_samples, read_jsonl
+from tests.faulty_server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("FIELDMARK_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -379,7 +381,7 @@ class Pointer:
 
 def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pointer, real = Pointer(), teachers.load
-    monkeypatch.setattr(teachers, "load", lambda name: pointer if name == "pointer" else real(name))
+    monkeypatch.setattr(teachers, "load", lambda name, **more: pointer if name == "pointer" else real(name, **more))
     given = user_photos(tmp_path, "".join(f"{n}.png,bird {n},,,,\n" for n in range(11)) + "11.png,bird 11,5,5,90,90\n")
     counts = ["--train", "8", "--validation", "0", "--test", "0", "--unseen-share", "0", "--boxes-from", "pointer"]
     told = make(tmp_path / "out", *given, *counts)
@@ -438,3 +440,35 @@ def test_two_processes_write_the_bytes_of_one(mixed: Path, tmp_path: Path) -> No
     time.sleep(1)
     make(out, *MIXED)
     assert _bytes(mixed) == _bytes(out)
+
+
+def reasoned(text: str) -> str:
+    """What a good teacher writes: the candidates of the request in turn, with their marks, then the one asked for."""
+    listed = re.findall(r"^(\d+)\. (.+?) at (\[[\d, ]+\]) \(known marks: (.+)\)$", text, re.MULTILINE)
+    asked = int(re.search(r"The answer is number (\d+), ", text)[1]) - 1
+    looked = " ".join(f"At {box} I see {marks}." for _, _, box, marks in listed)
+    return f"{listed[asked][1]}: {listed[asked][3]}. {looked} So it is {listed[asked][2]}."
+
+
+def test_a_served_teacher_that_fails_now_and_then(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Failures are counted refusals, the rest is sound, and the same again costs nothing."""
+    flags = ["--train", "8", "--validation", "0", "--test", "0", "--photos-per-entity", "3", "--domain", "bird"]
+    (tmp_path / "teacher.yaml").write_text(f"model: m\ntries: 1\ncache: {tmp_path / 'replies'}\n")
+    flags += ["--teacher", "openai", "--teacher-config", str(tmp_path / "teacher.yaml")]
+    with serving(lambda number, _: {1: (500, {}), 4: "refuses"}.get(number), answer=reasoned) as server:
+        at = ["--teacher-option", f"base_url={server.url}", "--teacher-option", "api_key=topsecret"]
+        made = make(tmp_path / "data", *flags, *at, "--workers", "1")
+        told = capfd.readouterr().err
+        assert made["line-ups refused"] == {"teacher: server answered 500": 1, "teacher: unreadable reply": 1}
+        assert "m: 9 answered in 10 calls, 0 remembered" in told and "2 failed" in told
+        assert "1 x server answered 500" in told and "no box in the reasoning" in told
+        rows = load_samples(tmp_path / "data" / "train.jsonl")
+        for row in rows:
+            assert row.thought and teachers.problem(row, row.thought) is None and "[" not in row.thought
+        parts = server.requests[0]["messages"][0]["content"]
+        assert [part["type"] for part in parts] == ["image_url", "text"]
+        assert not any("topsecret" in file.read_text() for file in tmp_path.rglob("*.json*"))
+        again = make(tmp_path / "again", *flags, *at, "--workers", "3", "--teacher-option", "tries=4")
+    asked_again = len(server.requests) - 10
+    assert asked_again <= 2, "only what failed, or a line-up that its failure had brought up"
+    assert again["samples"]["train"]["samples"] == 8

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from mllm.abilities import Edits, Knows, Look, Points, Reasons, Sees
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.pocket import world
@@ -53,3 +56,46 @@ def test_the_oracle_refuses_what_it_cannot_know() -> None:
     stranger = _sample(["Great tit", second.name], second.name)
     with pytest.raises(FieldmarkError, match="unknown pocket species"):
         load("pocket").reason(Reasoning(stranger, {}, 0))
+
+
+def test_the_oracle_knows_sees_and_points(tmp_path) -> None:
+    oracle, (first, second) = load("pocket"), world.species("bird")[:2]
+    assert all(isinstance(oracle, ability) for ability in (Reasons, Knows, Sees, Points, Edits))
+    assert oracle.marks(first.name, "bird") == first.marks
+    assert oracle.marks(first.name, "car") == () == oracle.marks("Great tit", "bird")
+    pairs = oracle.differences(first.name, second.name, "bird")
+    assert len(pairs) == first.look.differing(second.look) > 0
+    assert all(mine in first.marks and other in second.marks for mine, other in pairs)
+    picture, box = world.photo(first, 3)
+    picture.save(tmp_path / "a.png")
+    look = Look(tmp_path / "a.png", "bird", facts=first.marks)
+    wrong = next(mark for mark in second.marks if mark not in first.marks)
+    assert oracle.sees(look, [first.marks[1], wrong, "a kind face"]) == (True, False, None)
+    assert all(mark in oracle.describe(look) for mark in first.marks)
+    assert len({oracle.describe(look, seed=seed) for seed in range(9)}) == 3
+    assert oracle.point(look, first.name) == (box,) and oracle.point(look, second.name) == ()
+    part = Box(0.1, 0.1, 0.5, 0.5)
+    assert oracle.point(Look(tmp_path / "a.png", "bird", part, first.marks), first.name) == (part,)
+    for ask in (lambda bare: oracle.describe(bare), lambda bare: oracle.point(bare, first.name)):
+        with pytest.raises(FieldmarkError, match="a.png.*answers from the facts"):
+            ask(Look(tmp_path / "a.png", "bird"))
+
+
+def test_the_oracle_finds_things_by_looking() -> None:
+    for one in world.species()[::17]:
+        picture, box = world.photo(one, 1)
+        assert world.departure(picture, one.domain) == box
+    assert world.departure(world.background("bird", (96, 96), random.Random(0)), "bird") is None
+
+
+def test_the_oracle_edits() -> None:
+    oracle = load("pocket")
+    assert (
+        oracle.expand("A red bird.", "A bird: round, blue, striped, black cap.")
+        == "A red bird, round, striped, black cap."
+    )
+    assert oracle.expand("A red bird.", "It is red.") == "A red bird."
+    whole = oracle.blend(["A red bird.", "A round bird. It looks away.", "A bird, black cap. It looks away."])
+    assert whole == "A red bird, round, black cap. It looks away."
+    with pytest.raises(FieldmarkError, match="at least one"):
+        oracle.blend([])

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mllm import teachers
+from mllm.abilities import Knows
 from mllm.boxes import Box, Frame
-from mllm.errors import UnknownNameError
+from mllm.errors import ConfigError, UnknownNameError
 from mllm.knowledge import Cards, KnowledgeError
 from mllm.pocket import world
 from mllm.records import REFERENCE, Sample, Thing
@@ -32,7 +33,7 @@ def sample_of(count: int, target: int, start: int = 0) -> Sample:
     return Sample("s", "ground", "a.png", Frame(288, 96), "bird", wanted.entity, "?", (wanted.box,), things)
 
 
-@pytest.mark.parametrize("name", teachers.names())
+@pytest.mark.parametrize("name", [name for name in teachers.names() if name not in ("local", "openai")])
 @pytest.mark.parametrize("count", [2, 4, 6])
 def test_every_teacher_looks_at_everything_and_ends_on_the_target(name: str, count: int) -> None:
     teacher = teachers.load(name)
@@ -45,8 +46,46 @@ def test_every_teacher_looks_at_everything_and_ends_on_the_target(name: str, cou
 
 
 def test_an_unknown_teacher_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownNameError, match="cards, pocket"):
+    with pytest.raises(UnknownNameError, match="cards, local, openai, pocket"):
         teachers.load("gpt")
+
+
+def test_settings_are_checked_by_name(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="no field 'modle'; it has .*model, "):
+        teachers.load("openai", modle="x")
+    with pytest.raises(ConfigError, match="'pocket' has no field 'model'; it has none"):
+        teachers.load("pocket", model="x")
+    with pytest.raises(ConfigError, match="'openai': tries: "):
+        teachers.load("openai", model="x", tries=0)
+    with pytest.raises(ConfigError, match="'local': .*set `model`|no model named"):
+        teachers.load("local")
+    file = tmp_path / "teacher.yaml"
+    file.write_text("model: a\ntemperature: 0.5\n")
+    assert teachers.read_config(file, ["temperature=0", "system=be kind"]) == {
+        "model": "a", "temperature": 0, "system": "be kind",
+    }  # fmt: skip
+    assert teachers.read_config(None) == {}
+    for options in (["model"], ["=x"], ["a=[1"]):
+        with pytest.raises(ConfigError, match="teacher option"):
+            teachers.read_config(None, options)
+    file.write_text("- a\n")
+    with pytest.raises(ConfigError, match="teacher.yaml.*got a list"):
+        teachers.read_config(file)
+    with pytest.raises(ConfigError, match="absent.yaml"):
+        teachers.read_config(tmp_path / "absent.yaml")
+
+
+def test_cards_know_what_their_files_say(tmp_path) -> None:
+    file = tmp_path / "cards.yaml"
+    file.write_text("Redstart: [red tail, black bill, white brow]\nRobin: [black bill, brown tail, loud song]\n")
+    teacher = teachers.load("cards", files=[str(file)])
+    assert isinstance(teacher, Knows)
+    assert teacher.marks("redstart", "bird") == ("red tail", "black bill", "white brow")
+    assert teacher.marks("wren", "bird") == () == teacher.differences("wren", "robin", "bird")
+    assert teacher.differences("Redstart", "Robin", "bird") == (("red tail", "brown tail"), ("white brow", "loud song"))
+    assert teachers.load("cards").marks("redstart", "bird") == ()
+    with pytest.raises(KnowledgeError, match="absent.yaml"):
+        teachers.load("cards", files=[str(tmp_path / "absent.yaml")])
 
 
 @given(st.integers(2, 6), st.data())

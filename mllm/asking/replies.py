@@ -1,0 +1,158 @@
+"""Reads what a teacher wrote. Forgiving about form (bullets, tables, tags of its own family), strict about content.
+
+A reply that cannot be read raises `TeacherError` with a short reason that can be counted; nothing is made up for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mllm.abilities import TeacherError
+from mllm.asking.wording import NOTHING, NOWHERE
+from mllm.boxes import Box, Frame, iou
+from mllm.errors import BoxError
+from mllm.families import Family
+from mllm.knowledge import same_name
+from mllm.notation import find_boxes
+from mllm.records import Sample
+
+SAME_BOX = 0.5
+"""IoU from which a box in a thought stands for a candidate; a box copied digit for digit is far above."""
+LONGEST_MARK = 100
+"""Letters that a mark may have; what is longer is prose, not a list."""
+
+_THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
+_BULLET = re.compile(r"^\s*(?:[-*•–]+|\(?\d{1,2}[.):])\s+")
+_VERDICT = re.compile(r"^\W*(\d{1,3})\W+(?:.*\W)?(yes|no|unclear)\W*$", re.IGNORECASE)
+_VERDICTS = {"yes": True, "no": False, "unclear": None}
+_WRAPPED = (
+    (re.compile(r'\{\s*"bbox_2d"\s*:\s*(<obj:\d+>)\s*(?:,\s*"label"\s*:\s*"[^"]{0,200}"\s*)?\}'), r"\1"),
+    (re.compile(r"<\|box_start\|>\s*(<obj:\d+>)\s*<\|box_end\|>"), r"\1"),
+    (re.compile(r"<box>\s*(<obj:\d+>)\s*</box>"), r"\1"),
+    (re.compile(r"<\|object_ref_start\|>(.{0,200}?)<\|object_ref_end\|>"), r"\1"),
+)
+"""What families put around a box, and nobody else should have to read."""
+
+
+def plain(text: str) -> str:
+    """Return a reply without the thinking at its head, code fences and space at its ends; an empty one is an error."""
+    if text.lstrip().startswith("<think>") and "</think>" not in text:
+        raise TeacherError("unreadable reply", "it thinks and never answers")
+    said = _FENCE.sub("", _THINKING.sub("", text)).strip()
+    if not said:
+        raise TeacherError("unreadable reply", "it is empty")
+    return said
+
+
+def prose(text: str) -> str:
+    """Return running text on one line, without quotation marks around the whole."""
+    said = " ".join(plain(text).split())
+    if len(said) > 2 and said[0] == said[-1] == '"' and '"' not in said[1:-1]:
+        said = said[1:-1].strip()
+    return said
+
+
+def thought(text: str, sample: Sample, frame: Frame) -> str:
+    """Return a thought with `<obj:K>` for each box of a candidate.
+
+    Raises:
+        TeacherError: no box, a box that is none, or one that is no candidate's.
+    """
+    said = plain(text)
+    found = find_boxes(said)
+    if not found:
+        raise TeacherError("unreadable reply", "no box in the reasoning")
+    parts, last = [], 0
+    for start, end, numbers in found:
+        parts += [said[last:start], f"<obj:{_candidate(numbers, sample, frame)}>"]
+        last = end
+    said = "".join([*parts, said[last:]])
+    for pattern, kept in _WRAPPED:
+        said = pattern.sub(kept, said)
+    return re.sub(r"[ \t]*\n\s*", "\n", said)
+
+
+def marks(text: str) -> tuple[str, ...]:
+    """Return the marks of a list, in its order, each once; empty when the teacher knows none."""
+    lines = _lines(text)
+    if _is_word(lines, NOTHING):
+        return ()
+    found = [line for line in lines if not line.endswith(":")]  # "Here are the marks:"
+    if not found:
+        raise TeacherError("unreadable reply", "no list of marks")
+    if longest := [line for line in found if len(line) > LONGEST_MARK]:
+        raise TeacherError("unreadable reply", f"prose instead of a list of marks: {longest[0][:60]!r}")
+    once: dict[str, str] = {}
+    for line in found:
+        once.setdefault(same_name(line), line)
+    return tuple(once.values())
+
+
+def differences(text: str, entity: str, other: str) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of a list `this | that`; empty when the teacher knows none. Lines without | are passed over."""
+    lines = _lines(text)
+    if _is_word(lines, NOTHING):
+        return ()
+    cells = [[cell.strip().rstrip(".") for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    head = [same_name(entity), same_name(other)]
+    pairs = [
+        (left, right)
+        for left, right in (row for row in cells if len(row) == 2)
+        if left and right and not set(left + right) <= set("-: ") and [same_name(left), same_name(right)] != head
+    ]
+    if not pairs:
+        raise TeacherError("unreadable reply", "no line of the form `this | that`")
+    return tuple(dict.fromkeys(pairs))
+
+
+def verdicts(text: str, count: int) -> tuple[bool | None, ...]:
+    """Return the verdict on each of `count` numbered marks. Each must have exactly one."""
+    found: dict[int, bool | None] = {}
+    for match in filter(None, map(_VERDICT.match, plain(text).splitlines())):
+        number, verdict = int(match[1]), _VERDICTS[match[2].lower()]
+        if number in found and found[number] != verdict:
+            raise TeacherError("unreadable reply", f"two verdicts on mark {number}")
+        found[number] = verdict
+    if set(found) != set(range(1, count + 1)):
+        raise TeacherError("unreadable reply", f"verdicts on marks {sorted(found)}, asked were 1 to {count}")
+    return tuple(found[number] for number in range(1, count + 1))
+
+
+def boxes(text: str, family: Family, frame: Frame) -> tuple[Box, ...]:
+    """Return the boxes of a reply in the unit frame, each once; empty when the teacher says that there is none."""
+    said = plain(text)
+    numbers = family.read(said)
+    if not numbers:
+        if _is_word(_lines(text), NOWHERE):
+            return ()
+        raise TeacherError("unreadable reply", f"neither a box nor {NOWHERE!r}")
+    return tuple(dict.fromkeys(_box(four, frame) for four in numbers))
+
+
+def _box(numbers: Sequence[float], frame: Frame) -> Box:
+    try:
+        return Box.from_xyxy(numbers, frame)
+    except BoxError as error:
+        raise TeacherError("unreadable reply", str(error)) from None
+
+
+def _candidate(numbers: Sequence[float], sample: Sample, frame: Frame) -> int:
+    """Return the index of the thing that a written box stands for."""
+    box = _box(numbers, frame)
+    overlap = [iou(box, thing.box) for thing in sample.things]
+    best = max(range(len(overlap)), key=overlap.__getitem__)
+    if overlap[best] < SAME_BOX:
+        raise TeacherError("unreadable reply", f"box {[round(n, 1) for n in numbers]} is no candidate's")
+    return best
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a list without bullets, numbers, emphasis and full stops."""
+    lines = (_BULLET.sub("", line).replace("**", "").strip() for line in plain(text).splitlines())
+    return [line.rstrip(".").strip() for line in lines if line.strip(" .-*")]
+
+
+def _is_word(lines: Sequence[str], word: str) -> bool:
+    return len(lines) == 1 and lines[0].strip("\"'`").casefold() == word

@@ -1,0 +1,82 @@
+"""What a teacher is shown: a picture or a part of it, shrunk to a budget. Opened only when it has to be sent."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mllm import pictures
+from mllm.boxes import Box, Frame
+from mllm.errors import PictureError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LOSSLESS = 512 * 512
+"""A PNG of so many pixels or fewer is sent as it is; anything else as JPEG."""
+JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A picture file, or the part of it inside `box` (unit frame), in at most `max_pixels` pixels."""
+
+    image: Path
+    max_pixels: int
+    box: Box | None = None
+
+    @property
+    def window(self) -> Box:
+        """The part that is shown, in the unit frame of the whole picture, after rounding to whole pixels outwards."""
+        size = pictures.size(self.image)
+        left, top, right, bottom = self._crop(size)
+        return Box.from_xyxy((left, top, right, bottom), size)
+
+    @property
+    def size(self) -> Frame:
+        """Width and height of what is shown, in pixels. Reads the file's header only."""
+        left, top, right, bottom = self._crop(pictures.size(self.image))
+        width, height = right - left, bottom - top
+        if width * height <= self.max_pixels:
+            return Frame(width, height)
+        scale = math.sqrt(self.max_pixels / (width * height))
+        return Frame(max(int(width * scale), 1), max(int(height * scale), 1))
+
+    def open(self) -> Image:
+        """Return the picture as it is shown: RGB, cut, shrunk, never enlarged."""
+        from PIL.Image import Resampling
+
+        whole = pictures.load(self.image)
+        part = whole.crop(self._crop(Frame(*whole.size)))
+        goal = (int(self.size.width), int(self.size.height))
+        return part if part.size == goal else part.resize(goal, Resampling.LANCZOS)
+
+    def data_url(self) -> str:
+        """Return the picture as `data:image/...;base64,...`."""
+        shown, file = self.open(), BytesIO()
+        kind = "png" if self.image.suffix.lower() == ".png" and shown.width * shown.height <= LOSSLESS else "jpeg"
+        shown.save(file, format=kind, quality=JPEG_QUALITY)
+        return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+    def identity(self) -> dict[str, object]:
+        """Return what this view shows as json values: the hash of the file's bytes, the part, the budget."""
+        try:
+            content = hashlib.sha256(self.image.read_bytes()).hexdigest()
+        except OSError as error:
+            raise PictureError(f"{self.image}: the picture cannot be read: {error}") from None
+        box = None if self.box is None else [self.box.x1, self.box.y1, self.box.x2, self.box.y2]
+        return {"sha256": content, "box": box, "max_pixels": self.max_pixels}
+
+    def _crop(self, size: Frame) -> tuple[int, int, int, int]:
+        """Return the shown part of a picture of `size` in whole pixels; at least one pixel each way."""
+        if self.box is None:
+            return 0, 0, int(size.width), int(size.height)
+        x1, y1, x2, y2 = self.box.to_xyxy(size)
+        left, top = math.floor(x1), math.floor(y1)
+        right, bottom = min(math.ceil(x2), int(size.width)), min(math.ceil(y2), int(size.height))
+        return left, top, max(right, left + 1), max(bottom, top + 1)

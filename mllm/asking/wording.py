@@ -1,0 +1,138 @@
+"""What a teacher that is a model is asked, word for word. The replies are read in `mllm.asking.replies`.
+
+A changed word is another request: replies that were kept for the old one are not used for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mllm import domains
+from mllm.abilities import Reasoning
+from mllm.boxes import Frame
+from mllm.families import Family
+
+NOTHING = "unknown"
+"""What a teacher writes that knows no marks."""
+NOWHERE = "none"
+"""What a teacher writes that does not find a thing."""
+MOST_MARKS = 8
+
+REASON = """\
+In this picture there are {count} {plural}. From left to right they are:
+{candidates}
+{scale}
+
+A reader asks: "{question}" The answer is number {target}, {entity}.
+
+Write what an expert would think who sees only the picture and the question and finds the answer by looking. Running \
+text without headings, lists, tags or markup, in four steps:
+- recall the marks that set {entity} apart;
+- look at every candidate from left to right, each time beginning with its box, copied digit for digit from above, and \
+say how these marks look on it; where one is hidden, say that it is hidden;
+- compare: which marks decide, and which candidates do they rule out;
+- conclude with one sentence that holds the box of {entity} and no other box.
+Claim nothing that can neither be seen nor is known. Nothing in your text may show that you were given names, boxes or \
+the answer."""
+
+MARKS = """\
+How does one tell {entity} (a kind of {noun}) from its look-alikes? Write at most {most} field marks that a photo can \
+show, the most telling first, one on each line and nothing else. A mark is a part and its look in a few words, such as \
+"white bar on the wing". If you do not know {entity}, write only: {nothing}"""
+
+DIFFERENCES = """\
+What tells {entity} from {other} (two kinds of {noun}) on a photo? Write one difference on each line and nothing else: \
+how {entity} looks, then the sign |, then how {other} looks there, each in a few words. If you do not know both of \
+them, write only: {nothing}"""
+
+SEES = """\
+Look at the {noun} in this picture. For each of these marks say whether it can be seen:
+{marks}
+Answer one mark on each line: its number, a colon, then yes (it can be seen), no (it can be seen that it is not so) or \
+unclear (hidden, cut off, too small or too dark). Nothing else."""
+
+DESCRIBE = """\
+Describe the {noun} in this picture in one to three sentences: its parts, colours, patterns and shapes, and whatever \
+would help to tell it from others of its kind. Do not name the kind, and say nothing that cannot be seen."""
+
+POINT = """\
+Find every {entity} in this picture ({plural}; there may be look-alikes). {scale} Write the box of each on a line of \
+its own and nothing else. If there is none, write only: {nowhere}"""
+
+BLEND = """\
+These captions were written for one and the same picture:
+{captions}
+Write one caption that holds every detail of all of them and adds none. Where two of them disagree, leave that detail \
+out. Write only the caption."""
+
+EXPAND = """\
+Caption of a picture: {caption}
+A longer description of the same picture: {description}
+Rewrite the caption so that it also holds the description's details, in as few words as will do. Where the two \
+disagree, the caption is right. Write only the new caption."""
+
+
+def reasoning(request: Reasoning, target: int, family: Family, frame: Frame) -> str:
+    """Word the request for a thought; `frame` is the one that the teacher writes boxes on, `target` an index."""
+    sample, domain = request.sample, domains.load(request.sample.domain)
+    order = sorted(range(len(sample.things)), key=lambda k: sample.things[k].box.center[0])
+    candidates = []
+    for number, k in enumerate(order, 1):
+        thing = sample.things[k]
+        card = request.cards[thing.entity] if thing.entity in request.cards else ()
+        candidates.append(f"{number}. {thing.entity} at {family.mention(thing.box, frame)}{_known(card)}")
+    return REASON.format(
+        count=len(order), plural=domain.plural, candidates="\n".join(candidates), scale=scale(frame),
+        question=sample.question, target=order.index(target) + 1, entity=sample.entity,
+    )  # fmt: skip
+
+
+def marks(entity: str, domain: str) -> str:
+    """Word the request for an entity's field marks."""
+    return MARKS.format(entity=entity, noun=domains.load(domain).noun, most=MOST_MARKS, nothing=NOTHING)
+
+
+def differences(entity: str, other: str, domain: str) -> str:
+    """Word the request for what tells two entities apart."""
+    return DIFFERENCES.format(entity=entity, other=other, noun=domains.load(domain).noun, nothing=NOTHING)
+
+
+def sees(domain: str, asked: Sequence[str]) -> str:
+    """Word the request to look for marks; they are numbered from 1."""
+    return SEES.format(noun=domains.load(domain).noun, marks=_numbered(asked))
+
+
+def describe(domain: str) -> str:
+    """Word the request for a description."""
+    return DESCRIBE.format(noun=domains.load(domain).noun)
+
+
+def point(entity: str, domain: str, frame: Frame) -> str:
+    """Word the request for the boxes of an entity."""
+    return POINT.format(entity=entity, plural=domains.load(domain).plural, scale=scale(frame), nowhere=NOWHERE)
+
+
+def blend(captions: Sequence[str]) -> str:
+    """Word the request to merge captions."""
+    return BLEND.format(captions=_numbered(captions))
+
+
+def expand(caption: str, description: str) -> str:
+    """Word the request to enrich a caption."""
+    return EXPAND.format(caption=caption, description=description)
+
+
+def scale(frame: Frame) -> str:
+    """Say how boxes are written."""
+    return (
+        f"A box is [left, top, right, bottom] in whole numbers, from 0 to {frame.width:g} across and "
+        f"from 0 to {frame.height:g} down."
+    )
+
+
+def _known(card: Sequence[str]) -> str:
+    return f" (known marks: {'; '.join(card)})" if card else ""
+
+
+def _numbered(lines: Sequence[str]) -> str:
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))

@@ -1,0 +1,200 @@
+"""The OpenAI wire format as `fieldmark serve` speaks it: requests checked field by field, answers, chunks, errors.
+
+What would change an answer and is not supported is refused by name; nothing is quietly ignored but notes about the
+caller (`user`, `metadata`, `store`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mllm import pictures
+from mllm.errors import PictureError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one request may ask for, and how many may be under way."""
+
+    body: int = 32 * 2**20
+    """Bytes of a request."""
+    pictures: int = 8
+    """Pictures of a request."""
+    pixels: int = 25_000_000
+    """Pixels of a picture, before it is shrunk to the model's budget."""
+    tokens: int = 4096
+    """Tokens of an answer."""
+    requests: int = 64
+    """Requests under way or waiting; more are told to come back later (503 with Retry-After)."""
+
+
+class WireError(Exception):
+    """A request that is not answered: an HTTP status with the error object of the format."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+
+    def body(self) -> dict[str, Any]:
+        """Return the error object."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Text(_Strict):
+    type: Literal["text"]
+    text: str
+
+
+class _Url(_Strict):
+    url: str
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
+class _Picture(_Strict):
+    type: Literal["image_url"]
+    image_url: _Url
+
+
+class _Turn(_Strict):
+    role: Literal["system", "user", "assistant"]
+    content: str | list[Annotated[_Text | _Picture, Field(discriminator="type")]]
+    name: str | None = None
+
+
+class _StreamOptions(_Strict):
+    include_usage: bool = False
+
+
+class ChatRequest(_Strict):
+    """The body of POST /v1/chat/completions. Greedy where no temperature is given, as everything here is measured."""
+
+    model: str
+    messages: list[_Turn] = Field(min_length=1)
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: _StreamOptions | None = None
+    n: Literal[1] | None = None
+    frequency_penalty: float | None = Field(default=None, ge=0, le=0)
+    presence_penalty: float | None = Field(default=None, ge=0, le=0)
+    logprobs: Literal[False] | None = None
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts at which to stop, empty ones left out."""
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in given if text)
+
+    def room(self, limits: Limits) -> int:
+        """Tokens of the answer at most: what is asked for, within the server's limit."""
+        asked = self.max_completion_tokens or self.max_tokens
+        if asked is not None and asked > limits.tokens:
+            raise WireError(400, f"{asked} tokens are asked for; this server gives {limits.tokens}", param="max_tokens")
+        return asked or min(512, limits.tokens)
+
+    def chosen_seed(self) -> int:
+        """Return the seed of the sampling, any where none is given. 64 bits, as torch takes them."""
+        return secrets.randbits(32) if self.seed is None else self.seed % 2**63
+
+
+def read(body: bytes) -> ChatRequest:
+    """Read the body of a request. Raises WireError 400 that names the first field that is wrong."""
+    try:
+        return ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]  # an input may be a picture of megabytes
+        field = ".".join(str(step) for step in first["loc"])
+        known = f"; known fields: {', '.join(ChatRequest.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise WireError(400, f"{field or 'body'}: {first['msg']}{known}", param=field or None) from None
+
+
+def conversation(request: ChatRequest, limits: Limits) -> tuple[list[dict[str, Any]], list[Image]]:
+    """Return the turns as chat templates take them, and their pictures in order.
+
+    Raises:
+        WireError: 400 for a picture that is no data URL (this server fetches nothing and reads no files), cannot be
+            opened or is too large; too many pictures.
+    """
+    turns: list[dict[str, Any]] = []
+    images: list[Image] = []
+    for k, turn in enumerate(request.messages):
+        parts: list[dict[str, Any]] = []
+        content = [_Text(type="text", text=turn.content)] if isinstance(turn.content, str) else turn.content
+        for j, part in enumerate(content):
+            if isinstance(part, _Text):
+                parts.append({"type": "text", "text": part.text})
+                continue
+            if len(images) == limits.pictures:
+                raise WireError(400, f"more than {limits.pictures} pictures in one request", param="messages")
+            images.append(_picture(part.image_url.url, f"messages.{k}.content.{j}", limits))
+            parts.append({"type": "image"})
+        turns.append({"role": turn.role, "content": parts})
+    return turns, images
+
+
+def _picture(url: str, field: str, limits: Limits) -> Image:
+    head = _DATA_URL.match(url)
+    if head is None:
+        raise WireError(400, f"{field}: pictures are sent as data:image/...;base64, URLs", param=field)
+    try:
+        return pictures.from_bytes(base64.b64decode(url[head.end() :], validate=True), field, limits.pixels)
+    except binascii.Error as error:
+        raise WireError(400, f"{field}: no base64: {error}", param=field) from None
+    except PictureError as error:
+        raise WireError(400, str(error), param=field) from None
+
+
+def usage(read: int, written: int) -> dict[str, int]:
+    """Count tokens."""
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def completion(model: str, text: str, finish: str, counts: dict[str, int]) -> dict[str, Any]:
+    """Return a whole answer."""
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
+    return {**_head(model, "chat.completion"), "choices": [choice], "usage": counts}
+
+
+class Chunks:
+    """The pieces of one answer that is streamed; they share an id and a time."""
+
+    def __init__(self, model: str) -> None:
+        self._head = _head(model, "chat.completion.chunk")
+
+    def piece(self, delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
+        """Return a piece of text, the role before the first, or the end."""
+        return {**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]}
+
+    def usage(self, counts: dict[str, int]) -> dict[str, Any]:
+        """Return the chunk that counts tokens, after the last piece."""
+        return {**self._head, "choices": [], "usage": counts}
+
+
+def _head(model: str, kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}

@@ -1,0 +1,71 @@
+"""Calls of several threads share batches; results find their callers; nobody waits for ever."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mllm.gathering import Gatherer
+
+
+def test_results_find_their_callers_in_batches_of_bounded_size() -> None:
+    sizes: list[int] = []
+
+    def work(items):
+        sizes.append(len(items))
+        return [10 * item for item in items]
+
+    gatherer = Gatherer(work, most=4, patience=0.05)
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(gatherer, range(40))) == [10 * k for k in range(40)]
+    gatherer.close()
+    assert sum(sizes) == 40 and max(sizes) == 4 and len(sizes) < 40
+
+
+def test_what_arrives_during_a_batch_is_the_next_one() -> None:
+    started, go, seen = threading.Event(), threading.Event(), []
+
+    def work(items):
+        seen.append(list(items))
+        started.set()
+        go.wait(20)
+        return items
+
+    gatherer = Gatherer(work, most=8, patience=0)
+    first = gatherer.submit(0)
+    assert started.wait(20)
+    others = [gatherer.submit(k) for k in range(1, 5)]
+    others[1].cancel()
+    go.set()
+    assert first.result(20) == 0 and [others[k].result(20) for k in (0, 2, 3)] == [1, 3, 4]
+    gatherer.close()
+    assert seen == [[0], [1, 3, 4]], "one that was cancelled is not worked on"
+
+
+def test_errors_reach_every_caller_and_the_next_batch_goes_well() -> None:
+    def work(items):
+        if "bad" in items:
+            raise ValueError("no")
+        return items if "short" not in items else []
+
+    gatherer = Gatherer(work, most=4, patience=0)
+    with pytest.raises(ValueError, match="no"):
+        gatherer("bad")
+    with pytest.raises(RuntimeError, match="0 results came back for 1 calls"):
+        gatherer("short")
+    assert gatherer("good") == "good"
+    gatherer.close()
+    gatherer.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        gatherer.submit("late")
+
+
+def test_closing_finishes_what_is_queued() -> None:
+    go = threading.Event()
+    gatherer = Gatherer(lambda items: [go.wait(20) and item for item in items], most=1, patience=0)
+    futures = [gatherer.submit(k) for k in range(1, 4)]
+    go.set()
+    gatherer.close()
+    assert [future.result(0) for future in futures] == [1, 2, 3]

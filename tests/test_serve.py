@@ -1,0 +1,283 @@
+"""The server over real HTTP: what it answers is what `mllm.generate` writes, and what it refuses it refuses by name."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import httpx2
+import openai
+import pytest
+from PIL import Image
+
+from mllm import generate, models, prompts
+from mllm.boxes import Box, Frame
+from mllm.pocket import world
+from mllm.records import Sample
+from mllm.serve import Service
+from mllm.wire import Limits
+from tests.served import served
+
+KINDS = ("bird", "car", "food")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return models.load("pocket", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def service(loaded):
+    return Service(loaded, "pocket", limits=Limits(pictures=2, pixels=40_000, body=200_000, tokens=700), batch=4)
+
+
+@pytest.fixture(scope="module")
+def url(service):
+    with served(service) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    return openai.OpenAI(base_url=url, api_key="any", max_retries=0, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """Three samples with their pictures, in a folder."""
+    folder, samples = tmp_path_factory.mktemp("served"), []
+    for k, domain in enumerate(KINDS):
+        species = world.species(domain)[k]
+        picture, box = world.photo(species, k)
+        picture.save(folder / f"{k}.png")
+        samples.append(
+            Sample(
+                id=f"s{k}", task="ground", image=f"{k}.png", size=Frame(*picture.size), domain=domain,
+                entity=species.name, question=f"List every {domain}.", boxes=(Box(*box.to_xyxy(Frame(1, 1))),),
+            )
+        )  # fmt: skip
+    return samples, folder
+
+
+def data_url(image: Image.Image) -> str:
+    file = BytesIO()
+    image.save(file, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def turn(text: str, *images: Image.Image) -> list[dict]:
+    shown = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
+    return [{"role": "user", "content": [*shown, {"type": "text", "text": text}]}]
+
+
+def ask(client, text: str, *images: Image.Image, **options):
+    return client.chat.completions.create(model="pocket", messages=turn(text, *images), **{"max_tokens": 40} | options)
+
+
+def test_answers_are_those_of_generate(client, loaded, asked) -> None:
+    samples, folder = asked
+    wanted = {c.sample_id: c for c in generate.generate(loaded, samples, folder, style="direct", max_new_tokens=40)}
+    assert len({c.text for c in wanted.values()}) == 3, "the pictures make a difference"
+    with ThreadPoolExecutor(3) as threads:
+        answers = threads.map(
+            lambda s: ask(client, prompts.user_text(s, "direct"), Image.open(folder / s.image)), samples
+        )
+        for sample, answer in zip(samples, answers, strict=True):
+            text, count = wanted[sample.id].text, wanted[sample.id].tokens
+            assert answer.choices[0].message.content == text and answer.model == "pocket"
+            assert answer.usage.completion_tokens == count
+            assert answer.usage.total_tokens == answer.usage.prompt_tokens + count
+            assert answer.choices[0].finish_reason == ("length" if wanted[sample.id].clipped else "stop")
+
+
+def test_streamed_pieces_make_the_same_text(client, asked) -> None:
+    image = Image.open(asked[1] / "0.png")
+    whole = ask(client, "List every bird.", image)
+    chunks = list(ask(client, "List every bird.", image, stream=True, stream_options={"include_usage": True}))
+    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert "".join(pieces) == whole.choices[0].message.content and len(pieces) > 3
+    assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].usage == whole.usage
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_room_and_stop(client, asked) -> None:
+    image = Image.open(asked[1] / "0.png")
+    whole = ask(client, "List every bird.", image)
+    text = whole.choices[0].message.content
+    short = ask(client, "List every bird.", image, max_tokens=4)
+    assert text.startswith(short.choices[0].message.content) and short.usage.completion_tokens == 4
+    assert short.choices[0].finish_reason == "length"
+    stop = text[len(text) // 2 : len(text) // 2 + 3]
+    before = text[: text.index(stop)]
+    cut = ask(client, "List every bird.", image, stop=[stop, "never written"])
+    assert cut.choices[0].message.content == before and cut.choices[0].finish_reason == "stop"
+    assert cut.usage.completion_tokens < whole.usage.completion_tokens
+    pieces = [
+        chunk.choices[0].delta.content or "" for chunk in ask(client, "List every bird.", image, stop=stop, stream=True)
+    ]
+    assert "".join(pieces) == before
+
+
+def test_text_alone_and_several_pictures(client) -> None:
+    species = world.species("bird")[4]
+    answer = client.chat.completions.create(
+        model="pocket", messages=[{"role": "user", "content": f"Describe {species.name}."}], max_tokens=40
+    )
+    assert answer.choices[0].message.content == f"{species.name}: {', '.join(species.marks)}."
+    two = ask(client, "List every bird.", Image.new("RGB", (96, 96)), Image.new("RGB", (64, 128), "red"))
+    one = ask(client, "List every bird.", Image.new("RGB", (96, 96)))
+    assert two.usage.prompt_tokens > one.usage.prompt_tokens
+
+
+def test_sampling_has_a_seed_of_its_own(client, asked) -> None:
+    image = Image.open(asked[1] / "1.png")
+
+    def sampled(seed):
+        return (
+            ask(client, "List every car.", image, temperature=1.5, seed=seed, max_tokens=12).choices[0].message.content
+        )
+
+    alone = [sampled(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(sampled, range(3))) == alone, "neighbours in the batch change nothing"
+    assert len(set(alone)) > 1
+
+
+def test_models(client) -> None:
+    assert [model.id for model in client.models.list()] == ["pocket"] == [client.models.retrieve("pocket").id]
+    with pytest.raises(openai.NotFoundError, match="this server has 'pocket'"):
+        client.models.retrieve("gpt")
+
+
+SMALL = Image.new("RGB", (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ({"model": "other"}, 404, "model_not_found"),
+        ({"messages": []}, 400, "messages"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": "hot"}, 400, "temperature"),
+        ({"top_p": 0}, 400, "top_p"),
+        ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"max_tokens": 701}, 400, "this server gives 700"),
+        ({"n": 2}, 400, "n: "),
+        ({"tools": []}, 400, "tools.*known fields"),
+        ({"frequency_penalty": 0.5}, 400, "frequency_penalty"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "role"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, 400, "content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a.b/c.png"}}]}]},
+         400, "data:image"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "/etc/passwd"}}]}]},
+         400, "data:image"),
+        ({"messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,?"}}]}]}, 400, "no base64"),
+        ({"messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}]}]}, 400, "not a picture"),
+        ({"messages": turn("x", Image.new("L", (1000, 41)))}, 400, "the limit is 40000"),
+        ({"messages": turn("x", SMALL, SMALL, SMALL)}, 400, "more than 2 pictures"),
+        ({"messages": turn("List every bird. " * 2000)}, 400, "context_length_exceeded"),
+        ({"messages": turn("x" * 200_000)}, 413, "larger than 200000 bytes"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_answered_says_why(client, url, change, status, says) -> None:
+    body = {"model": "pocket", "messages": turn("List every bird.", SMALL), "max_tokens": 2} | change
+    answer = httpx2.post(f"{url}/chat/completions", json=body, timeout=60)
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
+    assert re.search(says, f"{error['message']} {error['code']}")
+
+
+def test_other_ways_to_go_wrong(url) -> None:
+    for content, headers, status in (
+        (b"{", {"content-type": "application/json"}, 400),
+        (b"\xff\xfe", {"content-type": "application/json"}, 400),
+        (b"{}", {"content-type": "text/plain"}, 415),
+    ):
+        answer = httpx2.post(f"{url}/chat/completions", content=content, headers=headers)
+        assert answer.status_code == status and answer.json()["error"]["message"]
+    assert httpx2.get(f"{url}/chat/completions").status_code == 405
+    assert httpx2.get(f"{url}/nothing").json()["error"]["message"] == "GET /v1/nothing: Not Found"
+    assert httpx2.get(url.removesuffix("/v1") + "/health").json() == {"status": "ok", "requests": 0}
+
+
+def test_a_full_server_sends_clients_away(loaded) -> None:
+    with served(Service(loaded, "pocket", limits=Limits(requests=0))) as address:
+        client = openai.OpenAI(base_url=address, api_key="any", max_retries=0)
+        with pytest.raises(openai.InternalServerError) as refused:
+            ask(client, "List every bird.")
+    assert refused.value.status_code == 503 and refused.value.response.headers["retry-after"] == "1"
+    assert refused.value.code == "overloaded"
+
+
+def test_a_client_that_leaves_stops_its_row(pocket_folder) -> None:
+    """With random weights and a high temperature a row goes on to its limit: minutes, were nobody to stop it."""
+    service = Service(models.load(pocket_folder, device="cpu"), "pocket", limits=Limits(tokens=100_000))
+    room = service.loaded.model.config.get_text_config().max_position_embeddings - 200
+    with served(service) as address:
+        client = openai.OpenAI(base_url=address, api_key="any", max_retries=0)
+        stream = ask(client, "List every bird.", SMALL, temperature=2, seed=1, max_tokens=room, stream=True)
+        for _, _ in zip(stream, range(3), strict=False):
+            pass
+        (job,) = service.jobs
+        stream.close()
+        assert job.gone.wait(20)
+        for _ in range(2000):
+            if not service.inside:
+                break
+            time.sleep(0.01)
+        assert service.inside == 0 and not service.jobs
+        with pytest.raises(openai.APITimeoutError):
+            ask(client.with_options(timeout=0.2), "List every bird.", SMALL, temperature=2, max_tokens=room)
+
+
+def test_an_answer_that_breaks_is_an_error(loaded, monkeypatch) -> None:
+    def fails(**_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(loaded.model, "generate", fails)
+    with served(Service(loaded, "pocket")) as address:
+        client = openai.OpenAI(base_url=address, api_key="any", max_retries=0)
+        with pytest.raises(openai.InternalServerError, match="the answer failed: RuntimeError"):
+            ask(client, "List every bird.")
+        with pytest.raises(openai.APIError, match="broke off"):
+            list(ask(client, "List every bird.", stream=True))
+
+
+@pytest.mark.ci
+def test_the_command_serves_and_ends(root) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mllm.cli", "serve", "pocket", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0, timeout=60)
+    try:
+        latest = time.monotonic() + 450  # a busy machine takes its time to import torch
+        while time.monotonic() < latest:
+            assert process.poll() is None, process.stdout.read()
+            try:
+                client.models.list()
+                break
+            except openai.APIConnectionError:
+                time.sleep(0.2)
+        species = world.species("dog")[0]
+        said = ask(client, f"Describe {species.name}.").choices[0].message.content
+        assert said == f"{species.name}: {', '.join(species.marks)}."
+    finally:
+        os.kill(process.pid, signal.SIGINT)
+        output = process.communicate(timeout=60)[0]
+    assert process.returncode in (0, -signal.SIGINT, 130) and f"pocket: http://127.0.0.1:{port}/v1" in output
+    assert "Traceback" not in output, json.dumps(output)
