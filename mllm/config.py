@@ -94,6 +94,9 @@ class Settings(Section):
     """Attention kernel."""
     rewards: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """RL only: rewards by file name in mllm/rewards, each with its weight (default 1) and its own fields."""
+    engine: Literal["prefix", "stock"] = "prefix"
+    """RL only. prefix: each prompt is read once for all its completions (docs/engine.md), where the model and the
+    settings allow it. stock: TRL's trainer as it is, which reads it for each."""
     evaluate: Evaluate = Evaluate()
     """Generated evaluation during training."""
     resume: str = "auto"

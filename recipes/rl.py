@@ -4,7 +4,8 @@
     accelerate launch --config_file accelerate_config.yaml recipes/rl.py --config recipes/kvg_qwen3vl_8b_rl.yaml
 
 For each prompt TRL's GRPOTrainer draws `num_generations` answers, the rewards score them, and answers better than their
-group's mean become likelier. Rewards are files of mllm/rewards, chosen and weighted in the YAML:
+group's mean become likelier. The prompt is read once for all of its answers (docs/engine.md; `engine: stock` is TRL as
+it is). Rewards are files of mllm/rewards, chosen and weighted in the YAML:
 
     fieldmark:
       rewards:
@@ -24,16 +25,17 @@ from mllm.errors import ConfigError, FieldmarkError
 from mllm.rewards import load_all
 from mllm.training import bridge, setup, story
 from mllm.training.callbacks import FiniteLoss
+from mllm.training.grpo import PrefixGRPOTrainer
 
-from trl import GRPOConfig, GRPOTrainer  # isort: skip  (after mllm.training, which switches its telemetry off)
+from trl import GRPOConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
 logger = logging.getLogger("mllm.recipes.rl")
 
 DEFAULT = Path(__file__).with_name("rl.yaml")
 
 
-class Trainer(FiniteLoss, GRPOTrainer):
-    """TRL's trainer, which stops at a loss that is no number."""
+class Trainer(FiniteLoss, PrefixGRPOTrainer):
+    """TRL's trainer, which reads each prompt once and stops at a loss that is no number."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,6 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         args=args,
         train_dataset=rows,
         processing_class=loaded.processor,
+        engine=settings.engine,
     )
     story.train(trainer, settings, prepared)
 
