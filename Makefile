@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine pets
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine pets bench bench-quick
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,3 +64,10 @@ table-spine: $(READY)  ## the results table of docs/log.md: six arms, three seed
 
 pets: $(READY)  ## the whole chain on real photos of cats and dogs
 	$(PY) -m mllm.cli pets
+
+bench: $(READY)  ## stock TRL against the engine, every size (long); numbers and a plot
+	mkdir -p runs/bench
+	$(PY) bench/engine.py --out runs/bench/engine.json
+
+bench-quick: $(READY)  ## the same at prompt 300, completion 128, eight completions
+	$(PY) bench/engine.py --quick

@@ -24,6 +24,7 @@ from pathlib import Path
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.rewards import load_all
 from mllm.training import bridge, setup, story
+from mllm.training.alarms import Alarms
 from mllm.training.callbacks import FiniteLoss
 from mllm.training.grpo import PrefixGRPOTrainer
 
@@ -81,7 +82,9 @@ def main(argv: list[str] | None = None) -> None:
         train_dataset=rows,
         processing_class=loaded.processor,
         engine=settings.engine,
+        dynamic_sampling=settings.dynamic_sampling,
     )
+    trainer.add_callback(Alarms())
     story.train(trainer, settings, prepared)
 
 

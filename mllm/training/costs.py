@@ -71,9 +71,7 @@ def stock(costs: Costs, prompts: Sequence[int], completions: Sequence[int], patc
 def packed(costs: Costs, lengths: Sequence[int], patches: int) -> float:
     """Cost of packed rows of these lengths, padded to the longest; `patches` are those that are encoded for them."""
     tokens, pairs = len(lengths) * max(lengths), len(lengths) * max(lengths) ** 2
-    return (
-        tokens * costs.per_token + ATTENTION_SLOWNESS * pairs * costs.per_pair + patches * costs.per_patch / 3
-    )
+    return tokens * costs.per_token + ATTENTION_SLOWNESS * pairs * costs.per_pair + patches * costs.per_patch / 3
 
 
 def plan(
@@ -82,6 +80,7 @@ def plan(
     prompts: Sequence[int],
     completions: Sequence[int],
     patches: Sequence[int] | None = None,
+    wanted: Sequence[int] | None = None,
 ) -> list[list[int]] | None:
     """Choose which completions share a row; None where the stock route is cheaper.
 
@@ -91,15 +90,19 @@ def plan(
         prompts: tokens of each prompt.
         completions: tokens of each completion.
         patches: patches of each prompt's pictures that have to be encoded, None where they are encoded already.
+        wanted: the completions to pack, None for all; the stock route would read all.
 
     Among the packings that need no more memory than the stock route the cheapest is taken: rows of as equal numbers of
     completions as possible, in their order.
     """
     groups: dict[int, list[int]] = {}
-    for index, number in enumerate(prompt_of):
-        groups.setdefault(number, []).append(index)
+    for index in range(len(prompt_of)) if wanted is None else wanted:
+        groups.setdefault(prompt_of[index], []).append(index)
     eager = patches or [0] * len(prompts)
-    best, rows = MARGIN * stock(costs, [prompts[n] for n in prompt_of], completions, [eager[n] for n in prompt_of]), None
+    best, rows = (
+        MARGIN * stock(costs, [prompts[n] for n in prompt_of], completions, [eager[n] for n in prompt_of]),
+        None,
+    )
     wide = max(prompts[n] for n in prompt_of) + max(completions)
     stock_bytes = len(prompt_of) * (wide * costs.token_bytes + MASK_BYTES * wide * wide)
     for share in range(1, max(len(group) for group in groups.values()) + 1):

@@ -54,8 +54,9 @@ class Held:
 class PrefixGRPOTrainer(GRPOTrainer):
     """TRL's trainer with shared prefixes. `engine="stock"`, or a setting that cannot share, leaves TRL as it is."""
 
-    def __init__(self, *args: Any, engine: str = "prefix", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, engine: str = "prefix", dynamic_sampling: str = "off", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.dynamic_sampling = dynamic_sampling
         self._held: Held | None = None
         self._said = False
         reason = self._why_stock(engine)
@@ -98,7 +99,22 @@ class PrefixGRPOTrainer(GRPOTrainer):
             if self._held.features is not None:
                 output["features"] = list(self._held.features)
             self._held = None
+        if self.dynamic_sampling == "drop" and self.model.training:
+            self._drop(output)
         return output
+
+    def _drop(self, output: dict[str, Any]) -> None:
+        """Take groups without any advantage out of the loss and of the number of tokens it is divided by."""
+        rows = len(output["advantages"])
+        live = output["advantages"].reshape(rows, -1).ne(0).any(1).tolist()
+        groups = output.get("run") or list(range(rows))
+        alive = {group for group, one in zip(groups, live, strict=True) if one}
+        dead = torch.tensor([group not in alive for group in groups], device=output["completion_mask"].device)
+        output["completion_mask"] = output["completion_mask"].masked_fill(dead[:, None], 0)
+        counted = output["completion_mask"] * output.get("tool_mask", 1)
+        output["num_items_in_batch"] = self.accelerator.gather(counted.sum()).sum()
+        share = self.accelerator.gather(dead.float().mean()).mean().item()
+        self._metrics["train"]["dynamic_sampling/dropped"].append(share)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         if not self.shares_prefix:
@@ -212,8 +228,12 @@ class PrefixGRPOTrainer(GRPOTrainer):
         wanted = _wanted(batch, held.advantages)
         patches = None if held.features is not None else [pictures.patches(row) for row in batch.first]
         size = batch_size or len(input_ids)
-        chunks = [[row for row in wanted if start <= row < start + size] for start in range(0, len(input_ids), size)]
-        rows = [scoring.plan(self._costs, batch, chunk, patches) for chunk in chunks if chunk]
+        chunks = [range(start, min(start + size, len(input_ids))) for start in range(0, len(input_ids), size)]
+        rows = [
+            scoring.plan(self._costs, batch, chunk, [row for row in wanted if row in chunk], patches)
+            for chunk in chunks
+            if any(row in chunk for row in wanted)
+        ]
         self._record(batch, rows)
         if any(chunk is None for chunk in rows):
             return stock()

@@ -13,6 +13,7 @@ from statistics import median
 
 from mllm import conversations, pictures
 from mllm.config import Settings
+from mllm.conversations import conversation, target
 from mllm.errors import FieldmarkError, RecordError
 from mllm.models import Checkpoint
 from mllm.records import Sample, image_path, load_samples, read_jsonl
@@ -91,6 +92,20 @@ def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answer
             "%d rows of %d to %d tokens, median %d; budget %d",
             len(counted), min(counted), max(counted), median(counted), settings.max_tokens_per_sample,
         )  # fmt: skip
+
+
+def lengths(rows: Sequence[Row], checkpoint: Checkpoint) -> list[int]:
+    """Count the tokens of each row with its answer, in order, opening no more than a picture's header."""
+    spoken = []
+    for row in rows:
+        if isinstance(row.record, Sample):
+            asked, said = (read(row.record, checkpoint.convention) for read in (conversation, target))
+            size = row.record.size
+        else:
+            asked, said = row.record.asked(), row.record.answer
+            size = pictures.size(row.picture) if row.picture else None
+        spoken.append(([*asked, conversations.says("assistant", said)], size))
+    return conversations.count_tokens(spoken, checkpoint)
 
 
 def _check_sample(file: Path, sample: Sample, *, split: str, thought: bool) -> None:

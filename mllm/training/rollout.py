@@ -1,4 +1,4 @@
-"""Sampling several completions of each prompt after reading it once: one prefill a prompt, its cache for all of them."""
+"""Sampling several completions of a prompt after reading it once: one prefill, and its cache for all of them."""
 
 from __future__ import annotations
 

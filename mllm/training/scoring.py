@@ -110,16 +110,20 @@ def read(
     return Batch(prompts, places, completions, prompt_of, first, room)
 
 
-def plan(model_costs: costs.Costs, batch: Batch, wanted: Sequence[int], patches: Sequence[int] | None) -> Any:
-    """Choose packed rows for the wanted completions (see `costs.plan`), None where stock is cheaper."""
-    rows = costs.plan(
+def plan(
+    model_costs: costs.Costs, batch: Batch, rows: range, wanted: Sequence[int], patches: Sequence[int] | None
+) -> list[list[int]] | None:
+    """Choose packed rows for the wanted completions among `rows` (see `costs.plan`), None where stock is cheaper."""
+    first = rows[0]
+    found = costs.plan(
         model_costs,
-        [batch.prompt_of[b] for b in wanted],
+        [batch.prompt_of[b] for b in rows],
         [len(prompt) for prompt in batch.prompts],
-        [len(batch.completions[b]) for b in wanted],
+        [len(batch.completions[b]) for b in rows],
         patches,
+        [b - first for b in wanted],
     )
-    return None if rows is None else [[wanted[k] for k in row] for row in rows]
+    return None if found is None else [[b + first for b in row] for row in found]
 
 
 def score(
