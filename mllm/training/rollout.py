@@ -21,7 +21,7 @@ def prefilled_once(model: Any, source: Sequence[int], pictures: Sequence[Picture
         source: for each completion to write, the row of the inputs that is its prompt.
         pictures: the inputs' pictures in order, as the vision tower made them; None where it has to run.
     """
-    stock = model.generate
+    stock, own = model.generate, vars(model).get("generate")
 
     def generate(**inputs: Any) -> torch.Tensor:
         index = torch.tensor(source, device=inputs["input_ids"].device)
@@ -33,6 +33,8 @@ def prefilled_once(model: Any, source: Sequence[int], pictures: Sequence[Picture
         yield
     finally:
         del model.generate  # the class's own shows again
+        if own is not None:
+            model.generate = own
 
 
 def _prefill(
