@@ -1,6 +1,6 @@
 """How much does reading the prompt once save? Stock TRL against the engine, same process, same weights, same rollouts.
 
-    make bench          # every size (long); tables and a plot for docs/performance.md
+    make bench          # every size (long); numbers and a plot in runs/bench
     make bench-quick    # prompt 300, completion 128, G = 8 alone
 
 Times are CPU seconds of one thread, so that other work on the machine moves them little; the two ways take turns, and
@@ -71,7 +71,7 @@ class Result:
 
 
 def main() -> None:
-    """Measure, print, and write docs/performance.md's numbers."""
+    """Measure, print, and write the numbers down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one size, few rounds, no memory")
     parser.add_argument("--rounds", type=int, default=5)
