@@ -54,6 +54,10 @@ class Held:
 class PrefixGRPOTrainer(GRPOTrainer):
     """TRL's trainer with shared prefixes. `engine="stock"`, or a setting that cannot share, leaves TRL as it is."""
 
+    args: Any  # GRPOConfig; the base classes say less
+    model: Any
+    accelerator: Any
+
     def __init__(self, *args: Any, engine: str = "prefix", dynamic_sampling: str = "off", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.dynamic_sampling = dynamic_sampling
@@ -65,7 +69,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
             logger.info("engine: TRL's own, every completion reads its prompt (%s)", reason)
             return
         core = prefix.multimodal_core(self.model)
-        vision = [p for p in core.visual.parameters()] if hasattr(core, "visual") else []
+        vision = list(core.visual.parameters()) if core is not None and hasattr(core, "visual") else []
         sharded = is_deepspeed_zero3_enabled() or self.is_fsdp_enabled
         self._encodes_once = bool(vision) and not sharded and not any(p.requires_grad for p in vision)
         self._costs = costs.of_model(
@@ -169,8 +173,8 @@ class PrefixGRPOTrainer(GRPOTrainer):
             return super()._prepare_inputs(generation_batch)
         window = self.args.steps_per_generation * self.num_iterations
         if self._step % window == 0 or self._buffered_inputs is None:
-            generated = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
-            parts = split_tensor_dict(generated, self.args.steps_per_generation)
+            generated: Any = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
+            parts: Any = split_tensor_dict(generated, self.args.steps_per_generation)
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
@@ -235,12 +239,13 @@ class PrefixGRPOTrainer(GRPOTrainer):
             if any(row in chunk for row in wanted)
         ]
         self._record(batch, rows)
-        if any(chunk is None for chunk in rows):
+        packed = [chunk for chunk in rows if chunk is not None]
+        if len(packed) < len(rows):
             return stock()
         device = self.accelerator.device
         scored = [
             scoring.score(model, batch, chunk, pictures, held.features, device, self.accelerator.autocast)
-            for chunk in rows
+            for chunk in packed
         ]
         logps, entropies = (torch.stack(parts).sum(0) for parts in zip(*scored, strict=True))
         if len(wanted) < len(input_ids):

@@ -121,6 +121,10 @@ class PackedSFTTrainer(SFTTrainer):
     With `lengths`, the tokens of each row of the training data, batches are made of rows of like length.
     """
 
+    args: Any  # SFTConfig; the base classes say less
+    model: Any
+    accelerator: Any
+
     def __init__(self, *args: Any, packing: bool = False, lengths: Sequence[int] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lengths = lengths

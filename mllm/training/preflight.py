@@ -13,7 +13,6 @@ from statistics import median
 
 from mllm import conversations, pictures
 from mllm.config import Settings
-from mllm.conversations import conversation, target
 from mllm.errors import FieldmarkError, RecordError
 from mllm.models import Checkpoint
 from mllm.records import Sample, image_path, load_samples, read_jsonl
@@ -99,12 +98,12 @@ def lengths(rows: Sequence[Row], checkpoint: Checkpoint) -> list[int]:
     spoken = []
     for row in rows:
         if isinstance(row.record, Sample):
-            asked, said = (read(row.record, checkpoint.convention) for read in (conversation, target))
-            size = row.record.size
+            turns = conversations.conversation(row.record, checkpoint.convention)
+            answer, size = conversations.target(row.record, checkpoint.convention), row.record.size
         else:
-            asked, said = row.record.asked(), row.record.answer
+            turns, answer = row.record.asked(), row.record.answer
             size = pictures.size(row.picture) if row.picture else None
-        spoken.append(([*asked, conversations.says("assistant", said)], size))
+        spoken.append(([*turns, conversations.says("assistant", answer)], size))
     return conversations.count_tokens(spoken, checkpoint)
 
 
