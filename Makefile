@@ -11,7 +11,8 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding pets
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding pets \
+	bench bench-quick
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -67,3 +68,10 @@ table-grounding: $(READY)  ## plain GRPO, KARL as published and ours, three seed
 
 pets: $(READY)  ## the whole chain on real photos of cats and dogs
 	$(PY) -m mllm.cli pets
+
+bench: $(READY)  ## stock TRL against the engine, every size (long); numbers and a plot
+	mkdir -p runs/bench
+	$(PY) bench/engine.py --out runs/bench/engine.json
+
+bench-quick: $(READY)  ## the same at prompt 300, completion 128, eight completions
+	$(PY) bench/engine.py --quick

@@ -137,6 +137,16 @@ class Settings(Section):
     """RL only: rewards by file name in mllm/rewards, each with its weight (default 1) and its own fields."""
     advantage: Advantage | None = None
     """RL only: weights on the advantages of a prompt's answers."""
+    engine: Literal["prefix", "stock"] = "prefix"
+    """RL only. prefix: each prompt is read once for all its completions (docs/engine.md), where the model and the
+    settings allow it. stock: TRL's trainer as it is, which reads it for each."""
+    packing: bool = False
+    """SFT only: rows of a batch share sequences instead of being padded to the longest; none sees another."""
+    like_lengths: bool = False
+    """SFT only: batches are made of rows of like length."""
+    dynamic_sampling: Literal["off", "drop"] = "off"
+    """RL only. drop: prompts whose answers all got the same reward are left out of the loss and of its number of
+    tokens. off: they stay in the number of tokens, as in TRL."""
     evaluate: Evaluate = Evaluate()
     """Generated evaluation during training."""
     resume: str = "auto"

@@ -4,7 +4,8 @@
     accelerate launch --config_file accelerate_config.yaml recipes/rl.py --config recipes/kvg_karl_qwen3vl_8b.yaml
 
 For each prompt TRL's GRPOTrainer draws `num_generations` answers, the rewards score them, and answers better than their
-group's mean become likelier. Rewards are files of mllm/rewards, chosen and weighted in the YAML:
+group's mean become likelier. The prompt is read once for all of its answers (docs/engine.md; `engine: stock` is TRL as
+it is). Rewards are files of mllm/rewards, chosen and weighted in the YAML:
 
     fieldmark:
       rewards:
@@ -24,19 +25,22 @@ from pathlib import Path
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.records import Sample
 from mllm.training import bridge, setup, story
+from mllm.training.alarms import Alarms
 from mllm.training.callbacks import FiniteLoss
+from mllm.training.grpo import PrefixGRPOTrainer
 from mllm.training.refresh import MasteryRefresh
 from mllm.training.weighting import Weighing, WeightedAdvantages
 
-from trl import GRPOConfig, GRPOTrainer  # isort: skip  (after mllm.training, which switches its telemetry off)
+from trl import GRPOConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
 logger = logging.getLogger("mllm.recipes.rl")
 
 DEFAULT = Path(__file__).with_name("rl.yaml")
 
 
-class Trainer(FiniteLoss, WeightedAdvantages, GRPOTrainer):
-    """TRL's trainer, which stops at a loss that is no number and weighs advantages where it is asked to."""
+class Trainer(FiniteLoss, WeightedAdvantages, PrefixGRPOTrainer):
+    """TRL's trainer, which reads each prompt once, stops at a loss that is no number and weighs advantages where it is
+    asked to."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -81,10 +85,13 @@ def main(argv: list[str] | None = None) -> None:
         args=args,
         train_dataset=rows,
         processing_class=loaded.processor,
+        engine=settings.engine,
+        dynamic_sampling=settings.dynamic_sampling,
     )
     trainer.weighing = weighing
     if weighing is not None and weighing.refreshed:
         trainer.add_callback(MasteryRefresh(trainer, weighing, prepared.checkpoint, prepared.data.train))
+    trainer.add_callback(Alarms())
     story.train(trainer, settings, prepared)
 
 

@@ -16,18 +16,19 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mllm.training import bridge, setup, story
+from mllm.training import bridge, preflight, setup, story
 from mllm.training.callbacks import FiniteLoss
+from mllm.training.packing import PackedSFTTrainer
 
-from trl import SFTConfig, SFTTrainer  # isort: skip  (after mllm.training, which switches its telemetry off)
+from trl import SFTConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
 logger = logging.getLogger("mllm.recipes.sft")
 
 DEFAULT = Path(__file__).with_name("sft.yaml")
 
 
-class Trainer(FiniteLoss, SFTTrainer):
-    """TRL's trainer, which stops at a loss that is no number."""
+class Trainer(FiniteLoss, PackedSFTTrainer):
+    """TRL's trainer, which can pack rows and stops at a loss that is no number."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,7 +52,14 @@ def main(argv: list[str] | None = None) -> None:
     rows = bridge.dataset(prepared.data.train, loaded.convention, answers=True)
 
     # 4. Train and save.
-    trainer = Trainer(model=loaded.model, args=args, train_dataset=rows, processing_class=loaded.processor)
+    trainer = Trainer(
+        model=loaded.model,
+        args=args,
+        train_dataset=rows,
+        processing_class=loaded.processor,
+        packing=settings.packing,
+        lengths=preflight.lengths(prepared.data.train, prepared.checkpoint) if settings.like_lengths else None,
+    )
     story.train(trainer, settings, prepared)
 
 

@@ -16,6 +16,7 @@ from mllm.families import Convention
 from mllm.models import Checkpoint, Loaded
 from mllm.records import Completion, Sample
 from mllm.rewards import BaseReward
+from mllm.training.alarms import spread
 
 CACHE_BYTES = 256 * 2**20
 
@@ -151,7 +152,25 @@ class TrlReward:
                 problems = Counter(done.answer.problem for done in read if done.answer.problem is not None)
                 for problem, count in sorted(problems.items()):
                     log_metric(f"unread/{problem}", count / len(read))
+                self._log_spread(sample, read, log_metric)
         return [score.value for score in scores]
+
+    @staticmethod
+    def _log_spread(
+        samples: Sequence[Sample], read: Sequence[Completion], log_metric: Callable[[str, float], None]
+    ) -> None:
+        """Log how much the boxes of different pictures differ, as a share of how much the true ones do.
+
+        One box for everything is near 0. One answer a picture counts, and fewer than four pictures say nothing.
+        """
+        pairs = {
+            sample.id: (done.answer.boxes[0], sample.boxes[0])
+            for sample, done in zip(samples, read, strict=True)
+            if done.answer.boxes and sample.boxes
+        }
+        written, true = [pair[0] for pair in pairs.values()], [pair[1] for pair in pairs.values()]
+        if len(pairs) >= 4 and spread(true) > 0:
+            log_metric("boxes/spread", spread(written) / spread(true))
 
     def _read(self, sample: Sample, completion: Any, ids: Sequence[int]) -> Completion:
         """Read what the model wrote for one sample."""

@@ -93,6 +93,20 @@ def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answer
         )  # fmt: skip
 
 
+def lengths(rows: Sequence[Row], checkpoint: Checkpoint) -> list[int]:
+    """Count the tokens of each row with its answer, in order, opening no more than a picture's header."""
+    spoken = []
+    for row in rows:
+        if isinstance(row.record, Sample):
+            turns = conversations.conversation(row.record, checkpoint.convention)
+            answer, size = conversations.target(row.record, checkpoint.convention), row.record.size
+        else:
+            turns, answer = row.record.asked(), row.record.answer
+            size = pictures.size(row.picture) if row.picture else None
+        spoken.append(([*turns, conversations.says("assistant", answer)], size))
+    return conversations.count_tokens(spoken, checkpoint)
+
+
 def _check_sample(file: Path, sample: Sample, *, split: str, thought: bool) -> None:
     """Refuse a row that this run could not use."""
     where = f"{file}: sample {sample.id}"

@@ -70,6 +70,21 @@ def weights(folder: Path) -> dict[str, Any]:
     return load_file(folder / "model.safetensors")
 
 
+def test_packed_rows_train_as_padded_ones(config: Path, tmp_path: Path) -> None:
+    """The same batches, padded and packed: the same losses and counts of tokens, step by step."""
+    told: dict[str, list[dict[str, Any]]] = {}
+    for packing in ("false", "true"):
+        out = tmp_path / packing
+        flags = ["--packing", packing, "--like_lengths", "true", "--output_dir", str(out), "--save_strategy", "no"]
+        train(config, *flags, "--per_device_train_batch_size", "4")
+        told[packing] = [row for row in journal(out) if "loss" in row]
+    for padded, packed in zip(told["false"], told["true"], strict=True):
+        assert packed["loss"] == pytest.approx(padded["loss"], rel=1e-4)
+        assert packed["grad_norm"] == pytest.approx(padded["grad_norm"], rel=1e-3)
+        assert packed["num_tokens"] == padded["num_tokens"]
+        assert 0 < packed["packing/real_tokens"] <= 1 and "packing/real_tokens" not in padded
+
+
 def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_folder: Path) -> None:
     import torch
 

@@ -1,0 +1,75 @@
+"""Sampling several completions of a prompt after reading it once: one prefill, and its cache for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from mllm.training import prefix
+from mllm.training.prefix import Picture
+
+
+@contextmanager
+def prefilled_once(model: Any, source: Sequence[int], pictures: Sequence[Picture] | None) -> Iterator[None]:
+    """Within it, `model.generate` reads each row of its inputs once and writes a completion for each of `source`.
+
+    Args:
+        model: the unwrapped model that generates.
+        source: for each completion to write, the row of the inputs that is its prompt.
+        pictures: the inputs' pictures in order, as the vision tower made them; None where it has to run.
+    """
+    stock, own = model.generate, vars(model).get("generate")
+
+    def generate(**inputs: Any) -> torch.Tensor:
+        index = torch.tensor(source, device=inputs["input_ids"].device)
+        prepared = _prefill(model, inputs, index, pictures)
+        return stock(**prepared, generation_config=inputs["generation_config"])
+
+    model.generate = generate
+    try:
+        yield
+    finally:
+        del model.generate  # the class's own shows again
+        if own is not None:
+            model.generate = own
+
+
+def _prefill(
+    model: Any, inputs: dict[str, Any], index: torch.Tensor, pictures: Sequence[Picture] | None
+) -> dict[str, Any]:
+    """Read all prompts but for their last token, and return what `generate` needs to go on from there.
+
+    Shapes: U prompts of P tokens (padded left) become B rows, `index` (B,) into the prompts.
+    """
+    ids_UP, mask_UP = inputs["input_ids"], inputs["attention_mask"]
+    core = prefix.multimodal_core(model)
+    places = (mask_UP.cumsum(-1) - 1).clamp(min=0)
+    if core is not None and hasattr(core, "get_rope_index"):
+        shift_U1 = torch.zeros(len(ids_UP), 1, dtype=torch.long, device=ids_UP.device)
+        places = places.expand(3, -1, -1)
+        if inputs.get("image_grid_thw") is not None:
+            places, shift_U1 = core.get_rope_index(
+                ids_UP,
+                mm_token_type_ids=inputs["mm_token_type_ids"],
+                image_grid_thw=inputs["image_grid_thw"],
+                attention_mask=mask_UP,
+            )
+        core.rope_deltas = shift_U1[index]  # read by `generate` when it goes on from a cache
+    if pictures is not None:
+        seen = prefix.encoded(pictures)
+    else:
+        seen = {name: inputs[name] for name in ("pixel_values", "image_grid_thw") if name in inputs}
+    out = model(
+        input_ids=ids_UP[:, :-1],
+        attention_mask=mask_UP[:, :-1],
+        position_ids=places[..., :-1],
+        use_cache=True,
+        logits_to_keep=1,
+        **seen,
+    )
+    cache = out.past_key_values
+    cache.batch_select_indices(index)
+    return {"input_ids": ids_UP[index], "attention_mask": mask_UP[index], "past_key_values": cache}

@@ -1,0 +1,230 @@
+"""Packed rows give the plain forward's log-probabilities, entropies and gradients, in every family."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from mllm import cpu
+from mllm.training import costs, prefix, scoring
+from mllm.training.scoring import Pictures
+from tests.training import tiny
+
+from trl import GRPOTrainer  # isort: skip
+from trl.trainer.utils import add_fused_lm_head  # isort: skip
+
+STOCK = inspect.unwrap(GRPOTrainer._get_per_token_logps_and_entropies)
+GROUPS = [(5, 1, [4, 7, 1]), (9, 2, [3, 6]), (3, 0, [5, 5, 2])]
+TEXT_ONLY = [(5, 0, [4, 7, 1]), (9, 0, [3, 6])]
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "qwen3")
+
+
+def groups_of(family: str) -> list[tuple[int, int, list[int]]]:
+    return TEXT_ONLY if family == "qwen3" else GROUPS
+
+
+def stock(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """TRL's own function, all rows at once."""
+    trainer: Any = SimpleNamespace(accelerator=SimpleNamespace(autocast=nullcontext))
+    logps, entropies, _ = STOCK(trainer, model, **batch, compute_entropy=True)
+    return logps, entropies  # pyright: ignore[reportReturnType]
+
+
+def packed(
+    model: Any, batch: dict[str, Any], share: int = 9, frozen: bool = False, wanted: list[int] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ours, at most `share` completions in a row."""
+    core, pictures = prefix.multimodal_core(model), Pictures.read(batch)
+    room = batch["logits_to_keep"]
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    places = [(pictures.count(k), tuple(ids[k, :-room].tolist())) for k in range(len(ids))]
+    taken = scoring.read(core, ids, mask, room, prefix.runs(places), pictures, batch.get("mm_token_type_ids"))
+    wanted = wanted if wanted is not None else list(range(len(ids)))
+    mine = [[b for b in wanted if taken.prompt_of[b] == number] for number in range(len(taken.prompts))]
+    rows = [group[k : k + share] for group in mine for k in range(0, len(group), share)]
+    features = None
+    if frozen:
+        held = [prefix.encode(core, **_pixels(pictures, row)) if pictures.count(row) else [] for row in taken.first]
+        features = [held[number] for number in taken.prompt_of]
+    return scoring.score(model, taken, rows, pictures, features, ids.device, nullcontext)
+
+
+def _pixels(pictures: Pictures, row: int) -> dict[str, Any]:
+    found = pictures.arguments([row])
+    return {"pixel_values": found["pixel_values"], "grids": found["image_grid_thw"]}
+
+
+def gradients(model: Any, logps: torch.Tensor, entropies: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Gradients of a loss in which every token and every entropy has a weight of its own."""
+    generator = torch.Generator().manual_seed(3)
+    model.zero_grad()
+    (logps * torch.randn(logps.shape, generator=generator)).sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def agree(model: Any, batch: dict[str, Any], **how: Any) -> None:
+    """Same numbers to 1e-5, same gradients to 1e-4 of each parameter's largest."""
+    expected, found = stock(model, batch), packed(model, batch, **how)
+    for theirs, ours in zip(expected, found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    theirs, ours = gradients(model, *expected), gradients(model, *packed(model, batch, **how))
+    assert theirs.keys() == ours.keys() and theirs
+    for name, gradient in theirs.items():
+        worst = (ours[name] - gradient).abs().max() / gradient.abs().max().clamp(min=1e-6)
+        assert worst < 1e-4, f"{name}: off by {worst:.1e}"
+
+
+def prepared(family: str, **how: Any) -> Any:
+    model = tiny.build(family, **how)
+    add_fused_lm_head(model, temperature=0.7, outputs=("log_probs", "entropy"))
+    return model
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shared_prefix_changes_nothing(family: str, tied: bool) -> None:
+    model = prepared(family, tied=tied)
+    assert prefix.unsupported(model) is None
+    batch = tiny.batch(model, groups_of(family))
+    agree(model, batch)
+    agree(model, batch, share=2)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_pictures_of_a_frozen_tower_are_encoded_once(family: str) -> None:
+    model = prepared(family)
+    prefix.multimodal_core(model).visual.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
+    agree(model, tiny.batch(model, GROUPS), frozen=True)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_with_adapters_and_gradient_checkpointing(family: str) -> None:
+    base = prepared(family, tied=False)
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=r".*language_model.*(q_proj|v_proj|up_proj)"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    agree(model, tiny.batch(base, GROUPS), frozen=True)
+
+
+def test_with_the_detour_for_cpus() -> None:
+    model = prepared("qwen3_vl")
+    cpu.take_detours(model)
+    assert prefix.unsupported(model) is None
+    agree(model, tiny.batch(model, GROUPS))
+
+
+def test_a_completion_sees_no_other() -> None:
+    """Other neighbours, same numbers: a leak between completions of a row would show."""
+    model = prepared("qwen3_vl")
+    one, two = (tiny.batch(model, [(5, 1, [4, 4, 4])], seed=1) for _ in range(2))
+    two["input_ids"][0, -4:] = 7
+    with torch.no_grad():
+        first, second = packed(model, one)[0], packed(model, two)[0]
+    torch.testing.assert_close(first[1:], second[1:], rtol=1e-6, atol=1e-6)
+    assert (first[0] - second[0]).abs().max() > 1e-2
+
+
+def test_completions_may_be_left_out_or_empty() -> None:
+    model = prepared("qwen3_vl")
+    batch = tiny.batch(model, GROUPS)
+    with torch.no_grad():
+        expected = stock(model, batch)[0]
+        found = packed(model, batch, wanted=[1, 3])[0]
+    torch.testing.assert_close(found[[1, 3]], expected[[1, 3]], rtol=1e-5, atol=1e-5)
+    assert found[[0, 2, 4, 5, 6, 7]].abs().max() == 0
+    batch["attention_mask"][1, -batch["logits_to_keep"] :] = 0  # a clipped completion that TRL masks away
+    agree(model, batch)
+
+
+def test_eager_attention_and_unknown_models_are_refused() -> None:
+    model = prepared("qwen3_vl")
+    model.set_attn_implementation("eager")
+    assert prefix.unsupported(model) == "attention 'eager' (sdpa is needed)"
+    other = prepared("qwen3")
+    other.config.model_type = "gemma3"
+    assert "model type 'gemma3'" in str(prefix.unsupported(other))
+    sliding = prepared("qwen3")
+    sliding.config.layer_types = ["full_attention", "sliding_attention"]
+    assert prefix.unsupported(sliding) == "layers with sliding_attention"
+
+
+def test_runs() -> None:
+    assert prefix.runs(["a", "a", "b", "a"]) == [0, 0, 1, 2]
+    assert prefix.firsts([4, 4, 5, 9, 9]) == [0, 2, 3]
+    assert prefix.runs([]) == [] and prefix.firsts([]) == []
+
+
+def test_layout_by_hand() -> None:
+    """Prompt 5 6 7, completions 8 9 and 4: row 5 6 | 7 8 | 7, which predicts - - | 8 9 | 4."""
+    prompt, answers = torch.tensor([5, 6, 7]), [torch.tensor([8, 9]), torch.tensor([4])]
+    layout = prefix.pack([prompt], [torch.arange(3)[None]], answers, [[0, 1]], [0, 0], room=3)
+    assert layout.input_ids_RT.tolist() == [[5, 6, 7, 8, 7]]
+    assert layout.labels_RT.tolist() == [[-100, -100, 8, 9, 4]]
+    assert layout.position_ids.tolist() == [[0, 1, 2, 3, 2]]
+    assert layout.place_BC.tolist() == [[2, 3, -1], [4, -1, -1]]
+    assert layout.allowed_R1TT[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+
+
+QWEN3_VL_8B = costs.Costs(per_token=8.2e9, per_pair=2 * 36 * 4096, token_bytes=36 * 60_000 * 2)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "size"), [(300, 128, 8), (1000, 256, 8), (2500, 256, 8), (2500, 256, 16)]
+)
+def test_long_prompts_are_shared_by_the_whole_group_on_a_large_model(prompt: int, completion: int, size: int) -> None:
+    rows = costs.plan(QWEN3_VL_8B, [0] * size, [prompt], [completion] * size)
+    assert rows == [list(range(size))]
+
+
+def test_the_cheapest_packing_is_chosen() -> None:
+    """By brute force over all numbers of completions a row, with a model in which attention is dear."""
+    dear = costs.Costs(per_token=1e6, per_pair=2e3)
+    found = []
+    for prompt, completion in [(500, 50), (300, 300), (40, 400), (5, 600)]:
+        price = {0: costs.MARGIN * costs.stock(dear, [prompt] * 8, [completion] * 8, [0] * 8)}
+        for rows in range(1, 9):
+            tallest = prompt - 1 + -(-8 // rows) * completion
+            price[rows] = costs.packed(dear, [tallest] * rows, 0)
+        chosen = costs.plan(dear, [0] * 8, [prompt], [completion] * 8)
+        found.append(0 if chosen is None else len(chosen))
+        assert price[found[-1]] == min(price.values())
+    assert found[0] in (1, 2, 3, 4) and found[-1] == 0
+
+
+def test_what_needs_more_memory_than_stock_is_not_chosen() -> None:
+    roomy = costs.Costs(per_token=1e9, per_pair=1.0, token_bytes=1e12)
+    tight = costs.Costs(per_token=1e9, per_pair=1.0, token_bytes=1.0)
+    prompt_of, lengths = [0] * 16, [300] * 16
+    assert costs.plan(roomy, prompt_of, [1000], lengths) == [list(range(16))]
+    rows = costs.plan(tight, prompt_of, [1000], lengths)  # one mask of 5,799 tokens is larger than 16 of 1,300
+    assert rows == [list(range(8)), list(range(8, 16))]
+
+
+def test_groups_are_never_mixed() -> None:
+    rows = costs.plan(QWEN3_VL_8B, [0, 0, 0, 1, 1, 2], [900, 800, 700], [10, 20, 30, 10, 20, 30])
+    assert rows is not None and sorted(b for row in rows for b in row) == list(range(6))
+    assert all(len({[0, 0, 0, 1, 1, 2][b] for b in row}) == 1 for row in rows)
+
+
+def test_costs_are_read_off_the_model() -> None:
+    """Multiply-adds of the tiny text model, by its weights: every matrix that a token goes through."""
+    model = tiny.build("qwen3", tied=False)
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name)
+    assert costs.of_model(model.config).per_token == matrices
+    assert costs.of_model(model.config).per_pair == 2 * 2 * 4 * 8  # scores and values, 2 layers, 4 heads of 8
