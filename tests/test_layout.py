@@ -19,14 +19,15 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("errors", "files"),
     ("boxes", "notation", "cpu"),
     ("rows",),
-    ("records", "pictures", "config", "provenance"),
+    ("records", "pictures", "config", "provenance", "ranking", "embeddings"),
     ("abilities", "families", "domains", "composites", "knowledge", "splits", "manifest", "stages", "kvg"),
     ("sources", "lineups", "answers", "prompts", "links"),
     ("processors",),
-    ("models",),
+    ("models", "retrieval"),
     ("conversations",),
     ("generate",),
-    ("pocket", "rewards", "stats"),
+    ("pocket", "stats"),
+    ("rewards",),
     ("teachers", "scores"),
     ("questions",),
     ("runs",),
@@ -46,6 +47,7 @@ OUTWARDS = {
     ("mllm", "chat"): "the lazy names load, ground and caption",
     ("mllm.sources.pocket", "pocket"): "the source that draws its photos itself",
     ("mllm.models", "pocket"): "the name 'pocket' stands for the committed weights",
+    ("mllm.retrieval", "pocket"): "so do the names of the pocket scorer and judge",
 }
 
 MODULES = sorted((ROOT / "mllm").rglob("*.py"))
