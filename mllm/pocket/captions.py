@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS
+from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, random_marks
 from mllm.pocket.world import Scene
 
 KINDS = ("form", "colour", "pattern", "accent")
@@ -156,3 +156,14 @@ def _best_match(worth: Sequence[Sequence[float]]) -> int:
 def _with_article(words: str, *, capital: bool = False) -> str:
     article = "an" if words[0] in "aeiou" else "a"
     return f"{article.capitalize() if capital else article} {words}"
+
+
+def reference_corpus(pictures: int = 2000) -> list[tuple[str, ...]]:
+    """Captions of scenes that need not be drawn, four sparse ones and a rich one each: where words are counted."""
+    found = []
+    for number in range(pictures):
+        rng = random.Random(f"corpus/{number}")
+        domain = rng.choice(tuple(NOUNS))
+        things = [random_marks(rng).phrases(domain) for _ in range(rng.choice((1, 2, 2, 3)))]
+        found.append((*(sparse(domain, things, rng) for _ in range(4)), rich(domain, things)))
+    return found

@@ -27,6 +27,8 @@ class BaseReward(ABC):
     """Smallest value it can give."""
     high: ClassVar[float] = 1.0
     """Largest value it can give."""
+    task: ClassVar[str] = "ground"
+    """The task of the samples that it is for; samples that it has nothing to say about get None."""
 
     @abstractmethod
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
