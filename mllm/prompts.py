@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mllm.boxes import Frame
+from mllm.captions import wants_caption
 from mllm.errors import RecordError, UnknownNameError
 from mllm.families import Family
 from mllm.records import Sample
@@ -28,9 +29,11 @@ def suffix(style: str) -> str:
 
 
 def user_text(question: Sample | str, style: str) -> str:
-    """Return the whole text of the user's turn."""
-    words = question.question if isinstance(question, Sample) else question
-    return f"{words} {suffix(style)}"
+    """Return the whole text of the user's turn. A caption is asked for as it stands: it is the answer, in any style."""
+    asked = suffix(style)
+    if isinstance(question, Sample):
+        return question.question if wants_caption(question) else f"{question.question} {asked}"
+    return f"{question} {asked}"
 
 
 def messages(question: Sample | str, style: str, *, system: str | None = None) -> list[dict[str, Any]]:
@@ -47,10 +50,16 @@ def messages(question: Sample | str, style: str, *, system: str | None = None) -
 def target(sample: Sample, style: str, family: Family, frame: Frame) -> str:
     """Return what the model should write for a sample: the thought where the style asks for one, then its first box.
 
+    Where a caption is wanted it is the sample's first caption.
+
     Raises:
-        RecordError: the sample has no box, or no thought where one is asked for. Names the sample.
+        RecordError: the sample has no box (or caption), or no thought where one is asked for. Names the sample.
     """
     suffix(style)
+    if wants_caption(sample):
+        if not sample.captions or not sample.captions[0].strip():
+            raise RecordError(f"sample {sample.id}: field captions: at least one caption is needed to train on")
+        return sample.captions[0].strip()
     if not sample.boxes:
         raise RecordError(f"sample {sample.id}: field boxes: at least one box is needed to train on")
     answer = f"<answer>{family.write_box(sample.boxes[0], frame)}</answer>"

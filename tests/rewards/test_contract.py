@@ -90,8 +90,14 @@ def captioned(picture: Path, number: int = 0) -> Sample:
     thing = Thing("bird", Box(0.1, 0.1, 0.9, 0.9), ("round", colour, "plain", "black cap"))
     caption = f"A round {colour} plain bird with black cap."
     return replace(
-        sample(number), task="caption", image=str(picture), domain="bird", things=(thing,), captions=(caption,), bag="b"
-    )  # fmt: skip
+        sample(number),
+        task="caption",
+        image=str(picture),
+        things=(thing,),
+        captions=(caption,),
+        bag="b",
+        thought=None,
+    )
 
 
 def gold_and_others(reward: rewards.BaseReward, pictures: list[Path]) -> tuple[list[Sample], list[str]]:
@@ -144,7 +150,7 @@ def test_other_tasks_get_none(reward: rewards.BaseReward, pictures: list[Path]) 
     assert reward([], []) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.text() | st.from_regex(r"(<think>.{0,20}</think>)?<answer>[0-9,(). ]{0,30}(</answer>)?"), max_size=4)
 )
