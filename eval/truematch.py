@@ -6,8 +6,8 @@
 R@1 within bags of 3, 5 and 7 pictures (No Detail Left Behind), with a 95 % interval over bags; ties are shared, the
 published script counts them as hits. `--official` is the folder with 3.json, 5.json, 7.json (lists of bags of COCO
 ids) and --images that of COCO_{train,val}2014_*.jpg; else bags and pictures are ours. The judge (`--scorer`) must not
-be the encoder that captions were rewarded with: by default it is the pocket judge. Beside every number: length, variety,
-and where the marks are known how many claims are true.
+be the encoder that captions were rewarded with: by default it is the pocket judge. Beside every number: length,
+variety, and where the marks are known how many claims are true.
 """
 
 from __future__ import annotations
