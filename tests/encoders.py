@@ -45,11 +45,11 @@ def colour_clip(folder: Path, seed: int = 0) -> Path:
     square = {"height": SIDE, "width": SIDE}
     images = CLIPImageProcessorPil(size=square, do_center_crop=False, crop_size=square)
     pixels = images([Image.new("RGB", (SIDE, SIDE), PAINT[c]) for c in COLOURS], return_tensors="pt")["pixel_values"]
-    wordings = [[template.format(c) for c in COLOURS] for template in ("{}", "A {} bird.", "A round {} car. A car.")]
+    wordings = [[template.format(c) for c in COLOURS] for template in ("{}", "A {} bird.", "A round {} plain bird.")]
     batches = [tokenizer(texts, padding=True, return_tensors="pt") for texts in wordings]
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     own = torch.arange(len(COLOURS))
-    for step in range(60):
+    for step in range(90):
         words = batches[step % len(batches)]
         out = model(input_ids=words["input_ids"], attention_mask=words["attention_mask"], pixel_values=pixels)
         logits = out.logits_per_text

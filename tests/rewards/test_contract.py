@@ -88,7 +88,7 @@ def build(name: str, scorer: str) -> rewards.BaseReward:
 def captioned(picture: Path, number: int = 0) -> Sample:
     colour = picture.stem
     thing = Thing("bird", Box(0.1, 0.1, 0.9, 0.9), ("round", colour, "plain", "black cap"))
-    caption = f"A round {colour} plain bird with black cap."
+    caption = f"A round {colour} plain bird."
     return replace(
         sample(number),
         task="caption",
