@@ -108,7 +108,8 @@ class DualEncoder:
     ) -> None:  # fmt: skip
         self.model = model.eval().requires_grad_(False).to(device)
         self.tokenizer, self.image_processor = tokenizer, image_processor
-        self.late, self.pool, self.device = late, pool, device
+        self.late, self.device = late, device
+        self.pool: Pool = pool
         self.is_siglip = model.config.model_type == "siglip"
         if late and self.is_siglip:
             raise FieldmarkError(

@@ -34,7 +34,8 @@ def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     with torch.no_grad():
-        model.logit_scale.fill_(2.0), model.logit_bias.fill_(-3.0)
+        model.logit_scale.fill_(2.0)
+        model.logit_bias.fill_(-3.0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)

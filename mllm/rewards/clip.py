@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mllm.captions import TASK, said, wants_caption
 from mllm.errors import ConfigError
@@ -88,7 +88,7 @@ def clip_s(cosine: float) -> float:
     return WEIGHT * max(cosine, 0.0)
 
 
-def _own(similarity: Sequence[Sequence[float]]) -> list[float]:
+def _own(similarity: Any) -> list[float]:
     """The diagonal: each caption with its own picture."""
     return [float(row[place]) for place, row in enumerate(similarity)]
 
