@@ -19,7 +19,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("errors", "files"),
     ("boxes", "notation", "cpu"),
     ("rows",),
-    ("records", "pictures", "config", "provenance", "ranking", "embeddings", "gathering"),
+    ("records", "pictures", "config", "provenance", "ranking", "embeddings", "collectives"),
     ("captions", "bags"),
     ("cider",),
     ("abilities", "families", "domains", "composites", "knowledge", "splits", "manifest", "stages", "kvg"),

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, get_args
 from mllm.captions import TASK, said, wants_caption
 from mllm.cider import HIGH, Frequencies, cider_d
 from mllm.errors import ConfigError
-from mllm.gathering import all_ranks
+from mllm.collectives import all_ranks
 from mllm.records import Completion, Sample, Score, load_samples
 from mllm.rewards import BaseReward
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mllm.captions import TASK, said, wants_caption
 from mllm.errors import ConfigError
-from mllm.gathering import all_ranks
+from mllm.collectives import all_ranks
 from mllm.ranking import hit_share, log_softmax
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
