@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from mllm.boxes import Frame
+from mllm.captions import wants_caption
 from mllm.errors import RecordError, UnknownNameError
 from mllm.families import Family
 from mllm.records import Sample
@@ -40,9 +41,12 @@ def suffix(style: str) -> str:
 
 
 def user_text(question: Sample | str, style: str) -> str:
-    """Return the whole text of the user's turn."""
+    """Return the whole text of the user's turn. A caption is asked for as it stands: it is the answer, in any style."""
+    asked = suffix(style)
+    if isinstance(question, Sample) and wants_caption(question):
+        return question.question
     words = question.question if isinstance(question, Sample) else question
-    return f"{words} {suffix(style)}".rstrip()
+    return f"{words} {asked}".rstrip()
 
 
 def messages(question: Sample | str, style: str, *, system: str | None = None) -> list[dict[str, Any]]:
@@ -62,12 +66,18 @@ def target(sample: Sample, style: str, family: Family, frame: Frame) -> str:
     The answer is the sample's first box, all of them for task `ground_all`, and `none` where it has none. The thought
     of a sample without boxes must not end on a thing: it would conclude what the answer denies.
 
+    Where a caption is wanted it is the sample's first caption.
+
     Raises:
         RecordError: no thought where one is asked for, or one that ends on a thing where none is right; a sample
-            without boxes among whose things the entity stands. Names the sample.
+            without boxes among whose things the entity stands; a caption row without a caption. Names the sample.
     """
     if not suffix(style):
         raise RecordError(f"sample {sample.id}: prompt style {style!r} asks as it stands and has no target")
+    if wants_caption(sample):
+        if not sample.captions or not sample.captions[0].strip():
+            raise RecordError(f"sample {sample.id}: field captions: at least one caption is needed to train on")
+        return sample.captions[0].strip()
     if not sample.boxes and any(thing.entity == sample.entity for thing in sample.things):
         raise RecordError(
             f"sample {sample.id}: field boxes: at least one box is needed, since {sample.entity!r} is among its things"

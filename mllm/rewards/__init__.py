@@ -29,6 +29,8 @@ class BaseReward(ABC):
     """Largest value it can give."""
     weight: ClassVar[float] = 1.0
     """Its weight where a config names none; 0 for what is there to be logged, not to be trained on."""
+    task: ClassVar[str] = "ground"
+    """The task of the samples that it is for; samples that it has nothing to say about get None."""
 
     @abstractmethod
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from datasets import Dataset
 from PIL import Image
 
 from mllm import answers, conversations, pictures
+from mllm.captions import wants_caption
 from mllm.families import Convention
 from mllm.models import Checkpoint, Loaded
 from mllm.records import Completion, Sample
@@ -93,7 +94,7 @@ class Lookup:
         columns: dict[str, list[Any]] = {
             "prompt": [self._prompt(row) for row in found],
             "images": [[] if row.picture is None else [self.cache.load(row.picture)] for row in found],
-            "sample": [row.record for row in found],
+            "sample": [_with_its_picture(row) for row in found],
         }
         if self.answers:
             columns["completion"] = [[conversations.says("assistant", self._answer(row.record))] for row in found]
@@ -108,6 +109,13 @@ class Lookup:
     def _answer(self, record: Sample | Exchange) -> str:
         """Return the text to learn."""
         return record.answer if isinstance(record, Exchange) else conversations.target(record, self.convention)
+
+
+def _with_its_picture(row: Row) -> Sample | Exchange:
+    """The record; that of a caption names its picture by a path that opens, since rewards look at it."""
+    if isinstance(row.record, Sample) and wants_caption(row.record) and row.picture is not None:
+        return replace(row.record, image=str(row.picture.resolve()))
+    return row.record
 
 
 def dataset(

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from mllm import conversations, pictures, prompts
+from mllm.captions import wants_caption
 from mllm.config import Settings
 from mllm.errors import FieldmarkError, RecordError
 from mllm.models import Checkpoint
@@ -20,7 +21,7 @@ from mllm.training.bridge import Exchange, Row
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("ground", prompts.ALL)
+TASKS = ("ground", prompts.ALL, "caption")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def read_data(settings: Settings, *, answers: bool, check_pictures: bool = True)
     for file in settings.train:
         samples = load_samples(file)[: settings.limit]
         for sample in samples:
-            _check_sample(file, sample, split="train", thought=answers and settings.style == "think")
+            _check_sample(file, sample, split="train", thought=answers and settings.style == "think", answers=answers)
         rows += [Row(sample, image_path(file, sample)) for sample in samples]
     for file in settings.mix if answers else ():
         rows += _exchanges(file)
@@ -62,6 +63,11 @@ def read_data(settings: Settings, *, answers: bool, check_pictures: bool = True)
         root = settings.validation.parent
         for sample in validation:
             _check_sample(settings.validation, sample, split="validation", thought=False)
+            if wants_caption(sample):
+                raise RecordError(
+                    f"{settings.validation}: sample {sample.id}: captions are not measured while training; leave "
+                    "`validation` out and measure with eval/truematch.py"
+                )
         shared = {row.record.id for row in rows} & {sample.id for sample in validation}
         if shared:
             raise RecordError(f"{settings.validation}: sample {min(shared)!r} is in the training data too")
@@ -107,13 +113,17 @@ def lengths(rows: Sequence[Row], checkpoint: Checkpoint) -> list[int]:
     return conversations.count_tokens(spoken, checkpoint)
 
 
-def _check_sample(file: Path, sample: Sample, *, split: str, thought: bool) -> None:
+def _check_sample(file: Path, sample: Sample, *, split: str, thought: bool, answers: bool = False) -> None:
     """Refuse a row that this run could not use."""
     where = f"{file}: sample {sample.id}"
     if sample.task not in TASKS:
         raise RecordError(f"{where}: field task: {sample.task!r} is not trained here; known: {', '.join(TASKS)}")
     if sample.split != split:
         raise RecordError(f"{where}: field split: this is a {sample.split} row; used for {split} it would leak")
+    if wants_caption(sample):
+        if answers and not (sample.captions and sample.captions[0].strip()):
+            raise RecordError(f"{where}: field captions: a caption row needs at least one caption to train on")
+        return
     if not sample.boxes and any(thing.entity == sample.entity for thing in sample.things):
         raise RecordError(
             f"{where}: field boxes: {sample.entity!r} is among the row's things, so it needs at least one box "

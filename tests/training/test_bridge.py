@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mllm import conversations, models, rewards
+from mllm.errors import RecordError
 from mllm.records import image_path, load_samples
 from mllm.training import bridge
 from tests.scenes import make_data
@@ -40,6 +42,20 @@ def test_rows_are_what_trl_wants(rows: list[bridge.Row], checkpoint: models.Chec
         load_samples(rows[1].picture.parent / "train.jsonl")[1], checkpoint.convention
     )  # type: ignore[union-attr]
     assert "completion" not in bridge.dataset(rows, checkpoint.convention, answers=False)[0]
+
+
+def test_a_caption_is_asked_as_it_stands_and_names_its_picture(
+    rows: list[bridge.Row], checkpoint: models.Checkpoint
+) -> None:
+    plain = replace(
+        rows[0].record, task="caption", question="Caption?", captions=(" A red bird. ", "A bird."), boxes=()
+    )
+    row = bridge.dataset([bridge.Row(plain, rows[0].picture)], checkpoint.convention, answers=True)[0]
+    texts = [part["text"] for part in row["prompt"][-1]["content"] if part["type"] == "text"]
+    assert texts == ["Caption?"] and row["completion"][0]["content"][0]["text"] == "A red bird."
+    assert Path(row["sample"].image).is_absolute() and Path(row["sample"].image).samefile(rows[0].picture)
+    with pytest.raises(RecordError, match="field captions"):
+        conversations.target(replace(plain, captions=()), checkpoint.convention)
 
 
 def test_plain_questions_mix_in_with_and_without_a_picture(

@@ -55,7 +55,11 @@ def test_good_data_passes(files: tuple[Path, Path]) -> None:
         (field("size", [100, 192]), "train-001: field size: says 100 x 192, but .* is 192 x 192"),
         (field("split", "test"), "train-001: field split: this is a test row; used for train it would leak"),
         (field("thought", None), "train-001: field thought: .*style: direct"),
-        (field("task", "caption"), "train-001: field task: 'caption' is not trained here; known: ground, ground_all"),
+        (
+            field("task", "chat"),
+            "train-001: field task: 'chat' is not trained here; known: ground, ground_all, caption",
+        ),
+        (field("task", "caption"), "train-001: field captions: a caption row needs at least one caption"),
         (lambda _, rows: rows.clear(), "holds no sample"),
     ],
 )

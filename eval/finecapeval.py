@@ -1,0 +1,151 @@
+"""FineCapEval: do captions mention the background, the objects and the relations that annotators wrote down?
+
+    python eval/finecapeval.py --data FineCapEval.csv --captions captions.json
+
+The csv (Cho et al. 2022, arXiv 2205.13115) has columns image, caption, background, object, relation; phrases are
+parted by `\\;`. A phrase's score is the share of its stemmed words that the caption has; it is averaged over phrases,
+then over rows, times 100. Two rules side by side: `published` looks for the stem anywhere in the raw caption, so that
+"a" is nearly always found and capital letters never match; `words` compares with the caption's own stemmed words. Both
+have no precision side, so longer captions win: read them beside the number of words. CIDEr-D is against the
+annotators' captions. Captions are keyed by picture name without its ending.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import string
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mllm import matching, stats
+from mllm.captions import words
+from mllm.cider import Frequencies, cider_d
+from mllm.errors import FieldmarkError
+from mllm.files import atomic_write
+
+ASPECTS = ("background", "object", "relation")
+RULES = ("published", "words")
+Stem = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one annotator wrote about one picture."""
+
+    image: str
+    caption: str
+    phrases: Mapping[str, tuple[str, ...]]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure captions and write the scores."""
+    options = _parser().parse_args(argv)
+    rows = read(options.data)
+    captions = matching.read_captions(options.captions)
+    if missing := sorted({row.image for row in rows if row.image not in captions}):
+        raise FieldmarkError(
+            f"{options.captions}: no caption of {len(missing)} pictures ({', '.join(missing[:3])}, ...)"
+        )
+    table = measure(rows, captions, stemmer())
+    print("| aspect | published rule | whole words |\n|---|---|---|")
+    for aspect in ASPECTS:
+        print(f"| {aspect} | {table['published'][aspect]['value']:.1f} | {table['words'][aspect]['value']:.1f} |")
+    print(f"\nCIDEr-D {table['cider']:.3f}; {table['text']['words']:.1f} words a caption")
+    if options.out:
+        with atomic_write(options.out) as file:
+            json.dump(table, file, indent=1)
+
+
+def read(file: Path) -> list[Row]:
+    """Read the csv. Raises FieldmarkError naming file, line and column."""
+    if not file.is_file():
+        raise FieldmarkError(f"{file}: no such file")
+    rows = []
+    with file.open(newline="", encoding="utf-8-sig") as opened:
+        reader = csv.DictReader(opened)
+        columns = {"image", "caption", *ASPECTS}
+        if missing := sorted(columns - set(reader.fieldnames or ())):
+            raise FieldmarkError(
+                f"{file}: column {missing[0]} is missing; FineCapEval has {', '.join(sorted(columns))}"
+            )
+        for line in reader:
+            if any(line[column] is None for column in columns):
+                raise FieldmarkError(f"{file}:{reader.line_num}: the row has too few columns")
+            phrases = {aspect: _phrases(line[aspect]) for aspect in ASPECTS}
+            rows.append(Row(Path(line["image"]).stem, line["caption"], phrases))
+    if not rows:
+        raise FieldmarkError(f"{file}: the file holds no row")
+    return rows
+
+
+def _phrases(cell: str) -> tuple[str, ...]:
+    """The phrases of a cell, parted by a semicolon with or without its backslash."""
+    return tuple(piece for part in re.split(r"\\?;", cell) if (piece := part.strip()))
+
+
+def measure(rows: list[Row], captions: Mapping[str, str], stem: Stem) -> dict[str, Any]:
+    """All numbers; rows that say nothing of an aspect are left out of it. Intervals over pictures, in percent."""
+    table: dict[str, Any] = {"benchmark": "finecapeval", "rows": len(rows)}
+    for rule in RULES:
+        table[rule] = {}
+        for aspect in ASPECTS:
+            told = [row for row in rows if row.phrases[aspect]]
+            if not told:
+                raise FieldmarkError(f"no row has a phrase under {aspect}")
+            values = [100 * score(row.phrases[aspect], captions[row.image], rule, stem) for row in told]
+            table[rule][aspect] = stats.mean(values, [row.image for row in told]).as_dict()
+    references: dict[str, list[str]] = {}
+    for row in rows:
+        references.setdefault(row.image, []).append(row.caption)
+    frequencies = Frequencies.of(references.values())
+    each = [cider_d(captions[image], told, frequencies) for image, told in references.items()]
+    table["cider"] = sum(each) / len(each)
+    table["text"] = matching.caption_scores({image: captions[image] for image in references})
+    return table
+
+
+def score(phrases: tuple[str, ...], caption: str, rule: str, stem: Stem) -> float:
+    """Mean over phrases of the share of their words that the caption has, 0..1."""
+    own = {stem(word) for word in words(caption)}
+    shares = []
+    for phrase in phrases:
+        stems = [stem(word) for word in phrase.lower().translate(_NO_PUNCTUATION).split()]
+        found = [(word in caption) if rule == "published" else (word in own) for word in stems]
+        shares.append(sum(found) / len(found) if found else 0.0)
+    return sum(shares) / len(shares)
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def stemmer() -> Stem:
+    """Porter's stemmer of NLTK, as published."""
+    try:
+        from nltk.stem.porter import PorterStemmer
+    except ImportError:
+        raise FieldmarkError("FineCapEval needs NLTK's stemmer: pip install fieldmark[captions]") from None
+    return PorterStemmer().stem
+
+
+def _parser() -> argparse.ArgumentParser:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="finecapeval", description=__doc__, formatter_class=plain)
+    parser.add_argument("--data", type=Path, required=True, help="the published csv")
+    parser.add_argument(
+        "--captions", type=Path, required=True, help="{picture: caption} (json), or completions (jsonl)"
+    )
+    parser.add_argument("--out", type=Path, help="write the scores to this json file")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except FieldmarkError as error:
+        sys.exit(f"finecapeval: {error}")

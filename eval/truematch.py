@@ -1,0 +1,146 @@
+"""TrueMatch: captions written without seeing the look-alikes have to find their own picture among them.
+
+    python eval/truematch.py --captions captions.json --official benchmark --images truematch_images --scorer FOLDER
+    python eval/truematch.py --captions outputs.jsonl --samples test.jsonl --bags bags-3-hard.jsonl
+
+R@1 within bags of 3, 5 and 7 pictures (No Detail Left Behind), with a 95 % interval over bags; ties are shared, the
+published script counts them as hits. `--official` is the folder with 3.json, 5.json, 7.json (lists of bags of COCO
+ids) and --images that of COCO_{train,val}2014_*.jpg; else bags and pictures are ours. The judge (`--scorer`) must not
+be the encoder that captions were rewarded with: by default it is the pocket judge. Beside every number: length,
+variety, and where the marks are known how many claims are true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mllm import matching, retrieval
+from mllm.bags import Bag, check
+from mllm.errors import FieldmarkError
+from mllm.files import atomic_write
+from mllm.records import Sample, image_path, load_samples, read_jsonl
+
+SIZES = (3, 5, 7)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure captions and write the scores."""
+    options = _parser().parse_args(argv)
+    captions = matching.read_captions(options.captions)
+    samples, bags, files = official(options) if options.official else ours(options)
+    used = {name for made in bags.values() for bag in made for name in bag}
+    encoder = retrieval.load(options.scorer, pool=options.pool, cache=options.cache, device=options.device)
+    table: dict[str, Any] = {"benchmark": "truematch", "captions": str(options.captions), "scorer": options.scorer}
+    table["sizes"] = {}
+    for size, made in sorted(bags.items()):
+        queries = matching.bag_queries(made, captions, f"bags of {size}")
+        table["sizes"][str(size)] = matching.retrieval_scores(matching.match(encoder, queries, files))
+    table["text"] = matching.caption_scores({k: v for k, v in captions.items() if k in used}, samples)
+    show(table)
+    if options.out:
+        with atomic_write(options.out) as file:
+            json.dump(table, file, indent=1)
+
+
+def official(options: argparse.Namespace) -> tuple[list[Sample], dict[int, list[list[str]]], dict[str, Path]]:
+    """Read the published bags: `<size>.json`, lists of lists of COCO ids."""
+    bags: dict[int, list[list[str]]] = {}
+    for size in options.sizes or SIZES:
+        file = options.official / f"{size}.json"
+        rows = matching.read_json(file)
+        if not isinstance(rows, list) or not rows:
+            raise FieldmarkError(f"{file}: a list of bags is needed")
+        for number, row in enumerate(rows):
+            if not isinstance(row, list) or len(row) != size or len(set(map(str, row))) != size:
+                raise FieldmarkError(f"{file}: bag {number} does not hold {size} different ids: {row!r}")
+        bags[size] = [[str(one) for one in row] for row in rows]
+    if options.images is None:
+        raise FieldmarkError("--official needs --images, the folder of the COCO pictures")
+    names = {name for made in bags.values() for bag in made for name in bag}
+    return [], bags, {name: coco_file(options.images, name) for name in names}
+
+
+def coco_file(folder: Path, name: str) -> Path:
+    """Where the picture of a COCO id lies: `COCO_train2014_` or `COCO_val2014_` and twelve digits."""
+    if not name.isdigit():
+        raise FieldmarkError(f"{name!r} is no COCO id")
+    tried = [folder / f"COCO_{part}2014_{int(name):012d}.jpg" for part in ("val", "train")]
+    for file in tried:
+        if file.is_file():
+            return file
+    raise FieldmarkError(f"{tried[0]}: no such picture (nor {tried[1].name})")
+
+
+def ours(options: argparse.Namespace) -> tuple[list[Sample], dict[int, list[list[str]]], dict[str, Path]]:
+    """Read bags of ours and the samples they name."""
+    if not options.samples or not options.bags:
+        raise FieldmarkError("name --samples and --bags, or the published ones with --official and --images")
+    samples = load_samples(options.samples)
+    bags: dict[int, list[list[str]]] = {}
+    for file in options.bags:
+        read = list(read_jsonl(file, Bag, unique="id"))
+        check(read, [sample.id for sample in samples])
+        for bag in read:
+            if options.sizes is None or len(bag.members) in options.sizes:
+                bags.setdefault(len(bag.members), []).append(list(bag.members))
+    if not bags:
+        raise FieldmarkError(f"{', '.join(map(str, options.bags))}: no bag of the sizes asked for")
+    return samples, bags, {sample.id: image_path(options.samples, sample) for sample in samples}
+
+
+def show(table: dict[str, Any]) -> None:
+    """Print one line a size, then what the captions are like."""
+    print(f"\n{table['captions']}, judged by {table['scorer']}\n")
+    print("| bag size | R@1, % | 95 % | chance | bags | cut by the judge |\n|---|---|---|---|---|---|")
+    for size, row in table["sizes"].items():
+        r1, chance = row["r1"], 100 * row["chance"]
+        print(
+            f"| {size} | {100 * r1['value']:.1f} | {_interval(r1)} | {chance:.1f} | {r1['groups']} | {row['cut']:.1%} |"
+        )
+    text = table["text"]
+    print(f"\n{text['captions']} captions, {text['words']:.1f} words, distinct-1 {text['distinct1']:.3f}, ", end="")
+    print(f"distinct-2 {text['distinct2']:.3f}")
+    for name in ("precision", "recall"):
+        if name in text:
+            print(f"marks, {name}: {100 * text[name]['value']:.1f} ({_interval(text[name])})")
+
+
+def _interval(found: dict[str, Any]) -> str:
+    """An interval in percent."""
+    return "-" if found["low"] is None else f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="truematch", description=__doc__, formatter_class=plain)
+    parser.add_argument(
+        "--captions", type=Path, required=True, help="{picture: caption} (json), or completions (jsonl)"
+    )
+    parser.add_argument("--official", type=Path, help="folder of the published bags, <size>.json")
+    parser.add_argument("--images", type=Path, help="folder of the COCO pictures, with --official")
+    parser.add_argument("--samples", type=Path, help="samples file of ours")
+    parser.add_argument("--bags", type=Path, nargs="+", help="bag files of ours (data_synth/bags.py)")
+    parser.add_argument("--sizes", type=int, nargs="+", help="bag sizes; 3, 5, 7 of the published ones, all of ours")
+    parser.add_argument("--scorer", default="pocket-judge", help="judge: pocket-judge, a folder, a Hub name")
+    parser.add_argument("--pool", default="mean", choices=("mean", "max", "truncate"), help="captions that do not fit")
+    parser.add_argument("--cache", help="folder that keeps the pictures' vectors")
+    parser.add_argument("--device", help="default: a GPU where there is one")
+    parser.add_argument("--out", type=Path, help="write the scores to this json file")
+    return parser
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Run as a program."""
+    try:
+        main(None if argv is None else list(argv))
+    except FieldmarkError as error:
+        sys.exit(f"truematch: {error}")
+
+
+if __name__ == "__main__":
+    run()

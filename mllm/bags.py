@@ -1,0 +1,157 @@
+"""Look-alike bags, mined from the pictures' vectors: near enough to be confused, not so near as to be the same picture.
+
+The published mining script was not released; this follows what is known of it (vectors of picture plus captions,
+seeds in order of how alike their neighbours are, a threshold) and adds an upper threshold and disjoint bags, so that an
+epoch over bags is one pass over the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mllm.errors import FieldmarkError, RecordError
+
+EXACT = 100_000
+"""Up to so many pictures every pair is compared; above, FAISS finds neighbours, nearly all of them."""
+LEVELS = ("easy", "medium", "hard")
+"""Thirds of the range between the thresholds, least alike first."""
+_BLOCK = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """Look-alikes: the caption of each has to find its own picture among them. `similarity`: seed and its mates."""
+
+    SCHEMA: ClassVar[str] = "fieldmark.bag/1"
+
+    id: str
+    members: tuple[str, ...]
+    level: str = ""
+    similarity: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a bag of fewer than two, or with a picture twice."""
+        if len(self.members) < 2 or len(set(self.members)) != len(self.members):
+            raise RecordError(f"field members: two or more different ids are needed, got {list(self.members)}")
+
+
+def join(pictures_ND: np.ndarray, texts_ND: np.ndarray | None = None) -> np.ndarray:  # noqa: N803
+    """Vectors to mine on: pictures, or the normalised sum of normalised picture and caption vectors; length 1."""
+    found = _unit(pictures_ND)
+    return found if texts_ND is None else _unit(found + _unit(texts_ND))
+
+
+def band(lower: float, upper: float, level: str) -> tuple[float, float]:
+    """The thresholds of a level: a third of the range."""
+    if level not in LEVELS:
+        raise FieldmarkError(f"unknown level {level!r} of bags; there are {', '.join(LEVELS)}")
+    third = (upper - lower) / len(LEVELS)
+    start = lower + LEVELS.index(level) * third
+    return start, upper if level == LEVELS[-1] else start + third
+
+
+def neighbours(
+    vectors_ND: np.ndarray,  # noqa: N803
+    count: int,
+    lower: float,
+    upper: float,
+    *,
+    exact: int = EXACT,
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each vector its `count` nearest with lower <= similarity < upper: numbers (N, count), similarities.
+
+    Places without a neighbour hold -1 and -inf. Above `exact` vectors FAISS (the extra `captions`) searches an HNSW
+    graph for four times as many and those in the band are kept: nearly all, not all.
+    """
+    total = len(vectors_ND)
+    if total > exact:
+        return _approximate(vectors_ND, count, lower, upper)
+    count = min(count, total)
+    numbers, found = np.full((total, count), -1), np.full((total, count), -np.inf)
+    for start in range(0, total, _BLOCK):
+        block = (vectors_ND[start : start + _BLOCK] @ vectors_ND.T).astype(np.float64)
+        block[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
+        block[(block < lower) | (block >= upper)] = -np.inf
+        best = np.argsort(-block, axis=1, kind="stable")[:, :count]
+        values = np.take_along_axis(block, best, 1)
+        found[start : start + len(block)] = values
+        numbers[start : start + len(block)] = np.where(np.isfinite(values), best, -1)
+    return numbers, found
+
+
+def mine(
+    vectors_ND: np.ndarray,  # noqa: N803
+    size: int,
+    lower: float,
+    upper: float,
+    *,
+    exact: int = EXACT,
+) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Yield disjoint bags of `size` picture numbers, the most alike first, with the mean similarity to their seed.
+
+    Every mate's similarity to the seed lies in [lower, upper), and that of any two members below `upper`, so that no
+    bag holds two copies of one picture. A picture that finds too few free mates is in no bag.
+    """
+    if not 2 <= size <= 20:
+        raise FieldmarkError(f"bags of 2 to 20 pictures can be mined, not of {size}")
+    if not -1 <= lower < upper:
+        raise FieldmarkError(
+            f"-1 <= lower < upper is needed for the similarity of look-alikes, got {lower} and {upper}"
+        )
+    numbers, found = neighbours(vectors_ND, max(32, 4 * size), lower, upper, exact=exact)
+    nearest = np.where(np.isfinite(found), found, -1.0)[:, : size - 1].sum(1)
+    used: set[int] = set()
+    for seed in np.argsort(-nearest, kind="stable").tolist():
+        if seed in used:
+            continue
+        bag, total = [seed], 0.0
+        for other, value in zip(numbers[seed].tolist(), found[seed].tolist(), strict=True):
+            if other < 0 or len(bag) == size:
+                break
+            if other not in used and (vectors_ND[bag] @ vectors_ND[other]).max() < upper:
+                bag.append(other)
+                total += value
+        if len(bag) == size:
+            used.update(bag)
+            yield tuple(bag), total / (size - 1)
+
+
+def _approximate(vectors: np.ndarray, count: int, lower: float, upper: float) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        import faiss
+    except ImportError:
+        raise FieldmarkError(
+            f"{len(vectors)} pictures are too many for every pair; `pip install fieldmark[captions]` brings FAISS"
+        ) from None
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    index = faiss.IndexHNSWFlat(vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+    index.add(vectors)  # pyright: ignore[reportCallIssue]
+    wide = min(4 * count + 1, len(vectors))
+    index.hnsw.efSearch = max(64, 2 * wide)
+    values, near = index.search(vectors, wide)  # pyright: ignore[reportCallIssue]
+    own = near == np.arange(len(vectors))[:, None]
+    values = np.where(own | (near < 0) | (values < lower) | (values >= upper), -np.inf, values.astype(np.float64))
+    best = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    found = np.take_along_axis(values, best, 1)
+    return np.where(np.isfinite(found), np.take_along_axis(near, best, 1), -1), found
+
+
+def check(bags: Sequence[Bag], known: Sequence[str]) -> None:
+    """Refuse bags that overlap within one size or name unknown samples."""
+    ids, seen = set(known), set()
+    for bag in bags:
+        for member in bag.members:
+            if member not in ids:
+                raise RecordError(f"bag {bag.id}: field members: no sample {member!r}")
+            if (len(bag.members), member) in seen:
+                raise RecordError(f"bag {bag.id}: sample {member!r} is in another bag of {len(bag.members)} already")
+            seen.add((len(bag.members), member))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    size = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(size > 0, size, 1.0)

@@ -1,0 +1,41 @@
+"""Captions as text: which part of a completion is the caption, its words, and how varied a set of captions is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mllm.records import Completion, Sample
+
+TASK = "caption"
+"""`Sample.task` of a picture that wants a caption; `Sample.captions` are its references."""
+_WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
+_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
+
+
+def wants_caption(sample: Sample) -> bool:
+    """Whether a sample asks for a caption."""
+    return sample.task == TASK
+
+
+def said(completion: Completion | str) -> str:
+    """The caption in a completion: what stands in the last `<answer>`, else all behind `</think>`, else all."""
+    text = completion if isinstance(completion, str) else completion.text
+    text = text.rpartition("</think>")[2]
+    if answers := _ANSWER.findall(text):
+        text = answers[-1]
+    return " ".join(text.replace("<think>", " ").split())
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words without punctuation; inner hyphens and apostrophes stay.
+
+    On the published examples this gives the same CIDEr as the usual Java tokeniser (PTB).
+    """
+    return _WORD.findall(text.lower())
+
+
+def distinct(captions: Sequence[str], n: int) -> float:
+    """Distinct n-grams over all n-grams of a set of captions (Li et al. 2016, arXiv 1510.03055), 0..1; 0 for none."""
+    grams = [gram for caption in captions for gram in zip(*(words(caption)[k:] for k in range(n)), strict=False)]
+    return len(set(grams)) / len(grams) if grams else 0.0

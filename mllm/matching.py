@@ -1,0 +1,148 @@
+"""Do captions find their own pictures again? Shared by TrueMatch, random distractors and ImageCoDe.
+
+A retrieval number alone can be bought with long or invented captions, so each comes with how long the captions are, how
+varied, how many were too long for the judge, and, where the marks are known, how many of their claims are true.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mllm import stats
+from mllm.captions import distinct, said, words
+from mllm.errors import FieldmarkError
+from mllm.ranking import hit_share
+from mllm.records import Completion, Sample, read_jsonl
+from mllm.retrieval import Embedder, similarity
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One caption asked among candidates: `candidates` are picture names, `own` which of them it was written for."""
+
+    group: str
+    caption: str
+    candidates: tuple[str, ...]
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What became of a query: shares of first and first-five places (ties shared), and the similarity to its own."""
+
+    query: Query
+    hit: float
+    hit5: float
+    similarity: float
+    cut: bool
+
+
+def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what: str = "bags") -> list[Query]:
+    """Every picture's caption asked within its bag; bags are the groups of the interval.
+
+    Raises:
+        FieldmarkError: a picture without a caption.
+    """
+    missing = sorted({name for bag in bags for name in bag if name not in captions})
+    if missing:
+        raise FieldmarkError(f"{what}: {len(missing)} pictures have no caption ({', '.join(missing[:3])}, ...)")
+    return [
+        Query(str(number), captions[name], tuple(bag), own)
+        for number, bag in enumerate(bags)
+        for own, name in enumerate(bag)
+    ]
+
+
+def match(encoder: Embedder, queries: Sequence[Query], files: Mapping[str, Path]) -> list[Match]:
+    """Ask every query; pictures are embedded once each.
+
+    Raises:
+        FieldmarkError: a candidate without a file; PictureError for one that cannot be read.
+    """
+    names = sorted({name for query in queries for name in query.candidates})
+    if absent := [name for name in names if name not in files]:
+        raise FieldmarkError(f"{len(absent)} pictures have no file ({', '.join(absent[:3])}, ...)")
+    place = {name: number for number, name in enumerate(names)}
+    seen = encoder.pictures([files[name] for name in names])
+    found = []
+    for query in queries:
+        texts = encoder.texts([query.caption])
+        row = similarity(texts, seen[[place[name] for name in query.candidates]], encoder.pool)[0]
+        found.append(
+            Match(
+                query,
+                hit_share(row, query.own),
+                hit_share(row, query.own, 5),
+                float(row[query.own]),
+                bool(texts.cut[0]),
+            )
+        )
+    return found
+
+
+def retrieval_scores(matches: Sequence[Match], seed: int = 0) -> dict[str, Any]:
+    """R@1 and R@5 with intervals over groups, chance, and the published "CLIP score" (100 * cosine, clamped at 0)."""
+    groups = [one.query.group for one in matches]
+    chance = float(np.mean([1 / len(one.query.candidates) for one in matches]))
+    return {
+        "r1": stats.mean([one.hit for one in matches], groups, seed=seed).as_dict(),
+        "r5": stats.mean([one.hit5 for one in matches], groups, seed=seed).as_dict(),
+        "chance": chance,
+        "clip_score": float(np.mean([100 * max(one.similarity, 0.0) for one in matches])),
+        "cut": float(np.mean([one.cut for one in matches])),
+    }
+
+
+def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), seed: int = 0) -> dict[str, Any]:
+    """Length in words, distinct 1- and 2-grams, and marks' precision and recall where `samples` know their marks."""
+    texts = list(captions.values())
+    told: dict[str, Any] = {
+        "captions": len(texts),
+        "words": float(np.mean([len(words(text)) for text in texts])) if texts else 0.0,
+        "distinct1": distinct(texts, 1),
+        "distinct2": distinct(texts, 2),
+    }
+    marked = [s for s in samples if s.id in captions and any(thing.marks for thing in s.things)]
+    if marked:
+        from mllm.pocket.captions import judge
+
+        judged = [judge(captions[s.id], [thing.marks for thing in s.things if thing.marks]) for s in marked]
+        names = [s.id for s in marked]
+        told["precision"] = stats.mean([one.precision for one in judged], names, seed=seed).as_dict()
+        told["recall"] = stats.mean([one.recall for one in judged], names, seed=seed).as_dict()
+    return told
+
+
+def read_captions(file: Path) -> dict[str, str]:
+    """Captions by picture name: a json object `{name: caption}`, or completions of ours (jsonl).
+
+    Raises:
+        FieldmarkError: no such file, broken JSON, or a caption that is no text.
+    """
+    if not file.is_file():
+        raise FieldmarkError(f"{file}: no such file of captions")
+    if file.suffix == ".jsonl":
+        return {row.sample_id: said(row) for row in read_jsonl(file, Completion, unique="sample_id", torn_tail=True)}
+    table = read_json(file)
+    if not isinstance(table, dict):
+        raise FieldmarkError(f"{file}: an object {{picture: caption}} is needed")
+    for name, caption in table.items():
+        if not isinstance(caption, str):
+            raise FieldmarkError(f"{file}: the caption of {name!r} is no text but {type(caption).__name__}")
+    return {str(name): said(caption) for name, caption in table.items()}
+
+
+def read_json(file: Path) -> Any:
+    """Read a json file; errors name it and the line."""
+    if not file.is_file():
+        raise FieldmarkError(f"{file}: no such file")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise FieldmarkError(f"{file}:{error.lineno}: broken JSON: {error.msg}") from None

@@ -1,0 +1,169 @@
+"""Captions of pocket scenes, and what a caption claims: exact, because everything about a scene is known.
+
+A caption says its things from left to right, one phrase each: ``A round red striped bird with blue cap.`` A sparse one
+leaves most marks out, as people do who caption a picture on its own; a rich one leaves none out. Claims are read from
+any text in words of the pocket world, that of a model included.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, random_marks
+from mllm.pocket.world import Scene
+
+KINDS = ("form", "colour", "pattern", "accent")
+"""The marks of a thing, in the order of ``Thing.marks``."""
+MarksOfThings = Sequence[Sequence[str]]
+"""For each thing its four marks as words, ``("round", "red", "striped", "blue cap")``."""
+
+_KIND_OF = {word: kind for kind, words in enumerate((FORMS, COLOURS, PATTERNS)) for word in words}
+_DOMAIN_OF = {noun: domain for domain, noun in NOUNS.items()}
+_PARTS = frozenset(ACCENT_PARTS.values())
+_WORD = re.compile(r"[a-z]+|[.;:!?\n]|\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a caption says of one thing: its noun, if it was named, and marks as words, each once."""
+
+    noun: str | None
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Claims held against the truth: ``right`` of ``claimed`` marks are there, out of ``true`` ones; and things."""
+
+    right: int
+    claimed: int
+    true: int
+    things_told: int
+    things_true: int
+
+    @property
+    def precision(self) -> float:
+        """Share of the claimed marks that are there; 0 where nothing was claimed."""
+        return self.right / self.claimed if self.claimed else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Share of the marks there are that were claimed."""
+        return self.right / self.true if self.true else 0.0
+
+
+def phrase(domain: str, marks: Sequence[str], kinds: Collection[str] = KINDS) -> str:
+    """One thing in words, with the marks of the given kinds: ``round red striped bird with blue cap``."""
+    form, colour, pattern, accent = marks
+    before = [word for kind, word in zip(KINDS, (form, colour, pattern), strict=False) if kind in kinds]
+    words = " ".join([*before, NOUNS[domain]])
+    return f"{words} with {accent}" if "accent" in kinds else words
+
+
+def rich(domain: str, things: MarksOfThings) -> str:
+    """All marks of all things, left to right, a sentence each."""
+    return " ".join(f"{_with_article(phrase(domain, marks), capital=True)}." for marks in things)
+
+
+def sparse(domain: str, things: MarksOfThings, rng: random.Random, most: int = 2) -> str:
+    """What somebody writes who sees no other picture: each thing with one to ``most`` marks, in one sentence."""
+    phrases = [phrase(domain, marks, rng.sample(KINDS, rng.randint(1, most))) for marks in things]
+    told = [_with_article(words, capital=index == 0) for index, words in enumerate(phrases)]
+    return f"{' and '.join(told)}."
+
+
+def marks_of(scene: Scene) -> tuple[tuple[str, ...], ...]:
+    """The marks of a scene's things, left to right."""
+    return tuple(thing.marks for thing in scene.things)
+
+
+def claims(text: str) -> tuple[Claims, ...]:
+    """Read what a text claims, thing by thing.
+
+    A thing's phrase ends at a full stop, at a number, or at ``and``, ``a`` and ``an`` once it has a noun or a mark; so
+    a caption, the base's own listings and broken model text can all be read. Every mark named counts, each once a
+    phrase: who calls a thing red, blue and green makes three claims.
+    """
+    found: list[Claims] = []
+    noun: str | None = None
+    marks: list[str] = []
+    waiting: str | None = None  # a colour that may turn out to be that of a part
+
+    def close() -> None:
+        nonlocal noun, marks, waiting
+        if waiting:
+            marks.append(waiting)
+        if noun or marks:
+            found.append(Claims(noun, tuple(dict.fromkeys(marks))))
+        noun, marks, waiting = None, [], None
+
+    for word in _WORD.findall(text.lower()):
+        if waiting and word in _PARTS:
+            marks.append(f"{waiting} {word}")
+            waiting = None
+            continue
+        if waiting:
+            marks.append(waiting)
+            waiting = None
+        if word in COLOURS:
+            waiting = word
+        elif word in _KIND_OF:
+            marks.append(word)
+        elif word in _DOMAIN_OF:
+            if noun:
+                close()
+            noun = word
+        elif not word.isalpha() or (word in ("and", "a", "an") and (noun or marks)):
+            close()
+    close()
+    return tuple(found)
+
+
+def judge(text: str, things: MarksOfThings) -> Judged:
+    """Hold a caption's claims against a scene's marks.
+
+    Phrases are matched to things so that as many claims as possible are right (Kuhn 1955); the order in which things
+    are told does not matter. Phrases beyond the number of things are wrong with all that they claim.
+    """
+    told = claims(text)
+    right = _best_match([[sum(mark in thing for mark in one.marks) for thing in things] for one in told])
+    return Judged(
+        right, sum(len(one.marks) for one in told), sum(len(thing) for thing in things), len(told), len(things)
+    )
+
+
+def fits(told: Sequence[Claims], domain: str, things: MarksOfThings) -> bool:
+    """Whether a scene agrees with everything that a caption claims: each phrase with a thing of its own."""
+    if len(told) > len(things) or any(one.noun not in (None, NOUNS[domain]) for one in told):
+        return False
+    agree = [[float(all(mark in thing for mark in one.marks)) for thing in things] for one in told]
+    return _best_match(agree) == len(told)
+
+
+def _best_match(worth: Sequence[Sequence[float]]) -> int:
+    """The largest sum of a matrix with one entry a row and a column."""
+    if not worth or not worth[0]:
+        return 0
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(worth, maximize=True)
+    return int(sum(worth[row][column] for row, column in zip(rows, columns, strict=True)))
+
+
+def _with_article(words: str, *, capital: bool = False) -> str:
+    article = "an" if words[0] in "aeiou" else "a"
+    return f"{article.capitalize() if capital else article} {words}"
+
+
+def reference_corpus(pictures: int = 2000) -> list[tuple[str, ...]]:
+    """Captions of scenes that need not be drawn, four sparse ones and a rich one each: where words are counted."""
+    found = []
+    for number in range(pictures):
+        rng = random.Random(f"corpus/{number}")
+        domain = rng.choice(tuple(NOUNS))
+        things = [random_marks(rng).phrases(domain) for _ in range(rng.choice((1, 2, 2, 3)))]
+        found.append((*(sparse(domain, things, rng) for _ in range(4)), rich(domain, things)))
+    return found

@@ -1,0 +1,96 @@
+"""Pocket CLIP: two dual encoders that have seen nothing but the pocket world, one to reward with and one to judge with.
+
+A real ``CLIPModel`` with small numbers. The two differ in seed, in width and in the scenes they were trained on, so
+that what fools the one does not have to fool the other. ``recipes/pretrain_clip.py`` makes the committed weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mllm.errors import FieldmarkError
+from mllm.pocket.vocabulary import build_tokenizer
+
+SIDE, PATCH = 128, 16
+"""Pictures are scaled to a square of 128 pixels and cut into 64 patches."""
+CONTEXT = 64
+"""Room for a caption, in tokens."""
+WIDTHS = {"scorer": (96, 96, 64), "judge": (112, 80, 48)}
+"""Width of the vision tower, of the text tower and of the space they share."""
+
+
+def build_clip_tokenizer() -> Any:
+    """The pocket tokenizer as CLIP needs it: the end token behind every caption, padding on the right."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = build_tokenizer()
+    end = tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <|im_end|>", special_tokens=[("<|im_end|>", end)]
+    )
+    tokenizer.padding_side, tokenizer.model_max_length = "right", CONTEXT
+    tokenizer.chat_template = None
+    return tokenizer
+
+
+def build_image_processor() -> Any:
+    """CLIP's own image processor, scaling to the whole square: cropping would lose the things at the rim."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    square = {"height": SIDE, "width": SIDE}
+    return CLIPImageProcessorPil(
+        size=square, do_center_crop=False, crop_size=square, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+
+
+def build(which: str, seed: int) -> tuple[Any, Any, Any]:
+    """A ``CLIPModel`` with random weights, its tokenizer and its image processor; ``which`` is scorer or judge."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    tokenizer = build_clip_tokenizer()
+    vision_width, text_width, shared = WIDTHS[which]
+    vision = {
+        "hidden_size": vision_width,
+        "intermediate_size": 4 * vision_width,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": SIDE,
+        "patch_size": PATCH,
+    }
+    text = {
+        "vocab_size": (len(tokenizer) + 31) // 32 * 32,
+        "hidden_size": text_width,
+        "intermediate_size": 4 * text_width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": CONTEXT,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=shared)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CLIPModel(config), tokenizer, build_image_processor()
+
+
+def save(model: Any, tokenizer: Any, image_processor: Any, folder: str | Path) -> Path:
+    """Write weights, tokenizer and image processor; the folder loads like any CLIP checkpoint."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    image_processor.save_pretrained(folder)
+    return folder
+
+
+def clip_folder(which: str) -> Path:
+    """The committed weights of the scorer or the judge."""
+    folder = Path(__file__).parent / "weights" / which
+    if not (folder / "model.safetensors").is_file():
+        raise FieldmarkError(
+            f"{folder}: the pocket {which}'s weights are missing; `python recipes/pretrain_clip.py` makes them"
+        )
+    return folder

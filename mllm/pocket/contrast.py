@@ -1,0 +1,204 @@
+"""Batches and losses of ``recipes/pretrain_clip.py``.
+
+Shapes: B pictures (and captions), L caption tokens, P patches, D shared width. A batch is made of look-alike bags, so
+that the captions of a bag can only be told apart by what differs in it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+from torch import nn
+from torch.nn import functional
+
+from mllm.boxes import Box
+from mllm.pocket.bags import LEVELS, look_alikes
+from mllm.pocket.captions import KINDS, claims, fits, phrase, rich, sparse
+from mllm.pocket.clip import PATCH, SIDE
+from mllm.pocket.species import COLOURS, FORMS, PATTERNS, Marks
+from mllm.pocket.world import Scene
+
+BAG = 4
+"""Scenes of a training bag."""
+_MARK_VALUES = (FORMS, COLOURS, PATTERNS, COLOURS)
+_TILE = SIDE // 2
+_GRID = SIDE // PATCH
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One picture of a batch: which scene, and how its four tiles are rolled; things in the order they are now in."""
+
+    number: int
+    roll: tuple[int, int]
+    domain: str
+    looks: tuple[Marks, ...]
+    boxes: tuple[Box, ...]
+
+    @property
+    def marks(self) -> tuple[tuple[str, ...], ...]:
+        """The marks of its things, left to right."""
+        return tuple(look.phrases(self.domain) for look in self.looks)
+
+
+class Bags:
+    """Training bags, drawn once: pixels as the encoders see them (scaled, uint8), and what is true of them."""
+
+    def __init__(self, seed: int, count: int) -> None:
+        self.pixels = np.empty((count * BAG, SIDE, SIDE, 3), dtype=np.uint8)
+        self.scenes: list[Scene] = []
+        for number in track(range(count), "drawing bags"):
+            for scene in look_alikes(f"clip/{seed}/{number}", BAG, LEVELS[number % len(LEVELS)]):
+                self.pixels[len(self.scenes)] = np.asarray(scene.image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+                self.scenes.append(Scene(scene.domain, Image.new("RGB", (1, 1)), scene.things))
+
+    def __len__(self) -> int:
+        return len(self.scenes) // BAG
+
+    def view(self, number: int, rng: random.Random) -> View:
+        """A scene with its two columns and its two rows of tiles changed about or not: four pictures out of one."""
+        roll = (rng.choice((0, _TILE)), rng.choice((0, _TILE)))
+        scene = self.scenes[number]
+        moved = [(_rolled(thing.box, roll), thing.look) for thing in scene.things]
+        moved.sort(key=lambda pair: pair[0].center[0])
+        return View(number, roll, scene.domain, tuple(look for _, look in moved), tuple(box for box, _ in moved))
+
+    def pictures(self, views: Sequence[View]) -> torch.Tensor:
+        """(B, 3, side, side), range -1..1."""
+        rolled = [np.roll(self.pixels[view.number], view.roll[::-1], axis=(0, 1)) for view in views]
+        return torch.from_numpy(np.stack(rolled)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def _rolled(box: Box, roll: tuple[int, int]) -> Box:
+    """Where a box lies after the roll; things lie inside one tile, so none is torn."""
+    x, y = box.x1 + roll[0] / SIDE, box.y1 + roll[1] / SIDE
+    x, y = (edge - 1.0 if edge >= 0.995 else edge for edge in (x, y))
+    return Box(max(x, 0.0), max(y, 0.0), min(x + box.width, 1.0), min(y + box.height, 1.0))
+
+
+def write_caption(view: View, rng: random.Random) -> str:
+    """A caption of a view: mostly rich, else with marks left out, in one of the ways in which models write them."""
+    way = rng.random()
+    if way < 0.4:
+        return rich(view.domain, view.marks)
+    if way < 0.5:
+        return sparse(view.domain, view.marks, rng)
+    kept = [[kind for kind in KINDS if rng.random() < 0.8] for _ in view.looks]
+    if way < 0.7:
+        listed = (
+            ", ".join(mark for kind, mark in zip(KINDS, marks, strict=True) if kind in kinds) or "a thing"
+            for marks, kinds in zip(view.marks, kept, strict=True)
+        )
+        return " ".join(f"{number} {words}." for number, words in enumerate(listed, 1))
+    told = [phrase(view.domain, marks, kinds) for marks, kinds in zip(view.marks, kept, strict=True)]
+    if rng.random() < 0.3:
+        rng.shuffle(told)
+    return f"A {' and a '.join(told)}." if way < 0.85 else " ".join(f"A {words}." for words in told)
+
+
+def negatives(views: Sequence[View], texts: Sequence[str]) -> torch.Tensor:
+    """(B captions, B pictures), False where a picture that is not a caption's own fits it as well: no mistake then."""
+    told = [claims(text) for text in texts]
+    counts = torch.ones(len(views), len(views), dtype=torch.bool)
+    for row, mine in enumerate(told):
+        for column, view in enumerate(views):
+            if row != column and view.domain == views[row].domain and fits(mine, view.domain, view.marks):
+                counts[row, column] = False
+    return counts
+
+
+class DenseHead(nn.Module):
+    """Asks every patch what stands on it: nothing or a thing, and its four marks. Thrown away in the end."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.presence = nn.Linear(width, 1)
+        self.marks = nn.ModuleList(nn.Linear(width, len(values)) for values in _MARK_VALUES)
+
+    def forward(self, patches_BPD: torch.Tensor, views: Sequence[View]) -> torch.Tensor:  # noqa: N803
+        """Presence and mark losses; weights of the patches that things cover."""
+        truth = torch.tensor([_patches(view) for view in views])  # (B, P, 1 + 4)
+        here = truth[..., 0] > 0
+        presence = self.presence(patches_BPD).float().squeeze(-1)
+        loss = functional.binary_cross_entropy_with_logits(presence, truth[..., 0].float())
+        for kind, head in enumerate(self.marks):
+            loss = loss + functional.cross_entropy(head(patches_BPD[here]).float(), truth[..., 1 + kind][here])
+        return loss
+
+
+def _patches(view: View) -> list[list[int]]:
+    """For every patch in reading order: whether its centre is on a thing, and the thing's marks by number."""
+    rows = []
+    for y in range(_GRID):
+        for x in range(_GRID):
+            centre = ((x + 0.5) / _GRID, (y + 0.5) / _GRID)
+            on = next((look for look, box in zip(view.looks, view.boxes, strict=True) if _holds(box, centre)), None)
+            values = (on.form, on.colour, on.pattern, on.accent) if on else ()
+            numbers = [words.index(value) for words, value in zip(_MARK_VALUES, values, strict=False)]
+            rows.append([int(on is not None), *(numbers or [0] * 4)])
+    return rows
+
+
+def _holds(box: Box, point: tuple[float, float]) -> bool:
+    return box.x1 <= point[0] <= box.x2 and box.y1 <= point[1] <= box.y2
+
+
+def contrast(
+    text_BD: torch.Tensor,  # noqa: N803
+    picture_BD: torch.Tensor,  # noqa: N803
+    scale: torch.Tensor,
+    counts_BB: torch.Tensor,  # noqa: N803
+) -> torch.Tensor:
+    """CLIP's symmetric cross-entropy (Radford et al. 2021), both sides normalised; ``counts`` masks false negatives."""
+    logits = scale * functional.normalize(text_BD, dim=-1) @ functional.normalize(picture_BD, dim=-1).T
+    return _symmetric(logits, counts_BB)
+
+
+def late_contrast(
+    tokens_BLD: torch.Tensor,  # noqa: N803
+    mask_BL: torch.Tensor,  # noqa: N803
+    patches_BPD: torch.Tensor,  # noqa: N803
+    scale: torch.Tensor,
+    counts_BB: torch.Tensor,  # noqa: N803
+) -> torch.Tensor:
+    """The same over FILIP's similarity (Yao et al. 2021): every token's best patch, averaged over tokens."""
+    tokens, patches = functional.normalize(tokens_BLD, dim=-1), functional.normalize(patches_BPD, dim=-1)
+    best_BLB = torch.einsum("ald,bpd->albp", tokens, patches).amax(-1)
+    mask = mask_BL[..., None].to(best_BLB.dtype)
+    similarity = (best_BLB * mask).sum(1) / mask.sum(1)
+    return _symmetric(scale * similarity, counts_BB)
+
+
+def _symmetric(logits: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    logits = logits.float().masked_fill(~counts, -torch.inf)
+    own = torch.arange(len(logits))
+    return 0.5 * (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own))
+
+
+def losses(model: Any, tokenizer: Any, head: DenseHead, bags: Bags, views: Sequence[View], texts: Sequence[str]) -> Any:
+    """(contrast, late contrast, dense loss) of one batch, under bfloat16 autocast."""
+    counts = negatives(views, texts)
+    words = tokenizer(list(texts), padding=True, return_tensors="pt")
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = model.vision_model(pixel_values=bags.pictures(views))
+        told = model.text_model(input_ids=words.input_ids, attention_mask=words.attention_mask)
+        patches = model.vision_model.post_layernorm(seen.last_hidden_state[:, 1:])
+        scale = model.logit_scale.exp()
+        pooled = contrast(
+            model.text_projection(told.pooler_output), model.visual_projection(seen.pooler_output), scale, counts
+        )
+        late = late_contrast(
+            model.text_projection(told.last_hidden_state),
+            words.attention_mask,
+            model.visual_projection(patches),
+            scale,
+            counts,
+        )
+        return pooled, late, head(patches, views)

@@ -1,0 +1,76 @@
+"""Agreement with the reference captions by CIDEr-D: the old anchor, which keeps captions near what people wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from mllm.captions import TASK, said, wants_caption
+from mllm.cider import HIGH, Frequencies, cider_d
+from mllm.collectives import all_ranks
+from mllm.errors import ConfigError
+from mllm.records import Completion, Sample, Score, load_samples
+from mllm.rewards import BaseReward
+
+Counted = Literal["corpus", "batch"]
+
+
+@dataclass(frozen=True)
+class Reward(BaseReward):
+    """R = CIDEr-D(caption, `sample.captions`), 0..10 (arXiv 1411.5726; times 10, as the usual code gives it).
+
+    How rare an n-gram is (`frequencies`) is counted in a corpus of references: `corpus`, a samples file with captions,
+    or `pocket`, captions of the pocket world. `batch` counts in the batch at hand, over all processes, as the released
+    code of No Detail Left Behind does: the same caption then scores differently in another batch, and a batch of
+    look-alikes makes their common words worthless. Samples without references: None.
+    """
+
+    low: ClassVar[float] = 0.0
+    high: ClassVar[float] = HIGH
+    task: ClassVar[str] = TASK
+
+    frequencies: Counted = "corpus"
+    corpus: str = "pocket"
+
+    def __post_init__(self) -> None:
+        """Refuse settings without meaning."""
+        if self.frequencies not in get_args(Counted):
+            raise ConfigError(f"reward 'cider': frequencies must be corpus or batch, got {self.frequencies!r}")
+        if self.frequencies == "corpus" and self.corpus != "pocket" and not Path(self.corpus).is_file():
+            raise ConfigError(
+                f"reward 'cider': corpus: {self.corpus}: no such samples file (name one with captions, or say "
+                "frequencies: batch)"
+            )
+
+    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
+        """Score each completion; no parts."""
+        pairs = list(zip(samples, completions, strict=True))
+        if self.frequencies == "batch":
+            known = dict(all_ranks([(s.image, s.captions) for s in samples if wants_caption(s) and s.captions]))
+            if not known:
+                return [Score(None)] * len(pairs)
+            frequencies = Frequencies.of(known.values())
+        else:
+            frequencies = corpus_frequencies(self.corpus)
+        return [
+            Score(min(cider_d(said(done), sample.captions, frequencies), self.high))
+            if wants_caption(sample) and sample.captions
+            else Score(None)
+            for sample, done in pairs
+        ]
+
+
+@lru_cache(maxsize=4)
+def corpus_frequencies(corpus: str) -> Frequencies:
+    """Count in a samples file, once in each process."""
+    if corpus == "pocket":
+        from mllm.pocket.captions import reference_corpus
+
+        return Frequencies.of(reference_corpus())
+    references = [s.captions for s in load_samples(corpus, images=False) if wants_caption(s) and s.captions]
+    if not references:
+        raise ConfigError(f"reward 'cider': corpus: {corpus} holds no caption samples with captions")
+    return Frequencies.of(references)

@@ -1,0 +1,114 @@
+"""Whether a caption finds its own picture again among others: what makes captions single one picture out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+
+from mllm.captions import TASK, said, wants_caption
+from mllm.collectives import all_ranks
+from mllm.errors import ConfigError
+from mllm.ranking import hit_share, log_softmax
+from mllm.records import Completion, Sample, Score
+from mllm.rewards import BaseReward
+
+Form = Literal["log", "hit", "margin"]
+Over = Literal["batch", "bag_batch", "bag"]
+
+
+@dataclass(frozen=True)
+class Reward(BaseReward):
+    """With s_j = similarity of the caption and picture j of the candidates, i its own, and k the scorer's logit scale:
+
+    log:     R = max(log softmax_j(k s_j)[i], -floor)        -floor..0; No Detail Left Behind, DiscriTune (2304.01662)
+    hit:     R = 1 if s_i is the largest, else 0             0..1; ties share
+    margin:  R = s_i - max over the others of s_j            -2..2
+
+    Candidates (`over`) are all pictures of the generation batch, over all processes. `batch`: every caption is scored.
+    `bag_batch`: the same candidates, but only captions of pictures that came with their bag (`sample.bag`) are scored;
+    single pictures that fill the batch up are easy distractors and get None. `bag`: candidates are the bag alone.
+    None as well where there is no other candidate.
+
+    Every process has to score its part of a batch at the same time: pictures are gathered by one collective call.
+    """
+
+    task: ClassVar[str] = TASK
+
+    scorer: str = "pocket"
+    """`pocket`, a folder or a Hub name (mllm/retrieval.py). Never judge with the same one."""
+    form: Form = "log"
+    over: Over = "batch"
+    floor: float = 10.0
+    late: bool = False
+    pool: str = "mean"
+    cache: str | None = None
+    """Folder that keeps the pictures' vectors."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings without meaning."""
+        for field, value, known in (("form", self.form, get_args(Form)), ("over", self.over, get_args(Over))):
+            if value not in known:
+                raise ConfigError(f"reward 'self_retrieval': {field} must be one of {', '.join(known)}, got {value!r}")
+        if not self.floor > 0:
+            raise ConfigError(f"reward 'self_retrieval': floor must be above 0, got {self.floor!r}")
+
+    @property
+    def low(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Smallest value it can give."""
+        return {"log": -self.floor, "hit": 0.0, "margin": -2.0}[self.form]
+
+    @property
+    def high(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Largest value it can give."""
+        return {"log": 0.0, "hit": 1.0, "margin": 2.0}[self.form]
+
+    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
+        """Score each completion; parts: log_p, hit, candidates, and cut (1 where the scorer saw not all of it)."""
+        from mllm import retrieval
+
+        pairs = list(zip(samples, completions, strict=True))
+        encoder = retrieval.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
+        mine = {sample.image: sample.bag for sample in samples if wants_caption(sample)}
+        vectors = encoder.pictures([Path(image) for image in mine])
+        rows = all_ranks([(image, bag, vector) for (image, bag), vector in zip(mine.items(), vectors, strict=True)])
+        candidates = {image: (bag, vector) for image, bag, vector in rows}
+        asked = [place for place, (sample, _) in enumerate(pairs) if wants_caption(sample)]
+        result = [Score(None)] * len(pairs)
+        if not asked:
+            return result
+        texts = encoder.texts([said(completions[place]) for place in asked])
+        seen = np.stack([vector for _, vector in candidates.values()])
+        similarity = retrieval.similarity(texts, seen, encoder.pool)
+        scale, place_of = retrieval.softmax_scale(encoder), {image: number for number, image in enumerate(candidates)}
+        bags = [bag for bag, _ in candidates.values()]
+        for row, place in enumerate(asked):
+            sample = samples[place]
+            pool = self._pool(sample, bags)
+            if len(pool) > 1:
+                own = pool.index(place_of[sample.image])
+                result[place] = self._score(similarity[row, pool], own, scale, bool(texts.cut[row]))
+        return result
+
+    def _pool(self, sample: Sample, bags: Sequence[str | None]) -> list[int]:
+        """The numbers of a caption's candidates; none where it is not scored."""
+        if self.over == "batch":
+            return list(range(len(bags)))
+        if sample.bag is None:
+            return []
+        mates = [number for number, bag in enumerate(bags) if bag == sample.bag]
+        return mates if self.over == "bag" or len(mates) < 2 else list(range(len(bags)))
+
+    def _score(self, similarity: np.ndarray, own: int, scale: float, cut: bool) -> Score:
+        """Score one caption among its candidates."""
+        log_p = float(log_softmax(scale * similarity)[own])
+        hit = hit_share(similarity, own)
+        margin = float(similarity[own] - np.delete(similarity, own).max())
+        value = {"log": max(log_p, -self.floor), "hit": hit, "margin": margin}[self.form]
+        return Score(
+            min(max(value, self.low), self.high),
+            {"log_p": log_p, "hit": hit, "candidates": float(len(similarity)), "cut": float(cut)},
+        )

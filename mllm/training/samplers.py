@@ -1,0 +1,153 @@
+"""BagCurri (No Detail Left Behind, 2024): look-alikes stay together in one generation batch, and bags grow.
+
+A bag of pictures is only hard if all of them are scored against each other, so every picture of a bag goes into the
+same global generation batch, whichever process writes its captions. 2, 3, 5, 7, 10, 15, 20 never all divide one batch:
+what is left over is filled with single pictures, easy distractors that bag rewards give None.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch.utils.data import Sampler
+
+from mllm.errors import ConfigError
+
+PUBLISHED = ((3, 2), (5, 3), (2, 5), (2, 7), (2, 10), (3, 15), (3, 20))
+"""(epochs, bag size) of the released configuration: twenty epochs of batches of a hundred pictures."""
+Place = tuple[int, int]
+"""A row of the data, and the bag it came with: its number among bags of the stage's size, -1 for a single picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Which bag size an epoch has. The last stage goes on for ever.
+
+    stages: (epochs, size) in order. Without `saturation` a stage lasts its epochs. With it, the epochs are the longest
+    a stage may last, and it ends earlier, always at the end of an epoch, once the mean hit rate of one of its epochs
+    reached `saturation`.
+    """
+
+    stages: tuple[tuple[int, int], ...] = PUBLISHED
+    saturation: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule without meaning."""
+        if not self.stages or any(epochs < 1 or size < 2 for epochs, size in self.stages):
+            raise ConfigError(f"bag schedule: pairs of (epochs >= 1, size >= 2) are needed, got {self.stages!r}")
+        if self.saturation is not None and not 0 < self.saturation <= 1:
+            raise ConfigError(f"bag schedule: saturation must be above 0 and at most 1, got {self.saturation!r}")
+
+    def size(self, epoch: int, hits: Mapping[int, float] | None = None) -> int:
+        """Bag size of an epoch (from 0), given the mean hit rate of the epochs before it."""
+        stage, spent = 0, 0
+        for before in range(epoch):
+            spent += 1
+            full = self.saturation is not None and (hits or {}).get(before, 0.0) >= self.saturation
+            if stage < len(self.stages) - 1 and (spent >= self.stages[stage][0] or full):
+                stage, spent = stage + 1, 0
+        return self.stages[stage][1]
+
+
+@dataclass
+class BagSampler(Sampler[int]):
+    """Row numbers for TRL's GRPO data loader, in place of its RepeatSampler.
+
+    Each yielded number also tells the bag: number = (1 + place of the bag's size among `sizes`) * rows + row for a
+    picture in its bag, row alone for a single picture; `read` takes it apart. So the data set has `virtual_rows` rows,
+    and looks `number % rows` up. Everything depends on (seed, epoch, hits of earlier epochs) alone, so all processes
+    agree and a run that goes on takes the same batches.
+
+    Args:
+        rows: pictures in the data.
+        bags: size -> disjoint bags of that size, as row numbers.
+        schedule: which size when.
+        batch: different pictures in one global generation batch.
+        generations: captions of each picture, which follow one another.
+        repeats: how often a generation batch is passed over (TRL: iterations * steps_per_generation).
+        seed: of the shuffling.
+    """
+
+    rows: int
+    bags: Mapping[int, Sequence[Sequence[int]]]
+    schedule: Schedule
+    batch: int
+    generations: int
+    repeats: int = 1
+    seed: int = 0
+    epoch: int = 0
+    hits: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse bags that cannot be kept together."""
+        if self.rows < self.batch:
+            raise ConfigError(f"{self.rows} pictures do not fill one generation batch of {self.batch}")
+        for _, size in self.schedule.stages:
+            if size > self.batch:
+                raise ConfigError(
+                    f"bags of {size} do not fit into a generation batch of {self.batch} pictures: raise "
+                    "per_device_train_batch_size or gradient_accumulation_steps, or lower num_generations"
+                )
+            if not self.bags.get(size):
+                raise ConfigError(f"the schedule asks for bags of {size} and there are none: mine them first")
+        for size, bags in self.bags.items():
+            members = [row for bag in bags for row in bag]
+            if any(len(bag) != size for bag in bags) or len(set(members)) != len(members):
+                raise ConfigError(f"bags of {size}: every bag needs {size} pictures, and no picture may be in two")
+            if members and not 0 <= min(members) <= max(members) < self.rows:
+                raise ConfigError(f"bags of {size} name row {max(members)}, and there are {self.rows} rows")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The bag sizes there are, sorted."""
+        return tuple(sorted(self.bags))
+
+    @property
+    def virtual_rows(self) -> int:
+        """How many different numbers can be yielded."""
+        return (1 + len(self.sizes)) * self.rows
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows // self.batch * self.batch * self.generations * self.repeats
+
+    def __iter__(self) -> Iterator[int]:
+        size = self.schedule.size(self.epoch, self.hits)
+        shift = (1 + self.sizes.index(size)) * self.rows
+        for batch in self.batches(self.epoch):
+            numbers = [row + shift * (bag >= 0) for row, bag in batch]
+            for _ in range(self.repeats):
+                for number in numbers:
+                    yield from [number] * self.generations
+
+    def batches(self, epoch: int) -> list[list[Place]]:
+        """The generation batches of an epoch: each row at most once, bags whole, the rest single pictures."""
+        size = self.schedule.size(epoch, self.hits)
+        rng = random.Random(f"bags/{self.seed}/{epoch}")
+        count = self.rows // self.batch
+        order = rng.sample(range(len(self.bags[size])), len(self.bags[size]))
+        used = order[: count * (self.batch // size)]
+        taken = {row for number in used for row in self.bags[size][number]}
+        singles = [row for row in range(self.rows) if row not in taken]  # members of bags that found no room as well
+        rng.shuffle(singles)
+        batches: list[list[Place]] = [[] for _ in range(count)]
+        for place, number in enumerate(used):
+            batches[place % count] += [(row, number) for row in self.bags[size][number]]
+        for batch in batches:
+            while len(batch) < self.batch:
+                batch.append((singles.pop(), -1))
+        return batches
+
+    def read(self, number: int) -> tuple[int, str | None]:
+        """Take a yielded number apart: the row, and the name of its bag (None for a single picture)."""
+        kind, row = divmod(number, self.rows)
+        if kind == 0:
+            return row, None
+        size = self.sizes[kind - 1]
+        found = next(place for place, bag in enumerate(self.bags[size]) if row in bag)
+        return row, f"{size}/{found}"

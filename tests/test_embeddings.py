@@ -1,0 +1,70 @@
+"""Vectors on disk: made once, keyed by content, whole after a kill, shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mllm.embeddings import EmbeddingStore, content_key
+from mllm.errors import PictureError
+
+
+class Counting:
+    """Embeds a file as its first byte, and counts how many it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, files: list[Path]) -> np.ndarray:
+        self.asked += len(files)
+        return np.array([[[file.read_bytes()[0], 1.0]] for file in files], np.float32)
+
+
+def files(folder: Path, *contents: str) -> list[Path]:
+    made = []
+    for number, content in enumerate(contents):
+        made.append(folder / f"{number}.png")
+        made[-1].write_text(content)
+    return made
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_each_content_is_embedded_once(tmp_path: Path, on_disk: bool) -> None:
+    store, embed = EmbeddingStore(tmp_path / "store" if on_disk else None, (1, 2)), Counting()
+    paths = files(tmp_path, "a", "b", "a")
+    first = store.vectors(paths, embed)
+    assert first[:, 0, 0].tolist() == [ord("a"), ord("b"), ord("a")] and embed.asked == 2
+    assert (store.vectors(paths[::-1], embed) == first[::-1]).all() and embed.asked == 2
+    paths[0].write_text("cc")
+    assert store.vectors(paths[:1], embed)[0, 0, 0] == ord("c") and embed.asked == 3
+    assert store.vectors([], embed).shape == (0, 1, 2)
+
+
+def test_another_process_finds_them(tmp_path: Path) -> None:
+    paths = files(tmp_path, "a", "b", "c")
+    one, other = EmbeddingStore(tmp_path / "store", (1, 2)), EmbeddingStore(tmp_path / "store", (1, 2))
+    one.vectors(paths[:2], Counting())
+    embed = Counting()
+    assert other.vectors(paths, embed)[:, 0, 0].tolist() == [97, 98, 99] and embed.asked == 1
+    again = Counting()
+    assert len(EmbeddingStore(tmp_path / "store", (1, 2))) == 3
+    assert one.vectors(paths, again)[2, 0, 0] == 99 and again.asked == 0
+
+
+@pytest.mark.parametrize("name", ["vectors.f32", "keys.txt"])
+def test_what_a_kill_left_half_written_is_cut_off(tmp_path: Path, name: str) -> None:
+    paths = files(tmp_path, "a", "b", "c")
+    EmbeddingStore(tmp_path / "store", (1, 2)).vectors(paths[:1], Counting())
+    with (tmp_path / "store" / name).open("ab") as file:
+        file.write(b"x" * 5)
+    store, embed = EmbeddingStore(tmp_path / "store", (1, 2)), Counting()
+    assert store.vectors(paths, embed)[:, 0, 0].tolist() == [97, 98, 99] and embed.asked == 2
+    fresh = EmbeddingStore(tmp_path / "store", (1, 2))
+    assert fresh.vectors(paths, Counting())[:, 0, 0].tolist() == [97, 98, 99] and len(fresh) == 3
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="nowhere.png"):
+        content_key(tmp_path / "nowhere.png")
