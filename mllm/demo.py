@@ -44,7 +44,7 @@ def demo_stages(out: Path, *, fast: bool = False) -> list[Stage]:
     return [*stages, Stage("report", "mllm.cli", report, 3)]
 
 
-_FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 600, "cot_steps": 600, "rl_steps": 40, "eval": 64}
+_FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 300, "cot_steps": 300, "rl_steps": 30, "eval": 64}
 _SMALL = {"train": 60, "validation": 16, "test": 16, "sft_steps": 2, "cot_steps": 2, "rl_steps": 1, "eval": 4}
 
 
