@@ -140,7 +140,7 @@ class Settings(Section):
     engine: Literal["prefix", "stock"] = "prefix"
     """RL only. prefix: each prompt is read once for all its completions (docs/engine.md), where the model and the
     settings allow it. stock: TRL's trainer as it is, which reads it for each."""
-    packing: bool = False
+    pack: bool = False
     """SFT only: rows of a batch share sequences instead of being padded to the longest; none sees another."""
     like_lengths: bool = False
     """SFT only: batches are made of rows of like length."""

@@ -87,7 +87,7 @@ def published_rows() -> list[dict[str, Any]]:
     """Return the published results: `model`, `source`, `acc` (percent, by domain and seen, unseen, all), `note`."""
     import yaml
 
-    return yaml.safe_load(Path(__file__).with_name("kvg_published.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(Path(__file__).with_name("kvg_published.yaml").read_text(encoding="utf-8"))["rows"]
 
 
 def read_parquet(path: str | Path, pictures_folder: str | Path, *, limit: int | None = None) -> list[Sample]:

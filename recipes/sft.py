@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         args=args,
         train_dataset=rows,
         processing_class=loaded.processor,
-        packing=settings.packing,
+        packing=settings.pack,
         lengths=preflight.lengths(prepared.data.train, prepared.checkpoint) if settings.like_lengths else None,
     )
     story.train(trainer, settings, prepared)

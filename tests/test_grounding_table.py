@@ -25,7 +25,7 @@ class Told(GroundingTable):
         self.stages: list[Stage] = []
         self.pipeline.run = self.note
 
-    def note(self, stages: list[Stage]) -> None:
+    def note(self, stages: list[Stage], jobs: int = 1) -> None:
         for stage in stages:
             self.stages.append(stage)
             flags = dict(word.split("=", 1) for word in stage.arguments if "=" in word)

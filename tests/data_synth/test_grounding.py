@@ -24,7 +24,7 @@ from mllm import families, splits, teachers
 from mllm.boxes import Box, Frame, iou
 from mllm.pictures import load
 from mllm.pocket import world
-from mllm.records import SPLITS, Photo, Sample, load_samples, read_jsonl
+from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples, read_jsonl
 from tests.faulty_server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,9 @@ def test_every_sample_is_whole_and_sound(pocket: Path) -> None:
         assert family.budget.min_pixels <= pixels <= family.budget.max_pixels, "the processor has nothing to resize"
         assert row.size.width % family.factor == row.size.height % family.factor == 0
         read = family.read(family.write_thought(row.thought, row.things, frame))
-        assert [iou(Box.from_xyxy(n, frame), row.things[k].box) > 0.8 for k, n in enumerate(read)] == [True] * len(read)
+        said = [int(number) for number in REFERENCE.findall(row.thought)]
+        assert set(said) == set(range(len(row.things))) and said[-1] == row.things.index(target)
+        assert all(iou(Box.from_xyxy(n, frame), row.things[k].box) > 0.8 for k, n in zip(said, read, strict=True))
 
 
 def test_boxes_of_the_composite_enclose_the_drawn_thing(pocket: Path) -> None:

@@ -116,7 +116,10 @@ def test_a_table_without_pictures_is_unverified_and_paired_by_words(tmp_path: Pa
         (["--given", "{csv}"], "no domain is given for 'wren': name one with --domain"),
         (["--given", "{csv}", "--domain", "birds"], "unknown domain 'birds'. Did you mean 'bird'"),
         (["--given", "{csv}", "--domain", "bird", "--eyes", "pocket"], "--eyes needs pictures to look at"),
-        (["--given", "{csv}", "--domain", "bird", "--teacher", "cards"], "teacher 'cards' has not the ability 'knows'"),
+        (
+            ["--source", "pocket", *BIRDS, "--teacher", "pocket", "--eyes", "cards"],
+            "'cards' has not the ability 'sees'",
+        ),
         (["--source", "pocket", *BIRDS, "--given", "{csv}"], "nothing is known of"),
         (["--source", "pocket", *BIRDS, "--teacher", "pocket", "--embeddings", "none.jsonl"], "no such file of embedd"),
     ],

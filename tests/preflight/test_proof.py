@@ -63,7 +63,7 @@ def test_the_lengths_are_those_of_the_run_s_own_check(rows: list[str]) -> None:
     counted = conversations.lengths(
         load_samples(rows[1]), models.open_checkpoint("pocket", style="think"), answers=False
     )
-    assert told["row lengths"][0].startswith(f"{min(counted) + 160} to {max(counted) + 160} tokens")
+    assert told["row lengths"][0].startswith(f"{min(counted) + 208} to {max(counted) + 208} tokens")
     assert sum(int(line.split()[1]) for line in told["row lengths"][1:-1]) == 50
 
 

@@ -75,7 +75,7 @@ def test_packed_rows_train_as_padded_ones(config: Path, tmp_path: Path) -> None:
     told: dict[str, list[dict[str, Any]]] = {}
     for packing in ("false", "true"):
         out = tmp_path / packing
-        flags = ["--packing", packing, "--like_lengths", "true", "--output_dir", str(out), "--save_strategy", "no"]
+        flags = ["--pack", packing, "--like_lengths", "true", "--output_dir", str(out), "--save_strategy", "no"]
         train(config, *flags, "--per_device_train_batch_size", "4")
         told[packing] = [row for row in journal(out) if "loss" in row]
     for padded, packed in zip(told["false"], told["true"], strict=True):

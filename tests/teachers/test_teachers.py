@@ -163,7 +163,7 @@ def kind_of(sample: Sample, kind: str) -> Sample:
     return replace(sample, provenance={"kind": kind, "asked": list(CARDS[sample.entity])})
 
 
-@pytest.mark.parametrize("name", teachers.names())
+@pytest.mark.parametrize("name", [name for name in teachers.names() if name not in ("local", "openai")])
 @pytest.mark.parametrize("kind", ["absent", "several", "description"])
 def test_every_teacher_answers_every_kind_of_question(name: str, kind: str) -> None:
     teacher = teachers.load(name)
