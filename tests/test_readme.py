@@ -162,7 +162,7 @@ def test_the_tree_in_the_readme_is_the_tree() -> None:
         for p in (ROOT / folder).iterdir()
         if p.suffix in (".py", ".yaml")
     }
-    real |= {p.name for p in (ROOT / "mllm").rglob("*.py")} - {"__init__.py"}
+    real |= {p.name for p in (ROOT / "mllm").rglob("*") if p.suffix in (".py", ".yaml")} - {"__init__.py"}
     real.discard("__init__.py")
     assert not real - told, f"the README's tree lacks {sorted(real - told)}"
     known = real | {p.name for p in ROOT.glob("*.yaml")} | {p.name for p in (ROOT / "accelerate_configs").iterdir()}
