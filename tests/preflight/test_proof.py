@@ -48,7 +48,7 @@ def test_the_pocket_recipe_passes_even_strictly(rows: list[str]) -> None:
         "36 to 36 tokens, median 36",  # 192 x 192 pixels, 32 x 32 a token
         "format: 1.000 to 1.000, mean 1.000, of 1; full marks but for rounding",
         "an update learns from 16 rows: 16 rows x 1 processes x 1 accumulated",
-        "900 updates, 4 an epoch: 225.00 epochs",
+        "300 updates, 4 an epoch: 75.00 epochs",
     ):
         assert line in done.output
     assert re.search(r"longest batch: \d+ tokens, padded, in 16 rows: train-", done.output)

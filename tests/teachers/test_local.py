@@ -30,7 +30,7 @@ def said(teacher, look, seed=0):
 
 
 def test_local_and_served_say_the_same(looks, tmp_path) -> None:
-    local = teachers.load("local", model="pocket", dtype="float32", device="cpu", max_tokens=48, batch=4, patience=0.2)
+    local = teachers.load("local", model="pocket", dtype="float32", device="cpu", max_tokens=256, batch=4, patience=0.2)
     assert all(isinstance(local, ability) for ability in (Reasons, Knows, Sees, Points, Edits, Reports))
     asked = [(look, seed) for look in looks for seed in (0, 1)]
     with ThreadPoolExecutor(4) as threads:
@@ -41,7 +41,7 @@ def test_local_and_served_say_the_same(looks, tmp_path) -> None:
     assert len({str(one) for one in together}) > 1
     with served(Service(local._loaded, "pocket", batch=4)) as address:
         remote = teachers.load(
-            "openai", model="pocket", base_url=address, api_key="any", family="pocket", max_tokens=48,
+            "openai", model="pocket", base_url=address, api_key="any", family="pocket", max_tokens=256,
             cache=tmp_path, tries=1,
         )  # fmt: skip
         with ThreadPoolExecutor(4) as threads:
