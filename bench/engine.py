@@ -4,7 +4,7 @@
     make bench-quick    # prompt 300, completion 128, G = 8 alone
 
 Times are CPU seconds of one thread, so that other work on the machine moves them little; the two ways take turns, and
-medians are compared. The model is the pocket one (Qwen3-VL: 3.5 M parameters, vocabulary below 1,100, tower frozen),
+medians are compared. The model is the pocket one (Qwen3-VL: 4.7 M parameters, vocabulary 992, tower frozen),
 its picture enlarged until the prompt is as long as wanted. Stock's micro-batch is the whole group. "Rest" is what a
 GRPO step does beside sampling and learning: preparing pictures, rewards, bookkeeping.
 """

@@ -23,7 +23,7 @@ class Told(GroundingTable):
     def __init__(self, out: Path) -> None:
         super().__init__(out, TINY, lambda text: None)
         self.stages: list[Stage] = []
-        self.pipeline.run = self.note
+        self.pipeline.run = self.note  # pyright: ignore[reportAttributeAccessIssue]
 
     def note(self, stages: list[Stage], jobs: int = 1) -> None:
         for stage in stages:

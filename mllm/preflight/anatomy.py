@@ -88,9 +88,8 @@ def config_of(model: str, family: Family | None) -> tuple[Any, Family, int | Non
     if known is not None:
         line, sizes = known
         tied = {"tie_word_embeddings": sizes.tied}
-        config = CONFIG_MAPPING[line.model_type](
-            text_config={**sizes.text, **tied}, vision_config=dict(sizes.vision), **tied
-        )
+        parts: dict[str, Any] = {"text_config": {**sizes.text, **tied}, "vision_config": dict(sizes.vision), **tied}
+        config = CONFIG_MAPPING[line.model_type](**parts)
         return config, line, sizes.parameters
     if model == "pocket" or Path(model).is_dir():
         folder, _ = models.base_and_adapter(model)  # of pocket: where the committed weights are
@@ -118,7 +117,7 @@ def dissect(config: Any, family: Family, settings: Settings, lora: Lora | None) 
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
         quantized = _quantized(model) if settings.quantize else 0
         if lora is None:
-            frozen = {p: getattr(settings, f"freeze_{p}") for p in PARTS}
+            frozen: dict[Part, bool] = {p: getattr(settings, f"freeze_{p}") for p in PARTS}
             models.freeze_parts(model, [part for part, on in frozen.items() if on])
         else:
             convention = Convention(family.name, "direct", family.budget)

@@ -100,5 +100,5 @@ def _saved_lora(adapter: str) -> Lora:
     """Return the settings of an adapter folder, which is trained further at its own rank."""
     said = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
     targets = str(said.get("target_modules"))
-    parts = tuple(part for word, part in _MODULES.items() if word in targets)
+    parts: tuple[Part, ...] = tuple(part for word, part in _MODULES.items() if word in targets)
     return Lora(r=said["r"], alpha=said["lora_alpha"], dropout=said["lora_dropout"], parts=parts or ("llm",))

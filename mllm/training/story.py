@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, ProgressCallback, Trainer
@@ -194,6 +195,9 @@ def program(main: Callable[[], None]) -> None:
         main()
     except FieldmarkError as error:
         sys.exit(f"error: {error}" if PartialState().is_main_process else 1)
+    finally:
+        if torch.distributed.is_initialized():  # gloo's threads may outlive the interpreter otherwise, and abort it
+            torch.distributed.destroy_process_group()
 
 
 def _settle(output_dir: Path, last: Path) -> None:
