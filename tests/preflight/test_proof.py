@@ -12,7 +12,9 @@ from typer.testing import CliRunner, Result
 
 from mllm import cli
 from mllm.errors import FieldmarkError
+from mllm.mastery import LEVELS, Entry, Table
 from mllm.preflight import proof
+from mllm.records import load_samples
 from tests.scenes import make_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,28 +70,30 @@ def test_the_lengths_are_those_of_the_run_s_own_check(rows: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "says"),
+    ("recipe", "measure", "says"),
     [
         (
             "kvg_karl_qwen3vl_8b",
+            "mastery",
             ("8,767,123,696 parameters, as published", "8 prompts x 4 answers", "24 updates, 12 an epoch", "36 to 36"),
         ),
         (
             "kvg_deepperception_qwen2vl_7b",
+            "iou",
             ("8,291,375,616 parameters, as published", "16 prompts x 4 answers", "6 updates, 3 an epoch", "49 to 49"),
         ),
     ],
 )  # fmt: skip
 def test_a_full_size_recipe_is_proven_but_for_its_tokenizer(
-    rows: list[str], recipe: str, says: tuple[str, ...]
+    rows: list[str], recipe: str, measure: str, says: tuple[str, ...]
 ) -> None:
     """The published weights stand two recipes back; only the words cannot be counted here."""
     done = preflight(RECIPES / f"{recipe}.yaml", "--", *rows)
     assert done.exit_code == 0, done.output
     for word in (*says, "tokenizer: NOT CHECKED", "hf download Qwen/", "50 to train on", "no sooner than"):
         assert word in done.output
-    assert re.search(r"iou: 0\.9\d\d to [01]\.\d\d\d, .*full marks", done.output)
-    assert "rows: NOT CHECKED" not in done.output and "ready; not checked: 2" in done.output
+    assert re.search(measure + r": 0\.9\d\d to [01]\.\d\d\d, .*full marks", done.output)
+    assert "rows: NOT CHECKED" not in done.output and f"ready; not checked: {2 + (measure == 'mastery')}" in done.output
     assert preflight(RECIPES / f"{recipe}.yaml", "--strict", "--", *rows).exit_code == 1
 
 
@@ -99,6 +103,19 @@ def test_absent_data_is_not_checked_and_no_failure(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert f"not there yet: {tmp_path}/t.jsonl" in done.output and f"--out {tmp_path}" in done.output
     assert preflight(KARL, "--strict", *flags).exit_code == 1
+
+
+def test_an_absent_mastery_file_is_not_checked_and_a_present_one_is(rows: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "mastery.json"
+    flags = ["--", *rows, "--rewards.mastery.file", str(file)]
+    done = preflight(KARL, *flags)
+    assert done.exit_code == 0 and "mastery: NOT CHECKED" in done.output
+    assert f"not there yet: {file}" in done.output and f"--out {tmp_path}" in done.output
+    Table({"nobody": Entry(LEVELS[0], 1, 1)}).save(file)
+    with pytest.raises(FieldmarkError, match="entities of the data are not in it"):
+        preflight(KARL, *flags)
+    Table({sample.entity: Entry(LEVELS[2], 2, 5) for sample in load_samples(rows[1])}).save(file)
+    assert "mastery: NOT CHECKED" not in preflight(KARL, *flags).output
 
 
 def test_what_does_not_fit_is_bad_and_told_how_to(rows: list[str]) -> None:
@@ -116,7 +133,7 @@ def test_what_does_not_fit_is_bad_and_told_how_to(rows: list[str]) -> None:
     [
         (["--num_generations", "3"], "= 32 answers drawn at a time, which is no multiple of num_generations = 3"),
         (["--rewards.iuo.weight", "1"], "unknown reward 'iuo'"),
-        (["--rewards.iou.tao", "1"], "reward 'iou' has no field 'tao'"),
+        (["--rewards.mastery.tao", "1"], "reward 'mastery' has no field 'tao'"),
         (["--style", "direct"], "rewards.format.style is not the prompt's style"),
         (["--lerning_rate", "1"], "unknown key '--lerning_rate'.*learning_rate"),
         (["--family", "qwen2_vl"], "family 'qwen2_vl' goes with model type qwen2_vl, the model's is qwen3_vl"),
