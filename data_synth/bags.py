@@ -26,6 +26,7 @@ from rich.progress import track
 
 from mllm import bags, pictures, retrieval
 from mllm.captions import wants_caption
+from mllm.commands import run_program
 from mllm.errors import FieldmarkError
 from mllm.files import atomic_write
 from mllm.records import Sample, image_path, load_samples, write_jsonl
@@ -119,17 +120,8 @@ def command(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the program; what a person can put right is told without a traceback."""
-    app = typer.Typer(add_completion=False)
-    app.command()(command)
-    try:
-        app(args=argv)
-    except SystemExit as end:
-        if end.code:
-            raise
-    except FieldmarkError as error:
-        console.print("error:", str(error), highlight=False, soft_wrap=True, markup=False)
-        raise SystemExit(1) from error
+    """Run the program."""
+    run_program(command, argv)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 
 from mllm import difficulty, manifest, provenance
+from mllm.commands import run_program
 from mllm.crew import Crew, Shards, muster
 from mllm.errors import FieldmarkError
 from mllm.progress import progress
@@ -156,17 +157,8 @@ def command(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the program; what a person can put right is told without a traceback."""
-    app = typer.Typer(add_completion=False)
-    app.command()(command)
-    try:
-        app(args=argv)
-    except SystemExit as end:
-        if end.code:
-            raise
-    except FieldmarkError as error:
-        console.print("error:", str(error), highlight=False, soft_wrap=True, markup=False)
-        raise SystemExit(2) from None
+    """Run the program."""
+    run_program(command, argv)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from rich.console import Console
 from mllm import cardfiles, confusable, descriptors, domains, manifest, sources, teachers
 from mllm.abilities import Knows, Look, Sees, need
 from mllm.cardfiles import Card, Mark
+from mllm.commands import run_program
 from mllm.confusable import Pair
 from mllm.crew import Crew, Shards, muster
 from mllm.errors import FieldmarkError
@@ -298,17 +299,8 @@ def command(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the program; what a person can put right is told without a traceback."""
-    app = typer.Typer(add_completion=False)
-    app.command()(command)
-    try:
-        app(args=argv)
-    except SystemExit as end:
-        if end.code:
-            raise
-    except FieldmarkError as error:
-        console.print("error:", str(error), highlight=False, soft_wrap=True, markup=False)
-        raise SystemExit(2) from None
+    """Run the program."""
+    run_program(command, argv)
 
 
 if __name__ == "__main__":

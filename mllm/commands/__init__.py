@@ -13,6 +13,9 @@ from pkgutil import iter_modules
 from typing import Annotated
 
 import typer
+from rich.console import Console
+
+from mllm.errors import FieldmarkError
 
 Out = Annotated[Path, typer.Option(help="Where to write.")]
 
@@ -25,3 +28,17 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Callable[..., None]:
     """Return the function of command `name`."""
     return import_module(f"{__name__}.{name}").command
+
+
+def run_program(command: Callable[..., None], argv: list[str] | None = None) -> None:
+    """Run one typer function as a program of its own; what a person can put right is one line, and exit code 2."""
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    try:
+        app(args=argv)
+    except SystemExit as end:
+        if end.code:
+            raise
+    except FieldmarkError as error:
+        Console(stderr=True).print("error:", str(error), highlight=False, soft_wrap=True, markup=False)
+        raise SystemExit(2) from None
