@@ -134,13 +134,15 @@ def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain
     if target is None or not all(thing.marks for thing in sample.things):
         return None
     thought, links = read_thought(answer.thought, family, frame), Chain()
+    asked = tuple(sample.provenance.get("asked", ()))  # a description asks by these, and names nothing
+    head, sought = ("marks", asked) if asked else (sample.entity, target.marks)
     choice = thought.choice()
     links.ask("form", bool(thought.recalled and thought.candidates and choice))
     if thought.recalled:
-        links.ask("name", thought.name == sample.entity)
-    recalled = set(thought.recalled) == set(target.marks)
+        links.ask("name", thought.name == head)
+    recalled = set(thought.recalled) == set(sought)
     links.ask("recall", recalled)
-    links.ask("recall words", _shared_words(target.marks, thought.recalled))
+    links.ask("recall words", _shared_words(sought, thought.recalled))
     found = match(sample.things, thought.candidates)
     links.ask("found", len(found), len(sample.things))
     seen = [set(sample.things[k].marks) == set(thought.candidates[c].marks) for k, c in found.items()]
@@ -159,7 +161,7 @@ def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain
     verdicts = [c for c in thought.candidates if c.fits is not None]
     if verdicts and thought.recalled:
         own = set(thought.recalled)
-        links.ask("judged", sum(c.fits == (set(c.marks) == own) for c in verdicts), len(verdicts))
+        links.ask("judged", sum(c.fits == (own <= set(c.marks)) for c in verdicts), len(verdicts))
     if choice is not None:
         right = choice.box is not None and iou(choice.box, target.box) >= FOUND_AT
         _compare(links, thought, choice)

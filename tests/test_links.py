@@ -149,6 +149,25 @@ def test_the_box_behind_the_choice_is_a_link_of_its_own():
     assert judged(two.format("or 2"), None)["form"] == (0.0, 1), "words behind the number are no choice"
 
 
+def test_a_description_is_recalled_from_the_question_and_judged_by_its_own_marks():
+    """Its thought has no name at its head, and a candidate fits that has the marks asked for, whatever else it has."""
+    asked = replace(SAMPLE, provenance={"asked": ["striped", "blue cap"]}, question="Find the bird with marks ...")
+    first, second, third = THINGS
+    said = (
+        "marks: striped, blue cap. 1 (10,10),(40,50): round, red, striped fits, blue cap fits, fits. "
+        "2 (60,10),(90,50): round, red, plain not, blue cap fits, not. So 1."
+    )
+    answer = Answer(said, None, (), ((10.0, 10.0, 40.0, 50.0),), None)
+    found = links.chain(asked, answer, POCKET, FRAME)
+    assert found is not None and set(first.marks) >= {"striped", "blue cap"} and "plain" in second.marks and third
+    assert {name: found.counts[name] for name in ("name", "recall", "recall words")} == dict.fromkeys(
+        ("name", "recall", "recall words"), (1.0, 1)
+    )
+    assert (
+        found.counts["judged"] == (2, 2) and found.counts["mark judged"] == (4, 4) and found.counts["chosen"] == (1, 1)
+    )
+
+
 RUBBISH = [None, "", "So 1.", "1 2 3", "Talo ruvi", "x: y. 1 nothing here. So 7.", ": . So .", "So 9" * 99]
 
 
