@@ -223,12 +223,13 @@ def test_a_full_server_sends_clients_away(loaded) -> None:
 
 
 def test_a_client_that_leaves_stops_its_row(pocket_folder) -> None:
-    """With random weights and a high temperature a row goes on to its limit: minutes, were nobody to stop it."""
+    """With random weights and a high temperature a row goes on to its limit: minutes, were nobody to stop it. With this
+    seed it does; others may draw the end after a few words."""
     service = Service(models.load(pocket_folder, device="cpu"), "pocket", limits=Limits(tokens=100_000))
     room = service.loaded.model.config.get_text_config().max_position_embeddings - 200
     with served(service) as address:
         client = openai.OpenAI(base_url=address, api_key="any", max_retries=0)
-        stream = ask(client, "List every bird.", SMALL, temperature=2, seed=1, max_tokens=room, stream=True)
+        stream = ask(client, "List every bird.", SMALL, temperature=2, seed=4, max_tokens=room, stream=True)
         for _, _ in zip(stream, range(3), strict=False):
             pass
         (job,) = service.jobs
@@ -240,7 +241,7 @@ def test_a_client_that_leaves_stops_its_row(pocket_folder) -> None:
             time.sleep(0.01)
         assert service.inside == 0 and not service.jobs
         with pytest.raises(openai.APITimeoutError):
-            ask(client.with_options(timeout=0.2), "List every bird.", SMALL, temperature=2, max_tokens=room)
+            ask(client.with_options(timeout=0.2), "List every bird.", SMALL, temperature=2, seed=4, max_tokens=room)
 
 
 def test_an_answer_that_breaks_is_an_error(loaded, monkeypatch) -> None:
