@@ -7,7 +7,7 @@ epoch over bags is one pass over the pictures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -138,6 +138,14 @@ def _approximate(vectors: np.ndarray, count: int, lower: float, upper: float) ->
     best = np.argsort(-values, axis=1, kind="stable")[:, :count]
     found = np.take_along_axis(values, best, 1)
     return np.where(np.isfinite(found), np.take_along_axis(near, best, 1), -1), found
+
+
+def chop(families: Iterable[Sequence[str]], size: int, level: str) -> list[Bag]:
+    """Cut families of look-alikes into bags of `size`, in order; what is left of a family is in none."""
+    cut = [
+        tuple(family[start : start + size]) for family in families for start in range(0, len(family) - size + 1, size)
+    ]
+    return [Bag(f"{size}-{level}-{number:06d}", members, level) for number, members in enumerate(cut)]
 
 
 def check(bags: Sequence[Bag], known: Sequence[str]) -> None:

@@ -9,7 +9,10 @@ from mllm.records import Completion, Sample
 
 TASK = "caption"
 """`Sample.task` of a picture that wants a caption; `Sample.captions` are its references."""
+QUESTION = "Describe this picture so that nobody could take it for another one."
+"""What is asked where a caption is wanted and no other question is given."""
 _WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
+_CLAUSE = re.compile(r"[.,;:!?\n]+|\band\b|\bwith\b")
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
 
 
@@ -33,6 +36,12 @@ def words(text: str) -> list[str]:
     On the published examples this gives the same CIDEr as the usual Java tokeniser (PTB).
     """
     return _WORD.findall(text.lower())
+
+
+def clauses(caption: str) -> tuple[str, ...]:
+    """Cut a caption where it claims one thing after another: at punctuation, `and` and `with`; each clause once."""
+    found = (piece.strip() for piece in _CLAUSE.split(caption))
+    return tuple(dict.fromkeys(piece for piece in found if piece))
 
 
 def distinct(captions: Sequence[str], n: int) -> float:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mllm import answers, domains, pictures, prompts
 from mllm.boxes import Box, Frame
+from mllm.captions import QUESTION
 from mllm.errors import FieldmarkError
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from mllm.models import Loaded
 
-CAPTION = "Describe this picture so that nobody could take it for another one."
-"""What is asked when a caption is wanted and no other question is given."""
 ANY_DOMAIN = "Point out the {entity} with one box."
 """The question where it is not known what kind of thing is looked for."""
 
@@ -102,7 +101,7 @@ class Assistant:
     def caption(
         self,
         image: str | Path | Image,
-        question: str = CAPTION,
+        question: str = QUESTION,
         *,
         max_new_tokens: int = 256,
         temperature: float = 0.0,

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from mllm import pictures
+from mllm.captions import wants_caption
 from mllm.records import REFERENCE, SPLITS, Sample, read_jsonl
 from mllm.report.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, draw
 from mllm.stages import save_picture
@@ -68,7 +69,16 @@ def _marks(sample: Sample) -> list[Mark]:
 
 def _text(sample: Sample) -> list[str]:
     """Return the lines under a picture: id and kind, question, as much of the thought as has room."""
+    if wants_caption(sample):
+        return _captions(sample)
     stratum = f"{sample.provenance.get('kind', sample.task)}, {sample.provenance.get('stratum', sample.split)}"
     thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "(no thought)")
     told = [f"{sample.id} ({stratum})", *textwrap.wrap(sample.question, _WIDTH), *textwrap.wrap(thought, _WIDTH)]
     return told if len(told) <= _LINES else [*told[: _LINES - 1], told[_LINES - 1][: _WIDTH - 4] + " ..."]
+
+
+def _captions(sample: Sample) -> list[str]:
+    """Return the lines under a picture with captions: what is learned, then what people wrote."""
+    told = [sample.id, *textwrap.wrap(f"> {sample.captions[0]}" if sample.captions else "(no caption)", _WIDTH)]
+    told += [line for one in sample.provenance.get("given", ()) for line in textwrap.wrap(f"- {one}", _WIDTH)]
+    return told[:_LINES]

@@ -13,7 +13,7 @@ from typing import Any
 
 from mllm import domains, provenance
 from mllm.files import atomic_write
-from mllm.records import Photo
+from mllm.records import Photo, Sample
 
 CARD, ATTRIBUTION = "README.md", "attribution.csv"
 _UNTOLD = ("out", "workers", "overwrite")
@@ -47,6 +47,49 @@ def write(
             for photo in photos:
                 side = photo.provenance.get("side", "")
                 table.writerow((photo.id, photo.entity, photo.domain, side, photo.licence or "not stated"))
+
+
+def write_captions(out: Path, facts: Mapping[str, Any], rows: Iterable[Sample], command: str, settings: Any) -> None:
+    """Write the card of a set of captions, and for pictures that were not drawn a table of terms."""
+    rows = list(rows)
+    with atomic_write(out / CARD) as file:
+        file.write("\n\n".join(_caption_parts(facts, command, settings)) + "\n")
+    if any(not row.provenance.get("drawn") for row in rows):
+        with atomic_write(out / ATTRIBUTION) as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(("picture", "side", "licence"))
+            for row in rows:
+                table.writerow((row.id, row.split, row.provenance["licence"]))
+
+
+def _caption_parts(facts: Mapping[str, Any], command: str, settings: Mapping[str, Any]) -> Iterable[str]:
+    """Yield the sections of a caption set's card."""
+    sides = facts["samples"]
+    yield "# Data card"
+    made = sum(side["pictures"] for side in sides.values())
+    yield f"{made} pictures with captions, strategy `{settings['strategy']}`."
+    if facts["plumbing"]:
+        yield f"**Plumbing.** {facts['plumbing']}"
+    yield "## What is in it"
+    keys = list(dict.fromkeys(key for side in sides.values() for key in side))
+    yield _table(("", *sides), [(key, *(str(side.get(key, "-")) for side in sides.values())) for key in keys])
+    yield (
+        "Pictures that look alike (perceptual hash; in the pocket world: whole families) are on one side. The first "
+        "of a sample's `captions` is what is learned; `provenance.given` holds what people wrote."
+    )
+    yield "## What was refused"
+    refused = [(reason, str(count)) for reason, count in facts["refused"].items()]
+    yield f"{facts['drafts']} captions were written, {sum(facts['refused'].values())} refused."
+    if refused:
+        yield _table(("reason", "captions"), refused)
+    yield f"{facts['left out']} pictures were left out, since every caption of theirs was refused."
+    if facts["notes"]:
+        yield _table(("on the way", ""), [(note, str(count)) for note, count in facts["notes"].items()])
+    yield "## Who wrote it"
+    yield _table(("part", "who"), facts["teachers"].items())
+    yield "## Licences and attribution"
+    yield _table(("terms", "pictures"), [(terms, str(count)) for terms, count in facts["licences"].items()])
+    yield from _made(command, settings)
 
 
 def _parts(facts: Mapping[str, Any], photos: list[Photo], command: str, settings: Mapping[str, Any]) -> Iterable[str]:
@@ -85,6 +128,11 @@ def _parts(facts: Mapping[str, Any], photos: list[Photo], command: str, settings
         )
         named = [domains.load(name) for name in sorted({photo.domain for photo in photos})]
         yield _table(("domain", "set", "its terms"), [(one.name, one.source, one.licence) for one in named])
+    yield from _made(command, settings)
+
+
+def _made(command: str, settings: Mapping[str, Any]) -> Iterable[str]:
+    """Yield the section that says how a set can be made again."""
     yield "## How it was made"
     yield f"```bash\n{command}\n```"
     digests = [f"- `{file}`, SHA-256 {code}" for file, code in settings.get("digests", {}).items()]

@@ -150,6 +150,21 @@ def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares
     return result
 
 
+def by_picture(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> list[str]:
+    """Return the side of each picture where there are no entities to hold out; look-alikes share one.
+
+    `names` put the groups of look-alikes in a stable random order; the first fill the test, then validation.
+    """
+    group_of = near_duplicates(fingerprints)
+    sizes = Counter(group_of)
+    wanted = _counts(len(names), shares)
+    side_of: dict[int, str] = {}
+    for group in sorted(sizes, key=lambda group: _order(seed, names[group])):
+        side_of[group] = next((side for side in reversed(SPLITS) if wanted[side] > 0), "train")
+        wanted[side_of[group]] -= sizes[group]
+    return [side_of[group] for group in group_of]
+
+
 def _sides(
     photos: Sequence[Photo],
     use: Mapping[tuple[str, str], str],

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from mllm.captions import TASK, said, wants_caption
+from mllm.captions import TASK, clauses, said, wants_caption
 from mllm.errors import ConfigError
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 
 Measure = Literal["precision", "f1"]
-_CLAUSE = re.compile(r"[.,;:!?\n]+|\band\b|\bwith\b")
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,6 @@ class Reward(BaseReward):
             precision,
             {"precision": precision, "claims": float(len(stated)), "unsure": float(len(stated) - len(sure))},
         )
-
-
-def clauses(caption: str) -> tuple[str, ...]:
-    """Cut a caption where it claims one thing after another: at punctuation, `and` and `with`; each clause once."""
-    found = (piece.strip() for piece in _CLAUSE.split(caption))
-    return tuple(dict.fromkeys(piece for piece in found if piece))
 
 
 @cache

@@ -17,7 +17,8 @@ from mllm.abilities import Look
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.phrasing import asked_marks
-from mllm.pocket import world
+from mllm.pocket import editing, world
+from mllm.pocket.captions import KINDS, claims, fits, rich
 from mllm.pocket.lessons import judged
 from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, PATTERNS, find, species
 from mllm.teachers import Reasoning, targets
@@ -59,12 +60,15 @@ class Teacher:
         return tuple((mine, theirs) for mine, theirs in both if mine != theirs)
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
-        """Whether each mark is among the facts; None for words that are no marks of this world."""
+        """Whether each mark is among the facts; of a phrase, whether its marks are on things of their own, all on one
+        where it tells of one. None for words in which there is no mark of this world."""
         facts = _facts(look)
-        return tuple(mark in facts if mark in facts or mark in _SLOTS else None for mark in marks)
+        return tuple(mark in facts if mark in facts or mark in _SLOTS else _fits(look, mark) for mark in marks)
 
     def describe(self, look: Look, *, seed: int = 0) -> str:
-        """All facts in one sentence, worded by seed."""
+        """All facts in one sentence, worded by seed; of a scene of several things, a sentence for each."""
+        if len(things := _things(look)) > 1:
+            return rich(look.domain, things)
         wording = random.Random(f"describe/{seed}").choice(DESCRIBED)
         return wording.format(noun=domains.load(look.domain).noun, marks=", ".join(_facts(look)))
 
@@ -83,16 +87,21 @@ class Teacher:
         """The first caption with the marks of the others, and with those of their sentences that hold no marks."""
         if not captions:
             raise FieldmarkError("blend needs at least one caption")
-        whole = captions[0].strip()
-        for caption in captions[1:]:
-            whole = self.expand(whole, caption)
+        if _several(*captions):
+            whole = editing.merge(captions)
+        else:
+            whole = captions[0].strip()
+            for caption in captions[1:]:
+                whole = self.expand(whole, caption)
         for sentence in (one for caption in captions[1:] for one in re.split(r"(?<=[.!?])\s+", caption.strip())):
             if not _MARK.search(sentence) and sentence not in whole:
                 whole += f" {sentence}"
         return whole
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
-        """The caption with those marks of the description of which it says nothing; made for captions of one thing."""
+        """The caption with those marks of the description of which it says nothing, thing by thing."""
+        if _several(caption, description):
+            return editing.merge([caption, description])
         said = {_SLOTS[mark] for mark in _MARK.findall(caption)}
         new = [mark for mark in dict.fromkeys(_MARK.findall(description)) if _SLOTS[mark] not in said]
         return f"{caption.strip().rstrip('.')}, {', '.join(new)}." if new else caption.strip()
@@ -105,6 +114,23 @@ def _look(number: int, index: int, name: str, recalled: Sequence[str]) -> str:
     list learned to describe everything and then picked at random.
     """
     return f"{number} <obj:{index}>: {judged(find(name).marks, recalled)}."
+
+
+def _things(look: Look) -> list[tuple[str, ...]]:
+    """The facts of each thing: a thing has one mark of each kind."""
+    facts = _facts(look)
+    return [facts[start : start + len(KINDS)] for start in range(0, len(facts), len(KINDS))]
+
+
+def _fits(look: Look, phrase: str) -> bool | None:
+    """Whether a phrase agrees with the facts; None for one without marks."""
+    told = claims(phrase)
+    return fits(told, look.domain, _things(look)) if any(one.marks for one in told) else None
+
+
+def _several(*captions: str) -> bool:
+    """Whether one of the captions tells marks of several things."""
+    return any(sum(bool(one.marks) for one in claims(caption)) > 1 for caption in captions)
 
 
 def _facts(look: Look) -> tuple[str, ...]:

@@ -1,0 +1,335 @@
+"""Make caption data: from pictures with the captions people wrote to captions worth learning, in one command.
+
+    python data_synth/captions.py                                        # the pocket world, into runs/pocket/captions
+    python data_synth/captions.py --strategy holistic --out runs/pocket/captions-vcb
+    python data_synth/captions.py --source coco --input captions.json --strategy blend --teacher cards --out OUT
+    accelerate launch data_synth/captions.py ...                         # many processes, many nodes: the same bytes
+
+The story, stage by stage; each leaves a file and is passed over when that file is there:
+    1 pictures.jsonl    what the source yields, each picture on its side; look-alikes stay together, so nothing leaks
+    2 captions.jsonl    what the strategy (mllm/boosting) wrote of each, or why it was refused
+    3 train.jsonl, validation.jsonl, test.jsonl, and bags/SIDE/bags-SIZE-LEVEL.jsonl where look-alikes are known
+    4 sheets/, README.md    pages of pictures to look at, and the data card
+    5 manifest.json     what was made, from what, on which terms, what was refused and why, and a hash of it all
+A run that was stopped, however hard, goes on where it was and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mllm import bags, boosting, captioned, contactsheet, datacard, knowledge, manifest, matching, splits, teachers
+from mllm.abilities import Reports
+from mllm.boosting import Aid, Boosted, Limits
+from mllm.commands import run_program
+from mllm.crew import Crew, Shards, muster
+from mllm.errors import FieldmarkError
+from mllm.pictures import load as load_picture
+from mllm.progress import progress
+from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
+from mllm.stages import Stage, in_order
+
+console = Console(stderr=True)
+LIMITS = Limits()
+PLUMBING = (
+    "The captions were put together by rules (teacher `cards`), without a model and without a look at any picture. "
+    "They show that the programs work on real photos; nothing is claimed of how good they are."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the output depends on (folder and number of workers change nothing)."""
+
+    source: str
+    input: str | None
+    domain: str | None
+    licence: str
+    strategy: str
+    teacher: str
+    checker: str | None
+    scorer: str
+    knowledge: tuple[str, ...]
+    counts: Mapping[str, int]
+    family: Mapping[str, int]
+    level: str
+    voices: int
+    shares: splits.Shares
+    sizes: tuple[int, ...]
+    question: str | None
+    variants: int
+    tries: int
+    limits: Limits
+    seed: int
+    sheet: int
+    teacher_config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool, spoken: str) -> dict[str, Any]:
+    """Run the whole story and return the manifest; `spoken` is the command, for the data card."""
+    crew = muster()
+    if not crew.first:
+        crew.wait()  # until the first process holds the folder
+        if not (out / manifest.MANIFEST).exists():
+            tell_story(settings, out, workers, spoken, crew)
+        return manifest.read(out)
+    with manifest.claim(out, _with_digests(settings), overwrite=overwrite) as whole:
+        crew.wait()
+        if whole is None:
+            tell_story(settings, out, workers, spoken, crew)
+    return manifest.read(out)
+
+
+def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: Crew) -> None:
+    """Run stage after stage; every process of the crew comes through here."""
+    with helpers(settings) as aid:
+        boosting.fit(settings.strategy, aid, settings.teacher, settings.checker)  # before anything is drawn or read
+        samples = pictures_stage(settings, out, crew)
+        captions_stage(settings, samples, aid, out, workers, crew)
+    if crew.first:
+        boosted = {row.id: row for row in read_jsonl(out / "captions.jsonl", Boosted)}
+        made = sides_stage(samples, boosted, out)
+        bags_stage(settings, made, out)
+        told = facts(settings, made, boosted)
+        contactsheet.write(out, settings.sheet)
+        every = [sample for rows in made.values() for sample in rows]
+        datacard.write_captions(out, told, every, spoken, _with_digests(settings))
+        drawn = ["images"] if (out / "images").is_dir() else []
+        manifest.finish(out, told, [*(f"{side}.jsonl" for side in SPLITS), "captions.jsonl", "bags", *drawn])
+    crew.wait()
+
+
+@contextmanager
+def helpers(settings: Settings) -> Iterator[Aid]:
+    """Yield who writes and who checks; however the block ends, tell what they cost and every request that failed."""
+    writer = teachers.load(settings.teacher, **settings.teacher_config)
+    checker = None
+    if settings.checker is not None:
+        same = settings.checker == settings.teacher
+        checker = writer if same else teachers.load(settings.checker)  # another one is set up by its environment
+    cards = knowledge.load(*settings.knowledge) if settings.knowledge else {}
+    encoder = None
+    if settings.strategy == "gist":
+        from mllm import retrieval
+
+        encoder = retrieval.load(settings.scorer)
+    try:
+        yield Aid(writer, checker, cards, encoder, settings.limits)
+    finally:
+        for teacher in {id(one): one for one in (writer, checker)}.values():
+            if isinstance(teacher, Reports):
+                teacher.close()
+                console.print(str(teacher.report()), highlight=False, soft_wrap=True, markup=False)
+
+
+def pictures_stage(settings: Settings, out: Path, crew: Crew) -> list[Sample]:
+    """Stage 1: list the pictures, open each once, whole, and put it on its side."""
+    if crew.first and not (out / "pictures.jsonl").exists():
+        stage = Stage(out / "listed.jsonl", Sample)
+        if not stage.finished:
+            request = captioned.Request(
+                Path(settings.input) if settings.input else None, out, settings.seed, settings.domain, settings.licence,
+                settings.counts, settings.family, settings.level, settings.voices,
+            )  # fmt: skip
+            with progress("pictures", None, stage.done) as tick:
+                for sample in islice(captioned.pictures(settings.source, request), stage.done, None):
+                    stage.add(fingerprinted(settings, sample, out))
+                    tick()
+            stage.close()
+        write_jsonl(out / "pictures.jsonl", sided(settings, list(read_jsonl(stage.file, Sample))))
+        stage.file.unlink()
+    crew.wait()
+    return list(read_jsonl(out / "pictures.jsonl", Sample, unique="id"))
+
+
+def fingerprinted(settings: Settings, sample: Sample, out: Path) -> Sample:
+    """Look at a picture, whole; those that have no side yet get the prints by which look-alikes are known."""
+    picture = load_picture(out / sample.image)
+    sample = replace(sample, question=settings.question or sample.question)
+    if "side" in sample.provenance:
+        return sample
+    whole = Photo(sample.id, sample.image, sample.size, "any", "any", ())
+    return replace(sample, provenance={**sample.provenance, "fingerprint": splits.fingerprint(picture, whole)})
+
+
+def sided(settings: Settings, samples: Sequence[Sample]) -> Iterator[Sample]:
+    """Yield the pictures with their sides; the source may have decreed them."""
+    if all("side" in sample.provenance for sample in samples):
+        yield from samples
+        return
+    prints = [sample.provenance["fingerprint"] for sample in samples]
+    sides = splits.by_picture([sample.id for sample in samples], prints, settings.shares, settings.seed)
+    for sample, side in zip(samples, sides, strict=True):
+        kept = {key: value for key, value in sample.provenance.items() if key != "fingerprint"}
+        yield replace(sample, split=side, provenance={**kept, "side": side})
+
+
+def captions_stage(
+    settings: Settings, samples: Sequence[Sample], aid: Aid, out: Path, workers: int, crew: Crew
+) -> None:
+    """Stage 2: the captions of every picture. Each depends on its own picture alone."""
+    shards = Shards(out / "captions.jsonl", crew)
+    if shards.finished:
+        return
+    mine = crew.share([number for number, sample in enumerate(samples) if sample.id not in shards.done])
+
+    def make(number: int) -> Boosted:
+        sample, how = samples[number], {"variants": settings.variants, "tries": settings.tries}
+        return boosting.boost(settings.strategy, sample, out / sample.image, aid, seed=settings.seed, **how)
+
+    with progress("captions", len(mine), crew=crew) as tick:
+        for row in in_order(make, mine, workers):
+            shards.add(row)
+            tick()
+    place = {sample.id: number for number, sample in enumerate(samples)}
+    shards.close(place.__getitem__)
+
+
+def sides_stage(samples: Sequence[Sample], boosted: Mapping[str, Boosted], out: Path) -> dict[str, list[Sample]]:
+    """Stage 3: the samples of each side, with the captions that were taken."""
+    made: dict[str, list[Sample]] = {side: [] for side in SPLITS}
+    for sample in samples:
+        if captions := boosted[sample.id].captions:
+            told = {**sample.provenance, "given": list(sample.captions)}
+            made[sample.split].append(replace(sample, captions=captions, provenance=told))
+    if not any(made.values()):
+        reasons = Counter(reason for row in boosted.values() for reason in row.refused)
+        raise FieldmarkError(f"every caption was refused ({', '.join(reasons)}); take another teacher, or wider limits")
+    for side, rows in made.items():
+        write_jsonl(out / f"{side}.jsonl", rows)
+    return made
+
+
+def bags_stage(settings: Settings, made: Mapping[str, Sequence[Sample]], out: Path) -> None:
+    """Cut families of look-alikes into bags of every size; where there are none, data_synth/bags.py mines them."""
+    for side, rows in made.items():
+        (out / "bags" / side).mkdir(parents=True, exist_ok=True)
+        families: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            if row.bag is not None:
+                families[row.bag].append(row.id)
+        for size in settings.sizes:
+            if cut := bags.chop(families.values(), size, settings.level):
+                write_jsonl(out / "bags" / side / f"bags-{size}-{settings.level}.jsonl", cut)
+
+
+def facts(settings: Settings, made: Mapping[str, Sequence[Sample]], boosted: Mapping[str, Boosted]) -> dict[str, Any]:
+    """Count what was made and refused, and name the licences."""
+    every = [sample for rows in made.values() for sample in rows]
+    refused = Counter(reason for row in boosted.values() for reason in row.refused)
+    return {
+        "samples": {side: counted(rows) for side, rows in made.items()},
+        "drafts": sum(len(row.captions) for row in boosted.values()) + refused.total(),
+        "refused": dict(sorted(refused.items())),
+        "left out": sum(not row.captions for row in boosted.values()),
+        "notes": dict(sorted(sum((Counter(row.notes) for row in boosted.values()), Counter()).items())),
+        "licences": dict(sorted(Counter(sample.provenance["licence"] for sample in every).items())),
+        "teachers": {"writer": settings.teacher, "checker": settings.checker or "nobody looked"},
+        "plumbing": PLUMBING if settings.teacher == "cards" and settings.strategy != "human" else "",
+    }
+
+
+def counted(rows: Sequence[Sample]) -> dict[str, Any]:
+    """Numbers of one side: pictures, captions, their length and variety, and what is true of them where it is known."""
+    first = {row.id: row.captions[0] for row in rows}
+    told = matching.caption_scores(first, rows)
+    bagged = Counter(row.bag for row in rows if row.bag is not None)
+    result: dict[str, Any] = {"pictures": len(rows), "captions": sum(len(row.captions) for row in rows)}
+    result |= {"families of look-alikes": len(bagged), "captions that another picture has too": _shared(first)}
+    result |= {name: round(told[name], 4) for name in ("words", "distinct1", "distinct2")}
+    for name in ("precision", "recall"):
+        if name in told:
+            result[f"marks, {name}"] = round(told[name]["value"], 4)
+    return result
+
+
+def _shared(captions: Mapping[str, str]) -> int:
+    """How many pictures have a caption that is not theirs alone."""
+    return sum(count for count in Counter(captions.values()).values() if count > 1)
+
+
+def _with_digests(settings: Settings) -> dict[str, Any]:
+    """Return the settings with the hash of every file they name: an input that was changed is another input."""
+    files = [Path(file) for file in (settings.input, *settings.knowledge) if file and Path(file).is_file()]
+    said = teachers.identity(settings.teacher, **settings.teacher_config)  # keys and addresses are not written down
+    return {**asdict(settings), "teacher_config": said, "digests": {str(file): manifest.digest(file) for file in files}}
+
+
+def command(
+    context: typer.Context,
+    source: Annotated[str, typer.Option(help="where pictures come from: " + ", ".join(captioned.names()))] = "pocket",
+    input: Annotated[str | None, typer.Option(help="folder or file that the source reads")] = None,  # noqa: A002
+    domain: Annotated[str | None, typer.Option(help="domain of all pictures [scene; each its own in pocket]")] = None,
+    licence: Annotated[str, typer.Option(help="terms of your pictures, told in the manifest")] = "",
+    strategy: Annotated[str, typer.Option(help="what the captions are: " + ", ".join(boosting.names()))] = "human",
+    teacher: Annotated[str | None, typer.Option(help="who writes [pocket for pocket scenes, else cards]")] = None,
+    teacher_config: Annotated[Path | None, typer.Option(help="YAML file with the teacher's settings")] = None,
+    teacher_option: Annotated[list[str] | None, typer.Option(help="key=value over it (may be repeated)")] = None,
+    checker: Annotated[str | None, typer.Option(help="teacher that looks, or none [the writer, if it can]")] = None,
+    scorer: Annotated[str, typer.Option(help="encoder that matches marks to pictures (gist)")] = "pocket",
+    knowledge: Annotated[list[str] | None, typer.Option(help="file of knowledge cards (gist; may be repeated)")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the data [runs/SOURCE/captions]")] = None,
+    train: Annotated[int, typer.Option(min=0, help="pictures to train on (pocket)")] = 2000,
+    validation: Annotated[int, typer.Option(min=0, help="pictures to choose checkpoints by (pocket)")] = 210,
+    test: Annotated[int, typer.Option(min=0, help="pictures to measure on (pocket)")] = 700,
+    family: Annotated[int, typer.Option(min=1, max=20, help="look-alikes together in training (pocket)")] = 20,
+    held_out_family: Annotated[int, typer.Option(min=1, max=20, help="look-alikes together elsewhere (pocket)")] = 7,
+    level: Annotated[str, typer.Option(help="how alike: easy, medium, hard (pocket)")] = "hard",
+    voices: Annotated[int, typer.Option(min=1, help="people who caption each picture (pocket)")] = 5,
+    validation_share: Annotated[float, typer.Option(help="share of your pictures for validation")] = 0.1,
+    test_share: Annotated[float, typer.Option(help="share of your pictures for the test")] = 0.2,
+    sizes: Annotated[list[int] | None, typer.Option(help="bag sizes (may be repeated) [2 3 5 7 10 15 20]")] = None,
+    question: Annotated[str | None, typer.Option(help="what is asked of a picture [the source's own]")] = None,
+    variants: Annotated[int, typer.Option(min=1, help="different captions of each picture at most")] = 1,
+    tries: Annotated[int, typer.Option(min=1, help="attempts at each caption")] = 2,
+    least_words: Annotated[int, typer.Option(min=1, help="shortest caption")] = LIMITS.least_words,
+    most_words: Annotated[int, typer.Option(min=1, help="longest caption")] = LIMITS.most_words,
+    kept: Annotated[float, typer.Option(min=0, max=1, help="share of people's details that stays")] = LIMITS.kept,
+    rounds: Annotated[int, typer.Option(min=1, help="rounds of revision at most (iiw)")] = LIMITS.rounds,
+    marks: Annotated[int, typer.Option(min=1, help="marks in a caption at most (gist)")] = LIMITS.marks,
+    seed: Annotated[int, typer.Option(help="another seed, other data")] = 0,
+    sheet: Annotated[int, typer.Option(min=0, help="pictures of each side on pages to look at")] = 12,
+    workers: Annotated[int, typer.Option(min=1, help="threads")] = 2,
+    overwrite: Annotated[bool, typer.Option(help="throw away what the folder holds")] = False,
+) -> None:  # fmt: skip
+    """Make caption data from pictures that people captioned."""
+    writer = teacher or ("pocket" if source == "pocket" else "cards")
+    settings = Settings(
+        source=source, input=input, domain=domain, licence=licence, strategy=strategy, teacher=writer,
+        checker=who_checks(checker, writer), scorer=scorer, knowledge=tuple(knowledge or ()),
+        counts={"train": train, "validation": validation, "test": test},
+        family={"train": family, "validation": held_out_family, "test": held_out_family}, level=level, voices=voices,
+        shares=splits.Shares(validation_share, test_share), sizes=tuple(sizes or (2, 3, 5, 7, 10, 15, 20)),
+        question=question, variants=variants, tries=tries,
+        limits=Limits(least_words, most_words, kept, rounds, marks), seed=seed, sheet=sheet,
+        teacher_config=teachers.read_config(teacher_config, teacher_option or ()),
+    )  # fmt: skip
+    folder = out or Path("runs") / source / "captions"
+    made = synthesize(settings, folder, workers, overwrite, datacard.spoken(context, "data_synth/captions.py"))
+    told = ", ".join(f"{count['pictures']} {side}" for side, count in made["samples"].items())
+    console.print(f"{folder}: {told}; hash {made['hash'][:12]}", highlight=False)
+
+
+def who_checks(checker: str | None, writer: str) -> str | None:
+    """Return who looks: the one named, nobody for `none`, else the writer where it can see."""
+    if checker is None:
+        return None if writer == "cards" else writer
+    return None if checker == "none" else checker
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the program."""
+    run_program(command, argv)
+
+
+if __name__ == "__main__":
+    main()

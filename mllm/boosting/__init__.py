@@ -1,0 +1,166 @@
+"""How a training caption comes out of what people wrote: one strategy a file; the file name is the registry.
+
+A file defines `NEEDS`, the abilities (`mllm.abilities`) that it asks of the writer, and
+`boost(picture: Picture, aid: Aid) -> str`, which writes one caption or raises `Refused` with a short stable reason.
+`check` is what every strategy's caption has to pass before it is taken; a strategy may check more, and does.
+
+The writer is a teacher that describes and edits; the checker is one that looks whether what is said can be seen. They
+may be the same, but a checker that wrote the caption itself believes itself too often.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mllm import details
+from mllm.abilities import Look, Sees, TeacherError, need
+from mllm.captions import clauses, words
+from mllm.errors import FieldmarkError, UnknownNameError
+from mllm.records import Sample, Thing
+
+
+class Refused(FieldmarkError):
+    """A caption that is not taken. The message is the reason, short and stable, to be counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a caption has to be like."""
+
+    least_words: int = 3
+    most_words: int = 80
+    kept: float = 1.0
+    """Share of the details of what people wrote that has to stay, 0..1. Below 1 for writers that use synonyms."""
+    rounds: int = 3
+    """Rounds of describing and revising at most (`iiw`)."""
+    marks: int = 5
+    """Marks of its class that a picture is described by (`gist`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aid:
+    """Who helps: the writer, the checker (None: nobody looks), known marks by class, and an encoder (`gist`)."""
+
+    writer: Any = None
+    checker: Sees | None = None
+    cards: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    encoder: Any = None
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a strategy is given. `notes` counts what it did on the way (clauses dropped, rounds ...)."""
+
+    sample: Sample
+    image: Path
+    seed: int
+    notes: Counter[str] = field(default_factory=Counter, hash=False)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The captions that people wrote, at least one."""
+        if not self.sample.captions:
+            raise Refused("nobody captioned it")
+        return self.sample.captions
+
+    def look(self, thing: Thing | None = None) -> Look:
+        """What a teacher is shown: the whole picture, or one thing of it; with its marks where they are known."""
+        things = self.sample.things if thing is None else (thing,)
+        facts = tuple(mark for one in things for mark in one.marks)
+        return Look(self.image, self.sample.domain, None if thing is None else thing.box, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Boosted:
+    """What became of one picture: its captions, or why it has none; what was refused on the way; notes."""
+
+    SCHEMA: ClassVar[str] = "fieldmark.boosted/1"
+
+    id: str
+    captions: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+    notes: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+
+def names() -> tuple[str, ...]:
+    """List the strategies there are, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def load(name: str) -> Any:
+    """Return the module of a strategy; an unknown name is an error that lists the known ones."""
+    if name not in names():
+        raise UnknownNameError("strategy", name, names())
+    return import_module(f"{__name__}.{name}")
+
+
+def fit(name: str, aid: Aid, writer: str, checker: str | None) -> None:
+    """Refuse helpers that cannot do what the strategy asks of them; `writer` and `checker` are their names."""
+    for ability in load(name).NEEDS:
+        need(aid.writer, ability, writer)
+    if aid.checker is not None:
+        need(aid.checker, Sees, str(checker))
+
+
+def boost(name: str, sample: Sample, image: Path, aid: Aid, *, seed: int, variants: int, tries: int) -> Boosted:
+    """Write up to `variants` different captions of one picture, with `tries` attempts at each."""
+    strategy: Callable[[Picture, Aid], str] = load(name).boost
+    captions: list[str] = []
+    refused: list[str] = []
+    notes: Counter[str] = Counter()
+    for variant in range(variants):
+        for attempt in range(tries):
+            picture = Picture(sample, image, seed + variant * tries + attempt, Counter())
+            try:
+                caption = strategy(picture, aid)
+                check(caption, aid.limits, captions)
+            except (Refused, TeacherError) as error:
+                refused.append(error.reason if isinstance(error, TeacherError) else str(error))
+                continue
+            captions.append(caption)
+            notes += picture.notes
+            break
+    return Boosted(sample.id, tuple(captions), tuple(refused), dict(sorted(notes.items())))
+
+
+def check(caption: str, limits: Limits, others: Iterable[str] = ()) -> None:
+    """Refuse a caption that is too short, too long, or there already."""
+    count = len(words(caption))
+    if count < limits.least_words:
+        raise Refused("too short")
+    if count > limits.most_words:
+        raise Refused("too long")
+    if words(caption) in [words(other) for other in others]:
+        raise Refused("a duplicate of another caption of its picture")
+
+
+def keep_what_was_said(given: Sequence[str], caption: str, limits: Limits) -> None:
+    """Refuse a caption that lost more details than the limits allow."""
+    if details.kept_share(given, caption) < limits.kept:
+        raise Refused("lost details")
+
+
+def contradict_nobody(trusted: str, caption: str) -> None:
+    """Refuse a caption that gives a thing another colour or number than a trusted one does."""
+    if details.conflicts(trusted, caption):
+        raise Refused("contradicts what people wrote")
+
+
+def unseen(look: Look, told: Sequence[str], checker: Sees | None) -> tuple[str, ...]:
+    """Return the clauses that the checker does not see, those it cannot tell included; none without a checker."""
+    if checker is None or not told:
+        return ()
+    answers = checker.sees(look, told)
+    return tuple(clause for clause, answer in zip(told, answers, strict=True) if not answer)
+
+
+def news(before: Sequence[str], caption: str) -> tuple[str, ...]:
+    """Return the clauses of a caption that hold a detail which none of the texts `before` holds."""
+    return tuple(clause for clause in clauses(caption) if details.added(before, clause))

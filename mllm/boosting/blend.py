@@ -1,0 +1,24 @@
+"""BlendCap (No Detail Left Behind, 2024): what several people noticed, in one caption. Nothing lost, nothing added.
+
+People who caption the same picture notice different things. The writer merges their captions; what comes out is
+refused if it lost a detail of theirs, holds one that none of them wrote, or says both sides of a disagreement.
+"""
+
+from __future__ import annotations
+
+from mllm import details
+from mllm.abilities import Edits
+from mllm.boosting import Aid, Picture, Refused, keep_what_was_said
+
+NEEDS = (Edits,)
+MOST_ADDED = 0.1
+"""Share of a blend's details that nobody wrote: room for a word of grammar or a synonym, not for a fact."""
+
+
+def boost(picture: Picture, aid: Aid) -> str:
+    """Merge all captions of a picture."""
+    caption = aid.writer.blend(picture.given, seed=picture.seed)
+    keep_what_was_said(picture.given, caption, aid.limits)
+    if len(details.added(picture.given, caption)) > MOST_ADDED * len(details.details(caption)):
+        raise Refused("added details")
+    return caption

@@ -1,0 +1,26 @@
+"""HolisticCap (No Detail Left Behind, 2024): the blend of people's captions, expanded by what a model sees.
+
+The people are trusted, the model is not: where the two disagree the blend wins, and every clause that brings something
+new is shown to the checker. What it does not see, or cannot tell, is a reason to refuse.
+"""
+
+from __future__ import annotations
+
+from mllm.abilities import Edits, Sees
+from mllm.boosting import Aid, Picture, Refused, blend, contradict_nobody, keep_what_was_said, news, unseen
+
+NEEDS = (Edits, Sees)
+
+
+def boost(picture: Picture, aid: Aid) -> str:
+    """Blend, have the picture described, expand, look."""
+    trusted = blend.boost(picture, aid)
+    description = aid.writer.describe(picture.look(), seed=picture.seed)
+    caption = aid.writer.expand(trusted, description, seed=picture.seed)
+    keep_what_was_said([trusted], caption, aid.limits)
+    contradict_nobody(trusted, caption)
+    new = news([trusted], caption)
+    if unseen(picture.look(), new, aid.checker):
+        raise Refused("added details that cannot be seen")
+    picture.notes["clauses with new details"] += len(new)
+    return caption

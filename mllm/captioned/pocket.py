@@ -1,0 +1,80 @@
+"""Scenes of the pocket world with sparse captions of several people, in families of look-alikes.
+
+Each side has families of its own. No scene stands on two sides: a family that holds a scene of an earlier one is drawn
+anew, tests first, so that a larger training set leaves the test as it is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from mllm.boxes import Frame
+from mllm.captioned import Request
+from mllm.captions import TASK
+from mllm.errors import FieldmarkError
+from mllm.pocket.bags import look_alikes
+from mllm.pocket.captions import marks_of, sparse
+from mllm.pocket.species import NOUNS
+from mllm.pocket.world import Scene
+from mllm.records import SPLITS, Sample, Thing
+from mllm.stages import save_picture
+
+LICENCE = "CC0-1.0 (drawn by Fieldmark)"
+QUESTION = "Describe this picture."
+"""In words for which the pocket model has tokens."""
+_TRIES = 200
+
+
+def pictures(request: Request) -> Iterator[Sample]:
+    """Draw and yield family after family: test, validation, training."""
+    if request.voices < 1:
+        raise FieldmarkError(f"a drawn picture needs at least one caption, not {request.voices}")
+    taken: set[object] = set()
+    for side in reversed(SPLITS):
+        folder = request.out / "images" / side
+        folder.mkdir(parents=True, exist_ok=True)
+        size, wanted = request.family.get(side, 1), request.counts.get(side, 0)
+        for number, start in enumerate(range(0, wanted, size)):
+            for place, scene in enumerate(_family(request, side, number, min(size, wanted - start), taken)):
+                key = f"{side}-{number:05d}-{place:02d}"
+                save_picture(scene.image, folder / f"{key}.png")
+                bag = f"{side}-{number:05d}" if size > 1 else None
+                yield _sample(request, side, key, bag, scene)
+
+
+def _family(request: Request, side: str, number: int, size: int, taken: set[object]) -> tuple[Scene, ...]:
+    """Draw look-alikes that are on no other side; scenes of the same side may meet again, as in any collection."""
+    for attempt in range(_TRIES):
+        seed = f"captions/{request.seed}/{side}/{number}/{attempt}"
+        scenes = look_alikes(seed, size, request.level)
+        keys = {(scene.domain, frozenset(thing.look for thing in scene.things)) for scene in scenes}
+        if not any((side_of, key) in taken for key in keys for side_of in SPLITS if side_of != side):
+            taken.update((side, key) for key in keys)
+            return scenes
+    raise FieldmarkError(
+        f"{side}: {_TRIES} families of {size} look-alikes all hold a scene of another side; ask for fewer pictures"
+    )
+
+
+def _sample(request: Request, side: str, key: str, bag: str | None, scene: Scene) -> Sample:
+    """The scene's sample, captioned by `voices` people who each leave other marks out."""
+    noun, marks = NOUNS[scene.domain], marks_of(scene)
+    told = [
+        sparse(scene.domain, marks, random.Random(f"voice/{request.seed}/{key}/{k}")) for k in range(request.voices)
+    ]
+    return Sample(
+        id=key,
+        task=TASK,
+        image=f"images/{side}/{key}.png",
+        size=Frame(*scene.image.size),
+        domain=scene.domain,
+        entity=noun,
+        question=QUESTION,
+        boxes=(),
+        things=tuple(Thing(noun, thing.box, thing.marks) for thing in scene.things),
+        captions=tuple(dict.fromkeys(told)),
+        bag=bag,
+        split=side,
+        provenance={"source": "pocket", "drawn": True, "side": side, "licence": LICENCE},
+    )

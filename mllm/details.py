@@ -1,0 +1,90 @@
+"""Details of captions, without a model: what one says and another does not, and where two cannot both be right.
+
+A detail is a content word, lower-case and without its plural's `s`. That is coarse (a synonym counts as another detail,
+and no word of order or negation is understood), but it is the same for every caption and hides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mllm.captions import words
+
+EMPTY = frozenset(
+    "a an the this that these those some any there here it its it's their his her they he she who which what where "
+    "is are was were be been being am has have had do does did can could will would shall should may might must "
+    "and or but with without of in on at by for from to into onto over under up down out off near next beside behind "
+    "between through across along around about against among above below as than then so while when if not no very "
+    "each other one another both all lot lots picture photo image "
+    "photograph showing shows shown seen visible get gets going go looking look looks".split()
+)
+"""Words that are no details."""
+COLOURS = frozenset(
+    "red orange yellow green blue purple white black brown gray grey pink gold golden silver tan beige".split()
+)
+NUMBERS = frozenset("two three four five six seven eight nine ten eleven twelve".split())
+_SAME = {"grey": "gray", "golden": "gold"}
+_ADVERBS = frozenset("large small big little young old long short tall wide".split())
+
+
+def details(text: str) -> tuple[str, ...]:
+    """The details of a text, each once, in order."""
+    return tuple(dict.fromkeys(_stem(word) for word in words(text) if word not in EMPTY))
+
+
+def lost(before: Iterable[str], after: str) -> tuple[str, ...]:
+    """Details that stand in one of the texts `before` and not in `after`."""
+    kept = set(details(after))
+    return tuple(dict.fromkeys(one for text in before for one in details(text) if one not in kept))
+
+
+def added(before: Iterable[str], after: str) -> tuple[str, ...]:
+    """Details of `after` that stand in none of the texts `before`."""
+    known = {one for text in before for one in details(text)}
+    return tuple(one for one in details(after) if one not in known)
+
+
+def kept_share(before: Sequence[str], after: str) -> float:
+    """Share of the details of `before` that `after` keeps; 1 where there are none."""
+    total = len({one for text in before for one in details(text)})
+    return 1.0 - len(lost(before, after)) / total if total else 1.0
+
+
+def conflicts(trusted: str, other: str) -> tuple[str, ...]:
+    """What `other` says otherwise than `trusted`: another colour or number of the same thing, as `black bear / brown`.
+
+    Only what stands right before a noun is compared, a few words of size between them; a thing that either text gives
+    several colours or numbers is left alone, since it may be several things.
+    """
+    found = []
+    mine, theirs = _told(trusted), _told(other)
+    for (kind, noun), values in theirs.items():
+        known = mine.get((kind, noun), set())
+        if len(known) == 1 and len(values) == 1 and known != values:
+            found.append(f"{min(known)} {noun} / {min(values)}")
+    return tuple(found)
+
+
+def _told(text: str) -> dict[tuple[str, str], set[str]]:
+    """Return the colours and numbers of each thing: (kind, noun) -> what stands before it."""
+    found: dict[tuple[str, str], set[str]] = {}
+    spoken = words(text)
+    for place, word in enumerate(spoken):
+        kind = "colour" if word in COLOURS else "number" if word in NUMBERS else None
+        if kind is None:
+            continue
+        rest = spoken[place + 1 :]
+        noun = next((one for one in rest if one not in _ADVERBS and one not in COLOURS), None)
+        if noun is not None and noun not in EMPTY and noun not in NUMBERS:
+            found.setdefault((kind, _stem(noun)), set()).add(_SAME.get(word, word))
+    return found
+
+
+def _stem(word: str) -> str:
+    """Take the ending of a plural or a possessive off: `buses` -> `bus`, `dogs` -> `dog`, `wings` -> `wing`."""
+    word = word.removesuffix("'s").removesuffix("’s")
+    if len(word) > 4 and word.endswith(("ses", "xes", "ches", "shes")):
+        return word[:-2]
+    if len(word) > 4 and word.endswith("ies"):
+        return f"{word[:-3]}y"
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word

@@ -1,0 +1,180 @@
+"""Making caption data: sides that share nothing, captions that are true, bags that are whole, the same bytes again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_synth import captions
+from mllm import bags
+from mllm.bags import Bag
+from mllm.boosting import Boosted
+from mllm.pictures import load
+from mllm.pocket.captions import judge
+from mllm.records import SPLITS, Sample, load_samples, read_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "--train",
+    "24",
+    "--validation",
+    "6",
+    "--test",
+    "6",
+    "--family",
+    "10",
+    "--held-out-family",
+    "3",
+    "--sheet",
+    "3",
+]
+
+
+def make(out: Path, *flags: str) -> dict[str, Any]:
+    captions.main([*flags, "--out", str(out)])
+    return json.loads((out / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sparse") / "data"
+    make(out, *SMALL)
+    return out
+
+
+@pytest.fixture(scope="module")
+def boosted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("boosted") / "data"
+    make(out, *SMALL, "--strategy", "holistic")
+    return out
+
+
+def samples(out: Path) -> list[Sample]:
+    return [sample for side in SPLITS for sample in load_samples(out / f"{side}.jsonl")]
+
+
+def looks(sample: Sample) -> tuple[str, frozenset[tuple[str, ...]]]:
+    return sample.domain, frozenset(thing.marks for thing in sample.things)
+
+
+def test_every_sample_is_a_caption_row_with_its_picture(sparse: Path) -> None:
+    rows = samples(sparse)
+    assert [sum(row.split == side for row in rows) for side in SPLITS] == [24, 6, 6]
+    for row in rows:
+        assert load(sparse / row.image).size == (192, 192)
+        assert row.task == "caption" and row.question == "Describe this picture." and not row.boxes
+        assert row.captions[0] in row.provenance["given"] and 1 <= len(row.provenance["given"]) <= 5
+        for caption in row.provenance["given"]:
+            found = judge(caption, [thing.marks for thing in row.things])
+            assert found.right == found.claimed and found.things_told == found.things_true
+    assert len({looks(row) for row in rows if row.split == "train"} & {looks(row) for row in rows[24:]}) == 0
+
+
+def test_bags_are_families_cut_up(sparse: Path) -> None:
+    rows = {row.id: row for row in samples(sparse)}
+    sizes = {}
+    for side in SPLITS:
+        for file in (sparse / "bags" / side).iterdir():
+            made = list(read_jsonl(file, Bag, unique="id"))
+            bags.check(made, list(rows))
+            sizes[side, len(made[0].members)] = len(made)
+            for bag in made:
+                members = [rows[name] for name in bag.members]
+                assert {row.split for row in members} == {side} and len({row.bag for row in members}) == 1
+                assert len({looks(row) for row in members}) == len(members)
+    # Families of 10, 10 and 4 in training, of 3 and 3 elsewhere.
+    assert sizes == {
+        ("train", 2): 12, ("train", 3): 7, ("train", 5): 4, ("train", 7): 2, ("train", 10): 2,
+        ("validation", 2): 2, ("validation", 3): 2, ("test", 2): 2, ("test", 3): 2,
+    }  # fmt: skip
+
+
+def test_another_strategy_captions_the_same_pictures(sparse: Path, boosted: Path) -> None:
+    for one, other in zip(samples(sparse), samples(boosted), strict=True):
+        assert (one.id, one.things, one.bag) == (other.id, other.things, other.bag)
+        assert (sparse / one.image).read_bytes() == (boosted / other.image).read_bytes()
+        found = judge(other.captions[0], [thing.marks for thing in other.things])
+        assert found.precision == found.recall == 1.0
+
+
+def test_the_card_and_the_manifest_count(boosted: Path) -> None:
+    told, card = json.loads((boosted / "manifest.json").read_text()), (boosted / "README.md").read_text()
+    assert told["samples"]["train"]["pictures"] == 24 and told["samples"]["test"]["marks, recall"] == 1.0
+    assert told["licences"] == {"CC0-1.0 (drawn by Fieldmark)": 36} and told["plumbing"] == ""
+    assert "--strategy holistic" in card and "| pictures | 24 | 6 | 6 |" in card and "Plumbing" not in card
+    assert not (boosted / "attribution.csv").exists() and (boosted / "sheets" / "test-01.png").is_file()
+    assert all(row.captions and not row.refused for row in read_jsonl(boosted / "captions.jsonl", Boosted))
+
+
+def test_the_same_bytes_whatever_the_threads_and_more_training_leaves_the_test_alone(tmp_path: Path) -> None:
+    few = [
+        "--train",
+        "4",
+        "--validation",
+        "3",
+        "--test",
+        "3",
+        "--family",
+        "2",
+        "--held-out-family",
+        "3",
+        "--sheet",
+        "0",
+    ]
+    one = make(tmp_path / "a", *few, "--workers", "1", "--strategy", "blend")
+    assert one["hash"] == make(tmp_path / "b", *few, "--workers", "4", "--strategy", "blend")["hash"]
+    more = make(tmp_path / "c", *few[2:], "--train", "6", "--strategy", "blend")
+    assert more["hashes"]["test.jsonl"] == one["hashes"]["test.jsonl"] and more["hash"] != one["hash"]
+    assert one == make(tmp_path / "a", *few, "--strategy", "blend"), "a whole folder is left as it is"
+
+
+BAD = [
+    (["--strategy", "blnd"], "unknown strategy 'blnd'. Did you mean 'blend'?"),
+    (["--source", "pokcet"], "unknown source of captioned pictures 'pokcet'. Did you mean 'pocket'?"),
+    (["--level", "harder"], "unknown level 'harder'"),
+    (["--strategy", "holistic", "--most-words", "3", "--least-words", "1"], "every caption was refused (too long)"),
+]
+
+
+@pytest.mark.parametrize(("flags", "told"), BAD, ids=[told[:40] for _, told in BAD])
+def test_bad_settings_end_with_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        make(tmp_path / "out", "--train", "2", "--validation", "0", "--test", "0", *flags)
+    said = " ".join(capsys.readouterr().err.split())
+    assert end.value.code == 2 and told in said and "Traceback" not in said
+    assert not (tmp_path / "out" / "train.jsonl").exists()
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(900)
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """kill -9 while pictures are drawn and while captions are written, then run again until it ends."""
+    flags = ["--train", "40", "--validation", "6", "--test", "6", "--strategy", "holistic", "--sheet", "3"]
+    command = [sys.executable, str(ROOT / "data_synth" / "captions.py"), *flags, "--out"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=env, cwd=tmp_path)
+    out = tmp_path / "killed"
+    for name, size in {"listed.part.jsonl": 20_000, "captions.part.jsonl": 2_000}.items():
+        running = subprocess.Popen([*command, str(out)], env=env, cwd=tmp_path)
+        while running.poll() is None:
+            if (out / name).exists() and (out / name).stat().st_size > size:
+                running.send_signal(signal.SIGKILL)
+            time.sleep(0.002)
+        assert running.wait() == -signal.SIGKILL, f"the run ended before {name} had grown"
+        assert not (out / "manifest.json").exists()
+    subprocess.run([*command, str(out)], check=True, env=env, cwd=tmp_path)
+    assert _bytes(tmp_path / "whole") == _bytes(out)
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
