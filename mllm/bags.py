@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from mllm.errors import FieldmarkError, RecordError
+from mllm.records import Sample, read_jsonl
 
 EXACT = 100_000
 """Up to so many pictures every pair is compared; above, FAISS finds neighbours, nearly all of them."""
@@ -118,6 +120,31 @@ def mine(
         if len(bag) == size:
             used.update(bag)
             yield tuple(bag), total / (size - 1)
+
+
+def read(files: Iterable[Path], known: Sequence[str]) -> list[Bag]:
+    """Read bag files and check them against the ids of samples.
+
+    Raises:
+        RecordError: no such file, a broken line, a member that is no sample, two bags of one size that overlap.
+    """
+    found = [bag for file in files for bag in read_jsonl(file, Bag, unique="id")]
+    check(found, known)
+    return found
+
+
+def shared(samples: Sequence[Sample]) -> list[Bag]:
+    """The bags that samples name: two or more samples with the same `bag`, in the order of the samples."""
+    members: dict[str, list[str]] = {}
+    for sample in samples:
+        if sample.bag is not None:
+            members.setdefault(sample.bag, []).append(sample.id)
+    return [Bag(name, tuple(ids)) for name, ids in members.items() if len(ids) > 1]
+
+
+def cut(bags: Iterable[Bag], size: int) -> list[tuple[str, ...]]:
+    """Cut bags into ones of exactly `size` members; what is left over of a bag is in none."""
+    return [bag.members[start : start + size] for bag in bags for start in range(0, len(bag.members) - size + 1, size)]
 
 
 def _approximate(vectors: np.ndarray, count: int, lower: float, upper: float) -> tuple[np.ndarray, np.ndarray]:

@@ -44,7 +44,8 @@ class Lora(Section):
 
 
 class Evaluate(Section):
-    """Answers written and scored while training: Acc@0.5 on the validation file. The best checkpoint is kept by it."""
+    """Answers written and scored while training: Acc@0.5 on the validation file, of captions R@1 in its bags. The best
+    checkpoint is kept by it."""
 
     samples: int = Field(default=64, ge=1)
     """How many validation samples are answered each time (the first ones of the file)."""
@@ -54,6 +55,16 @@ class Evaluate(Section):
     """Every how many optimizer steps; the last step is always measured."""
     batch_size: int = Field(default=16, ge=1)
     """Answers written at once, on each process."""
+    scorer: str = "pocket-judge"
+    """Captions only: the encoder that retrieves. Not the one that rewards."""
+    bags: tuple[Path, ...] = ()
+    """Captions only: bag files. Without any, the bags are the samples that share `bag`."""
+
+    @field_validator("bags", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        """Take a single file as a list of one."""
+        return (value,) if isinstance(value, str | Path) else value
 
 
 class Refresh(Section):
@@ -95,6 +106,23 @@ class Advantage(Section):
     """Weigh prompts by how well the model knows their entity."""
 
 
+class Bags(Section):
+    """BagCurri: look-alikes stay together in one generation batch, and bags grow (mllm/training/samplers.py)."""
+
+    files: tuple[Path, ...] = ()
+    """Bag files (data_synth/bags.py). Without any, bags are cut out of the rows that share `bag`."""
+    schedule: Literal["published"] | tuple[tuple[int, int], ...] = "published"
+    """`published`: 2, 3, 5, 7, 10, 15, 20 over twenty epochs. Or pairs of (epochs, bag size); the last goes on."""
+    saturation: float | None = Field(default=None, gt=0, le=1)
+    """End a stage after an epoch in which this share of the bags' captions found their pictures, before its time."""
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        """Take a single file as a list of one."""
+        return (value,) if isinstance(value, str | Path) else value
+
+
 class Settings(Section):
     """Fieldmark's own settings of one training run (SFT or RL)."""
 
@@ -107,7 +135,7 @@ class Settings(Section):
     mix: tuple[Path, ...] = ()
     """SFT only: files of plain questions and answers, with or without a picture, to keep what the base knows."""
     validation: Path | None = None
-    """Samples file for the generated Acc@0.5 during training. Without it no best checkpoint is kept."""
+    """Samples file that is answered during training (`evaluate`). Without it no best checkpoint is kept."""
     limit: int | None = Field(default=None, ge=1)
     """Use only so many samples of each training file: the first ones."""
     style: Literal["direct", "think"] = "think"
@@ -137,6 +165,8 @@ class Settings(Section):
     """RL only: rewards by file name in mllm/rewards, each with its weight (default 1) and its own fields."""
     advantage: Advantage | None = None
     """RL only: weights on the advantages of a prompt's answers."""
+    bags: Bags | None = None
+    """RL only: bags of look-alike pictures, captioned together."""
     engine: Literal["prefix", "stock"] = "prefix"
     """RL only. prefix: each prompt is read once for all its completions (docs/engine.md), where the model and the
     settings allow it. stock: TRL's trainer as it is, which reads it for each."""
@@ -156,10 +186,11 @@ class Settings(Section):
 
     @property
     def tables(self) -> tuple[Path, ...]:
-        """Files besides the data that decide what is learned: those of mastery and of cards."""
+        """Files besides the data that decide what is learned: those of mastery, of cards and of bags."""
         found = [Path(fields[key]) for fields in self.rewards.values() for key in ("file", "cards") if fields.get(key)]
         if self.advantage is not None and self.advantage.mastery is not None:
             found.append(self.advantage.mastery.file)
+        found += self.bags.files if self.bags is not None else ()
         return tuple(dict.fromkeys(found))
 
     @field_validator("train", "mix", mode="before")

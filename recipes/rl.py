@@ -12,6 +12,7 @@ it is). Rewards are files of mllm/rewards, chosen and weighted in the YAML:
         format: {weight: 1}
         iou: {weight: 1, mode: threshold, tau: 0.5}
       advantage: {difficulty: univg}   # weights laid on after the group normalisation; none by default
+      bags: {schedule: published}      # captions: look-alikes stay in one batch, and bags grow (BagCurri)
 
 `model` is a folder that recipes/sft.py wrote: whole weights, or an adapter, which is trained further. Everything else
 is as in recipes/sft.py: one YAML, flags win, rows are refused, never cut, a stopped run goes on.
@@ -24,8 +25,9 @@ from pathlib import Path
 
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.records import Sample
-from mllm.training import bridge, setup, story
+from mllm.training import bagcurri, bridge, setup, story
 from mllm.training.alarms import Alarms
+from mllm.training.bagcurri import BagBatches, Stages
 from mllm.training.callbacks import FiniteLoss
 from mllm.training.grpo import PrefixGRPOTrainer
 from mllm.training.refresh import MasteryRefresh
@@ -38,9 +40,9 @@ logger = logging.getLogger("mllm.recipes.rl")
 DEFAULT = Path(__file__).with_name("rl.yaml")
 
 
-class Trainer(FiniteLoss, WeightedAdvantages, PrefixGRPOTrainer):
-    """TRL's trainer, which reads each prompt once, stops at a loss that is no number and weighs advantages where it is
-    asked to."""
+class Trainer(FiniteLoss, BagBatches, WeightedAdvantages, PrefixGRPOTrainer):
+    """TRL's trainer, which reads each prompt once, stops at a loss that is no number, and where it is asked to weighs
+    advantages and keeps look-alike pictures together."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     rewards = story.load_rewards(settings)
     for file in settings.tables:
         if not file.is_file():
-            raise ConfigError(f"{file}: no such file (a mastery file comes from eval/mastery.py)")
+            raise ConfigError(f"{file}: no such file (eval/mastery.py makes mastery files, data_synth/bags.py bags)")
     args.reward_weights = [weight for _, weight in rewards.values()]
     story.make_pocket_data(settings)
     if settings.model.startswith("runs/pocket/") and not Path(settings.model).is_dir():
@@ -68,11 +70,12 @@ def main(argv: list[str] | None = None) -> None:
     for reward, _ in rewards.values():
         reward.check(samples)
     weighing = Weighing.build(settings.advantage, prepared.checkpoint, samples) if settings.advantage else None
+    bags = bagcurri.sampler(settings.bags, samples, args) if settings.bags else None
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
 
     # 3. The model; the prompts and rewards as TRL wants them.
     loaded = story.load_model(settings, prepared.checkpoint, args)
-    rows = bridge.dataset(prepared.data.train, loaded.convention, answers=False)
+    rows = bridge.dataset(prepared.data.train, loaded.convention, answers=False, bags=bags)
     functions = [
         bridge.TrlReward(name, reward, loaded, count_problems=index == 0)
         for index, (name, (reward, _)) in enumerate(rewards.items())
@@ -91,6 +94,11 @@ def main(argv: list[str] | None = None) -> None:
     trainer.weighing = weighing
     if weighing is not None and weighing.refreshed:
         trainer.add_callback(MasteryRefresh(trainer, weighing, prepared.checkpoint, prepared.data.train))
+    if bags is not None:
+        trainer.bags, stages = bags, Stages(bags, prepared.resume_from)
+        trainer.add_callback(stages)
+        for function in functions:
+            function.heard = stages.heard if function.__name__ == "self_retrieval" else None
     trainer.add_callback(Alarms())
     story.train(trainer, settings, prepared)
 

@@ -1,4 +1,4 @@
-"""Small grounding data for tests: pocket photos side by side, with the oracle's kind of thought."""
+"""Small data for tests: pocket photos side by side with the oracle's kind of thought; look-alikes with captions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from mllm.boxes import Box, Frame
-from mllm.pocket import world
+from mllm.captions import TASK
+from mllm.pocket import bags, captions, world
+from mllm.pocket.species import NOUNS
 from mllm.records import Sample, Thing, write_jsonl
 
 
@@ -54,3 +56,33 @@ def make_data(folder: Path, train: int = 8, validation: int = 4) -> tuple[Path, 
         write_jsonl(file, [make_scene(folder, number, split) for number in range(count)])
         files.append(file)
     return files[0], files[1]
+
+
+def make_captions(folder: Path, split: str, families: int, size: int = 5) -> Path:
+    """Write `<split>.jsonl`: families of look-alike scenes of one thing, with a rich caption each; return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for family in range(families):
+        for number, scene in enumerate(bags.look_alikes(f"{split}/{family}", size, "medium", count=1)):
+            name = f"{split}-{family}-{number}"
+            scene.image.save(folder / f"{name}.png")
+            noun, marks = NOUNS[scene.domain], captions.marks_of(scene)
+            samples.append(
+                Sample(
+                    id=name,
+                    task=TASK,
+                    image=f"{name}.png",
+                    size=Frame(*scene.image.size),
+                    domain=scene.domain,
+                    entity=noun,
+                    question="Describe this picture.",
+                    boxes=(),
+                    things=tuple(Thing(noun, thing.box, thing.marks) for thing in scene.things),
+                    captions=(captions.rich(scene.domain, marks),),
+                    bag=f"{split}-{family}",
+                    split=split,
+                )
+            )
+    file = folder / f"{split}.jsonl"
+    write_jsonl(file, samples)
+    return file

@@ -15,9 +15,10 @@ from mllm import answers, conversations, pictures
 from mllm.captions import wants_caption
 from mllm.families import Convention
 from mllm.models import Checkpoint, Loaded
-from mllm.records import Completion, Sample
+from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 from mllm.training.alarms import spread
+from mllm.training.samplers import BagSampler
 
 CACHE_BYTES = 256 * 2**20
 
@@ -80,17 +81,19 @@ class PictureCache:
 class Lookup:
     """Turns row numbers into what TRL wants, when they are asked for: nothing is decoded in advance.
 
-    Rows have `prompt` (messages), `images` (a list of pictures), `sample`, and with `answers` a `completion`.
+    Rows have `prompt` (messages), `images` (a list of pictures), `sample`, and with `answers` a `completion`. With
+    `bags` the numbers are the sampler's, and `sample.bag` is the bag that the picture came with, None for one alone.
     """
 
     rows: Sequence[Row]
     convention: Convention
     answers: bool
     cache: PictureCache
+    bags: BagSampler | None = None
 
     def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
         """Look up the rows of a batch `{"row": [numbers]}`."""
-        found = [self.rows[number] for number in batch["row"]]
+        found = [self._row(number) for number in batch["row"]]
         columns: dict[str, list[Any]] = {
             "prompt": [self._prompt(row) for row in found],
             "images": [[] if row.picture is None else [self.cache.load(row.picture)] for row in found],
@@ -99,6 +102,14 @@ class Lookup:
         if self.answers:
             columns["completion"] = [[conversations.says("assistant", self._answer(row.record))] for row in found]
         return columns
+
+    def _row(self, number: int) -> Row:
+        """Return a row, its sample with the bag that it came with."""
+        if self.bags is None:
+            return self.rows[number]
+        place, bag = self.bags.read(number)
+        row = self.rows[place]
+        return replace(row, record=replace(row.record, bag=bag)) if isinstance(row.record, Sample) else row
 
     def _prompt(self, row: Row) -> list[dict[str, Any]]:
         """Return the messages that ask the row, with a placeholder where its picture belongs."""
@@ -119,19 +130,30 @@ def _with_its_picture(row: Row) -> Sample | Exchange:
 
 
 def dataset(
-    rows: Sequence[Row], convention: Convention, *, answers: bool, cache: PictureCache | None = None
+    rows: Sequence[Row],
+    convention: Convention,
+    *,
+    answers: bool,
+    cache: PictureCache | None = None,
+    bags: BagSampler | None = None,
 ) -> Dataset:
-    """Make a data set for TRL: prompts and answers for SFT, prompts alone for RL (`answers=False`)."""
-    lookup = Lookup(rows, convention, answers, cache or PictureCache())
-    return Dataset.from_dict({"row": list(range(len(rows)))}).with_transform(lookup)
+    """Make a data set for TRL: prompts and answers for SFT, prompts alone for RL (`answers=False`).
+
+    With `bags` it has a row for every number that the sampler may yield.
+    """
+    lookup = Lookup(rows, convention, answers, cache or PictureCache(), bags)
+    count = len(rows) if bags is None else bags.virtual_rows
+    return Dataset.from_dict({"row": list(range(count))}).with_transform(lookup)
 
 
 class TrlReward:
     """One of our rewards as TRL calls it. Pickles; its name in TRL's logs is the reward's own.
 
     Means of the parts are logged as `<reward>/<part>`; with `count_problems`, also the share of completions that could
-    not be read, by reason, as `unread/<reason>`.
+    not be read, by reason, as `unread/<reason>`. Who sets `heard` is told every batch's samples and scores.
     """
+
+    heard: Callable[[Sequence[Sample], Sequence[Score]], None] | None = None
 
     def __init__(
         self, name: str, reward: BaseReward, checkpoint: Checkpoint | Loaded, *, count_problems: bool = False
@@ -152,6 +174,8 @@ class TrlReward:
         """Score a batch: one number, or None where the reward does not apply, for each completion."""
         read = [self._read(*row) for row in zip(sample, completions, completion_ids, strict=True)]
         scores = self.reward(sample, read)
+        if self.heard is not None:
+            self.heard(sample, scores)
         if log_metric is not None:
             for part in sorted({part for score in scores for part in score.parts}):
                 values = [score.parts[part] for score in scores if part in score.parts]

@@ -20,7 +20,7 @@ from mllm.files import atomic_write
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
-_TRAINERS_OWN = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args")
+_TRAINERS_OWN = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "bag_state")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 

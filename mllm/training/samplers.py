@@ -79,6 +79,7 @@ class BagSampler(Sampler[int]):
     seed: int = 0
     epoch: int = 0
     hits: dict[int, float] = field(default_factory=dict)
+    _bag_of: dict[int, dict[int, int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse bags that cannot be kept together."""
@@ -98,6 +99,14 @@ class BagSampler(Sampler[int]):
                 raise ConfigError(f"bags of {size}: every bag needs {size} pictures, and no picture may be in two")
             if members and not 0 <= min(members) <= max(members) < self.rows:
                 raise ConfigError(f"bags of {size} name row {max(members)}, and there are {self.rows} rows")
+        self._bag_of = {
+            size: {row: place for place, bag in enumerate(bags) for row in bag} for size, bags in self.bags.items()
+        }
+
+    @property
+    def size(self) -> int:
+        """Bag size of the epoch at hand."""
+        return self.schedule.size(self.epoch, self.hits)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -117,8 +126,7 @@ class BagSampler(Sampler[int]):
         return self.rows // self.batch * self.batch * self.generations * self.repeats
 
     def __iter__(self) -> Iterator[int]:
-        size = self.schedule.size(self.epoch, self.hits)
-        shift = (1 + self.sizes.index(size)) * self.rows
+        shift = (1 + self.sizes.index(self.size)) * self.rows
         for batch in self.batches(self.epoch):
             numbers = [row + shift * (bag >= 0) for row, bag in batch]
             for _ in range(self.repeats):
@@ -149,5 +157,4 @@ class BagSampler(Sampler[int]):
         if kind == 0:
             return row, None
         size = self.sizes[kind - 1]
-        found = next(place for place, bag in enumerate(self.bags[size]) if row in bag)
-        return row, f"{size}/{found}"
+        return row, f"{size}/{self._bag_of[size][row]}"

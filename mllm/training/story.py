@@ -23,7 +23,7 @@ from mllm.families import CONVENTION_FILE, write_convention
 from mllm.models import Checkpoint, Loaded
 from mllm.rewards import BaseReward
 from mllm.rewards import load_all as rewards_by_name
-from mllm.training import preflight, resume
+from mllm.training import bagcurri, preflight, resume
 from mllm.training.callbacks import Completeness, Journal, OrderlyStop
 from mllm.training.evaluate import GeneratedEval
 from mllm.training.pixels import remember_pixels
@@ -86,7 +86,8 @@ def load_rewards(settings: Settings) -> dict[str, tuple[BaseReward, float]]:
     """Build the rewards of an RL run, each with its weight.
 
     Raises:
-        ConfigError: none at all, an unknown one, a wrong field, or one whose style is not the prompt's.
+        ConfigError: none at all, an unknown one, a wrong field, one whose style is not the prompt's, or one over bags
+            where there are none.
     """
     rewards = rewards_by_name(settings.rewards)
     if not rewards:
@@ -96,6 +97,7 @@ def load_rewards(settings: Settings) -> dict[str, tuple[BaseReward, float]]:
             raise ConfigError(
                 f"rewards.{name}.style is not the prompt's style, {settings.style!r}: it would punish what is asked"
             )
+    bagcurri.check(settings, {name: reward for name, (reward, _) in rewards.items()})
     return rewards
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from mllm import families, models
 from mllm.errors import FieldmarkError
-from tests.scenes import make_data
+from tests.scenes import make_captions, make_data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,6 +112,50 @@ def test_mistakes_are_found_before_the_weights_are_read(
     monkeypatch.setattr(models, "load", never)
     with pytest.raises(FieldmarkError, match=message):
         train(config, *flags)
+
+
+def test_bags_grow_and_a_stopped_run_goes_on_in_the_same_order(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bags, captions and rewards at every step, whether a run was stopped within an epoch or not."""
+    from mllm.rewards import self_retrieval
+
+    batches: list[list[tuple[str, str | None]]] = []
+    score = self_retrieval.Reward.__call__
+
+    def watched(self: Any, samples: Any, completions: Any) -> Any:
+        batches.append([(sample.id, sample.bag) for sample in samples])
+        return score(self, samples, completions)
+
+    monkeypatch.setattr(self_retrieval.Reward, "__call__", watched)
+    train_file = make_captions(tmp_path / "captions", "train", families=3, size=3)
+    values = yaml.safe_load(config.read_text())
+    values["fieldmark"] |= {
+        "train": str(train_file),
+        "validation": None,
+        "rewards": {"self_retrieval": {"over": "bag_batch"}, "length": {"weight": 0.1}},
+        "bags": {"schedule": [[1, 2], [1, 3]], "saturation": 1.0},
+    }
+    # Three pictures a batch, three batches an epoch.
+    values |= {"max_steps": 6, "per_device_train_batch_size": 6, "lr_scheduler_type": "constant"}
+    config.write_text(yaml.safe_dump(values))
+    straight = journal(train(config, "--output_dir", str(tmp_path / "straight")).parent / "straight")
+    whole, batches[:] = list(batches), []
+    sizes = [row["bags/size"] for row in straight if "bags/size" in row]
+    assert sizes == [2, 2, 2, 3, 3, 3] and len(whole) == 6
+    train(config, "--max_steps", "4")  # stops within the second epoch
+    train(config)
+    assert batches == whole
+    assert sum(bag is None for _, bag in whole[0]) == 2 and not any(bag is None for _, bag in whole[3])
+    gone_on = {row["step"]: row for row in journal(config.parent / "out") if "reward" in row}
+    for row in straight:
+        if "reward" in row:
+            for name in ("reward", "bags/size", "self_retrieval/log_p", "grad_norm"):
+                assert gone_on[row["step"]][name] == pytest.approx(row[name], rel=1e-5), (row["step"], name)
+    state = json.loads((tmp_path / "out" / "checkpoint-6" / "bag_state.json").read_text())
+    assert [row["captions"] for row in state["counts"]] == [12, 18]
+    with pytest.raises(FieldmarkError, match="another bags"):
+        train(config, "--bags.saturation", "0.5", "--max_steps", "8")
 
 
 @pytest.mark.ci
