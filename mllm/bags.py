@@ -122,15 +122,9 @@ def mine(
             yield tuple(bag), total / (size - 1)
 
 
-def read(files: Iterable[Path], known: Sequence[str]) -> list[Bag]:
-    """Read bag files and check them against the ids of samples.
-
-    Raises:
-        RecordError: no such file, a broken line, a member that is no sample, two bags of one size that overlap.
-    """
-    found = [bag for file in files for bag in read_jsonl(file, Bag, unique="id")]
-    check(found, known)
-    return found
+def read(files: Iterable[Path]) -> list[Bag]:
+    """Read bag files. Raises `RecordError` for a file that is not there or cannot be read, naming file and line."""
+    return [bag for file in files for bag in read_jsonl(file, Bag, unique="id")]
 
 
 def shared(samples: Sequence[Sample]) -> list[Bag]:
@@ -140,11 +134,6 @@ def shared(samples: Sequence[Sample]) -> list[Bag]:
         if sample.bag is not None:
             members.setdefault(sample.bag, []).append(sample.id)
     return [Bag(name, tuple(ids)) for name, ids in members.items() if len(ids) > 1]
-
-
-def cut(bags: Iterable[Bag], size: int) -> list[tuple[str, ...]]:
-    """Cut bags into ones of exactly `size` members; what is left over of a bag is in none."""
-    return [bag.members[start : start + size] for bag in bags for start in range(0, len(bag.members) - size + 1, size)]
 
 
 def _approximate(vectors: np.ndarray, count: int, lower: float, upper: float) -> tuple[np.ndarray, np.ndarray]:

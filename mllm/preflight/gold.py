@@ -1,5 +1,8 @@
 """Whether right answers earn what they should: the data's own answers, spelled as the model will spell them and scored
-by the very functions that the trainer calls."""
+by the very functions that the trainer calls.
+
+A box that is right earns all there is. A caption has no full marks, and only one that earns the least is told of.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,16 @@ from dataclasses import dataclass
 
 from mllm import conversations
 from mllm.boxes import Box
+from mllm.captions import TASK, wants_caption
+from mllm.errors import FieldmarkError
 from mllm.families import Convention
 from mllm.models import Checkpoint
 from mllm.records import Answer, Completion, Sample
 from mllm.rewards import BaseReward
 from mllm.training.bridge import TrlReward
 
+CAPTIONS = 200
+"""So many captions are scored, as one batch: their pictures have to be looked at."""
 ROUNDING = 0.1
 """What an answer may lose because its box is written in whole numbers: IoU of a small box."""
 _SPECIAL = re.compile(r"<\|[^|>]*\|>")
@@ -23,7 +30,8 @@ _STAND_IN = "The row has no thought."
 
 @dataclass(frozen=True)
 class Gold:
-    """One reward over all gold answers. `worst` names the row that earned least of what was possible."""
+    """One reward over all gold answers. `worst` names the row that earned least of what was possible; `missing` says
+    why nothing could be scored: the encoder that the reward asks is not there."""
 
     name: str
     low: float
@@ -33,6 +41,7 @@ class Gold:
     short: int
     worst: str
     applies: int
+    missing: str = ""
 
 
 def answer(sample: Sample, checkpoint: Checkpoint) -> str:
@@ -41,7 +50,7 @@ def answer(sample: Sample, checkpoint: Checkpoint) -> str:
     Without a tokenizer the special tokens are taken out of the text. A row without a thought gets a stand-in for it.
     """
     convention = checkpoint.convention
-    if convention.prompt == "think" and not sample.thought:
+    if convention.prompt == "think" and not sample.thought and not wants_caption(sample):
         direct = Convention(convention.family, "direct", convention.budget)
         text = f"<think>{_STAND_IN}</think>{conversations.target(sample, direct)}"
     else:
@@ -56,37 +65,82 @@ def answer(sample: Sample, checkpoint: Checkpoint) -> str:
 def score(
     samples: Sequence[Sample], rewards: Mapping[str, tuple[BaseReward, float]], checkpoint: Checkpoint
 ) -> list[Gold]:
-    """Score the gold answers of `samples` under each reward.
+    """Score the gold answers of `samples` under each reward; pictures of captions as paths that open.
 
     Full marks are what the same reward gives to an answer that holds exactly the true box (KARL's gives less than its
     most for what the model knows well); where the box does not matter, the most that the reward gives. An answer is
-    `short` when it earns less by more than `ROUNDING`, or when nothing at all can be earned.
+    `short` when it earns less by more than `ROUNDING`, or when nothing at all can be earned; a caption when it earns
+    the least.
     """
+    boxed = [sample for sample in samples if not wants_caption(sample)]
+    told = [sample for sample in samples if wants_caption(sample) and sample.captions][:CAPTIONS]
+    found: list[Gold] = []
+    for name, (reward, _) in rewards.items():
+        if reward.task == TASK:
+            found.append(_captions(name, reward, told, checkpoint))
+        else:
+            found.append(_boxes(name, reward, boxed, checkpoint))
+    return found
+
+
+def _boxes(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> Gold:
+    """Score boxes against the most that can be earned."""
     texts = [answer(sample, checkpoint) for sample in samples]
     exact = [_holding(text, sample, sample.boxes[0]) for sample, text in zip(samples, texts, strict=True)]
     astray = [_holding(text, sample, _elsewhere(sample.boxes[0])) for sample, text in zip(samples, texts, strict=True)]
-    turns = [[conversations.says("assistant", "") | {"content": text}] for text in texts]
-    found: list[Gold] = []
-    for name, (reward, _) in rewards.items():
-        given = TrlReward(name, reward, checkpoint)([None] * len(samples), turns, [()] * len(samples), sample=samples)
-        most = [
-            reward.high if right.value == wrong.value else right.value  # no matter of the box: nothing may be missing
-            for right, wrong in zip(reward(samples, exact), reward(samples, astray), strict=True)
-        ]
-        pairs = [
-            (value, top, sample.id)
+    given = _given(name, reward, samples, texts, checkpoint)
+    most = [
+        reward.high if right.value == wrong.value else right.value  # no matter of the box: nothing may be missing
+        for right, wrong in zip(reward(samples, exact), reward(samples, astray), strict=True)
+    ]
+    return _summary(
+        name,
+        reward,
+        [
+            (value, top, sample.id, top - value > ROUNDING or top <= 0 < reward.high)
             for value, top, sample in zip(given, most, samples, strict=True)
             if value is not None and top is not None
-        ]
-        if not pairs:
-            found.append(Gold(name, 0.0, 0.0, 0.0, reward.high, 0, "", 0))
-            continue
-        values = [value for value, _, _ in pairs]
-        short = sum(top - value > ROUNDING or top <= 0 < reward.high for value, top, _ in pairs)
-        worst = min(pairs, key=lambda pair: (pair[0] - pair[1], pair[0], pair[2]))[2]
-        mean = sum(values) / len(values)
-        found.append(Gold(name, min(values), mean, max(values), reward.high, short, worst, len(pairs)))
-    return found
+        ],
+    )
+
+
+def _captions(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> Gold:
+    """Score captions, as one batch."""
+    if scorer := getattr(reward, "scorer", None):
+        from mllm import retrieval
+
+        try:
+            retrieval.load(scorer)
+        except FieldmarkError as error:
+            return Gold(name, 0.0, 0.0, 0.0, reward.high, 0, "", 0, str(error))
+    given = _given(name, reward, samples, [answer(sample, checkpoint) for sample in samples], checkpoint)
+    return _summary(
+        name,
+        reward,
+        [
+            (value, reward.high, sample.id, value <= reward.low)
+            for value, sample in zip(given, samples, strict=True)
+            if value is not None
+        ],
+    )
+
+
+def _given(
+    name: str, reward: BaseReward, samples: Sequence[Sample], texts: Sequence[str], checkpoint: Checkpoint
+) -> list[float | None]:
+    """What the trainer's own call of the reward gives."""
+    turns = [[conversations.says("assistant", "") | {"content": text}] for text in texts]
+    return TrlReward(name, reward, checkpoint)([None] * len(samples), turns, [()] * len(samples), sample=samples)
+
+
+def _summary(name: str, reward: BaseReward, rows: Sequence[tuple[float, float, str, bool]]) -> Gold:
+    """Sum up (value, the most there is, id, short) of the rows that a reward applies to."""
+    if not rows:
+        return Gold(name, 0.0, 0.0, 0.0, reward.high, 0, "", 0)
+    values = [value for value, *_ in rows]
+    worst = min(rows, key=lambda row: (row[0] - row[1], row[0], row[2]))[2]
+    short = sum(row[3] for row in rows)
+    return Gold(name, min(values), sum(values) / len(values), max(values), reward.high, short, worst, len(rows))
 
 
 def _holding(text: str, sample: Sample, box: Box) -> Completion:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from mllm import rewards
+from mllm.captions import wants_caption
 from mllm.config import Settings
 from mllm.mastery import LEVELS
 from mllm.models import Checkpoint
@@ -16,7 +18,7 @@ from mllm.preflight.lengths import Lengths
 from mllm.preflight.machine import Machine
 from mllm.records import Sample
 from mllm.rewards import BaseReward
-from mllm.training import preflight, recipe, story
+from mllm.training import bagcurri, bridge, preflight, recipe, story
 from mllm.training.preflight import Data
 from mllm.training.recipe import Recipe
 
@@ -59,7 +61,7 @@ def prove(
     host = machine.read(accelerate or recipe.accelerate_file(file), processes=processes, gpu_memory=gpu_memory)
     read = recipe.read(file, flags, processes=host.processes)
     settings, tables = _stand_in(read.settings)
-    chosen = story.load_rewards(settings) if read.kind == "rl" else _measures(settings)
+    chosen = story.load_rewards(settings) if read.kind == "rl" else {}
     model = start.find_model(read)
     dissect = case.dissector(model.config, model.family)
     body = dissect(read.settings, model.lora)
@@ -71,12 +73,17 @@ def prove(
     most_visual = model.budget.max_pixels // model.family.factor**2
     count, wholes = lengths.bound(most_visual, *_room(read), answers=read.kind == "sft"), []
     if data is not None:
-        samples = [row.record for row in data.train if isinstance(row.record, Sample)]
+        records = [bridge.with_its_picture(row) for row in data.train]
+        samples = [record for record in records if isinstance(record, Sample)]
+        chosen = chosen or _measures(settings, samples)
         lines, count, wholes = measure(read, data, samples, checkpoint)
         findings += lines
         for reward, _ in chosen.values():
             reward.check(samples)
-        findings.append(told.gold_answers(samples, chosen, checkpoint))
+        if chosen:
+            findings.append(told.gold_answers(samples, chosen, checkpoint))
+        if settings.bags is not None and read.kind == "rl":
+            findings.append(told.bags(bagcurri.sampler(settings.bags, samples, read.args)))
     steps = batches.count(read, len(data.train)) if data else None
     findings.append(told.batch_sizes(read, steps))
     run = case.of(read, model.lora, host, count)
@@ -97,7 +104,9 @@ def read_rows(read: Recipe) -> tuple[Data | None, Finding]:
     if missing:
         folder = Path(missing[0]).parent
         make = "python data_synth/grounding.py"
-        if folder != story.POCKET_DATA:
+        if folder in story.POCKET_CAPTIONS:
+            make = " ".join(["python data_synth/captions.py", *story.POCKET_CAPTIONS[folder]])
+        elif folder != story.POCKET_DATA:
             make += f" --source csv --input photos.csv --knowledge cards.yaml --teacher cards --out {folder}"
         return None, Finding("rows", "not checked", (f"not there yet: {', '.join(missing)}", make))
     data = preflight.read_data(read.settings, answers=read.kind == "sft")
@@ -136,22 +145,37 @@ def measure(
 
 
 def _stand_in(settings: Settings) -> tuple[Settings, list[Finding]]:
-    """Let the middle level, whose factor is 1, stand in for a mastery file that is not there yet; say which is not."""
-    absent = [str(file) for file in settings.tables if not file.is_file()]
-    if not absent:
-        return settings, []
+    """Let something stand in for files that are not there yet, and say which: the middle level, whose factor is 1, for
+    a mastery file, no bags for a bag file."""
+    absent = [file for file in settings.tables if not file.is_file()]
+    bags = [str(file) for file in absent if settings.bags is not None and file in settings.bags.files]
+    masteries = [str(file) for file in absent if str(file) not in bags]
     sections = {name: dict(fields) for name, fields in settings.rewards.items()}
-    if sections.get("mastery", {}).get("file") in absent:
+    if sections.get("mastery", {}).get("file") in masteries:
         sections["mastery"] |= {"file": None, "unknown": LEVELS[2]}
-    samples = settings.train[0] if settings.train else "FILE"
-    make = f"python eval/mastery.py --model MODEL --samples {samples} --out {Path(absent[0]).parent}"
-    found = Finding("mastery", "not checked", (f"not there yet: {', '.join(absent)}", make))
-    return settings.model_copy(update={"rewards": sections}), [found]
+    samples, found = settings.train[0] if settings.train else "FILE", []
+    if masteries:
+        make = f"python eval/mastery.py --model MODEL --samples {samples} --out {Path(masteries[0]).parent}"
+        found.append(Finding("mastery", "not checked", (f"not there yet: {', '.join(masteries)}", make)))
+    if bags:
+        make = f"python data_synth/bags.py --samples {samples} --out {Path(bags[0]).parent}"
+        found.append(Finding("bags", "not checked", (f"not there yet: {', '.join(bags)}", make)))
+        for name in sections:
+            if sections[name].get("over", "batch") != "batch":
+                sections[name]["over"] = "batch"
+    changes = {"rewards": sections} | ({"bags": None} if bags else {})
+    return settings.model_copy(update=changes), found
 
 
-def _measures(settings: Settings) -> dict[str, tuple[BaseReward, float]]:
-    """Return what an SFT run's gold answers are scored by: the benchmark's IoU, and the form of the prompt's style."""
-    return rewards.load_all({"format": {"style": settings.style}, "iou": {}})
+def _measures(settings: Settings, samples: Sequence[Sample]) -> dict[str, tuple[BaseReward, float]]:
+    """Return what an SFT run's gold answers are scored by: the benchmark's IoU and the form of the prompt's style, of
+    captions the share of true claims, where marks are known."""
+    found: dict[str, dict[str, Any]] = {}
+    if not all(map(wants_caption, samples)):
+        found |= {"format": {"style": settings.style}, "iou": {}}
+    if any(wants_caption(sample) and any(thing.marks for thing in sample.things) for sample in samples):
+        found["faithful"] = {}
+    return rewards.load_all(found)
 
 
 def _room(read: Recipe) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from mllm.captions import wants_caption
 from mllm.models import Checkpoint
 from mllm.preflight import Finding, advice, anatomy, cost, gold
 from mllm.preflight.anatomy import Anatomy
@@ -15,6 +16,7 @@ from mllm.preflight.start import Model
 from mllm.records import Sample
 from mllm.rewards import BaseReward
 from mllm.training.recipe import Recipe
+from mllm.training.samplers import BagSampler
 
 
 def model(found: Model, body: Anatomy) -> Finding:
@@ -56,6 +58,9 @@ def gold_answers(
     found = gold.score(samples, chosen, checkpoint)
     lines = []
     for one in found:
+        if one.missing:
+            lines.append(f"{one.name}: not scored: {one.missing}")
+            continue
         if not one.applies:
             lines.append(f"{one.name}: applies to no row")
             continue
@@ -63,11 +68,24 @@ def gold_answers(
             f"{one.name}: {one.low:.3f} to {one.high:.3f}, mean {one.mean:.3f}, of {one.possible:g}; "
             + (f"{one.short} rows fall short, worst {one.worst}" if one.short else "full marks but for rounding")
         )
-    thoughtless = sum(sample.thought is None for sample in samples)
+    thoughtless = sum(sample.thought is None and not wants_caption(sample) for sample in samples)
     if thoughtless and checkpoint.convention.prompt == "think":
         lines.append(f"{thoughtless} rows have no thought: a stand-in was scored in its place")
-    bad = any(one.short or not one.applies for one in found)
-    return Finding("gold answers", "bad" if bad else "good", tuple(lines))
+    if any(one.short or not (one.applies or one.missing) for one in found):
+        return Finding("gold answers", "bad", tuple(lines))
+    return Finding("gold answers", "not checked" if any(one.missing for one in found) else "good", tuple(lines))
+
+
+def bags(made: BagSampler) -> Finding:
+    """Say how many bags there are, and what a generation batch is made of."""
+    lines = [f"{len(made.bags[size])} bags of {size}" for size in made.sizes]
+    told = ", ".join(f"{size} for {epochs}" for epochs, size in made.schedule.stages)
+    until = f" or until {made.schedule.saturation:.0%} of them retrieve" if made.schedule.saturation else ""
+    lines.append(f"sizes and epochs: {told}{until}; the last goes on")
+    full = {size: made.batch // size * size for size in made.sizes}
+    alone = ", ".join(f"{made.batch - used} beside bags of {size}" for size, used in full.items() if used < made.batch)
+    lines.append(f"{made.batch} pictures in a generation batch{'; single ones: ' + alone if alone else ''}")
+    return Finding("bags", "good", tuple(lines))
 
 
 def batch_sizes(read: Recipe, found: Batches | None) -> Finding:

@@ -17,13 +17,15 @@ POINTS = 300
 
 PANELS = {
     "eval/acc": "Acc@0.5 of answers on the validation split",
+    "eval/r1": "R@1 of captions in the bags of the validation split",
+    "eval/precision": "share of the captions' claims that are true, validation split",
     "reward": "mean reward of the completions",
     "loss": "training loss",
     "eval/unread": "share of answers that cannot be read, validation split",
     "completions/mean_length": "tokens per completion",
 }
 """What is drawn, where a log holds it: key of the log and title."""
-SHARES = {"eval/acc", "eval/unread"}
+SHARES = {"eval/acc", "eval/r1", "eval/precision", "eval/unread"}
 """Panels whose axis runs from 0 to 1."""
 
 

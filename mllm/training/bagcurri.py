@@ -73,12 +73,15 @@ def sampler(settings: config.Bags, samples: Sequence[Sample], args: Any) -> BagS
 def by_size(settings: config.Bags, samples: Sequence[Sample], sizes: Sequence[int]) -> dict[int, list[tuple[int, ...]]]:
     """Return the bags of each size as row numbers: those of the files, or cut out of the rows that share `bag`."""
     row_of = {sample.id: row for row, sample in enumerate(samples)}
-    found = bags.read(settings.files, list(row_of)) if settings.files else bags.shared(samples)
+    found = bags.read(settings.files) if settings.files else bags.shared(samples)
+    bags.check(found, list(row_of))
     named = {
-        size: [bag.members for bag in found if len(bag.members) == size] if settings.files else bags.cut(found, size)
+        size: [bag for bag in found if len(bag.members) == size]
+        if settings.files
+        else bags.chop([bag.members for bag in found], size, "cut")
         for size in sizes
     }
-    return {size: [tuple(row_of[name] for name in bag) for bag in made] for size, made in named.items()}
+    return {size: [tuple(row_of[name] for name in bag.members) for bag in made] for size, made in named.items()}
 
 
 class BagBatches:

@@ -97,7 +97,7 @@ class Lookup:
         columns: dict[str, list[Any]] = {
             "prompt": [self._prompt(row) for row in found],
             "images": [[] if row.picture is None else [self.cache.load(row.picture)] for row in found],
-            "sample": [_with_its_picture(row) for row in found],
+            "sample": [with_its_picture(row) for row in found],
         }
         if self.answers:
             columns["completion"] = [[conversations.says("assistant", self._answer(row.record))] for row in found]
@@ -122,7 +122,7 @@ class Lookup:
         return record.answer if isinstance(record, Exchange) else conversations.target(record, self.convention)
 
 
-def _with_its_picture(row: Row) -> Sample | Exchange:
+def with_its_picture(row: Row) -> Sample | Exchange:
     """The record; that of a caption names its picture by a path that opens, since rewards look at it."""
     if isinstance(row.record, Sample) and wants_caption(row.record) and row.picture is not None:
         return replace(row.record, image=str(row.picture.resolve()))

@@ -21,7 +21,10 @@ from mllm.records import repair_jsonl
 logger = logging.getLogger(__name__)
 
 JOURNAL = "log.jsonl"
-_SHOWN = ("loss", "reward", "eval/acc", "eval/iou", "mean_token_accuracy", "completions/mean_length", "grad_norm")
+_SHOWN = (
+    "loss", "reward", "eval/acc", "eval/iou", "eval/r1", "eval/precision", "mean_token_accuracy",
+    "completions/mean_length", "grad_norm",
+)  # fmt: skip
 _REPEATED_SIGNAL = 5.0
 """Seconds within which a second Ctrl-C is taken for an echo of the first (launchers pass it on to their children)."""
 

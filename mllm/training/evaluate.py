@@ -1,4 +1,4 @@
-"""Acc@0.5 of answers written during training, and the best checkpoint by it."""
+"""Answers written and measured during training, and the best checkpoint by that: Acc@0.5, or R@1 of captions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer, TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
-from mllm import scores
 from mllm.config import Evaluate
 from mllm.families import write_convention
 from mllm.files import atomic_write
 from mllm.generate import generate
 from mllm.models import Checkpoint, Loaded
-from mllm.records import Sample
+from mllm.records import Completion, Sample
+from mllm.training import measures
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class GeneratedEval(TrainerCallback):
     ) -> None:
         self.trainer, self.checkpoint = trainer, checkpoint
         self.samples, self.root, self.settings = samples, root, settings
+        self.score = measures.choose(samples, root, settings)
         self.folder = Path(trainer.args.output_dir or ".") / BEST
         self.fresh = self.folder.with_name(f"{BEST}.new")
         self.best = -1.0
@@ -58,7 +59,8 @@ class GeneratedEval(TrainerCallback):
             if state.global_step and not self.folder.exists() and (self.fresh / SCORE_FILE).is_file():
                 self.fresh.rename(self.folder)  # killed between the two steps of changing places
             if (self.folder / SCORE_FILE).is_file():
-                found = [json.loads((self.folder / SCORE_FILE).read_text(encoding="utf-8"))["eval/acc"]]
+                told = json.loads((self.folder / SCORE_FILE).read_text(encoding="utf-8"))
+                found = [told.get(self.score.key, -1.0)]  # another number's best (`validation` may change) is none
         if self.trainer.accelerator.num_processes > 1:
             broadcast_object_list(found)  # the folder may lie on the first machine only
         self.best = float(found[0])
@@ -72,8 +74,8 @@ class GeneratedEval(TrainerCallback):
         # Trainer.log itself: the subclasses' versions would close their own running averages in the middle of a window.
         Trainer.log(self.trainer, dict(measured))
         control.should_log = due  # logging takes it back, and the step's own log would be lost
-        if measured["eval/acc"] > self.best:
-            self.best = measured["eval/acc"]
+        if measured[self.score.key] > self.best:
+            self.best = measured[self.score.key]
             self._keep(measured, state.global_step)
 
     def measure(self) -> dict[str, float]:
@@ -100,21 +102,19 @@ class GeneratedEval(TrainerCallback):
                     batch_size=self.settings.batch_size,
                 )
             )
-        by_id = {sample.id: sample for sample in mine}
-        rows = []
-        for completion in done:
-            sample, answer = by_id[completion.sample_id], completion.answer
-            case = scores.Case(sample, completion, scores.overlap(sample, answer), None, None)
-            unread = float(answer.problem is not None)
-            rows.append((completion.sample_id, case.iou, float(case.hit), unread, completion.tokens or 0))
-        every = list({row[0]: row[1:] for row in (gather_object(rows) if world > 1 else rows)}.values())
-        iou, acc, unread, tokens = (sum(column) / len(every) for column in zip(*every, strict=True))
+        every = {row.sample_id: row for row in (gather_object(done) if world > 1 else done)}
+        told: list[Any] = [self._score(every, started) if accelerator.is_main_process else None]
+        if world > 1:
+            broadcast_object_list(told)
+        return told[0]
+
+    def _score(self, done: Mapping[str, Completion], started: float) -> dict[str, float]:
+        """Score what all processes wrote."""
+        said = [done[sample.id] for sample in self.samples]
         return {
-            "eval/acc": acc,
-            "eval/iou": iou,
-            "eval/unread": unread,
-            "eval/tokens": tokens,
-            "eval/samples": len(every),
+            **self.score(self.samples, said),
+            "eval/tokens": sum(one.tokens or 0 for one in said) / len(said),
+            "eval/samples": len(said),
             "eval/seconds": round(time.monotonic() - started, 2),
         }
 

@@ -17,6 +17,7 @@ from mllm.config import Settings
 from mllm.errors import FieldmarkError, RecordError
 from mllm.models import Checkpoint
 from mllm.records import Sample, image_path, load_samples, read_jsonl
+from mllm.training import measures
 from mllm.training.bridge import Exchange, Row
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ def read_data(settings: Settings, *, answers: bool, check_pictures: bool = True)
 
     Raises:
         RecordError: no file, an empty one, a broken line, a bad box, a missing picture, a duplicate id, a row of
-            another split, a picture of another size than the row says, no box, no thought.
+            another split, a picture of another size than the row says, no box, no thought; captions to watch that are
+            in no bag.
     """
     if not settings.train:
         raise FieldmarkError("no training data: set `train` to one or more samples files")
@@ -63,14 +65,10 @@ def read_data(settings: Settings, *, answers: bool, check_pictures: bool = True)
         root = settings.validation.parent
         for sample in validation:
             _check_sample(settings.validation, sample, split="validation", thought=False)
-            if wants_caption(sample):
-                raise RecordError(
-                    f"{settings.validation}: sample {sample.id}: captions are not measured while training; leave "
-                    "`validation` out and measure with eval/truematch.py"
-                )
         shared = {row.record.id for row in rows} & {sample.id for sample in validation}
         if shared:
             raise RecordError(f"{settings.validation}: sample {min(shared)!r} is in the training data too")
+        measures.choose(validation, root, settings.evaluate)
     if check_pictures:
         _check_pictures([*rows, *(Row(sample, root / sample.image) for sample in validation)])
     return Data(rows, validation, root)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ from mllm.training.preflight import Data
 logger = logging.getLogger(__name__)
 
 POCKET_DATA = Path("runs/pocket/data")
+POCKET_CAPTIONS: dict[Path, tuple[str, ...]] = {
+    Path("runs/pocket/captions"): ("--out", "runs/pocket/captions"),
+    Path("runs/pocket/captions-vcb"): ("--strategy", "holistic", "--out", "runs/pocket/captions-vcb"),
+}
+"""Captions of the pocket world as people leave them and boosted, and how data_synth/captions.py makes them."""
 
 
 @dataclass(frozen=True)
@@ -160,20 +166,23 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
 
 
 def make_pocket_data(settings: Settings) -> None:
-    """Make the pocket example's data if this run wants it and it is not there yet."""
-    if not any(file.parent == POCKET_DATA and not file.is_file() for file in settings.train):
-        return
+    """Make the pocket examples' data if this run wants them and they are not there yet."""
+    for folder in dict.fromkeys(file.parent for file in settings.train if not file.is_file()):
+        if folder == POCKET_DATA:
+            on_main_process(partial(_make, "grounding", ()))
+        elif folder in POCKET_CAPTIONS:
+            on_main_process(partial(_make, "captions", POCKET_CAPTIONS[folder]))
 
-    def make() -> None:
-        program = Path(__file__).parents[2] / "data_synth" / "grounding.py"
-        command = [str(program)] if program.is_file() else ["-m", "mllm.data_synth.grounding"]
-        logger.info("making the pocket example's data: python %s", " ".join(command))
-        if subprocess.run([sys.executable, *command], check=False).returncode:
-            raise FieldmarkError(
-                f"the pocket example's data could not be made: python {' '.join(command)} failed (see above)"
-            )
 
-    on_main_process(make)
+def _make(name: str, flags: Sequence[str]) -> None:
+    """Run a program of data_synth, as a person would."""
+    program = Path(__file__).parents[2] / "data_synth" / f"{name}.py"
+    command = [*([str(program)] if program.is_file() else ["-m", f"mllm.data_synth.{name}"]), *flags]
+    logger.info("making the pocket example's data: python %s", " ".join(command))
+    if subprocess.run([sys.executable, *command], check=False).returncode:
+        raise FieldmarkError(
+            f"the pocket example's data could not be made: python {' '.join(command)} failed (see above)"
+        )
 
 
 def on_main_process(work: Callable[[], None]) -> None:

@@ -12,10 +12,10 @@ from mllm import families, models, rewards
 from mllm.families import Convention
 from mllm.models import Checkpoint
 from mllm.preflight import gold
-from mllm.records import Completion, Sample, Score
+from mllm.records import Completion, Sample, Score, load_samples
 from mllm.rewards import BaseReward
 from mllm.rewards.iou import best_iou
-from tests.scenes import make_scene
+from tests.scenes import make_captions, make_scene
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +75,18 @@ def test_rows_without_a_thought_get_a_stand_in(samples: list[Sample]) -> None:
     silent = [replace(sample, thought=None) for sample in samples]
     (form,) = gold.score(silent, rewards.load_all({"format": {}}), bare("qwen3_vl"))
     assert (form.low, form.short) == (1.0, 0)
+
+
+def test_captions_are_scored_as_they_are(tmp_path: Path) -> None:
+    """No caption earns all of a retrieval reward, and none is short for that; an encoder that is not there is told."""
+    file = make_captions(tmp_path, "train", families=2, size=3)
+    rows = [replace(sample, image=str(tmp_path / sample.image)) for sample in load_samples(file)]
+    chosen = rewards.load_all({"self_retrieval": {}, "faithful": {}, "clip": {"scorer": "./nowhere"}, "format": {}})
+    retrieval, faithful, clip, form = gold.score(rows, chosen, bare("pocket"))
+    assert retrieval.applies == 6 and -10 < retrieval.low < retrieval.high < 0 and retrieval.short == 0
+    assert (faithful.low, faithful.short, faithful.applies) == (1.0, 0, 6)
+    assert "nowhere" in clip.missing and not clip.applies
+    assert not form.applies and not form.missing
+    lied = [replace(row, captions=("A thing without any mark.",)) for row in rows]
+    (told,) = gold.score(lied, rewards.load_all({"faithful": {}}), bare("pocket"))
+    assert told.short == 6

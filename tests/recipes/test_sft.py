@@ -16,7 +16,7 @@ import yaml
 
 from mllm import families, models
 from mllm.errors import FieldmarkError
-from tests.scenes import make_data
+from tests.scenes import make_captions, make_data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -190,6 +190,18 @@ def finish(*parts: str) -> str:
     done = subprocess.run(parts, env=ENV, text=True, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
+
+
+def test_captions_are_measured_in_their_bags(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "captions"
+    files = [str(make_captions(folder, split, families=2, size=3)) for split in ("train", "validation")]
+    flags = ["--train", files[0], "--validation", files[1], "--evaluate.samples", "5", "--evaluate.max_new_tokens", "8"]
+    out = train(config, *flags)
+    (row,) = [row for row in journal(out) if "eval/r1" in row]
+    assert row["step"] == 2 and row["eval/samples"] == 5 and 0 <= row["eval/r1"] <= 1
+    assert row["eval/chance"] == pytest.approx((3 / 3 + 2 / 2) / 5), "the second family lost one to evaluate.samples"
+    assert {"eval/precision", "eval/recall", "eval/words", "eval/clipped"} <= set(row)
+    assert json.loads((out / "best" / "score.json").read_text())["eval/r1"] == row["eval/r1"]
 
 
 @pytest.mark.ci
