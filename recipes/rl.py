@@ -25,7 +25,7 @@ from pathlib import Path
 
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.records import Sample
-from mllm.training import bagcurri, bridge, setup, story
+from mllm.training import bagcurri, bridge, recipe, setup, story
 from mllm.training.alarms import Alarms
 from mllm.training.bagcurri import BagBatches, Stages
 from mllm.training.callbacks import FiniteLoss
@@ -60,7 +60,11 @@ def main(argv: list[str] | None = None) -> None:
     args.reward_weights = [weight for _, weight in rewards.values()]
     story.make_pocket_data(settings)
     if settings.model.startswith("runs/pocket/") and not Path(settings.model).is_dir():
-        raise FieldmarkError(f"{settings.model}: not there yet; make it first with `accelerate launch recipes/sft.py`")
+        made_by = [file.name for file in sorted(DEFAULT.parent.glob("*.yaml")) if recipe.makes(file, settings.model)]
+        how = "".join(f" --config recipes/{name}" for name in made_by[:1])
+        raise FieldmarkError(
+            f"{settings.model}: not there yet; make it first with `accelerate launch recipes/sft.py{how}`"
+        )
 
     # 2. Everything that can be wrong, before the weights are read.
     prepared = story.prepare(settings, args, answers=False, room=args.max_completion_length)  # pyright: ignore[reportArgumentType]

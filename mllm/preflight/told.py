@@ -64,9 +64,11 @@ def gold_answers(
         if not one.applies:
             lines.append(f"{one.name}: applies to no row")
             continue
+        full = one.low >= one.possible - gold.ROUNDING
+        well = "full marks but for rounding" if full else "each earns something"
         lines.append(
             f"{one.name}: {one.low:.3f} to {one.high:.3f}, mean {one.mean:.3f}, of {one.possible:g}; "
-            + (f"{one.short} rows fall short, worst {one.worst}" if one.short else "full marks but for rounding")
+            + (f"{one.short} rows fall short, worst {one.worst}" if one.short else well)
         )
     thoughtless = sum(sample.thought is None and not wants_caption(sample) for sample in samples)
     if thoughtless and checkpoint.convention.prompt == "think":

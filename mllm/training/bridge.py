@@ -181,9 +181,10 @@ class TrlReward:
                 values = [score.parts[part] for score in scores if part in score.parts]
                 log_metric(f"{self.__name__}/{part}", sum(values) / len(values))
             if self.count_problems:
-                problems = Counter(done.answer.problem for done in read if done.answer.problem is not None)
+                asked = [done for one, done in zip(sample, read, strict=True) if not wants_caption(one)]
+                problems = Counter(done.answer.problem for done in asked if done.answer.problem is not None)
                 for problem, count in sorted(problems.items()):
-                    log_metric(f"unread/{problem}", count / len(read))
+                    log_metric(f"unread/{problem}", count / len(asked))
                 self._log_spread(sample, read, log_metric)
         return [score.value for score in scores]
 

@@ -102,7 +102,7 @@ def origin(recipe: Recipe) -> Settings:
     """
     settings, passed = recipe.settings, {recipe.file.resolve()}
     while settings.model != "pocket" and not Path(settings.model).is_dir():
-        made_by = [path for path in _beside(recipe.file) if path not in passed and _makes(path, settings.model)]
+        made_by = [path for path in _beside(recipe.file) if path not in passed and makes(path, settings.model)]
         if not made_by:
             if settings.model.count("/") == 1 and settings.model[0] not in "./~":
                 return settings  # a name on the Hub
@@ -164,7 +164,7 @@ def _beside(file: Path) -> list[Path]:
     return sorted(file.resolve().parent.glob("*.yaml"))
 
 
-def _makes(file: Path, model: str) -> bool:
+def makes(file: Path, model: str) -> bool:
     """Whether a recipe's weights are put where `model` is: its output_dir, or a folder in it (`best`)."""
     made = config.load_yaml(file).get("output_dir")
     return made is not None and Path(str(made)) in (Path(model), Path(model).parent)
