@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding pets bench bench-quick
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-captions pets bench bench-quick
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --no-input --progress-bar off -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY)  ## data, training, reward, benchmark and report.html on the pocket world (10 minutes on two cores)
+demo: $(READY)  ## data, training, reward, benchmark and report.html on the pocket world (13 minutes on two cores)
 	$(PY) -m mllm.cli demo
 
 test: test-fast test-ci  ## what continuous integration runs: test-fast, then test-ci (15 minutes)
@@ -64,6 +64,9 @@ table-spine: $(READY)  ## the results table of docs/log.md: six arms, three seed
 
 table-grounding: $(READY)  ## plain GRPO, KARL as published and ours, three seeds (hours; resumes)
 	$(PY) -m mllm.cli table-grounding
+
+table-captions: $(READY)  ## self-retrieval, BagCurri and CLIP reward from sparse and boosted captions, three seeds (an hour; resumes)
+	$(PY) -m mllm.cli table-captions
 
 pets: $(READY)  ## the whole chain on real photos of cats and dogs
 	$(PY) -m mllm.cli pets

@@ -7,7 +7,8 @@ R@1 within bags of 3, 5 and 7 pictures (No Detail Left Behind), with a 95 % inte
 published script counts them as hits. `--official` is the folder with 3.json, 5.json, 7.json (lists of bags of COCO
 ids) and --images that of COCO_{train,val}2014_*.jpg; else bags and pictures are ours. The judge (`--scorer`) must not
 be the encoder that captions were rewarded with: by default it is the pocket judge. Beside every number: length,
-variety, and where the marks are known how many claims are true.
+variety, and where the marks are known how many claims are true. `--out` also holds who was retrieved by each caption.
+eval/captions.py writes a model's captions (outputs.jsonl).
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ def main(argv: list[str] | None = None) -> None:
     used = {name for made in bags.values() for bag in made for name in bag}
     encoder = retrieval.load(options.scorer, pool=options.pool, cache=options.cache, device=options.device)
     table: dict[str, Any] = {"benchmark": "truematch", "captions": str(options.captions), "scorer": options.scorer}
-    table["sizes"] = {}
+    table |= {"sizes": {}, "matches": {}}
     for size, made in sorted(bags.items()):
-        queries = matching.bag_queries(made, captions, f"bags of {size}")
-        table["sizes"][str(size)] = matching.retrieval_scores(matching.match(encoder, queries, files))
+        found = matching.match(encoder, matching.bag_queries(made, captions, f"bags of {size}"), files)
+        table["sizes"][str(size)] = matching.retrieval_scores(found)
+        table["matches"][str(size)] = [
+            {"bag": one.query.group, "picture": one.query.candidates[one.query.own], "found": one.found, "hit": one.hit}
+            for one in found
+        ]
     table["text"] = matching.caption_scores({k: v for k, v in captions.items() if k in used}, samples)
     show(table)
     if options.out:

@@ -39,13 +39,59 @@ def demo_stages(out: Path, *, fast: bool = False) -> list[Stage]:
         model = weights if weights == "pocket" else str(out / weights)
         stages.append(Stage(f"benchmark of {name}", "mllm.eval.kvg_bench", _benchmark(out, name, model, size), 10))
     runs = tuple(f"{name}={out / 'eval' / name}" for name in MODELS)
-    logs = tuple(f"{name}={out / folder}" for name, folder in (("SFT", "sft"), ("CoT-SFT", "cot"), ("GRPO", "rl")))
-    report = ("report", *_repeat("--runs", runs), *_repeat("--logs", logs), "--out", str(out / "report.html"))
-    return [*stages, Stage("report", "mllm.cli", report, 3)]
+    trained = (("SFT", "sft"), ("CoT-SFT", "cot"), ("GRPO", "rl"))
+    trained += (("captions, SFT", "captions-sft"), ("captions, self-retrieval", "captions-rl"))
+    logs = tuple(f"{name}={out / folder}" for name, folder in trained)
+    told = tuple(f"{name}={out / 'captions-eval' / name}" for name in CAPTIONERS)
+    report = ("report", *_repeat("--runs", runs), *_repeat("--logs", logs), *_repeat("--captions", told))
+    return [
+        *stages,
+        *caption_stages(out, size),
+        Stage("report", "mllm.cli", (*report, "--out", str(out / "report.html")), 4),
+    ]
 
 
-_FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 300, "cot_steps": 300, "rl_steps": 30, "eval": 64}
-_SMALL = {"train": 60, "validation": 16, "test": 16, "sft_steps": 2, "cot_steps": 2, "rl_steps": 1, "eval": 4}
+def caption_stages(out: Path, size: dict[str, int]) -> list[Stage]:
+    """The second act: boosted captions, SFT on them, self-retrieval in growing bags, and who is retrieved by what."""
+    data = out / "captions"
+    counts = (f"--train={size['pictures']}", f"--validation={size['watched']}", f"--test={size['told']}", "--sheet=0")
+    made = ("--strategy=holistic", f"--out={data}", *counts)
+    stages = [Stage("captions: synthesize data", "mllm.data_synth.captions", made, 20)]
+    files = (f"--train={data / 'train.jsonl'}", f"--validation={data / 'validation.jsonl'}")
+    watch = (f"--evaluate.samples={size['watched']}",)
+    batch = size["bag_pictures"]
+    grow = (
+        f"--model={out / 'captions-sft' / 'best'}",
+        f"--limit={batch * size['stage']}",
+        f"--per_device_train_batch_size={8 * batch}",
+        f"--max_steps={4 * size['stage']}",
+        f"--evaluate.every={2 * size['stage']}",
+    )
+    for name, recipe, config, folder, flags, seconds in (
+        ("captions: SFT", "sft", "captions_vcb_sft", "captions-sft", (f"--max_steps={size['caption_steps']}",), 55),
+        ("captions: self-retrieval", "rl", "captions_bagcurri_vcb", "captions-rl", grow, 50),
+    ):
+        words = ("--config", str(recipe_file(config)), f"--output_dir={out / folder}", *files, *watch, *flags)
+        stages.append(Stage(name, f"mllm.recipes.{recipe}", words, seconds))
+    for name, weights in CAPTIONERS.items():
+        folder, model = out / "captions-eval" / name, weights if weights == "pocket" else str(out / weights)
+        asked = ("--model", model, "--samples", str(data / "test.jsonl"), "--out", str(folder))
+        asked += ("--max-new-tokens", "56", "--batch-size", "48")
+        stages.append(Stage(f"captions: written by {name}", "mllm.eval.captions", asked, 14))
+        bags = [str(data / "bags" / "test" / f"bags-{k}-hard.jsonl") for k in BAG_SIZES]
+        match = ("--captions", str(folder / "outputs.jsonl"), "--samples", str(data / "test.jsonl"), "--bags", *bags)
+        match += ("--out", str(folder / "truematch.json"))
+        stages.append(Stage(f"captions: TrueMatch of {name}", "mllm.eval.truematch", match, 8))
+    return stages
+
+
+CAPTIONERS = {"base": "pocket", "SFT": "captions-sft/best", "self-retrieval": "captions-rl/best"}
+"""Whose captions are judged in the second act, and where their weights are."""
+BAG_SIZES = (3, 5, 7)
+_FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 300, "cot_steps": 300, "rl_steps": 30, "eval": 64,
+         "pictures": 800, "watched": 70, "told": 210, "caption_steps": 180, "bag_pictures": 14, "stage": 6}  # fmt: skip
+_SMALL = {"train": 60, "validation": 16, "test": 16, "sft_steps": 2, "cot_steps": 2, "rl_steps": 1, "eval": 4,
+          "pictures": 40, "watched": 7, "told": 14, "caption_steps": 2, "bag_pictures": 7, "stage": 1}  # fmt: skip
 
 
 def _every(size: dict[str, int]) -> tuple[str, ...]:

@@ -34,13 +34,15 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What became of a query: shares of first and first-five places (ties shared), and the similarity to its own."""
+    """What became of a query: shares of first and first-five places (ties shared), the similarity to its own, and
+    which candidate came out on top (the first of equals)."""
 
     query: Query
     hit: float
     hit5: float
     similarity: float
     cut: bool
+    found: str = ""
 
 
 def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what: str = "bags") -> list[Query]:
@@ -81,6 +83,7 @@ def match(encoder: Embedder, queries: Sequence[Query], files: Mapping[str, Path]
                 hit_share(row, query.own, 5),
                 float(row[query.own]),
                 bool(texts.cut[0]),
+                query.candidates[int(row.argmax())],
             )
         )
     return found

@@ -84,6 +84,8 @@ class Spine:
 
     comparisons = COMPARISONS
     seeds = SEEDS
+    criterion = "eval/acc"
+    """What of the validation split chooses rates and checkpoints."""
 
     def __init__(self, out: Path, plan: Any, tell: Callable[[str], None], jobs: int | None = None) -> None:
         """`jobs` runs at once share the cores, one core each unless said otherwise."""
@@ -93,9 +95,8 @@ class Spine:
 
     def run(self) -> str:
         """Run what is missing; returns the table as markdown and writes it to ``table.md``."""
-        plan, data = self.plan, self.out / "data"
-        counts = (f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}", *POCKET_DATA)
-        self.pipeline.run([Stage("data", "mllm.data_synth.grounding", ("--out", str(data), *counts), 60)])
+        plan = self.plan
+        self.pipeline.run(self._data())
         first = [arm for arm in plan.arms() if arm.start is None]
         later = [arm for arm in plan.arms() if arm.start is not None]
         for wave in (first, later):  # a wave starts from what the one before it left
@@ -107,10 +108,24 @@ class Spine:
         tested += [
             (arm.name, s, arm.style, str(self._folder(arm.name, s) / "best")) for arm in plan.arms() for s in self.seeds
         ]
-        self._run([self._benchmark(*one) for one in tested])
+        self._measure(tested)
         table = self.table()
         (self.out / "table.md").write_text(table, encoding="utf-8")
         return table
+
+    def _data(self) -> list[Stage]:
+        """Stages that make the data."""
+        plan = self.plan
+        counts = (f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}", *POCKET_DATA)
+        return [Stage("data", "mllm.data_synth.grounding", ("--out", str(self.out / "data"), *counts), 60)]
+
+    def _files(self, arm: Arm) -> Path:
+        """The folder of an arm's train.jsonl and validation.jsonl."""
+        return self.out / "data"
+
+    def _measure(self, tested: Sequence[tuple[str, int, str, str]]) -> None:
+        """Measure (arm, seed, style, weights) on the test split."""
+        self._run([self._benchmark(*one) for one in tested])
 
     def _folder(self, arm: str, seed: int, rate: str | None = None) -> Path:
         rate = rate or self.rates[arm]
@@ -125,7 +140,7 @@ class Spine:
         return arm.flags
 
     def _train(self, arm: Arm, seed: int, rate: str) -> Stage:
-        folder, data = self._folder(arm.name, seed, rate), self.out / "data"
+        folder, data = self._folder(arm.name, seed, rate), self._files(arm)
         model = "pocket" if arm.start is None else str(self._folder(arm.start, seed) / "best")
         flags = (
             f"--config={recipe_file(arm.config)}",
@@ -154,15 +169,14 @@ class Spine:
         for arm in arms:
             found = {rate: self._validation(self._folder(arm.name, self.seeds[0], rate)) for rate in arm.rates}
             self.rates[arm.name] = max(found, key=lambda rate: found[rate])
-            self._tell(f"{arm.name}: validation Acc@0.5 {found}; learning rate {self.rates[arm.name]} is kept")
+            self._tell(f"{arm.name}: validation {self.criterion} {found}; learning rate {self.rates[arm.name]} is kept")
 
     def _prepare(self, runs: Sequence[tuple[Arm, int]]) -> None:
         """Run what these runs need first, each stage once."""
         self._run(list(dict.fromkeys(stage for arm, seed in runs for stage in self._before(arm, seed))))
 
-    @staticmethod
-    def _validation(folder: Path) -> float:
-        return float(json.loads((folder / "best" / "score.json").read_text(encoding="utf-8"))["eval/acc"])
+    def _validation(self, folder: Path) -> float:
+        return float(json.loads((folder / "best" / "score.json").read_text(encoding="utf-8"))[self.criterion])
 
     def _benchmark(self, arm: str, seed: int, style: str, model: str) -> Stage:
         arguments = (
@@ -182,10 +196,10 @@ class Spine:
         names = ["base", *(arm.name for arm in self.plan.arms())]
         hits = {name: self._hits(name) for name in names}
         head = ["arm", "learning rate", *SLICES]
-        rows = [[name, self.rates.get(name, "-"), *(_cell(*hits[name][part]) for part in SLICES)] for name in names]
+        rows = [[name, self.rates.get(name, "-"), *(cell(*hits[name][part]) for part in SLICES)] for name in names]
         text = [markdown([head, *rows]), "", "Differences, paired by sample and seed:", ""]
         pairs = [
-            [f"{b} - {a}", *(_difference(hits[a][part], hits[b][part]) for part in SLICES)] for a, b in self.comparisons
+            [f"{b} - {a}", *(difference(hits[a][part], hits[b][part]) for part in SLICES)] for a, b in self.comparisons
         ]
         return "\n".join([*text, markdown([["second - first", *SLICES], *pairs]), ""])
 
@@ -203,11 +217,13 @@ class Spine:
         return found
 
 
-def _cell(hits: Sequence[Sequence[float]], groups: Sequence[str]) -> str:
+def cell(hits: Sequence[Sequence[float]], groups: Sequence[str]) -> str:
+    """A share over seeds in percent, with its interval."""
     return _percent(stats.over_seeds(hits, groups))
 
 
-def _difference(a: tuple[list[list[float]], list[str]], b: tuple[list[list[float]], list[str]]) -> str:
+def difference(a: tuple[list[list[float]], list[str]], b: tuple[list[list[float]], list[str]]) -> str:
+    """The second less the first, paired by sample and seed, in percent with its interval."""
     return _percent(stats.paired_over_seeds(a[0], b[0], a[1]), sign=True)
 
 

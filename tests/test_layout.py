@@ -46,7 +46,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("demo",),
     ("pets", "spine"),
-    ("grounding_table",),
+    ("grounding_table", "captions_table"),
     ("chat",),
     ("commands",),
     ("cli",),

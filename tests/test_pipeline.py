@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mllm.demo import MODELS, demo_stages
+from mllm.demo import BAG_SIZES, CAPTIONERS, MODELS, demo_stages
 from mllm.errors import FieldmarkError
 from mllm.pipeline import Pipeline, Stage
 from mllm.spine import COMPARISONS, Plan
@@ -63,6 +63,19 @@ def test_demo_measures_every_model_on_the_same_file(tmp_path: Path) -> None:
         str(tmp_path / "data" / "test.jsonl")
     }
     assert stages[-1].arguments[0] == "report"
+
+
+def test_the_second_act_judges_every_captioner_in_the_same_bags(tmp_path: Path) -> None:
+    stages = demo_stages(tmp_path)
+    judged = [stage for stage in stages if stage.module == "mllm.eval.truematch"]
+    assert len(judged) == len(CAPTIONERS)
+    bags = {stage.arguments[stage.arguments.index("--bags") : stage.arguments.index("--out")] for stage in judged}
+    assert len(bags) == 1 and [Path(file).name for file in next(iter(bags))[1:]] == [
+        f"bags-{size}-hard.jsonl" for size in BAG_SIZES
+    ]
+    assert all("--scorer" not in stage.arguments for stage in judged), "the judge of truematch.py, not the scorer"
+    shown = stages[-1].arguments
+    assert [shown[k + 1].partition("=")[0] for k, word in enumerate(shown) if word == "--captions"] == list(CAPTIONERS)
 
 
 def test_every_arm_of_the_table_gets_the_same_tuning_budget_and_known_parents() -> None:

@@ -229,3 +229,46 @@ def test_drawing(tmp_path):
     assert (213, 94, 0) in {c for _, c in picture.getcolors(1 << 20)}
     big = drawing.draw(Image.new("RGB", (900, 20)), [drawing.Mark(Box(0.9, 0.2, 1, 1), "a long label", dashed=True)])
     assert big.size == (900, 20)
+
+
+def test_captions_among_look_alikes(tmp_path):
+    """Numbers, and who was retrieved by what; model text stays text."""
+    from eval import truematch
+    from mllm.bags import Bag
+    from mllm.records import load_samples, write_jsonl
+    from tests.scenes import make_captions
+
+    file = make_captions(tmp_path / "data", "test", families=2, size=3)
+    samples = load_samples(file)
+    write_jsonl(tmp_path / "bags.jsonl", [Bag(f"b{k}", tuple(s.id for s in samples[k : k + 3])) for k in (0, 3)])
+    convention = {"family": "pocket", "prompt": "direct", "budget": {"min_pixels": 1, "max_pixels": 9}, "version": 1}
+    named = {}
+    for name, texts in (("right", [s.captions[0] for s in samples]), ("same", [samples[0].captions[0] + EVIL] * 6)):
+        named[name] = tmp_path / name
+        runs.begin(named[name], {"model": name, "convention": convention}, samples, file.parent)
+        for sample, text in zip(samples, texts, strict=True):
+            runs.append(named[name], Completion(sample.id, text, UNREAD))
+        told = ["--captions", str(named[name] / "outputs.jsonl"), "--samples", str(file)]
+        truematch.main([*told, "--bags", str(tmp_path / "bags.jsonl"), "--out", str(named[name] / "truematch.json")])
+    plain = benchmark(tmp_path / "plain", ["left"] * 4)
+    made = report.build({"plain": plain}, captions=named)
+    page, text, data = (path.read_text() for path in report.write(made, tmp_path / "out.html"))
+    parsed = Page(page)
+    assert not parsed.open and "script" not in {tag for tag, _ in parsed.tags}
+    assert all(attributes["src"].startswith("data:image/") for tag, attributes in parsed.tags if tag == "img")
+    right, same = made["captions"]["runs"]
+    assert right["text"]["precision"]["value"] == 1.0 and same["sizes"]["3"]["r1"]["value"] == pytest.approx(1 / 3)
+    assert "| same " in text and "33.3" in text and "chance: 33.3 of 3" in text
+    assert "bags" not in json.loads(data)["captions"]
+    for bag in made["captions"]["bags"]:
+        found = {row["found"] for picture in bag["pictures"] for row in picture["rows"] if row["name"] == "same"}
+        assert len(found) == 1, "one caption for all retrieves one picture"
+        assert sum(picture["rows"][1]["right"] for picture in bag["pictures"]) == 1
+    broken = json.loads((named["same"] / "truematch.json").read_text())
+    broken["matches"]["3"].pop()
+    (named["same"] / "truematch.json").write_text(json.dumps(broken))
+    with pytest.raises(FieldmarkError, match="other bags than right"):
+        report.build({"plain": plain}, captions=named)
+    (named["same"] / "truematch.json").unlink()
+    with pytest.raises(FieldmarkError, match=r"eval/truematch.py .* writes it"):
+        report.build({"plain": plain}, captions=named)

@@ -20,6 +20,9 @@ def command(
     logs: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER of a training run, for the learning curves.")
     ] = None,
+    captions: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER of eval/captions.py, holding truematch.json.")
+    ] = None,
     out: Out = Path("report.html"),
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
     gallery: Annotated[int, typer.Option(help="Samples to show with pictures.")] = 10,
@@ -27,7 +30,9 @@ def command(
     """Set benchmark runs side by side: one self-contained page, the same as Markdown and json."""
     from mllm import report as pages
 
-    made = pages.build(_named([*runs, *(more or [])]), logs=_named(logs or []), title=title, gallery=gallery)
+    named = _named([*runs, *(more or [])])
+    told = _named(captions or [])
+    made = pages.build(named, logs=_named(logs or []), captions=told, title=title, gallery=gallery)
     page, text, _ = pages.write(made, out)
     typer.echo(text.read_text(encoding="utf-8"))
     typer.echo(f"written: {page}")

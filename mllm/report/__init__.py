@@ -5,8 +5,6 @@ The page needs nothing but itself: styles, curves (SVG) and pictures (data URIs)
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,13 +15,12 @@ from mllm import kvg, links, pictures, provenance, runs, scores
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.records import atomic_write
-from mllm.report import curves
-from mllm.report.drawing import enlarge
+from mllm.report import bagged, curves
+from mllm.report.drawing import data_uri
 from mllm.runs import Run
 from mllm.scores import Case
 
 GALLERY = 10
-PICTURE_SIDE = 448
 TEXT_LIMIT = 4000
 """Most characters of one model text that the page shows."""
 
@@ -32,6 +29,7 @@ def build(
     named: Mapping[str, str | Path],
     *,
     logs: Mapping[str, str | Path] | None = None,
+    captions: Mapping[str, str | Path] | None = None,
     title: str = "",
     gallery: int = GALLERY,
 ) -> dict[str, Any]:
@@ -40,6 +38,7 @@ def build(
     Args:
         named: benchmark folders by the name they get in the report, in the order to be shown.
         logs: training folders (or log.jsonl files) by name, for the learning curves.
+        captions: folders of eval/captions.py that hold the truematch.json of eval/truematch.py, by name.
         title: heading of the page.
         gallery: how many samples to show with pictures.
 
@@ -62,6 +61,7 @@ def build(
         "curves": curves.panels({name: curves.read_log(path) for name, path in (logs or {}).items()}),
         "series": list(logs or {}),
         "gallery": _gallery(loaded, gallery),
+        "captions": bagged.build(captions) if captions else None,
         "commit": provenance.git_commit(),
         "versions": provenance.versions(),
     }
@@ -72,6 +72,8 @@ def write(report: Mapping[str, Any], out: str | Path) -> list[Path]:
     out = Path(out)
     files = [out.with_suffix(".html"), out.with_suffix(".md"), out.with_suffix(".json")]
     plain = {key: value for key, value in report.items() if key not in ("gallery", "curves")}
+    if told := plain["captions"]:
+        plain["captions"] = {key: value for key, value in told.items() if key != "bags"}
     texts = (html(report), markdown(report), json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     for path, text in zip(files, texts, strict=True):
         with atomic_write(path) as file:
@@ -112,6 +114,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         for row in report["links"]:
             table.append((row["name"], *(_share(cell) for cell in row["cells"])))
         parts += ["## Where the reasoning holds, % (of n)", scores.markdown(table)]
+    if report["captions"]:
+        parts += ["## Captions among look-alikes", bagged.markdown(report["captions"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -247,18 +251,3 @@ def _rectangle(box: Box | None, size: tuple[int, int]) -> dict[str, float] | Non
         return None
     x1, y1, x2, y2 = box.to_xyxy(Frame(*size))
     return {"x": round(x1, 1), "y": round(y1, 1), "width": round(x2 - x1, 1), "height": round(y2 - y1, 1)}
-
-
-def data_uri(image: Any) -> str:
-    """Return a picture as a data URI: at most `PICTURE_SIDE` pixels, PNG or JPEG, whichever is smaller."""
-    picture = image.copy()
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    picture = enlarge(picture, 1)
-    best: tuple[str, bytes] | None = None
-    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
-        data = io.BytesIO()
-        picture.save(data, kind, **options)
-        if best is None or len(data.getvalue()) < len(best[1]):
-            best = kind, data.getvalue()
-    assert best is not None
-    return f"data:image/{best[0]};base64,{base64.b64encode(best[1]).decode()}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mllm.boxes import Box, Frame
 
+PICTURE_SIDE = 448
 GOLD_COLOUR = "#009e73"
 ANSWER_COLOUR = "#d55e00"
 # Okabe & Ito (2008): both are told apart with any colour vision, and stand out on light and dark pictures.
@@ -47,6 +50,20 @@ def draw(image: Image.Image, marks: Sequence[Mark], *, side: int = 640) -> Image
             pen.rectangle(corners, outline=mark.colour, width=stroke)
         _label(pen, picture.size, (x1, y1), mark, font)
     return picture
+
+
+def data_uri(image: Image.Image, side: int = PICTURE_SIDE) -> str:
+    """Return a picture as a data URI: at most `side` pixels, PNG or JPEG, whichever is smaller."""
+    picture = image.copy()
+    picture.thumbnail((side, side))
+    best: tuple[str, bytes] | None = None
+    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
+        data = io.BytesIO()
+        picture.save(data, kind, **options)
+        if best is None or len(data.getvalue()) < len(best[1]):
+            best = kind, data.getvalue()
+    assert best is not None
+    return f"data:image/{best[0]};base64,{base64.b64encode(best[1]).decode()}"
 
 
 def _dashed(pen: ImageDraw.ImageDraw, corners: Sequence[float], colour: str, stroke: int) -> None:

@@ -1,0 +1,185 @@
+"""`fieldmark table-captions`: what self-retrieval gains and what it costs, from sparse and from boosted captions.
+
+Base; MLE on sparse and on boosted captions (VCB); plain self-retrieval and BagCurri from each; CLIP reward. Every
+rewarded arm has the same tuning budget, steps, pictures and captions: each learning rate once on the first seed, chosen
+by R@1 in validation bags (checkpoints too). The test bags are looked at once, at the end, by the encoder that rewarded
+nobody. Intervals resample families of look-alikes and seeds. Everything resumes; weights, captions and seeds are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mllm import runs
+from mllm.captions import said, words
+from mllm.pipeline import Stage
+from mllm.pocket.captions import judge
+from mllm.report.bagged import SCORES
+from mllm.scores import markdown
+from mllm.spine import SEEDS, Arm, Spine, cell, difference
+
+BASE, SPARSE, VCB = "base", "MLE sparse", "MLE VCB"
+PLAIN, CURRICULUM, CLIP = "self-retrieval", "BagCurri", "CLIP reward"
+SIZES = (3, 5, 7)
+
+Values = tuple[list[list[float]], list[str]]
+"""Values of every seed, and the family of look-alikes of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes of the experiment; the defaults take about forty minutes on two idle cores."""
+
+    train: int = 2000
+    validation: int = 210
+    test: int = 420
+    sft_steps: int = 400
+    stage: int = 15
+    """Steps of one stage of BagCurri: an epoch. All rewarded arms take as many steps as its stages together."""
+    bags: tuple[int, ...] = (2, 3, 5, 7)
+    pictures_per_step: int = 14
+    completions: int = 8
+    sft_rates: tuple[str, ...] = ("3e-4", "1e-3")
+    rates: tuple[str, ...] = ("3e-5", "1e-4")
+    max_new_tokens: int = 56
+    seeds: tuple[int, ...] = SEEDS
+
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms, what others start from first."""
+        steps = self.stage * len(self.bags)
+        rl = (
+            f"--limit={self.pictures_per_step * self.stage}",
+            f"--num_generations={self.completions}",
+            f"--per_device_train_batch_size={self.pictures_per_step * self.completions}",
+            f"--evaluate.every={self.stage}",
+            f"--max_completion_length={self.max_new_tokens}",
+            f"--evaluate.max_new_tokens={self.max_new_tokens}",
+        )
+        schedule = json.dumps([[1, size] for size in self.bags], separators=(",", ":"))
+        grown = f"--bags.schedule={schedule}"
+        room = (f"--evaluate.max_new_tokens={self.max_new_tokens}",)
+        mle = [
+            Arm(name, "sft", config, "direct", self.sft_steps, self.sft_rates, None, room, 130)
+            for name, config in ((SPARSE, "captions_sft"), (VCB, "captions_vcb_sft"))
+        ]
+        rewarded = [
+            (f"{PLAIN} from {SPARSE}", "captions_self_retrieval", SPARSE, rl),
+            (f"{PLAIN} from {VCB}", "captions_self_retrieval", VCB, rl),
+            (f"{CURRICULUM} from {SPARSE}", "captions_bagcurri_vcb", SPARSE, (*rl, grown)),
+            (f"{CURRICULUM} from {VCB}", "captions_bagcurri_vcb", VCB, (*rl, grown)),
+            (f"{CLIP} from {VCB}", "captions_clip_reward", VCB, rl),
+        ]
+        return (
+            *mle,
+            *(Arm(name, "rl", config, "direct", steps, self.rates, start, flags, 130)
+              for name, config, start, flags in rewarded),
+        )  # fmt: skip
+
+
+class CaptionsTable(Spine):
+    """The experiment in one folder."""
+
+    criterion = "eval/r1"
+    comparisons = (
+        (SPARSE, VCB),
+        (SPARSE, f"{PLAIN} from {SPARSE}"),
+        (SPARSE, f"{CURRICULUM} from {SPARSE}"),
+        (VCB, f"{PLAIN} from {VCB}"),
+        (VCB, f"{CURRICULUM} from {VCB}"),
+        (f"{PLAIN} from {VCB}", f"{CURRICULUM} from {VCB}"),
+        (f"{CURRICULUM} from {SPARSE}", f"{CURRICULUM} from {VCB}"),
+        (VCB, f"{CLIP} from {VCB}"),
+    )
+
+    def __init__(self, out: Path, plan: Plan, tell: Callable[[str], None], jobs: int | None = None) -> None:
+        super().__init__(out, plan, tell, jobs)
+        self.plan: Plan = plan
+        self.seeds = plan.seeds
+
+    def _data(self) -> list[Stage]:
+        """The same pictures twice: captioned as people leave them, and boosted."""
+        plan = self.plan
+        counts = (f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}")
+        return [
+            Stage(f"data, {which}", "mllm.data_synth.captions", (f"--out={self._set(which)}", *counts, *flags), 40)
+            for which, flags in (("sparse", ()), ("vcb", ("--strategy=holistic",)))
+        ]
+
+    def _set(self, which: str) -> Path:
+        return self.out / "data" / which
+
+    def _files(self, arm: Arm) -> Path:
+        """The captions that an arm, or what it starts from, was taught."""
+        return self._set("sparse" if SPARSE in (arm.name, arm.start) else "vcb")
+
+    def _measure(self, tested: Sequence[tuple[str, int, str, str]]) -> None:
+        """Let every model caption the test pictures, then ask the judge."""
+        self._run([self._benchmark(*one) for one in tested])
+        self._run([self._judged(arm, seed) for arm, seed, _, _ in tested])
+
+    def _benchmark(self, arm: str, seed: int, style: str, model: str) -> Stage:
+        arguments = (
+            "--model", model,
+            "--samples", str(self._set("vcb") / "test.jsonl"),
+            "--out", str(self._eval(arm, seed)),
+            "--max-new-tokens", str(self.plan.max_new_tokens),
+            "--batch-size", "60",
+        )  # fmt: skip
+        return Stage(f"captions of {arm}, seed {seed}", "mllm.eval.captions", arguments, 20)
+
+    def _judged(self, arm: str, seed: int) -> Stage:
+        folder, bags = self._eval(arm, seed), self._set("vcb") / "bags" / "test"
+        arguments = (
+            "--captions", str(folder / "outputs.jsonl"),
+            "--samples", str(self._set("vcb") / "test.jsonl"),
+            "--bags", *(str(bags / f"bags-{size}-hard.jsonl") for size in SIZES),
+            "--out", str(folder / SCORES),
+        )  # fmt: skip
+        return Stage(f"judgement of {arm}, seed {seed}", "mllm.eval.truematch", arguments, 15)
+
+    def table(self) -> str:
+        """R@1, marks and length of every arm, and paired differences, with intervals over families and seeds."""
+        names = [BASE, *(arm.name for arm in self.plan.arms())]
+        found = {name: self._values(name) for name in names}
+        shares = [f"R@1 of {size}" for size in SIZES] + ["marks right", "marks told"]
+        rows = [["captions of", "learning rate", *shares, "words"]]
+        for name in names:
+            length = found[name]["words"][0]
+            mean = sum(map(sum, length)) / sum(map(len, length))
+            cells = [cell(*found[name][column]) for column in shares]
+            rows.append([name, self.rates.get(name, "-"), *cells, f"{mean:.1f}"])
+        pairs = [["second - first", *shares]]
+        for a, b in self.comparisons:
+            pairs.append([f"{b} - {a}", *(difference(found[a][column], found[b][column]) for column in shares)])
+        chance = ", ".join(f"{100 / size:.1f} of {size}" for size in SIZES)
+        text = [f"In percent; chance: {chance}.", "", markdown(rows), "", "Differences, paired by picture and seed:"]
+        return "\n".join([*text, "", markdown(pairs), ""])
+
+    def _values(self, arm: str) -> Mapping[str, Values]:
+        """For each column: the values of every seed, and the family of each."""
+        seeds = self.seeds if arm != BASE else self.seeds[:1]
+        found: dict[str, tuple[list[list[float]], list[str]]] = {}
+        for seed in seeds:
+            folder = self._eval(arm, seed)
+            _, samples, rows = runs.read_whole(folder)
+            family = {sample.id: sample.bag or sample.id for sample in samples}
+            matches = json.loads((folder / SCORES).read_text(encoding="utf-8"))["matches"]
+            for size in SIZES:
+                hits = [(row["hit"], family[row["picture"]]) for row in matches[str(size)]]
+                _add(found, f"R@1 of {size}", hits)
+            told = [(said(rows[one.id]), one) for one in samples]
+            marks = [(judge(text, [thing.marks for thing in one.things]), family[one.id]) for text, one in told]
+            _add(found, "marks right", [(one.precision, group) for one, group in marks])
+            _add(found, "marks told", [(one.recall, group) for one, group in marks])
+            _add(found, "words", [(float(len(words(text))), family[one.id]) for text, one in told])
+        return found
+
+
+def _add(found: dict[str, Values], column: str, pairs: Sequence[tuple[float, str]]) -> None:
+    """Add one seed's values to a column."""
+    values, groups = found.setdefault(column, ([], [group for _, group in pairs]))
+    assert groups == [group for _, group in pairs], "every seed is measured on the same pictures in the same order"
+    values.append([value for value, _ in pairs])

@@ -1,0 +1,158 @@
+"""Captions in a report: R@1 within bags of look-alikes, what stands beside it, and bags to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mllm import pictures, runs, scores
+from mllm.captions import said
+from mllm.errors import FieldmarkError
+from mllm.records import Sample, image_path
+from mllm.report.drawing import data_uri
+
+SCORES = "truematch.json"
+BAGS = 6
+"""How many bags are shown."""
+SIDE = 224
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One model's captions and what became of them: `table` is what eval/truematch.py wrote."""
+
+    folder: Path
+    table: Mapping[str, Any]
+    samples: Mapping[str, Sample]
+    captions: Mapping[str, str]
+
+    def matches(self, size: str) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """Matches in bags of a size, by (bag, picture)."""
+        return {(row["bag"], row["picture"]): row for row in self.table["matches"][size]}
+
+
+def load(folder: str | Path) -> Told:
+    """Read a folder of eval/captions.py in which eval/truematch.py left its scores.
+
+    Raises:
+        FieldmarkError: files are missing or broken, or pictures without a caption.
+    """
+    folder = Path(folder)
+    file = folder / SCORES
+    if not file.is_file():
+        raise FieldmarkError(f"{file}: no such file; `python eval/truematch.py ... --out {file}` writes it")
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise FieldmarkError(f"{file}:{error.lineno}: broken JSON: {error.msg}") from None
+    _, samples, rows = runs.read_whole(folder)
+    return Told(folder, table, {one.id: one for one in samples}, {key: said(row) for key, row in rows.items()})
+
+
+def build(named: Mapping[str, str | Path]) -> dict[str, Any]:
+    """Gather all that the page shows of captions, as plain data.
+
+    Raises:
+        FieldmarkError: as `load`; runs that were measured in other bags.
+    """
+    told = {name: load(folder) for name, folder in named.items()}
+    first = next(iter(told.values()))
+    for name, one in told.items():
+        if {size: set(one.matches(size)) for size in one.table["sizes"]} != {
+            size: set(first.matches(size)) for size in first.table["sizes"]
+        }:
+            raise FieldmarkError(f"{one.folder}: {name} was measured in other bags than {next(iter(told))}")
+    sizes = sorted(first.table["sizes"], key=int)
+    rows = [
+        {
+            "name": name,
+            "scorer": one.table["scorer"],
+            "sizes": {size: one.table["sizes"][size] for size in sizes},
+            "text": one.table["text"],
+        }
+        for name, one in told.items()
+    ]
+    return {"sizes": sizes, "runs": rows, "bags": _bags(told, sizes[0])}
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The table: R@1 for each bag size, then faithfulness and length."""
+    head = [
+        "captions of",
+        *(f"R@1 of {size}, %" for size in found["sizes"]),
+        "marks right, %",
+        "marks told, %",
+        "words",
+    ]
+    rows = [head]
+    for run in found["runs"]:
+        cells = [_percent(run["sizes"][size]["r1"]) for size in found["sizes"]]
+        marks = [_percent(run["text"].get(name)) for name in ("precision", "recall")]
+        rows.append([run["name"], *cells, *marks, f"{run['text']['words']:.1f}"])
+    chance = ", ".join(
+        f"{scores.percent(found['runs'][0]['sizes'][size]['chance'])} of {size}" for size in found["sizes"]
+    )
+    return f"{scores.markdown(rows)}\n\nJudged by {found['runs'][0]['scorer']}; chance: {chance}."
+
+
+def _percent(found: Mapping[str, Any] | None) -> str:
+    return "–" if found is None else f"{scores.percent(found['value'])} ({scores.interval(found)})"
+
+
+def _bags(told: Mapping[str, Told], size: str) -> list[dict[str, Any]]:
+    """Some bags with every run's captions: those in which runs differ most come first."""
+    last = list(told.values())[-1]
+    members: dict[str, list[str]] = {}
+    for bag, picture in last.matches(size):
+        members.setdefault(bag, []).append(picture)
+    hits = {
+        bag: [sum(one.matches(size)[bag, name]["hit"] for name in names) for one in told.values()]
+        for bag, names in members.items()
+    }
+    order = sorted(members, key=lambda bag: (min(hits[bag]) - max(hits[bag]), int(bag)))
+    return [
+        {"id": bag, "pictures": [_picture(told, size, bag, members[bag], name) for name in members[bag]]}
+        for bag in _mixed(order)
+    ]
+
+
+def _mixed(order: Sequence[str]) -> list[str]:
+    """From the front, where runs differ, and from all over: a gallery of differences alone would flatter."""
+    front = list(order[: BAGS // 2])
+    rest = [bag for bag in order if bag not in front]
+    step = max(1, len(rest) // max(1, BAGS - len(front)))
+    return [*front, *rest[::step][: BAGS - len(front)]]
+
+
+def _picture(told: Mapping[str, Told], size: str, bag: str, names: Sequence[str], name: str) -> dict[str, Any]:
+    """One picture of a bag, and for each run its caption and which picture that retrieved."""
+    one = next(iter(told.values()))
+    sample = one.samples[name]
+    image = pictures.load(image_path(one.folder / "samples.jsonl", sample))
+    rows = []
+    for run, each in told.items():
+        match = each.matches(size)[bag, name]
+        rows.append(
+            {
+                "name": run,
+                "caption": each.captions[name],
+                "found": 1 + names.index(match["found"]),
+                "right": match["found"] == name,
+                "marks": _marks(each.captions[name], sample),
+            }
+        )
+    return {"id": name, "number": 1 + names.index(name), "uri": data_uri(image, SIDE), "rows": rows}
+
+
+def _marks(caption: str, sample: Sample) -> str:
+    """How many of the caption's claims are true, where that is known."""
+    things = [thing.marks for thing in sample.things if thing.marks]
+    if not things:
+        return ""
+    from mllm.pocket.captions import judge
+
+    found = judge(caption, things)
+    return f"{found.right} of {found.claimed} marks true"

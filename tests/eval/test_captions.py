@@ -1,0 +1,60 @@
+"""eval/captions.py: captions of a real (random) pocket model are written, gone on with, and read by a benchmark."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from eval import captions
+from mllm import matching
+from mllm.errors import FieldmarkError
+from mllm.records import load_samples
+from tests.scenes import make_captions, make_data
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_captions(tmp_path_factory.mktemp("captions"), "test", families=1, size=3)
+
+
+def test_captions_are_written_once_and_read_by_benchmarks(
+    file: Path, pocket_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(pocket_folder), "--samples", str(file), "--out", str(tmp_path), "--max-new-tokens", "4"]
+    captions.main(flags)
+    told = matching.read_captions(tmp_path / "outputs.jsonl")
+    assert set(told) == {sample.id for sample in load_samples(file)}
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["text"]["captions"] == 3 and 0 <= scores["text"]["precision"]["value"] <= 1
+    assert scores["text"]["clipped"] == 1.0, "four tokens are too few for random weights"
+    assert "3 captions of" in capsys.readouterr().out
+    before = (tmp_path / "outputs.jsonl").read_bytes()
+    captions.main(flags)
+    assert (tmp_path / "outputs.jsonl").read_bytes() == before
+    with pytest.raises(FieldmarkError, match="outputs of another run"):
+        captions.main([*flags, "--limit", "2"])
+
+
+def test_a_folder_of_pictures_is_enough(file: Path, pocket_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, sample in enumerate(load_samples(file)[:2]):
+        name = "COCO_val2014_000000000042" if number else "mine"
+        shutil.copy(file.parent / sample.image, folder / f"{name}.png")
+    out = tmp_path / "out"
+    captions.main(["--model", str(pocket_folder), "--images", str(folder), "--out", str(out), "--max-new-tokens", "2"])
+    assert set(matching.read_captions(out / "outputs.jsonl")) == {"mine", "42"}
+    shutil.copy(folder / "mine.png", folder / "42.png")
+    with pytest.raises(FieldmarkError, match="two pictures are called '42'"):
+        captions.main(["--model", str(pocket_folder), "--images", str(folder), "--out", str(out)])
+
+
+def test_what_is_no_picture_to_caption_is_refused(tmp_path: Path) -> None:
+    train, _ = make_data(tmp_path, train=1, validation=1)
+    with pytest.raises(FieldmarkError, match="no sample has task 'caption'"):
+        captions.main(["--samples", str(train), "--out", str(tmp_path / "out")])
+    with pytest.raises(FieldmarkError, match="--samples FILE, or --images"):
+        captions.main(["--out", str(tmp_path / "out")])

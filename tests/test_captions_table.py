@@ -1,0 +1,148 @@
+"""The plumbing of `make table-captions`: what is run, in which order, with which budget; and the table it makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mllm import runs
+from mllm.captions_table import BASE, CLIP, CURRICULUM, PLAIN, SIZES, SPARSE, VCB, CaptionsTable, Plan
+from mllm.pipeline import Stage
+from mllm.records import Answer, Completion, load_samples
+from tests.scenes import make_captions
+
+TINY = Plan(train=40, validation=7, test=14, sft_steps=2, stage=1, rates=("1e-5", "1e-4"), sft_rates=("1e-3",))
+FROM_VCB = f"{CURRICULUM} from {VCB}"
+
+
+class Told(CaptionsTable):
+    """Runs nothing: notes the stages, and leaves behind what each program would (validation scores, captions)."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(out, TINY, lambda text: None)
+        self.stages: list[Stage] = []
+        self.pipeline.run = self.note  # pyright: ignore[reportAttributeAccessIssue]
+
+    def note(self, stages: list[Stage], jobs: int = 1) -> None:
+        for stage in stages:
+            self.stages.append(stage)
+            flags = dict(word.split("=", 1) for word in stage.arguments if "=" in word)
+            pairs = dict(zip(stage.arguments[::2], stage.arguments[1::2], strict=False))
+            if "--output_dir" in flags:
+                best = Path(flags["--output_dir"]) / "best"
+                best.mkdir(parents=True, exist_ok=True)
+                found = 0.6 if flags["--learning_rate"] == "1e-4" else 0.5
+                (best / "score.json").write_text(json.dumps({"eval/r1": found}))
+            elif stage.module == "mllm.eval.captions":
+                self.caption(Path(pairs["--out"]))
+            elif stage.module == "mllm.eval.truematch":
+                self.judge(Path(pairs["--captions"]).parent)
+
+    def caption(self, out: Path) -> None:
+        """Right captions, but for the plain arm, which invents a mark of every fourth."""
+        file = self.out / "truth" / "test.jsonl"
+        samples = load_samples(file)
+        convention = {"family": "pocket", "prompt": "direct", "budget": {"min_pixels": 1, "max_pixels": 9}}
+        runs.begin(out, {"model": "m", "convention": convention}, samples, file.parent)
+        for sample in samples:
+            text = sample.captions[0].replace(".", " and a red red blue thing." if PLAIN in out.name else ".")
+            runs.append(out, Completion(sample.id, text, Answer(None, None, (), (), None)))
+
+    def judge(self, out: Path) -> None:
+        """BagCurri always hits, the others two of three."""
+        _, samples, _ = runs.read(out)
+        rows = [
+            {"bag": str(k // 3), "picture": one.id, "found": one.id, "hit": float(k % 3 > 0 or CURRICULUM in out.name)}
+            for k, one in enumerate(samples)
+        ]
+        (out / "truematch.json").write_text(json.dumps({"matches": {str(size): rows for size in SIZES}}))
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, str]:
+    out = tmp_path_factory.mktemp("captions-table")
+    make_captions(out / "truth", "test", families=2, size=3)
+    table = Told(out)
+    return table, table.run()
+
+
+def test_every_rewarded_arm_gets_the_same_budget(told) -> None:
+    stages = [stage for stage in told[0].stages if stage.module == "mllm.recipes.rl"]
+    arms = [arm for arm in TINY.arms() if arm.start]
+    assert len(arms) == 5 and len(stages) == 5 * 4
+    same = ("--max_steps=4", "--limit=14", "--num_generations=8", "--per_device_train_batch_size=112")
+    for arm in arms:
+        own = [stage for stage in stages if stage.name.startswith(f"{arm.name}, ")]
+        assert [stage.name.split(", ", 1)[1] for stage in own] == [
+            "learning rate 1e-5, seed 0", "learning rate 1e-4, seed 0", "learning rate 1e-4, seed 1",
+            "learning rate 1e-4, seed 2",
+        ]  # fmt: skip
+        assert all(flag in stage.arguments for flag in same for stage in own)
+
+
+def test_arms_learn_from_the_captions_they_are_named_after(told) -> None:
+    for stage in told[0].stages:
+        if stage.module.startswith("mllm.recipes"):
+            (train,) = [word for word in stage.arguments if word.startswith("--train=")]
+            (model,) = [word for word in stage.arguments if word.startswith("--model=")]
+            which = "sparse" if SPARSE in stage.name else "vcb"
+            assert train.endswith(f"/data/{which}/train.jsonl")
+            if stage.module.endswith("rl"):
+                assert f"MLE_{'sparse' if which == 'sparse' else 'VCB'}-" in model
+                assert f"seed{stage.name[-1]}/best" in model, "a seed goes on from its own start"
+
+
+def test_the_flags_are_read_by_the_recipe(told) -> None:
+    from trl import GRPOConfig
+
+    from mllm.training import setup, story
+
+    root = Path(__file__).parents[1]
+    for arm in TINY.arms():
+        if arm.recipe == "rl":
+            stage = next(s for s in told[0].stages if s.name.startswith(f"{arm.name}, "))
+            words = [*stage.arguments, "--bf16", "False", "--use_cpu", "True"]
+            settings, _ = setup.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
+            story.load_rewards(settings)
+            grown = settings.bags is not None
+            assert grown == (CURRICULUM in arm.name)
+            assert not grown or settings.bags.schedule == ((1, 2), (1, 3), (1, 5), (1, 7))
+            assert ("clip" in settings.rewards) == (CLIP in arm.name)
+
+
+def test_the_judge_comes_last_and_is_not_the_scorer(told) -> None:
+    modules = [stage.module for stage in told[0].stages]
+    first = modules.index("mllm.eval.captions")
+    assert not any("recipes" in module for module in modules[first:])
+    judged = [stage for stage in told[0].stages if stage.module == "mllm.eval.truematch"]
+    assert len(judged) == 1 + 7 * 3 and all("--scorer" not in stage.arguments for stage in judged)
+
+
+def test_the_table(told) -> None:
+    table = told[1]
+    assert (told[0].out / "table.md").read_text() == table
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    lines = {row[0]: row for row in rows}
+    assert lines[BASE][1] == "-" and lines[FROM_VCB][1] == "1e-4"
+    assert lines[SPARSE][2].startswith("66.7") and lines[FROM_VCB][2].startswith("100.0")
+    assert lines[FROM_VCB][5].startswith("100.0") and lines[f"{PLAIN} from {VCB}"][5].startswith("66.7")
+    assert lines[f"{FROM_VCB} - {PLAIN} from {VCB}"][1].startswith("+33.3")
+    assert float(lines[f"{PLAIN} from {VCB}"][7]) == float(lines[FROM_VCB][7]) + 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_real_programs_in_miniature(tmp_path: Path) -> None:
+    """Data, training, captions and judgement for real, a few steps; started again, nothing is redone."""
+    plan = Plan(
+        train=40, validation=7, test=7, sft_steps=2, stage=1, bags=(2, 3), pictures_per_step=6, completions=2,
+        rates=("1e-5",), sft_rates=("1e-3",), max_new_tokens=8, seeds=(0,),
+    )  # fmt: skip
+    told: list[str] = []
+    table = CaptionsTable(tmp_path, plan, told.append).run()
+    assert all(f"| {arm} " in table for arm in (BASE, SPARSE, VCB, FROM_VCB))
+    told.clear()
+    assert CaptionsTable(tmp_path, plan, told.append).run() == table
+    assert all("done before" in line or "is kept" in line for line in told)
