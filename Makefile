@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --no-input --progress-bar off -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY)  ## data, training, reward, benchmark and report.html on the pocket world (13 minutes on two cores)
+demo: $(READY)  ## data, training, reward, benchmark and report.html on the pocket world (10 minutes on two cores)
 	$(PY) -m mllm.cli demo
 
 test: test-fast test-ci  ## what continuous integration runs: test-fast, then test-ci (15 minutes)

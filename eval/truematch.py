@@ -35,9 +35,11 @@ def main(argv: list[str] | None = None) -> None:
     captions = matching.read_captions(options.captions)
     samples, bags, files = official(options) if options.official else ours(options)
     used = {name for made in bags.values() for bag in made for name in bag}
-    encoder = retrieval.load(options.scorer, pool=options.pool, cache=options.cache, device=options.device)
+    encoder = retrieval.load(
+        options.scorer, late=options.late, pool=options.pool, cache=options.cache, device=options.device
+    )
     table: dict[str, Any] = {"benchmark": "truematch", "captions": str(options.captions), "scorer": options.scorer}
-    table |= {"sizes": {}, "matches": {}}
+    table |= {"late": options.late, "sizes": {}, "matches": {}}
     for size, made in sorted(bags.items()):
         found = matching.match(encoder, matching.bag_queries(made, captions, f"bags of {size}"), files)
         table["sizes"][str(size)] = matching.retrieval_scores(found)
@@ -132,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bags", type=Path, nargs="+", help="bag files of ours (data_synth/bags.py)")
     parser.add_argument("--sizes", type=int, nargs="+", help="bag sizes; 3, 5, 7 of the published ones, all of ours")
     parser.add_argument("--scorer", default="pocket-judge", help="judge: pocket-judge, a folder, a Hub name")
+    parser.add_argument("--late", action="store_true", help="compare words with patches instead of whole vectors")
     parser.add_argument("--pool", default="mean", choices=("mean", "max", "truncate"), help="captions that do not fit")
     parser.add_argument("--cache", help="folder that keeps the pictures' vectors")
     parser.add_argument("--device", help="default: a GPU where there is one")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mllm import runs
 from mllm.captions import said, words
+from mllm.demo import LEVEL
 from mllm.pipeline import Stage
 from mllm.pocket.captions import judge
 from mllm.report.bagged import SCORES
@@ -102,7 +103,7 @@ class CaptionsTable(Spine):
     def _data(self) -> list[Stage]:
         """The same pictures twice: captioned as people leave them, and boosted."""
         plan = self.plan
-        counts = (f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}")
+        counts = (f"--level={LEVEL}", f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}")
         return [
             Stage(f"data, {which}", "mllm.data_synth.captions", (f"--out={self._set(which)}", *counts, *flags), 40)
             for which, flags in (("sparse", ()), ("vcb", ("--strategy=holistic",)))
@@ -135,7 +136,8 @@ class CaptionsTable(Spine):
         arguments = (
             "--captions", str(folder / "outputs.jsonl"),
             "--samples", str(self._set("vcb") / "test.jsonl"),
-            "--bags", *(str(bags / f"bags-{size}-hard.jsonl") for size in SIZES),
+            "--bags", *(str(bags / f"bags-{size}-{LEVEL}.jsonl") for size in SIZES),
+            "--late",
             "--out", str(folder / SCORES),
         )  # fmt: skip
         return Stage(f"judgement of {arm}, seed {seed}", "mllm.eval.truematch", arguments, 15)

@@ -57,6 +57,8 @@ class Evaluate(Section):
     """Answers written at once, on each process."""
     scorer: str = "pocket-judge"
     """Captions only: the encoder that retrieves. Not the one that rewards."""
+    late: bool = False
+    """Captions only: words are compared with patches (late interaction) instead of whole vectors."""
     bags: tuple[Path, ...] = ()
     """Captions only: bag files. Without any, the bags are the samples that share `bag`."""
 

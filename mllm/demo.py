@@ -54,8 +54,8 @@ def demo_stages(out: Path, *, fast: bool = False) -> list[Stage]:
 def caption_stages(out: Path, size: dict[str, int]) -> list[Stage]:
     """The second act: boosted captions, SFT on them, self-retrieval in growing bags, and who is retrieved by what."""
     data = out / "captions"
-    counts = (f"--train={size['pictures']}", f"--validation={size['watched']}", f"--test={size['told']}", "--sheet=0")
-    made = ("--strategy=holistic", f"--out={data}", *counts)
+    counts = (f"--train={size['pictures']}", f"--validation={size['watched']}", f"--test={size['told']}")
+    made = ("--strategy=holistic", f"--level={LEVEL}", "--sheet=0", f"--out={data}", *counts)
     stages = [Stage("captions: synthesize data", "mllm.data_synth.captions", made, 20)]
     files = (f"--train={data / 'train.jsonl'}", f"--validation={data / 'validation.jsonl'}")
     watch = (f"--evaluate.samples={size['watched']}",)
@@ -78,9 +78,9 @@ def caption_stages(out: Path, size: dict[str, int]) -> list[Stage]:
         asked = ("--model", model, "--samples", str(data / "test.jsonl"), "--out", str(folder))
         asked += ("--max-new-tokens", "56", "--batch-size", "48")
         stages.append(Stage(f"captions: written by {name}", "mllm.eval.captions", asked, 14))
-        bags = [str(data / "bags" / "test" / f"bags-{k}-hard.jsonl") for k in BAG_SIZES]
+        bags = [str(data / "bags" / "test" / f"bags-{k}-{LEVEL}.jsonl") for k in BAG_SIZES]
         match = ("--captions", str(folder / "outputs.jsonl"), "--samples", str(data / "test.jsonl"), "--bags", *bags)
-        match += ("--out", str(folder / "truematch.json"))
+        match += ("--late", "--out", str(folder / "truematch.json"))
         stages.append(Stage(f"captions: TrueMatch of {name}", "mllm.eval.truematch", match, 8))
     return stages
 
@@ -88,6 +88,8 @@ def caption_stages(out: Path, size: dict[str, int]) -> list[Stage]:
 CAPTIONERS = {"base": "pocket", "SFT": "captions-sft/best", "self-retrieval": "captions-rl/best"}
 """Whose captions are judged in the second act, and where their weights are."""
 BAG_SIZES = (3, 5, 7)
+LEVEL = "medium"
+"""How alike the pictures of a bag are. Among hard ones the judge finds few even by captions that tell every mark."""
 _FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 300, "cot_steps": 300, "rl_steps": 30, "eval": 64,
          "pictures": 800, "watched": 70, "told": 210, "caption_steps": 180, "bag_pictures": 14, "stage": 6}  # fmt: skip
 _SMALL = {"train": 60, "validation": 16, "test": 16, "sft_steps": 2, "cot_steps": 2, "rl_steps": 1, "eval": 4,

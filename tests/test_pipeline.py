@@ -71,7 +71,7 @@ def test_the_second_act_judges_every_captioner_in_the_same_bags(tmp_path: Path) 
     assert len(judged) == len(CAPTIONERS)
     bags = {stage.arguments[stage.arguments.index("--bags") : stage.arguments.index("--out")] for stage in judged}
     assert len(bags) == 1 and [Path(file).name for file in next(iter(bags))[1:]] == [
-        f"bags-{size}-hard.jsonl" for size in BAG_SIZES
+        f"bags-{size}-medium.jsonl" for size in BAG_SIZES
     ]
     assert all("--scorer" not in stage.arguments for stage in judged), "the judge of truematch.py, not the scorer"
     shown = stages[-1].arguments

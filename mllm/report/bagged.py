@@ -69,7 +69,7 @@ def build(named: Mapping[str, str | Path]) -> dict[str, Any]:
     rows = [
         {
             "name": name,
-            "scorer": one.table["scorer"],
+            "scorer": one.table["scorer"] + (", word by word" if one.table.get("late") else ""),
             "sizes": {size: one.table["sizes"][size] for size in sizes},
             "text": one.table["text"],
         }

@@ -48,7 +48,7 @@ def choose(samples: Sequence[Sample], root: Path, settings: Evaluate) -> Measure
             f"the {len(samples)} validation samples hold no whole bag: captions are measured by whether they find "
             "their picture in one. Name bag files in evaluate.bags (data_synth/bags.py), or raise evaluate.samples"
         )
-    return Captions(found, root, settings.scorer)
+    return Captions(found, root, settings.scorer, late=settings.late)
 
 
 class Boxes:
@@ -72,15 +72,15 @@ class Captions:
 
     key = "eval/r1"
 
-    def __init__(self, found: Sequence[Bag], root: Path, scorer: str) -> None:
-        self.bags, self.root, self.scorer = [list(bag.members) for bag in found], root, scorer
+    def __init__(self, found: Sequence[Bag], root: Path, scorer: str, *, late: bool = False) -> None:
+        self.bags, self.root, self.scorer, self.late = [list(bag.members) for bag in found], root, scorer, late
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> dict[str, float]:
         """Ask every caption in its bags."""
         captions = {sample.id: said(done) for sample, done in zip(samples, completions, strict=True)}
         files = {sample.id: self.root / sample.image for sample in samples}
         queries = matching.bag_queries(self.bags, captions)
-        found = matching.match(retrieval.load(self.scorer), queries, files)
+        found = matching.match(retrieval.load(self.scorer, late=self.late), queries, files)
         text = matching.caption_scores(captions, samples)
         marks = {f"eval/{name}": text[name]["value"] for name in ("precision", "recall") if name in text}
         clipped = sum(done.clipped for done in completions) / len(completions)
