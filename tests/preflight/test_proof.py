@@ -15,7 +15,7 @@ from mllm.errors import FieldmarkError
 from mllm.mastery import LEVELS, Entry, Table
 from mllm.preflight import proof
 from mllm.records import load_samples
-from tests.scenes import make_data
+from tests.scenes import make_captions, make_data
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes"
@@ -95,6 +95,30 @@ def test_a_full_size_recipe_is_proven_but_for_its_tokenizer(
     assert re.search(measure + r": 0\.9\d\d to [01]\.\d\d\d, .*full marks", done.output)
     assert "rows: NOT CHECKED" not in done.output and f"ready; not checked: {2 + (measure == 'mastery')}" in done.output
     assert preflight(RECIPES / f"{recipe}.yaml", "--strict", "--", *rows).exit_code == 1
+
+
+CAPTIONS = ("captions_bagcurri_vcb", "captions_self_retrieval", "captions_discritune", "captions_clip_reward",
+            "captions_cider")  # fmt: skip
+
+
+def test_caption_recipes_are_proven_bags_included(tmp_path: Path) -> None:
+    files = [make_captions(tmp_path, split, families=2, size=7) for split in ("train", "validation")]
+    flags = ["--model", "pocket", "--train", str(files[0]), "--validation", str(files[1])]
+    for name in CAPTIONS:
+        done = preflight(RECIPES / f"{name}.yaml", "--strict", "--", *flags)
+        assert done.exit_code == 0, done.output
+        assert "14 prompts x 8 answers are drawn at a time" in done.output
+        if name == CAPTIONS[0]:
+            for line in ("6 bags of 2", "4 bags of 3", "2 bags of 5", "2 bags of 7", "4 beside bags of 5"):
+                assert line in done.output
+            assert re.search(r"self_retrieval: -\d\.\d+ to -0\.\d+, mean .*; each earns something", done.output)
+            assert "length: 1.000 to 1.000, mean 1.000, of 1; full marks" in done.output
+    absent = ["--bags.files", str(tmp_path / "bags-2-hard.jsonl")]
+    done = preflight(RECIPES / f"{CAPTIONS[0]}.yaml", "--", *flags, *absent)
+    assert done.exit_code == 0 and "python data_synth/bags.py --samples" in done.output
+    assert preflight(RECIPES / f"{CAPTIONS[0]}.yaml", "--strict", "--", *flags, *absent).exit_code == 1
+    sft = preflight(RECIPES / "captions_vcb_sft.yaml", "--strict", "--", *flags[2:])
+    assert sft.exit_code == 0 and "faithful: 1.000 to 1.000" in sft.output
 
 
 def test_absent_data_is_not_checked_and_no_failure(tmp_path: Path) -> None:
