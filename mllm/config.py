@@ -183,6 +183,9 @@ class Settings(Section):
     """Generated evaluation during training."""
     resume: str = "auto"
     """auto: go on from the last complete checkpoint in output_dir. never: start anew. Or a checkpoint folder."""
+    silence: float = Field(default=300, gt=0)
+    """Several processes: seconds to wait for one that has not come, or that is not heard of any more, before the run
+    is ended with its name."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch in each process. None leaves torch's own choice."""
 

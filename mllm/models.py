@@ -111,7 +111,7 @@ def load(
         freeze: parts whose weights stay as they are (not used with adapters, which freeze the whole base).
         lora: put fresh adapters on the model, or, when there is an adapter already, go on training that one.
         attn: attention kernel.
-        quantize: `4bit` holds the base in NF4 (needs a GPU and bitsandbytes).
+        quantize: `4bit` holds the base in NF4 (bitsandbytes; on a CPU too, slowly).
         trainable: go on training the adapter that was found.
 
     Raises:
@@ -267,20 +267,19 @@ def _or_none(folder: Any) -> Path | None:
 
 
 def _four_bits(dtype: str) -> dict[str, Any]:
-    """Arguments that make transformers load the base in NF4 on this process's own GPU (Dettmers et al. 2023)."""
+    """Arguments that make transformers load the base in NF4 on this process's own device (Dettmers et al. 2023)."""
     import torch
     from accelerate import PartialState
     from transformers import BitsAndBytesConfig
 
-    if not torch.cuda.is_available():
-        raise FieldmarkError("quantize: 4bit needs a CUDA GPU; leave `quantize` out to train plain LoRA here")
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-    return {"quantization_config": config, "device_map": {"": PartialState().local_process_index}}
+    here = PartialState().local_process_index if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": here}}
 
 
 def _device(name: str) -> str:

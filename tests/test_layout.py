@@ -30,7 +30,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("models", "retrieval"),
     ("conversations",),
     ("generate",),
-    ("writing", "vllm_engine"),
+    ("writing", "vllm_engine", "merging"),
     ("wire",),
     ("serve",),
     ("pocket", "stats"),

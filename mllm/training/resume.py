@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 # Settings that may differ when a run goes on: they change what is watched, how long it goes on, or where it runs, but
 # not what one step of training does.
-FREE = {"resume", "threads", "evaluate", "validation"}
+FREE = {"resume", "threads", "silence", "evaluate", "validation"}
 TRL_BOUND = (
     "learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "gradient_accumulation_steps", "seed",
     "loss_type", "weight_decay", "optim", "beta", "num_generations", "max_completion_length", "temperature",

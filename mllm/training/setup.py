@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,7 +16,8 @@ from trl import TrlParser
 
 from mllm import config
 from mllm.config import Settings
-from mllm.errors import ConfigError
+from mllm.errors import ConfigError, FieldmarkError
+from mllm.training import processes
 
 C = TypeVar("C")
 
@@ -33,8 +33,6 @@ OURS: dict[str, Any] = {
     "disable_tqdm": True,
     "save_total_limit": 2,
     "dataloader_pin_memory": torch.cuda.is_available(),
-    "use_cpu": not torch.accelerator.is_available()
-    or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"),
 }
 FIXED = {
     "max_length": "rows are never cut; set fieldmark.max_tokens_per_sample instead",
@@ -58,9 +56,10 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     """
     known = {item.name for item in fields(trl_config) if item.init}  # pyright: ignore[reportArgumentType]
     run = config.read(sys.argv[1:] if argv is None else argv, default, known)
-    ours = {name: value for name, value in OURS.items() if name in known}
+    ours = {name: value for name, value in (OURS | processes.devices()).items() if name in known}
     given = {**ours, **run.trl}
-    if given.get("bf16") and given.get("use_cpu") and not _computes_bf16():
+    on_cpu = given.get("use_cpu") or not torch.accelerator.is_available()
+    if given.get("bf16") and on_cpu and not _computes_bf16():
         logger.warning("bf16 is left out: this CPU only imitates it, slower than float32")
         given["bf16"] = False
     for name, reason in FIXED.items():
@@ -72,8 +71,12 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     for said in ("`gradient_checkpointing` is deprecated", "`is_gradient_checkpointing` is deprecated"):
         warnings.filterwarnings("ignore", message=said)  # TRL's concern, said at each start
     try:
+        watch = processes.begin(run.settings.silence)
         (built,) = parser.parse_args_into_dataclasses(args=list(run.flags))
-    except ConfigError:
+        processes.check_launch()
+        if watch is not None:
+            watch.stall = 0.9 * built.ddp_timeout
+    except FieldmarkError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{run.file}: {error}") from error

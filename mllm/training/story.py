@@ -24,7 +24,7 @@ from mllm.families import CONVENTION_FILE, write_convention
 from mllm.models import Checkpoint, Loaded
 from mllm.rewards import BaseReward
 from mllm.rewards import load_all as rewards_by_name
-from mllm.training import bagcurri, preflight, resume
+from mllm.training import bagcurri, preflight, processes, resume
 from mllm.training.callbacks import Completeness, Journal, OrderlyStop
 from mllm.training.evaluate import GeneratedEval
 from mllm.training.pixels import remember_pixels
@@ -156,6 +156,8 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
             GeneratedEval(trainer, prepared.checkpoint, prepared.data.validation, root, settings.evaluate)
         )
     trainer.add_callback(stop)
+    if (watch := processes.watching()) is not None:
+        trainer.add_callback(processes.Pulse(watch))
     trainer.train(resume_from_checkpoint=str(prepared.resume_from) if prepared.resume_from else None)
     if stop.stopped:
         raise SystemExit(130)
@@ -205,8 +207,15 @@ def program(main: Callable[[], None]) -> None:
     try:
         main()
     except FieldmarkError as error:
-        sys.exit(f"error: {error}" if PartialState().is_main_process else 1)
+        speaks = processes.world()[0] == 0 or isinstance(error, processes.LaunchError)
+        sys.exit(f"error: {error}" if speaks else 1)
+    except RuntimeError as error:
+        if not processes.is_about_another(error):
+            raise
+        rank = processes.world()[0]
+        sys.exit(f"error: rank {rank} lost its connection to another process, which ended first: {error}")
     finally:
+        processes.end()
         if torch.distributed.is_initialized():  # gloo's threads may outlive the interpreter otherwise, and abort it
             torch.distributed.destroy_process_group()
 

@@ -1,0 +1,113 @@
+"""Adapters become whole models that say the same, and a merge that changed anything leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import mllm
+from mllm import families, merging, models
+from mllm.config import Lora, Part
+from mllm.errors import FieldmarkError
+from tests.scenes import make_data
+
+
+def adapter(base: Path, folder: Path, *parts: Part, **how: Any) -> Path:
+    """An adapter that changes what the model says, as training would have saved it."""
+    loaded = models.load(base, lora=Lora(r=4, parts=parts or ("llm",)), **how)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, weight in loaded.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.05, generator=generator)
+    loaded.model.save_pretrained(folder)
+    families.write_convention(folder, loaded.convention)
+    return folder
+
+
+def test_a_merged_adapter_says_what_base_and_adapter_said(pocket_folder: Path, tmp_path: Path) -> None:
+    saved = adapter(pocket_folder, tmp_path / "adapter", "llm", "projector", "vision")
+    done = merging.merge(saved, tmp_path / "whole")
+    assert done.adapter and done.merged < 1e-4 and done.saved < 1e-6
+    assert not (tmp_path / "whole" / "adapter_config.json").exists()
+    assert {path.suffix for path in (tmp_path / "whole").iterdir()} <= {".json", ".safetensors", ".jinja"}
+    whole, apart = mllm.load(str(tmp_path / "whole")).loaded, models.load(saved)
+    assert whole.convention == apart.convention
+    torch.testing.assert_close(merging.logits(whole), merging.logits(apart), rtol=0, atol=1e-4)
+    base = models.load(pocket_folder)
+    assert (merging.logits(base) - merging.logits(apart)).abs().max() > 1e-2, "the adapter changed nothing"
+
+
+def test_half_precision_is_checked_as_such(pocket_folder: Path, tmp_path: Path) -> None:
+    done = merging.merge(adapter(pocket_folder, tmp_path / "adapter"), tmp_path / "whole", dtype="bfloat16")
+    assert 1e-6 < done.merged < merging.TOLERANCE["bfloat16"]
+
+
+def test_a_merge_that_changes_the_model_is_refused(
+    pocket_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import PeftModel
+
+    saved = adapter(pocket_folder, tmp_path / "adapter")
+    monkeypatch.setattr(PeftModel, "merge_and_unload", lambda self, **_: self.unload())  # forgets the adapter
+    with pytest.raises(FieldmarkError, match="merging changed what the model says: logits differ by"):
+        merging.merge(saved, tmp_path / "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_what_is_there_is_not_written_over(pocket_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FieldmarkError, match="exists already"):
+        merging.merge(pocket_folder, tmp_path)
+    with pytest.raises(FieldmarkError, match="no shards of DeepSpeed"):
+        merging.merge(pocket_folder, tmp_path / "new", masters=True)
+
+
+@pytest.mark.parametrize("part", ["vision", "projector", "llm"])
+def test_each_part_has_its_own_switch(part: Part, pocket_folder: Path) -> None:
+    trained = models.trainable_by_part(models.load(pocket_folder, lora=Lora(r=2, parts=(part,))).model)
+    assert {name for name, (count, _) in trained.items() if count} == {part}
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(1800)
+def test_qlora_trains_on_a_cpu_and_merges(tmp_path: Path) -> None:
+    """SFT of an adapter on the pocket base in 4 bits, a GRPO step of it, and the merge."""
+    from bitsandbytes.nn import Linear4bit
+
+    from recipes import rl, sft
+
+    four = models.load("pocket", quantize="4bit", lora=Lora(r=2))
+    assert any(isinstance(module, Linear4bit) for module in four.model.modules())
+    train, _ = make_data(tmp_path / "data", train=4, validation=1)
+    ours: dict[str, Any] = {
+        "model": "pocket", "train": str(train), "style": "direct", "dtype": "float32", "quantize": "4bit",
+        "lora": {"r": 4}, "max_tokens_per_sample": 512,
+    }  # fmt: skip
+    theirs: dict[str, Any] = {
+        "output_dir": str(tmp_path / "sft"), "max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 5e-3,
+        "logging_steps": 1, "save_strategy": "no", "bf16": False, "gradient_checkpointing": False,
+    }  # fmt: skip
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump({"fieldmark": ours, **theirs}))
+    sft.main(["--config", str(tmp_path / "sft.yaml")])
+    losses = [row["loss"] for row in _journal(tmp_path / "sft") if "loss" in row]
+    assert losses[2] < losses[0]
+    ours |= {"model": str(tmp_path / "sft"), "rewards": {"iou": {}, "format": {"style": "direct"}}}
+    theirs |= {"output_dir": str(tmp_path / "rl"), "max_steps": 1, "num_generations": 4, "max_completion_length": 24}
+    (tmp_path / "rl.yaml").write_text(yaml.safe_dump({"fieldmark": ours, **theirs}))
+    rl.main(["--config", str(tmp_path / "rl.yaml")])
+    assert _journal(tmp_path / "rl")[0]["completions/mean_length"] > 0
+    done = merging.merge(tmp_path / "rl", tmp_path / "whole", quantized=True)
+    assert done.merged < 1e-4 and done.quantized is not None and 1e-4 < done.quantized < 0.5
+    assert not any(
+        isinstance(module, Linear4bit) for module in mllm.load(str(tmp_path / "whole")).loaded.model.modules()
+    )
+
+
+def _journal(folder: Path) -> list[dict[str, Any]]:
+
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

@@ -1,0 +1,135 @@
+"""Processes that train together: who is lost is named, and two of them take the steps of one with twice the batch."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mllm.errors import ConfigError
+from mllm.training import processes
+from tests.scenes import make_data
+from tests.training.test_sharded import ROOT, recipe, trained
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_data(tmp_path_factory.mktemp("processes-data"), train=12, validation=2)
+
+
+def watched(mode: str, silence: float, stall: float, folder: Path) -> tuple[str, int, float]:
+    """Run tests/training/watched.py on two "machines", whose launchers do not see each other's processes."""
+    from socket import socket
+
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = [str(ROOT / "tests" / "training" / "watched.py"), mode, str(silence), str(stall)]
+    started, nodes = time.monotonic(), []
+    for node in range(2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+        command += ["--node_rank", str(node), "--master_addr", "127.0.0.1", "--master_port", str(port), *program]
+        log = (folder / f"node{node}.log").open("w")
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        nodes.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
+    try:
+        code = nodes[0].wait(timeout=240)
+        took = time.monotonic() - started
+    finally:
+        for node in nodes:
+            node.terminate()
+        for node in nodes:
+            node.wait(timeout=60)
+    return (folder / "node0.log").read_text(), code, took
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("stop", "rank 1 .*has not been heard of for"),
+        ("stuck", r"nothing has moved for .*rank 1 .* is in watched.py:\d+ never_back; 1 of 2 wait"),
+    ],
+)
+def test_a_lost_process_is_named(mode: str, message: str, tmp_path: Path) -> None:
+    silence, stall = (4, 60) if mode == "stop" else (60, 4)
+    said, code, took = watched(mode, silence, stall, tmp_path)
+    assert code != 0 and took < 200, "the collective's own timeout is 300 s"
+    assert re.search(message, said), said[-3000:]
+    assert "Rank 0 of 2 ends the run" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("die", "error: rank 0 lost its connection to another process"),
+        ("late", "error: rank 1 of 2 has not come after 5 s"),
+        ("fine", "rank 0 is through"),
+    ],
+)
+def test_other_ways_to_go(mode: str, message: str, tmp_path: Path) -> None:
+    said, code, _ = watched(mode, 5 if mode == "late" else 30, 60, tmp_path)
+    assert message in said, said[-3000:]
+    assert (code == 0) == (mode == "fine")
+
+
+def test_a_place_says_who_waits() -> None:
+    place, waits = processes._place(sys._getframe())
+    assert place.startswith("test_processes.py:") and place.endswith("test_a_place_says_who_waits") and not waits
+    assert processes._place(None) == ("no Python code", False)
+
+
+def test_processes_that_believe_they_are_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import PartialState
+
+    PartialState(cpu=True)
+    processes.check_launch()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="2 processes were started and each believes .* one of 1"):
+        processes.check_launch()
+
+
+def test_fsdp_is_not_quietly_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import PartialState
+
+    PartialState(cpu=True)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="FSDP was asked for"):
+        processes.check_launch()
+
+
+def test_the_word_of_a_dead_connection_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert processes.is_about_another(RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer"))
+    assert not processes.is_about_another(RuntimeError("shape mismatch"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not processes.is_about_another(RuntimeError("gloo"))
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", ["sft", "replay"])
+def test_two_processes_take_the_steps_of_one_with_twice_the_batch(
+    kind: str, data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """GRPO on replayed answers: live ones differ by process, since each draws its own random numbers."""
+    told = {}
+    for config, rows in (("cpu", 4), ("cpu_two_processes", 2)):
+        folder = tmp_path / config
+        folder.mkdir()
+        path = recipe("rl" if kind == "replay" else "sft", data, folder)
+        batch = rows * (2 if kind == "replay" else 1)
+        flags = ["--per_device_train_batch_size", str(batch), "--validation", "null", "--save_strategy", "no"]
+        told[config] = trained(kind, config, path, *flags, "--optim", "sgd", "--learning_rate", "0.1")
+    one, two = told["cpu"], told["cpu_two_processes"]
+    assert (one["world"], two["world"]) == (1, 2) and two["how"] == "MULTI_CPU"
+    assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+    assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4) and min(one["grad_norm"]) > 1e-3
+    torch.testing.assert_close(two["logits"], one["logits"], rtol=0, atol=1e-4)
