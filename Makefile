@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-captions pets bench bench-quick
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-captions pets bench bench-quick kill fuzz
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -55,7 +55,7 @@ wheel: $(READY)  ## build dist/fieldmark-*.whl
 constraints: $(READY)  ## resolve constraints.txt anew, with every extra but vllm
 	mkdir -p build
 	$(PY) -m pip install --no-input --quiet --dry-run --ignore-installed --report build/resolved.json \
-		torch==2.13.0 -e '.[dev,vision,wandb,tensorboard,openai,serve,web]'
+		torch==2.13.0 -e '.[dev,vision,wandb,tensorboard,openai,serve,web,fuzz]'
 	$(PY) .ci/constraints.py build/resolved.json > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
@@ -70,6 +70,12 @@ table-captions: $(READY)  ## self-retrieval, BagCurri and CLIP reward from spars
 
 pets: $(READY)  ## the whole chain on real photos of cats and dogs
 	$(PY) -m mllm.cli pets
+
+kill: $(READY)  ## SFT and GRPO killed at random moments: do they end as undisturbed runs? (10 minutes on two cores)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/recipes/killed.py --kills 24
+
+fuzz: $(READY)  ## a million bad inputs to every parser (5 minutes; with the extra `fuzz` guided by coverage)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/fuzzed.py --inputs 1000000
 
 bench: $(READY)  ## stock TRL against the engine, every size (long); numbers and a plot
 	mkdir -p runs/bench

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mllm import jsontext
 from mllm.errors import FieldmarkError, RecordError
 from mllm.files import atomic_write
 
@@ -136,7 +137,7 @@ def _parse(file: Path, text: str) -> Any:
     """Read json or yaml by the file's ending; a syntax error names the line."""
     if file.suffix == ".json":
         try:
-            return json.loads(text) if text.strip() else None
+            return jsontext.loads(text) if text.strip() else None
         except json.JSONDecodeError as error:
             raise KnowledgeError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
     if file.suffix in (".yaml", ".yml"):
@@ -147,6 +148,8 @@ def _parse(file: Path, text: str) -> Any:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise KnowledgeError(f"{file}:{line}: broken YAML: {error.problem}") from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # odd characters, impossible dates, deep nesting
+            raise KnowledgeError(f"{file}: broken YAML: {str(error).splitlines()[0] or type(error).__name__}") from None
     raise KnowledgeError(f"{file}: cards are .json or .yaml files, not {file.suffix or 'without ending'}")
 
 

@@ -294,6 +294,10 @@ def load_yaml(file: Path) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: broken YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:  # impossible dates, numbers of thousands of digits, deep nesting
+        raise ConfigError(f"{file}: broken YAML: {str(error) or type(error).__name__}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -7,7 +7,6 @@ the first alone where there are no photos. What a photo's vector is may be chose
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mllm import pictures
+from mllm import jsontext, pictures
 from mllm.boxes import Frame
 from mllm.cardfiles import Card, KnowledgeError
 from mllm.knowledge import holds, likeness
@@ -69,7 +68,7 @@ def by_file(file: Path) -> Vector:
         raise KnowledgeError(f"{file}: no such file of embeddings")
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = jsontext.loads(line)
             known[row["id"]] = np.array(row["vector"], dtype=float)
         except (ValueError, KeyError, TypeError) as error:
             raise KnowledgeError(f'{file}:{number}: {{"id": ..., "vector": [...]}} is needed ({error!r})') from None

@@ -11,7 +11,6 @@ wrote down is sometimes wrong, and a mark stays unverified until somebody has lo
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mllm import jsontext
 from mllm.cardfiles import Card, KnowledgeError, Mark, read
 from mllm.errors import RecordError
 from mllm.knowledge import holds, same_name
@@ -86,7 +86,7 @@ def _of_pictures(file: Path) -> dict[str, Card]:
     if file.suffix != ".json" or not file.is_file():
         return {}
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        content: Any = jsontext.load(file)
     except ValueError:
         return {}  # `cardfiles.read` says what is wrong with it
     if not isinstance(content, dict) or not content or not all(map(_NUMBERED.fullmatch, content)):

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mllm import jsontext
 from mllm.errors import RecordError
 from mllm.files import atomic_write
 from mllm.knowledge import same_name
@@ -134,7 +135,7 @@ def load(path: str | Path) -> Table:
 def _read(path: Path, changed: int) -> Table:
     """Read a file; `changed` is its time stamp and only part of the cache's key."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = jsontext.load(path)
     except json.JSONDecodeError as error:
         raise RecordError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
     if not isinstance(data, dict):

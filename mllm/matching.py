@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mllm import stats
+from mllm import jsontext, stats, unpickling
 from mllm.captions import distinct, said, words
 from mllm.errors import FieldmarkError
 from mllm.ranking import hit_share
@@ -123,7 +123,8 @@ def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), 
 
 
 def read_captions(file: Path) -> dict[str, str]:
-    """Captions by picture name: a json object `{name: caption}`, or completions of ours (jsonl).
+    """Captions by picture name: a json object `{name: caption}`, completions of ours (jsonl), or the pickle of
+    `{COCO id: caption}` that TrueMatch's authors publish (`mllm.unpickling`: nothing in it is run).
 
     Raises:
         FieldmarkError: no such file, broken JSON, or a caption that is no text.
@@ -132,7 +133,7 @@ def read_captions(file: Path) -> dict[str, str]:
         raise FieldmarkError(f"{file}: no such file of captions")
     if file.suffix == ".jsonl":
         return {row.sample_id: said(row) for row in read_jsonl(file, Completion, unique="sample_id", torn_tail=True)}
-    table = read_json(file)
+    table = unpickling.load(file) if file.suffix in (".pkl", ".pickle") else read_json(file)
     if not isinstance(table, dict):
         raise FieldmarkError(f"{file}: an object {{picture: caption}} is needed")
     for name, caption in table.items():
@@ -146,6 +147,6 @@ def read_json(file: Path) -> Any:
     if not file.is_file():
         raise FieldmarkError(f"{file}: no such file")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return jsontext.load(file)
     except json.JSONDecodeError as error:
         raise FieldmarkError(f"{file}:{error.lineno}: broken JSON: {error.msg}") from None

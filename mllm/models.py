@@ -126,13 +126,17 @@ def load(
         extra |= _four_bits(dtype)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            checkpoint.base, dtype=getattr(torch, dtype), attn_implementation=attn, **extra
-        )
+            checkpoint.base, dtype=getattr(torch, dtype), attn_implementation=attn, trust_remote_code=False,
+            use_safetensors=True, **extra,
+        )  # fmt: skip
     except OSError as error:
-        raise FieldmarkError(f"{checkpoint.base}: the weights cannot be read: {error}") from error
+        raise FieldmarkError(f"{checkpoint.base}: the weights cannot be read (safetensors): {error}") from error
     if checkpoint.adapter is not None:
         from peft import PeftModel
 
+        folder = Path(checkpoint.adapter)
+        if folder.is_dir() and not (folder / "adapter_model.safetensors").is_file():
+            raise FieldmarkError(f"{folder}: no adapter_model.safetensors in it; pickled weights are not loaded")
         model = PeftModel.from_pretrained(model, checkpoint.adapter, is_trainable=trainable or lora is not None)
     elif lora is not None:
         model = with_adapters(model, checkpoint, lora, quantized=quantize is not None)
@@ -201,7 +205,7 @@ def _model_config(base: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(base)
+        return AutoConfig.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FieldmarkError(f"{base}: no readable checkpoint of a known architecture: {error}") from error
 

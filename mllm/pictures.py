@@ -89,8 +89,8 @@ def phash(image: Image.Image) -> str:
 @contextmanager
 def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open a picture lazily, turning every way in which a file can be bad into `PictureError`."""
-    if isinstance(source, Path) and not source.is_file():
-        raise PictureError(f"{name}: no such picture file")
+    if isinstance(source, Path) and not _is_file(source):
+        raise PictureError(f"{name:.300}: no such picture file")
     try:
         with warnings.catch_warnings():
             # Pillow warns from 89 million pixels; the limit here is ours and an error.
@@ -107,6 +107,14 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -
         raise PictureError(f"{name}: not a picture (its beginning is that of no known format)") from None
     except _BROKEN as error:
         raise PictureError(f"{name}: cannot be read as a picture, perhaps cut off: {error}") from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path is a file; one that is too long for any is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _as_seen(image: Image.Image) -> Image.Image:

@@ -248,13 +248,13 @@ def _load(name: str, late: bool, pool: Any, cache: str | None, device: str) -> D
     kinds = {"clip": (CLIPModel, CLIPImageProcessorPil), "siglip": (SiglipModel, SiglipImageProcessorPil)}
     folder = _folder(name)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if config.model_type not in kinds:
             raise UnknownNameError(f"dual encoder type of {name}", config.model_type, kinds)
         model_class, processor_class = kinds[config.model_type]
         with outside_deepspeed():
-            model = model_class.from_pretrained(folder, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = model_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         image_processor = processor_class.from_pretrained(folder)
     except OSError as error:
         raise FieldmarkError(f"{name}: no encoder that can be read: {error}") from error

@@ -13,6 +13,7 @@ from functools import cache
 from math import isfinite
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from mllm import jsontext
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, RecordError
 
@@ -45,13 +46,9 @@ def decode(line: str | bytes, cls: type[R]) -> R:
     if schema is None:
         raise TypeError(f"{cls.__name__} is no record: a record is a dataclass with a SCHEMA")
     try:
-        row = json.loads(line, object_pairs_hook=_no_twins)
+        row = jsontext.loads(line, object_pairs_hook=_no_twins)
     except json.JSONDecodeError as error:
         raise RecordError(f"broken JSON at column {error.colno}: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise RecordError(f"not UTF-8 at byte {error.start + 1} of the line") from None
-    except RecursionError:
-        raise RecordError("broken JSON: nested too deeply") from None
     if not isinstance(row, dict):
         raise RecordError(f"a row must be a JSON object, got {_kind(row)}")
     found = row.pop("schema", None)

@@ -31,6 +31,8 @@ from mllm.training.bagcurri import BagBatches, Stages
 from mllm.training.callbacks import FiniteLoss
 from mllm.training.grpo import PrefixGRPOTrainer
 from mllm.training.refresh import MasteryRefresh
+from mllm.training.saving import WholeCheckpoints
+from mllm.training.selfcheck import RolloutCheck
 from mllm.training.weighting import Weighing, WeightedAdvantages
 
 from trl import GRPOConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
@@ -40,7 +42,7 @@ logger = logging.getLogger("mllm.recipes.rl")
 DEFAULT = Path(__file__).with_name("rl.yaml")
 
 
-class Trainer(FiniteLoss, BagBatches, WeightedAdvantages, PrefixGRPOTrainer):
+class Trainer(WholeCheckpoints, FiniteLoss, BagBatches, WeightedAdvantages, PrefixGRPOTrainer):
     """TRL's trainer, which reads each prompt once, stops at a loss that is no number, and where it is asked to weighs
     advantages and keeps look-alike pictures together."""
 
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     # 1. What is asked for.
     settings, args = setup.read(argv, DEFAULT, GRPOConfig)
     setup.start(settings)
-    rewards = story.load_rewards(settings)
+    rewards = story.load_rewards(settings, Path(args.output_dir or "."))
     for file in settings.tables:
         if not file.is_file():
             raise ConfigError(f"{file}: no such file (eval/mastery.py makes mastery files, data_synth/bags.py bags)")
@@ -104,6 +106,8 @@ def main(argv: list[str] | None = None) -> None:
         for function in functions:
             function.heard = stages.heard if function.__name__ == "self_retrieval" else None
     trainer.add_callback(Alarms())
+    if args.use_vllm:
+        trainer.add_callback(RolloutCheck(trainer, rows[0]))
     story.train(trainer, settings, prepared)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from mllm.training import bridge, preflight, setup, story
 from mllm.training.callbacks import FiniteLoss
 from mllm.training.packing import PackedSFTTrainer
+from mllm.training.saving import WholeCheckpoints
 
 from trl import SFTConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
@@ -27,7 +28,7 @@ logger = logging.getLogger("mllm.recipes.sft")
 DEFAULT = Path(__file__).with_name("sft.yaml")
 
 
-class Trainer(FiniteLoss, PackedSFTTrainer):
+class Trainer(WholeCheckpoints, FiniteLoss, PackedSFTTrainer):
     """TRL's trainer, which can pack rows and stops at a loss that is no number."""
 
 

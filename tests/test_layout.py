@@ -16,14 +16,14 @@ PROGRAMS = ("data_synth", "recipes", "eval")
 
 # From the inside out: a module imports only from lines above its own; within a folder its files may know each other.
 RINGS: tuple[tuple[str, ...], ...] = (
-    ("errors", "files"),
-    ("boxes", "notation", "cpu", "gathering", "ledger"),
+    ("errors", "files", "jsontext"),
+    ("boxes", "notation", "cpu", "gathering", "ledger", "unpickling"),
     ("rows",),
     ("records", "pictures", "config", "provenance", "cardfiles", "ranking", "embeddings", "collectives"),
     ("captions", "bags"),
     ("cider", "details"),
     ("abilities", "families", "domains", "composites", "knowledge", "splits", "manifest", "stages", "kvg"),
-    ("sources", "lineups", "answers", "prompts", "links", "mastery", "parts"),
+    ("sources", "lineups", "answers", "prompts", "links", "mastery", "parts", "contamination"),
     ("processors", "quiz", "interop", "phrasing", "agreement", "crew", "pointing", "confusable", "descriptors"),
     ("asking",),
     ("progress", "datacard"),
@@ -43,7 +43,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("training", "contactsheet"),
     ("preflight",),
-    ("pipeline",),
+    ("pipeline", "fitness"),
     ("demo",),
     ("pets", "spine"),
     ("grounding_table", "captions_table"),

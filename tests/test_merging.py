@@ -51,10 +51,10 @@ def test_half_precision_is_checked_as_such(pocket_folder: Path, tmp_path: Path) 
 def test_a_merge_that_changes_the_model_is_refused(
     pocket_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peft import PeftModel
+    from peft import LoraModel
 
     saved = adapter(pocket_folder, tmp_path / "adapter")
-    monkeypatch.setattr(PeftModel, "merge_and_unload", lambda self, **_: self.unload())  # forgets the adapter
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self, **_: self.unload())  # forgets the adapter
     with pytest.raises(FieldmarkError, match="merging changed what the model says: logits differ by"):
         merging.merge(saved, tmp_path / "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

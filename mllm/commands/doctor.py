@@ -1,45 +1,106 @@
-"""`fieldmark doctor`: what this machine has."""
+"""`fieldmark doctor`: what this machine has and can train, and whether a benchmark leaked into training data."""
 
 from __future__ import annotations
 
 import platform
-import shutil
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 
-def command() -> None:
-    """Say what this machine has: versions, cores, memory, GPUs, disk, and whether the pocket weights are there."""
-    from mllm import provenance
-    from mllm.pipeline import cpus
+def command(
+    train: Annotated[
+        list[Path] | None, typer.Option(help="Samples file that is trained on; with --benchmark: look for leaks.")
+    ] = None,
+    benchmark: Annotated[list[Path] | None, typer.Option(help="Samples file of the benchmark.")] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=1, help="Say what a card of so many GiB could train, without having one.")
+    ] = None,
+    cards: Annotated[int, typer.Option(min=1, help="How many such cards, with --gpu-memory.")] = 1,
+) -> None:
+    """Say what this machine has: versions, cores, memory, GPUs, disk, what it can train; find benchmark pictures among
+    training pictures."""
+    from mllm.errors import ConfigError
 
-    typer.echo(f"{platform.platform()}, {cpus()} cores for us, {_memory()} GB memory")
+    if bool(train) != bool(benchmark):
+        raise ConfigError("give both --train and --benchmark: the pictures of the one are looked for in the other")
+    if train and benchmark:
+        _contamination(train, benchmark)
+        return
+    _versions()
+    _machine(gpu_memory, cards)
+
+
+def _contamination(train: list[Path], benchmark: list[Path]) -> None:
+    from mllm import contamination
+
+    found = contamination.check(train, benchmark)
+    typer.echo(found.told())
+    if found.pairs:
+        raise typer.Exit(1)
+
+
+def _versions() -> None:
+    from importlib.util import find_spec
+
+    from mllm import fitness, provenance
+
     for name, version in provenance.versions().items():
         typer.echo(f"  {name:<14} {version}")
+    for name in ("deepspeed", "bitsandbytes", "vllm"):
+        typer.echo(f"  {name:<14} {fitness.installed(name) or 'not installed'}")
     typer.echo(f"  {'torchvision':<14} {'installed' if find_spec('torchvision') else 'not installed (not needed)'}")
+    wrong = fitness.misfits()
+    for line in [*wrong, *fitness.bad_pairs()]:
+        typer.echo(f"  ! {line}")
+    if not wrong:
+        typer.echo("  all versions are within their ranges")
+
+
+def _machine(gpu_memory: float | None, cards: int) -> None:
     import torch
 
+    from mllm import fitness
+    from mllm.pipeline import cpus
+    from mllm.pocket.model import weights_folder
+
+    told = fitness.memory()
+    amount = f"{told[0]:.0f} GB memory, {told[1]:.0f} GB of it free" if told else "memory unknown"
+    typer.echo(f"{platform.platform()}, {cpus()} cores for us, {amount}")
     if torch.cuda.is_available():
         for k in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(k)
-            typer.echo(
-                f"GPU {k}: {card.name}, {card.total_memory / 2**30:.0f} GB, bfloat16 {torch.cuda.is_bf16_supported()}"
+            bf16 = torch.cuda.is_bf16_supported()
+            typer.echo(f"GPU {k}: {card.name}, {card.total_memory / fitness.GIB:.0f} GB, bfloat16 {bf16}")
+        if gpu_memory is None:
+            gpu_memory, cards = (
+                torch.cuda.get_device_properties(0).total_memory / fitness.GIB,
+                torch.cuda.device_count(),
             )
     else:
         typer.echo("no CUDA GPU: the pocket example runs on the CPU, larger models need a GPU")
-    free = shutil.disk_usage(Path.cwd()).free / 2**30
-    typer.echo(f"disk: {free:.0f} GB free here")
-    from mllm.pocket.model import weights_folder
-
+    free = fitness.disk(Path.cwd())
+    scarce = f"; checkpoints of large models want {fitness.ROOM:.0f}" if free < fitness.ROOM else ""
+    typer.echo(f"disk: {free:.0f} GB free here{scarce}")
     typer.echo(f"pocket weights: {weights_folder()}")
+    if gpu_memory is not None:
+        _recipes(gpu_memory, cards)
 
 
-def _memory() -> str:
-    import os
+def _recipes(gpu_memory: float, cards: int) -> None:
+    """List the recipes that fit a machine, by the estimates of `fieldmark preflight`."""
+    from mllm import fitness
+    from mllm.errors import FieldmarkError
 
-    try:
-        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f}"
-    except (ValueError, AttributeError):  # not every system tells
-        return "?"
+    typer.echo(f"recipes on {cards} x {gpu_memory:.0f} GB, estimated (rows as long as they may be):")
+    pocket = ("sft.yaml", "sft_direct.yaml", "rl.yaml")
+    for file in sorted(fitness.recipes_folder().glob("*.yaml")):
+        if file.name in pocket or file.name.startswith("pocket"):
+            continue
+        try:
+            needs, fits = fitness.peak(file, gpu_memory, cards)
+        except FieldmarkError as error:
+            typer.echo(f"  {file.name:<44} not worked out: {str(error)[:90]}")
+            continue
+        typer.echo(f"  {file.name:<44} {needs:>6.1f} GB a card  {'fits' if fits else 'does not fit'}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, Protocol, cast
 
-from mllm import pictures
+from mllm import jsontext, pictures
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, PictureError, RecordError, UnknownNameError
 from mllm.families import Family
@@ -103,7 +103,7 @@ def lines(path: Path) -> Iterator[Line]:
         raise RecordError(f"{path}: no such file")
     if path.suffix == ".json":
         try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
+            rows = jsontext.load(path)
         except json.JSONDecodeError as error:
             raise RecordError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
         if not isinstance(rows, list):
@@ -153,12 +153,13 @@ def _shortest(share: float, side: float) -> float:
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line.strip())
+                yield number, jsontext.loads(line.strip())
             except json.JSONDecodeError as error:
                 raise RecordError(f"{path}:{number}: broken JSON at column {error.colno}: {error.msg}") from None
 

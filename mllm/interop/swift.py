@@ -37,6 +37,8 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
         image, size = line.picture("images", images[0])
         objects = line.get("objects", dict, default={})
         refs, boxes = objects.get("ref", []), _boxes(line, objects, size)
+        if not isinstance(refs, list):
+            raise line.error("objects.ref", f"a list of names is needed, got {refs!r:.60}")
         placed = question.count(_BOX) + answer.count(_BOX)
         if placed != len(boxes):
             raise line.error("objects.bbox", f"{len(boxes)} boxes for {placed} <bbox> in the messages")
@@ -111,7 +113,7 @@ def _turns(line: Line) -> tuple[str, str]:
 def _boxes(line: Line, objects: dict[str, Any], size: Frame) -> tuple[Box, ...]:
     """Return all boxes of a row in their order."""
     kind = objects.get("bbox_type", "real")
-    if kind != "real" and kind not in FRAMES:
+    if not isinstance(kind, str) or (kind != "real" and kind not in FRAMES):
         raise line.error("objects.bbox_type", f"{kind!r} is none of real, {', '.join(FRAMES)}")
     frame = FRAMES.get(kind, size)
     found = objects.get("bbox", [])

@@ -94,7 +94,7 @@ def config_of(model: str, family: Family | None) -> tuple[Any, Family, int | Non
     if model == "pocket" or Path(model).is_dir():
         folder, _ = models.base_and_adapter(model)  # of pocket: where the committed weights are
         saved = families.load(families.read_convention(folder).family) if family is None else family
-        return AutoConfig.from_pretrained(folder), saved, None
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False), saved, None
     names = sorted(name for line in map(families.load, families.names()) for name in line.checkpoints)
     raise FieldmarkError(
         f"{model}: neither a folder here nor a checkpoint whose sizes a family file holds; those are {', '.join(names)}"

@@ -21,6 +21,10 @@ from mllm.records import Photo
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
+MOST_BOXES = 2_000
+"""Boxes that one picture may have. No labelled photo has so many, and each is compared with the others."""
+
+
 class SourceError(FieldmarkError):
     """An input that cannot be read as labelled photos: says which file, line and field, and what to do."""
 
@@ -100,8 +104,11 @@ def need_domain(domain: str | None, where: str) -> str:
 
 def picture_size(path: Path, where: str) -> Frame:
     """Return the size in pixels as people see the picture. `where` (file and line) begins the error message."""
-    if not path.is_file():
-        raise SourceError(f"{where}: no such image {path}")
+    try:
+        if not path.is_file():
+            raise SourceError(f"{where}: no such image {path}")
+    except OSError as error:  # a name that is too long for any file
+        raise SourceError(f"{where}: no such image ({error.strerror})") from None
     try:
         return pictures.size(path)
     except FieldmarkError as error:

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mllm import pictures
+from mllm import jsontext, pictures
 from mllm.boxes import Box, Frame
 from mllm.records import Photo
 from mllm.sources import (
+    MOST_BOXES,
     Request,
     SourceError,
     boxes_or_whole,
@@ -29,6 +30,11 @@ from mllm.sources import (
 )
 
 log = logging.getLogger(__name__)
+
+_ID, _TEXT = ((int, str), "a number or a text"), ((str,), "a text")
+_KINDS = {
+    "id": _ID, "image_id": _ID, "category_id": _ID, "name": _TEXT, "file_name": _TEXT, "bbox": ((list,), "a list"),
+}  # fmt: skip
 
 
 def photos(request: Request) -> Iterator[Photo]:
@@ -58,7 +64,7 @@ def _read(file: Path) -> dict[str, Any]:
     if not text.strip():
         raise SourceError(f"{file}: the file is empty")
     try:
-        content = json.loads(text)
+        content = jsontext.loads(text)
     except json.JSONDecodeError as error:
         raise SourceError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
     for name in ("images", "annotations", "categories"):
@@ -77,6 +83,9 @@ def _by_id(file: Path, content: dict[str, Any], name: str, needed: tuple[str, ..
         for field in needed:
             if not isinstance(row, dict) or field not in row:
                 raise SourceError(f"{where}: field {field} is missing")
+            kind, name_of_kind = _KINDS[field]
+            if type(row[field]) not in kind:
+                raise SourceError(f"{where}: field {field}: {name_of_kind} is needed, got {row[field]!r:.60}")
         if row["id"] in rows:
             raise SourceError(f"{where}: field id: {row['id']!r} was used before, at {rows[row['id']][0]}")
         rows[row["id"]] = (where, row)
@@ -102,6 +111,8 @@ def _photo(file: Path, where: str, image: Any, rows: list[tuple[str, Any]], cate
         path = file.parent / "images" / image["file_name"]
     seen = picture_size(path, f"{where}: field file_name")
     turn = _turn(path, image, seen, where)
+    if len(rows) > MOST_BOXES:
+        raise SourceError(f"{where}: {len(rows)} boxes; at most {MOST_BOXES} of one picture are taken")
     boxes: list[Box] = []
     for place, row in rows:
         numbers, frame = row["bbox"], seen if turn == 1 else _stored(path)
@@ -126,7 +137,10 @@ def _turn(path: Path, image: Any, seen: Frame, where: str) -> int:
     """Return the EXIF orientation the boxes have yet to follow: 1 where they were drawn on the picture as seen."""
     if "width" not in image or "height" not in image:
         return 1
-    said = Frame(image["width"], image["height"])
+    sides = image["width"], image["height"]
+    if any(type(side) not in (int, float) for side in sides) or not all(0 < side < 1e9 for side in sides):
+        raise SourceError(f"{where}: fields width, height: the picture's size in pixels is needed, got {sides!r:.60}")
+    said = Frame(*sides)
     if said == seen:
         return 1
     if said == _stored(path):

@@ -16,6 +16,7 @@ from pathlib import Path
 from mllm.boxes import Box
 from mllm.records import Photo
 from mllm.sources import (
+    MOST_BOXES,
     Request,
     SourceError,
     boxes_or_whole,
@@ -60,6 +61,8 @@ def _photo(file: Path, image: str, rows: list[tuple[str, Row]], request: Request
                 )
     path = file.parent / image
     frame = picture_size(path, f"{where}: field image")
+    if len(rows) > MOST_BOXES:
+        raise SourceError(f"{where}: {len(rows)} boxes; at most {MOST_BOXES} of one picture are taken")
     boxes: list[Box] = []
     for place, row in rows:
         order, columns = ("xywh", SIDES) if "w" in row else ("xyxy", CORNERS)

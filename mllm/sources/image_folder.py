@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mllm import jsontext
 from mllm.records import Photo
 from mllm.sources import (
     PICTURES,
@@ -85,7 +86,7 @@ def _jsonl(file: Path) -> Iterator[tuple[str, str, tuple[float, ...]]]:
         if not text.strip():
             continue
         try:
-            row: Any = json.loads(text)
+            row: Any = jsontext.loads(text)
         except json.JSONDecodeError as error:
             raise SourceError(f"{where}: broken JSON at column {error.colno}: {error.msg}") from None
         if not isinstance(row, dict) or row.keys() != {"image", "box"}:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from mllm import jsontext
 from mllm.boxes import Frame
 from mllm.records import Photo
 from mllm.sources import Request, SourceError, make_box, need_input, picture_size, read_text
@@ -30,7 +31,7 @@ def photos(request: Request) -> Iterator[Photo]:
     if not file.is_file():
         raise SourceError(f"{file}: no such file; the folder needs annotations.json and images/")
     try:
-        rows: list[dict[str, Any]] = json.loads(read_text(file))
+        rows: list[dict[str, Any]] = jsontext.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise SourceError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
     if not rows:

@@ -133,6 +133,15 @@ class Alarms(TrainerCallback):
         self._logs: deque[dict[str, float]] = deque(maxlen=window)
         self._ringing: set[str] = set()
 
+    def remembered(self) -> dict[str, Any]:
+        """Return what is looked back on, for a checkpoint."""
+        return {"logs": list(self._logs), "ringing": sorted(self._ringing)}
+
+    def restore(self, held: Mapping[str, Any]) -> None:
+        """Look back on what a checkpoint remembers."""
+        self._logs = deque(held["logs"], maxlen=self.window)
+        self._ringing = set(held["ringing"])
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Look at one more log."""
         if not logs or "reward" not in logs:

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 
 from mllm.errors import FieldmarkError
-from mllm.families import Convention, write_convention
+from mllm.families import Convention
 from mllm.files import atomic_write
 from mllm.records import repair_jsonl
+from mllm.training import resume
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Journal(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         numbers = {key: _finite(value) for key, value in logs.items() if isinstance(value, int | float)}
+        numbers.pop("train_loss", None)  # of the steps since the last stop: each step's loss stands in its own line
         seconds = round(time.monotonic() - self.started, 2)
         row = {"step": state.global_step, "epoch": numbers.pop("epoch", None), "seconds": seconds, **numbers}
         with self.path.open("a", encoding="utf-8") as file:
@@ -69,17 +72,18 @@ class Journal(TrainerCallback):
 
 
 class Completeness(TrainerCallback):
-    """Marks a checkpoint as complete by writing its convention, once every process has saved its part."""
+    """Marks a checkpoint as complete, once every process has saved its part; only then older ones are removed."""
 
     def __init__(self, convention: Convention) -> None:
         self.convention = convention
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Wait for the others, then write `fieldmark.json` into the checkpoint."""
+        """Wait for the others, then write `fieldmark.json` into the checkpoint and make room."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if state.is_world_process_zero:
-            write_convention(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.convention)
+            resume.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.convention)
+            rotate_checkpoints(args.output_dir, args.save_total_limit)
 
 
 class OrderlyStop(TrainerCallback):
@@ -102,8 +106,8 @@ class OrderlyStop(TrainerCallback):
             flag = torch.tensor(int(asked[0]), device=args.device)
             torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
             asked = [bool(flag.item())]
-        if asked[0] and state.global_step < state.max_steps:
-            self.stopped = True
+        self.stopped = asked[0] and state.global_step < state.max_steps
+        if self.stopped:
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

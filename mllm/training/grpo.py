@@ -11,6 +11,7 @@ generation batch. On the same rollouts and micro-batches the losses are TRL's ow
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, uns
 
 from mllm.training import costs, prefix, rollout, scoring
 from mllm.training.prefix import Picture
+from mllm.training.saving import PerEpoch
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ TRL_INTERNALS = (
     "_generate_and_score_completions",
     "_generate_single_turn",
     "_get_per_token_logps_and_entropies",
+    "_get_train_sampler",
     "_prepare_inputs",
     "_tokenize_prompts",
 )
@@ -92,6 +95,17 @@ class PrefixGRPOTrainer(GRPOTrainer):
         if self.aux_loss_enabled:
             return "the router's auxiliary loss counts tokens"
         return prefix.unsupported(self.model)
+
+    # What makes a run that goes on end as one that was not stopped.
+
+    @property
+    def window(self) -> int:
+        """Optimizer steps after which all drawn answers are used up; a checkpoint in between would lose them."""
+        drawn = self.args.steps_per_generation * self.num_iterations
+        return math.lcm(drawn, self.args.gradient_accumulation_steps) // self.args.gradient_accumulation_steps
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return PerEpoch(super()._get_train_sampler(dataset), self.args.seed)
 
     # Rollouts: every prompt tokenized, its pictures prepared, and prefilled once.
 

@@ -16,6 +16,7 @@ from trl import SFTTrainer
 
 from mllm.training import costs, prefix
 from mllm.training.costs import Costs
+from mllm.training.saving import PerEpoch
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,8 @@ class PackedSFTTrainer(SFTTrainer):
             return super()._get_train_sampler(train_dataset)
         generator = torch.Generator().manual_seed(self.args.data_seed or self.args.seed)
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        return LengthGroupedSampler(size, lengths=list(self.lengths), generator=generator)
+        grouped = LengthGroupedSampler(size, lengths=list(self.lengths), generator=generator)
+        return PerEpoch(grouped, self.args.data_seed or self.args.seed)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

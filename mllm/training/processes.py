@@ -78,7 +78,7 @@ def check_launch() -> None:
             f"DeepSpeed was asked for and this would be {state.distributed_type.value}: leave use_cpu out of the YAML "
             "and the command line"
         )
-    if _flag("ACCELERATE_USE_FSDP") and state.device.type == "cpu":
+    if _flag("ACCELERATE_USE_FSDP") and str(state.device) == "cpu":
         raise ConfigError(
             "FSDP was asked for and accelerate has it on GPUs only: here each process would hold the whole model. "
             "Use accelerate_configs/cpu_zero3.yaml, or cpu_two_processes.yaml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -14,12 +15,13 @@ from typing import Any
 
 from mllm.config import Settings
 from mllm.errors import FieldmarkError
-from mllm.families import CONVENTION_FILE
+from mllm.families import CONVENTION_FILE, Convention, write_convention
 from mllm.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+SIZES_FILE = "sizes.json"
 _TRAINERS_OWN = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "bag_state")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
@@ -38,16 +40,43 @@ def last_complete(output_dir: Path) -> Path | None:
     """Return the newest checkpoint that was written to its end, None when there is none.
 
     The convention file is written last, after every process has saved its part; a run killed while saving leaves a
-    folder without it.
+    folder without it. A file that is shorter than it was (a disk that lost what it had promised) is found by its size.
     """
     found = []
     for folder in output_dir.glob("checkpoint-*"):
         match = _CHECKPOINT.fullmatch(folder.name)
-        if match and (folder / CONVENTION_FILE).is_file() and (folder / "trainer_state.json").is_file():
+        if match and (wrong := unfinished(folder)) is None:
             found.append((int(match[1]), folder))
         elif match:
-            logger.warning("%s was not written to its end and is not used", folder)
+            logger.warning("%s was not written to its end and is not used (%s)", folder, wrong)
     return max(found)[1] if found else None
+
+
+def seal(folder: Path, convention: Convention) -> None:
+    """Mark a checkpoint as complete: bring its files onto the disk, note their sizes, write its convention last."""
+    sizes = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
+    with atomic_write(folder / SIZES_FILE) as file:
+        json.dump(sizes, file, indent=1)
+    write_convention(folder, convention)
+
+
+def unfinished(folder: Path) -> str | None:
+    """Say what a checkpoint lacks, None where it is complete. Checkpoints from before sizes were noted have none."""
+    for name in (CONVENTION_FILE, "trainer_state.json"):
+        if not (folder / name).is_file():
+            return f"no {name}"
+    if (folder / SIZES_FILE).is_file():
+        for name, size in json.loads((folder / SIZES_FILE).read_text(encoding="utf-8")).items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != size:
+                found = f"{path.stat().st_size} bytes" if path.is_file() else "missing"
+                return f"{name} is {found}, and had {size} bytes"
+    return None
 
 
 def checkpoint_to_resume(output_dir: Path, resume: str) -> Path | None:
@@ -71,9 +100,9 @@ def checkpoint_to_resume(output_dir: Path, resume: str) -> Path | None:
             )
         return None
     folder = Path(resume)
-    if not (folder / CONVENTION_FILE).is_file() or not (folder / "trainer_state.json").is_file():
+    if (wrong := unfinished(folder)) is not None:
         raise FieldmarkError(
-            f"--resume {resume}: no complete checkpoint of a training run (auto, never, or such a folder)"
+            f"--resume {resume}: no complete checkpoint of a training run ({wrong}); auto, never, or such a folder"
         )
     return folder
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,17 @@ from mllm import models
 from mllm.config import Part, Settings
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.families import CONVENTION_FILE, write_convention
+from mllm.files import atomic_write
 from mllm.models import Checkpoint, Loaded
 from mllm.rewards import BaseReward
 from mllm.rewards import load_all as rewards_by_name
 from mllm.training import bagcurri, preflight, processes, resume
+from mllm.training.alarms import Alarms
 from mllm.training.callbacks import Completeness, Journal, OrderlyStop
 from mllm.training.evaluate import GeneratedEval
 from mllm.training.pixels import remember_pixels
 from mllm.training.preflight import Data
+from mllm.training.saving import Boundaries, Memory
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,10 @@ POCKET_CAPTIONS: dict[Path, tuple[str, ...]] = {
     Path("runs/pocket/captions-vcb"): ("--strategy", "holistic", "--out", "runs/pocket/captions-vcb"),
 }
 """Captions of the pocket world as people leave them and boosted, and how data_synth/captions.py makes them."""
+VECTORS = "vectors"
+"""Folder in a run's folder with the vectors of pictures that rewards have looked at."""
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What is wrong with a disk that cannot be written on."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     Raises:
         FieldmarkError: see `preflight`, `models.open_checkpoint` and `resume`.
     """
+    on_main_process(lambda: _check_folder(Path(args.output_dir)))
     resume_from = resume.checkpoint_to_resume(Path(args.output_dir), settings.resume)
     checkpoint = models.open_checkpoint(
         settings.model,
@@ -88,8 +97,11 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     return Prepared(checkpoint, data, resume_from, finished)
 
 
-def load_rewards(settings: Settings) -> dict[str, tuple[BaseReward, float]]:
+def load_rewards(settings: Settings, output_dir: Path | None = None) -> dict[str, tuple[BaseReward, float]]:
     """Build the rewards of an RL run, each with its weight.
+
+    Rewards that look at pictures keep their vectors in `output_dir` where they name no `cache`: a vector made again
+    after a stop, in other company, would differ in its last digits.
 
     Raises:
         ConfigError: none at all, an unknown one, a wrong field, one whose style is not the prompt's, or one over bags
@@ -98,11 +110,13 @@ def load_rewards(settings: Settings) -> dict[str, tuple[BaseReward, float]]:
     rewards = rewards_by_name(settings.rewards)
     if not rewards:
         raise ConfigError("no rewards: name at least one under `rewards`, for example `iou: {weight: 1}`")
-    for name, (reward, _) in rewards.items():
+    for name, (reward, _) in list(rewards.items()):
         if getattr(reward, "style", settings.style) != settings.style:
             raise ConfigError(
                 f"rewards.{name}.style is not the prompt's style, {settings.style!r}: it would punish what is asked"
             )
+        if output_dir is not None and getattr(reward, "cache", "none") is None:
+            rewards[name] = replace(reward, cache=str(output_dir / VECTORS)), rewards[name][1]  # pyright: ignore
     bagcurri.check(settings, {name: reward for name, (reward, _) in rewards.items()})
     return rewards
 
@@ -149,6 +163,7 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
     for chatty in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(chatty)
     trainer.add_callback(Journal(output_dir))
+    trainer.add_callback(Memory(_memories(trainer), prepared.resume_from))
     trainer.add_callback(Completeness(prepared.checkpoint.convention))
     if prepared.data.validation:
         root = prepared.data.images_root
@@ -158,6 +173,7 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
     trainer.add_callback(stop)
     if (watch := processes.watching()) is not None:
         trainer.add_callback(processes.Pulse(watch))
+    trainer.add_callback(Boundaries(getattr(trainer, "window", 1)))
     trainer.train(resume_from_checkpoint=str(prepared.resume_from) if prepared.resume_from else None)
     if stop.stopped:
         raise SystemExit(130)
@@ -165,6 +181,20 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
     if trainer.is_world_process_zero():
         write_convention(output_dir, prepared.checkpoint.convention)
         logger.info("saved %s", output_dir)
+
+
+def _memories(trainer: Any) -> dict[str, Any]:
+    """Return what the trainer and its alarms would forget in a stop, each with how to read it and to put it back."""
+    parts: dict[str, Any] = {
+        "tokens": (
+            lambda: trainer._total_train_tokens,
+            lambda held: setattr(trainer, "_total_train_tokens", held),
+        )
+    }
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, Alarms):
+            parts["alarms"] = (callback.remembered, callback.restore)
+    return parts
 
 
 def make_pocket_data(settings: Settings) -> None:
@@ -209,6 +239,10 @@ def program(main: Callable[[], None]) -> None:
     except FieldmarkError as error:
         speaks = processes.world()[0] == 0 or isinstance(error, processes.LaunchError)
         sys.exit(f"error: {error}" if speaks else 1)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        sys.exit(f"error: {error}. Make room, or name a folder that can be written in; earlier checkpoints are whole")
     except RuntimeError as error:
         if not processes.is_about_another(error):
             raise
@@ -225,6 +259,18 @@ def _settle(output_dir: Path, last: Path) -> None:
     if not (output_dir / CONVENTION_FILE).is_file():
         resume.take_weights(last, output_dir)
     logger.info("%s is finished already; choose another --output_dir, or more steps, to train on", output_dir)
+
+
+def _check_folder(output_dir: Path) -> None:
+    """Refuse an output folder that cannot be written in, before anything costs time."""
+    try:
+        with atomic_write(output_dir / ".writable"):
+            pass
+        (output_dir / ".writable").unlink()
+    except OSError as error:
+        raise FieldmarkError(
+            f"{output_dir}: nothing can be written there ({error}); name another --output_dir"
+        ) from error
 
 
 def _check_sharding(data: Data) -> None:

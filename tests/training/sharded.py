@@ -47,7 +47,8 @@ def main() -> None:
 
     def train_and_tell(trainer: Any, settings: Any, prepared: Any) -> None:
         train(trainer, settings, prepared)
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as unwrapped:
+            model: Any = unwrapped
             with torch.no_grad():
                 logits = model.eval()(input_ids=TOKENS).logits
             weights = {name: value.detach().clone() for name, value in model.state_dict().items()}

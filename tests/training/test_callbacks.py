@@ -55,7 +55,8 @@ def test_steps_that_will_be_taken_again_are_dropped(tmp_path: Path) -> None:
 def test_a_saved_checkpoint_gets_its_convention(tmp_path: Path) -> None:
     convention = families.Convention("pocket", "think", families.load("pocket").budget)
     (tmp_path / "checkpoint-5").mkdir()
-    Completeness(convention).on_save(SimpleNamespace(output_dir=str(tmp_path)), state(5), None)
+    args = SimpleNamespace(output_dir=str(tmp_path), save_total_limit=2)
+    Completeness(convention).on_save(args, state(5), None)
     assert families.read_convention(tmp_path / "checkpoint-5") == convention
 
 

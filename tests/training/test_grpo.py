@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from mllm import models
-from mllm.training import bridge, prefix, setup
+from mllm.training import bridge, prefix, processes, setup
 from mllm.training.grpo import PrefixGRPOTrainer
 from mllm.training.preflight import Row
 from tests.scenes import make_scene
 
 from trl import GRPOConfig, GRPOTrainer  # isort: skip
 
+SLOW = pytest.mark.slow
 ENDS = list(range(40, 120))  # a random model rarely writes its end token: these end a completion as well
 
 
@@ -49,9 +50,10 @@ def trainer(
     settings = {
         "output_dir": str(folder), "per_device_train_batch_size": 8, "num_generations": 4, "steps_per_generation": 2,
         "gradient_accumulation_steps": 1, "max_completion_length": 10, "num_iterations": 1, "temperature": 0.9,
-        "bf16": False, "gradient_checkpointing": False, "use_cpu": True, "report_to": "none", "seed": 0,
+        "bf16": False, "gradient_checkpointing": False, "report_to": "none", "seed": 0,
         "beta": 0.0, "shuffle_dataset": False, "disable_tqdm": True, "remove_unused_columns": False,
     }  # fmt: skip
+    settings |= processes.devices()
     made = kind(
         model=loaded.model,
         reward_funcs=reward,
@@ -229,16 +231,22 @@ def test_micro_batches_keep_neighbours_together(
 
 @pytest.mark.ci
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("loss", ["grpo", "dapo"])
-def test_two_processes_take_the_step_that_trl_takes(loss: str, pocket_folder: Path, tmp_path: Path, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("loss", "how"),
+    [("grpo", "cpu_two_processes"), ("dapo", "cpu_two_processes"), pytest.param("dapo", "cpu_zero2", marks=SLOW)],
+)
+def test_two_processes_take_the_step_that_trl_takes(
+    loss: str, how: str, pocket_folder: Path, tmp_path: Path, root: Path
+) -> None:
     """One process has no advantage in one of its micro-batches, and one group lies on both: no process waits."""
-    config = root / "accelerate_configs" / "cpu_two_processes.yaml"
+    config = root / "accelerate_configs" / f"{how}.yaml"
     program = [str(root / "tests" / "training" / "two_processes.py"), str(pocket_folder), str(tmp_path), loss]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *program]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "ACCELERATE_USE_CPU": "true"}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=1500)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     ours, stock = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("prefix", "stock"))
+    assert ours["how"] == stock["how"] == ("DEEPSPEED" if how == "cpu_zero2" else "MULTI_CPU")
     assert ours["world"] == stock["world"] == 2 and stock["grad_norm"] > 1e-3
     assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=1e-4)
     assert ours["loss"] == pytest.approx(stock["loss"], rel=1e-5, abs=1e-5)

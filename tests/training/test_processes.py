@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from socket import socket
 
 import pytest
 import torch
@@ -23,13 +24,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make_data(tmp_path_factory.mktemp("processes-data"), train=12, validation=2)
 
 
-def watched(mode: str, silence: float, stall: float, folder: Path) -> tuple[str, int, float]:
-    """Run tests/training/watched.py on two "machines", whose launchers do not see each other's processes."""
-    from socket import socket
-
+def free_port() -> int:
     with socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def watched(mode: str, silence: float, stall: float, folder: Path) -> tuple[str, int, float]:
+    """Run tests/training/watched.py on two "machines", whose launchers do not see each other's processes."""
+    port = free_port()
     program = [str(ROOT / "tests" / "training" / "watched.py"), mode, str(silence), str(stall)]
     started, nodes = time.monotonic(), []
     for node in range(2):
@@ -133,3 +136,43 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_batch(
     assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
     assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4) and min(one["grad_norm"]) > 1e-3
     torch.testing.assert_close(two["logits"], one["logits"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("script", ["node.sh", "torchrun.sh"])
+def test_two_nodes_on_loopback_train_one_model(script: str, data: tuple[Path, Path], tmp_path: Path) -> None:
+    """The launch files as a person starts them, one launcher a node, each with one process."""
+    path, port = recipe("sft", data, tmp_path), free_port()
+    nodes = []
+    for node in range(2):
+        env = {**os.environ, "NODES": "2", "NODE": str(node), "ADDRESS": "127.0.0.1", "PORT": str(port)}
+        env |= {"PROCESSES": "1", "CONFIG": str(ROOT / "accelerate_configs" / "cpu_zero2.yaml")}
+        env |= {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        program = str(ROOT / "tests" / "training" / "sharded.py")
+        command = [str(ROOT / "accelerate_configs" / "launch" / script), program, "sft", str(tmp_path / "told.pt")]
+        log = (tmp_path / f"node{node}.log").open("w")
+        command += ["--config", str(path), "--max_steps", "2", "--validation", "null"]
+        nodes.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT))
+    codes = [node.wait(timeout=900) for node in nodes]
+    assert codes == [0, 0], (tmp_path / "node0.log").read_text()[-3000:]
+    told = torch.load(tmp_path / "told.pt", weights_only=True)
+    assert told["world"] == 2 and told["how"] == ("DEEPSPEED" if script == "node.sh" else "MULTI_CPU")
+
+
+def test_the_slurm_file_hands_every_node_its_number(tmp_path: Path) -> None:
+    """With SLURM's commands replaced by ones that write down what they are asked, as no test machine has SLURM."""
+    for name, text in {
+        "scontrol": "echo node7; echo node8",
+        "srun": 'shift; for n in 0 1; do SLURM_NODEID=$n "$@"; done',
+        "python": 'echo "$@" >> "$TOLD"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TOLD": str(tmp_path / "told"), "PYTHON": "python"}
+    env |= {"SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "node[7-8]"}
+    script = str(ROOT / "accelerate_configs" / "launch" / "slurm.sh")
+    subprocess.run([script, "recipes/sft.py", "--config", "a b"], env=env, cwd=ROOT, check=True, timeout=60)
+    first, second = (tmp_path / "told").read_text().splitlines()
+    assert "--num_machines 2 --machine_rank 0 --num_processes 8 --main_process_ip node7" in first
+    assert "--machine_rank 1" in second and second.endswith("--main_process_port 20123 recipes/sft.py --config a b")

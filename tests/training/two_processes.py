@@ -39,6 +39,7 @@ def main() -> None:
         if made.accelerator.is_main_process:
             found = {name: told[name] for name in ("loss", "grad_norm", "reward")}
             found |= {"world": made.accelerator.num_processes, "moved": moved}
+            found["how"] = made.accelerator.state.distributed_type.value
             (out / f"{engine}.json").write_text(json.dumps(found))
 
 

@@ -1,0 +1,72 @@
+"""Benchmark pictures among training pictures, found by perceptual hash.
+
+A number on a benchmark means little when its pictures were trained on, resized, recompressed or cropped to a box though
+they may be. The same search keeps look-alikes on one side of a split (`mllm.splits`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mllm import pictures
+from mllm.records import Photo, image_path, load_samples
+from mllm.splits import fingerprint, near_duplicates
+
+
+@dataclass(frozen=True)
+class Contamination:
+    """What was found. `pairs`: (benchmark picture, training picture that looks like it), one for each benchmark picture
+    that has any; `rows` are the benchmark's samples on such pictures."""
+
+    pairs: tuple[tuple[Path, Path], ...]
+    rows: int
+    benchmark: int
+    training: int
+
+    def told(self) -> str:
+        """The finding in words."""
+        if not self.pairs:
+            return f"none of {self.benchmark} benchmark pictures looks like one of {self.training} training pictures"
+        shown = "; ".join(f"{one} is like {other}" for one, other in self.pairs[:5])
+        more = f"; and {len(self.pairs) - 5} more" if len(self.pairs) > 5 else ""
+        return (
+            f"{len(self.pairs)} of {self.benchmark} benchmark pictures ({self.rows} rows) look like training pictures: "
+            f"{shown}{more}. Take them out of the training file before the number is believed"
+        )
+
+
+def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
+    """Compare the pictures of samples files, whole and in crops of their boxes.
+
+    Raises:
+        RecordError, PictureError: a file or a picture that cannot be read.
+    """
+    trained, tested = _of(train), _of(benchmark)
+    files = [*trained, *tested]
+    prints = [fingerprint(pictures.load(file), photo) for file, (photo, _) in [*trained.items(), *tested.items()]]
+    group_of = near_duplicates(prints)
+    first = {}
+    for place in range(len(trained)):
+        first.setdefault(group_of[place], files[place])
+    found = [
+        (files[place], first[group_of[place]]) for place in range(len(trained), len(files)) if group_of[place] in first
+    ]
+    return Contamination(tuple(found), sum(tested[file][1] for file, _ in found), len(tested), len(trained))
+
+
+def _of(files: Sequence[Path]) -> dict[Path, tuple[Photo, int]]:
+    """Return the pictures of samples files, each once, as photos with all boxes, and how many rows each has."""
+    found: dict[Path, tuple[Photo, int]] = {}
+    for file in files:
+        for sample in load_samples(file):
+            path = image_path(file, sample).resolve()
+            old, rows = found.get(path, (None, 0))
+            boxes = (*(old.boxes if old else ()), *sample.boxes, *(thing.box for thing in sample.things))
+            photo = Photo(
+                sample.id, str(path), sample.size, sample.domain, sample.entity or "?", tuple(dict.fromkeys(boxes)),
+                provenance={"drawn": sample.provenance.get("source") == "pocket"},
+            )  # fmt: skip
+            found[path] = (photo, rows + 1)
+    return found

@@ -1,0 +1,125 @@
+"""Before vLLM writes a run's answers: does it read the same prompt as the model that learns, and find the same words as
+likely?
+
+TRL 1.16 hands vLLM prompts in which the picture's tokens are spelled out, and vLLM spells each of them out again
+(huggingface/trl#6294): training goes on, on answers to another question. So one sample goes through both engines. They
+have to read equally many tokens, and to give the written ones the same log-probabilities but for rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from mllm.errors import FieldmarkError
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 0.1
+"""Mean difference of a token's log-probability that other kernels and bfloat16 explain, in nats."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What one engine made of a sample: tokens of its prompt, tokens that it wrote, log-probability of each (nats)."""
+
+    prompt_tokens: int
+    written: tuple[int, ...]
+    logps: tuple[float, ...]
+
+
+def compare(rollout: Heard, reread: Heard, tolerance: float = TOLERANCE) -> float:
+    """Return the mean difference of log-probabilities of what was written.
+
+    Args:
+        rollout: from the engine that writes answers.
+        reread: the same answer, read by the model that learns.
+        tolerance: largest mean difference, in nats.
+
+    Raises:
+        FieldmarkError: another number of prompt tokens, other words, or log-probabilities further apart.
+    """
+    advice = "do not train on its answers: set use_vllm: false, or take versions of TRL and vLLM without this fault"
+    if rollout.prompt_tokens != reread.prompt_tokens:
+        raise FieldmarkError(
+            f"the rollout engine reads {rollout.prompt_tokens} tokens where the model reads {reread.prompt_tokens} "
+            f"(are the picture's tokens spelled out twice?); {advice}"
+        )
+    if rollout.written != reread.written or not rollout.written:
+        raise FieldmarkError(f"the rollout engine wrote other tokens than were read, or none at all; {advice}")
+    pairs = list(zip(rollout.logps, reread.logps, strict=True))
+    apart = sum(abs(one - other) for one, other in pairs) / len(pairs)
+    if not apart <= tolerance:  # NaN too
+        worst = max(range(len(pairs)), key=lambda k: abs(pairs[k][0] - pairs[k][1]))
+        raise FieldmarkError(
+            f"the rollout engine and the model disagree on how likely the same {len(pairs)} tokens are: by {apart:.3g} "
+            f"nats on average (at most {tolerance:g} is rounding), worst at token {worst + 1}: {pairs[worst][0]:.3g} "
+            f"against {pairs[worst][1]:.3g}; {advice}"
+        )
+    return apart
+
+
+def read(model: Any, processor: Any, row: dict[str, Any], written: Sequence[int], temperature: float = 1.0) -> Heard:
+    """Read a row's prompt and a given answer with the model that learns, at the temperature of the rollouts."""
+    inputs = _encode(model, processor, row)
+    answer_1L = torch.tensor([list(written)], device=model.device)
+    count = inputs["input_ids"].shape[1]
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], answer_1L], 1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if "mm_token_type_ids" in inputs:
+        inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(answer_1L)], 1)
+    with torch.no_grad():
+        logits_LV = model(**inputs).logits[0, count - 1 : -1].float() / temperature
+    logps_L = logits_LV.log_softmax(-1).gather(-1, answer_1L[0, :, None])[:, 0]
+    return Heard(count, tuple(written), tuple(logps_L.tolist()))
+
+
+def write(model: Any, processor: Any, row: dict[str, Any], room: int = 16, temperature: float = 1.0) -> Heard:
+    """Answer a row by transformers' own sampling: what vLLM does in its place."""
+    inputs = _encode(model, processor, row)
+    out = model.generate(
+        **inputs, max_new_tokens=room, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+        output_scores=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    count = inputs["input_ids"].shape[1]
+    written = out.sequences[0, count:].tolist()
+    logps = [score[0].float().log_softmax(-1)[token].item() for score, token in zip(out.scores, written, strict=True)]
+    return Heard(count, tuple(written), tuple(logps))
+
+
+class RolloutCheck(TrainerCallback):
+    """Sends the first row through vLLM and through the model before the first step."""
+
+    def __init__(self, trainer: Any, row: dict[str, Any]) -> None:
+        self.trainer, self.row = trainer, row
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Compare; every process takes part, since weights may be sharded and vLLM shared."""
+        from trl.data_utils import prepare_multimodal_messages
+        from trl.models.utils import unwrap_model_for_generation
+
+        trainer = self.trainer
+        asked = prepare_multimodal_messages(self.row["prompt"], images=self.row["images"])
+        ids, images, _fields = trainer._tokenize_prompts([asked])
+        trainer._held = None  # this was no rollout of a step
+        trainer.vllm_generation.sync_weights()
+        seen, written, logps, _names = trainer.vllm_generation.generate(prompts=ids, images=images, num_generations=1)
+        rollout = Heard(len(seen[0]), tuple(written[0]), tuple(one[0] for one in logps[0]))
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+            reread = read(model, trainer.processing_class, self.row, rollout.written, trainer.temperature)
+        apart = compare(rollout, reread)
+        logger.info(
+            "vLLM reads the same %d tokens; log-probabilities differ by %.2g nats", rollout.prompt_tokens, apart
+        )
+
+
+def _encode(model: Any, processor: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """Build the inputs of one row on the model's device."""
+    text = processor.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+    inputs = processor(text=[text], images=[row["images"]], return_tensors="pt")
+    return {name: value.to(model.device) for name, value in inputs.items()}

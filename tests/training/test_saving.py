@@ -1,0 +1,170 @@
+"""Checkpoints at the right moments, whole, and what a disk does to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+from transformers import TrainerControl
+from transformers.trainer_utils import IntervalStrategy
+
+from mllm.errors import FieldmarkError
+from mllm.training import resume, saving, story
+from mllm.training.saving import Boundaries, PerEpoch
+from tests.scenes import make_data
+
+
+def state(step: int, **how: Any) -> Any:
+    told = {"global_step": step, "max_steps": 20, "logging_steps": 3, "save_steps": 5, "epoch": 0.0}
+    return SimpleNamespace(**(told | {"is_world_process_zero": True} | how))
+
+
+ARGS = SimpleNamespace(logging_strategy=IntervalStrategy.STEPS, save_strategy=IntervalStrategy.STEPS)
+
+
+def saved_at(boundaries: Boundaries, steps: int, **how: Any) -> list[int]:
+    """The steps at which a run that asks for a save every five steps saves."""
+    found = []
+    for step in range(1, steps + 1):
+        control = TrainerControl()
+        control.should_save = step % 5 == 0
+        boundaries.on_step_end(ARGS, state(step, **how), control)
+        found += [step] if control.should_save else []
+    return found
+
+
+def test_saves_wait_for_the_end_of_answers_and_logs() -> None:
+    assert saved_at(Boundaries(1), 20, logging_steps=1) == [5, 10, 15, 20]
+    assert saved_at(Boundaries(4), 20, logging_steps=1) == [8, 12, 16, 20]
+    assert saved_at(Boundaries(4), 20, logging_steps=3) == [12, 20]  # the last step closes everything
+    assert saved_at(Boundaries(1), 20, logging_steps=50) == [5, 10, 15, 20]  # logs rarer than saves are cut in two
+
+
+def test_a_stop_waits_for_the_answers_alone() -> None:
+    boundaries, seen = Boundaries(4), []
+    for step in range(1, 9):
+        control = TrainerControl()
+        control.should_training_stop = control.should_save = step == 5
+        boundaries.on_step_end(ARGS, state(step), control)
+        seen.append((control.should_training_stop, control.should_save))
+    assert seen == [(False, False)] * 7 + [(True, True)]
+
+
+def test_an_epochs_order_depends_on_the_epoch_alone() -> None:
+    made = PerEpoch(RandomSampler(range(9), generator=torch.Generator().manual_seed(3)), seed=3)
+    straight = []
+    for epoch in range(3):
+        made.set_epoch(epoch)
+        straight.append(list(made))
+    again = PerEpoch(RandomSampler(range(9), generator=torch.Generator().manual_seed(3)), seed=3)
+    again.set_epoch(2)
+    assert list(again) == straight[2] and straight[0] != straight[1] != straight[2]
+    assert straight[0] == list(RandomSampler(range(9), generator=torch.Generator().manual_seed(3))), "TRL's own first"
+
+
+def test_the_sampler_is_told_its_epoch_through_every_wrapper() -> None:
+    inner = PerEpoch(RandomSampler(range(8), generator=torch.Generator()), seed=0)
+    wrapped = SimpleNamespace(batch_sampler=SimpleNamespace(batch_sampler=BatchSampler(inner, 2, False)))
+    for loader in (DataLoader(list(range(8)), batch_sampler=BatchSampler(inner, 2, False)), wrapped):
+        inner.set_epoch(0)
+        Boundaries().on_epoch_begin(ARGS, state(0, epoch=2.0), None, train_dataloader=loader)
+        assert inner.epoch == 2
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    from mllm import families
+
+    made = folder / f"checkpoint-{step}"
+    (made / "global_step").mkdir(parents=True)
+    for name in ("model.safetensors", "optimizer.pt", "global_step/shard.pt"):
+        (made / name).write_bytes(b"x" * 100)
+    (made / "trainer_state.json").write_text(json.dumps({"global_step": step, "max_steps": 9}))
+    resume.seal(made, families.Convention("pocket", "think", families.load("pocket").budget))
+    return made
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "global_step/shard.pt"])
+def test_a_file_that_lost_its_end_is_noticed(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole, broken = checkpoint(tmp_path, 4), checkpoint(tmp_path, 6)
+    assert resume.last_complete(tmp_path) == broken
+    (broken / name).write_bytes(b"x" * 60)
+    assert resume.last_complete(tmp_path) == whole
+    assert f"{name} is 60 bytes, and had 100 bytes" in caplog.text
+    with pytest.raises(FieldmarkError, match="no complete checkpoint.*is 60 bytes"):
+        resume.checkpoint_to_resume(tmp_path, str(broken))
+
+
+def test_a_failed_save_is_told_and_its_half_removed(tmp_path: Path) -> None:
+    half = tmp_path / "checkpoint-8"
+    half.mkdir()
+    with pytest.raises(FieldmarkError, match="checkpoint-8 could not be written .*No space left.*GiB are free"):
+        with saving.reported(half):
+            raise OSError(28, "No space left on device")
+    assert not half.exists()
+    whole = checkpoint(tmp_path, 4)
+    with pytest.raises(FieldmarkError):
+        with saving.reported(whole):
+            raise OSError(28, "No space left on device")
+    assert resume.last_complete(tmp_path) == whole
+    with pytest.raises(RuntimeError, match="shape"):
+        with saving.reported(half):
+            raise RuntimeError("shape mismatch")
+
+
+def test_a_folder_that_cannot_be_written_in_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FieldmarkError, match="nothing can be written there"):
+        story._check_folder(tmp_path / "file" / "out")
+    story._check_folder(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(900)
+def test_a_full_disk_loses_nothing(tmp_path: Path, pocket_folder: Path) -> None:
+    """No file may grow above 5 MB from the third step on: the fourth step's checkpoint fails, the second's is whole."""
+    train, _ = make_data(tmp_path / "data", train=4, validation=1)
+    ours = {"model": str(pocket_folder), "train": str(train), "style": "direct", "dtype": "float32"}
+    theirs = {
+        "output_dir": str(tmp_path / "out"), "max_steps": 4, "per_device_train_batch_size": 2, "save_steps": 2,
+        "logging_steps": 1, "bf16": False, "use_cpu": True, "gradient_checkpointing": False,
+    }  # fmt: skip
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump({"fieldmark": ours, **theirs}))
+    from recipes import sft
+
+    class Full(saving.TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 2:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    with pytest.MonkeyPatch.context() as patch:
+        train_it = story.train
+
+        def train_on_a_small_disk(trainer: Any, *rest: Any) -> None:
+            trainer.add_callback(Full())
+            train_it(trainer, *rest)
+
+        patch.setattr(story, "train", train_on_a_small_disk)
+        try:
+            with pytest.raises(FieldmarkError, match="checkpoint-4 could not be written .*File too large.*make room"):
+                sft.main(["--config", str(tmp_path / "sft.yaml")])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-2"]
+    assert resume.last_complete(out) == out / "checkpoint-2"
+    sft.main(["--config", str(tmp_path / "sft.yaml")])  # room was made: the same command goes on
+    assert (out / "model.safetensors").is_file() and resume.last_complete(out) == out / "checkpoint-4"
+    assert os.path.getsize(out / "checkpoint-4" / "model.safetensors") > 5_000_000

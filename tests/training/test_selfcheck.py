@@ -1,0 +1,78 @@
+"""The comparison that comes before vLLM's rollouts, with transformers on both sides and one of them broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mllm import models
+from mllm.errors import FieldmarkError
+from mllm.models import Loaded
+from mllm.training import selfcheck
+from mllm.training.preflight import Row
+from tests.scenes import make_scene
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return models.load("pocket")
+
+
+@pytest.fixture(scope="module")
+def row(tmp_path_factory: pytest.TempPathFactory, loaded: Loaded) -> dict[str, Any]:
+    from mllm.training import bridge
+
+    folder = tmp_path_factory.mktemp("scene")
+    scene = make_scene(folder, 0, "train", across=2, down=1)
+    return bridge.dataset([Row(scene, folder / scene.image)], loaded.convention, answers=False)[0]
+
+
+def test_two_sound_engines_agree(loaded: Loaded, row: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    rollout = selfcheck.write(loaded.model, loaded.processor, row, temperature=0.8)
+    reread = selfcheck.read(loaded.model, loaded.processor, row, rollout.written, temperature=0.8)
+    assert 0 < len(rollout.written) <= 16 and rollout.prompt_tokens > 12
+    assert selfcheck.compare(rollout, reread) < 1e-4
+
+
+def test_a_picture_spelled_out_twice_is_noticed(loaded: Loaded, row: dict[str, Any]) -> None:
+    """What TRL 1.16 does to vLLM: the prompt's picture tokens, each spelled out again."""
+    torch.manual_seed(0)
+    sound = selfcheck.write(loaded.model, loaded.processor, row)
+    image = loaded.processor.image_token_id
+    ids = selfcheck._encode(loaded.model, loaded.processor, row)["input_ids"][0].tolist()
+    twice = replace(sound, prompt_tokens=len(ids) + ids.count(image))
+    with pytest.raises(FieldmarkError, match="the rollout engine reads .* spelled out twice.*use_vllm: false"):
+        selfcheck.compare(twice, sound)
+
+
+def test_an_engine_that_sees_another_picture_is_noticed(loaded: Loaded, row: dict[str, Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    torch.manual_seed(0)
+    blank = row | {"images": [Image.new("RGB", row["images"][0].size, "white")]}
+    reread = selfcheck.write(loaded.model, loaded.processor, row, room=48)
+    rollout = selfcheck.read(loaded.model, loaded.processor, blank, reread.written)
+    assert rollout.prompt_tokens == reread.prompt_tokens
+    with pytest.raises(FieldmarkError, match="disagree on how likely the same [0-9]+ tokens are: by .* nats"):
+        selfcheck.compare(rollout, reread)
+
+
+def test_an_engine_at_another_temperature_is_noticed(loaded: Loaded, row: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    rollout = selfcheck.write(loaded.model, loaded.processor, row, temperature=2.0)
+    with pytest.raises(FieldmarkError, match="disagree"):
+        selfcheck.compare(rollout, selfcheck.read(loaded.model, loaded.processor, row, rollout.written))
+
+
+@pytest.mark.parametrize("logp", [float("nan"), -9.0])
+def test_a_number_that_is_none_and_no_answer_at_all(logp: float) -> None:
+    sound = selfcheck.Heard(10, (4,), (-1.0,))
+    with pytest.raises(FieldmarkError, match="disagree"):
+        selfcheck.compare(replace(sound, logps=(logp,)), sound)
+    with pytest.raises(FieldmarkError, match="other tokens"):
+        selfcheck.compare(replace(sound, written=(), logps=()), replace(sound, written=(), logps=()))
