@@ -8,6 +8,7 @@ launcher's own key-value store, that it lives and where it is; the first to miss
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import socket
@@ -24,6 +25,8 @@ from torch.distributed import DistNetworkError, DistStoreError, TCPStore
 from transformers import TrainerCallback
 
 from mllm.errors import ConfigError, FieldmarkError
+
+logger = logging.getLogger(__name__)
 
 CODE = 70
 """Exit code of a process that ended a run because another was lost (EX_SOFTWARE)."""
@@ -277,10 +280,8 @@ def _place(frame: FrameType | None) -> tuple[str, bool]:
 def _leave(reason: str) -> NoReturn:
     """End this process now: its main thread waits in a call that no exception reaches."""
     rank, size = world()
-    print(
-        f"error: {reason}. Rank {rank} of {size} ends the run; the same command goes on from the last checkpoint",
-        file=sys.stderr,
-        flush=True,
+    logger.critical(
+        "error: %s. Rank %d of %d ends the run; the same command goes on from the last checkpoint", reason, rank, size
     )
     os._exit(CODE)
 
