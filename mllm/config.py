@@ -302,6 +302,8 @@ def load_yaml(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: a mapping of keys to values is needed, got {type(values).__name__}")
+    if odd := [key for key in values if not isinstance(key, str)]:
+        raise ConfigError(f"{file}: keys are names, got {odd[0]!r}")
     return values
 
 

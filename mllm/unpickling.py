@@ -6,15 +6,21 @@ A pickle is a program that may name any function of any module. The published pr
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from mllm.errors import FieldmarkError
 
-LIMIT = 512 * 2**20
+LIMIT = 64 * 2**20
 """Largest file that is read, in bytes."""
+_RUNS = ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD", "EXT1", "EXT2", "EXT4")
+"""Instructions that name or call something."""
+_KEEPS = ("PUT", "BINPUT", "LONG_BINPUT")
+"""Instructions that keep a value under a number; Python makes room for all numbers below it."""
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
 
@@ -49,7 +55,13 @@ def load(path: Path) -> Any:
 def read(file: IO[bytes], name: str) -> Any:
     """Read an open pickle, as `load` does; `name` stands in messages."""
     try:
-        value = _Unpickler(file).load()
+        data = file.read()
+        for code, argument, _ in pickletools.genops(data):
+            if code.name in _RUNS:
+                raise PickleError(f"it has the instruction {code.name} ({argument!r:.60})")
+            if code.name in _KEEPS and not 0 <= argument <= len(data):
+                raise PickleError(f"it keeps a value under the number {argument}")
+        value = _Unpickler(io.BytesIO(data)).load()
         for item in _walk(value):
             if type(item) not in _PLAIN:
                 raise PickleError(f"it holds a {type(item).__name__}")

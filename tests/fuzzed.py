@@ -116,13 +116,8 @@ def fuzz_one(name: str, count: int, engine: str, seed: int, seconds: float, keep
                 (seeds / str(number)).write_bytes(data)
             words = folder / "words"
             words.write_text("".join(map(_quoted, target.words)))
-            flags = [
-                f"-runs={count}",
-                f"-max_len={LONGEST}",
-                f"-timeout={6 * HANG}",
-                f"-seed={seed + 1}",
-                f"-dict={words}",
-            ]
+            flags = [f"-runs={count}", f"-max_len={LONGEST}", f"-timeout={6 * HANG}", f"-seed={seed + 1}"]
+            flags += [f"-dict={words}"] if target.words else []
             flags += [f"-artifact_prefix={keep}/", "-rss_limit_mb=2048", f"-max_total_time={int(seconds)}"]
             flags += ["-print_final_stats=1", "-verbosity=1"]
             atheris.Setup([sys.argv[0], *flags, str(seeds), str(keep)], guarded(target.run))

@@ -106,8 +106,9 @@ class Evil:
     [
         pickle.dumps({1: Evil()}), pickle.dumps({1: Path()}), b"cos\nsystem\n(S'true'\ntR.", b"\x80\x04\x95", b"",
         pickle.dumps({1: {2, 3}, 2: range(3)}), b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f",
+        b"}\x94(K\x01re a\n.",
     ],
-    ids=["a call", "a class", "os.system", "cut off", "empty", "a range", "a text of exabytes"],
+    ids=["a call", "a class", "os.system", "cut off", "empty", "a range", "exabytes", "room for two billion"],
 )  # fmt: skip
 def test_a_pickle_runs_nothing(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "captions.pkl").write_bytes(data)

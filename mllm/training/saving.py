@@ -105,9 +105,9 @@ class Memory(TrainerCallback):
         path = None if self.resume_from is None else self.resume_from / MEMORY_FILE
         if path is not None and path.is_file():
             held = json.loads(path.read_text(encoding="utf-8"))
-            for name, (_, put) in self.parts.items():
+            for name, part in self.parts.items():
                 if name in held:
-                    put(held[name])
+                    part[1](held[name])
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write it down."""
