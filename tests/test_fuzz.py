@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import pickle
@@ -166,6 +167,39 @@ def test_weights_are_safetensors_and_code_of_checkpoints_is_not_run(pocket_folde
     with pytest.raises(FieldmarkError, match="own"):
         models.open_checkpoint(own)
     assert not Path("/tmp/fieldmark-was-here").exists()
+
+
+def test_a_link_out_of_a_folder_of_photos_is_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "root" / "robin").mkdir(parents=True)
+    for name in ("private.png", "root/robin/a.png"):
+        Image.new("RGB", (40, 20)).save(tmp_path / name)
+    request = sources.Request(tmp_path / "root", domain="bird", whole_image_boxes=True)
+    (tmp_path / "root" / "robin" / "b.png").symlink_to("a.png")
+    assert [photo.id for photo in sources.photos("image_folder", request)] == ["robin/a.png", "robin/b.png"]
+    (tmp_path / "root" / "robin" / "c.png").symlink_to(tmp_path / "private.png")
+    with pytest.raises(sources.SourceError, match="c.png: a link that leads out of"):
+        list(sources.photos("image_folder", request))
+
+
+def test_nothing_unpacks_archives_loads_pickles_or_runs_a_checkpoints_code(root: Path) -> None:
+    """Read off the syntax trees: the one reader of pickles is `mllm.unpickling`."""
+    for path in [
+        file for folder in ("mllm", "data_synth", "recipes", "eval") for file in (root / folder).rglob("*.py")
+    ]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            risky = {"pickle", "zipfile", "tarfile", "marshal", "shelve", "joblib", "dill"} & set(names)
+            assert not risky or path.name == "unpickling.py", f"{path}: {risky}"
+            if not isinstance(node, ast.Call):
+                continue
+            given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+            assert given.get("trust_remote_code") is not True and given.get("allow_pickle") is not True, path
+            called = ast.unparse(node.func)
+            assert called not in ("shutil.unpack_archive", "np.load"), path
+            assert called != "torch.load" or given.get("weights_only") is True, path
 
 
 def test_records_of_a_fuzzed_line_say_where(tmp_path: Path) -> None:

@@ -40,6 +40,11 @@ def photos(request: Request) -> Iterator[Photo]:
     count = 0
     for path in sorted(path for path in root.glob("*/*") if path.suffix.lower() in PICTURES):
         name = path.relative_to(root).as_posix()
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise SourceError(
+                f"{path}: a link that leads out of {root}, to {path.resolve()}: whoever made the folder could put any "
+                "picture of yours into the data. Copy the picture in, or name it in a table (--source csv)"
+            )
         frame = picture_size(path, name)
         boxes = [
             make_box(numbers, frame, f"{where}: field box", order="xyxy", clip=request.clip_boxes)
