@@ -155,7 +155,7 @@ def main() -> None:
     for name, share in shares.items():
         keep = options.keep.resolve() / name
         keep.mkdir(parents=True, exist_ok=True)
-        wanted = max(1, options.inputs * share // sum(shares.values()))
+        wanted = -(-options.inputs * share // sum(shares.values()))
         command = [sys.executable, __file__, "--target", name, "--inputs", str(wanted), "--engine", engine]
         command += [
             "--seed",

@@ -21,7 +21,6 @@ from tests.scenes import make_scene
 
 from trl import GRPOConfig, GRPOTrainer  # isort: skip
 
-SLOW = pytest.mark.slow
 ENDS = list(range(40, 120))  # a random model rarely writes its end token: these end a completion as well
 
 
@@ -229,11 +228,14 @@ def test_micro_batches_keep_neighbours_together(
         agree(made, part)
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("loss", "how"),
-    [("grpo", "cpu_two_processes"), ("dapo", "cpu_two_processes"), pytest.param("dapo", "cpu_zero2", marks=SLOW)],
+    [
+        pytest.param("grpo", "cpu_two_processes", marks=pytest.mark.ci),
+        pytest.param("dapo", "cpu_two_processes", marks=pytest.mark.ci),
+        pytest.param("dapo", "cpu_zero2", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_take_the_step_that_trl_takes(
     loss: str, how: str, pocket_folder: Path, tmp_path: Path, root: Path

@@ -52,12 +52,15 @@ def watched(mode: str, silence: float, stall: float, folder: Path) -> tuple[str,
     return (folder / "node0.log").read_text(), code, took
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        ("stop", "rank 1 .*has not been heard of for"),
-        ("stuck", r"nothing has moved for .*rank 1 .* is in watched.py:\d+ never_back; 1 of 2 wait"),
+        pytest.param("stop", "rank 1 .*has not been heard of for", marks=pytest.mark.slow),
+        pytest.param(
+            "stuck",
+            r"nothing has moved for .*rank 1 .* is in watched.py:\d+ never_back; 1 of 2 wait",
+            marks=pytest.mark.ci,
+        ),
     ],
 )
 def test_a_lost_process_is_named(mode: str, message: str, tmp_path: Path) -> None:
@@ -96,6 +99,15 @@ def test_processes_that_believe_they_are_alone_are_refused(monkeypatch: pytest.M
     processes.check_launch()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="2 processes were started and each believes .* one of 1"):
+        processes.check_launch()
+
+
+def test_deepspeed_is_not_quietly_plain_data_parallelism(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import PartialState
+
+    PartialState(cpu=True)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ConfigError, match="DeepSpeed was asked for and this would be NO: leave use_cpu out"):
         processes.check_launch()
 
 
@@ -138,9 +150,11 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_batch(
     torch.testing.assert_close(two["logits"], one["logits"], rtol=0, atol=1e-4)
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("script", ["node.sh", "torchrun.sh"])
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param("node.sh", marks=pytest.mark.ci), pytest.param("torchrun.sh", marks=pytest.mark.slow)],
+)
 def test_two_nodes_on_loopback_train_one_model(script: str, data: tuple[Path, Path], tmp_path: Path) -> None:
     """The launch files as a person starts them, one launcher a node, each with one process."""
     path, port = recipe("sft", data, tmp_path), free_port()

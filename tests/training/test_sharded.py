@@ -124,8 +124,10 @@ def test_sharded_training_goes_on(stage: int, kind: str, lora: bool, data: tuple
     trained(kind, f"cpu_zero{stage}", path, "--max_steps", "2", *flags)
     again = trained(kind, f"cpu_zero{stage}", path, *flags)
     torch.testing.assert_close(again["logits"], told["logits"], rtol=0, atol=1e-5)
-    pairs = zip(journal(whole / "out"), journal(parts / "out"), strict=True)
-    assert all(one.get("loss") == pytest.approx(other.get("loss"), abs=1e-6) for one, other in pairs)
+    one, other = ([row for row in journal(folder / "out") if "loss" in row] for folder in (whole, parts))
+    assert [row["step"] for row in one] == [row["step"] for row in other] == [1, 2, 3]
+    for name in ("loss", "grad_norm"):
+        assert [row[name] for row in one] == pytest.approx([row[name] for row in other], abs=1e-6)
 
 
 @pytest.mark.slow
@@ -143,7 +145,7 @@ def test_shards_alone_become_weights(data: tuple[Path, Path], tmp_path: Path) ->
     torch.testing.assert_close(says(tmp_path / "merged"), told["logits"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_deepspeed_is_not_quietly_something_else(data: tuple[Path, Path], tmp_path: Path) -> None:
     path = recipe("sft", data, tmp_path)
