@@ -1,131 +1,139 @@
-"""Ask a loaded model for a thing by name, or for a caption: what `fieldmark chat` and a notebook use.
+"""Ask a model about a picture: for a thing by name, in words, about a box. Terminal, page and notebook use it.
 
 model = mllm.load("runs/pocket/rl/best")
 found = model.ground("field.jpg", "black redstart")
 found.thought, found.box, found.pixels; found.picture().save("found.png")
+model.ask("field.jpg", "What is at #1?", about=found.boxes).answer
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from mllm import answers, domains, pictures, prompts
 from mllm.boxes import Box, Frame
 from mllm.captions import QUESTION
-from mllm.errors import FieldmarkError
+from mllm.errors import BoxError, FieldmarkError
+from mllm.families import Family
+from mllm.findings import Grounding
+from mllm.records import Answer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mllm.models import Loaded
+    from mllm.writers import Writer
 
 ANY_DOMAIN = "Point out the {entity} with one box."
 """The question where it is not known what kind of thing is looked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grounding:
-    """What the model said about one thing. `box` is None where the answer names none; `problem` says why."""
-
-    name: str
-    question: str
-    box: Box | None
-    thought: str | None
-    text: str
-    problem: str | None
-    clipped: bool
-    image: Image = field(repr=False)
-
-    @property
-    def pixels(self) -> tuple[int, int, int, int] | None:
-        """The box as x1, y1, x2, y2 in the picture's own pixels."""
-        if self.box is None:
-            return None
-        x1, y1, x2, y2 = (round(number) for number in self.box.to_xyxy(Frame(*self.image.size)))
-        return x1, y1, x2, y2
-
-    def picture(self) -> Image:
-        """Return the picture with the box drawn and named; the bare picture where there is none."""
-        from mllm.report.drawing import Mark, draw
-
-        return draw(self.image, [Mark(self.box, self.name)] if self.box else [])
+_ABOUT = re.compile(r"#(\d{1,3})\b")
+_TAG = re.compile(r"</?(?:think|answer)>")
 
 
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """A loaded model that can be asked. The prompt, system text and picture budget are those it was trained with."""
+    """Somebody who can be asked. Prompt, system text and picture budget are those that the model was trained with."""
 
-    loaded: Loaded
+    writer: Writer
 
-    def ground(
+    @property
+    def loaded(self) -> Loaded:
+        """The loaded model, where it is one of this process."""
+        return self.writer.loaded  # pyright: ignore[reportAttributeAccessIssue]
+
+    def ask(
         self,
         image: str | Path | Image,
-        name: str,
+        question: str,
         *,
-        domain: str | None = None,
+        name: str | None = None,
+        about: Sequence[Box] = (),
+        before: Sequence[tuple[str, str]] = (),
         style: str | None = None,
-        max_new_tokens: int = 1024,
+        max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
         tell: Callable[[str], None] | None = None,
+        gone: Event | None = None,
     ) -> Grounding:
+        """Ask in words about a picture, or about a box in it.
+
+        Args:
+            image: a file, or a PIL picture.
+            question: `#1` in it stands for the first box of `about`, written as the model writes boxes.
+            name: what boxes of the answer are called; None takes it from the question.
+            about: boxes that the question may refer to.
+            before: earlier turns on this picture that the model shall remember (`Grounding.turn`). Checkpoints that
+                were trained on single questions know no such thing, so nothing is remembered unless it is given here.
+            style: prompt style; None means the one that the model was trained with, and `plain` (the question as it
+                stands) for questions about a box.
+            max_new_tokens: room for reasoning and answer; None is 1024, or what the model has left.
+            temperature: 0 is greedy.
+            seed: of the sampling.
+            tell: called with each piece of text while the model writes.
+            gone: set by another thread when nobody waits any more.
+
+        Raises:
+            FieldmarkError: the picture cannot be opened, an empty question, a number without a box, an unknown style.
+        """
+        if not question.strip():
+            raise FieldmarkError("ask something: the name of a thing, or a question")
+        picture, convention = _opened(image), self.writer.convention
+        frame = self.writer.family.frame(Frame(*picture.size), convention.budget)
+        words = refer(question, about, self.writer.family, frame)
+        style = style or (prompts.PLAIN if words != question else convention.prompt)
+        asked = prompts.user_text(words, style)
+        messages = _talk([*before, (asked, None)], convention.system)
+        started = time.monotonic()
+        written = self.writer.write(
+            messages, [picture], room=max_new_tokens, temperature=temperature, seed=seed, tell=tell, gone=gone
+        )
+        read = _read(written.text, style, self.writer.family, frame)
+        return Grounding(
+            name=name or named(question),
+            question=question,
+            asked=asked,
+            style=style,
+            boxes=read.boxes,
+            candidates=_candidates(read, self.writer.family, frame),
+            thought=read.thought,
+            answer=read.answer,
+            text=written.text,
+            problem="the model says that it is not in the picture" if read.absent else read.problem,
+            absent=read.absent,
+            clipped=written.clipped,
+            tokens=written.tokens,
+            seconds=round(time.monotonic() - started, 2),
+            model=self.writer.name,
+            image=picture,
+        )
+
+    def ground(self, image: str | Path | Image, name: str, *, domain: str | None = None, **options: Any) -> Grounding:
         """Find the thing called `name` in a picture.
 
         Args:
             image: a file, or a PIL picture.
             name: of the thing; a text that ends with `.` or `?` is asked as it stands.
             domain: kind of thing (`mllm.domains`), for the wording; the pocket world's species know their own.
-            style: prompt style; None means the one the model was trained with.
-            max_new_tokens: room for reasoning and answer.
-            temperature: 0 is greedy.
-            seed: of the sampling.
-            tell: called with each piece of text while the model writes.
+            options: those of `ask`.
 
         Raises:
-            FieldmarkError: the picture cannot be opened, an empty name, an unknown domain or style.
+            FieldmarkError: as `ask`; an empty name, an unknown domain.
         """
-        picture, question = _opened(image), question_for(name, domain)
-        messages = prompts.messages(
-            question, style or self.loaded.convention.prompt, system=self.loaded.convention.system
-        )
-        text, clipped = self._write(messages, picture, max_new_tokens, temperature, seed, tell)
-        frame = self.loaded.family.frame(Frame(*picture.size), self.loaded.convention.budget)
-        answer = answers.parse(text, self.loaded.family, frame)
-        problem = "the model says that it is not in the picture" if answer.absent else answer.problem
-        return Grounding(name.strip(), question, answer.box, answer.thought, text, problem, clipped, picture)
+        question = question_for(name, domain)
+        return self.ask(image, question, name=named(question) if question == name else name.strip(), **options)
 
-    def caption(
-        self,
-        image: str | Path | Image,
-        question: str = QUESTION,
-        *,
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        seed: int = 0,
-        tell: Callable[[str], None] | None = None,
-    ) -> str:
-        """Return what the model says to a question about a picture, without asking for a box."""
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        system = self.loaded.convention.system
-        before = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
-        messages: list[dict[str, Any]] = [*before, {"role": "user", "content": content}]
-        return self._write(messages, _opened(image), max_new_tokens, temperature, seed, tell)[0].strip()
-
-    def _write(
-        self, messages: list[dict[str, Any]], picture: Image, room: int, temperature: float, seed: int, tell: Any
-    ) -> tuple[str, bool]:
-        """Let the model write one answer; returns the text and whether it ran out of room."""
-        from mllm import generate
-
-        inputs = generate.encode(self.loaded, [messages], [picture])
-        config = generate.settings(self.loaded, room, temperature)
-        streamer = _streamer(self.loaded.processor.tokenizer, tell) if tell else None
-        (row,) = generate.write(self.loaded, inputs, config, seed=seed, streamer=streamer)
-        return generate.decode(self.loaded, row), generate.is_clipped(self.loaded, row)
+    def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
+        """Return what the model says to a question about a picture, without asking for a box. Options as `ask`."""
+        options = {"max_new_tokens": 256, **options}
+        return self.ask(image, question, style=prompts.PLAIN, **options).text.strip()
 
 
 def load(
@@ -135,17 +143,28 @@ def load(
     dtype: str = "float32",
     family: str | None = None,
     adapter: str | Path | None = None,
+    batch: int = 1,
 ) -> Assistant:
-    """Load a model to ask: a checkpoint folder, an adapter folder, a Hub name, or `pocket`.
+    """Load a model to ask: a checkpoint folder, an adapter folder, a Hub name, `pocket`, or a server's address.
 
-    `family` is needed only where no fieldmark.json lies beside the weights. On a GPU `dtype="bfloat16"` halves memory.
+        load("http://127.0.0.1:8000/v1")                                              # `fieldmark serve`
+        load("http://gpu:8000/v1#Qwen/Qwen3-VL-8B-Instruct", family="qwen3_vl")       # vLLM and others
+
+    `family` is needed only where no fieldmark.json lies beside the weights, or a server does not say it. On a GPU
+    `dtype="bfloat16"` halves memory. With `batch` above 1, questions of several threads are answered together.
 
     Raises:
-        FieldmarkError: no such checkpoint, or nobody knows how it writes boxes (see `mllm.models.load`).
+        FieldmarkError: no such checkpoint, no such server, or nobody knows how its model writes boxes.
     """
-    from mllm import models
+    if str(name).startswith(("http://", "https://")):
+        from mllm.endpoint import Endpoint
 
-    return Assistant(models.load(str(name), device=device, dtype=dtype, family=family, adapter=adapter))
+        return Assistant(Endpoint(str(name), family=family))
+    from mllm import models
+    from mllm.writers import Local
+
+    loaded = models.load(str(name), device=device, dtype=dtype, family=family, adapter=adapter)
+    return Assistant(Local(loaded, str(name), batch=batch))
 
 
 def ground(image: str | Path | Image, name: str, *, model: str | Path = "pocket", **options: Any) -> Grounding:
@@ -167,10 +186,32 @@ def question_for(name: str, domain: str | None = None) -> str:
     name = " ".join(name.split())
     if not name:
         raise FieldmarkError("name the thing to look for")
-    if name.endswith((".", "?")):
+    if name.endswith((".", "?")) or _ABOUT.search(name):
         return name
     domain = domain or _pocket_domain(name)
     return domains.load(domain).question(name) if domain else ANY_DOMAIN.format(entity=name)
+
+
+def named(question: str) -> str:
+    """Return the thing that a question asks for, where it is worded as the training data are; else the question."""
+    for template in (ANY_DOMAIN, *(one for domain in domains.names() for one in domains.load(domain).questions)):
+        before, _, after = template.partition("{entity}")
+        if question.startswith(before) and question.endswith(after) and len(question) > len(before) + len(after):
+            return question[len(before) : len(question) - len(after)].removeprefix("with marks ")
+    return question if len(question) <= 40 else f"{question[:39]}…"
+
+
+def refer(question: str, about: Sequence[Box], family: Family, frame: Frame) -> str:
+    """Write each `#K` of a question as the K-th box, in the model's own words. A number without a box is an error."""
+
+    def spell(found: re.Match[str]) -> str:
+        number = int(found[1])
+        if not 1 <= number <= len(about):
+            has = f"numbers go from 1 to {len(about)}" if about else "no box has been found yet"
+            raise FieldmarkError(f"{found[0]} is none of this picture's boxes: {has}")
+        return family.mention(about[number - 1], frame)
+
+    return _ABOUT.sub(spell, question)
 
 
 @cache
@@ -191,12 +232,33 @@ def _opened(image: str | Path | Image) -> Image:
     return pictures.load(image) if isinstance(image, str | Path) else image.convert("RGB")
 
 
-def _streamer(tokenizer: Any, tell: Callable[[str], None]) -> Any:
-    """Return a streamer that hands text on while it is written."""
-    from transformers import TextStreamer
+def _talk(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[dict[str, Any]]:
+    """Return questions and answers as a conversation, the picture in its first question."""
 
-    class Teller(TextStreamer):
-        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            tell(text)
+    def says(role: str, text: str) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "text", "text": text}]}
 
-    return Teller(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    talk = [says("system", system)] if system else []
+    for number, (asked, answered) in enumerate(turns):
+        turn = says("user", asked)
+        if number == 0:
+            turn["content"].insert(0, {"type": "image"})
+        talk += [turn, says("assistant", answered)] if answered is not None else [turn]
+    return talk
+
+
+def _read(text: str, style: str, family: Family, frame: Frame) -> Answer:
+    """Read what was written. An answer to a question as it stands wears no tags: all of it is the answer."""
+    bare = style == prompts.PLAIN and not _TAG.search(text)
+    return answers.parse(f"<answer>{text}</answer>" if bare else text, family, frame)
+
+
+def _candidates(read: Answer, family: Family, frame: Frame) -> tuple[Box, ...]:
+    """Return the boxes of the thought, each once, without those of the answer."""
+    found: dict[Box, None] = {}
+    for numbers in family.read(read.thought or ""):
+        try:
+            found[Box.from_xyxy(numbers, frame)] = None
+        except BoxError:  # model text: a box that is none is not drawn
+            continue
+    return tuple(box for box in found if box not in read.boxes)

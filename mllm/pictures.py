@@ -37,7 +37,7 @@ _TURN = {
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
 
 
-def load(path: str | Path) -> Image.Image:
+def load(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a picture as people see it: 8-bit RGB, EXIF orientation applied, transparency on white.
 
     The result carries no metadata, so nobody can apply the orientation again.
@@ -45,7 +45,7 @@ def load(path: str | Path) -> Image.Image:
     Raises:
         PictureError: missing, not a picture, cut off, too large. Names the file.
     """
-    with _opened(Path(path), str(path)) as image:
+    with _opened(Path(path), str(path), max_pixels) as image:
         return _as_seen(image)
 
 

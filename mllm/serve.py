@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mllm import wire, writing
+from mllm import endpoint, wire, writing
 from mllm.errors import FieldmarkError
 from mllm.gathering import Gatherer
 from mllm.wire import ChatRequest, Limits, WireError
@@ -156,7 +156,8 @@ class Service:
             job.gone.set()  # a client that leaves early stops its row
 
     def _told(self) -> dict[str, Any]:
-        return {"id": self.name, "object": "model", "created": 0, "owned_by": "fieldmark"}
+        how = endpoint.described(self.loaded.convention)  # so that a client need not guess how boxes are written
+        return {"id": self.name, "object": "model", "created": 0, "owned_by": "fieldmark", **how}
 
     def _check_name(self, name: str) -> None:
         if name != self.name:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import mllm
-from mllm import chat, cli
+from mllm import answers, chat, cli, findings
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.pocket.species import species
+from mllm.writing import Written
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,65 @@ def certain(assistant):
     hook.remove()
 
 
+def test_a_question_about_a_box(assistant, photo, monkeypatch):
+    """`#1` goes out as the model writes boxes, with no prompt style behind it, and earlier turns only if wanted."""
+    sent = []
+
+    def write(messages, images, **options):
+        sent.append((messages, len(images)))
+        return Written("round, red (0,0),(50,50) (90,10),(10,20)", 3, False)
+
+    monkeypatch.setattr(assistant.writer, "write", write)
+    box = Box(0.25, 0.5, 0.75, 1.0)
+    first = assistant.ask(photo, "What is at #1?", about=[box])
+    assert first.asked == "What is at (25,50),(75,100)?" and first.style == "plain"
+    assert first.answer == first.text and first.thought is None
+    assert (first.boxes, first.problem) == ((), answers.INVERTED), "the last box decides, as everywhere"
+    assistant.ask(photo, "And #1?", about=[box], before=[first.turn])
+    turns, pictures = sent[1]
+    assert pictures == 1 and [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+    assert [part["type"] for turn in turns for part in turn["content"]] == ["image", "text", "text", "text"]
+    with pytest.raises(FieldmarkError, match="#2 is none of this picture's boxes: numbers go from 1 to 1"):
+        assistant.ask(photo, "What is at #2?", about=[box])
+    with pytest.raises(FieldmarkError, match="no box has been found yet"):
+        assistant.ask(photo, "What is at #1?")
+
+
+def test_candidates_and_json(assistant, photo, monkeypatch):
+    said = "<think>1 (0,0),(50,50): red. 2 (25,50),(75,100): blue, fits. 3 (9,9),(9,9)</think>"
+    said += "<answer>(25,50),(75,100)</answer>"
+    monkeypatch.setattr(assistant.writer, "write", lambda *_, **__: Written(said, 9, False))
+    found = assistant.ground(photo, "Talo ruvi")
+    assert found.candidates == (Box(0, 0, 0.5, 0.5),), "valid boxes of the thought, without the answer's"
+    told = json.loads(json.dumps(found.as_dict()))
+    assert told["boxes"] == [{"name": "Talo ruvi", "pixels": [48, 48, 144, 96], "unit": [0.25, 0.5, 0.75, 1.0]}]
+    assert told["candidates"][0]["pixels"] == [0, 0, 96, 48] and told["tokens"] == 9 and told["size"] == [192, 96]
+    assert [(one.label, one.said) for one in findings.spots(found, 3)] == [("#3 Talo ruvi", True), ("#4", False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("<answer>none</answer>", "the model says that it is not in the picture"),
+        ("<answer>it is red</answer>", "no box in the answer"),
+        ("<think>well", "no answer tag"),
+    ],
+)
+def test_nothing_found_says_why(assistant, photo, monkeypatch, text, says):
+    monkeypatch.setattr(assistant.writer, "write", lambda *_, **__: Written(text, 1, False))
+    found = assistant.ground(photo, "Talo ruvi")
+    assert found.told.startswith("no box for 'Talo ruvi'") and says in found.told and not found.boxes
+
+
+def test_unfold():
+    whole = "<think>first (1,2)</think><answer>then</answer>"
+    seen = [findings.unfold(whole[:k]) for k in range(len(whole) + 1)]
+    assert seen[-1] == ("first (1,2)", "then")
+    for (thought, rest), (next_thought, next_rest) in pairwise(seen):
+        assert next_thought.startswith(thought) and next_rest.startswith(rest), "text only grows, no tag flashes up"
+    assert findings.unfold("plain words") == ("", "plain words")
+
+
 def test_ground_reads_the_box(certain, photo):
     told = []
     found = certain.ground(photo, "Talo ruvi", tell=told.append)
@@ -70,6 +133,9 @@ def test_questions():
     assert chat.question_for("black  redstart", "bird") == "Find the bird black redstart."
     assert chat.question_for("black redstart") == "Point out the black redstart with one box."
     assert chat.question_for("Where is it?") == "Where is it?"
+    assert chat.named("Find the bird black redstart.") == "black redstart"
+    assert chat.named("Among these birds there is one Talo: box it.") == "Talo"
+    assert chat.named("What is at #1?") == "What is at #1?"
     for wrong in ("", "  "):
         with pytest.raises(FieldmarkError, match="name the thing"):
             chat.question_for(wrong)
@@ -96,7 +162,7 @@ def test_chat_once(assistant, photo, monkeypatch):
     monkeypatch.setattr(chat, "load", lambda *_, **__: assistant)
     command = ["chat", "x", str(photo), "--once", "Talo", "--max-new-tokens", "3"]
     done = CliRunner().invoke(cli.app, command)
-    assert done.exit_code == 3 and "no box for 'Talo'" in done.output and "raise --max-new-tokens" in done.output
+    assert done.exit_code == 3 and "no box for 'Talo'" in done.output and "raise max_new_tokens" in done.output
 
 
 def test_wrong_picture_or_checkpoint_is_one_line(tmp_path, photo, monkeypatch):
@@ -113,3 +179,23 @@ def test_torch_is_left_as_it_was(assistant, photo):
     assert torch.is_grad_enabled()
     assistant.caption(photo, max_new_tokens=1)
     assert torch.is_grad_enabled()
+
+
+def test_two_models_several_pictures_as_json(assistant, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(chat, "load", lambda *_, **__: assistant)
+    monkeypatch.setattr(assistant.writer, "write", lambda *_, **__: Written("<answer>(0,0),(50,50)</answer>", 9, False))
+    Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
+    command = ["chat", "base", str(photo), str(tmp_path / "other.png"), "--versus", "tuned", "--once", "Talo", "--json"]
+    done = CliRunner().invoke(cli.app, command)
+    rows = [json.loads(line) for line in done.output.splitlines()]
+    assert done.exit_code == 0 and [Path(row["image"]).name for row in rows] == ["field.png"] * 2 + ["other.png"] * 2
+    assert [Path(row["picture"]).name for row in rows[:2]] == ["field.talo.base.png", "field.talo.tuned.png"]
+
+
+def test_a_talk_goes_from_box_to_picture(certain, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(chat, "load", lambda *_, **__: certain)
+    Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
+    lines = "Talo ruvi\n:2\nWhat is at #1?\n:9\n\n"
+    done = CliRunner().invoke(cli.app, ["chat", "x", str(photo), str(tmp_path / "other.png")], input=lines)
+    assert done.exit_code == 0 and f"> :2 {tmp_path / 'other.png'}" in done.output
+    assert "no box has been found yet" in done.output and ":9 is no picture" in done.output

@@ -22,6 +22,13 @@ LOSSLESS = 512 * 512
 JPEG_QUALITY = 92
 
 
+def data_url(image: Image, *, lossless: bool) -> str:
+    """Return a picture as `data:image/...;base64,...`: PNG where it must not lose anything, else JPEG."""
+    kind, file = "png" if lossless else "jpeg", BytesIO()
+    image.save(file, format=kind, quality=JPEG_QUALITY)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """A picture file, or the part of it inside `box` (unit frame), in at most `max_pixels` pixels."""
@@ -58,10 +65,8 @@ class View:
 
     def data_url(self) -> str:
         """Return the picture as `data:image/...;base64,...`."""
-        shown, file = self.open(), BytesIO()
-        kind = "png" if self.image.suffix.lower() == ".png" and shown.width * shown.height <= LOSSLESS else "jpeg"
-        shown.save(file, format=kind, quality=JPEG_QUALITY)
-        return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+        shown = self.open()
+        return data_url(shown, lossless=self.image.suffix.lower() == ".png" and shown.width * shown.height <= LOSSLESS)
 
     def identity(self) -> dict[str, object]:
         """Return what this view shows as json values: the hash of the file's bytes, the part, the budget."""

@@ -1,71 +1,182 @@
-"""`fieldmark chat`: ask for things of a picture by name, in the terminal."""
+"""`fieldmark chat`: ask for things in pictures, in the terminal."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mllm.errors import FieldmarkError
+
 if TYPE_CHECKING:
+    from mllm.boxes import Box
     from mllm.chat import Assistant
+    from mllm.findings import Grounding, Spot
+
+HELP = """Name a thing, or ask in words.
+  #1          in a question stands for the first box that was found: What is at #1?
+  :2          goes to the second picture; : lists them
+  an empty line ends"""
 
 
 def command(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, adapter folder, Hub name, or pocket.")],
-    image: Annotated[Path, typer.Argument(help="A picture.")],
-    once: Annotated[str | None, typer.Option(help="Ask for this one thing and end (for scripts).")] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Argument(help="Checkpoint folder, adapter folder, Hub name, pocket, or a server: http://.../v1#NAME."),
+    ],
+    image: Annotated[list[Path], typer.Argument(help="One picture or several.")],
+    once: Annotated[str | None, typer.Option(help="Ask this of each picture and end (for scripts).")] = None,
+    versus: Annotated[str | None, typer.Option(help="A second model that answers the same questions.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write each answer as one line of JSON.")] = False,
     domain: Annotated[str | None, typer.Option(help="Kind of thing: bird, car, ... (for the wording).")] = None,
     style: Annotated[
-        str | None, typer.Option(help="Prompt style; default: the one the model was trained with.")
+        str | None,
+        typer.Option(help="Prompt style: direct, think, plain; default: the one the model was trained with."),
     ] = None,
     family: Annotated[
-        str | None, typer.Option(help="Model family, where no fieldmark.json lies beside the weights.")
+        str | None, typer.Option(help="Model family, where neither fieldmark.json nor the server says it.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures with boxes; default: beside IMAGE.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Room for reasoning and answer.")] = 1024,
+    memory: Annotated[int, typer.Option(min=0, help="Earlier questions and answers that go along with each.")] = 0,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Room for reasoning and answer [1024].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
 ) -> None:
-    """Ask for a thing in IMAGE by its name: see the reasoning and the box, then ask again.
+    """Ask for a thing in IMAGE by its name: see the reasoning and the box, then ask on.
 
-    With --once the exit code is 0 when a box was read, 3 when none was.
+    With --once the exit code is 0 when every picture got a box, 3 when one did not.
     """
     from mllm import pictures
     from mllm.chat import load
 
-    pictures.load(image)  # before the weights: a wrong path should not cost a minute
-    assistant = load(checkpoint, device=device, dtype=dtype, family=family)
+    for path in image:
+        pictures.load(path)  # before the weights: a wrong path should not cost a minute
+    names = [checkpoint] if versus is None else [checkpoint, versus]
+    assistants = {name: load(name, device=device, dtype=dtype, family=family) for name in names}
     options = {"domain": domain, "style": style, "max_new_tokens": max_new_tokens}
-    folder = out or image.parent
+    talk = _Talk(assistants, image, out, memory, as_json, options)
     if once is not None:
-        raise typer.Exit(0 if _answer(assistant, image, once, folder, options) else 3)
-    typer.echo(f"{checkpoint} looks at {image}. Name a thing; an empty line ends.")
-    while name := _asked():
-        _answer(assistant, image, name, folder, options)
+        found = [talk.ask(once, number) for number in range(len(image))]
+        raise typer.Exit(0 if all(found) else 3)
+    typer.echo(f"{' and '.join(names)} at {image[0]}. {HELP}", err=as_json)
+    while line := _asked():
+        talk.hear(line)
+
+
+class _Talk:
+    """A talk about pictures: which one is looked at, the boxes found in each, and what the models remember."""
+
+    def __init__(
+        self,
+        assistants: dict[str, Assistant],
+        images: list[Path],
+        out: Path | None,
+        memory: int,
+        as_json: bool,
+        options: dict[str, Any],
+    ) -> None:
+        self.assistants, self.images, self.out = assistants, images, out
+        self.memory, self.as_json, self.options = memory, as_json, options
+        self.at = 0
+        self.boxes: dict[int, list[Box]] = {}
+        self.said: dict[tuple[str, int], list[tuple[str, str]]] = {}
+
+    def hear(self, line: str) -> None:
+        """Do what one line asks for; what the person can put right is said, and the talk goes on."""
+        try:
+            if line.startswith(":"):
+                self._turn(line[1:].strip())
+            else:
+                self.ask(line, self.at)
+        except FieldmarkError as error:
+            typer.echo(str(error), err=True)
+
+    def ask(self, question: str, number: int) -> bool:
+        """Put a question about one picture to every model; whether all of them gave a box."""
+        from mllm.findings import numbered
+
+        about = tuple(self.boxes.get(number, ()))
+        found = [self._answer(name, question, number, about) for name in self.assistants]
+        places = numbered(found)
+        for name, one, marked in zip(self.assistants, found, places, strict=True):
+            self._tell(one, name, number, marked)
+        self.boxes[number] = [spot.box for marked in places for spot in marked] or list(about)
+        return all(one.boxes for one in found)
+
+    def _answer(self, name: str, question: str, number: int, about: tuple[Box, ...]) -> Grounding:
+        """Ask one model once, show what is written while it is written."""
+        if len(self.assistants) > 1 and not self.as_json:
+            typer.secho(f"\n{name}:", bold=True)
+        said = self.said.setdefault((name, number), [])
+        before = said[-self.memory :] if self.memory else ()
+        tell = None if self.as_json else _Pen().write
+        found = self.assistants[name].ground(
+            self.images[number], question, about=about, before=before, tell=tell, **self.options
+        )
+        said.append(found.turn)
+        return found
+
+    def _tell(self, found: Grounding, name: str, number: int, marked: Sequence[Spot]) -> None:
+        """Say how it went; save the picture with its numbered boxes."""
+        from mllm.findings import drawn
+
+        path, saved = self.images[number], None
+        if found.boxes:
+            saved = self._file(path, name, found)
+            saved.parent.mkdir(parents=True, exist_ok=True)
+            drawn(found.image, marked).save(saved)
+        if self.as_json:
+            told = {"image": str(path), **found.as_dict(), "picture": str(saved) if saved else None}
+            typer.echo(json.dumps(told, ensure_ascii=False))
+            return
+        who = f"{name}: " if len(self.assistants) > 1 else ""
+        typer.echo(f"\n{who}{found.told}")
+        if saved is not None:
+            typer.echo(f"picture: {saved}")
+
+    def _file(self, path: Path, name: str, found: Grounding) -> Path:
+        """Return where the picture with its boxes goes."""
+        model = f".{_slug(Path(name).name)}" if len(self.assistants) > 1 else ""
+        return (self.out or path.parent) / f"{path.stem}.{_slug(found.name)}{model}.png"
+
+    def _turn(self, wanted: str) -> None:
+        """Go to another picture, or list them."""
+        if wanted:
+            if not wanted.isdecimal() or not 1 <= int(wanted) <= len(self.images):
+                raise FieldmarkError(f":{wanted} is no picture; there are :1 to :{len(self.images)}")
+            self.at = int(wanted) - 1
+        for number, path in enumerate(self.images):
+            typer.echo(f"{'>' if number == self.at else ' '} :{number + 1} {path}")
+
+
+class _Pen:
+    """Writes an answer as it comes: the reasoning faint, the answer plain, tags left out."""
+
+    def __init__(self) -> None:
+        self.text, self.shown = "", ["", ""]
+
+    def write(self, piece: str) -> None:
+        """Write what is new."""
+        from mllm.findings import unfold
+
+        self.text += piece
+        for part, now in enumerate(unfold(self.text)):
+            new = now[len(self.shown[part]) :]
+            if new and part and self.shown[0] and not self.shown[1]:
+                typer.echo("")
+            typer.secho(new, nl=False, dim=part == 0)
+            self.shown[part] = now
 
 
 def _asked() -> str:
-    """Read a name from the terminal; empty at its end."""
+    """Read a line from the terminal; empty at its end."""
     try:
         return input("\nfind> ").strip()
     except (EOFError, KeyboardInterrupt):
         return ""
-
-
-def _answer(assistant: Assistant, image: Path, name: str, folder: Path, options: dict) -> bool:
-    """Ask once, show what is written while it is written, save the picture; whether a box was read."""
-    found = assistant.ground(image, name, tell=lambda text: typer.echo(text, nl=False), **options)
-    typer.echo("")
-    if found.box is None:
-        cut = " It ran out of room: raise --max-new-tokens." if found.clipped else ""
-        typer.echo(f"no box for {found.name!r}: {found.problem}.{cut}")
-        return False
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{image.stem}.{_slug(found.name)}.png"
-    found.picture().save(path)
-    typer.echo(f"box in pixels: {', '.join(map(str, found.pixels or ()))}\npicture: {path}")
-    return True
 
 
 def _slug(name: str) -> str:

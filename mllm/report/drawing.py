@@ -14,7 +14,8 @@ from mllm.boxes import Box, Frame
 PICTURE_SIDE = 448
 GOLD_COLOUR = "#009e73"
 ANSWER_COLOUR = "#d55e00"
-# Okabe & Ito (2008): both are told apart with any colour vision, and stand out on light and dark pictures.
+CANDIDATE_COLOUR = "#0072b2"
+# Okabe & Ito (2008): all are told apart with any colour vision, and stand out on light and dark pictures.
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,53 @@
+"""The page in a real browser: a picture is dropped, a thing is asked for, a box is drawn and asked about."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("gradio", reason="the web extra is not installed")
+
+from mllm import chat, web
+from mllm.pocket import world
+from tests.browser import browser
+
+
+@pytest.fixture(scope="module")
+def address():
+    assistant = chat.load("pocket", device="cpu", batch=2)
+    _, url, _ = web.run([assistant, assistant], host="127.0.0.1", port=None, prevent_thread_lock=True)
+    yield url
+    web.gr.close_all(verbose=False)
+
+
+@pytest.mark.slow
+def test_a_picture_a_question_a_box(address, tmp_path):
+    birds = world.species("bird")
+    scene = world.make_scene(5, "bird", [birds[0], birds[5], birds[9]])
+    file = tmp_path / "<img src=x onerror=alert(1)>.png"
+    scene.image.save(file)
+    wanted = scene.things[1]
+    with browser(tmp_path / "profile") as tab:
+        tab.size(1400, 950)
+        tab.open(address)
+        tab.wait("document.querySelector('#question textarea')")
+        tab.upload("#drop input[type=file]", [file])
+        tab.wait("document.querySelector('#stage-0 img')")
+        tab.write("#question textarea", f"Find the bird with marks {', '.join(wanted.marks)}.")
+        bare = tab.js("document.querySelector('#stage-0 img').src")
+        tab.click("#ask")
+        tab.wait("document.querySelector('#talk-1').innerText.includes('→ #2')", 120)
+        tab.wait(f"document.querySelector('#stage-0 img').src != {json.dumps(bare)}")
+        tab.wait("document.querySelector('#stage-0 img').complete")
+        tab.shoot(tmp_path / "page.png")
+        tab.click("#stage-0 img", *wanted.box.center)
+        tab.wait("document.querySelector('#question textarea').value == 'What is at #1?'")
+        tab.click("#ask")
+        tab.wait("document.querySelector('#talk-0').innerText.includes('Answered in words')", 120)
+        tab.click("#json-0 button")
+        tab.wait("document.querySelector('#json-0').innerText.includes('\"question\": \"What is at #1?\"')")
+        assert tab.js("document.querySelectorAll('[onerror]').length") == 0
+        assert not tab.said, "errors on the console"
+        outside = [one for one in tab.requested if not one.startswith((address, "data:", "blob:"))]
+        assert not outside, "the page loads nothing from elsewhere"
