@@ -26,7 +26,7 @@ class Said:
     def __init__(self, name: str, *texts: str) -> None:
         self.name, self.texts = name, list(texts)
 
-    def write(self, messages, images, *, tell=None, **_):
+    def write(self, messages, images, *, tell, **_):
         self.asked = messages[-1]["content"][-1]["text"]
         text = self.texts.pop(0)
         if text == "broken":
