@@ -108,12 +108,13 @@ class Watch(threading.Thread):
         super().__init__(name="fieldmark-watch", daemon=True)
         self.rank, self.size, self.silence, self.every = rank, size, silence, every
         self.stall = math.inf
-        self.store = _connect(rank, silence)
+        self.store = _connect(rank, max(silence, 30.0))
         self.ticks = self._count = 0
         self._main = threading.main_thread().ident
         self._finish = threading.Event()
         self._heard: dict[int, tuple[str, float]] = {}
         self._moved = (-1, time.monotonic())
+        self._stack: tuple[Any, float] = ((), time.monotonic())
         self._tell()
 
     def roll_call(self, timeout: float) -> None:
@@ -127,6 +128,8 @@ class Watch(threading.Thread):
             self.store.wait(keys, timedelta(seconds=timeout))
         except (DistStoreError, DistNetworkError) as error:
             missing = [str(rank) for rank, key in enumerate(keys) if not self.store.check([key])]
+            self._finish.set()
+            self.store.delete_key(keys[self.rank])  # who comes later must not wait for this one
             raise LaunchError(
                 f"rank {', '.join(missing)} of {self.size} has not come after {timeout:g} s: is its machine up, and "
                 f"was it started with the same address and port ({_address()})?"
@@ -159,10 +162,11 @@ class Watch(threading.Thread):
                 f"{_name(one)} has not been heard of for {one['age']:.0f} s, last in {one['place']}" for one in silent
             )
         ticks = sum(one["ticks"] for one in told)
-        waiting = [one for one in told if one["waiting"] and not one[_OVER]]
-        if ticks != self._moved[0] or not waiting:
+        if ticks != self._moved[0]:
             self._moved = (ticks, now)
-        if now - self._moved[1] <= self.stall:
+        # In one place all the while: a process that writes an answer waits at every token, and moves.
+        waiting = [one for one in told if one["waiting"] and one["still"] > self.stall and not one[_OVER]]
+        if not waiting or now - self._moved[1] <= self.stall:
             return None
         busy = [one for one in told if not one["waiting"] and not one[_OVER]] or told
         where = "; ".join(f"{_name(one)} is in {one['place']}" for one in busy)
@@ -170,6 +174,8 @@ class Watch(threading.Thread):
 
     def stop(self) -> None:
         """Say that this process is done, so that nobody misses it."""
+        if self._finish.is_set():
+            return
         self._finish.set()
         try:
             self._tell(over=True)
@@ -178,9 +184,13 @@ class Watch(threading.Thread):
 
     def _tell(self, over: bool = False) -> None:
         self._count += 1
-        place, waiting = _place(sys._current_frames().get(self._main or 0))
+        frame = sys._current_frames().get(self._main or 0)
+        place, waiting = _place(frame)
+        now, stack = time.monotonic(), _stack(frame)
+        if stack != self._stack[0]:
+            self._stack = (stack, now)
         beat = {"count": self._count, "ticks": self.ticks, "place": place, "waiting": waiting, _OVER: over}
-        beat |= {"host": socket.gethostname(), "pid": os.getpid()}
+        beat |= {"still": now - self._stack[1], "host": socket.gethostname(), "pid": os.getpid()}
         self.store.set(_BEATS.format(self.rank), json.dumps(beat))
 
     def _end(self, lost: str) -> NoReturn:
@@ -275,6 +285,15 @@ def _place(frame: FrameType | None) -> tuple[str, bool]:
         waiting = waiting or any(part in file for part in _WAITING_FILES) or name in _WAITING_FUNCTIONS
         frame = frame.f_back
     return place, waiting
+
+
+def _stack(frame: FrameType | None) -> tuple[tuple[int, int], ...]:
+    """Name where a thread is in every function that it is in, down to the instruction."""
+    found = []
+    while frame is not None:
+        found.append((id(frame.f_code), frame.f_lasti))
+        frame = frame.f_back
+    return tuple(found)
 
 
 def _leave(reason: str) -> NoReturn:

@@ -30,7 +30,7 @@ def main() -> None:
         never_back()
     processes._watch = watch = processes.Watch(rank, 2, silence, every=0.3)
     watch.stall = stall
-    watch.roll_call(silence)
+    watch.roll_call(silence if mode == "late" else 120)
     watch.start()
     torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=300))
     for step in range(4):
