@@ -1,4 +1,4 @@
-"""`fieldmark inspect`: what a samples file holds."""
+"""`fieldmark inspect`: what a samples file holds, or what a benchmark run answered."""
 
 from __future__ import annotations
 
@@ -10,15 +10,28 @@ from typing import Annotated
 
 import typer
 
+from mllm.errors import FieldmarkError
+
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A samples file (jsonl).")],
+    file: Annotated[Path, typer.Argument(help="A samples file (jsonl), or a benchmark folder (with --html).")],
     rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
     pictures: Annotated[
         bool, typer.Option(help="Open every picture's header and compare its size with the row.")
     ] = True,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page of pictures instead, with filters by domain, outcome and IoU.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Entries of that page, evenly spread.")] = 200,
 ) -> None:
     """Show the first rows of a samples file and check all of them: fields, ids, boxes, pictures and their sizes."""
+    if html is not None:
+        from mllm.report import gallery
+
+        typer.echo(f"written: {gallery.write(file, html, count=count)}")
+        return
+    if file.is_dir():
+        raise FieldmarkError(f"{file} is a folder: a benchmark's outputs are shown with --html PAGE.html")
     from mllm import pictures as files
     from mllm.records import image_path, load_samples
     from mllm.rows import encode
