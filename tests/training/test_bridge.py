@@ -13,7 +13,8 @@ from mllm import conversations, models, rewards
 from mllm.errors import RecordError
 from mllm.records import image_path, load_samples
 from mllm.training import bridge
-from tests.scenes import make_data
+from mllm.training.samplers import BagSampler, Schedule
+from tests.scenes import make_captions, make_data
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,31 @@ def test_none_means_it_does_not_apply(rows: list[bridge.Row], checkpoint: models
     nowhere = replace(rows[0].record, boxes=())  # type: ignore[type-var]
     function = bridge.TrlReward("iou", rewards.load("iou"), checkpoint)
     assert function([None], [[{"role": "assistant", "content": "x"}]], [[1]], sample=[nowhere]) == [None]  # type: ignore[list-item]
+
+
+def test_captions_are_not_missed_as_answers_and_scores_are_heard(
+    tmp_path: Path, checkpoint: models.Checkpoint, rows: list[bridge.Row]
+) -> None:
+    """A caption has no answer tag, and that is no problem; who listens gets the samples and their scores."""
+    told = load_samples(make_captions(tmp_path, "train", families=1, size=2))
+    mixed = [told[0], rows[0].record]
+    function = bridge.TrlReward("length", rewards.load("length", least=2, most=9), checkpoint, count_problems=True)
+    heard: list[tuple[list, list]] = []
+    function.heard = lambda samples, scores: heard.append((list(samples), list(scores)))
+    logged: dict[str, float] = {}
+    values = function([None] * 2, ["A red bird.", "no box"], [(1,), (1,)], sample=mixed, log_metric=logged.__setitem__)
+    assert values == [1.0, None] and logged["unread/no answer tag"] == 1.0, "one of the one that was to be read"
+    assert heard[0][0] == mixed and [score.value for score in heard[0][1]] == values
+    function([None], ["A red bird."], [(1,)], sample=told[:1], log_metric=(alone := {}).__setitem__)
+    assert not [name for name in alone if name.startswith("unread")]
+
+
+def test_bags_travel_with_the_pictures(tmp_path: Path, checkpoint: models.Checkpoint) -> None:
+    file = make_captions(tmp_path, "train", families=2, size=2)
+    rows = [bridge.Row(sample, image_path(file, sample)) for sample in load_samples(file)]
+    sampler = BagSampler(4, {2: [(2, 3)]}, Schedule(((1, 2),)), batch=4, generations=1)
+    made = bridge.dataset(rows, checkpoint.convention, answers=False, bags=sampler)
+    assert len(made) == sampler.virtual_rows == 8
+    assert {made[number]["sample"].id: made[number]["sample"].bag for number in sampler} == {
+        rows[0].record.id: None, rows[1].record.id: None, rows[2].record.id: "2/0", rows[3].record.id: "2/0",
+    }  # fmt: skip
