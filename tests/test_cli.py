@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from mllm import cli, commands
 from mllm.boxes import Box, Frame
-from mllm.commands import report
 from mllm.errors import FieldmarkError
 from mllm.records import Sample, Thing, write_jsonl
 
@@ -84,10 +83,10 @@ def test_doctor():
 
 
 def test_names_of_runs():
-    assert report._named(["A=x/y", "runs/b", "C=d=e"]) == {"A": "x/y", "b": "runs/b", "C": "d=e"}
+    assert commands.named(["A=x/y", "runs/b", "C=d=e"]) == {"A": "x/y", "b": "runs/b", "C": "d=e"}
     for wrong in (["=x"], ["A="], ["A=x", "A=y"]):
         with pytest.raises(FieldmarkError):
-            report._named(wrong)
+            commands.named(wrong)
 
 
 def test_report_of_no_benchmark_is_one_line(tmp_path):

@@ -6,7 +6,7 @@ Heavy libraries are imported inside the function, so that help comes at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -42,3 +42,17 @@ def run_program(command: Callable[..., None], argv: list[str] | None = None) -> 
     except FieldmarkError as error:
         Console(stderr=True).print("error:", str(error), highlight=False, soft_wrap=True, markup=False)
         raise SystemExit(2) from None
+
+
+def named(pairs: Iterable[str]) -> dict[str, str]:
+    """Read NAME=FOLDER pairs; a bare folder is named after itself."""
+    named: dict[str, str] = {}
+    for pair in pairs:
+        name, found, folder = pair.partition("=")
+        name, folder = (name, folder) if found else (Path(pair).name, pair)
+        if not name or not folder:
+            raise FieldmarkError(f"{pair!r}: NAME=FOLDER is needed, for instance SFT=runs/pocket/eval/sft")
+        if name in named:
+            raise FieldmarkError(f"two folders are called {name!r}: give them different names")
+        named[name] = folder
+    return named

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mllm.commands import Out
-from mllm.errors import FieldmarkError
+from mllm.commands import Out, named
 
 
 def command(
@@ -30,23 +28,9 @@ def command(
     """Set benchmark runs side by side: one self-contained page, the same as Markdown and json."""
     from mllm import report as pages
 
-    named = _named([*runs, *(more or [])])
-    told = _named(captions or [])
-    made = pages.build(named, logs=_named(logs or []), captions=told, title=title, gallery=gallery)
+    shown = named([*runs, *(more or [])])
+    told = named(captions or [])
+    made = pages.build(shown, logs=named(logs or []), captions=told, title=title, gallery=gallery)
     page, text, _ = pages.write(made, out)
     typer.echo(text.read_text(encoding="utf-8"))
     typer.echo(f"written: {page}")
-
-
-def _named(pairs: Iterable[str]) -> dict[str, str]:
-    """Read NAME=FOLDER pairs; a bare folder is named after itself."""
-    named: dict[str, str] = {}
-    for pair in pairs:
-        name, found, folder = pair.partition("=")
-        name, folder = (name, folder) if found else (Path(pair).name, pair)
-        if not name or not folder:
-            raise FieldmarkError(f"{pair!r}: NAME=FOLDER is needed, for instance SFT=runs/pocket/eval/sft")
-        if name in named:
-            raise FieldmarkError(f"two folders are called {name!r}: give them different names")
-        named[name] = folder
-    return named

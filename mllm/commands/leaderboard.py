@@ -1,0 +1,19 @@
+"""`fieldmark leaderboard`: benchmark runs as one table for a README or a paper."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    runs: Annotated[list[str], typer.Argument(help="Benchmark folders, or NAME=FOLDER.")],
+    kind: Annotated[str, typer.Option("--format", help="markdown, latex or json.")] = "markdown",
+    part: Annotated[str, typer.Option("--slice", help="What to score: all, unseen entities, domain bird, ...")] = "all",
+) -> None:
+    """Write benchmark RUNS of the same samples as one table, best first, with intervals."""
+    from mllm.commands import named
+    from mllm.report import leaderboard
+
+    typer.echo(leaderboard.text(leaderboard.rows(named(runs), part), kind))

@@ -1,0 +1,95 @@
+"""Benchmark runs as rows of a leaderboard, best first, in Markdown or LaTeX.
+
+Runs of other samples do not belong into one table and are refused; scores are made anew from the outputs, so that all
+rows are judged by the same code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mllm import runs, scores
+from mllm.errors import FieldmarkError
+from mllm.runs import Run
+
+FORMATS = ("markdown", "latex", "json")
+HEAD = ("model", "style", "n", "Acc@0.5", "95 %", "IoU", "unreadable", "chance")
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--",
+}  # fmt: skip
+
+
+def rows(named: Mapping[str, str | Path], part: str = "all") -> list[dict[str, Any]]:
+    """Measure each run on one slice (`all`, `unseen entities`, `domain bird`, ...); best Acc@0.5 first.
+
+    Raises:
+        FieldmarkError: no run, one that is no benchmark's, an unknown slice, or runs that answered different samples.
+    """
+    if not named:
+        raise FieldmarkError("a leaderboard needs a run: the --out folder of eval/kvg_bench.py")
+    loaded = {name: runs.load(folder) for name, folder in named.items()}
+    _check_same(loaded)
+    table = []
+    for name, run in loaded.items():
+        parts = scores.slices(run.cases)
+        if part not in parts:
+            raise FieldmarkError(f"{run.folder}: no slice {part!r}; it has {', '.join(parts)}")
+        about = {key: run.info.get(key) for key in ("model", "style", "weights", "commit", "benchmark", "version")}
+        table.append({"name": name, "slice": part, **about, **scores.measure(parts[part])})
+    return sorted(table, key=lambda row: -row["acc"]["value"])
+
+
+def text(table: list[dict[str, Any]], kind: str) -> str:
+    """Write a table as `markdown`, `latex` (booktabs) or `json`. No order is claimed between overlapping intervals."""
+    if kind not in FORMATS:
+        raise FieldmarkError(f"unknown format {kind!r}; known: {', '.join(FORMATS)}")
+    if kind == "json":
+        return json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False)
+    lines = [HEAD, *(_cells(row) for row in table)]
+    if kind == "markdown":
+        return scores.markdown([[cell.replace("|", "\\|") for cell in line] for line in lines])
+    body = [" & ".join(map(_latex, line)) + r" \\" for line in lines]
+    columns = "ll" + "r" * (len(HEAD) - 2)
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            body[0],
+            r"\midrule",
+            *body[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        row["name"],
+        str(row["style"] or "–"),
+        str(row["samples"]),
+        scores.percent(row["acc"]["value"]),
+        scores.interval(row["acc"]),
+        scores.percent(row["iou"]["value"]),
+        scores.percent(row["unreadable"]),
+        scores.percent(row["chance"]),
+    )
+
+
+def _check_same(loaded: Mapping[str, Run]) -> None:
+    """Refuse runs that did not answer the same questions about the same boxes."""
+    first, *others = loaded.items()
+    asked = {case.sample.id: case.sample.boxes for case in first[1].cases}
+    for name, run in others:
+        if {case.sample.id: case.sample.boxes for case in run.cases} != asked:
+            raise FieldmarkError(
+                f"{name} and {first[0]} answered different samples: their scores do not belong into one table"
+            )
+
+
+def _latex(cell: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in cell)
