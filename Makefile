@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-captions pets bench bench-quick kill fuzz
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-captions pets docs bench bench-quick kill fuzz
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -52,10 +52,14 @@ wheel: $(READY)  ## build dist/fieldmark-*.whl
 	rm -rf build
 	$(PY) -m build --wheel --no-isolation
 
+docs: $(READY)  ## the documentation as a site: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
+	@echo "build/site/index.html"
+
 constraints: $(READY)  ## resolve constraints.txt anew, with every extra but vllm
 	mkdir -p build
 	$(PY) -m pip install --no-input --quiet --dry-run --ignore-installed --report build/resolved.json \
-		torch==2.13.0 -e '.[dev,vision,wandb,tensorboard,openai,serve,web,fuzz]'
+		torch==2.13.0 -e '.[dev,vision,wandb,tensorboard,openai,serve,web,fuzz,docs]'
 	$(PY) .ci/constraints.py build/resolved.json > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 

@@ -1,0 +1,63 @@
+"""What MkDocs needs to know of this repository (a hook of mkdocs.yml): pages outside docs/, links, and our fences.
+
+README, CONTRIBUTING and CHANGELOG stay where people look for them and become pages of the site. A link to one of them,
+or to another page, is turned into the site's own; a link to a source file stays as its text. Words behind a fence's
+language (`bash run`, `yaml fieldmark`) are for the tests and go; `file=x.py` becomes the block's title.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+"""Pages outside docs/ -> their place on the site."""
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?://|mailto:|#)([^)#\s]*)(#[^)\s]*)?\)")
+_FENCE = re.compile(r"^(\s*```)([a-z0-9]+)((?: +[\w./=-]+)+) *$")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages that lie outside docs/."""
+    for source, place in OUTSIDE.items():
+        files.append(File.generated(config, place, content=(ROOT / source).read_text(encoding="utf-8")))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Put links and fences of one page right."""
+    return rewritten(markdown, page.file.src_uri)
+
+
+def rewritten(markdown: str, place: str) -> str:
+    """Return the page that lies at `place` (relative to docs/, or one of `OUTSIDE`'s) with the site's links."""
+    source = next((outside for outside, at in OUTSIDE.items() if at == place), f"docs/{place}")
+    lines, inside = [], False
+    for line in markdown.splitlines():
+        if line.lstrip().startswith("```"):
+            lines.append(line if inside else _FENCE.sub(_fence, line))
+            inside = not inside
+        else:
+            lines.append(line if inside else _LINK.sub(lambda match: _link(match, source, place), line))
+    return "\n".join(lines) + "\n"
+
+
+def _fence(match: re.Match[str]) -> str:
+    """Keep the language, and the file's name as a title."""
+    titles = [word.removeprefix("file=") for word in match[3].split() if word.startswith("file=")]
+    return f"{match[1]}{match[2]}" + (f' title="{titles[0]}"' if titles else "")
+
+
+def _link(match: re.Match[str], source: str, place: str) -> str:
+    """Turn a link as the repository has it into one of the site, or into its text where the site has no such page."""
+    picture, text, target, anchor = match[1], match[2], match[3], match[4] or ""
+    wanted = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+    there = OUTSIDE.get(wanted) or (wanted.removeprefix("docs/") if wanted.startswith("docs/") else None)
+    if there is None:
+        return text if text.startswith("`") else f"`{wanted}`" if "/" in text or "." in text else text
+    return f"{picture}[{text}]({os.path.relpath(there, posixpath.dirname(place) or '.')}{anchor})"
