@@ -69,6 +69,7 @@ def keys() -> frozenset[str]:
         SECTION,
         "weight",
         "rewards",
+        "solution",
         *(item.name for kind in (Sample, Photo, Mark, Card) for item in fields(kind)),
         *sections(Settings),
         *trl_fields(),
