@@ -69,7 +69,7 @@ def test_the_second_act_judges_every_captioner_in_the_same_bags(tmp_path: Path) 
     stages = demo_stages(tmp_path)
     judged = [stage for stage in stages if stage.module == "mllm.eval.truematch"]
     assert len(judged) == len(CAPTIONERS)
-    bags = {stage.arguments[stage.arguments.index("--bags") : stage.arguments.index("--out")] for stage in judged}
+    bags = {stage.arguments[stage.arguments.index("--bags") : stage.arguments.index("--late")] for stage in judged}
     assert len(bags) == 1 and [Path(file).name for file in next(iter(bags))[1:]] == [
         f"bags-{size}-medium.jsonl" for size in BAG_SIZES
     ]
