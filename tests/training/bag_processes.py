@@ -18,6 +18,7 @@ from mllm.rewards import load as load_reward
 from mllm.rows import encode
 from mllm.training import bagcurri, bridge
 from mllm.training.bridge import Row
+from mllm.training.story import program
 from recipes.rl import Trainer
 
 from trl import GRPOConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
@@ -73,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -16,6 +16,7 @@ import torch
 from accelerate import PartialState
 
 from mllm.training import story
+from mllm.training.story import program
 
 from trl.models.utils import unwrap_model_for_generation  # isort: skip
 
@@ -68,4 +69,4 @@ def _logged(trainer: Any, name: str) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

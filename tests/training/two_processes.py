@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from mllm.training.preflight import Row
+from mllm.training.story import program
 from tests.scenes import make_scene
 from tests.training.test_grpo import trainer
 
@@ -44,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program(main)
