@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,10 +29,9 @@ import typer
 from rich.console import Console
 
 from mllm import bags, boosting, captioned, contactsheet, datacard, knowledge, manifest, matching, splits, teachers
-from mllm.abilities import Reports
 from mllm.boosting import Aid, Boosted, Limits
 from mllm.commands import run_program
-from mllm.crew import Crew, Shards, muster
+from mllm.crew import Crew, Shards, once
 from mllm.errors import FieldmarkError
 from mllm.pictures import load as load_picture
 from mllm.progress import progress
@@ -39,6 +39,7 @@ from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
 from mllm.stages import Stage, in_order
 
 console = Console(stderr=True)
+tell = partial(console.print, highlight=False, soft_wrap=True, markup=False)
 LIMITS = Limits()
 PLUMBING = (
     "The captions were put together by rules (teacher `cards`), without a model and without a look at any picture. "
@@ -76,17 +77,11 @@ class Settings:
 
 def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool, spoken: str) -> dict[str, Any]:
     """Run the whole story and return the manifest; `spoken` is the command, for the data card."""
-    crew = muster()
-    if not crew.first:
-        crew.wait()  # until the first process holds the folder
-        if not (out / manifest.MANIFEST).exists():
-            tell_story(settings, out, workers, spoken, crew)
-        return manifest.read(out)
-    with manifest.claim(out, _with_digests(settings), overwrite=overwrite) as whole:
-        crew.wait()
-        if whole is None:
-            tell_story(settings, out, workers, spoken, crew)
-    return manifest.read(out)
+
+    def story(crew: Crew) -> None:
+        tell_story(settings, out, workers, spoken, crew)
+
+    return once(out, _recorded(settings), story, overwrite=overwrite)
 
 
 def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: Crew) -> None:
@@ -102,7 +97,7 @@ def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: C
         told = facts(settings, made, boosted)
         contactsheet.write(out, settings.sheet)
         every = [sample for rows in made.values() for sample in rows]
-        datacard.write_captions(out, told, every, spoken, _with_digests(settings))
+        datacard.write_captions(out, told, every, spoken, _recorded(settings))
         drawn = ["images"] if (out / "images").is_dir() else []
         manifest.finish(out, told, [*(f"{side}.jsonl" for side in SPLITS), "captions.jsonl", "bags", *drawn])
     crew.wait()
@@ -122,13 +117,8 @@ def helpers(settings: Settings) -> Iterator[Aid]:
         from mllm import retrieval
 
         encoder = retrieval.load(settings.scorer)
-    try:
+    with teachers.closing(writer, checker, tell=tell):
         yield Aid(writer, checker, cards, encoder, settings.limits)
-    finally:
-        for teacher in {id(one): one for one in (writer, checker)}.values():
-            if isinstance(teacher, Reports):
-                teacher.close()
-                console.print(str(teacher.report()), highlight=False, soft_wrap=True, markup=False)
 
 
 def pictures_stage(settings: Settings, out: Path, crew: Crew) -> list[Sample]:
@@ -257,11 +247,9 @@ def _shared(captions: Mapping[str, str]) -> int:
     return sum(count for count in Counter(captions.values()).values() if count > 1)
 
 
-def _with_digests(settings: Settings) -> dict[str, Any]:
-    """Return the settings with the hash of every file they name: an input that was changed is another input."""
-    files = [Path(file) for file in (settings.input, *settings.knowledge) if file and Path(file).is_file()]
-    said = teachers.identity(settings.teacher, **settings.teacher_config)  # keys and addresses are not written down
-    return {**asdict(settings), "teacher_config": said, "digests": {str(file): manifest.digest(file) for file in files}}
+def _recorded(settings: Settings) -> dict[str, Any]:
+    """Return the settings as the folder keeps them."""
+    return teachers.recorded(settings, (settings.input, *settings.knowledge))
 
 
 def command(

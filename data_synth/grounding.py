@@ -21,7 +21,8 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,9 +45,9 @@ from mllm import (
     splits,
     teachers,
 )
-from mllm.abilities import Points, Reasons, Reports, need
+from mllm.abilities import Points, Reasons, need
 from mllm.commands import run_program
-from mllm.crew import Crew, Shards, muster
+from mllm.crew import Crew, Shards, once
 from mllm.errors import FieldmarkError
 from mllm.phrasing import Mixture
 from mllm.progress import progress
@@ -54,6 +55,7 @@ from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
 from mllm.stages import Stage, in_order, save_picture
 
 console = Console(stderr=True)
+tell = partial(console.print, highlight=False, soft_wrap=True, markup=False)
 MOST_TRIES = 20
 """So many line-ups are tried for one picture; if all are refused, something is wrong with the data or the settings."""
 
@@ -103,17 +105,11 @@ def synthesize(
     settings: Settings, out: Path, workers: int, overwrite: bool = False, spoken: str = ""
 ) -> dict[str, Any]:
     """Run the whole story and return the manifest; `spoken` is the command, for the data card."""
-    crew = muster()
-    if not crew.first:
-        crew.wait()  # until the first process holds the folder
-        if not (out / manifest.MANIFEST).exists():
-            tell_story(settings, out, workers, spoken, crew)
-        return manifest.read(out)
-    with manifest.claim(out, _with_digests(settings), overwrite=overwrite) as whole:
-        crew.wait()
-        if whole is None:
-            tell_story(settings, out, workers, spoken, crew)
-    return manifest.read(out)
+
+    def story(crew: Crew) -> None:
+        tell_story(settings, out, workers, spoken, crew)
+
+    return once(out, _recorded(settings), story, overwrite=overwrite)
 
 
 def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: Crew) -> None:
@@ -129,7 +125,7 @@ def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: C
     if crew.first:
         told = facts(settings, divided, boxless, out)
         contactsheet.write(out, settings.sheet)
-        datacard.write(out, told, divided.photos, spoken, _with_digests(settings))
+        datacard.write(out, told, divided.photos, spoken, _recorded(settings))
         data = [*(f"{side}.jsonl" for side in SPLITS), "knowledge.json", "images"]
         manifest.finish(out, told, data)
     crew.wait()
@@ -139,12 +135,8 @@ def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: C
 def teacher_of(settings: Settings) -> Iterator[Reasons]:
     """Yield the teacher; however the block ends, tell what it cost and every request that failed."""
     teacher = teachers.load(settings.teacher, **settings.teacher_config)
-    try:
+    with teachers.closing(teacher, tell=tell):
         yield need(teacher, Reasons, settings.teacher)
-    finally:
-        if isinstance(teacher, Reports):
-            teacher.close()
-            console.print(str(teacher.report()), highlight=False, soft_wrap=True, markup=False)
 
 
 def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path, crew: Crew) -> list[Photo]:
@@ -312,11 +304,9 @@ def facts(settings: Settings, divided: splits.Split, boxless: Counter[str], out:
     }
 
 
-def _with_digests(settings: Settings) -> dict[str, Any]:
-    """Return the settings with the hash of every file they name: an input that was changed is another input."""
-    files = [Path(file) for file in (settings.input, *settings.knowledge) if file and Path(file).is_file()]
-    said = teachers.identity(settings.teacher, **settings.teacher_config)  # keys and addresses are not written down
-    return {**asdict(settings), "teacher_config": said, "digests": {str(file): manifest.digest(file) for file in files}}
+def _recorded(settings: Settings) -> dict[str, Any]:
+    """Return the settings as the folder keeps them."""
+    return teachers.recorded(settings, (settings.input, *settings.knowledge))
 
 
 def command(

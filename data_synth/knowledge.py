@@ -32,7 +32,7 @@ from mllm.abilities import Knows, Look, Sees, need
 from mllm.cardfiles import Card, Mark
 from mllm.commands import run_program
 from mllm.confusable import Pair
-from mllm.crew import Crew, Shards, muster
+from mllm.crew import Crew, Shards, once
 from mllm.errors import FieldmarkError
 from mllm.knowledge import same_name
 from mllm.parts import part_of
@@ -67,19 +67,12 @@ class Settings:
 
 def make_cards(settings: Settings, out: Path, workers: int, overwrite: bool = False) -> dict[str, Any]:
     """Run the whole story and return the manifest."""
-    crew = muster()
-    if not crew.first:
-        crew.wait()  # until the first process holds the folder
-        if not (out / manifest.MANIFEST).exists():
-            tell_story(settings, out, workers, crew)
-        return manifest.read(out)
-    files = [Path(file) for file in (settings.input, settings.embeddings, *settings.given) if file]
-    digests = {str(file): manifest.digest(file) for file in files if file.is_file()}
-    with manifest.claim(out, {**asdict(settings), "digests": digests}, overwrite=overwrite) as whole:
-        crew.wait()
-        if whole is None:
-            tell_story(settings, out, workers, crew)
-    return manifest.read(out)
+
+    def story(crew: Crew) -> None:
+        tell_story(settings, out, workers, crew)
+
+    digests = manifest.digests((settings.input, settings.embeddings, *settings.given))
+    return once(out, {**asdict(settings), "digests": digests}, story, overwrite=overwrite)
 
 
 def tell_story(settings: Settings, out: Path, workers: int, crew: Crew) -> None:

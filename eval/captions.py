@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 from mllm import answering, matching, pictures, provenance, runs
 from mllm.captions import QUESTION, TASK, said, wants_caption
+from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 from mllm.records import Sample, load_samples
 
@@ -106,7 +106,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FieldmarkError as error:
-        sys.exit(f"captions: {error}")
+    run_main(main)

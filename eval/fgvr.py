@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm import answering, knowledge, provenance, quiz, runs, scores, sources, stats
+from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 
 VERSION = "1"
@@ -114,4 +115,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

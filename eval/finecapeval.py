@@ -17,7 +17,6 @@ import csv
 import json
 import re
 import string
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 from mllm import matching, stats
 from mllm.captions import words
 from mllm.cider import Frequencies, cider_d
+from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 from mllm.files import atomic_write
 
@@ -145,7 +145,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FieldmarkError as error:
-        sys.exit(f"finecapeval: {error}")
+    run_main(main)

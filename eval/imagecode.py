@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mllm import matching
+from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 from mllm.files import atomic_write
 from mllm.matching import Query
@@ -120,7 +120,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FieldmarkError as error:
-        sys.exit(f"imagecode: {error}")
+    run_main(main)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm import answering, kvg, links, mastery, provenance, quadrants, runs, scores
+from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 from mllm.records import Sample, load_samples
 
@@ -201,7 +202,4 @@ def _compare_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FieldmarkError as error:
-        sys.exit(f"kvg_bench: {error}")
+    run_main(main)

@@ -20,6 +20,7 @@ from typing import Any
 
 from mllm import answering, knowledge, mastery, pictures, prompts, provenance, quiz, runs, scores, stages
 from mllm.boxes import Box, Frame
+from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 from mllm.quiz import Item
 from mllm.records import Sample, load_samples
@@ -131,4 +132,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

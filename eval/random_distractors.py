@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
 from mllm import matching, retrieval
+from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 from mllm.files import atomic_write
 from mllm.records import image_path, load_samples
@@ -76,7 +76,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FieldmarkError as error:
-        sys.exit(f"random_distractors: {error}")
+    run_main(main)

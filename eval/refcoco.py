@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm import answering, interop, provenance, records, runs, scores, stats
+from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 from mllm.rewards.iou import HIT, is_above
 from mllm.scores import Case
@@ -103,4 +104,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mllm import matching, retrieval
 from mllm.bags import Bag, check
+from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 from mllm.files import atomic_write
 from mllm.records import Sample, image_path, load_samples, read_jsonl
@@ -142,13 +141,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(argv: Sequence[str] | None = None) -> None:
-    """Run as a program."""
-    try:
-        main(None if argv is None else list(argv))
-    except FieldmarkError as error:
-        sys.exit(f"truematch: {error}")
-
-
 if __name__ == "__main__":
-    run()
+    run_main(main)

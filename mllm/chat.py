@@ -83,6 +83,8 @@ class Assistant:
         Raises:
             FieldmarkError: the picture cannot be opened, an empty question, a number without a box, an unknown style.
         """
+        from mllm.writers import Request  # here, since it brings torch along
+
         if not question.strip():
             raise FieldmarkError("ask something: the name of a thing, or a question")
         picture, convention = _opened(image), self.writer.convention
@@ -92,9 +94,7 @@ class Assistant:
         asked = prompts.user_text(words, style)
         messages = _talk([*before, (asked, None)], convention.system)
         started = time.monotonic()
-        written = self.writer.write(
-            messages, [picture], room=max_new_tokens, temperature=temperature, seed=seed, tell=tell, gone=gone
-        )
+        written = self.writer.write(Request(messages, [picture], max_new_tokens, temperature, seed, tell, gone))
         read = _read(written.text, style, self.writer.family, frame)
         return Grounding(
             name=name or named(question),

@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mllm.errors import ConfigError
 
@@ -22,6 +22,8 @@ Part = Literal["vision", "projector", "llm"]
 Level = Literal["completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect"]
 """The levels of `mllm.mastery.LEVELS`."""
 SECTION = "fieldmark"
+Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)]
+"""Files; a single one may stand for a list of one."""
 
 
 class Section(BaseModel):
@@ -59,14 +61,8 @@ class Evaluate(Section):
     """Captions only: the encoder that retrieves. Not the one that rewards."""
     late: bool = False
     """Captions only: words are compared with patches (late interaction) instead of whole vectors."""
-    bags: tuple[Path, ...] = ()
+    bags: Paths = ()
     """Captions only: bag files. Without any, the bags are the samples that share `bag`."""
-
-    @field_validator("bags", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        """Take a single file as a list of one."""
-        return (value,) if isinstance(value, str | Path) else value
 
 
 class Refresh(Section):
@@ -111,18 +107,12 @@ class Advantage(Section):
 class Bags(Section):
     """BagCurri: look-alikes stay together in one generation batch, and bags grow (mllm/training/samplers.py)."""
 
-    files: tuple[Path, ...] = ()
+    files: Paths = ()
     """Bag files (data_synth/bags.py). Without any, bags are cut out of the rows that share `bag`."""
     schedule: Literal["published"] | tuple[tuple[int, int], ...] = "published"
     """`published`: 2, 3, 5, 7, 10, 15, 20 over twenty epochs. Or pairs of (epochs, bag size); the last goes on."""
     saturation: float | None = Field(default=None, gt=0, le=1)
     """End a stage after an epoch in which this share of the bags' captions found their pictures, before its time."""
-
-    @field_validator("files", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        """Take a single file as a list of one."""
-        return (value,) if isinstance(value, str | Path) else value
 
 
 class Settings(Section):
@@ -132,9 +122,9 @@ class Settings(Section):
     """Checkpoint folder, adapter folder, name on the Hugging Face Hub, or `pocket`, the small model of this package."""
     family: str | None = None
     """Model family (mllm/families). Only needed where the checkpoint has no fieldmark.json beside its weights."""
-    train: tuple[Path, ...] = ()
+    train: Paths = ()
     """Samples files (jsonl) to train on."""
-    mix: tuple[Path, ...] = ()
+    mix: Paths = ()
     """SFT only: files of plain questions and answers, with or without a picture, to keep what the base knows."""
     validation: Path | None = None
     """Samples file that is answered during training (`evaluate`). Without it no best checkpoint is kept."""
@@ -197,12 +187,6 @@ class Settings(Section):
             found.append(self.advantage.mastery.file)
         found += self.bags.files if self.bags is not None else ()
         return tuple(dict.fromkeys(found))
-
-    @field_validator("train", "mix", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        """Take a single file as a list of one."""
-        return (value,) if isinstance(value, str | Path) else value
 
     @field_validator("rewards")
     @classmethod

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mllm import manifest
 from mllm.files import atomic_write
 from mllm.records import append_jsonl, repair_jsonl
 
@@ -50,6 +51,26 @@ class Crew:
 def muster() -> Crew:
     """Return the crew that the launcher has started this process in."""
     return Crew(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def once(
+    out: Path, settings: Mapping[str, Any], story: Callable[[Crew], None], *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Let every process of the crew run `story` over a data set's folder, unless it is whole; return its manifest.
+
+    The first process holds the folder (`manifest.claim`, whose errors it raises); the others wait until it does.
+    """
+    crew = muster()
+    if not crew.first:
+        crew.wait()
+        if not (out / manifest.MANIFEST).exists():
+            story(crew)
+        return manifest.read(out)
+    with manifest.claim(out, settings, overwrite=overwrite) as whole:
+        crew.wait()
+        if whole is None:
+            story(crew)
+    return manifest.read(out)
 
 
 class Shards:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from mllm.boxes import Frame
 from mllm.errors import FamilyError, FieldmarkError, RecordError
 from mllm.families import Convention
 from mllm.rows import decode, encode
-from mllm.writers import ROOM, Tell
+from mllm.writers import ROOM, Request, Tell
 from mllm.writing import Written
 
 if TYPE_CHECKING:
@@ -48,24 +47,14 @@ class Endpoint:
         self.convention = _convention(told, self.name, family, style)
         self.family = families.load(self.convention.family)
 
-    def write(
-        self,
-        messages: list[dict[str, Any]],
-        images: Sequence[Image],
-        *,
-        room: int | None = None,
-        temperature: float = 0.0,
-        seed: int = 0,
-        tell: Tell | None = None,
-        gone: threading.Event | None = None,
-    ) -> Written:
+    def write(self, request: Request) -> Written:
         """Answer a conversation, see `Writer.write`. A server that fails raises `FieldmarkError`."""
-        body = {"max_tokens": room or ROOM, "temperature": temperature, "seed": seed}
-        pieces = _Pieces(tell)
+        body = {"max_tokens": request.room or ROOM, "temperature": request.temperature, "seed": request.seed}
+        pieces = _Pieces(request.tell)
         try:
             stream = self._client.chat.completions.create(
                 model=self.model,
-                messages=self._as_sent(messages, images),
+                messages=self._as_sent(request.messages, request.images),
                 stream=True,
                 stream_options={"include_usage": True},
                 **body,
@@ -73,7 +62,7 @@ class Endpoint:
             with stream:
                 for chunk in stream:
                     pieces.take(chunk)
-                    if gone is not None and gone.is_set():
+                    if request.gone is not None and request.gone.is_set():
                         break
         except outages.errors() as error:
             raise FieldmarkError(f"{self.name}: {outages.reason(error)} ({outages.short(error)})") from None

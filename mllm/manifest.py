@@ -94,6 +94,11 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digests(files: Iterable[str | Path | None]) -> dict[str, str]:
+    """Return the digest of each file by its name; None, and what is no file here, is passed over."""
+    return {str(file): digest(Path(file)) for file in files if file and Path(file).is_file()}
+
+
 def _check(out: Path, settings: Mapping[str, Any]) -> None:
     """Compare with the folder's settings, or write them into a new folder."""
     file = out / SETTINGS

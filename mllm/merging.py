@@ -120,8 +120,10 @@ def _from_shards(checkpoint: Checkpoint, name: Path) -> Loaded:
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
         loaded = Loaded(model, checkpoint.processor, checkpoint.family, checkpoint.convention)
     told = loaded.model.load_state_dict(dict(weights or {}), strict=False)
-    tied = set(loaded.model._tied_weights_keys or ()) if checkpoint.adapter is None else set()
-    lacking = [] if checkpoint.adapter is not None else [key for key in told.missing_keys if key not in tied]
+    if checkpoint.adapter is not None:  # the base is not trained, and not in the shards
+        lacking = [key for key in told.missing_keys if "lora_" in key]
+    else:
+        lacking = [key for key in told.missing_keys if key not in (loaded.model._tied_weights_keys or ())]
     if told.unexpected_keys or lacking:
         wrong = [*told.unexpected_keys, *lacking]
         raise FieldmarkError(f"{name}: its shards do not fit its config.json: {len(wrong)} weights ({wrong[0]}, ...)")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,28 @@ ROOM = 1024
 """Tokens of an answer, where nothing else is asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A conversation to be answered.
+
+    messages: turns as chat templates take them (`mllm.prompts.messages`), a part of type image per picture.
+    images: RGB pictures in the order of those parts.
+    room: tokens of the answer at most; None is `ROOM`, or what the model has left.
+    temperature: 0 is greedy.
+    seed: of the sampling.
+    tell: gets each piece of text.
+    gone: once it is set nobody waits for the answer any more; it ends early.
+    """
+
+    messages: list[dict[str, Any]]
+    images: Sequence[Image]
+    room: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    tell: Tell | None = None
+    gone: threading.Event | None = None
+
+
 class Writer(Protocol):
     """What answers: its name for people, how it writes boxes, how it was trained to be asked."""
 
@@ -30,28 +53,8 @@ class Writer(Protocol):
     family: Family
     convention: Convention
 
-    def write(
-        self,
-        messages: list[dict[str, Any]],
-        images: Sequence[Image],
-        *,
-        room: int | None = None,
-        temperature: float = 0.0,
-        seed: int = 0,
-        tell: Tell | None = None,
-        gone: threading.Event | None = None,
-    ) -> Written:
-        """Answer a conversation.
-
-        Args:
-            messages: turns as chat templates take them (`mllm.prompts.messages`), a part of type image per picture.
-            images: RGB pictures in the order of those parts.
-            room: tokens of the answer at most; None is `ROOM`, or what the model has left.
-            temperature: 0 is greedy.
-            seed: of the sampling.
-            tell: gets each piece of text.
-            gone: once it is set nobody waits for the answer any more; it ends early.
-        """
+    def write(self, request: Request) -> Written:
+        """Answer a conversation."""
         ...
 
     def close(self) -> None:
@@ -71,21 +74,12 @@ class Local:
         if batch > 1:
             self._gatherer = Gatherer(partial(write, loaded), most=batch)
 
-    def write(
-        self,
-        messages: list[dict[str, Any]],
-        images: Sequence[Image],
-        *,
-        room: int | None = None,
-        temperature: float = 0.0,
-        seed: int = 0,
-        tell: Tell | None = None,
-        gone: threading.Event | None = None,
-    ) -> Written:
+    def write(self, request: Request) -> Written:
         """Answer a conversation, see `Writer.write`."""
-        settings = {"temperature": temperature, "seed": seed, "tell": tell, "gone": gone or threading.Event()}
-        job = prepare(self.loaded, messages, images, max_new_tokens=room or 1, **settings)
-        if room is None:
+        settings = {"temperature": request.temperature, "seed": request.seed, "tell": request.tell}
+        settings["gone"] = request.gone or threading.Event()
+        job = prepare(self.loaded, request.messages, request.images, max_new_tokens=request.room or 1, **settings)
+        if request.room is None:
             has = getattr(self.loaded.model.config.get_text_config(), "max_position_embeddings", None)
             job = Job(job.inputs, ROOM if has is None else min(ROOM, has - job.tokens), **settings)
         return self._gatherer(job) if self._gatherer is not None else write(self.loaded, [job])[0]

@@ -52,8 +52,8 @@ def test_a_question_about_a_box(assistant, photo, monkeypatch):
     """`#1` goes out as the model writes boxes, with no prompt style behind it, and earlier turns only if wanted."""
     sent = []
 
-    def write(messages, images, **options):
-        sent.append((messages, len(images)))
+    def write(request):
+        sent.append((request.messages, len(request.images)))
         return Written("round, red (0,0),(50,50) (90,10),(10,20)", 3, False)
 
     monkeypatch.setattr(assistant.writer, "write", write)

@@ -97,3 +97,13 @@ def test_report_of_no_benchmark_is_one_line(tmp_path):
         check=False,
     )
     assert done.returncode == 1 and done.stderr.startswith("fieldmark: ") and "no benchmark folder" in done.stderr
+
+
+def test_what_a_person_can_put_right_is_one_line_after_the_programs_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main() -> None:
+        raise FieldmarkError("photos.csv:3: no such picture")
+
+    monkeypatch.setattr("sys.argv", ["eval/refcoco.py"])
+    with pytest.raises(SystemExit) as end:
+        commands.run_main(main)
+    assert end.value.code == "refcoco: photos.csv:3: no such picture" and end.value.__suppress_context__

@@ -6,6 +6,7 @@ Heavy libraries are imported inside the function, so that help comes at once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
@@ -56,3 +57,11 @@ def named(pairs: Iterable[str]) -> dict[str, str]:
             raise FieldmarkError(f"two folders are called {name!r}: give them different names")
         named[name] = folder
     return named
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a benchmark's `main`; what a person can put right is one line on stderr, after the program's name."""
+    try:
+        main()
+    except FieldmarkError as error:
+        raise SystemExit(f"{Path(sys.argv[0]).stem}: {error}") from None

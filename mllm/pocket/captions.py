@@ -65,13 +65,13 @@ def phrase(domain: str, marks: Sequence[str], kinds: Collection[str] = KINDS) ->
 
 def rich(domain: str, things: MarksOfThings) -> str:
     """All marks of all things, left to right, a sentence each."""
-    return " ".join(f"{_with_article(phrase(domain, marks), capital=True)}." for marks in things)
+    return " ".join(f"{with_article(phrase(domain, marks), capital=True)}." for marks in things)
 
 
 def sparse(domain: str, things: MarksOfThings, rng: random.Random, most: int = 2) -> str:
     """What somebody writes who sees no other picture: each thing with one to ``most`` marks, in one sentence."""
     phrases = [phrase(domain, marks, rng.sample(KINDS, rng.randint(1, most))) for marks in things]
-    told = [_with_article(words, capital=index == 0) for index, words in enumerate(phrases)]
+    told = [with_article(words, capital=index == 0) for index, words in enumerate(phrases)]
     return f"{' and '.join(told)}."
 
 
@@ -153,7 +153,8 @@ def _best_match(worth: Sequence[Sequence[float]]) -> int:
     return int(sum(worth[row][column] for row, column in zip(rows, columns, strict=True)))
 
 
-def _with_article(words: str, *, capital: bool = False) -> str:
+def with_article(words: str, *, capital: bool = False) -> str:
+    """Put `a` or `an` before a phrase."""
     article = "an" if words[0] in "aeiou" else "a"
     return f"{article.capitalize() if capital else article} {words}"
 

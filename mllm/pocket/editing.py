@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mllm.pocket.captions import COLOURS, FORMS, KINDS, PATTERNS, claims
+from mllm.pocket.captions import COLOURS, FORMS, KINDS, PATTERNS, claims, with_article
 
 _KIND_OF = {word: kind for kind, words in zip(KINDS, (FORMS, COLOURS, PATTERNS), strict=False) for word in words}
 _CONFLICT = 10
@@ -32,9 +32,8 @@ class Told:
     def phrase(self) -> str:
         """One sentence."""
         before = [self.marks[kind] for kind in KINDS[:3] if kind in self.marks]
-        words = " ".join([*before, self.noun or "thing"])
-        article = "An" if words[0] in "aeiou" else "A"
-        return f"{article} {words}{' with ' + self.marks['accent'] if 'accent' in self.marks else ''}."
+        words = with_article(" ".join([*before, self.noun or "thing"]), capital=True)
+        return f"{words} with {self.marks['accent']}." if "accent" in self.marks else f"{words}."
 
 
 def read(text: str) -> list[Told]:

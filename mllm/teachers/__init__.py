@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import pkgutil
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,15 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mllm import agreement
-from mllm.abilities import Reasoning, Reasons
+from mllm import agreement, manifest
+from mllm.abilities import Reasoning, Reasons, Reports
 from mllm.config import Section
 from mllm.errors import ConfigError, UnknownNameError
 from mllm.records import REFERENCE, Sample
 
 __all__ = [
-    "Reasoning", "Teacher", "conclusion", "concluded", "identity", "load", "names", "problem", "read_config",
-    "target_index", "targets",
+    "Reasoning", "Teacher", "closing", "conclusion", "concluded", "identity", "load", "names", "problem", "read_config",
+    "recorded", "target_index", "targets",
 ]  # fmt: skip
 
 _CHOICE = re.compile(r"\bSo (\d+(?: <obj:\d+>)?(?:, \d+(?: <obj:\d+>)?)*)\.?\s*$")
@@ -126,6 +128,30 @@ def _config(name: str, values: dict[str, Any]) -> Section | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]  # an input may be a key
         raise ConfigError(f"teacher {name!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def recorded(settings: Any, files: Iterable[str | None]) -> dict[str, Any]:
+    """Return a data program's settings as its folder keeps them: with the hash of every file they name (an input that
+    was changed is another input), and of its teacher only what may be written down, no keys and no addresses.
+
+    Args:
+        settings: a dataclass with the fields `teacher` and `teacher_config`.
+        files: what it names; None, and what is no file here, is passed over.
+    """
+    said = identity(settings.teacher, **settings.teacher_config)
+    return {**asdict(settings), "teacher_config": said, "digests": manifest.digests(files)}
+
+
+@contextmanager
+def closing(*given: Any, tell: Callable[[str], None]) -> Iterator[None]:
+    """However the block ends, close each teacher once and tell what it cost and every request that failed."""
+    try:
+        yield
+    finally:
+        for teacher in {id(one): one for one in given}.values():
+            if isinstance(teacher, Reports):
+                teacher.close()
+                tell(str(teacher.report()))
 
 
 def targets(sample: Sample) -> tuple[int, ...]:

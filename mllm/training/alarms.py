@@ -67,8 +67,8 @@ def _clipped(logs: Logs) -> str | None:
     if share <= 0.3:
         return None
     return (
-        f"{share:.0%} of the answers are cut off before their end and can earn little. Raise max_completion_length, or "
-        "add the length reward; mask_truncated_completions: true leaves them out of the loss"
+        f"{share:.0%} of the answers are cut off before their end and can earn little. Raise max_completion_length; "
+        "for captions add the length reward; mask_truncated_completions: true leaves them out of the loss"
     )
 
 

@@ -18,6 +18,7 @@ from mllm.files import atomic_write
 from mllm.records import Sample, Score
 from mllm.rewards import BaseReward
 from mllm.training.samplers import PUBLISHED, BagSampler, Schedule
+from mllm.training.saving import epoch_of
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +134,8 @@ class Stages(TrainerCallback):
         self._mine = self._mine[0] + sum(hits), self._mine[1] + len(hits)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tell the sampler the epoch: accelerate does not reach it through all of its wrappers."""
-        self.sampler.set_epoch(int((state.epoch or 0.0) + 1e-6))
+        """Tell the sampler the epoch (as `Boundaries` does, later), and people the size that comes of it."""
+        self.sampler.set_epoch(epoch_of(state))
         logger.info("epoch %d: bags of %d", self.sampler.epoch + 1, self.sampler.size)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

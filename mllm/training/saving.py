@@ -50,6 +50,11 @@ class PerEpoch(Sampler[int]):
         return len(self.inner)
 
 
+def epoch_of(state: Any) -> int:
+    """Return the number of the epoch that begins, from 0; the trainer counts in fractions."""
+    return int((state.epoch or 0.0) + 1e-6)
+
+
 class Boundaries(TrainerCallback):
     """Lets a save wait until its step closes a generation window and a log. Put it last: it looks at what others asked.
 
@@ -75,7 +80,7 @@ class Boundaries(TrainerCallback):
             batches = batches.batch_sampler
         sampler: Any = getattr(batches, "sampler", None)
         if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(int((state.epoch or 0.0) + 1e-6))
+            sampler.set_epoch(epoch_of(state))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep back what comes too early."""

@@ -38,10 +38,11 @@ logger = logging.getLogger(__name__)
 
 POCKET_DATA = Path("runs/pocket/data")
 POCKET_CAPTIONS: dict[Path, tuple[str, ...]] = {
-    Path("runs/pocket/captions"): ("--out", "runs/pocket/captions"),
-    Path("runs/pocket/captions-vcb"): ("--strategy", "holistic", "--out", "runs/pocket/captions-vcb"),
+    Path("runs/pocket/captions"): ("--level=medium", "--out", "runs/pocket/captions"),
+    Path("runs/pocket/captions-vcb"): ("--level=medium", "--strategy=holistic", "--out", "runs/pocket/captions-vcb"),
 }
-"""Captions of the pocket world as people leave them and boosted, and how data_synth/captions.py makes them."""
+"""Captions of the pocket world as people leave them and boosted, and how data_synth/captions.py makes them. Of medium
+look-alikes: among hard ones the judge finds few even by captions that tell every mark."""
 VECTORS = "vectors"
 """Folder in a run's folder with the vectors of pictures that rewards have looked at."""
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

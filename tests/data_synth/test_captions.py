@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +15,7 @@ from mllm.boosting import Boosted
 from mllm.pictures import load
 from mllm.pocket.captions import judge
 from mllm.records import SPLITS, Sample, load_samples, read_jsonl
+from tests.killing import contents, killed_and_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -160,21 +156,6 @@ def test_bad_settings_end_with_one_clear_line(
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """kill -9 while pictures are drawn and while captions are written, then run again until it ends."""
     flags = ["--train", "40", "--validation", "6", "--test", "6", "--strategy", "holistic", "--sheet", "3"]
-    command = [sys.executable, str(ROOT / "data_synth" / "captions.py"), *flags, "--out"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=env, cwd=tmp_path)
-    out = tmp_path / "killed"
-    for name, size in {"listed.part.jsonl": 20_000, "captions.part.jsonl": 2_000}.items():
-        running = subprocess.Popen([*command, str(out)], env=env, cwd=tmp_path)
-        while running.poll() is None:
-            if (out / name).exists() and (out / name).stat().st_size > size:
-                running.send_signal(signal.SIGKILL)
-            time.sleep(0.002)
-        assert running.wait() == -signal.SIGKILL, f"the run ended before {name} had grown"
-        assert not (out / "manifest.json").exists()
-    subprocess.run([*command, str(out)], check=True, env=env, cwd=tmp_path)
-    assert _bytes(tmp_path / "whole") == _bytes(out)
-
-
-def _bytes(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    moments = {"listed.part.jsonl": 20_000, "captions.part.jsonl": 2_000}
+    killed, whole = killed_and_whole("captions.py", flags, moments, tmp_path)
+    assert contents(killed) == contents(whole)

@@ -26,6 +26,7 @@ from mllm.pictures import load
 from mllm.pocket import world
 from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples, read_jsonl
 from tests.faulty_server import serving
+from tests.killing import contents, killed_and_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("FIELDMARK_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -244,25 +245,9 @@ def test_a_truncated_photo_is_told_by_name(tmp_path: Path, capsys: pytest.Captur
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """kill -9 at several moments (photos, samples of each side), then run again until it ends."""
     flags = ["--train", "30", "--validation", "4", "--test", "12", "--photos-per-entity", "3", "--domain", "food"]
-    command = [sys.executable, str(ROOT / "data_synth" / "grounding.py"), *flags, "--out"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=env, cwd=tmp_path)
-    out = tmp_path / "killed"
     moments = {"photos.part.jsonl": 20_000, "train.part.jsonl": 15_000, "test.part.jsonl": 5_000}
-    for name, size in moments.items():
-        running = subprocess.Popen([*command, str(out)], env=env, cwd=tmp_path)
-        while running.poll() is None:
-            if (out / name).exists() and (out / name).stat().st_size > size:
-                running.send_signal(signal.SIGKILL)
-            time.sleep(0.002)
-        assert running.wait() == -signal.SIGKILL, f"the run ended before {name} had grown"
-        assert not (out / "manifest.json").exists()
-    subprocess.run([*command, str(out)], check=True, env=env, cwd=tmp_path)
-    assert _bytes(tmp_path / "whole") == _bytes(out)
-
-
-def _bytes(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    killed, whole = killed_and_whole("grounding.py", flags, moments, tmp_path)
+    assert contents(killed) == contents(whole)
 
 
 @pytest.mark.slow
@@ -430,7 +415,7 @@ def test_two_processes_write_the_bytes_of_one(mixed: Path, tmp_path: Path) -> No
     launch += [str(ROOT / "accelerate_configs" / "cpu_two_processes.yaml"), str(ROOT / "data_synth" / "grounding.py")]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     subprocess.run([*launch, *MIXED, "--out", str(tmp_path / "two")], check=True, env=env, cwd=tmp_path)
-    assert _bytes(mixed) == _bytes(tmp_path / "two")
+    assert contents(mixed) == contents(tmp_path / "two")
     out = tmp_path / "killed"
     running = subprocess.Popen([*launch, *MIXED, "--out", str(out)], env=env, cwd=tmp_path, start_new_session=True)
     while running.poll() is None:
@@ -441,7 +426,7 @@ def test_two_processes_write_the_bytes_of_one(mixed: Path, tmp_path: Path) -> No
     assert running.wait() == -signal.SIGKILL, "the run ended before the second process had written"
     time.sleep(1)
     make(out, *MIXED)
-    assert _bytes(mixed) == _bytes(out)
+    assert contents(mixed) == contents(out)
 
 
 def reasoned(text: str) -> str:
