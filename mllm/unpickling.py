@@ -59,7 +59,7 @@ def read(file: IO[bytes], name: str) -> Any:
         for code, argument, _ in pickletools.genops(data):
             if code.name in _RUNS:
                 raise PickleError(f"it has the instruction {code.name} ({argument!r:.60})")
-            if code.name in _KEEPS and not 0 <= argument <= len(data):
+            if code.name in _KEEPS and not (isinstance(argument, int) and 0 <= argument <= len(data)):
                 raise PickleError(f"it keeps a value under the number {argument}")
         value = _Unpickler(io.BytesIO(data)).load()
         for item in _walk(value):
