@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mllm import kvg, links, pictures, provenance, runs, scores
+from mllm import links, pictures, provenance, runs, scores
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.records import atomic_write
-from mllm.report import bagged, curves
+from mllm.report import bagged, curves, disagreements
 from mllm.report.drawing import data_uri
 from mllm.runs import Run
 from mllm.scores import Case
@@ -32,6 +32,7 @@ def build(
     captions: Mapping[str, str | Path] | None = None,
     title: str = "",
     gallery: int = GALLERY,
+    against_first: bool = False,
 ) -> dict[str, Any]:
     """Measure runs and gather all that a report shows, as plain data.
 
@@ -41,26 +42,30 @@ def build(
         captions: folders of eval/captions.py that hold the truematch.json of eval/truematch.py, by name.
         title: heading of the page.
         gallery: how many samples to show with pictures.
+        against_first: compare each run with the first, not with the one before it, and show the pictures that one run
+            gets right and another wrong. Learning curves alone will do then.
 
     Raises:
         FieldmarkError: no run, or a folder that is none of a benchmark.
     """
-    if not named:
+    if not named and not (against_first and logs):
         raise FieldmarkError("a report needs a run: --runs NAME=FOLDER, FOLDER being the --out of eval/kvg_bench.py")
     loaded = {name: runs.load(folder) for name, folder in named.items()}
     tables = {name: scores.table(run.cases) for name, run in loaded.items()}
-    main, each = _slices(list(tables.values()))
+    main, each = _slices(list(tables.values())) if tables else ([], [])
+    shown = disagreements.cases(loaded.values()) if against_first else disagreements.mixed([*loaded.values()][-1].cases)
     return {
         "title": title or "Fieldmark report",
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "runs": [_describe(name, run, tables[name]) for name, run in loaded.items()],
         "slices": main,
         "domains": each,
-        "differences": _differences(loaded, main),
+        "differences": _differences(loaded, main, against_first=against_first),
+        "against_first": against_first,
         "links": _links(tables),
         "curves": curves.panels({name: curves.read_log(path) for name, path in (logs or {}).items()}),
         "series": list(logs or {}),
-        "gallery": _gallery(loaded, gallery),
+        "gallery": _gallery(loaded, shown[:gallery]),
         "captions": bagged.build(captions) if captions else None,
         "commit": provenance.git_commit(),
         "versions": provenance.versions(),
@@ -102,13 +107,12 @@ def markdown(report: Mapping[str, Any]) -> str:
     rows = [head]
     for run in report["runs"]:
         rows.append((run["name"], *(_cell(run["slices"][name]) for name in report["slices"])))
-    parts = [
-        f"# {report['title']}",
-        "Acc@0.5 in %, 95 % bootstrap interval over pictures, number of samples.",
-        scores.markdown(rows),
-    ]
+    parts = [f"# {report['title']}"]
+    if report["runs"]:
+        parts += ["Acc@0.5 in %, 95 % bootstrap interval over pictures, number of samples.", scores.markdown(rows)]
     if report["differences"]:
-        parts += ["## Paired differences", "\n".join(f"- {row['sentence']}" for row in report["differences"])]
+        head = "## Paired differences" + (" from the first run" if report["against_first"] else "")
+        parts += [head, "\n".join(f"- {row['sentence']}" for row in report["differences"])]
     if report["links"]:
         table = [("link", *(run["name"] for run in report["runs"]))]
         for row in report["links"]:
@@ -143,12 +147,12 @@ def _describe(name: str, run: Run, table: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "folder": str(run.folder), **{k: run.info.get(k) for k in keys}, **table}
 
 
-def _differences(loaded: Mapping[str, Run], slices: Sequence[str]) -> list[dict[str, Any]]:
-    """Compare each run with the one before it, in words that claim no more than the interval carries."""
+def _differences(loaded: Mapping[str, Run], slices: Sequence[str], *, against_first: bool) -> list[dict[str, Any]]:
+    """Compare each run with the one before it, or the first, in words that claim no more than the interval carries."""
     rows: list[dict[str, Any]] = []
     names = list(loaded)
     shown = [name for name in slices if not (name.endswith(" domains") and "seen entities" in slices)]
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in zip(names[:1] * len(names) if against_first else names, names[1:], strict=False):
         a, b = loaded[before].cases, loaded[after].cases
         if {case.sample.id for case in a} != {case.sample.id for case in b}:
             sentence = f"{before} and {after} answered different samples: their difference is not measured."
@@ -183,13 +187,13 @@ def _links(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _gallery(loaded: Mapping[str, Run], count: int) -> list[dict[str, Any]]:
-    """Show some samples with every run's answer: hits and misses of the last run in turn, over all domains."""
-    last = list(loaded.values())[-1]
+def _gallery(loaded: Mapping[str, Run], cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Show some samples with every run's answer."""
     answers = {name: {case.sample.id: case for case in run.cases} for name, run in loaded.items()}
     shown = []
-    for case in _mixed(last.cases)[:count]:
-        image = pictures.load(last.picture(case))
+    for case in cases:
+        asked = next(run for name, run in loaded.items() if answers[name].get(case.sample.id) is case)
+        image = pictures.load(asked.picture(case))
         rows = [_answer(name, table[case.sample.id]) for name, table in answers.items() if case.sample.id in table]
         shown.append(
             {
@@ -220,29 +224,6 @@ def _answer(name: str, case: Case) -> dict[str, Any]:
         "text": text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + " […]",
         "box": case.completion.answer.box,
     }
-
-
-def _mixed(cases: Sequence[Case]) -> list[Case]:
-    """Order cases so that any beginning of the list has hits and misses, seen and unseen, and many domains."""
-    order = [*kvg.SEEN_DOMAINS, *kvg.UNSEEN_DOMAINS]
-    kinds: dict[tuple[bool, str], list[Case]] = {}
-    for case in cases:
-        kinds.setdefault((case.hit, case.sample.domain), []).append(case)
-    hits, misses = (
-        [
-            kinds[key]
-            for key in sorted(kinds, key=lambda k: (order.index(k[1]) if k[1] in order else 99, k[1]))
-            if key[0] == hit
-        ]
-        for hit in (True, False)
-    )
-    misses = misses[len(misses) // 2 :] + misses[: len(misses) // 2]  # other domains than the hits beside them
-    mixed: list[Case] = []
-    for depth in range(max((len(part) for part in kinds.values()), default=0)):
-        lanes = [[part[depth] for part in parts if depth < len(part)] for parts in (hits, misses)]
-        for k in range(max(map(len, lanes))):
-            mixed += [lane[k] for lane in lanes if k < len(lane)]
-    return mixed
 
 
 def _rectangle(box: Box | None, size: tuple[int, int]) -> dict[str, float] | None:

@@ -1,0 +1,47 @@
+"""`fieldmark compare`: several runs on one page, each against the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mllm.commands import Out, named
+from mllm.errors import FieldmarkError
+
+
+def command(
+    runs: Annotated[
+        list[str], typer.Argument(help="Folders of a benchmark's outputs or of trainings, or NAME=FOLDER; two or more.")
+    ],
+    logs: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER of the training of a run, under the run's own name.")
+    ] = None,
+    out: Out = Path("compare.html"),
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
+    gallery: Annotated[int, typer.Option(min=0, help="Pictures to show that one run gets right, another wrong.")] = 24,
+) -> None:
+    """Set RUNS against the first: scores, paired differences, curves, domains, and pictures on which they disagree."""
+    from mllm import report as pages
+
+    shown = named(runs)
+    if len(shown) < 2:
+        raise FieldmarkError("a comparison needs two runs: fieldmark compare SFT=runs/pocket/eval/sft RL=...")
+    trained = {name: folder for name, folder in shown.items() if _is_training(Path(folder))}
+    measured = {name: folder for name, folder in shown.items() if name not in trained}
+    made = pages.build(
+        measured,
+        logs=trained | named(logs or []),
+        title=title or " against ".join([*list(shown)[1:], next(iter(shown))]),
+        gallery=gallery,
+        against_first=True,
+    )
+    page, text, _ = pages.write(made, out)
+    typer.echo(text.read_text(encoding="utf-8"))
+    typer.echo(f"written: {page}")
+
+
+def _is_training(folder: Path) -> bool:
+    """Whether a folder was left by a training: it has a journal and no answers."""
+    return (folder / "log.jsonl").is_file() and not (folder / "outputs.jsonl").is_file()
