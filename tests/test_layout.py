@@ -26,7 +26,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("sources", "lineups", "answers", "prompts", "links", "mastery", "parts", "contamination"),
     ("processors", "quiz", "interop", "phrasing", "agreement", "crew", "pointing", "confusable", "descriptors"),
     ("asking",),
-    ("progress", "datacard"),
+    ("progress", "datacard", "modelcard"),
     ("models", "retrieval"),
     ("conversations",),
     ("generate",),

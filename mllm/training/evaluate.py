@@ -21,6 +21,7 @@ from mllm.generate import generate
 from mllm.models import Checkpoint, Loaded
 from mllm.records import Completion, Sample
 from mllm.training import measures
+from mllm.training.card import Card
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +43,17 @@ class GeneratedEval(TrainerCallback):
         samples: Sequence[Sample],
         root: Path,
         settings: Evaluate,
+        card: Card | None = None,
     ) -> None:
         self.trainer, self.checkpoint = trainer, checkpoint
         self.samples, self.root, self.settings = samples, root, settings
+        self.card = card
         self.score = measures.choose(samples, root, settings)
         self.folder = Path(trainer.args.output_dir or ".") / BEST
         self.fresh = self.folder.with_name(f"{BEST}.new")
         self.best = -1.0
+        self.last: dict[str, float] = {}
+        """What was measured last, of the weights as they then were."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forget the best of an older run when a new one starts; know it when one goes on."""
@@ -69,7 +74,7 @@ class GeneratedEval(TrainerCallback):
         """Measure, log, and keep the weights if they are the best so far."""
         if state.global_step % self.settings.every and state.global_step < state.max_steps:
             return
-        measured = self.measure()
+        measured = self.last = self.measure()
         due = control.should_log
         # Trainer.log itself: the subclasses' versions would close their own running averages in the middle of a window.
         Trainer.log(self.trainer, dict(measured))
@@ -127,6 +132,8 @@ class GeneratedEval(TrainerCallback):
             write_convention(new, self.checkpoint.convention)
             with atomic_write(new / SCORE_FILE) as file:
                 json.dump({"step": step, **measured}, file, indent=2)
+            if self.card is not None:
+                self.card.write(new, measured)
             if self.folder.exists():
                 shutil.rmtree(self.folder)
             new.rename(self.folder)

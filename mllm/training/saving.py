@@ -122,7 +122,12 @@ class Memory(TrainerCallback):
 
 
 class WholeCheckpoints:
-    """Mixed into a trainer: nothing old is removed before the new checkpoint is whole; a full disk is said as such."""
+    """Mixed into a trainer: nothing old is removed before the new checkpoint is whole; a full disk is said as such.
+
+    `write_card` writes the model card into a folder; None leaves it to TRL.
+    """
+
+    write_card: Callable[[Path], Any] | None = None
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save, and leave removing older ones to `Completeness`, which comes after all processes have saved."""
@@ -136,6 +141,14 @@ class WholeCheckpoints:
                 super()._save_checkpoint(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         finally:
             trainer.args.save_total_limit = limit
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write our card where TRL would write its draft (checkpoints, and what is pushed to the Hub)."""
+        trainer: Any = self
+        if self.write_card is None:
+            super().create_model_card(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        elif trainer.is_world_process_zero():
+            self.write_card(Path(trainer.args.output_dir))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights as TRL does."""

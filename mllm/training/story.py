@@ -29,6 +29,7 @@ from mllm.rewards import load_all as rewards_by_name
 from mllm.training import bagcurri, preflight, processes, resume
 from mllm.training.alarms import Alarms
 from mllm.training.callbacks import Completeness, Journal, OrderlyStop
+from mllm.training.card import Card
 from mllm.training.evaluate import GeneratedEval
 from mllm.training.pixels import remember_pixels
 from mllm.training.preflight import Data
@@ -92,9 +93,10 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
         on_main_process(lambda: resume.check_same(Path(args.output_dir), now))
         logger.info("going on from %s", resume_from)
     on_main_process(lambda: resume.write_run(Path(args.output_dir), now))
+    card = Card.of(settings, args, checkpoint, data)
     finished = resume_from is not None and resume.is_finished(resume_from, args.max_steps)
     if finished:
-        on_main_process(lambda: _settle(Path(args.output_dir), resume_from))  # pyright: ignore[reportArgumentType]
+        on_main_process(lambda: _settle(Path(args.output_dir), resume_from, card))  # pyright: ignore[reportArgumentType]
     return Prepared(checkpoint, data, resume_from, finished)
 
 
@@ -166,11 +168,12 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
     trainer.add_callback(Journal(output_dir))
     trainer.add_callback(Memory(_memories(trainer), prepared.resume_from))
     trainer.add_callback(Completeness(prepared.checkpoint.convention))
+    card, watched = Card.of(settings, trainer.args, prepared.checkpoint, prepared.data), None
     if prepared.data.validation:
         root = prepared.data.images_root
-        trainer.add_callback(
-            GeneratedEval(trainer, prepared.checkpoint, prepared.data.validation, root, settings.evaluate)
-        )
+        watched = GeneratedEval(trainer, prepared.checkpoint, prepared.data.validation, root, settings.evaluate, card)
+        trainer.add_callback(watched)
+    trainer.write_card = lambda folder: card.write(folder, watched.last if watched else None)  # pyright: ignore
     trainer.add_callback(stop)
     if (watch := processes.watching()) is not None:
         trainer.add_callback(processes.Pulse(watch))
@@ -178,10 +181,13 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
     trainer.train(resume_from_checkpoint=str(prepared.resume_from) if prepared.resume_from else None)
     if stop.stopped:
         raise SystemExit(130)
-    trainer.save_model(str(output_dir))
+    trainer.save_model(str(output_dir), _internal_call=True)  # pushed below, when all that belongs to it is there
     if trainer.is_world_process_zero():
+        card.write(output_dir, watched.last if watched else None)
         write_convention(output_dir, prepared.checkpoint.convention)
         logger.info("saved %s", output_dir)
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(commit_message="End of training")
 
 
 def _memories(trainer: Any) -> dict[str, Any]:
@@ -255,10 +261,11 @@ def program(main: Callable[[], None]) -> None:
             torch.distributed.destroy_process_group()
 
 
-def _settle(output_dir: Path, last: Path) -> None:
+def _settle(output_dir: Path, last: Path, card: Card) -> None:
     """Say that a run is finished, after seeing that its last weights are where they belong."""
     if not (output_dir / CONVENTION_FILE).is_file():
         resume.take_weights(last, output_dir)
+        card.write(output_dir)
     logger.info("%s is finished already; choose another --output_dir, or more steps, to train on", output_dir)
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from mllm import families, models
 from mllm.errors import FieldmarkError
+from tests import hub
 from tests.scenes import make_captions, make_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +94,9 @@ def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_
     for folder in (out, out / "best", out / "checkpoint-1", out / "checkpoint-2"):
         assert families.read_convention(folder).prompt == "think"
         assert models.open_checkpoint(folder).family.name == "pocket"
+    card = ModelCard.load(out / "best" / "README.md")
+    assert card.data.eval_results and "| Acc@0.5 of generated answers |" in card.text and "SHA-256" in card.text
+    assert ModelCard.load(out / "README.md").data.tags == ["fieldmark", "pocket", "sft", "visual-grounding"]
     rows = journal(out)
     assert [row["step"] for row in rows if "loss" in row] == [1, 2]
     assert [row["step"] for row in rows if "eval/acc" in row] == [2]
@@ -270,3 +275,21 @@ def test_two_processes_end_together_on_a_mistake(config: Path) -> None:
     )
     assert done.returncode != 0
     assert (done.stdout + done.stderr).count("error: 8 of 8 rows do not fit") == 1
+
+
+@pytest.mark.ci
+def test_what_is_pushed_is_what_others_need(config: Path) -> None:
+    """The real client against a hub on loopback: repository, then weights with convention and card in one commit."""
+    with hub.serving() as served:
+        push = ["--push_to_hub", "true", "--hub_model_id", "me/birds", "--hub_strategy", "end"]
+        done = subprocess.run(
+            command(config, *push), env=ENV | hub.environment(served), text=True, capture_output=True, timeout=600
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert [one["name"] for one in served.made] == ["birds"] and "End of training" in served.messages
+        pushed = served.files["me/birds"]
+    assert {"model.safetensors", "fieldmark.json", "README.md", "best/fieldmark.json"} <= pushed.keys()
+    assert not [name for name in pushed if name.startswith("checkpoint-")]
+    out = config.parent / "out"
+    assert pushed["model.safetensors"] == (out / "model.safetensors").read_bytes()
+    assert ModelCard(pushed["README.md"].decode()).data.tags == ["fieldmark", "pocket", "sft", "visual-grounding"]
