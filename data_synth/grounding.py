@@ -31,6 +31,7 @@ import typer
 from rich.console import Console
 
 from mllm import (
+    cardfiles,
     contactsheet,
     datacard,
     domains,
@@ -314,7 +315,7 @@ def command(
     source: Annotated[str, typer.Option(help="where photos come from: " + ", ".join(sources.names()))] = "pocket",
     input: Annotated[str | None, typer.Option(help="folder or file that the source reads")] = None,  # noqa: A002
     domain: Annotated[str | None, typer.Option(help="domain of all photos: " + ", ".join(domains.names()))] = None,
-    knowledge: Annotated[list[str] | None, typer.Option(help="file of knowledge cards (may be repeated)")] = None,
+    knowledge: Annotated[list[str] | None, typer.Option(help="file or folder of cards (may be repeated)")] = None,
     teacher: Annotated[str | None, typer.Option(help="who reasons [pocket for pocket photos, else cards]")] = None,
     teacher_config: Annotated[Path | None, typer.Option(help="YAML file with the teacher's settings")] = None,
     teacher_option: Annotated[list[str] | None, typer.Option(help="key=value over it (may be repeated)")] = None,
@@ -351,7 +352,7 @@ def command(
     if min_things > max_things:
         raise FieldmarkError(f"--min-things {min_things} is above --max-things {max_things}")
     settings = Settings(
-        source=source, input=input, domain=domain, knowledge=tuple(knowledge or ()),
+        source=source, input=input, domain=domain, knowledge=cardfiles.files_of(knowledge or ()),
         teacher=teacher or ("pocket" if source == "pocket" else "cards"), train=train, validation=validation, test=test,
         seed=seed, sisters=sisters, things=(min_things, max_things), questions=per_picture,
         photos_per_entity=photos_per_entity,

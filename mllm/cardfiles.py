@@ -37,6 +37,7 @@ from mllm.files import atomic_write
 UNVERIFIED = "unverified"
 _ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
 """Of yaml: what holds no other lists or objects stands on one line, so that a change is a line of a diff."""
+_SUFFIXES = (".json", ".yaml", ".yml")
 _CARD = ("marks", "source", "domain", "unlike")
 _MARK = ("mark", "part", "source", "confidence", "verified", "seen")
 
@@ -84,6 +85,24 @@ class Card:
         """The marks that may be used: all that were not looked for in vain, each once."""
         texts = (mark.text.strip().rstrip(".") for mark in self.marks if mark.verified is not False)
         return tuple(dict.fromkeys(texts))
+
+
+def files_of(named: Iterable[str | Path]) -> tuple[str, ...]:
+    """Return the named files, with each folder replaced by the files of cards in it, in the order of their names.
+
+    Raises:
+        KnowledgeError: a folder without such files.
+    """
+    files: list[str] = []
+    for path in map(Path, named):
+        if not path.is_dir():
+            files.append(str(path))
+            continue
+        inside = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES)
+        if not inside:
+            raise KnowledgeError(f"{path}: no knowledge cards in this folder ({', '.join(_SUFFIXES)})")
+        files += inside
+    return tuple(files)
 
 
 def read(file: str | Path) -> dict[str, Card]:

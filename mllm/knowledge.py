@@ -90,10 +90,10 @@ def same_name(name: str) -> str:
 
 
 def load(*files: str | Path) -> Cards:
-    """Read card files into one set of cards. An entity may stand in one file only."""
+    """Read card files, or folders of them, into one set of cards. An entity may stand in one file only."""
     cards: dict[str, Card] = {}
     clash: set[str] = set()
-    for file in map(Path, files):
+    for file in cardfiles.files_of(files):
         found = cardfiles.read(file)
         for name in found:
             if same_name(name) in clash:

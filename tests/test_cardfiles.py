@@ -82,3 +82,15 @@ def test_bad_cards_are_told_by_file_card_and_field(tmp_path: Path, text: str, to
     with pytest.raises(KnowledgeError) as error:
         cardfiles.read(tmp_path / "a.yaml")
     assert told in str(error.value)
+
+
+def test_a_folder_is_all_cards_in_it(tmp_path: Path) -> None:
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards/dog.yaml").write_text("pug: [flat face]\n")
+    (tmp_path / "cards/cat.json").write_text('{"Sphynx": ["no hair"]}')
+    (tmp_path / "cards/notes.txt").write_text("not a card")
+    assert list(knowledge.load(tmp_path / "cards")) == ["Sphynx", "pug"]
+    assert cardfiles.files_of([tmp_path / "cards/dog.yaml"]) == (str(tmp_path / "cards/dog.yaml"),)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KnowledgeError, match=r"empty: no knowledge cards in this folder"):
+        knowledge.load(tmp_path / "empty")
