@@ -66,7 +66,7 @@ constraints: $(READY)  ## resolve constraints.txt anew, with every extra but vll
 table-spine: $(READY)  ## the results table of docs/log.md: six arms, three seeds (hours; resumes)
 	$(PY) -m mllm.cli table-spine
 
-table-grounding: $(READY)  ## plain GRPO, KARL as published and ours, three seeds (hours; resumes)
+table-grounding: $(READY)  ## plain GRPO, KARL as published and ours, three seeds (an hour; resumes)
 	$(PY) -m mllm.cli table-grounding
 
 table-captions: $(READY)  ## self-retrieval, BagCurri and CLIP reward from sparse and boosted captions, three seeds (an hour; resumes)

@@ -10,7 +10,7 @@ from mllm.commands import Out
 
 
 def command(out: Out = Path("runs/grounding")) -> None:
-    """Compare three ways to weigh entities in GRPO, three seeds each. Hours; goes on where it was stopped."""
+    """Compare three ways to weigh entities in GRPO, three seeds each. An hour; goes on where it was stopped."""
     from mllm.grounding_table import GroundingTable, Plan
 
     typer.echo(GroundingTable(out, Plan(), typer.echo).run())
