@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
-from mllm import answers, pictures, prompts
+from mllm import answers, pictures, processors, prompts
+from mllm.captions import wants_caption
 from mllm.errors import FieldmarkError
 from mllm.records import Completion, Sample
 
@@ -60,6 +61,7 @@ def generate(
     """
     _check(max_new_tokens, temperature, top_p, batch_size)
     style = style or loaded.convention.prompt
+    opening = processors.opened(loaded.processor, style)
     skip = set(skip)
     done = sum(sample.id in skip for sample in samples)
     for batch in plan(loaded, samples, batch_size):
@@ -74,7 +76,7 @@ def generate(
         rows = write(loaded, inputs, config, seed=_seed(seed, batch))
         for sample, row in zip(batch, rows, strict=True):
             if sample.id not in skip:
-                yield _completion(loaded, sample, row)
+                yield _completion(loaded, sample, row, opening)
         done += len(wanted)
         if progress is not None:
             progress(done, len(samples))
@@ -163,9 +165,10 @@ def _ends(loaded: Loaded) -> list[int]:
     return list(ends) if isinstance(ends, list | tuple) else [ends]
 
 
-def _completion(loaded: Loaded, sample: Sample, row: list[int]) -> Completion:
-    """Read what was written for a sample."""
+def _completion(loaded: Loaded, sample: Sample, row: list[int], opening: str) -> Completion:
+    """Read what was written for a sample, after what the chat template wrote in the model's place."""
     text = decode(loaded, row)
+    text = text if wants_caption(sample) else processors.whole(opening, text)
     frame = loaded.family.frame(sample.size, loaded.convention.budget)
     answer = answers.parse(text, loaded.family, frame)
     return Completion(sample.id, text, answer, tokens=len(row), clipped=is_clipped(loaded, row))

@@ -79,6 +79,24 @@ def load_processor(folder: str | Path, *, trust_remote_code: bool = False) -> An
     return build_processor(model_type, image_processor, tokenizer, _saved_template(Path(folder)))
 
 
+def opened(processor: Any, style: str) -> str:
+    """Return `<think>` where the chat template itself writes it at the start of the model's turn, else nothing.
+
+    Templates of reasoning models do so: what the model writes then begins inside its thought, and has to be read with
+    the tag put back (`whole`). Only style `think` asks for a thought.
+    """
+    if style != "think":
+        return ""
+    asked = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    text = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    return "<think>" if text.rstrip().endswith("<think>") else ""
+
+
+def whole(opening: str, text: str) -> str:
+    """Return model text with the `opening` of its turn put back, unless the model wrote it once more."""
+    return text if text.lstrip().startswith(opening) else opening + text
+
+
 def _saved_template(folder: Path) -> str | None:
     """The chat template beside the weights: ``chat_template.jinja``, or the json older checkpoints carry."""
     if (folder / "chat_template.jinja").is_file():

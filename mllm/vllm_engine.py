@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mllm import answers, pictures, prompts
+from mllm import answers, pictures, processors, prompts
+from mllm.captions import wants_caption
 from mllm.errors import FieldmarkError
 from mllm.generate import suppressed
 from mllm.models import Checkpoint
@@ -60,12 +61,13 @@ def generate(
         seed=seed,
         logit_bias={number: -100.0 for number in ids} or None,
     )
+    opening = processors.opened(checkpoint.processor, style or checkpoint.convention.prompt)
     left = [sample for sample in samples if sample.id not in set(skip)]
     for start in range(0, len(left), CHUNK):
         chunk = left[start : start + CHUNK]
         prompted = [_prompt(checkpoint, sample, images_root, style) for sample in chunk]
         for sample, output in zip(chunk, model.generate(prompted, settings, lora_request=adapter), strict=True):
-            yield _completion(checkpoint, sample, output.outputs[0])
+            yield _completion(checkpoint, sample, output.outputs[0], opening)
         if progress is not None:
             progress(len(samples) - len(left) + start + len(chunk), len(samples))
 
@@ -78,9 +80,10 @@ def _prompt(checkpoint: Checkpoint, sample: Sample, root: Path, style: str | Non
     return {"prompt": text, "multi_modal_data": {"image": pictures.load(root / sample.image)}}
 
 
-def _completion(checkpoint: Checkpoint, sample: Sample, output: Any) -> Completion:
+def _completion(checkpoint: Checkpoint, sample: Sample, output: Any, opening: str) -> Completion:
     """Read what was written for a sample."""
     frame = checkpoint.family.frame(sample.size, checkpoint.convention.budget)
-    answer = answers.parse(output.text, checkpoint.family, frame)
+    text = output.text if wants_caption(sample) else processors.whole(opening, output.text)
+    answer = answers.parse(text, checkpoint.family, frame)
     clipped = output.finish_reason == "length"
-    return Completion(sample.id, output.text, answer, tokens=len(output.token_ids), clipped=clipped)
+    return Completion(sample.id, text, answer, tokens=len(output.token_ids), clipped=clipped)

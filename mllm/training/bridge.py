@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from PIL import Image
 
-from mllm import answers, conversations, pictures
+from mllm import answers, conversations, pictures, processors
 from mllm.captions import wants_caption
 from mllm.families import Convention
 from mllm.models import Checkpoint, Loaded
@@ -161,6 +161,7 @@ class TrlReward:
         self.__name__ = name
         self.reward, self.count_problems = reward, count_problems
         self.family, self.budget = checkpoint.family, checkpoint.convention.budget
+        self.opening = processors.opened(checkpoint.processor, checkpoint.convention.prompt)
 
     def __call__(
         self,
@@ -208,5 +209,6 @@ class TrlReward:
     def _read(self, sample: Sample, completion: Any, ids: Sequence[int]) -> Completion:
         """Read what the model wrote for one sample."""
         text = completion if isinstance(completion, str) else completion[0]["content"]
+        text = text if wants_caption(sample) else processors.whole(self.opening, text)
         answer = answers.parse(text, self.family, self.family.frame(sample.size, self.budget))
         return Completion(sample.id, text, answer, tokens=len(ids))

@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from mllm import models
+from mllm import models, processors
 from mllm.config import Part, Settings
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.families import CONVENTION_FILE, write_convention
@@ -84,6 +84,8 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
         visual_tokens=settings.visual_tokens,
         min_visual_tokens=settings.min_visual_tokens,
     )
+    if processors.opened(checkpoint.processor, checkpoint.convention.prompt):
+        logger.info("the chat template opens the thought itself: what is written is read as if it began with <think>")
     data = preflight.read_data(settings, answers=answers, check_pictures=PartialState().is_main_process)
     on_main_process(lambda: preflight.check_rows(data, checkpoint, settings, answers=answers, room=room))
     _check_sharding(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import defaultdict
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,3 +148,19 @@ def test_bags_travel_with_the_pictures(tmp_path: Path, checkpoint: models.Checkp
     assert {made[number]["sample"].id: made[number]["sample"].bag for number in sampler} == {
         rows[0].record.id: None, rows[1].record.id: None, rows[2].record.id: "2/0", rows[3].record.id: "2/0",
     }  # fmt: skip
+
+
+def test_a_template_that_opens_the_thought_costs_no_reward(rows: list[bridge.Row], pocket_folder: Path) -> None:
+    """What the model writes then lacks `<think>`; it is put back before it is read and judged."""
+    opened = models.open_checkpoint(pocket_folder, style="think")
+    opened = replace(opened, processor=copy(opened.processor))
+    sample = rows[0].record
+    text = conversations.target(sample, opened.convention)
+    rest = text.removeprefix("<think>")
+    judge = rewards.load("format")
+    ask = {"prompts": [None] * 2, "completions": [rest, text], "completion_ids": [[1]] * 2, "sample": [sample] * 2}
+    assert bridge.TrlReward("format", judge, opened)(**ask) == [0.5, 1.0]
+    opened.processor.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    assert bridge.TrlReward("format", judge, opened)(**ask) == [1.0, 1.0]
+    opened.processor.chat_template += "{% if add_generation_prompt %}</think>{% endif %}"
+    assert bridge.TrlReward("format", judge, opened)(**ask) == [0.5, 1.0], "a thought that is closed already"
