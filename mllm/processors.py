@@ -83,9 +83,10 @@ def opened(processor: Any, style: str) -> str:
     """Return `<think>` where the chat template itself writes it at the start of the model's turn, else nothing.
 
     Templates of reasoning models do so: what the model writes then begins inside its thought, and has to be read with
-    the tag put back (`whole`). Only style `think` asks for a thought.
+    the tag put back (`whole`). Only style `think` asks for a thought. `processor` is None where gold answers, which are
+    whole, are judged before a tokenizer is at hand (preflight).
     """
-    if style != "think":
+    if style != "think" or processor is None:
         return ""
     asked = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     text = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
