@@ -55,20 +55,27 @@ class _Parts:
     open: bool = False
 
 
-def parse(text: str, family: Family, frame: Frame, *, prefilled_think: bool = False) -> Answer:
+def whole(opening: str, text: str) -> str:
+    """Put the `opening` of the model's turn back before its text, unless the model wrote it once more.
+
+    The opening is what the chat template writes in the model's place (`mllm.processors.opened`): `<think>` or nothing.
+    """
+    return text if text.lstrip().startswith(opening) else opening + text
+
+
+def parse(text: str, family: Family, frame: Frame) -> Answer:
     """Read model text. Never raises, and takes time linear in the length of the text.
 
     Args:
-        text: what the model wrote, its own special tokens kept or not.
+        text: what the model wrote, its own special tokens kept or not; `whole` where the template opened the thought.
         family: how it spells boxes.
         frame: what its numbers are written on: `family.frame(sample.size, budget)`.
-        prefilled_think: the prompt ended with an opening `<think>`, so the text begins inside the thought.
 
     Returns:
         An Answer. Its `boxes` are all valid ones of an answer whose last box is valid, in the order in which they were
         written. `numbers` holds all boxes as they were written, valid or not (of an answer not closed, too).
     """
-    parts = _split(_EMPTY_PAIR.sub("", text), prefilled_think)
+    parts = _split(_EMPTY_PAIR.sub("", text))
     numbers = tuple(tuple(box) for box in family.read(parts.answer or ""))
     boxes, problem = _judge(parts, numbers, frame)
     absent = problem == NO_BOX and _ABSENT.fullmatch((parts.answer or "").strip()) is not None
@@ -116,11 +123,11 @@ def _says_nothing(text: str) -> bool:
     return any(pair[1] == "answer" and pair.start() > thought_ends for pair in _EMPTY_PAIR.finditer(text))
 
 
-def _split(text: str, prefilled: bool) -> _Parts:
+def _split(text: str) -> _Parts:
     """Walk over the tags once, from left to right."""
     parts = _Parts()
     closes = text.rfind("</think>")
-    thinking_from: int | None = 0 if prefilled else None
+    thinking_from: int | None = None
     answering_from: int | None = None
     for tag in _TAG.finditer(text):
         closing, name = tag[1] == "/", tag[2]

@@ -94,7 +94,8 @@ class Assistant:
         asked = prompts.user_text(words, style)
         messages = _talk([*before, (asked, None)], convention.system)
         started = time.monotonic()
-        written = self.writer.write(Request(messages, [picture], max_new_tokens, temperature, seed, tell, gone))
+        request = Request(messages, [picture], max_new_tokens, temperature, seed, tell, gone, style)
+        written = self.writer.write(request)
         read = _read(written.text, style, self.writer.family, frame)
         return Grounding(
             name=name or named(question),

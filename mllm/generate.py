@@ -168,7 +168,7 @@ def _ends(loaded: Loaded) -> list[int]:
 def _completion(loaded: Loaded, sample: Sample, row: list[int], opening: str) -> Completion:
     """Read what was written for a sample, after what the chat template wrote in the model's place."""
     text = decode(loaded, row)
-    text = text if wants_caption(sample) else processors.whole(opening, text)
+    text = text if wants_caption(sample) else answers.whole(opening, text)
     frame = loaded.family.frame(sample.size, loaded.convention.budget)
     answer = answers.parse(text, loaded.family, frame)
     return Completion(sample.id, text, answer, tokens=len(row), clipped=is_clipped(loaded, row))

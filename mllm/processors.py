@@ -82,20 +82,15 @@ def load_processor(folder: str | Path, *, trust_remote_code: bool = False) -> An
 def opened(processor: Any, style: str) -> str:
     """Return `<think>` where the chat template itself writes it at the start of the model's turn, else nothing.
 
-    Templates of reasoning models do so: what the model writes then begins inside its thought, and has to be read with
-    the tag put back (`whole`). Only style `think` asks for a thought. `processor` is None where gold answers, which are
-    whole, are judged before a tokenizer is at hand (preflight).
+    Templates of reasoning models do so: what the model writes then begins inside its thought, and is read with the tag
+    put back (`mllm.answers.whole`). Only style `think` asks for a thought. `processor` is None where gold answers,
+    which are whole, are judged before a tokenizer is at hand (preflight).
     """
     if style != "think" or processor is None:
         return ""
     asked = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     text = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     return "<think>" if text.rstrip().endswith("<think>") else ""
-
-
-def whole(opening: str, text: str) -> str:
-    """Return model text with the `opening` of its turn put back, unless the model wrote it once more."""
-    return text if text.lstrip().startswith(opening) else opening + text
 
 
 def _saved_template(folder: Path) -> str | None:

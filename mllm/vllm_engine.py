@@ -83,7 +83,7 @@ def _prompt(checkpoint: Checkpoint, sample: Sample, root: Path, style: str | Non
 def _completion(checkpoint: Checkpoint, sample: Sample, output: Any, opening: str) -> Completion:
     """Read what was written for a sample."""
     frame = checkpoint.family.frame(sample.size, checkpoint.convention.budget)
-    text = output.text if wants_caption(sample) else processors.whole(opening, output.text)
+    text = output.text if wants_caption(sample) else answers.whole(opening, output.text)
     answer = answers.parse(text, checkpoint.family, frame)
     clipped = output.finish_reason == "length"
     return Completion(sample.id, text, answer, tokens=len(output.token_ids), clipped=clipped)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mllm import answers, processors, prompts
 from mllm.families import Convention, Family
 from mllm.writing import Job, Written, prepare, write
 
@@ -35,6 +36,7 @@ class Request:
     seed: of the sampling.
     tell: gets each piece of text.
     gone: once it is set nobody waits for the answer any more; it ends early.
+    style: prompt style of the question; a thought that the chat template opens belongs to an answer of style `think`.
     """
 
     messages: list[dict[str, Any]]
@@ -44,6 +46,7 @@ class Request:
     seed: int = 0
     tell: Tell | None = None
     gone: threading.Event | None = None
+    style: str = prompts.PLAIN
 
 
 class Writer(Protocol):
@@ -78,11 +81,15 @@ class Local:
         """Answer a conversation, see `Writer.write`."""
         settings = {"temperature": request.temperature, "seed": request.seed, "tell": request.tell}
         settings["gone"] = request.gone or threading.Event()
+        opening = processors.opened(self.loaded.processor, request.style)
+        if opening and request.tell is not None:
+            request.tell(opening)
         job = prepare(self.loaded, request.messages, request.images, max_new_tokens=request.room or 1, **settings)
         if request.room is None:
             has = getattr(self.loaded.model.config.get_text_config(), "max_position_embeddings", None)
             job = Job(job.inputs, ROOM if has is None else min(ROOM, has - job.tokens), **settings)
-        return self._gatherer(job) if self._gatherer is not None else write(self.loaded, [job])[0]
+        written = self._gatherer(job) if self._gatherer is not None else write(self.loaded, [job])[0]
+        return replace(written, text=answers.whole(opening, written.text))
 
     def close(self) -> None:
         """Finish what is queued."""

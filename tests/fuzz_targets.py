@@ -82,7 +82,7 @@ def targets(folder: Path) -> dict[str, Target]:
 
     def answer(text: str) -> None:
         for family, frame in every:
-            answers.parse(text, family, frame, prefilled_think=len(text) % 2 == 0)
+            answers.parse(answers.whole("<think>" if len(text) % 2 else "", text), family, frame)
 
     def thought(text: str) -> None:
         for family, frame in every:

@@ -162,13 +162,13 @@ PREFILLED = {
     "<think>a b</think><answer>(12,34),(56,78)</answer>": "a b",
     "a b <answer>(12,34),(56,78)</answer>": "a b",
     "a <answer>(1,2),(3,4)</answer> b</think><answer>(12,34),(56,78)</answer>": "a <answer>(1,2),(3,4)</answer> b",
-    "</think><answer>(12,34),(56,78)</answer>": "",
+    "</think><answer>(12,34),(56,78)</answer>": None,  # as in whole text, where an empty pair is no thought
 }
 
 
 @pytest.mark.parametrize(("text", "thought"), PREFILLED.items())
-def test_a_thought_that_the_prompt_had_opened(text: str, thought: str) -> None:
-    answer = parse(text, POCKET, HUNDRED, prefilled_think=True)
+def test_a_thought_that_the_prompt_had_opened(text: str, thought: str | None) -> None:
+    answer = parse(answers.whole("<think>", text), POCKET, HUNDRED)
     assert answer.problem is None and answer.box == BOX
     assert answer.thought == thought
 
@@ -308,7 +308,7 @@ PIECES = [
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)), st.booleans())
 def test_no_text_raises(text: str, prefilled: bool) -> None:
-    answer = parse(text, POCKET, HUNDRED, prefilled_think=prefilled)
+    answer = parse(answers.whole("<think>" if prefilled else "", text), POCKET, HUNDRED)
     assert (answer.problem is None) == (len(answer.boxes) >= 1 or answer.absent)
     assert not (answer.absent and answer.numbers)
     assert answer.problem in (None, *answers.PROBLEMS)

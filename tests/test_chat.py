@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,13 +32,11 @@ def photo(tmp_path):
     return tmp_path / "field.png"
 
 
-@pytest.fixture
-def certain(assistant):
-    """The same model with a head that spells a box, so that the way from tokens to picture is seen whole."""
+@contextmanager
+def spelling(assistant, words):
+    """The same model with a head that spells `words`, so that the way from tokens to picture is seen whole."""
     tokenizer, model = assistant.loaded.processor.tokenizer, assistant.loaded.model
-    words = "<think>a thing</think><answer>(25,50),(75,100)</answer><|im_end|>"
-    ids = tokenizer(words, add_special_tokens=False)["input_ids"]
-    step = iter(ids)
+    step = iter(tokenizer(f"{words}<|im_end|>", add_special_tokens=False)["input_ids"])
 
     def spell(_module, _arguments, out):
         out.logits[:] = -1e4
@@ -46,6 +45,23 @@ def certain(assistant):
     hook = model.register_forward_hook(spell)
     yield assistant
     hook.remove()
+
+
+@pytest.fixture
+def certain(assistant):
+    with spelling(assistant, "<think>a thing</think><answer>(25,50),(75,100)</answer>"):
+        yield assistant
+
+
+def test_a_thought_that_the_template_opens_is_shown_as_one(assistant, photo, monkeypatch):
+    processor = assistant.loaded.processor
+    opening = "{% if add_generation_prompt %}<think>\n{% endif %}"
+    monkeypatch.setattr(processor, "chat_template", processor.chat_template + opening)
+    told = []
+    with spelling(assistant, "a thing</think><answer>(25,50),(75,100)</answer>"):
+        found = assistant.ask(photo, "Find it.", style="think", tell=told.append)
+    assert found.thought == "a thing" and found.boxes == (Box(0.25, 0.5, 0.75, 1.0),)
+    assert told[0] == "<think>" and "".join(told) == found.text
 
 
 def test_a_question_about_a_box(assistant, photo, monkeypatch):

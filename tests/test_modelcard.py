@@ -31,7 +31,7 @@ def test_the_card_tells_what_it_was_given(tmp_path: Path) -> None:
     )  # fmt: skip
     card = ModelCard.load(modelcard.write(tmp_path, given, [score]))
     data = card.data
-    assert (data.library_name, data.pipeline_tag) == ("peft", "image-text-to-text")
+    assert (data["library_name"], data["pipeline_tag"]) == ("peft", "image-text-to-text")
     assert data.base_model == "Qwen/Qwen3-VL-8B-Instruct" and data.tags == ["fieldmark", "pocket", "sft"]
     assert data.eval_results[0].metric_value == 0.5 and "n=14" in data.eval_results[0].metric_name
     assert "| Acc@0.5 | 50.0 | 26.0 to 74.0 | 14 | data/validation.jsonl |" in card.text
@@ -52,7 +52,7 @@ def test_a_merged_model_keeps_the_card(tmp_path: Path) -> None:
     modelcard.write(tmp_path / "a", facts(adapter=True))
     modelcard.keep(tmp_path / "a", tmp_path / "b", "Made by merging.")
     card = ModelCard.load(tmp_path / "b" / "README.md")
-    assert card.data.library_name == "transformers" and "Made by merging." in card.text
+    assert card.data["library_name"] == "transformers" and "Made by merging." in card.text
     assert "LoRA" not in card.text and "## Limits" in card.text
     (tmp_path / "a" / "README.md").write_text("---\n[1, 2]\n---\nx")
     with pytest.raises(FieldmarkError, match="metadata cannot be read"):

@@ -209,6 +209,6 @@ class TrlReward:
     def _read(self, sample: Sample, completion: Any, ids: Sequence[int]) -> Completion:
         """Read what the model wrote for one sample."""
         text = completion if isinstance(completion, str) else completion[0]["content"]
-        text = text if wants_caption(sample) else processors.whole(self.opening, text)
+        text = text if wants_caption(sample) else answers.whole(self.opening, text)
         answer = answers.parse(text, self.family, self.family.frame(sample.size, self.budget))
         return Completion(sample.id, text, answer, tokens=len(ids))

@@ -60,6 +60,7 @@ class Prepared:
     checkpoint: Checkpoint
     data: Data
     resume_from: Path | None
+    card: Card
     finished: bool = False
 
 
@@ -99,7 +100,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     finished = resume_from is not None and resume.is_finished(resume_from, args.max_steps)
     if finished:
         on_main_process(lambda: _settle(Path(args.output_dir), resume_from, card))  # pyright: ignore[reportArgumentType]
-    return Prepared(checkpoint, data, resume_from, finished)
+    return Prepared(checkpoint, data, resume_from, card, finished)
 
 
 def load_rewards(settings: Settings, output_dir: Path | None = None) -> dict[str, tuple[BaseReward, float]]:
@@ -170,7 +171,7 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
     trainer.add_callback(Journal(output_dir))
     trainer.add_callback(Memory(_memories(trainer), prepared.resume_from))
     trainer.add_callback(Completeness(prepared.checkpoint.convention))
-    card, watched = Card.of(settings, trainer.args, prepared.checkpoint, prepared.data), None
+    card, watched = prepared.card, None
     if prepared.data.validation:
         root = prepared.data.images_root
         watched = GeneratedEval(trainer, prepared.checkpoint, prepared.data.validation, root, settings.evaluate, card)
