@@ -30,8 +30,9 @@ _LIMITS = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card tells. `data` and `settings` are rows of two columns; `licences` counts pictures by their terms."""
+    """What a card tells. `name` is the model's, for people. `data` and `settings` are rows of two columns; `licences` counts pictures by their terms."""
 
+    name: str
     base: str
     how: str
     convention: Convention
@@ -59,13 +60,13 @@ class Score:
 def write(folder: Path, facts: Facts, scores: Iterable[Score] = ()) -> Path:
     """Write the card into a checkpoint's folder, in one step."""
     with atomic_write(folder / CARD) as file:
-        file.write(text(folder.name, facts, list(scores)))
+        file.write(text(facts, list(scores)))
     return folder / CARD
 
 
-def text(name: str, facts: Facts, scores: list[Score]) -> str:
+def text(facts: Facts, scores: list[Score]) -> str:
     """Write the card."""
-    return "\n\n".join([f"---\n{_metadata(name, facts, scores).to_yaml()}\n---", *_parts(name, facts, scores)]) + "\n"
+    return "\n\n".join([f"---\n{_metadata(facts, scores).to_yaml()}\n---", *_parts(facts, scores)]) + "\n"
 
 
 def keep(source: Path, target: Path, note: str) -> None:
@@ -95,7 +96,7 @@ def keep(source: Path, target: Path, note: str) -> None:
 _ADAPTER = "A LoRA adapter: it needs its base."
 
 
-def _metadata(name: str, facts: Facts, scores: list[Score]) -> Any:
+def _metadata(facts: Facts, scores: list[Score]) -> Any:
     """The Hub's metadata; scores become its model index."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -116,15 +117,15 @@ def _metadata(name: str, facts: Facts, scores: list[Score]) -> Any:
         pipeline_tag="image-text-to-text",
         base_model=facts.base if _HUB_NAME.fullmatch(facts.base) and not Path(facts.base).exists() else None,
         tags=[_TAG, facts.convention.family, *facts.tags],
-        model_name=name if results else None,
+        model_name=facts.name if results else None,
         eval_results=results or None,
     )
 
 
-def _parts(name: str, facts: Facts, scores: list[Score]) -> Iterable[str]:
+def _parts(facts: Facts, scores: list[Score]) -> Iterable[str]:
     """Yield the card's sections."""
     convention, budget = facts.convention, facts.convention.budget
-    yield f"# {name}"
+    yield f"# {facts.name}"
     yield f"{facts.how} {_ADAPTER if facts.adapter else 'Whole weights.'} Base: `{facts.base}`."
     yield "## How it is asked"
     asked = prompts.suffix(convention.prompt) or "nothing: the question stands alone"
@@ -136,7 +137,7 @@ def _parts(name: str, facts: Facts, scores: list[Score]) -> Iterable[str]:
         "convention": f"version {convention.version}, in `fieldmark.json` beside the weights",
     }
     yield _table(("", ""), rows.items())
-    yield f"```bash\nfieldmark chat {name} picture.jpg\n```"
+    yield "```bash\nfieldmark chat THIS_FOLDER picture.jpg\n```"
     yield "## Data"
     yield _table(("", ""), facts.data.items())
     if facts.licences:

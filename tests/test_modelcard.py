@@ -15,6 +15,7 @@ CONVENTION = families.Convention("pocket", "think", families.load("pocket").budg
 
 def facts(**more) -> modelcard.Facts:
     told = {
+        "name": "birds",
         "base": "pocket",
         "how": "Fine-tuned.",
         "convention": CONVENTION,
@@ -32,6 +33,7 @@ def test_the_card_tells_what_it_was_given(tmp_path: Path) -> None:
     card = ModelCard.load(modelcard.write(tmp_path, given, [score]))
     data = card.data
     assert (data["library_name"], data["pipeline_tag"]) == ("peft", "image-text-to-text")
+    assert data.model_name == "birds" and card.text.lstrip().startswith("# birds\n")
     assert data.base_model == "Qwen/Qwen3-VL-8B-Instruct" and data.tags == ["fieldmark", "pocket", "sft"]
     assert data.eval_results[0].metric_value == 0.5 and "n=14" in data.eval_results[0].metric_name
     assert "| Acc@0.5 | 50.0 | 26.0 to 74.0 | 14 | data/validation.jsonl |" in card.text

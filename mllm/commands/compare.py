@@ -33,7 +33,7 @@ def command(
     made = pages.build(
         measured,
         logs=trained | named(logs or []),
-        title=title or " against ".join([*list(shown)[1:], next(iter(shown))]),
+        title=title or f"{', '.join(list(shown)[1:])} against {next(iter(shown))}",
         gallery=gallery,
         against_first=True,
     )

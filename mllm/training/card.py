@@ -38,6 +38,7 @@ class Card:
         told = resume.describe(settings, args, [])
         chosen = {key: value for key, value in told["settings"].items() if key in _told(settings)} | told["trl"]
         facts = modelcard.Facts(
+            name=Path(args.output_dir).resolve().name,
             base=settings.model,
             how=_PAPERS[kind],
             convention=checkpoint.convention,

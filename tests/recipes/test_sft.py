@@ -95,6 +95,7 @@ def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_
         assert families.read_convention(folder).prompt == "think"
         assert models.open_checkpoint(folder).family.name == "pocket"
     card = ModelCard.load(out / "best" / "README.md")
+    assert card.data.model_name == out.name, "not the folder it was written aside in"
     assert card.data.eval_results and "| Acc@0.5 of generated answers |" in card.text and "SHA-256" in card.text
     assert ModelCard.load(out / "README.md").data.tags == ["fieldmark", "pocket", "sft", "visual-grounding"]
     rows = journal(out)
