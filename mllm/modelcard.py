@@ -30,7 +30,11 @@ _LIMITS = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card tells. `name` is the model's, for people. `data` and `settings` are rows of two columns; `licences` counts pictures by their terms."""
+    """What a card tells.
+
+    `name` is the model's, for people. `data` and `settings` are rows of two columns; `licences` counts pictures by
+    their terms.
+    """
 
     name: str
     base: str
