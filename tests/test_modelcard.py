@@ -33,9 +33,9 @@ def test_the_card_tells_what_it_was_given(tmp_path: Path) -> None:
     card = ModelCard.load(modelcard.write(tmp_path, given, [score]))
     data = card.data
     assert (data["library_name"], data["pipeline_tag"]) == ("peft", "image-text-to-text")
-    assert data.model_name == "birds" and card.text.lstrip().startswith("# birds\n")
-    assert data.base_model == "Qwen/Qwen3-VL-8B-Instruct" and data.tags == ["fieldmark", "pocket", "sft"]
-    assert data.eval_results[0].metric_value == 0.5 and "n=14" in data.eval_results[0].metric_name
+    assert data["model_name"] == "birds" and card.text.lstrip().startswith("# birds\n")
+    assert data["base_model"] == "Qwen/Qwen3-VL-8B-Instruct" and data["tags"] == ["fieldmark", "pocket", "sft"]
+    assert data["eval_results"][0].metric_value == 0.5 and "n=14" in data["eval_results"][0].metric_name
     assert "| Acc@0.5 | 50.0 | 26.0 to 74.0 | 14 | data/validation.jsonl |" in card.text
     assert r"| a\|b | x y |" in card.text and "| CC BY 4.0 | 7 |" in card.text and '{"r": 4}' in card.text
     assert "A LoRA adapter" in card.text and "Reason in <think></think>" in card.text and "version 1" in card.text
@@ -43,7 +43,7 @@ def test_the_card_tells_what_it_was_given(tmp_path: Path) -> None:
 
 def test_nothing_is_claimed_that_was_not_measured(tmp_path: Path) -> None:
     card = ModelCard.load(modelcard.write(tmp_path, facts()))
-    assert card.data.eval_results is None and card.data.base_model is None, "a folder is no name on the Hub"
+    assert card.data["eval_results"] is None and card.data["base_model"] is None, "a folder is no name on the Hub"
     assert "Not measured" in card.text and "name no licence" in card.text
 
 

@@ -95,9 +95,9 @@ def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_
         assert families.read_convention(folder).prompt == "think"
         assert models.open_checkpoint(folder).family.name == "pocket"
     card = ModelCard.load(out / "best" / "README.md")
-    assert card.data.model_name == out.name, "not the folder it was written aside in"
-    assert card.data.eval_results and "| Acc@0.5 of generated answers |" in card.text and "SHA-256" in card.text
-    assert ModelCard.load(out / "README.md").data.tags == ["fieldmark", "pocket", "sft", "visual-grounding"]
+    assert card.data["model_name"] == out.name, "not the folder it was written aside in"
+    assert card.data["eval_results"] and "| Acc@0.5 of generated answers |" in card.text and "SHA-256" in card.text
+    assert ModelCard.load(out / "README.md").data["tags"] == ["fieldmark", "pocket", "sft", "visual-grounding"]
     rows = journal(out)
     assert [row["step"] for row in rows if "loss" in row] == [1, 2]
     assert [row["step"] for row in rows if "eval/acc" in row] == [2]
@@ -293,4 +293,4 @@ def test_what_is_pushed_is_what_others_need(config: Path) -> None:
     assert not [name for name in pushed if name.startswith("checkpoint-")]
     out = config.parent / "out"
     assert pushed["model.safetensors"] == (out / "model.safetensors").read_bytes()
-    assert ModelCard(pushed["README.md"].decode()).data.tags == ["fieldmark", "pocket", "sft", "visual-grounding"]
+    assert ModelCard(pushed["README.md"].decode()).data["tags"] == ["fieldmark", "pocket", "sft", "visual-grounding"]
