@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,43 @@ def test_stages_side_by_side_share_the_cores_and_a_failure_stops_what_has_not_be
         pipeline.run([*both, *broken, _stage("e", _writes(trace, "e"))], jobs=2)
     assert "e" not in trace.read_text()
     assert set(Pipeline(tmp_path / "out", lambda line: None).seconds()) == {"a", "b"}
+
+
+def test_side_by_side_a_stage_waits_for_what_it_needs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "trace"
+    late = (
+        f"import pathlib; assert pathlib.Path({str(trace)!r}).read_text() == '1'; print('told'); {_writes(trace, '2')}"
+    )
+    second = replace(_stage("second", late), needs=("first",))
+    first = _stage("first", f"import time; time.sleep(0.1); {_writes(trace, '1')}")
+    Pipeline(tmp_path / "out", lambda line: None).run([second, first], jobs=2)
+    assert trace.read_text() == "12"
+    assert "second | told" in capfd.readouterr().out, "lines of two programs at once say whose they are"
+
+
+def test_stages_that_need_one_another_are_named(tmp_path: Path) -> None:
+    a, b = replace(_stage("a", "1"), needs=("b",)), replace(_stage("b", "1"), needs=("a",))
+    with pytest.raises(FieldmarkError, match="need one another, or themselves: a, b"):
+        Pipeline(tmp_path / "out", lambda line: None).run([a, b], jobs=2)
+
+
+def test_every_stage_of_the_demo_needs_the_stages_whose_files_it_reads(tmp_path: Path) -> None:
+    stages = demo_stages(tmp_path)
+    writes: dict[str, str] = {}
+    for stage in stages:
+        words = [word.removeprefix("--output_dir=") for word in stage.arguments if word.startswith("--output_dir=")]
+        words += [word.removeprefix("--out=") for word in stage.arguments if word.startswith("--out=")]
+        words += [b for a, b in pairwise(stage.arguments) if a == "--out"]
+        assert len(words) == 1
+        read = {name for name, folder in writes.items() if any(f"{folder}/" in f"{word}/" for word in stage.arguments)}
+        assert read - {stage.name} <= _all_needs(stage, stages), stage.name
+        writes[stage.name] = words[0]
+
+
+def _all_needs(stage: Stage, stages: list[Stage]) -> set[str]:
+    """What a stage needs, and what that needs."""
+    found, by_name = set(stage.needs), {one.name: one for one in stages}
+    return found.union(*(_all_needs(by_name[name], stages) for name in found))
 
 
 def test_a_changed_command_is_run_again(tmp_path: Path) -> None:
