@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,7 @@ class Settings:
     embeddings: str | None
     photos_per_entity: int
     seed: int
+    teacher_config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_cards(settings: Settings, out: Path, workers: int, overwrite: bool = False) -> dict[str, Any]:
@@ -71,8 +73,12 @@ def make_cards(settings: Settings, out: Path, workers: int, overwrite: bool = Fa
     def story(crew: Crew) -> None:
         tell_story(settings, out, workers, crew)
 
-    digests = manifest.digests((settings.input, settings.embeddings, *settings.given))
-    return once(out, {**asdict(settings), "digests": digests}, story, overwrite=overwrite)
+    files = (settings.input, settings.embeddings, *settings.given)
+    if settings.teacher is None:
+        said = {**asdict(settings), "digests": manifest.digests(files)}
+    else:
+        said = teachers.recorded(settings, files)
+    return once(out, said, story, overwrite=overwrite)
 
 
 def tell_story(settings: Settings, out: Path, workers: int, crew: Crew) -> None:
@@ -80,9 +86,10 @@ def tell_story(settings: Settings, out: Path, workers: int, crew: Crew) -> None:
     told = [descriptors.load(file) for file in settings.given]
     photos = photos_stage(settings, out, crew)
     entities = wanted(settings, photos, told)
-    cards = marks_stage(settings, entities, told, out, workers, crew)
-    cards = check_stage(settings, cards, photos, out, workers, crew)
-    pairs = pairs_stage(settings, cards, photos, out, workers, crew)
+    with asked(settings) as (knower, eyes):
+        cards = marks_stage(settings, entities, told, knower, out, workers, crew)
+        cards = check_stage(settings, cards, photos, eyes, out, workers, crew)
+        pairs = pairs_stage(settings, cards, photos, knower, out, workers, crew)
     if crew.first:
         by_domain: dict[str, list[Card]] = defaultdict(list)
         for card in with_pairs(cards, pairs):
@@ -91,6 +98,18 @@ def tell_story(settings: Settings, out: Path, workers: int, crew: Crew) -> None:
             cardfiles.write(out / "cards" / f"{domain}.yaml", members, HEADING.format(domain=domain))
         manifest.finish(out, facts(cards, pairs), ["cards"])
     crew.wait()
+
+
+@contextmanager
+def asked(settings: Settings) -> Iterator[tuple[Knows | None, Sees | None]]:
+    """Yield who knows and who looks; however the block ends, tell what they cost and every request that failed."""
+    teacher = teachers.load(settings.teacher, **settings.teacher_config) if settings.teacher else None
+    same = settings.eyes == settings.teacher
+    looker = teacher if same or settings.eyes is None else teachers.load(settings.eyes)  # set up by its environment
+    with teachers.closing(teacher, looker, tell=lambda text: console.print(text, highlight=False)):
+        knows = None if teacher is None else need(teacher, Knows, str(settings.teacher))
+        sees = None if settings.eyes is None else need(looker, Sees, settings.eyes)
+        yield knows, sees
 
 
 def photos_stage(settings: Settings, out: Path, crew: Crew) -> list[Photo]:
@@ -130,11 +149,16 @@ def wanted(settings: Settings, photos: Sequence[Photo], told: Sequence[dict[str,
 
 
 def marks_stage(
-    settings: Settings, entities: Sequence[Entity], told: Sequence[dict[str, Card]], out: Path, workers: int, crew: Crew
+    settings: Settings,
+    entities: Sequence[Entity],
+    told: Sequence[dict[str, Card]],
+    teacher: Knows | None,
+    out: Path,
+    workers: int,
+    crew: Crew,
 ) -> list[Card]:
     """Stage 2: what the files and the teacher say of each entity, in one card."""
     given = [{same_name(name): card for name, card in cards.items()} for cards in told]
-    teacher = need(teachers.load(settings.teacher), Knows, settings.teacher) if settings.teacher else None
 
     def make(key: Entity) -> Card:
         domain, name = key
@@ -154,14 +178,19 @@ def marks_stage(
 
 
 def check_stage(
-    settings: Settings, cards: Sequence[Card], photos: Sequence[Photo], out: Path, workers: int, crew: Crew
+    settings: Settings,
+    cards: Sequence[Card],
+    photos: Sequence[Photo],
+    teacher: Sees | None,
+    out: Path,
+    workers: int,
+    crew: Crew,
 ) -> list[Card]:
     """Stage 3: look for each mark in pictures, where a teacher that can see is named."""
-    if settings.eyes is None:
+    if teacher is None:
         return list(cards)
     if not photos:
         raise FieldmarkError("--eyes needs pictures to look at: name them with --source and --input")
-    teacher = need(teachers.load(settings.eyes), Sees, settings.eyes)
     shown: dict[Entity, list[Photo]] = defaultdict(list)
     for photo in photos:
         shown[photo.domain, photo.entity].append(photo)
@@ -189,10 +218,15 @@ def judged(mark: Mark, answers: Sequence[bool | None]) -> Mark:
 
 
 def pairs_stage(
-    settings: Settings, cards: Sequence[Card], photos: Sequence[Photo], out: Path, workers: int, crew: Crew
+    settings: Settings,
+    cards: Sequence[Card],
+    photos: Sequence[Photo],
+    teacher: Knows | None,
+    out: Path,
+    workers: int,
+    crew: Crew,
 ) -> list[Pair]:
     """Stage 4: what is easily taken for what; the differential marks from the teacher, else read off the cards."""
-    teacher = teachers.load(settings.teacher) if settings.teacher else None
     by_name = {(card.domain, card.entity): card for card in cards}
     file = out / "pairs.jsonl"
     if crew.first and not file.exists() and not (out / "nearest.jsonl").exists():
@@ -202,7 +236,7 @@ def pairs_stage(
 
     def make(pair: Pair) -> Pair:
         card, other = by_name[pair.domain, pair.entity], by_name[pair.domain, pair.other]
-        if not isinstance(teacher, Knows):
+        if teacher is None:
             return replace(pair, differences=confusable.differences(card, other))
         told = teacher.differences(pair.entity, pair.other, pair.domain)
         dropped = {mark.text for one in (card, other) for mark in one.marks if mark.verified is False}
@@ -267,6 +301,8 @@ def command(
     domain: Annotated[str | None, typer.Option(help="domain of all photos or given marks")] = None,
     given: Annotated[list[str] | None, typer.Option(help="file of marks: json, yaml or csv (may be repeated)")] = None,
     teacher: Annotated[str | None, typer.Option(help="who knows marks and differences")] = None,
+    teacher_config: Annotated[Path | None, typer.Option(help="YAML file with the teacher's settings")] = None,
+    teacher_option: Annotated[list[str] | None, typer.Option(help="key=value over it (may be repeated)")] = None,
     eyes: Annotated[str | None, typer.Option(help="who looks for the marks in pictures [nobody: unverified]")] = None,
     look: Annotated[int, typer.Option(min=1, help="pictures of each entity that are looked at, at most")] = 5,
     alike: Annotated[int, typer.Option(min=1, help="look-alikes named for each entity")] = 3,
@@ -281,8 +317,9 @@ def command(
     if source is None and not given:
         source, teacher, eyes = "pocket", teacher or "pocket", eyes or "pocket"
     settings = Settings(
-        source, input, domain, tuple(given or ()), teacher, eyes, look, alike, embeddings, photos_per_entity, seed
-    )
+        source, input, domain, tuple(given or ()), teacher, eyes, look, alike, embeddings, photos_per_entity, seed,
+        teachers.read_config(teacher_config, teacher_option or ()),
+    )  # fmt: skip
     folder = out or Path("runs") / (source or "given") / "knowledge"
     made = make_cards(settings, folder, workers, overwrite)
     told = ", ".join(f"{count} marks {name}" for name, count in made["marks"].items())

@@ -20,6 +20,7 @@ from mllm.abilities import Look
 from mllm.cardfiles import Mark
 from mllm.pocket import world
 from mllm.pocket.world import find
+from tests.faulty_server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 BIRDS = ["--domain", "bird", "--photos-per-entity", "3"]
@@ -160,3 +161,33 @@ def test_a_killed_run_ends_with_the_same_bytes(birds: Path, tmp_path: Path) -> N
     subprocess.run(command, check=True, env=env, cwd=tmp_path)
     for file in ("cards/bird.yaml", "marks.jsonl", "checked.jsonl", "pairs.jsonl", "manifest.json"):
         assert (tmp_path / "killed" / file).read_bytes() == (birds / file).read_bytes(), file
+
+
+def known(text: str) -> str:
+    """What a teacher that knows little says: two marks, and one difference as `this | that`."""
+    return "round body | tall body" if "|" in text else "- round body\n- red cap"
+
+
+def test_a_served_teacher_is_set_up_by_options_and_its_costs_are_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "names.json").write_text(json.dumps({"Tala rovi": ["a song"], "Tala runo": ["a song"]}))
+    flags = ["--given", str(tmp_path / "names.json"), "--domain", "bird", "--teacher", "openai", "--alike", "1"]
+    with serving(lambda number, _: {1: (500, {})}.get(number), answer=known) as server:
+        flags += ["--teacher-option", f"base_url={server.url}", "--teacher-option", f"cache={tmp_path / 'replies'}"]
+        flags += ["--teacher-option", "api_key=topsecret", "--teacher-option", "model=m"]
+        at_once = [*flags, "--teacher-option", "tries=1", "--workers", "1"]
+        with pytest.raises(SystemExit):
+            make(tmp_path / "out", *at_once)
+        told = capfd.readouterr().err
+        assert "1 failed" in told and "server answered 500" in told, "a run that ends early tells what it paid, too"
+        made = make(tmp_path / "out", *flags, "--workers", "1")
+        told = capfd.readouterr().err
+    assert made["cards"] == {"bird": 2} and made["pairs"] == 1
+    assert "m: 2 answered in 2 calls" in told and "failed" not in told, (
+        "the first card was kept, and is not asked again"
+    )
+    assert "topsecret" not in (tmp_path / "out" / "settings.json").read_text()
+    cards = knowledge.load(tmp_path / "out" / "cards" / "bird.yaml")
+    assert cards["Tala rovi"] == ("a song", "round body", "red cap")
+    assert cards.card("Tala rovi").unlike["Tala runo"] == (("round body", "tall body"),)
