@@ -184,9 +184,7 @@ def test_a_served_teacher_is_set_up_by_options_and_its_costs_are_told(
         made = make(tmp_path / "out", *flags, "--workers", "1")
         told = capfd.readouterr().err
     assert made["cards"] == {"bird": 2} and made["pairs"] == 1
-    assert "m: 2 answered in 2 calls" in told and "failed" not in told, (
-        "the first card was kept, and is not asked again"
-    )
+    assert "m: 2 answered in 2 calls" in told and ", 0 failed" in told, "the first card was kept, not asked for again"
     assert "topsecret" not in (tmp_path / "out" / "settings.json").read_text()
     cards = knowledge.load(tmp_path / "out" / "cards" / "bird.yaml")
     assert cards["Tala rovi"] == ("a song", "round body", "red cap")
