@@ -17,6 +17,7 @@ from pydantic import Field
 from mllm import knowledge
 from mllm.config import Section
 from mllm.knowledge import Cards, holds, likeness
+from mllm.parts import part_of
 from mllm.phrasing import asked_marks, listed
 from mllm.teachers import Reasoning, targets
 
@@ -45,7 +46,16 @@ LOOK = (
 )
 NAMED = (" This looks like {name}.", " That fits {name}.", " The look of {name}.")
 FITS = (" That agrees with what I look for.", " These are the marks I recalled.", " This one matches.")
-LACKS = (" I look in vain for: {missing}.", " It does not show: {missing}.", " Missing here: {missing}.")
+OTHER = (
+    " Where I look for {missing}, it has: {its}.",
+    " Against {missing} stands here: {its}.",
+    " What I recall is {missing}; what it has is {its}.",
+)
+UNKNOWN = (
+    " Not among its marks: {missing}.",
+    " It is not known for: {missing}.",
+    " Its marks do not include: {missing}.",
+)
 COMPARE = (
     "Comparing them, only one shows: {own}.",
     "What decides between them: {own}.",
@@ -126,7 +136,7 @@ class Teacher:
             if index in chosen:
                 text += rng.choice(FITS)
             elif missing:
-                text += rng.choice(LACKS).format(missing=listed(missing[:2]))
+                text += _set_apart(missing, cards[index], rng)
             parts.append(text)
         if chosen and not asked:
             compare = COMPARE if len(chosen) == 1 else COMPARE_ALL
@@ -144,6 +154,19 @@ def _end(name: str, chosen: Sequence[int], rng: random.Random) -> str:
     if not boxes:
         return rng.choice(CONCLUDE_NONE).format(name=name)
     return rng.choice(CONCLUDE_ALL).format(name=name, boxes=f"{', '.join(boxes[:-1])} and {boxes[-1]}")
+
+
+def _set_apart(missing: Sequence[str], card: Sequence[str], rng: random.Random) -> str:
+    """Say that a candidate is another: by what its own card says of the same part, else that its card is silent.
+
+    A card that does not name a mark is no proof that the thing lacks it, so nothing is denied here.
+    """
+    for mark in missing:
+        part = part_of(mark)
+        same = [own for own in card if part and part_of(own) == part]
+        if same:
+            return rng.choice(OTHER).format(missing=listed([mark]), its=listed(same[:1]))
+    return rng.choice(UNKNOWN).format(missing=listed(missing[:2]))
 
 
 def _unlike(request: Reasoning, rng: random.Random) -> list[str]:
