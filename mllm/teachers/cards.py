@@ -57,11 +57,11 @@ UNKNOWN = (
     " Its marks do not include: {missing}.",
 )
 COMPARE = (
-    "Comparing them, only one shows: {own}.",
+    "Comparing them, only one is known for: {own}.",
     "What decides between them: {own}.",
     "Side by side, one mark stands out: {own}.",
 )
-COMPARE_ALL = ("They share what no other shows: {own}.", "What sets them apart from the rest: {own}.")
+COMPARE_ALL = ("They share what no other is known for: {own}.", "What sets them apart from the rest: {own}.")
 CLOSE = ("They are much alike; the whole of the marks has to decide.", "No single mark decides, their sum does.")
 CONCLUDE = (
     "So {name} is {box}.",
