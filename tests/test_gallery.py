@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import html
+import json
 
 import pytest
 from typer.testing import CliRunner
 
-from mllm import cli
+from mllm import cli, runs
+from mllm.bags import Bag
 from mllm.errors import FieldmarkError
+from mllm.records import Answer, Completion, load_samples, write_jsonl
 from mllm.report import gallery
 from tests.browser import browser
+from tests.scenes import make_captions
 from tests.test_report import EVIL, Page, benchmark
 
 
@@ -40,6 +44,52 @@ def test_samples(folder, tmp_path):
     cards = [given for tag, given in Page(path.read_text()).tags if tag == "article"]
     assert len(cards) == 5 and "5 of 12, evenly spread" in path.read_text()
     assert {card["data-outcome"] for card in cards} == {"ground"}
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory):
+    """A folder of captions, two families of three, judged in bags of three: one caption takes the wrong picture."""
+    out = tmp_path_factory.mktemp("told")
+    file = make_captions(out / "truth", "test", families=2, size=3)
+    samples = load_samples(file)
+    convention = {"family": "pocket", "prompt": "direct", "budget": {"min_pixels": 1, "max_pixels": 9}}
+    runs.begin(out, {"model": "m", "convention": convention}, samples, file.parent)
+    for sample in samples:
+        runs.append(out, Completion(sample.id, f"{EVIL} {sample.captions[0]}", Answer(None, None, (), (), None)))
+    rows = [{"bag": str(k // 3), "picture": one.id, "found": one.id, "hit": 1.0} for k, one in enumerate(samples)]
+    rows[4] |= {"found": samples[3].id, "hit": 0.0}
+    table = {"scorer": "pocket-judge", "sizes": {"3": {}}, "matches": {"3": rows}}
+    (out / "truematch.json").write_text(json.dumps(table))
+    bags = [Bag(f"b{k}", tuple(one.id for one in samples[3 * k : 3 * k + 3]), "hard", 0.75) for k in range(2)]
+    write_jsonl(out / "bags.jsonl", bags)
+    return out, file, samples
+
+
+def test_captions_and_the_pictures_that_they_retrieved(captions, tmp_path):
+    out, _, samples = captions
+    text = gallery.write(out, tmp_path / "page.html").read_text()
+    page = Page(text)
+    cards = [given for tag, given in page.tags if tag == "article"]
+    assert [card["data-outcome"] for card in cards] == ["all found", "some found"]
+    assert float(cards[1]["data-iou"]) == pytest.approx(2 / 3), "filtered by the share that found their own"
+    assert [given["alt"] for tag, given in page.tags if tag == "img"] == [one.id for one in samples]
+    assert text.count('class="bad">→ 1<') == 1 and text.count("share found from") == 1
+    assert [tag for tag, _ in page.tags].count("script") == 1, "captions stay text"
+
+
+def test_bags_as_they_were_mined(captions, tmp_path):
+    out, file, samples = captions
+    flags = ["inspect", str(out / "bags.jsonl"), "--html", str(tmp_path / "page.html"), "--count", "1"]
+    done = CliRunner().invoke(cli.app, [*flags, "--samples", str(file)])
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "page.html").read_text()
+    assert "1 of 2, evenly spread" in text and "3 look-alikes, similarity 0.75" in text and "→" not in text
+    assert all(html.escape(one.captions[0]) in text for one in samples[:3])
+    without = CliRunner().invoke(cli.app, flags)
+    assert isinstance(without.exception, FieldmarkError) and "--samples FILE" in str(without.exception)
+    write_jsonl(tmp_path / "lost.jsonl", [Bag("b", (samples[0].id, "nobody"))])
+    with pytest.raises(FieldmarkError, match="bag b: .* holds no sample 'nobody'"):
+        gallery.write(tmp_path / "lost.jsonl", tmp_path / "page.html", samples=file)
 
 
 def test_what_cannot_be_shown(folder, tmp_path):

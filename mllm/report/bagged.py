@@ -141,14 +141,14 @@ def _picture(told: Mapping[str, Told], size: str, bag: str, names: Sequence[str]
                 "caption": each.captions[name],
                 "found": 1 + names.index(match["found"]),
                 "right": match["found"] == name,
-                "marks": _marks(each.captions[name], sample),
+                "marks": marks_told(each.captions[name], sample),
             }
         )
     return {"id": name, "number": 1 + names.index(name), "uri": data_uri(image, SIDE), "rows": rows}
 
 
-def _marks(caption: str, sample: Sample) -> str:
-    """How many of the caption's claims are true, where that is known."""
+def marks_told(caption: str, sample: Sample) -> str:
+    """Say how many of a caption's claims are true, where that is known."""
     things = [thing.marks for thing in sample.things if thing.marks]
     if not things:
         return ""

@@ -1,4 +1,4 @@
-"""Samples, or the outputs of a benchmark, as one self-contained page of pictures that can be filtered.
+"""Samples, bags or the outputs of a benchmark, as one self-contained page of pictures that can be filtered.
 
 The page needs nothing but itself. All text of models and files is escaped, and only our own script may run on it: the
 page's policy names that script's hash.
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mllm import pictures, runs
+from mllm.bags import Bag
 from mllm.errors import FieldmarkError
 from mllm.records import REFERENCE, Sample, atomic_write, image_path, load_samples
+from mllm.report import bag_gallery, bagged
 from mllm.report.drawing import ANSWER_COLOUR, CANDIDATE_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
 
 SIDE = 360
@@ -39,30 +41,53 @@ form.addEventListener('input', look); form.addEventListener('submit', e => e.pre
 """
 
 
-def write(source: str | Path, out: str | Path, *, count: int = 200) -> Path:
-    """Write the page of a samples file, or of a benchmark folder; at most `count` entries, evenly spread.
+def write(source: str | Path, out: str | Path, *, count: int = 200, samples: str | Path | None = None) -> Path:
+    """Write the page of a source; at most `count` entries, evenly spread.
+
+    Args:
+        source: a samples file, a file of bags, a folder of `eval/kvg_bench.py`, or one of `eval/captions.py` in which
+            `eval/truematch.py` left its scores.
+        out: the page.
+        count: of entries, at least 1.
+        samples: the samples file that bags name their pictures from.
 
     Raises:
-        FieldmarkError: neither of the two, a bad row, a picture that is missing.
+        FieldmarkError: none of these, a bad row, a picture that is missing.
     """
-    source = Path(source)
+    source, file = Path(source), None if samples is None else Path(samples)
     if count < 1:
         raise FieldmarkError(f"count must be at least 1, got {count}")
-    if source.is_dir():
+    measure = None
+    if (source / bagged.SCORES).is_file():
+        told = bagged.load(source)
+        rows, measure = bag_gallery.told_rows(told), "share found"
+        made = bag_gallery.told_entries(told, _spread(rows, count))
+    elif source.is_dir():
         run = runs.load(source)
-        made = [_answered(case, run.picture(case)) for case in _spread(run.cases, count)]
-        whole_size, scored = len(run.cases), True
+        rows, measure = run.cases, "IoU"
+        made = [_answered(case, run.picture(case)) for case in _spread(rows, count)]
+    elif _holds_bags(source):
+        rows = bag_gallery.mined(source, file)
+        made = bag_gallery.mined_entries(_spread(rows, count), file or source)
     else:
-        samples = load_samples(source, images=True)
-        made = [_asked(sample, image_path(source, sample)) for sample in _spread(samples, count)]
-        whole_size, scored = len(samples), False
-    with atomic_write(Path(out)) as file:
-        file.write(html(str(source), made, whole_size, scored=scored))
+        rows = load_samples(source, images=True)
+        made = [_asked(sample, image_path(source, sample)) for sample in _spread(rows, count)]
+    with atomic_write(Path(out)) as page:
+        page.write(html(str(source), made, len(rows), measure=measure))
     return Path(out)
 
 
-def html(title: str, entries: Sequence[dict[str, Any]], every: int, *, scored: bool) -> str:
-    """Write the page; `every` is how many entries the source has."""
+def _holds_bags(file: Path) -> bool:
+    """Whether the first row of a file is a bag; what cannot be read is left to those who read samples."""
+    try:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            return Bag.SCHEMA in lines.readline(TEXT_LIMIT)
+    except OSError:
+        return False
+
+
+def html(title: str, entries: Sequence[dict[str, Any]], every: int, *, measure: str | None) -> str:
+    """Write the page; `every` is how many entries the source has, `measure` what answers were scored by, if any."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("mllm.report", "."), autoescape=True, undefined=StrictUndefined)
@@ -71,7 +96,7 @@ def html(title: str, entries: Sequence[dict[str, Any]], every: int, *, scored: b
         title=title,
         entries=entries,
         every=every,
-        scored=scored,
+        measure=measure,
         script=SCRIPT,
         script_hash=code,
         domains=sorted({entry["domain"] for entry in entries}),
@@ -113,6 +138,7 @@ def _entry(
         "outcome": outcome,
         "iou": iou,
         "uri": data_uri(draw(pictures.load(path), marks, side=SIDE), SIDE),
+        "pictures": (),
     }
 
 
