@@ -1,0 +1,185 @@
+"""A synthesized set as a dataset of the Hub: parquet with the pictures inside, and its data card with metadata on top.
+
+What is pushed is what `datasets.load_dataset` opens anywhere: one row a sample, `image` a picture, boxes in the unit
+frame (0..1 of width and height, x1 y1 x2 y2). Only whole sets are packed, and only under terms that are known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from mllm import manifest
+from mllm.datacard import ATTRIBUTION, CARD
+from mllm.errors import FieldmarkError
+from mllm.progress import progress
+from mllm.records import SPLITS, Sample, image_path, load_samples
+
+UNKNOWN = "not stated"
+SHARD_BYTES = 400_000_000
+"""Pictures of one parquet file, at most; the Hub's own default is 500 MB."""
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_LICENCES = {"CC0-1.0": "cc0-1.0", "CC-BY-4.0": "cc-by-4.0", "CC-BY-SA-4.0": "cc-by-sa-4.0", "Apache-2.0": "apache-2.0"}
+"""SPDX names as the Hub spells them."""
+
+
+def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: int = SHARD_BYTES) -> list[Path]:
+    """Write `data/SPLIT-K-of-N.parquet` and the card of a whole set into an empty folder; returns the files.
+
+    Args:
+        folder: what `data_synth/grounding.py` or `data_synth/captions.py` wrote.
+        out: a folder that is empty or not there.
+        licence: the Hub's name of the terms, over what the photos say; needed where they say nothing.
+        shard_bytes: pictures of one file, at most.
+
+    Raises:
+        FieldmarkError: data that is not whole, terms that are not known, a folder that holds something.
+    """
+    if not (folder / manifest.MANIFEST).is_file():
+        raise FieldmarkError(f"{folder} holds no {manifest.MANIFEST}: no data set, or one that is not finished")
+    if out.exists() and any(out.iterdir()):
+        raise FieldmarkError(f"{out} is not empty; choose a new folder with --out")
+    facts = json.loads((folder / manifest.MANIFEST).read_text(encoding="utf-8"))
+    terms = licence or licence_of(facts["licences"], folder)
+    written, counts = [], {}
+    for split in SPLITS:
+        file = folder / f"{split}.jsonl"
+        samples = load_samples(file) if file.is_file() and file.stat().st_size else []
+        if samples:
+            written += _split(samples, file, out / "data", split, shard_bytes)
+            counts[split] = len(samples)
+    (out / CARD).write_text(card(folder, terms, counts), encoding="utf-8")
+    written.append(out / CARD)
+    if (folder / ATTRIBUTION).is_file():
+        (out / ATTRIBUTION).write_bytes((folder / ATTRIBUTION).read_bytes())
+        written.append(out / ATTRIBUTION)
+    return written
+
+
+def push(out: Path, repository: str, *, private: bool = False) -> str:
+    """Create the dataset repository if need be, and commit the folder to it; returns its address.
+
+    Raises:
+        FieldmarkError: what the Hub said, where it refused.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    api = HfApi(library_name="fieldmark")
+    try:
+        made = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=made.repo_id, repo_type="dataset", folder_path=out, commit_message="Data set made with Fieldmark"
+        )
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
+        raise FieldmarkError(
+            f"{repository} could not be pushed: {error}\nLog in with `hf auth login`; what was packed is still in {out}"
+        ) from error
+    return str(made)
+
+
+def licence_of(terms: Mapping[str, int], folder: Path) -> str:
+    """The Hub's name of the terms of all pictures: theirs where they share one that it knows, else `other`.
+
+    Raises:
+        FieldmarkError: some pictures say nothing of their terms.
+    """
+    if not terms or UNKNOWN in terms or "" in terms:
+        count = terms.get(UNKNOWN, terms.get("", 0))
+        raise FieldmarkError(
+            f"{folder}: {count} pictures say nothing of their terms; name them with --licence (of which you are sure), "
+            "or let the source say them"
+        )
+    known = {next((hub for spdx, hub in _LICENCES.items() if term.startswith(spdx)), "other") for term in terms}
+    return known.pop() if len(known) == 1 else "other"
+
+
+def card(folder: Path, terms: str, counts: Mapping[str, int]) -> str:
+    """The set's own data card, with the metadata that the Hub reads on top of it."""
+    from huggingface_hub import DatasetCardData
+
+    total = sum(counts.values())
+    first = next(iter(load_samples(folder / f"{next(iter(counts))}.jsonl"))) if counts else None
+    captions = first is not None and first.task == "caption"
+    data = DatasetCardData(
+        license=terms,
+        language="en",
+        task_categories=["image-to-text"] if captions else ["object-detection", "visual-question-answering"],
+        tags=["fieldmark", "synthetic", "captions" if captions else "visual-grounding"],
+        size_categories=next((name for size, name in SIZES if total < size), "n>1M"),
+        pretty_name=folder.name,
+        configs=[
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in counts],
+            }
+        ],
+    )
+    body = (folder / CARD).read_text(encoding="utf-8").lstrip()
+    return f"---\n{data.to_yaml()}\n---\n\n{body}"
+
+
+def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_bytes: int) -> list[Path]:
+    """Write one split, a shard at a time."""
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    shards = list(_shards(samples, file, shard_bytes))
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    with progress(split, len(samples)) as tick:
+        for number, shard in enumerate(shards):
+            rows = []
+            for sample in shard:
+                rows.append(_row(sample, image_path(file, sample)))
+                tick()
+            written.append(out / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
+            Dataset.from_list(rows, features=_features()).to_parquet(written[-1])
+    return written
+
+
+def _shards(samples: Sequence[Sample], file: Path, most: int) -> Iterator[list[Sample]]:
+    """Cut where pictures would exceed `most` bytes."""
+    shard, held = [], 0
+    for sample in samples:
+        size = image_path(file, sample).stat().st_size
+        if shard and held + size > most:
+            yield shard
+            shard, held = [], 0
+        shard.append(sample)
+        held += size
+    if shard:
+        yield shard
+
+
+def _features() -> Any:
+    from datasets import Features, Image, List, Value
+
+    box, text = List(Value("float64"), length=4), Value("string")
+    words = ("id", "task", "question", "domain", "entity", "thought", "bag", "group", "provenance")
+    things = List({"entity": text, "box": box, "marks": List(text)})
+    lists = {"boxes": List(box), "things": things, "captions": List(text)}
+    return Features({**dict.fromkeys(words, text), "image": Image(), "seen": Value("bool"), **lists})
+
+
+def _row(sample: Sample, image: Path) -> dict[str, Any]:
+    things = [{"entity": one.entity, "box": list(astuple(one.box)), "marks": list(one.marks)} for one in sample.things]
+    return {
+        "id": sample.id,
+        "task": sample.task,
+        "question": sample.question,
+        "domain": sample.domain,
+        "entity": sample.entity,
+        "thought": sample.thought,
+        "bag": sample.bag,
+        "group": sample.group,
+        "provenance": json.dumps(sample.provenance, sort_keys=True, ensure_ascii=False),
+        "image": {"bytes": image.read_bytes(), "path": image.name},
+        "seen": sample.seen,
+        "boxes": [list(astuple(box)) for box in sample.boxes],
+        "things": things,
+        "captions": list(sample.captions),
+    }
