@@ -27,7 +27,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("processors", "quiz", "interop", "phrasing", "agreement", "crew", "pointing", "confusable", "descriptors"),
     ("asking",),
     ("progress", "datacard", "modelcard"),
-    ("models", "retrieval"),
+    ("models", "retrieval", "hubdata"),
     ("conversations",),
     ("generate",),
     ("writing", "vllm_engine", "merging"),
