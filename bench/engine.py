@@ -30,16 +30,15 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import sft  # bench/sft.py, beside this file
 import torch
 import transformers
 from datasets import Dataset
 from PIL import Image
 
 from mllm.cpu import keep_memory, take_detours
-from mllm.pocket import lessons
 from mllm.pocket.model import build
 from mllm.pocket.scenes import training_scene
-from mllm.training import packing, prefix
 from mllm.training.grpo import PrefixGRPOTrainer
 from mllm.training.pixels import remember_pixels
 
@@ -94,15 +93,16 @@ def main() -> None:
         if not args.quick:
             stock, ours = (_child(way, size) for way in ("stock", "prefix"))
             print(f"  peak memory of the learner step: {stock} MiB stock, {ours} MiB ours")
-    sft = _sft(rounds)
-    print(f"SFT, pocket mix: {sft[0]:.0f} tokens/s padded, {sft[1]:.0f} packed, {sft[1] / sft[0]:.2f}x")
+    fine_tuning = sft.compare(64 if args.quick else 128, 1 if args.quick else rounds)
+    print(sft.tell(fine_tuning))
     if args.out:
-        found = {"machine": _machine(), "sizes": [asdict(one) for one in results], "sft": sft}
+        found = {"machine": _machine(), "sizes": [asdict(one) for one in results], "sft": fine_tuning}
         args.out.write_text(json.dumps(found, indent=2) + "\n")
         _plot(results, args.out.with_suffix(".png"))
     first = results[0] if args.quick else next(one for one in results if (one.prompt, one.group) == (300, 8))
     learner, step = first.learner[0] / first.learner[1], first.step[0] / first.step[1]
-    print(f"learner step {learner:.1f}x, grpo step {step:.1f}x, sft {sft[1] / sft[0]:.1f}x")
+    tokens = fine_tuning["ours"]["rate"] / fine_tuning["stock"]["rate"]
+    print(f"learner step {learner:.1f}x, grpo step {step:.1f}x, sft {tokens:.1f}x")
 
 
 def _trainer(prompt: int, completion: int, group: int, folder: str) -> PrefixGRPOTrainer:
@@ -231,43 +231,6 @@ def _peak(way: str, prompt: int, completion: int, group: int) -> int:
 def _child(way: str, size: tuple[int, int, int]) -> str:
     command = [sys.executable, __file__, "--child", way, *map(str, size)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-
-
-def _sft(rounds: int) -> tuple[float, float]:
-    """Tokens (of rows, not of padding) a CPU second, padded and packed: scenes of one to five things, listed."""
-    model, processor = build(0)
-    take_detours(model)
-    from trl.trainer.utils import add_fused_lm_head
-
-    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
-    model.model.visual.requires_grad_(False)
-    scenes = [training_scene(number, "bench", 1 + number % 4) for number in range(16)]
-    told = [lessons.list_lesson(scene, 0) for scene in scenes]
-    texts = [
-        f"<|im_start|>user\n{one.question}<|vision_start|><|image_pad|><|vision_end|><|im_end|>\n"
-        f"<|im_start|>assistant\n{one.answer}<|im_end|>"
-        for one in told
-    ]
-    images = [scene.image for scene in scenes]
-    padded = dict(processor(text=texts, images=images, return_tensors="pt", padding=True, padding_side="right"))
-    padded["labels"] = padded["input_ids"].masked_fill(padded["attention_mask"] == 0, -100)
-    lengths = padded["attention_mask"].sum(1).tolist()
-    costs = packing.costs.of_model(model.config)
-    core = prefix.multimodal_core(model)
-
-    def step(packs: bool) -> None:
-        rows = packing.plan(costs, lengths) if packs else None
-        inputs = packing.pack(core, padded, rows) if rows else padded
-        (-model(**inputs, fused_lm_head=True).log_probs.sum()).backward()
-
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds + 1):
-        for way, packs in enumerate((False, True)):
-            seconds = _seconds(partial(step, packs))
-            if turn:
-                times[way].append(seconds)
-    stock, ours = (sum(lengths) / statistics.median(one) for one in times)
-    return stock, ours
 
 
 def _tell(one: Result) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mllm.training import costs, prefix
+from mllm.training import costs, kernels, prefix
 from mllm.training.prefix import Picture
 
 UNKNOWN = ("pixel_attention_mask", "spatial_shapes", "image_sizes", "token_type_ids", "image_position_ids")
@@ -147,5 +147,5 @@ def score(
         arguments = pictures.arguments(sources)
     else:
         arguments = prefix.encoded([picture for row in sources for picture in features[row]])
-    with autocast():
+    with autocast(), kernels.labelled_only():  # no vocabulary for the prompt's tokens
         return prefix.score(model, layout, arguments)

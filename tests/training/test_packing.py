@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from mllm.training import costs, packing, prefix
+from mllm.training import kernels, packing, prefix
 from tests.training import tiny
 
+from trl.trainer import utils as trl_utils  # isort: skip
 from trl.trainer.utils import add_fused_lm_head  # isort: skip
 
 GROUPS = [(5, 1, [4]), (17, 2, [9]), (3, 0, [5]), (8, 1, [2])]
@@ -43,14 +44,20 @@ def loss_and_gradients(model: Any, inputs: dict[str, Any]) -> tuple[float, dict[
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("rows", [[[0, 1, 2, 3]], [[3, 0], [1, 2]]], ids=["one", "two"])
-def test_packed_rows_have_the_padded_batchs_gradients(family: str, rows: list[list[int]]) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
+def test_packed_rows_have_the_padded_batchs_gradients(family: str, checkpointing: bool) -> None:
     model = tiny.build(family, tied=False)
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
     inputs = rows_of(model)
-    packed = packing.pack(prefix.multimodal_core(model), inputs, rows)
-    assert packed["input_ids"].shape[0] == len(rows)
-    (theirs, stock), (ours, found) = loss_and_gradients(model, inputs), loss_and_gradients(model, packed)
+    theirs, stock = loss_and_gradients(model, inputs)
+    kernels.in_rows(model)
+    packed = packing.pack(prefix.multimodal_core(model), inputs)
+    assert packed["input_ids"].shape == (1, int(inputs["attention_mask"].sum()))
+    with kernels.labelled_only():
+        ours, found = loss_and_gradients(model, packed)
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert stock.keys() == found.keys()
     for name, gradient in stock.items():
@@ -60,15 +67,14 @@ def test_packed_rows_have_the_padded_batchs_gradients(family: str, rows: list[li
 def test_a_row_sees_no_other() -> None:
     model = tiny.build("qwen3_vl")
     add_fused_lm_head(model)
+    kernels.in_rows(model)
     inputs = rows_of(model)
     other = {**inputs, "input_ids": inputs["input_ids"].clone(), "pixel_values": inputs["pixel_values"].clone()}
     other["input_ids"][1, :5] = 7
     other["pixel_values"][20:28] += 1.0  # a picture of the second row
     core = prefix.multimodal_core(model)
     with torch.no_grad():
-        before, after = (
-            model(**packing.pack(core, one, [[0, 1, 2, 3]]), fused_lm_head=True).log_probs for one in (inputs, other)
-        )
+        before, after = (model(**packing.pack(core, one), fused_lm_head=True).log_probs for one in (inputs, other))
     lengths = inputs["attention_mask"].sum(1).tolist()
     ends = torch.tensor(lengths).cumsum(0).tolist()
     own = slice(ends[0] - 1, ends[1] - 1)
@@ -77,19 +83,33 @@ def test_a_row_sees_no_other() -> None:
     torch.testing.assert_close(before, after, rtol=1e-6, atol=1e-6)
 
 
-def test_bins_hold_what_fits() -> None:
-    assert packing.bins([5, 3, 2, 4], 7) == [[0, 2], [1, 3]]
-    assert packing.bins([5, 5], 5) == [[0], [1]]
-    lengths = [7, 3, 9, 1, 4, 4, 2]
-    found = packing.bins(lengths, 10)
-    assert sorted(row for rows in found for row in rows) == list(range(7))
-    assert max(sum(lengths[row] for row in rows) for rows in found) <= 10 and len(found) == 3
+def test_without_row_lengths_the_kernel_is_the_plain_one() -> None:
+    model = tiny.build("qwen3_vl")
+    inputs = {name: value for name, value in rows_of(model).items() if name != "labels"}
+    with torch.no_grad():
+        before = model(**inputs).logits
+        kernels.in_rows(model)
+        after = model(**inputs).logits
+    torch.testing.assert_close(before, after, rtol=0, atol=0)
 
 
-def test_rows_of_one_length_are_left_alone_and_uneven_ones_are_packed() -> None:
-    model = costs.Costs(per_token=1e9, per_pair=1e4)
-    assert packing.plan(model, [100] * 8) is None
-    rows = packing.plan(model, [400, 100, 100, 100, 100, 90, 80])
-    assert rows is not None and len(rows) < 7
-    dear = costs.Costs(per_token=1.0, per_pair=1e6)
-    assert packing.plan(dear, [100, 99, 98, 97]) is None
+def test_a_head_for_labelled_tokens_alone_gives_the_same_and_bears_a_batch_without_labels() -> None:
+    model = tiny.build("qwen3")
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    inputs = rows_of(model)
+    everywhere = model(**inputs, fused_lm_head=True)
+    seen: list[int] = []
+    hook = trl_utils._ChunkedLogProbFunction.apply
+
+    def counted(hidden: torch.Tensor, *rest: Any) -> Any:
+        seen.append(len(hidden))
+        return hook(hidden, *rest)
+
+    with pytest.MonkeyPatch.context() as patched, kernels.labelled_only():
+        patched.setattr(trl_utils._ChunkedLogProbFunction, "apply", counted)
+        labelled = model(**inputs, fused_lm_head=True)
+        none = model(**(inputs | {"labels": torch.full_like(inputs["labels"], -100)}), fused_lm_head=True)
+    assert seen == [int((inputs["labels"][:, 1:] != -100).sum()), 0]
+    torch.testing.assert_close(labelled.log_probs, everywhere.log_probs, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(labelled.entropy, everywhere.entropy, rtol=1e-6, atol=1e-6)
+    none.log_probs.sum().backward()
