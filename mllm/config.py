@@ -166,9 +166,12 @@ class Settings(Section):
     """SFT only: rows of a batch share sequences instead of being padded to the longest; none sees another."""
     like_lengths: bool = False
     """SFT only: batches are made of rows of like length."""
-    dynamic_sampling: Literal["off", "drop"] = "off"
+    dynamic_sampling: Literal["off", "drop", "resample"] = "off"
     """RL only. drop: prompts whose answers all got the same reward are left out of the loss and of its number of
-    tokens. off: they stay in the number of tokens, as in TRL."""
+    tokens. resample: other prompts are drawn in their place first. off: they stay in the number of tokens, as in
+    TRL."""
+    resample_rounds: int = Field(default=3, ge=1)
+    """RL only, with `dynamic_sampling: resample`: how many times prompts are drawn anew before the rest is dropped."""
     evaluate: Evaluate = Evaluate()
     """Generated evaluation during training."""
     resume: str = "auto"
@@ -208,6 +211,11 @@ class Settings(Section):
         if self.visual_tokens and self.min_visual_tokens and self.min_visual_tokens > self.visual_tokens:
             raise ValueError(
                 f"min_visual_tokens ({self.min_visual_tokens}) is above visual_tokens ({self.visual_tokens})"
+            )
+        if self.dynamic_sampling == "resample" and (self.advantage or self.bags):
+            raise ValueError(
+                "dynamic_sampling: resample replaces prompts one by one, while advantage and bags look at whole "
+                "batches; set dynamic_sampling: drop, or leave advantage and bags out"
             )
         return self
 

@@ -96,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         processing_class=loaded.processor,
         engine=settings.engine,
         dynamic_sampling=settings.dynamic_sampling,
+        resample_rounds=settings.resample_rounds,
     )
     trainer.weighing = weighing
     if weighing is not None and weighing.refreshed:

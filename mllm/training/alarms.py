@@ -57,8 +57,8 @@ def _zero_variance(logs: Logs) -> str | None:
     easy = _mean(logs, "reward")
     return (
         f"{share:.0%} of the prompts teach nothing: all answers to them get the same reward (mean reward {easy:.2f}). "
-        "Raise num_generations or temperature, set fieldmark.dynamic_sampling: drop, use a smoother reward "
-        "(rewards.iou.mode: raw), or train on prompts that are neither too easy nor too hard"
+        "Raise num_generations or temperature, set fieldmark.dynamic_sampling: resample or drop, use a smoother "
+        "reward (rewards.iou.mode: raw), or train on prompts that are neither too easy nor too hard"
     )
 
 

@@ -23,7 +23,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from mllm.training import costs, prefix, rollout, scoring
+from mllm.training import costs, dynamic, prefix, rollout, scoring
 from mllm.training.prefix import Picture
 from mllm.training.saving import PerEpoch
 
@@ -61,9 +61,18 @@ class PrefixGRPOTrainer(GRPOTrainer):
     model: Any
     accelerator: Any
 
-    def __init__(self, *args: Any, engine: str = "prefix", dynamic_sampling: str = "off", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        engine: str = "prefix",
+        dynamic_sampling: str = "off",
+        resample_rounds: int = 3,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.dynamic_sampling = dynamic_sampling
+        self.dynamic_sampling, self.resample_rounds = dynamic_sampling, resample_rounds
+        if dynamic_sampling == "resample":
+            dynamic.check(self)
         self._held: Held | None = None
         self._said = False
         reason = self._why_stock(engine)
@@ -110,6 +119,15 @@ class PrefixGRPOTrainer(GRPOTrainer):
     # Rollouts: every prompt tokenized, its pictures prepared, and prefilled once.
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = self._draw(inputs)
+        if self.model.training and self.dynamic_sampling != "off":
+            if self.dynamic_sampling == "resample":
+                output = dynamic.resample(self, inputs, output, self._draw, self.resample_rounds)
+            dynamic.drop(self, output)
+        return output
+
+    def _draw(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Draw and score completions, and note which rows share a prompt."""
         self._held = None
         output = super()._generate_and_score_completions(inputs)
         if self._held is not None:
@@ -117,22 +135,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
             if self._held.features is not None:
                 output["features"] = list(self._held.features)
             self._held = None
-        if self.dynamic_sampling == "drop" and self.model.training:
-            self._drop(output)
         return output
-
-    def _drop(self, output: dict[str, Any]) -> None:
-        """Take groups without any advantage out of the loss and of the number of tokens it is divided by."""
-        rows = len(output["advantages"])
-        live = output["advantages"].reshape(rows, -1).ne(0).any(1).tolist()
-        groups = output.get("run") or list(range(rows))
-        alive = {group for group, one in zip(groups, live, strict=True) if one}
-        dead = torch.tensor([group not in alive for group in groups], device=output["completion_mask"].device)
-        output["completion_mask"] = output["completion_mask"].masked_fill(dead[:, None], 0)
-        counted = output["completion_mask"] * output.get("tool_mask", 1)
-        output["num_items_in_batch"] = self.accelerator.gather(counted.sum()).sum()
-        share = self.accelerator.gather(dead.float().mean()).mean().item()
-        self._metrics["train"]["dynamic_sampling/dropped"].append(share)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         if not self.shares_prefix:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mllm import models
-from mllm.training import bridge, prefix, processes, setup
+from mllm.training import bridge, dynamic, prefix, processes, setup
 from mllm.training.grpo import PrefixGRPOTrainer
 from mllm.training.preflight import Row
 from tests.scenes import make_scene
@@ -45,7 +45,7 @@ def trainer(
     **how: Any,
 ) -> Any:
     loaded = models.load(str(pocket_folder), freeze=[*freeze, *(["projector"] if freeze else [])])
-    engine = {"engine": how.pop("engine")} if "engine" in how else {}
+    engine = {name: how.pop(name) for name in ("engine", "dynamic_sampling", "resample_rounds") if name in how}
     settings = {
         "output_dir": str(folder), "per_device_train_batch_size": 8, "num_generations": 4, "steps_per_generation": 2,
         "gradient_accumulation_steps": 1, "max_completion_length": 10, "num_iterations": 1, "temperature": 0.9,
@@ -202,7 +202,7 @@ def test_dropped_groups_do_not_count(drifted: tuple[Any, Any], monkeypatch: pyte
     for name, value in {"beta": 0.0, "loss_type": "dapo"}.items():
         monkeypatch.setattr(made, name, value)
     fewer = dict(batch)
-    made._drop(fewer)
+    dynamic.drop(made, fewer)
     live = batch["advantages"].ne(0)
     left, all_tokens = batch["completion_mask"][live].sum(), batch["completion_mask"].sum()
     assert fewer["num_items_in_batch"] == left < all_tokens == batch["num_items_in_batch"]
