@@ -76,7 +76,7 @@ def mix(count: int, folder: Path) -> list[Row]:
     return rows
 
 
-def trainer(kind: type[SFTTrainer], rows: list[Row], folder: str, **options: Any) -> SFTTrainer:
+def trainer(kind: type[SFTTrainer], rows: list[Row], folder: str, **options: Any) -> Any:
     """A trainer of the pocket model, its vision tower frozen as in the pocket recipes."""
     model, processor = build(0)
     take_detours(model)
@@ -88,7 +88,7 @@ def trainer(kind: type[SFTTrainer], rows: list[Row], folder: str, **options: Any
         report_to="none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
         gradient_checkpointing=False,
     )  # fmt: skip
-    made = kind(
+    made: Any = kind(
         model=model,
         args=settings,
         train_dataset=bridge.dataset(rows, CONVENTION, answers=True),
@@ -100,7 +100,7 @@ def trainer(kind: type[SFTTrainer], rows: list[Row], folder: str, **options: Any
     return made
 
 
-def once(made: SFTTrainer) -> Pass:
+def once(made: Any) -> Pass:
     """Go over all rows once."""
     learn, tokens, read = 0.0, 0, 0
     began = time.process_time()

@@ -85,7 +85,7 @@ def resample(
         drawn, done = draw(fresh), number + 1
         pairs = list(zip(dead, (g for g, live in enumerate(_live_groups(drawn, size)) if live), strict=False))
         if pairs and output.keys() == drawn.keys():  # text alone cannot stand in for pictures
-            output = replaced(output, drawn, pairs, size, trainer.pad_token_id)
+            output = replaced(output, drawn, pairs, size, trainer._tokenizer.pad_token_id)
             taken += len(pairs)
             for old, new in pairs:
                 inputs[old * size : (old + 1) * size] = fresh[new * size : (new + 1) * size]
