@@ -83,7 +83,7 @@ fuzz: $(READY)  ## a million bad inputs to every parser (5 minutes; with the ext
 
 bench: $(READY)  ## stock TRL against the engine, every size (long); numbers and a plot
 	mkdir -p runs/bench
-	$(PY) bench/engine.py --out runs/bench/engine.json
+	$(PY) -m bench.engine --out runs/bench/engine.json
 
 bench-quick: $(READY)  ## the same at prompt 300, completion 128, eight completions
-	$(PY) bench/engine.py --quick
+	$(PY) -m bench.engine --quick

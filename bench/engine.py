@@ -30,12 +30,12 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-import sft  # bench/sft.py, beside this file
 import torch
 import transformers
 from datasets import Dataset
 from PIL import Image
 
+from bench import sft
 from mllm.cpu import keep_memory, take_detours
 from mllm.pocket.model import build
 from mllm.pocket.scenes import training_scene
@@ -229,7 +229,7 @@ def _peak(way: str, prompt: int, completion: int, group: int) -> int:
 
 
 def _child(way: str, size: tuple[int, int, int]) -> str:
-    command = [sys.executable, __file__, "--child", way, *map(str, size)]
+    command = [sys.executable, "-m", "bench.engine", "--child", way, *map(str, size)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
 
 
