@@ -166,6 +166,9 @@ class Settings(Section):
     """SFT only: rows of a batch share sequences instead of being padded to the longest; none sees another."""
     like_lengths: bool = False
     """SFT only: batches are made of rows of like length."""
+    pixel_cache: Path | None = None
+    """Folder in which pictures are kept as they go into the vision tower, so that each is resized once for all epochs,
+    processes, data loader workers and runs. About 6 kB a patch; never emptied."""
     dynamic_sampling: Literal["off", "drop", "resample"] = "off"
     """RL only. drop: prompts whose answers all got the same reward are left out of the loss and of its number of
     tokens. resample: other prompts are drawn in their place first. off: they stay in the number of tokens, as in

@@ -148,7 +148,11 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
         quantize=settings.quantize,
         trainable=True,
     )
-    remember_pixels(loaded.processor)
+    if remember_pixels(loaded.processor, folder=settings.pixel_cache) is None and settings.pixel_cache is not None:
+        raise ConfigError(
+            f"pixel_cache: pictures of {type(loaded.processor.image_processor).__name__} cannot be kept (only patches "
+            "with a grid, as in the Qwen-VL lines); leave it out"
+        )
     if args.device.type == "cpu":
         from mllm import cpu
 
