@@ -1,6 +1,6 @@
 """How much does reading the prompt once save? Stock TRL against the engine, same process, same weights, same rollouts.
 
-    make bench          # every size (long); numbers and a plot in runs/bench
+    make bench          # every size (long, goes on where it was stopped); numbers and a plot in runs/bench
     make bench-quick    # prompt 300, completion 128, G = 8 alone
 
 Times are CPU seconds of one thread, so that other work on the machine moves them little; the two ways take turns, and
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from PIL import Image
 
 from bench import sft
 from mllm.cpu import keep_memory, take_detours
+from mllm.files import atomic_write
 from mllm.pocket.model import build
 from mllm.pocket.scenes import training_scene
 from mllm.training.grpo import PrefixGRPOTrainer
@@ -51,7 +52,8 @@ SIDE = 32  # pixels of one visual token's side
 
 @dataclass
 class Result:
-    """Medians of one size: CPU seconds, stock and ours; tokens that go through the model in a learner step."""
+    """Medians of one size, stock and ours: CPU seconds; tokens the model reads in a learner step; MiB by which that
+    raises the process's peak."""
 
     prompt: int
     completion: int
@@ -61,6 +63,14 @@ class Result:
     rest: tuple[float, float]
     tokens: tuple[int, int]
     floor: float
+    memory: tuple[int, int] | None = None
+
+    @property
+    def allowed(self) -> float:
+        """What Amdahl's law allows a whole step: learning as much faster as it reads fewer tokens, sampling as much
+        faster as it was measured, the rest as it was in stock."""
+        learner, rollout, rest = self.learner[0], self.rollout[1], self.rest[0]
+        return self.step[0] / (learner * self.tokens[1] / self.tokens[0] + rollout + rest)
 
     @property
     def step(self) -> tuple[float, float]:
@@ -88,11 +98,8 @@ def main() -> None:
     print(_machine())
     results = []
     for size in QUICK if args.quick else SIZES:
-        results.append(_measure(*size, rounds))
+        results.append(_cell(size, rounds, args.out.parent if args.out and not args.quick else None))
         _tell(results[-1])
-        if not args.quick:
-            stock, ours = (_child(way, size) for way in ("stock", "prefix"))
-            print(f"  peak memory of the learner step: {stock} MiB stock, {ours} MiB ours")
     fine_tuning = sft.compare(64 if args.quick else 128, 1 if args.quick else rounds)
     print(sft.tell(fine_tuning))
     if args.out:
@@ -103,6 +110,24 @@ def main() -> None:
     learner, step = first.learner[0] / first.learner[1], first.step[0] / first.step[1]
     tokens = fine_tuning["ours"]["rate"] / fine_tuning["stock"]["rate"]
     print(f"learner step {learner:.1f}x, grpo step {step:.1f}x, sft {tokens:.1f}x")
+
+
+def _cell(size: tuple[int, int, int], rounds: int, folder: Path | None) -> Result:
+    """Measure one size; with a folder, peak memory too, and what was measured before on this machine is read there."""
+    if folder is None:
+        return _measure(*size, rounds)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{'-'.join(map(str, size))}.json"
+    if file.is_file():
+        held = json.loads(file.read_text())
+        if (held["machine"], held["rounds"]) == (_machine(), rounds):
+            pairs = ("learner", "rollout", "rest", "tokens", "memory")
+            return Result(**{k: tuple(v) if k in pairs else v for k, v in held["result"].items()})
+    stock, ours = (int(_child(way, size)) for way in ("stock", "prefix"))
+    found = replace(_measure(*size, rounds), memory=(stock, ours))
+    with atomic_write(file) as out:
+        json.dump({"machine": _machine(), "rounds": rounds, "result": asdict(found)}, out)
+    return found
 
 
 def _trainer(prompt: int, completion: int, group: int, folder: str) -> PrefixGRPOTrainer:
@@ -242,6 +267,10 @@ def _tell(one: Result) -> None:
     stock, ours = one.tokens
     print(f"  tokens     {stock} stock, {ours} ours: {stock / ours:.2f}x; floor {one.floor:.2f} s, ours at", end=" ")
     print(f"{one.learner[1] / one.floor:.1f} times that")
+    reached = one.step[0] / one.step[1]
+    print(f"  GRPO step: {reached:.2f}x of {one.allowed:.2f}x that Amdahl's law allows ({reached / one.allowed:.2f})")
+    if one.memory is not None:
+        print(f"  peak memory of the learner step: {one.memory[0]} MiB stock, {one.memory[1]} MiB ours")
 
 
 def _machine() -> str:
