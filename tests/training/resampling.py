@@ -7,6 +7,7 @@ saw to OUT/<rank>.json, then one step is taken.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -21,8 +22,7 @@ from tests.training.test_grpo import trainer
 def main() -> None:
     """Draw a batch, look at it, train for a step."""
     checkpoint, out = Path(sys.argv[1]), Path(sys.argv[2])
-    rank = int(torch.distributed.get_rank()) if torch.distributed.is_initialized() else 0
-    folder = out / f"scenes-{rank}"
+    folder = out / f"scenes-{os.environ['RANK']}"
     folder.mkdir(parents=True)
     scenes = [make_scene(folder, number, "train", across=1, down=1) for number in (0, 1, 2, 4, 6, 8)]
     made = trainer(
