@@ -30,6 +30,7 @@ from mllm.training.alarms import Alarms
 from mllm.training.bagcurri import BagBatches, Stages
 from mllm.training.callbacks import FiniteLoss
 from mllm.training.grpo import PrefixGRPOTrainer
+from mllm.training.live import LivePage, Rollouts
 from mllm.training.refresh import MasteryRefresh
 from mllm.training.saving import WholeCheckpoints
 from mllm.training.selfcheck import RolloutCheck
@@ -106,10 +107,17 @@ def main(argv: list[str] | None = None) -> None:
         trainer.add_callback(stages)
         for function in functions:
             function.heard = stages.heard if function.__name__ == "self_retrieval" else None
-    trainer.add_callback(Alarms())
+    pictures = {
+        row.record.id: row.picture for row in prepared.data.train if isinstance(row.record, Sample) and row.picture
+    }
+    alarms, rollouts = Alarms(), Rollouts(pictures)
+    trainer.add_callback(alarms)
+    for function in functions:
+        function.shown = rollouts.hear
     if args.use_vllm:
         trainer.add_callback(RolloutCheck(trainer, rows[0]))
-    story.train(trainer, settings, prepared)
+    live = LivePage(trainer, Path(str(args.output_dir)), rollouts, alarms)
+    story.train(trainer, settings, prepared, live)
 
 
 if __name__ == "__main__":

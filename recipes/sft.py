@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mllm.training import bridge, preflight, setup, story
 from mllm.training.callbacks import FiniteLoss
+from mllm.training.live import LivePage
 from mllm.training.packing import PackedSFTTrainer
 from mllm.training.saving import WholeCheckpoints
 
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         packing=settings.pack,
         lengths=preflight.lengths(prepared.data.train, prepared.checkpoint) if settings.like_lengths else None,
     )
-    story.train(trainer, settings, prepared)
+    story.train(trainer, settings, prepared, LivePage(trainer, Path(str(args.output_dir))))
 
 
 if __name__ == "__main__":

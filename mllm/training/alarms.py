@@ -132,6 +132,8 @@ class Alarms(TrainerCallback):
         self.alarms, self.window = tuple(alarms), window
         self._logs: deque[dict[str, float]] = deque(maxlen=window)
         self._ringing: set[str] = set()
+        self.said: dict[str, str] = {}
+        """What each ringing alarm said last, by name."""
 
     def remembered(self) -> dict[str, Any]:
         """Return what is looked back on, for a checkpoint."""
@@ -156,6 +158,9 @@ class Alarms(TrainerCallback):
             logs[f"alarm/{alarm.name}"] = float(said is not None)
             if said is not None and alarm.name not in self._ringing and state.is_world_process_zero:
                 logger.warning("step %d: %s", state.global_step, said)
+            self.said.pop(alarm.name, None)
+            if said is not None:
+                self.said[alarm.name] = said
             (self._ringing.add if said is not None else self._ringing.discard)(alarm.name)
 
 

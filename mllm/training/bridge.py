@@ -150,10 +150,12 @@ class TrlReward:
     """One of our rewards as TRL calls it. Pickles; its name in TRL's logs is the reward's own.
 
     Means of the parts are logged as `<reward>/<part>`; with `count_problems`, also the share of completions that could
-    not be read, by reason, as `unread/<reason>`. Who sets `heard` is told every batch's samples and scores.
+    not be read, by reason, as `unread/<reason>`. Who sets `heard` is told every batch's samples and scores, who sets
+    `shown` its answers as well.
     """
 
     heard: Callable[[Sequence[Sample], Sequence[Score]], None] | None = None
+    shown: Callable[[str, Sequence[Sample], Sequence[Completion], Sequence[Score]], None] | None = None
 
     def __init__(
         self, name: str, reward: BaseReward, checkpoint: Checkpoint | Loaded, *, count_problems: bool = False
@@ -177,6 +179,8 @@ class TrlReward:
         scores = self.reward(sample, read)
         if self.heard is not None:
             self.heard(sample, scores)
+        if self.shown is not None:
+            self.shown(self.__name__, sample, read, scores)
         if log_metric is not None:
             for part in sorted({part for score in scores for part in score.parts}):
                 values = [score.parts[part] for score in scores if part in score.parts]

@@ -67,7 +67,7 @@ class Journal(TrainerCallback):
         if shown:
             done = state.global_step - self.first
             left = (state.max_steps - state.global_step) * seconds / done if done else math.nan
-            eta = f"  ETA {_clock(left)}" if done and left > 0 else ""
+            eta = f"  ETA {clock(left)}" if done and left > 0 else ""
             logger.info("step %d/%d  %s%s", state.global_step, state.max_steps, shown, eta)
 
 
@@ -149,7 +149,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Write a time as h:mm:ss or m:ss."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -14,7 +14,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 from trl import TrlParser
 
-from mllm import config
+from mllm import config, cpu
 from mllm.config import Settings
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.training import processes
@@ -59,7 +59,7 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     ours = {name: value for name, value in (OURS | processes.devices()).items() if name in known}
     given = {**ours, **run.trl}
     on_cpu = given.get("use_cpu") or not torch.accelerator.is_available()
-    if given.get("bf16") and on_cpu and not _computes_bf16():
+    if given.get("bf16") and on_cpu and not cpu.computes_bfloat16():
         logger.warning("bf16 is left out: this CPU only imitates it, slower than float32")
         given["bf16"] = False
     for name, reason in FIXED.items():
@@ -108,8 +108,3 @@ def start(settings: Settings, level: int = logging.INFO) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mllm").setLevel(level if state.is_main_process else logging.WARNING)
     disable_progress_bar()  # of reading and writing weights; ours is the line of each log
-
-
-def _computes_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX or AVX-512 BF16 on x86, bf16 on Arm)."""
-    return any(able for name, able in torch.cpu.get_capabilities().items() if "bf16" in name)

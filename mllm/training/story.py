@@ -31,6 +31,7 @@ from mllm.training.alarms import Alarms
 from mllm.training.callbacks import Completeness, Journal, OrderlyStop
 from mllm.training.card import Card
 from mllm.training.evaluate import GeneratedEval
+from mllm.training.live import LivePage
 from mllm.training.pixels import remember_pixels
 from mllm.training.preflight import Data
 from mllm.training.saving import Boundaries, Memory
@@ -163,8 +164,8 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
     return loaded
 
 
-def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
-    """Train with journal, generated evaluation, complete checkpoints and orderly stop; save the last weights.
+def train(trainer: Trainer, settings: Settings, prepared: Prepared, live: LivePage) -> None:
+    """Train with journal, live page, generated evaluation, whole checkpoints and orderly stop; save the last weights.
 
     Exits with code 130 when it was stopped before its end: nobody must take these weights for finished ones.
     """
@@ -173,6 +174,7 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared) -> None:
     for chatty in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(chatty)
     trainer.add_callback(Journal(output_dir))
+    trainer.add_callback(live)
     trainer.add_callback(Memory(_memories(trainer), prepared.resume_from))
     trainer.add_callback(Completeness(prepared.checkpoint.convention))
     card, watched = prepared.card, None

@@ -1,0 +1,89 @@
+"""The page of a run while it trains: how far it is, alarms, curves, and the latest answers with their boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mllm import pictures
+from mllm.records import Completion, Sample
+from mllm.report import curves
+from mllm.report.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
+
+SIDE = 360
+TEXT_LIMIT = 1200
+REFRESH_S = 15
+NUMBERS = ("reward", "loss", "eval/acc", "eval/r1", "completions/mean_length", "kl")
+
+
+@dataclass
+class Group:
+    """One prompt of a batch: its picture, its answers, and for each reward, by name, the value of each answer."""
+
+    sample: Sample
+    picture: Path
+    answers: list[Completion]
+    values: dict[str, list[float | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; `left` in words, empty where it is not known."""
+
+    title: str
+    step: int
+    steps: int
+    left: str = ""
+    ended: bool = False
+
+
+def html(at: Progress, log: Sequence[Mapping[str, float]], alarms: Sequence[str], groups: Sequence[Group]) -> str:
+    """Write the page; everything that comes from models or files is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("mllm.report", "."), autoescape=True, undefined=StrictUndefined)
+    last: dict[str, float] = {}
+    for row in log:
+        last |= row
+    return environment.get_template("live.html.jinja").render(
+        title=at.title,
+        step=at.step,
+        steps=at.steps,
+        left=at.left,
+        ended=at.ended,
+        refresh=REFRESH_S,
+        numbers={name: last[name] for name in NUMBERS if name in last},
+        alarms=list(alarms),
+        curves=curves.panels({"this run": log}),
+        asked=[_asked(group) for group in groups],
+    )
+
+
+def drawn(group: Group) -> Any:
+    """Return the group's picture with the true boxes and the model's on it."""
+    sample = group.sample
+    marks = [Mark(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
+    for number, done in enumerate(group.answers, 1):
+        marks += [Mark(box, str(number), ANSWER_COLOUR, dashed=True) for box in done.answer.boxes[-1:]]
+    return draw(pictures.load(group.picture), marks, side=SIDE)
+
+
+def _asked(group: Group) -> dict[str, Any]:
+    names = list(group.values)
+    rows = [
+        {
+            "values": [group.values[name][place] for name in names],
+            "text": f"{place + 1}: {done.text[:TEXT_LIMIT]}{' […]' if len(done.text) > TEXT_LIMIT else ''}",
+        }
+        for place, done in enumerate(group.answers)
+    ]
+    sample = group.sample
+    return {
+        "id": sample.id,
+        "question": sample.question,
+        "uri": data_uri(drawn(group), SIDE),
+        "rewards": names,
+        "rows": rows,
+    }

@@ -1,0 +1,127 @@
+"""The live page: what it shows of a batch, that it cannot stop a run; and TensorBoard's pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mllm import answers, families
+from mllm.boxes import Box, Frame
+from mllm.records import Completion, Sample, Score
+from mllm.report import live as page
+from mllm.training import live
+from tests.encoders import paint
+
+EVIL = "<img src=x onerror=alert(1)>"
+FAMILY = families.load("pocket")
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> tuple[list[Sample], list[Completion]]:
+    """Four prompts, two answers to each; the first answers right, the second with a text that wants to be markup."""
+    samples, done = [], []
+    for number, picture in enumerate(paint(tmp_path, "red", "blue", "green", "white")):
+        sample = Sample(
+            f"s{number}", "ground", str(picture), Frame(96, 96), "bird", "Tala rovi", f"Find {EVIL}.",
+            (Box(0.25, 0.25, 0.75, 0.75),),
+        )  # fmt: skip
+        frame = FAMILY.frame(sample.size, FAMILY.budget)
+        for text in ("<answer>(25,25),(75,75)</answer>", EVIL):
+            samples.append(sample)
+            done.append(Completion(sample.id, text, answers.parse(text, FAMILY, frame)))
+    return samples, done
+
+
+def heard(batch: tuple[list[Sample], list[Completion]]) -> live.Rollouts:
+    rollouts = live.Rollouts({one.id: Path(one.image) for one in batch[0]})
+    rollouts.hear("format", batch[0], batch[1], [Score(float(k % 2 == 0)) for k in range(8)])
+    rollouts.hear("iou", batch[0], batch[1], [Score(1.0), Score(None)] * 4)
+    return rollouts
+
+
+def test_the_first_prompts_of_the_last_batch_with_every_reward(batch) -> None:
+    rollouts = heard(batch)
+    assert [group.sample.id for group in rollouts.groups] == ["s0", "s1", "s2"]
+    assert [len(group.answers) for group in rollouts.groups] == [2, 2, 2]
+    assert rollouts.groups[1].values == {"format": [1.0, 0.0], "iou": [1.0, None]}
+    rollouts.hear("format", batch[0], batch[1], [Score(0.5)] * 8)
+    assert rollouts.groups[0].values == {"format": [0.5, 0.5]}, "a reward that is heard again begins the next batch"
+    samples, done = batch
+    rollouts.hear("iou", samples[2:], [replace(one, text="new") for one in done[2:]], [Score(0.0)] * 6)
+    assert [group.sample.id for group in rollouts.groups] == ["s1", "s2", "s3"]
+    assert rollouts.groups[0].values == {"iou": [0.0, 0.0]}
+
+
+def callback(out: Path, rollouts: live.Rollouts, writer: Any = None) -> live.LivePage:
+    trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=[SimpleNamespace(tb_writer=writer)]))
+    return live.LivePage(trainer, out, rollouts, SimpleNamespace(said={"clipped": f"Too long {EVIL}"}))
+
+
+def state(step: int, steps: int = 10, *, first: bool = True) -> Any:
+    return SimpleNamespace(global_step=step, max_steps=steps, is_world_process_zero=first)
+
+
+def test_the_page_while_it_trains_and_afterwards(batch, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    rows = [{"step": k, "seconds": k, "reward": 0.1 * k} for k in range(1, 6)]
+    (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    watch = callback(out, heard(batch))
+    watch.on_train_begin(None, state(0), None)
+    watch.on_log(None, state(5), None)
+    text = (out / live.PAGE).read_text()
+    assert 'http-equiv="refresh"' in text and "Step 5 of 10" in text and "reward 0.5" in text and "left" in text
+    assert EVIL not in text and "<script" not in text and text.count("data:image/") == 3
+    assert "Too long" in text and "–" in text and "<svg" in text
+    (out / live.PAGE).unlink()
+    watch.on_log(None, state(6), None)
+    assert not (out / live.PAGE).exists(), "pages are not drawn at every step"
+    watch.on_train_end(None, state(10), None)
+    text = (out / live.PAGE).read_text()
+    assert 'http-equiv="refresh"' not in text and "ended" in text
+
+
+def test_only_the_first_process_draws(batch, tmp_path: Path) -> None:
+    watch = callback(tmp_path, heard(batch))
+    watch.on_log(None, state(1, first=False), None)
+    watch.on_train_end(None, state(10, first=False), None)
+    assert not (tmp_path / live.PAGE).exists()
+
+
+def test_a_page_that_cannot_be_written_is_told_once(batch, tmp_path: Path, caplog, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    watch = callback(tmp_path / "file" / "run", heard(batch))
+    monkeypatch.setattr(live, "EVERY_S", 0.0)
+    with caplog.at_level(logging.WARNING):
+        watch.on_log(None, state(1), None)
+        watch.on_log(None, state(2), None)
+    assert caplog.text.count("training goes on") == 1
+
+
+def test_sft_has_curves_alone(tmp_path: Path) -> None:
+    text = page.html(page.Progress("run", 3, 9), [{"step": 1.0, "loss": 2.0}, {"step": 2.0, "loss": 1.0}], [], [])
+    assert "cross-entropy" in text or "loss" in text
+    assert "The latest answers" not in text
+
+
+def test_tensorboard_gets_pictures_and_texts(batch, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(tmp_path / "events"))
+    callback(tmp_path, heard(batch), writer).on_log(None, state(4), None)
+    writer.close()
+    read = EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0, "tensors": 0})
+    read.Reload()
+    assert read.Tags()["images"] == [f"rollouts/{k}" for k in (1, 2, 3)]
+    (image,) = read.Images("rollouts/1")
+    assert image.step == 4 and image.width == page.SIDE and image.height == page.SIDE
+    told = read.Tensors("rollouts/1/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "format 1.0, iou 1.0" in told and f"    {EVIL}" in told, "model text is code, not markup"
