@@ -55,6 +55,11 @@ def keep_memory() -> bool:
     return all([libc.mallopt(name, value) == 1 for name, value in options])
 
 
+def computes_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX or AVX-512 BF16 on x86, bf16 on Arm)."""
+    return any(able for name, able in torch.cpu.get_capabilities().items() if "bf16" in name)
+
+
 def take_detours(model: Any) -> None:
     """Make a Qwen-VL model (Qwen2-VL, 2.5-VL, 3-VL, pocket) use both detours from now on; its weights and outputs
     stay the same."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mllm import runs
-from mllm.captions_table import BASE, CLIP, CURRICULUM, PLAIN, SIZES, SPARSE, VCB, CaptionsTable, Plan
+from mllm.captions_table import ANCHORED, BASE, CLIP, CURRICULUM, FLUENT, PLAIN, SIZES, SPARSE, VCB, CaptionsTable, Plan
 from mllm.pipeline import Stage
 from mllm.records import Answer, Completion, load_samples
 from tests.scenes import make_captions
@@ -71,7 +71,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, str]:
 def test_every_rewarded_arm_gets_the_same_budget(told) -> None:
     stages = [stage for stage in told[0].stages if stage.module == "mllm.recipes.rl"]
     arms = [arm for arm in TINY.arms() if arm.start]
-    assert len(arms) == 5 and len(stages) == 5 * 4
+    assert len(arms) == 7 and len(stages) == 7 * 4
     same = ("--max_steps=4", "--limit=14", "--num_generations=8", "--per_device_train_batch_size=112")
     for arm in arms:
         own = [stage for stage in stages if stage.name.startswith(f"{arm.name}, ")]
@@ -110,6 +110,8 @@ def test_the_flags_are_read_by_the_recipe(told) -> None:
             assert grown == (CURRICULUM in arm.name)
             assert not grown or settings.bags.schedule == ((1, 2), (1, 3), (1, 5), (1, 7))
             assert ("clip" in settings.rewards) == (CLIP in arm.name)
+            assert ("grammar" in settings.rewards) == (FLUENT in arm.name)
+            assert ("faithful" in settings.rewards) == (ANCHORED in arm.name)
 
 
 def test_the_judge_comes_last_and_is_not_the_scorer(told) -> None:
@@ -117,7 +119,7 @@ def test_the_judge_comes_last_and_is_not_the_scorer(told) -> None:
     first = modules.index("mllm.eval.captions")
     assert not any("recipes" in module for module in modules[first:])
     judged = [stage for stage in told[0].stages if stage.module == "mllm.eval.truematch"]
-    assert len(judged) == 1 + 7 * 3 and all("--scorer" not in stage.arguments for stage in judged)
+    assert len(judged) == 1 + 9 * 3 and all("--scorer" not in stage.arguments for stage in judged)
 
 
 def test_the_table(told) -> None:

@@ -51,7 +51,8 @@ def flags() -> frozenset[str]:
         for path in sorted((ROOT / folder).glob("*.py"))
         if path.stem != "__init__"
     ]
-    known = {flag for name in (*programs, "recipes.pretrain", "recipes.pretrain_clip") for flag in flags_of(name)}
+    makers = ("recipes.pretrain", "recipes.pretrain_clip", "recipes.pretrain_grammar")
+    known = {flag for name in (*programs, *makers) for flag in flags_of(name)}
     known |= {flag for name in commands.names() for flag in flags_of("mllm.cli", name.replace("_", "-"))}
     return frozenset(known | {f"--{name}" for name in {*trl_fields(), *Settings.model_fields, "config"}})
 

@@ -75,6 +75,14 @@ def sparse(domain: str, things: MarksOfThings, rng: random.Random, most: int = 2
     return f"{' and '.join(told)}."
 
 
+def varied(domain: str, things: MarksOfThings, rng: random.Random) -> str:
+    """Each thing with any number of its marks, in one sentence or in one each: all that reads well in this world."""
+    phrases = [phrase(domain, marks, rng.sample(KINDS, rng.randint(0, len(KINDS)))) for marks in things]
+    if rng.random() < 0.5:
+        return " ".join(f"{with_article(words, capital=True)}." for words in phrases)
+    return f"{' and '.join(with_article(words, capital=index == 0) for index, words in enumerate(phrases))}."
+
+
 def marks_of(scene: Scene) -> tuple[tuple[str, ...], ...]:
     """The marks of a scene's things, left to right."""
     return tuple(thing.marks for thing in scene.things)
@@ -157,6 +165,16 @@ def with_article(words: str, *, capital: bool = False) -> str:
     """Put `a` or `an` before a phrase."""
     article = "an" if words[0] in "aeiou" else "a"
     return f"{article.capitalize() if capital else article} {words}"
+
+
+def varied_corpus(count: int) -> list[str]:
+    """Captions of scenes that need not be drawn, worded in every way: what a grammar head takes for human."""
+    found = []
+    for number in range(count):
+        rng = random.Random(f"varied/{number}")
+        domain = rng.choice(tuple(NOUNS))
+        found.append(varied(domain, [random_marks(rng).phrases(domain) for _ in range(rng.choice((1, 2, 2, 3)))], rng))
+    return found
 
 
 def reference_corpus(pictures: int = 2000) -> list[tuple[str, ...]]:

@@ -98,6 +98,7 @@ def test_a_full_size_recipe_is_proven_but_for_its_tokenizer(
 
 
 CAPTIONS = ("captions_bagcurri_vcb", "captions_self_retrieval", "captions_discritune", "captions_clip_reward",
+            "captions_clip_grammar", "captions_bagcurri_anchor",
             "captions_cider")  # fmt: skip
 
 

@@ -1,0 +1,149 @@
+"""How much a caption reads like one that a person wrote: a text tower of CLIP's kind with a small head on it.
+
+Cho et al. 2022 (arXiv 2205.13115) train such a head to tell captions from spoiled ones (mllm/corruption.py) and add its
+probability to a CLIP reward, which alone ends in repetition. They train it together with CLIP's own loss, since one
+text tower serves both rewards; ours is a copy of the tower, so that the scorer stays as it was.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mllm.corruption import corrupt
+from mllm.errors import FieldmarkError
+
+POCKET = "pocket"
+WEIGHTS = "model.safetensors"
+_BATCH = 256
+
+
+class GrammarHead(nn.Module):
+    """CLIP's text tower and a head: linear D to D, ReLU, linear D to 2, neither with a bias."""
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        width = int(tower.config.hidden_size)
+        self.tower = tower
+        self.head = nn.Sequential(nn.Linear(width, width, bias=False), nn.ReLU(), nn.Linear(width, 2, bias=False))
+
+    def forward(self, input_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:  # noqa: N803
+        """Logits (B captions, 2) of spoiled and human, from a caption's last token before any projection."""
+        hidden_BLD = self.tower(input_ids=input_ids_BL, attention_mask=attention_mask_BL).last_hidden_state  # noqa: N806
+        last_B = attention_mask_BL.sum(-1) - 1  # noqa: N806
+        return self.head(hidden_BLD[torch.arange(len(last_B), device=last_B.device), last_B])
+
+
+class Grammar:
+    """A head and its tokenizer."""
+
+    def __init__(self, model: GrammarHead, tokenizer: Any, device: str = "cpu") -> None:
+        self.model, self.tokenizer, self.device = model.to(device), tokenizer, device
+        self.context = int(model.tower.config.max_position_embeddings)
+
+    def logits(self, captions: Sequence[str]) -> torch.Tensor:
+        """Logits (captions, 2). What does not fit into the tower's context is cut."""
+        words = self.tokenizer(
+            list(captions), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
+        ).to(self.device)
+        return self.model(words["input_ids"], words["attention_mask"])
+
+    @torch.inference_mode()
+    def probabilities(self, captions: Sequence[str]) -> list[float]:
+        """Probability that a person wrote it so, 0..1, of each caption; 0 for an empty one."""
+        self.model.eval()
+        found = [0.0] * len(captions)
+        told = [place for place, caption in enumerate(captions) if caption.strip()]
+        for start in range(0, len(told), _BATCH):
+            places = told[start : start + _BATCH]
+            human = self.logits([captions[place] for place in places]).softmax(-1)[:, 1]
+            for place, value in zip(places, human.tolist(), strict=True):
+                found[place] = value
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write weights, the tower's configuration and the tokenizer."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.tower.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def from_encoder(name: str, device: str = "cpu") -> Grammar:
+    """A new head on a copy of a dual encoder's text tower; `name` as for `mllm.retrieval.load`."""
+    from copy import deepcopy
+
+    from mllm import retrieval
+
+    encoder = retrieval.load(name, device=device)
+    tower = _text_model(encoder.model.config.text_config)
+    tower.load_state_dict(deepcopy(encoder.model.text_model.state_dict()))
+    return Grammar(GrammarHead(tower.requires_grad_(True)), encoder.tokenizer, device)
+
+
+def load(name: str, device: str | None = None) -> Grammar:
+    """Load a trained head, once in each process: `pocket`, or a folder that `recipes/pretrain_grammar.py` wrote.
+
+    Raises:
+        FieldmarkError: no such folder, or none with the weights of a head.
+    """
+    return _load(name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, device: str) -> Grammar:
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoTokenizer
+
+    from mllm.retrieval import outside_deepspeed
+
+    folder = Path(__file__).parent / "pocket" / "weights" / "grammar" if name == POCKET else Path(name)
+    if not (folder / WEIGHTS).is_file():
+        raise FieldmarkError(
+            f"grammar head {name}: no {folder / WEIGHTS}; `python recipes/pretrain_grammar.py` makes one"
+        )
+    with outside_deepspeed():
+        model = GrammarHead(_text_model(AutoConfig.from_pretrained(folder, trust_remote_code=False)))
+    weights = {key: value.float() for key, value in load_file(folder / WEIGHTS).items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise FieldmarkError(f"{folder / WEIGHTS} holds no grammar head: {error}") from error
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return Grammar(model.requires_grad_(False), tokenizer, device)
+
+
+def _text_model(config: Any) -> Any:
+    """An empty text tower for a configuration of CLIP's."""
+    from transformers import CLIPTextModel
+
+    config = getattr(config, "text_config", config)
+    if config.model_type != "clip_text_model":
+        raise FieldmarkError(f"a grammar head stands on the text tower of a CLIP, not of a {config.model_type}")
+    return CLIPTextModel(config)
+
+
+def loss(grammar: Grammar, captions: Sequence[str], rng: random.Random, vocabulary: Sequence[str]) -> torch.Tensor:
+    """Cross-entropy over some captions and a spoiled copy of each."""
+    spoiled = [corrupt(caption, rng, vocabulary)[0] for caption in captions]
+    labels = torch.tensor([1] * len(captions) + [0] * len(spoiled), device=grammar.device)
+    return functional.cross_entropy(grammar.logits([*captions, *spoiled]), labels)
+
+
+def accuracy(
+    grammar: Grammar, captions: Sequence[str], rng: random.Random, vocabulary: Sequence[str], way: str | None
+) -> float:
+    """Share judged right: of the captions themselves (`way` None), or of copies spoiled in one way."""
+    texts = list(captions) if way is None else [corrupt(caption, rng, vocabulary, way)[0] for caption in captions]
+    human = [probability > 0.5 for probability in grammar.probabilities(texts)]
+    return sum(said == (way is None) for said in human) / len(human)

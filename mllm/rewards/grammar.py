@@ -1,0 +1,44 @@
+"""Whether a caption reads like one that a person wrote: the anchor that a CLIP reward needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mllm.captions import TASK, said, wants_caption
+from mllm.records import Completion, Sample, Score
+from mllm.rewards import BaseReward
+
+
+@dataclass(frozen=True)
+class Reward(BaseReward):
+    """R = p(human | caption), 0..1, by a text tower trained to tell captions from spoiled ones.
+
+    Cho et al. 2022 (arXiv 2205.13115, eq. 6) add it to CLIP-S with weight 1 to 2, less the greedy caption's own; a
+    group's mean does the latter in GRPO. An empty caption scores 0; other tasks: None.
+    """
+
+    task: ClassVar[str] = TASK
+
+    head: str = "pocket"
+    """`pocket`, or a folder that `recipes/pretrain_grammar.py` wrote."""
+
+    def check(self, samples: Iterable[Sample]) -> None:
+        """Refuse a folder without a head before anything is trained."""
+        from mllm import grammar
+
+        grammar.load(self.head)
+
+    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
+        """Score each completion."""
+        from mllm import grammar
+
+        pairs = list(zip(samples, completions, strict=True))
+        asked = [place for place, (sample, _) in enumerate(pairs) if wants_caption(sample)]
+        result = [Score(None)] * len(pairs)
+        if asked:
+            values = grammar.load(self.head).probabilities([said(completions[place]) for place in asked])
+            for place, value in zip(asked, values, strict=True):
+                result[place] = Score(value)
+        return result

@@ -1,0 +1,143 @@
+"""Make a grammar head: a text tower that tells captions that people wrote from spoiled ones.
+
+    python recipes/pretrain_grammar.py                    # the pocket head, in a few minutes
+    python recipes/pretrain_grammar.py --captions train.jsonl --encoder openai/clip-vit-base-patch32 --out heads/coco
+
+Starts from a copy of the encoder's text tower. Each step takes captions and a copy of each spoiled in one of five ways
+(mllm/corruption.py). In the end the weights are rounded to float16, scored on captions held out, and written with a
+card. Too short to resume: a stopped run begins anew.
+Name the folder in a recipe: `rewards: {grammar: {head: FOLDER}}`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mllm import corruption, cpu
+from mllm import grammar as grammars
+from mllm.grammar import Grammar
+from mllm.records import Sample, read_jsonl
+
+log = logging.getLogger("pretrain_grammar")
+_CARD = """---
+license: apache-2.0
+library_name: transformers
+---
+# Grammar head
+
+How much a caption reads like one that a person wrote: a text tower of CLIP's kind with a head of two linear layers
+(Cho et al. 2022, arXiv 2205.13115), for the reward `grammar`. It says nothing of whether a caption is true.
+
+Made by
+
+    {command}
+
+from {captions} captions, the last {held} of them held out. Scores of these very weights on those, as rounded to
+float16:
+
+| captions | judged right |
+|---|---|
+{rows}
+
+Words replaced by words of the same kind, and words left out, may leave a caption that reads well; nothing can tell
+those.
+"""
+
+
+def captions_of(files: Sequence[Path]) -> list[str]:
+    """Captions of sample files, or of text files with one caption a line; of the pocket world where none is named."""
+    if not files:
+        from mllm.pocket.captions import varied_corpus
+
+        return varied_corpus(20_000)
+    found: list[str] = []
+    for file in files:
+        if file.suffix == ".jsonl":
+            rows = read_jsonl(file, Sample, unique="id")
+            found += [text for row in rows for text in (*row.captions, *row.provenance.get("given", ()))]
+        else:
+            found += file.read_text(encoding="utf-8").splitlines()
+    return [" ".join(text.split()) for text in found if text.strip()]
+
+
+def train(grammar: Grammar, captions: Sequence[str], steps: int, batch: int, rate: float, seed: int) -> None:
+    """AdamW with a cosine down to zero; stops on a loss that is no number."""
+    vocabulary, rng = corruption.vocabulary_of(captions), random.Random(f"grammar/{seed}")
+    optimizer = torch.optim.AdamW(grammar.model.parameters(), rate, weight_decay=0.01, eps=1e-6)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        bar, smooth = progress.add_task("grammar", total=steps), math.log(2)
+        grammar.model.train()
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps)) * min(1.0, (step + 1) / 50)
+            loss = grammars.loss(grammar, rng.sample(captions, min(batch, len(captions))), rng, vocabulary)
+            if not torch.isfinite(loss):
+                sys.exit(f"step {step}: the loss is {loss.item()}; lower --learning-rate")
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(grammar.model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            smooth = 0.95 * smooth + 0.05 * loss.item()
+            progress.update(bar, advance=1, description=f"grammar  {smooth:.3f}")
+
+
+def scores_of(grammar: Grammar, held: Sequence[str], vocabulary: Sequence[str]) -> dict[str, float]:
+    """Share judged right of captions held out, and of copies spoiled in each way."""
+    kinds = {"as people wrote them": None} | {f"spoiled by {way}": way for way in corruption.WAYS}
+    longer = [caption for caption in held if len(caption.split()) > 2]
+    return {name: grammars.accuracy(grammar, longer, random.Random(7), vocabulary, way) for name, way in kinds.items()}
+
+
+def main(
+    captions: Annotated[list[Path] | None, typer.Option(help="sample files (.jsonl) or text, a caption a line")] = None,
+    encoder: Annotated[
+        str, typer.Option(help="pocket, a folder or a Hub name: where the text tower comes from")
+    ] = "pocket",
+    out: Annotated[Path, typer.Option(help="folder of the finished head")] = Path("runs/pretrain_grammar"),
+    steps: int = 1500,
+    batch: int = 48,
+    learning_rate: float = 1e-3,
+    held: Annotated[int, typer.Option(help="captions held out for the scores")] = 500,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    """Train a grammar head."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(threads)
+    cpu.keep_memory()
+    texts = captions_of(captions or [])
+    if len(texts) < 2 * held:
+        sys.exit(f"--captions: {len(texts)} captions are too few to hold {held} out; give more, or lower --held")
+    kept, aside = texts[:-held], texts[-held:]
+    torch.manual_seed(seed)
+    grammar = grammars.from_encoder(encoder, "cuda" if torch.cuda.is_available() else "cpu")
+    train(grammar, kept, steps, batch, learning_rate, seed)
+    grammar.model.to(torch.float16).to(torch.float32)
+    scores = scores_of(grammar, aside, corruption.vocabulary_of(kept))
+    grammar.model.to(torch.float16)
+    grammar.save(out)
+    command = shlex.join(["python", "recipes/pretrain_grammar.py", *sys.argv[1:]])
+    record = {"command": command, "captions": len(texts), "held_out": held, "scores": scores}
+    (out / "scores.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    rows = "\n".join(f"| {name} | {score:.1%} |" for name, score in scores.items())
+    card = _CARD.format(command=command, captions=len(texts), held=held, rows=rows)
+    (out / "README.md").write_text(card, encoding="utf-8")
+    for name, score in scores.items():
+        log.info("%-24s %.3f", name, score)
+
+
+if __name__ == "__main__":
+    typer.run(main)
