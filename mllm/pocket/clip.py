@@ -14,6 +14,7 @@ from mllm.pocket.vocabulary import build_tokenizer
 
 SIDE, PATCH = 128, 16
 """Pictures are scaled to a square of 128 pixels and cut into 64 patches."""
+END = "<|endoftext|>"
 CONTEXT = 64
 """Room for a caption, in tokens."""
 WIDTHS = {"scorer": (96, 96, 64), "judge": (112, 80, 48)}
@@ -21,13 +22,17 @@ WIDTHS = {"scorer": (96, 96, 64), "judge": (112, 80, 48)}
 
 
 def build_clip_tokenizer() -> Any:
-    """The pocket tokenizer as CLIP needs it: the end token behind every caption, padding on the right."""
+    """The pocket tokenizer as CLIP needs it: the end token behind every caption, padding on the right.
+
+    The end is `<|endoftext|>`, as CLIP's own, and not `<|im_end|>`, whose number is 2: transformers takes a
+    configuration with `eos_token_id` 2 for an old one and pools at the token of the highest number instead.
+    """
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = build_tokenizer()
-    end = tokenizer.eos_token_id
+    tokenizer.eos_token = END
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="$A <|im_end|>", special_tokens=[("<|im_end|>", end)]
+        single=f"$A {END}", special_tokens=[(END, tokenizer.eos_token_id)]
     )
     tokenizer.padding_side, tokenizer.model_max_length = "right", CONTEXT
     tokenizer.chat_template = None

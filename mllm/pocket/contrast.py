@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from mllm.boxes import Box
+from mllm.cpu import computes_bfloat16
 from mllm.pocket.bags import LEVELS, look_alikes
 from mllm.pocket.captions import KINDS, claims, fits, phrase, rich, sparse
 from mllm.pocket.clip import PATCH, SIDE
@@ -183,10 +184,10 @@ def _symmetric(logits: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
 
 
 def losses(model: Any, tokenizer: Any, head: DenseHead, bags: Bags, views: Sequence[View], texts: Sequence[str]) -> Any:
-    """(contrast, late contrast, dense loss) of one batch, under bfloat16 autocast."""
+    """(contrast, late contrast, dense loss) of one batch, under bfloat16 autocast where that is fast."""
     counts = negatives(views, texts)
     words = tokenizer(list(texts), padding=True, return_tensors="pt")
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
         seen = model.vision_model(pixel_values=bags.pictures(views))
         told = model.text_model(input_ids=words.input_ids, attention_mask=words.attention_mask)
         patches = model.vision_model.post_layernorm(seen.last_hidden_state[:, 1:])
