@@ -180,6 +180,9 @@ def reported(folder: Path) -> Iterator[None]:
 
 
 def _closes_log(args: Any, state: Any) -> int:
-    """Every how many steps a log is written, where saves can wait for that; else 1."""
+    """Every how many steps a log is written, where saves can wait for that; else 1.
+
+    As flags these numbers are floats (a share of all steps where they are below 1, which the trainer has counted out).
+    """
     by_steps = args.logging_strategy == IntervalStrategy.STEPS
-    return state.logging_steps if by_steps and 0 < state.logging_steps <= max(state.save_steps, 1) else 1
+    return int(state.logging_steps) if by_steps and 0 < state.logging_steps <= max(state.save_steps, 1) else 1

@@ -42,6 +42,12 @@ def saved_at(boundaries: Boundaries, steps: int, **how: Any) -> list[int]:
     return found
 
 
+def test_numbers_given_as_flags_are_floats() -> None:
+    boundaries = Boundaries(4)
+    boundaries.on_train_begin(ARGS, state(0, logging_steps=3.0), TrainerControl())
+    assert saved_at(boundaries, 20, logging_steps=3.0) == [12, 20]
+
+
 def test_saves_wait_for_the_end_of_answers_and_logs() -> None:
     assert saved_at(Boundaries(1), 20, logging_steps=1) == [5, 10, 15, 20]
     assert saved_at(Boundaries(4), 20, logging_steps=1) == [8, 12, 16, 20]
