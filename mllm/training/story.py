@@ -164,7 +164,7 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
     return loaded
 
 
-def train(trainer: Trainer, settings: Settings, prepared: Prepared, live: LivePage) -> None:
+def train(trainer: Trainer, settings: Settings, prepared: Prepared, live: LivePage | None = None) -> None:
     """Train with journal, live page, generated evaluation, whole checkpoints and orderly stop; save the last weights.
 
     Exits with code 130 when it was stopped before its end: nobody must take these weights for finished ones.
@@ -174,7 +174,8 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared, live: LivePa
     for chatty in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(chatty)
     trainer.add_callback(Journal(output_dir))
-    trainer.add_callback(live)
+    if live is not None:
+        trainer.add_callback(live)
     trainer.add_callback(Memory(_memories(trainer), prepared.resume_from))
     trainer.add_callback(Completeness(prepared.checkpoint.convention))
     card, watched = prepared.card, None

@@ -111,14 +111,13 @@ def test_sft_has_curves_alone(tmp_path: Path) -> None:
 
 
 def test_tensorboard_gets_pictures_and_texts(batch, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(tmp_path / "events"))
     callback(tmp_path, heard(batch), writer).on_log(None, state(4), None)
     writer.close()
-    read = EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0, "tensors": 0})
+    read = accumulator.EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0, "tensors": 0})
     read.Reload()
     assert read.Tags()["images"] == [f"rollouts/{k}" for k in (1, 2, 3)]
     (image,) = read.Images("rollouts/1")
