@@ -46,8 +46,8 @@ def main() -> None:
         program.Trainer = type("Replaying", (Replay, program.Trainer), {})
     train = story.train
 
-    def train_and_tell(trainer: Any, settings: Any, prepared: Any) -> None:
-        train(trainer, settings, prepared)
+    def train_and_tell(trainer: Any, settings: Any, prepared: Any, live: Any = None) -> None:
+        train(trainer, settings, prepared, live)
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as unwrapped:
             model: Any = unwrapped
             with torch.no_grad():
