@@ -67,10 +67,9 @@ class Result:
 
     @property
     def allowed(self) -> float:
-        """What Amdahl's law allows a whole step: learning as much faster as it reads fewer tokens, sampling as much
-        faster as it was measured, the rest as it was in stock."""
-        learner, rollout, rest = self.learner[0], self.rollout[1], self.rest[0]
-        return self.step[0] / (learner * self.tokens[1] / self.tokens[0] + rollout + rest)
+        """What Amdahl's law allows a whole step: learning and sampling as much faster as each was measured to be, the
+        rest as slow as it was in stock."""
+        return self.step[0] / (self.learner[1] + self.rollout[1] + self.rest[0])
 
     @property
     def step(self) -> tuple[float, float]:
@@ -122,7 +121,8 @@ def _cell(size: tuple[int, int, int], rounds: int, folder: Path | None) -> Resul
         held = json.loads(file.read_text())
         if (held["machine"], held["rounds"]) == (_machine(), rounds):
             pairs = ("learner", "rollout", "rest", "tokens", "memory")
-            return Result(**{k: tuple(v) if k in pairs else v for k, v in held["result"].items()})
+            row: dict[str, Any] = {k: tuple(v) if k in pairs and v else v for k, v in held["result"].items()}
+            return Result(**row)
     stock, ours = (int(_child(way, size)) for way in ("stock", "prefix"))
     found = replace(_measure(*size, rounds), memory=(stock, ours))
     with atomic_write(file) as out:

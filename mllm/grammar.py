@@ -81,13 +81,11 @@ class Grammar:
 
 def from_encoder(name: str, device: str = "cpu") -> Grammar:
     """A new head on a copy of a dual encoder's text tower; `name` as for `mllm.retrieval.load`."""
-    from copy import deepcopy
-
     from mllm import retrieval
 
     encoder = retrieval.load(name, device=device)
     tower = _text_model(encoder.model.config.text_config)
-    tower.load_state_dict(deepcopy(encoder.model.text_model.state_dict()))
+    tower.load_state_dict(encoder.model.text_model.state_dict())  # copies
     return Grammar(GrammarHead(tower.requires_grad_(True)), encoder.tokenizer, device)
 
 

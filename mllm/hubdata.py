@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm import manifest
+from mllm.captions import TASK
 from mllm.datacard import ATTRIBUTION, CARD
 from mllm.errors import FieldmarkError
 from mllm.progress import progress
@@ -44,14 +45,16 @@ def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: in
         raise FieldmarkError(f"{out} is not empty; choose a new folder with --out")
     facts = json.loads((folder / manifest.MANIFEST).read_text(encoding="utf-8"))
     terms = licence or licence_of(facts["licences"], folder)
-    written, counts = [], {}
+    written, counts, tasks = [], {}, set()
+    out.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         file = folder / f"{split}.jsonl"
         samples = load_samples(file) if file.is_file() and file.stat().st_size else []
         if samples:
             written += _split(samples, file, out / "data", split, shard_bytes)
             counts[split] = len(samples)
-    (out / CARD).write_text(card(folder, terms, counts), encoding="utf-8")
+            tasks |= {sample.task for sample in samples}
+    (out / CARD).write_text(card(folder, terms, counts, captions=tasks == {TASK}), encoding="utf-8")
     written.append(out / CARD)
     if (folder / ATTRIBUTION).is_file():
         (out / ATTRIBUTION).write_bytes((folder / ATTRIBUTION).read_bytes())
@@ -97,13 +100,11 @@ def licence_of(terms: Mapping[str, int], folder: Path) -> str:
     return known.pop() if len(known) == 1 else "other"
 
 
-def card(folder: Path, terms: str, counts: Mapping[str, int]) -> str:
+def card(folder: Path, terms: str, counts: Mapping[str, int], *, captions: bool) -> str:
     """The set's own data card, with the metadata that the Hub reads on top of it."""
     from huggingface_hub import DatasetCardData
 
     total = sum(counts.values())
-    first = next(iter(load_samples(folder / f"{next(iter(counts))}.jsonl"))) if counts else None
-    captions = first is not None and first.task == "caption"
     data = DatasetCardData(
         license=terms,
         language="en",

@@ -192,6 +192,12 @@ def test_curves(tmp_path):
     assert panel.lines[0].path.count("L") < curves.POINTS and panel.y_ticks[0][1] == "0" and panel.y_ticks[-1][1] == "1"
     grpo = [{"step": s, "loss": 0.0, "reward": s} for s in range(5)]
     assert [p.title for p in curves.panels({"g": grpo})] == ["mean reward of the completions"]
+    rows = [{"step": k, "kl": 0.1 * k, "rewards/format/mean": 1.0, "rewards/iou/mean": 0.1 * k} for k in (1.0, 2.0)]
+    assert [p.title.split(",")[0] for p in curves.panels({"g": rows})] == [
+        "KL from the reference model", "reward format", "reward iou",
+    ]  # fmt: skip
+    alone = [{"step": k, "rewards/iou/mean": k} for k in (1.0, 2.0)]
+    assert curves.panels({"g": alone}) == [], "one reward is the mean reward, which has a panel"
 
 
 def test_the_command(tmp_path):

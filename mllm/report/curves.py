@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,12 @@ PANELS = {
     "loss": "training loss",
     "eval/unread": "share of answers that cannot be read, validation split",
     "completions/mean_length": "tokens per completion",
+    "kl": "KL from the reference model, nats a token",
 }
 """What is drawn, where a log holds it: key of the log and title."""
 SHARES = {"eval/acc", "eval/r1", "eval/precision", "eval/unread"}
 """Panels whose axis runs from 0 to 1."""
+_REWARD = re.compile(r"rewards/[^/]+/mean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +92,9 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
 
 
 def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:
-    """Make a panel of every quantity that a log holds at two steps or more."""
+    """Make a panel of every quantity that a log holds at two steps or more; of several rewards, each its own."""
     made = []
-    for key, title in PANELS.items():
+    for key, title in (PANELS | _rewards(logs)).items():
         found = {}
         for series, (name, rows) in enumerate(logs.items()):
             if key == "loss" and any("reward" in row for row in rows):
@@ -102,6 +105,12 @@ def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:
         if found:
             made.append(_panel(title, found, (0.0, 1.0) if key in SHARES else None))
     return made
+
+
+def _rewards(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, str]:
+    """Key and title of each reward's own mean, where there is more than one reward."""
+    keys = sorted({key for rows in logs.values() for row in rows for key in row if _REWARD.fullmatch(key)})
+    return {key: f"reward {key.split('/')[1]}" for key in keys} if len(keys) > 1 else {}
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is; `left` in words, empty where it is not known."""
+    """How far a run is; `left` in words, empty where it is not known. `ended`: nothing more will be drawn."""
 
     title: str
     step: int
@@ -54,6 +55,7 @@ def html(at: Progress, log: Sequence[Mapping[str, float]], alarms: Sequence[str]
         left=at.left,
         ended=at.ended,
         refresh=REFRESH_S,
+        drawn_at=time.strftime("%Y-%m-%d %H:%M:%S"),
         numbers={name: last[name] for name in NUMBERS if name in last},
         alarms=list(alarms),
         curves=curves.panels({"this run": log}),

@@ -1,7 +1,7 @@
 """`live.html` in a run's folder while it trains, and its pictures in TensorBoard or W&B where `report_to` names them.
 
 Looking costs little and can break nothing: the page is drawn at most every few seconds, by the first process alone, and
-a page that cannot be written is reported once.
+a page that cannot be written, or a tracker that fails, is reported once and left alone from then on.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class LivePage(TrainerCallback):
     def __init__(self, trainer: Any, output_dir: Path, rollouts: Rollouts | None = None, alarms: Any = None) -> None:
         self.trainer, self.output_dir, self.rollouts, self.alarms = trainer, output_dir, rollouts, alarms
         self._first, self._started, self._last = 0, time.monotonic(), -EVERY_S
-        self._broken = False
+        self._broken = self._deaf = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
@@ -75,13 +75,13 @@ class LivePage(TrainerCallback):
         """Draw, if the last page is old enough."""
         if state.is_world_process_zero and time.monotonic() - self._last >= EVERY_S:
             self._draw(state, ended=False)
-            if not self._broken:
-                self._report(state.global_step)
+            if not self._broken and not self._deaf:
+                self._try_to_report(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Draw the last page, which does not load itself anew."""
         if state.is_world_process_zero:
-            self._draw(state, ended=state.global_step >= state.max_steps)
+            self._draw(state, ended=True)
 
     def _draw(self, state: Any, *, ended: bool) -> None:
         done, seconds = state.global_step - self._first, time.monotonic() - self._started
@@ -100,14 +100,22 @@ class LivePage(TrainerCallback):
             self._broken = True
         self._last = time.monotonic()
 
+    def _try_to_report(self, step: int) -> None:
+        """Report; a tracker that fails, in whatever way, is not worth a training."""
+        try:
+            self._report(step)
+        except Exception as error:  # a tracker's errors are of any kind: full disks, lost connections, its own classes
+            logger.warning("rollouts cannot be given to report_to (%s); training goes on without them", error)
+            self._deaf = True
+
     def _report(self, step: int) -> None:
         """Give the pictures and texts to TensorBoard and W&B, where they are in use."""
-        for group in self.rollouts.groups if self.rollouts is not None else ():
+        for number, group in enumerate(self.rollouts.groups if self.rollouts is not None else (), 1):
             picture, told = live.drawn(group), _told(group)
             for callback in self.trainer.callback_handler.callbacks:
                 writer = getattr(callback, "tb_writer", None)
                 if writer is not None:
-                    where = f"rollouts/{self.rollouts.groups.index(group) + 1}"  # type: ignore[union-attr]
+                    where = f"rollouts/{number}"
                     writer.add_image(where, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
                     writer.add_text(where, told, step)
                 wandb = getattr(callback, "_wandb", None)

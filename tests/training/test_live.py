@@ -85,6 +85,31 @@ def test_the_page_while_it_trains_and_afterwards(batch, tmp_path: Path) -> None:
     watch.on_train_end(None, state(10), None)
     text = (out / live.PAGE).read_text()
     assert 'http-equiv="refresh"' not in text and "ended" in text
+    watch.on_train_end(None, state(7), None)
+    text = (out / live.PAGE).read_text()
+    assert 'http-equiv="refresh"' not in text and "stopped; the same command goes on" in text
+
+
+class Full:
+    """A tracker's writer whose disk is full."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def add_image(self, *_: Any, **__: Any) -> None:
+        self.asked += 1
+        raise OSError(28, "No space left on device")
+
+
+def test_a_tracker_that_fails_stops_no_training(batch, tmp_path: Path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(live, "EVERY_S", 0.0)
+    writer = Full()
+    watch = callback(tmp_path, heard(batch), writer)
+    with caplog.at_level(logging.WARNING):
+        for step in (1, 2):
+            watch.on_log(None, state(step), None)
+    assert writer.asked == 1 and caplog.text.count("No space left on device") == 1
+    assert "Step 2 of 10" in (tmp_path / live.PAGE).read_text(), "the page goes on"
 
 
 def test_only_the_first_process_draws(batch, tmp_path: Path) -> None:
