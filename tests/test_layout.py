@@ -24,6 +24,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("cider", "details", "corruption"),
     ("abilities", "families", "domains", "composites", "knowledge", "splits", "manifest", "stages", "kvg"),
     ("sources", "lineups", "answers", "prompts", "links", "mastery", "parts", "contamination"),
+    ("photocheck",),
     ("processors", "quiz", "interop", "phrasing", "agreement", "crew", "pointing", "confusable", "descriptors"),
     ("asking",),
     ("progress", "datacard", "modelcard"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -50,6 +51,8 @@ class Request:
     """Cut boxes at the picture's edge, instead of refusing those that leave it."""
     licence: str = ""
     """Terms of the photos, where the input does not say them."""
+    wrong: Callable[[SourceError], None] | None = None
+    """Told of each photo that cannot be used, which is then passed over; None: the first one is raised."""
 
 
 Source = Callable[[Request], Iterator[Photo]]
@@ -75,6 +78,17 @@ def photos(name: str, request: Request) -> Iterator[Photo]:
             raise SourceError(f"{request.input or name}: two photos have the id {photo.id!r}; ids must differ")
         found.add(photo.id)
         yield photo
+
+
+@contextmanager
+def one_photo(request: Request) -> Iterator[None]:
+    """What is wrong with one photo ends the listing, or, where somebody asked to be told, this photo alone."""
+    try:
+        yield
+    except SourceError as error:
+        if request.wrong is None:
+            raise
+        request.wrong(error)
 
 
 def need_input(request: Request, kind: str) -> Path:

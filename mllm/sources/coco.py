@@ -25,6 +25,7 @@ from mllm.sources import (
     make_box,
     need_domain,
     need_input,
+    one_photo,
     picture_size,
     read_text,
 )
@@ -51,7 +52,8 @@ def photos(request: Request) -> Iterator[Photo]:
             crowd = any(row.get("iscrowd") for _, row in rows)
             passed["crowds" if crowd else "several categories" if rows else "no annotation"] += 1
             continue
-        yield _photo(file, where, image, rows, categories[rows[0][1]["category_id"]][1], request)
+        with one_photo(request):
+            yield _photo(file, where, image, rows, categories[rows[0][1]["category_id"]][1], request)
     if sum(passed.values()) == len(images):
         raise SourceError(f"{file}: no image shows exactly one category ({_told(passed)}); nothing can be used")
     if passed:

@@ -23,6 +23,7 @@ from mllm.sources import (
     make_box,
     need_domain,
     need_input,
+    one_photo,
     picture_size,
     read_text,
 )
@@ -46,7 +47,8 @@ def photos(request: Request) -> Iterator[Photo]:
             raise SourceError(f"{where}: field id: {key!r} was used before for another image, at {earlier}")
         groups.setdefault(row["image"], []).append((where, row))
     for image, rows in groups.items():
-        yield _photo(file, image, rows, request)
+        with one_photo(request):
+            yield _photo(file, image, rows, request)
 
 
 def _photo(file: Path, image: str, rows: list[tuple[str, Row]], request: Request) -> Photo:

@@ -22,6 +22,7 @@ from mllm.sources import (
     make_box,
     need_domain,
     need_input,
+    one_photo,
     picture_size,
     read_text,
 )
@@ -40,31 +41,39 @@ def photos(request: Request) -> Iterator[Photo]:
     count = 0
     for path in sorted(path for path in root.glob("*/*") if path.suffix.lower() in PICTURES):
         name = path.relative_to(root).as_posix()
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise SourceError(
-                f"{path}: a link that leads out of {root}, to {path.resolve()}: whoever made the folder could put any "
-                "picture of yours into the data. Copy the picture in, or name it in a table (--source csv)"
-            )
-        frame = picture_size(path, name)
-        boxes = [
-            make_box(numbers, frame, f"{where}: field box", order="xyxy", clip=request.clip_boxes)
-            for where, numbers in written.pop(name, [])
-        ]
         count += 1
-        yield Photo(
-            id=name,
-            image=str(path.resolve()),
-            size=frame,
-            domain=domain,
-            entity=path.parent.name.replace("_", " "),
-            boxes=boxes_or_whole(boxes, str(path), request),
-            licence=request.licence,
-            provenance={"source": "image_folder"},
-        )
+        with one_photo(request):
+            yield _photo(root, path, written.pop(name, []), domain, request)
     if not count:
         raise SourceError(f"{root}: no photo found; the layout is {root.name}/<entity>/<photo>.jpg")
     for name, rows in written.items():
-        raise SourceError(f"{rows[0][0]}: field image: no such photo {root / name}")
+        with one_photo(request):
+            raise SourceError(f"{rows[0][0]}: field image: no such photo {root / name}")
+
+
+def _photo(root: Path, path: Path, written: list[Written], domain: str, request: Request) -> Photo:
+    """Make one photo of a file and what was written of its boxes."""
+    name = path.relative_to(root).as_posix()
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise SourceError(
+            f"{path}: a link that leads out of {root}, to {path.resolve()}: whoever made the folder could put any "
+            "picture of yours into the data. Copy the picture in, or name it in a table (--source csv)"
+        )
+    frame = picture_size(path, name)
+    boxes = [
+        make_box(numbers, frame, f"{where}: field box", order="xyxy", clip=request.clip_boxes)
+        for where, numbers in written
+    ]
+    return Photo(
+        id=name,
+        image=str(path.resolve()),
+        size=frame,
+        domain=domain,
+        entity=path.parent.name.replace("_", " "),
+        boxes=boxes_or_whole(boxes, str(path), request),
+        licence=request.licence,
+        provenance={"source": "image_folder"},
+    )
 
 
 def _sidecar(root: Path) -> dict[str, list[Written]]:

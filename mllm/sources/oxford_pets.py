@@ -16,7 +16,7 @@ from typing import Any
 from mllm import jsontext
 from mllm.boxes import Frame
 from mllm.records import Photo
-from mllm.sources import Request, SourceError, make_box, need_input, picture_size, read_text
+from mllm.sources import Request, SourceError, make_box, need_input, one_photo, picture_size, read_text
 
 log = logging.getLogger(__name__)
 LICENCE = "CC BY-SA 4.0 (The Oxford-IIIT Pet Dataset, Parkhi et al. 2012)"
@@ -43,9 +43,10 @@ def photos(request: Request) -> Iterator[Photo]:
             if field not in row:
                 raise SourceError(f"{where}: field {field} is missing")
         if request.domain in (None, row["species"]):
-            photo = _photo(row, where, request)
-            kinds[photo.provenance["box"]] += 1
-            yield photo
+            with one_photo(request):
+                photo = _photo(row, where, request)
+                kinds[photo.provenance["box"]] += 1
+                yield photo
     if not kinds:
         raise SourceError(f"{file}: no photo of domain {request.domain!r}; it holds cat and dog")
     log.info("%s: %d body boxes, %d head boxes (broken outlines)", file, kinds["body"], kinds["head"])

@@ -59,12 +59,12 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     ours = {name: value for name, value in (OURS | processes.devices()).items() if name in known}
     given = {**ours, **run.trl}
     on_cpu = given.get("use_cpu") or not torch.accelerator.is_available()
-    if given.get("bf16") and on_cpu and not cpu.computes_bfloat16():
+    flagged = {flag.split("=")[0].removeprefix("--").removeprefix("no_") for flag in run.flags if flag.startswith("--")}
+    if given.get("bf16") and "bf16" not in flagged and on_cpu and not cpu.computes_bfloat16():
         logger.warning("bf16 is left out: this CPU only imitates it, slower than float32")
         given["bf16"] = False
     for name, reason in FIXED.items():
-        flagged = any(flag.split("=")[0].removeprefix("--").removeprefix("no_") == name for flag in run.flags)
-        if name in ours and (given[name] != ours[name] or flagged):
+        if name in ours and (given[name] != ours[name] or name in flagged):
             raise ConfigError(f"{run.file}: {name} cannot be changed: {reason}")
     parser = _Parser((trl_config,))  # pyright: ignore[reportArgumentType]
     parser.set_defaults_with_config(**given)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.training import recipe
+from mllm.training import recipe, setup
+
+from trl import GRPOConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
 ROOT = Path(__file__).resolve().parents[2]
 KARL = ROOT / "recipes" / "kvg_karl_qwen3vl_8b.yaml"
@@ -22,6 +24,16 @@ def test_trl_sees_the_batch_of_all_processes() -> None:
         2,
     )
     assert read.bf16 and not read.args.bf16  # as the file says; this process has no GPU
+
+
+def test_another_machine_is_not_told_what_this_cpu_lacks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mllm.cpu.computes_bfloat16", lambda: False)
+    recipe.read(KARL, processes=8)
+    assert not caplog.records
+    setup.read(["--config", str(KARL), "--use_cpu", "True"], KARL, GRPOConfig)
+    assert ["bf16 is left out" in record.message for record in caplog.records] == [True]
 
 
 def test_a_batch_that_only_many_processes_make_whole() -> None:

@@ -1,0 +1,46 @@
+"""`fieldmark photos`: labelled photos looked at, all faults at once, before data is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    input: Annotated[Path, typer.Argument(help="Folder or file that the source reads.")],  # noqa: A002
+    source: Annotated[str, typer.Option(help="Its form: image_folder, csv, coco, ...")] = "image_folder",
+    domain: Annotated[str | None, typer.Option(help="Domain of all photos: bird, car, ...")] = None,
+    knowledge: Annotated[list[Path] | None, typer.Option(help="Cards (may be repeated): every kind needs one.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    unseen_share: Annotated[float, typer.Option(help="Share of kinds held out.")] = 0.25,
+    clip_boxes: Annotated[bool, typer.Option(help="Boxes that leave their picture will be cut.")] = False,
+    whole_image_boxes: Annotated[bool, typer.Option(help="Photos without a box are filled by their thing.")] = False,
+    boxes_later: Annotated[bool, typer.Option(help="A teacher will point where boxes are missing.")] = False,
+    most: Annotated[int, typer.Option(min=1, help="So many faults are listed.")] = 50,
+) -> None:
+    """Look at every labelled photo of INPUT: what is wrong with which, what looks the same, who may be seen where.
+
+    The exit code is 1 when a photo cannot be used. data_synth/grounding.py takes the same options.
+    """
+    from mllm import knowledge as cards
+    from mllm import photocheck
+    from mllm.sources import Request
+    from mllm.splits import Shares
+
+    request = Request(
+        input, domain, clip_boxes=clip_boxes, whole_image_boxes=whole_image_boxes, boxes_later=boxes_later
+    )
+    known = cards.load(*knowledge) if knowledge else None
+    found = photocheck.check(source, request, known, Shares(unseen=unseen_share), seed)
+    for line in photocheck.told(found):
+        typer.echo(line)
+    if found.wrong:
+        typer.echo(f"cannot be used: {len(found.wrong)}")
+        for fault in found.wrong[:most]:
+            typer.echo(f"  {fault}")
+        if len(found.wrong) > most:
+            typer.echo(f"  and {len(found.wrong) - most} more (--most)")
+        raise typer.Exit(1)
+    typer.echo("every photo can be used")

@@ -1,0 +1,113 @@
+"""Labelled photos looked at before anything is made of them: all that is wrong at once, and who may be seen where.
+
+What ends a synthesis at its first fault (`data_synth/grounding.py`) is collected here, so that a folder of hundreds is
+mended in one go.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from mllm import domains, knowledge, pictures, sources, splits
+from mllm.boxes import Box, Frame
+from mllm.errors import FieldmarkError, PictureError
+from mllm.records import SPLITS, Photo
+from mllm.sources import Request, SourceError
+from mllm.splits import Shares
+
+
+@dataclass(slots=True)
+class Check:
+    """What was found: photos that can be used, and a line for each fault."""
+
+    photos: list[Photo] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    alike: list[list[str]] = field(default_factory=list)
+    """Ids of photos that look the same, group by group."""
+    split: list[Photo] = field(default_factory=list)
+    """The photos with their sides, as a synthesis with the same seed and shares would divide them."""
+
+
+def check(source: str, request: Request, cards: knowledge.Cards | None, shares: Shares, seed: int) -> Check:
+    """Open every photo whole, look for its card and for photos like it, and divide the good ones among the sides.
+
+    Raises:
+        FieldmarkError: the input as a whole cannot be read: no such folder, a table without the needed columns.
+    """
+    found = Check()
+    prints: list[list[str]] = []
+    spelled: dict[str, str] = {}
+    wrong = replace(request, wrong=lambda error: found.wrong.append(str(error)))
+    for photo in sources.photos(source, wrong):
+        if fault := "; ".join(_faults(photo, cards, spelled)):
+            found.wrong.append(fault)
+            continue
+        try:
+            image = pictures.load(request.out / photo.image)
+        except PictureError as error:
+            found.wrong.append(str(error))
+            continue
+        prints.append(splits.fingerprint(image, photo))
+        found.photos.append(photo)
+    if not found.photos:
+        first = f"; the first of {len(found.wrong)} faults: {found.wrong[0]}" if found.wrong else ""
+        raise SourceError(f"{request.input or source}: no photo can be used{first}")
+    groups: dict[int, list[str]] = {}
+    for photo, group in zip(found.photos, splits.near_duplicates(prints), strict=True):
+        groups.setdefault(group, []).append(photo.id)
+    found.alike = [ids for ids in groups.values() if len(ids) > 1]
+    found.split = splits.split(found.photos, prints, shares, seed).photos
+    return found
+
+
+def told(found: Check) -> Iterator[str]:
+    """Say in words what is there, what is alike, and who may be seen where."""
+    kinds = Counter((photo.domain, photo.entity) for photo in found.photos)
+    fewest, most = min(kinds.values()), max(kinds.values())
+    each = f"{fewest} of each" if fewest == most else f"{fewest} to {most} of each"
+    yield f"{len(found.photos)} photos of {len(kinds)} kinds, {each}"
+    small = min(found.photos, key=lambda photo: min(photo.size.width, photo.size.height))
+    yield f"smallest photo: {small.size.width:g} x {small.size.height:g} pixels, {small.id}"
+    side, tiny = min((_shortest(box, photo.size), photo.id) for photo in found.photos for box in photo.boxes or [_ALL])
+    yield f"smallest box: {side:.0f} pixels on its short side, {tiny}"
+    if many := [photo.id for photo in found.photos if len(photo.boxes) > 1]:
+        yield f"with several boxes, never asked for: {len(many)}, {_few(many)}"
+    if few := [name for (_, name), count in sorted(kinds.items()) if count < len(SPLITS)]:
+        yield f"fewer than {len(SPLITS)} photos, so not on every side: {_few(few)}"
+    for ids in found.alike:
+        yield f"look the same, kept on one side: {_few(ids)}"
+    for use in ("validation", "test"):
+        held = sorted({photo.entity for photo in found.split if photo.provenance["use"] == use})
+        yield f"kinds held out for {use}: {_few(held, 12) or 'none'}"
+    sides = Counter(photo.provenance["side"] for photo in found.split)
+    yield "photos by side: " + ", ".join(f"{side} {sides[side]}" for side in SPLITS)
+
+
+_ALL = Box(0, 0, 1, 1)
+
+
+def _faults(photo: Photo, cards: knowledge.Cards | None, spelled: dict[str, str]) -> Iterator[str]:
+    """Say what a synthesis would refuse in a photo's labels."""
+    first = spelled.setdefault(knowledge.same_name(photo.entity), photo.entity)
+    if first != photo.entity:
+        yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; keep to one"
+    try:
+        domains.load(photo.domain)
+        if cards is not None and not cards[photo.entity]:
+            yield f"photo {photo.id}: the card of {photo.entity!r} has no mark that may be used"
+    except FieldmarkError as error:
+        yield f"photo {photo.id}: {error}"
+
+
+def _shortest(box: Box, size: Frame) -> float:
+    """Return a box's shorter side in pixels."""
+    x1, y1, x2, y2 = box.to_xyxy(size)
+    return min(x2 - x1, y2 - y1)
+
+
+def _few(names: Sequence[str], count: int = 4) -> str:
+    """List the first names, and how many more there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

@@ -1,0 +1,96 @@
+"""Labelled photos looked at before anything is made of them: every fault is told at once, with the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from mllm import cli, photocheck
+from mllm.knowledge import Cards
+from mllm.sources import Request, SourceError
+from mllm.splits import Shares
+
+RUN = CliRunner()
+KINDS = ("robin", "wren", "finch", "crow")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four kinds of four photos each, with a box; no two photos alike."""
+    root, lines = tmp_path / "photos", ["image,x1,y1,x2,y2"]
+    for place, kind in enumerate(KINDS):
+        (root / kind).mkdir(parents=True)
+        for number in range(4):
+            noise = Image.effect_noise((60, 40), 90).convert("RGB")
+            tint = (60 * place, 240 - 60 * place, 60 * number)
+            Image.blend(noise, Image.new("RGB", (60, 40), tint), 0.5).save(root / kind / f"{number}.png")
+            lines.append(f"{kind}/{number}.png,10,5,50,35")
+    (root / "boxes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def spoil(folder: Path) -> None:
+    """One fault of every sort."""
+    (folder / "crow" / "0.png").write_bytes((folder / "crow" / "0.png").read_bytes()[:900])
+    (folder / "wren" / "1.png").unlink()
+    (folder / "Robin").mkdir()
+    Image.new("RGB", (60, 40)).save(folder / "Robin" / "x.png")
+    Image.new("RGB", (60, 40)).save(folder / "finch" / "boxless.png")
+    with (folder / "boxes.csv").open("a", encoding="utf-8") as table:
+        table.write("Robin/x.png,10,5,50,35\nfinch/9.png,1,1,9,9\n")
+
+
+def check(folder: Path, cards: Cards | None = None, **request: bool) -> photocheck.Check:
+    return photocheck.check("image_folder", Request(folder, "bird", **request), cards, Shares(), 0)
+
+
+def test_good_photos_are_counted_and_divided(folder: Path) -> None:
+    found = check(folder, Cards({kind: ["a beak"] for kind in KINDS}))
+    assert not found.wrong and len(found.photos) == len(found.split) == 16
+    lines = list(photocheck.told(found))
+    assert lines[0] == "16 photos of 4 kinds, 4 of each"
+    assert "smallest box: 30 pixels on its short side, crow/0.png" in lines
+    held = [photo for photo in found.split if photo.provenance["use"] == "validation"]
+    assert len({photo.entity for photo in held}) == 1 and f"kinds held out for validation: {held[0].entity}" in lines
+
+
+def test_every_fault_is_told_at_once(folder: Path) -> None:
+    spoil(folder)
+    wrong = "\n".join(check(folder).wrong)
+    assert "crow/0.png: cannot be read as a picture" in wrong
+    assert "boxes.csv:7: field image: no such photo" in wrong and "boxes.csv:19: field image: no such photo" in wrong
+    assert "'robin' was spelled 'Robin' before" in wrong
+    assert "finch/boxless.png: the photo has no box" in wrong
+    assert len(check(folder, boxes_later=True).wrong) == len(check(folder).wrong) - 1
+
+
+def test_a_kind_without_a_card_is_told_for_each_photo(folder: Path) -> None:
+    wrong = check(folder, Cards({kind: ["a beak"] for kind in KINDS[1:]})).wrong
+    assert len(wrong) == 4 and all("no card for 'robin'" in line for line in wrong)
+
+
+def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:
+    (folder / "crow" / "again.png").write_bytes((folder / "crow" / "0.png").read_bytes())
+    with (folder / "boxes.csv").open("a", encoding="utf-8") as table:
+        table.write("crow/again.png,10,5,50,35\n")
+    found = check(folder)
+    assert found.alike == [["crow/0.png", "crow/again.png"]]
+    assert len({photo.provenance["side"] for photo in found.split if photo.id in found.alike[0]}) == 1
+
+
+def test_where_nothing_can_be_used_the_first_fault_is_told(folder: Path) -> None:
+    (folder / "boxes.csv").unlink()
+    with pytest.raises(SourceError, match=r"no photo can be used; the first of 16 faults: .*crow/0.png.*no box"):
+        check(folder)
+
+
+def test_the_command_ends_with_one_where_a_photo_is_wrong(folder: Path) -> None:
+    words = ["photos", str(folder), "--domain", "bird"]
+    good = RUN.invoke(cli.app, words)
+    assert good.exit_code == 0 and good.output.endswith("every photo can be used\n")
+    spoil(folder)
+    bad = RUN.invoke(cli.app, [*words, "--most", "2"])
+    assert bad.exit_code == 1 and "and 6 more (--most)" in bad.output
