@@ -77,7 +77,7 @@ def attempts_stage(
 def _load(checkpoint: Any, dtype: str) -> Any:
     from mllm.models import load
 
-    return load(checkpoint, dtype=dtype)
+    return load(checkpoint, dtype=dtype, device="auto")
 
 
 def _answers(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm import provenance, runs
+from mllm.errors import ConfigError
 from mllm.models import Checkpoint, load, open_checkpoint
 from mllm.records import Sample
 
@@ -27,6 +28,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--seed": {"type": int, "default": 0, "help": "of the sampling, and of what is drawn"},
     "--limit": {"type": int, "help": "only the first N samples"},
     "--dtype": {"default": "float32", "choices": ("float32", "bfloat16", "float16")},
+    "--quantize": {"choices": ("4bit",), "help": "hold the base in NF4, as QLoRA trained it (with --dtype bfloat16)"},
     "--device": {"default": "auto"},
     "--rescore": {"action": "store_true", "help": "score the saved outputs anew, without the model"},
     "--fresh": {"action": "store_true", "help": "throw the folder's old outputs away"},
@@ -61,6 +63,7 @@ def settings(
         "engine": options.engine if options.engine != "transformers" else None,
         "batch_size": options.batch_size if options.temperature > 0 else None,  # greedy answers do not hang on it
         "dtype": options.dtype,
+        "quantize": options.quantize,
         "commit": provenance.git_commit(),
         "versions": provenance.versions(),
     }
@@ -97,13 +100,15 @@ def ask(
             **info["generation"],
         }
         if options.engine == "vllm":
+            if options.quantize:
+                raise ConfigError("--quantize is for --engine transformers; vLLM has settings of its own")
             from mllm import vllm_engine
 
             completions = vllm_engine.generate(checkpoint, samples, root, dtype=options.dtype, **arguments)
         else:
             from mllm.generate import generate
 
-            loaded = load(checkpoint, dtype=options.dtype, device=options.device)
+            loaded = load(checkpoint, dtype=options.dtype, device=options.device, quantize=options.quantize)
             completions = generate(loaded, samples, root, batch_size=options.batch_size, **arguments)
         for completion in completions:
             runs.append(options.out, completion)

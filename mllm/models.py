@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mllm import families
 from mllm.config import Lora, Part
-from mllm.errors import FamilyError, FieldmarkError
+from mllm.errors import ConfigError, FamilyError, FieldmarkError
 from mllm.families import Budget, Convention, Family
 from mllm.processors import load_processor
 
@@ -106,7 +106,8 @@ def load(
     Args:
         name: as in `open_checkpoint`, or what that returned; `opening` are its other arguments.
         dtype: `float32`, `bfloat16` or `float16`, of the weights.
-        device: where to put the model; `auto` takes an accelerator if there is one; None leaves it on the CPU.
+        device: where to put the model; `auto` takes an accelerator if there is one; None leaves it on the CPU. A model
+            in 4 bits is put on this process's accelerator, where there is one, whatever is asked.
         adapter: an adapter folder to put on top.
         freeze: parts whose weights stay as they are (not used with adapters, which freeze the whole base).
         lora: put fresh adapters on the model, or, when there is an adapter already, go on training that one.
@@ -116,12 +117,15 @@ def load(
 
     Raises:
         FieldmarkError: as `open_checkpoint`; weights that cannot be read.
+        ConfigError: another `quantize`.
     """
     import torch
     from transformers import AutoModelForImageTextToText
 
     checkpoint = name if isinstance(name, Checkpoint) else open_checkpoint(name, adapter=adapter, **opening)
     extra: dict[str, Any] = {}
+    if quantize not in (None, "4bit"):
+        raise ConfigError(f"quantize: 4bit, or nothing; got {quantize!r}")
     if quantize == "4bit":
         extra |= _four_bits(dtype)
     try:
@@ -141,8 +145,8 @@ def load(
     elif lora is not None:
         model = with_adapters(model, checkpoint, lora, quantized=quantize is not None)
     else:
-        freeze_parts(model, freeze)
-    if device is not None:
+        freeze_parts(model, get_args(Part) if quantize else freeze)  # whole numbers take no gradients
+    if device is not None and quantize is None:
         model = model.to(_device(device))  # pyright: ignore[reportArgumentType]
     return Loaded(model.eval(), checkpoint.processor, checkpoint.family, checkpoint.convention)
 

@@ -30,7 +30,18 @@ from mllm.records import (
     write_jsonl,
 )
 
-DECIDES = ("model", "weights", "style", "convention", "samples", "generation", "batch_size", "dtype", "engine")
+DECIDES = (
+    "model",
+    "weights",
+    "style",
+    "convention",
+    "samples",
+    "generation",
+    "batch_size",
+    "dtype",
+    "quantize",
+    "engine",
+)
 """Settings that decide the outputs: where one differs, old outputs are not added to."""
 
 

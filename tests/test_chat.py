@@ -215,3 +215,13 @@ def test_a_talk_goes_from_box_to_picture(certain, photo, tmp_path, monkeypatch):
     done = CliRunner().invoke(cli.app, ["chat", "x", str(photo), str(tmp_path / "other.png")], input=lines)
     assert done.exit_code == 0 and f"> :2 {tmp_path / 'other.png'}" in done.output
     assert "no box has been found yet" in done.output and ":9 is no picture" in done.output
+
+
+def test_a_base_in_four_bits_is_asked(photo):
+    from bitsandbytes.nn import Linear4bit
+
+    four = chat.load("pocket", device="cpu", quantize="4bit")
+    assert any(isinstance(module, Linear4bit) for module in four.loaded.model.modules())
+    assert four.ground(photo, "Talo ruvi", max_new_tokens=4).told
+    with pytest.raises(FieldmarkError, match="4bit, or nothing; got '8bit'"):
+        chat.load("pocket", quantize="8bit")

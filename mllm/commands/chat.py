@@ -44,6 +44,7 @@ def command(
     max_new_tokens: Annotated[int | None, typer.Option(help="Room for reasoning and answer [1024].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    quantize: Annotated[str | None, typer.Option(help="4bit holds the base in NF4, as QLoRA trained it.")] = None,
 ) -> None:
     """Ask for a thing in IMAGE by its name: see the reasoning and the box, then ask on.
 
@@ -55,7 +56,7 @@ def command(
     for path in image:
         pictures.load(path)  # before the weights: a wrong path should not cost a minute
     names = [checkpoint] if versus is None else [checkpoint, versus]
-    assistants = {name: load(name, device=device, dtype=dtype, family=family) for name in names}
+    assistants = {name: load(name, device=device, dtype=dtype, family=family, quantize=quantize) for name in names}
     options = {"domain": domain, "style": style, "max_new_tokens": max_new_tokens}
     talk = _Talk(assistants, image, out, memory, as_json, options)
     if once is not None:

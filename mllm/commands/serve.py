@@ -22,6 +22,7 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    quantize: Annotated[str | None, typer.Option(help="4bit holds the base in NF4, as QLoRA trained it.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Requests answered together, at most.")] = 8,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that a request may ask for.")] = 4096,
     max_requests: Annotated[int, typer.Option(min=1, help="Requests under way; more are told to come back.")] = 64,
@@ -35,7 +36,7 @@ def command(
     from mllm import models, serve
     from mllm.wire import Limits
 
-    loaded = models.load(model, family=family, device=device, dtype=dtype)
+    loaded = models.load(model, family=family, device=device, dtype=dtype, quantize=quantize)
     limits = Limits(tokens=max_tokens, requests=max_requests)
     service = serve.Service(loaded, name or model, limits=limits, batch=batch)
     typer.echo(f"{name or model}: http://{host}:{port}/v1")

@@ -24,6 +24,7 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    quantize: Annotated[str | None, typer.Option(help="4bit holds the base in NF4, as QLoRA trained it.")] = None,
     upload_mb: Annotated[int, typer.Option(min=1, help="Largest file that is taken, in megabytes.")] = 20,
     megapixels: Annotated[int, typer.Option(min=1, help="Largest picture that is taken, in millions of pixels.")] = 25,
     max_tokens: Annotated[int, typer.Option(min=64, help="Longest answer that may be asked for.")] = 2048,
@@ -43,6 +44,7 @@ def command(
         upload=upload_mb * 2**20, pixels=megapixels * 10**6, tokens=max_tokens, together=together, waiting=waiting
     )
     names = [model] if versus is None else [model, versus]
-    assistants = [load(name, device=device, dtype=dtype, family=family, batch=max(together, 2)) for name in names]
+    options = {"device": device, "dtype": dtype, "family": family, "quantize": quantize, "batch": max(together, 2)}
+    assistants = [load(name, **options) for name in names]
     typer.echo(f"{' and '.join(names)}: http://{host}:{port}")
     web.run(assistants, host=host, port=port, limits=limits, inbrowser=browser)

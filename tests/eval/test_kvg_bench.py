@@ -455,3 +455,26 @@ def test_text_table_is_markdown(tmp_path):
     table = scores.table(runs.load(answered(tmp_path / "run")).cases)
     lines = scores.text_table(table).splitlines()
     assert lines[0].startswith("| slice") and set(lines[1]) <= {"|", "-"} and len({len(line) for line in lines}) == 1
+
+
+def test_a_base_in_four_bits_is_asked_and_its_answers_are_kept_apart(tmp_path, monkeypatch):
+    from bitsandbytes.nn import Linear4bit
+
+    from mllm import answering, models
+
+    kinds = []
+
+    def load(*arguments, **options):
+        loaded = models.load(*arguments, **options)
+        kinds.append(any(isinstance(module, Linear4bit) for module in loaded.model.modules()))
+        return loaded
+
+    monkeypatch.setattr(answering, "load", load)
+    write_jsonl(tmp_path / "test.jsonl", cases(tmp_path))
+    words = ["--samples", str(tmp_path / "test.jsonl"), "--out", str(tmp_path / "run"), "--max-new-tokens", "4"]
+    kvg_bench.main([*words, "--quantize", "4bit"])
+    assert kinds == [True] and runs.load(tmp_path / "run").info["quantize"] == "4bit"
+    with pytest.raises(FieldmarkError, match="quantize was '4bit' and now is None"):
+        kvg_bench.main(words)
+    with pytest.raises(FieldmarkError, match="--quantize is for --engine transformers"):
+        kvg_bench.main([*words, "--quantize", "4bit", "--engine", "vllm", "--fresh"])
