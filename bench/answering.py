@@ -1,0 +1,115 @@
+"""How many samples a second are answered? `mllm.generate` in batches, against the usual loop over `model.generate`.
+
+    python -m bench.answering [--rows 96]
+
+The committed pocket model lists what it sees in scenes of two to four things, greedily. The usual loop asks for one
+sample at a time, or takes batches as they come; ours plans batches of like length. CPU seconds of one thread, from
+picture files to texts, medians of interleaved rounds after one to warm up; how many texts are the same is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import torch
+
+from bench.parts.step import seconds
+from mllm import generate, models, pictures, prompts
+from mllm.boxes import Frame
+from mllm.cpu import keep_memory
+from mllm.pocket import lessons
+from mllm.pocket.scenes import training_scene
+from mllm.records import Sample
+
+ROOM, BATCH = 96, 32
+ONE, PLAIN, OURS = "usual loop, one at a time", f"usual loop, batches of {BATCH}", f"ours, batches of {BATCH}"
+
+
+def questions(count: int, folder: Path) -> list[Sample]:
+    """Scenes of two to four things, in random order, with the question for all of them; pictures go to `folder`."""
+    samples = []
+    for number in range(count):
+        scene = training_scene(number, "bench", 2 + number % 3)
+        scene.image.save(folder / f"{number}.png")
+        size, box = Frame(*scene.image.size), scene.things[0].box
+        asked = lessons.list_lesson(scene, 0).question
+        samples.append(Sample(str(number), "ground", f"{number}.png", size, scene.domain, "thing", asked, (box,)))
+    return samples
+
+
+def loop(loaded: models.Loaded, samples: list[Sample], folder: Path, batch: int) -> dict[str, str]:
+    """Answer as the model cards show it: processor, `model.generate`, `batch_decode`."""
+    told: dict[str, str] = {}
+    processor, config = loaded.processor, generate.settings(loaded, ROOM)
+    for start in range(0, len(samples), batch):
+        part = samples[start : start + batch]
+        asked = [prompts.messages(sample, "direct") for sample in part]
+        texts = [processor.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one in asked]
+        images = [[pictures.load(folder / sample.image)] for sample in part]
+        inputs = processor(text=texts, images=images, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            written = loaded.model.generate(**inputs, generation_config=config)
+        new = written[:, inputs["input_ids"].shape[1] :]
+        for sample, text in zip(part, processor.batch_decode(new, skip_special_tokens=True), strict=True):
+            told[sample.id] = text.strip()
+    return told
+
+
+def compare(count: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Measure all ways: samples a second, and the share of texts that are those of the usual loop."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, loaded = Path(place), models.load("pocket")
+        samples = questions(count, folder)
+        told: dict[str, dict[str, str]] = {}
+
+        def ours() -> None:
+            found = generate.generate(loaded, samples, folder, style="direct", max_new_tokens=ROOM, batch_size=BATCH)
+            told[OURS] = {one.sample_id: one.text.strip() for one in found}
+
+        ways: dict[str, Any] = {
+            ONE: lambda: told.update({ONE: loop(loaded, samples, folder, 1)}),
+            PLAIN: lambda: told.update({PLAIN: loop(loaded, samples, folder, BATCH)}),
+            OURS: ours,
+        }
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for turn in range(rounds + 1):
+            for way, work in ways.items():
+                taken = seconds(work)
+                if turn:
+                    times[way].append(taken)
+    same = {way: sum(told[way][key] == text for key, text in told[ONE].items()) / count for way in ways}
+    return {way: {"rate": count / statistics.median(times[way]), "same": same[way]} for way in ways}
+
+
+def tell(found: dict[str, dict[str, float]]) -> str:
+    """Write the comparison as lines."""
+    stock = found[ONE]["rate"]
+    lines = [
+        f"  {way:27} {one['rate']:6.2f} samples/s, {one['rate'] / stock:5.2f}x; {one['same']:.0%} of the texts the same"
+        for way, one in found.items()
+    ]
+    return "\n".join(["Evaluation, pocket model:", *lines])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_memory()
+    logging.disable(logging.WARNING)
+    print(tell(compare(args.rows, args.rounds)))
+
+
+if __name__ == "__main__":
+    main()
