@@ -28,7 +28,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mllm import bags, boosting, captioned, contactsheet, datacard, knowledge, manifest, matching, splits, teachers
+from mllm import bags, boosting, captioned, captionset, contactsheet, datacard, knowledge, manifest, splits, teachers
 from mllm.boosting import Aid, Boosted, Limits
 from mllm.commands import run_program
 from mllm.crew import Crew, Shards, once
@@ -41,10 +41,6 @@ from mllm.stages import Stage, in_order
 console = Console(stderr=True)
 tell = partial(console.print, highlight=False, soft_wrap=True, markup=False)
 LIMITS = Limits()
-PLUMBING = (
-    "The captions were put together by rules (teacher `cards`), without a model and without a look at any picture. "
-    "They show that the programs work on real photos; nothing is claimed of how good they are."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +90,7 @@ def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: C
         boosted = {row.id: row for row in read_jsonl(out / "captions.jsonl", Boosted)}
         made = sides_stage(samples, boosted, out)
         bags_stage(settings, made, out)
-        told = facts(settings, made, boosted)
+        told = captionset.facts(made, boosted, settings.strategy, settings.teacher, settings.checker)
         contactsheet.write(out, settings.sheet)
         every = [sample for rows in made.values() for sample in rows]
         datacard.write_captions(out, told, every, spoken, _recorded(settings))
@@ -210,41 +206,6 @@ def bags_stage(settings: Settings, made: Mapping[str, Sequence[Sample]], out: Pa
         for size in settings.sizes:
             if cut := bags.chop(families.values(), size, settings.level):
                 write_jsonl(out / "bags" / side / f"bags-{size}-{settings.level}.jsonl", cut)
-
-
-def facts(settings: Settings, made: Mapping[str, Sequence[Sample]], boosted: Mapping[str, Boosted]) -> dict[str, Any]:
-    """Count what was made and refused, and name the licences."""
-    every = [sample for rows in made.values() for sample in rows]
-    refused = Counter(reason for row in boosted.values() for reason in row.refused)
-    return {
-        "samples": {side: counted(rows) for side, rows in made.items()},
-        "drafts": sum(len(row.captions) for row in boosted.values()) + refused.total(),
-        "refused": dict(sorted(refused.items())),
-        "left out": sum(not row.captions for row in boosted.values()),
-        "notes": dict(sorted(sum((Counter(row.notes) for row in boosted.values()), Counter()).items())),
-        "licences": dict(sorted(Counter(sample.provenance["licence"] for sample in every).items())),
-        "teachers": {"writer": settings.teacher, "checker": settings.checker or "nobody looked"},
-        "plumbing": PLUMBING if settings.teacher == "cards" and settings.strategy != "human" else "",
-    }
-
-
-def counted(rows: Sequence[Sample]) -> dict[str, Any]:
-    """Numbers of one side: pictures, captions, their length and variety, and what is true of them where it is known."""
-    first = {row.id: row.captions[0] for row in rows}
-    told = matching.caption_scores(first, rows)
-    bagged = Counter(row.bag for row in rows if row.bag is not None)
-    result: dict[str, Any] = {"pictures": len(rows), "captions": sum(len(row.captions) for row in rows)}
-    result |= {"families of look-alikes": len(bagged), "captions that another picture has too": _shared(first)}
-    result |= {name: round(told[name], 4) for name in ("words", "distinct1", "distinct2")}
-    for name in ("precision", "recall"):
-        if name in told:
-            result[f"marks, {name}"] = round(told[name]["value"], 4)
-    return result
-
-
-def _shared(captions: Mapping[str, str]) -> int:
-    """How many pictures have a caption that is not theirs alone."""
-    return sum(count for count in Counter(captions.values()).values() if count > 1)
 
 
 def _recorded(settings: Settings) -> dict[str, Any]:

@@ -11,8 +11,10 @@ TASK = "caption"
 """`Sample.task` of a picture that wants a caption; `Sample.captions` are its references."""
 QUESTION = "Describe this picture so that nobody could take it for another one."
 """What is asked where a caption is wanted and no other question is given."""
-_WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
+WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
+"""A word, inner hyphens and apostrophes included."""
 _CLAUSE = re.compile(r"[.,;:!?\n]+|\band\b|\bwith\b")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
 
 
@@ -35,13 +37,24 @@ def words(text: str) -> list[str]:
 
     On the published examples this gives the same CIDEr as the usual Java tokeniser (PTB).
     """
-    return _WORD.findall(text.lower())
+    return WORD.findall(text.lower())
 
 
 def clauses(caption: str) -> tuple[str, ...]:
     """Cut a caption where it claims one thing after another: at punctuation, `and` and `with`; each clause once."""
     found = (piece.strip() for piece in _CLAUSE.split(caption))
     return tuple(dict.fromkeys(piece for piece in found if piece))
+
+
+def sentences(text: str) -> list[str]:
+    """Split a text behind `.`, `!`, `?` and `;`, and at line ends; at least one piece, perhaps empty."""
+    return [piece.strip() for piece in _SENTENCE_END.split(text) if piece.strip()] or [text.strip()]
+
+
+def with_article(words: str, *, capital: bool = False) -> str:
+    """Put `a` or `an` before a phrase."""
+    article = "an" if words[:1].lower() in tuple("aeiou") else "a"
+    return f"{article.capitalize() if capital else article} {words}"
 
 
 def distinct(captions: Sequence[str], n: int) -> float:

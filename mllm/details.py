@@ -6,9 +6,12 @@ and no word of order or negation is understood), but it is the same for every ca
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from mllm.captions import words
+from mllm.captions import WORD, words
 
 EMPTY = frozenset(
     "a an the this that these those some any there here it its it's their his her they he she who which what where "
@@ -23,13 +26,15 @@ COLOURS = frozenset(
     "red orange yellow green blue purple white black brown gray grey pink gold golden silver tan beige".split()
 )
 NUMBERS = frozenset("two three four five six seven eight nine ten eleven twelve".split())
+_ENDS = ".;:!?\n"
+_WORD_OR_END = re.compile(rf"{WORD.pattern}|[{_ENDS}]")
 _SAME = {"grey": "gray", "golden": "gold"}
 _ADVERBS = frozenset("large small big little young old long short tall wide".split())
 
 
 def details(text: str) -> tuple[str, ...]:
     """The details of a text, each once, in order."""
-    return tuple(dict.fromkeys(_stem(word) for word in words(text) if word not in EMPTY))
+    return tuple(dict.fromkeys(_stem(_SAME.get(word, word)) for word in words(text) if word not in EMPTY))
 
 
 def lost(before: Iterable[str], after: str) -> tuple[str, ...]:
@@ -45,9 +50,18 @@ def added(before: Iterable[str], after: str) -> tuple[str, ...]:
 
 
 def kept_share(before: Sequence[str], after: str) -> float:
-    """Share of the details of `before` that `after` keeps; 1 where there are none."""
-    total = len({one for text in before for one in details(text)})
-    return 1.0 - len(lost(before, after)) / total if total else 1.0
+    """Share of the details of `before` that `after` keeps; 1 where there are none.
+
+    Where the texts disagree on a colour or number, only one side can be kept: the others are not counted as lost.
+    """
+    told = _told(after)
+    excused = {
+        value for thing, values in _given(before).items() if told.get(thing, set()) & set(values) for value in values
+    }
+    total = {one for text in before for one in details(text)}
+    missing = set(lost(before, after))
+    excused &= missing
+    return 1.0 - len(missing - excused) / len(total - excused) if total - excused else 1.0
 
 
 def conflicts(trusted: str, other: str) -> tuple[str, ...]:
@@ -65,18 +79,64 @@ def conflicts(trusted: str, other: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def settled(text: str, texts: Sequence[str]) -> str:
+    """Return a text without the colours and numbers that most of `texts` deny it (the first of them, on ties).
+
+    >>> settled("a brown bear sits", ["a black bear", "a brown bear", "a black bear in grass"])
+    'a bear sits'
+    """
+    given = _given(texts)
+    for mention in reversed(_mentions(text)):
+        votes = given.get((mention.kind, mention.noun), [])
+        if len(set(votes)) > 1 and max(votes, key=votes.count) != mention.value:
+            text = text[: mention.start] + text[mention.end :].lstrip()
+    return text
+
+
+def _given(texts: Iterable[str]) -> dict[tuple[str, str], list[str]]:
+    """Return what texts say of each thing: (kind, noun) -> the colour or number of each text, in order.
+
+    A thing that a text names twice may be several things, of which each text may mean another: it is left out.
+    """
+    texts = list(texts)
+    found: dict[tuple[str, str], list[str]] = {}
+    for text in texts:
+        for thing, values in _told(text).items():
+            found.setdefault(thing, []).extend(values)
+    several = {noun for text in texts for noun, times in Counter(map(_stem, words(text))).items() if times > 1}
+    return {thing: values for thing, values in found.items() if thing[1] not in several}
+
+
 def _told(text: str) -> dict[tuple[str, str], set[str]]:
     """Return the colours and numbers of each thing: (kind, noun) -> what stands before it."""
     found: dict[tuple[str, str], set[str]] = {}
-    spoken = words(text)
-    for place, word in enumerate(spoken):
+    for mention in _mentions(text):
+        found.setdefault((mention.kind, mention.noun), set()).add(mention.value)
+    return found
+
+
+class _Mention(NamedTuple):
+    """A colour or number before a noun, and where its word stands."""
+
+    kind: str
+    noun: str
+    value: str
+    start: int
+    end: int
+
+
+def _mentions(text: str) -> list[_Mention]:
+    """Return every colour and number with the noun that it is of, in order."""
+    spoken = [(match[0].lower(), match.span()) for match in _WORD_OR_END.finditer(text)]
+    found = []
+    for place, (word, span) in enumerate(spoken):
         kind = "colour" if word in COLOURS else "number" if word in NUMBERS else None
         if kind is None:
             continue
-        rest = spoken[place + 1 :]
-        noun = next((one for one in rest if one not in _ADVERBS and one not in COLOURS), None)
-        if noun is not None and noun not in EMPTY and noun not in NUMBERS:
-            found.setdefault((kind, _stem(noun)), set()).add(_SAME.get(word, word))
+        rest = (other for other, _ in spoken[place + 1 :])
+        noun = next((one for one in rest if one not in _ADVERBS and one not in COLOURS), ".")
+        if noun not in _ENDS and noun not in EMPTY and noun not in NUMBERS:
+            found.append(_Mention(kind, _stem(noun), _SAME.get(word, word), *span))
     return found
 
 

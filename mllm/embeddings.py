@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -52,6 +53,7 @@ class EmbeddingStore:
         self._row_of: dict[str, int] = {}
         self._rows = np.empty((0, *shape), np.float32)
         self._bytes = 4 * int(np.prod(shape))
+        self._turn = threading.Lock()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._look()
@@ -61,6 +63,11 @@ class EmbeddingStore:
 
     def vectors(self, files: Sequence[Path], embed: Callable[[Sequence[Path]], np.ndarray]) -> np.ndarray:
         """Return one vector for each file, (len(files), *shape); `embed` makes those that are not there yet."""
+        with self._turn:
+            return self._vectors(files, embed)
+
+    def _vectors(self, files: Sequence[Path], embed: Callable[[Sequence[Path]], np.ndarray]) -> np.ndarray:
+        """Do the work of `vectors`, one thread at a time."""
         keys = [content_key(file) for file in files]
         if any(key not in self._row_of for key in keys) and self.folder is not None:
             self._look()  # another process may have made them meanwhile

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import torch
 from torch.nn import functional
 
 from mllm import pictures
+from mllm.captions import sentences
 from mllm.embeddings import EmbeddingStore
 from mllm.errors import ConfigError, FieldmarkError, UnknownNameError
 
@@ -37,7 +37,6 @@ Pool = Literal["mean", "max", "truncate"]
 POCKET = {"pocket": "scorer", "pocket-judge": "judge"}
 """Names that stand for the committed encoders of the pocket world."""
 _BATCH = 64
-_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +91,6 @@ def similarity(texts: Texts, pictures_MPD: np.ndarray, pool: Pool = "mean") -> n
         one = best_LM.mean(0)
         result[owner] = np.maximum(result[owner], one) if pool == "max" else result[owner] + one / pieces[owner]
     return result
-
-
-def sentences(text: str) -> list[str]:
-    """Split a text behind `.`, `!`, `?` and `;`, and at line ends; at least one piece, perhaps empty."""
-    return [piece.strip() for piece in _SENTENCE_END.split(text) if piece.strip()] or [text.strip()]
 
 
 class DualEncoder:

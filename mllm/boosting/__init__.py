@@ -2,7 +2,8 @@
 
 A file defines `NEEDS`, the abilities (`mllm.abilities`) that it asks of the writer, and
 `boost(picture: Picture, aid: Aid) -> str`, which writes one caption or raises `Refused` with a short stable reason.
-`check` is what every strategy's caption has to pass before it is taken; a strategy may check more, and does.
+`CHECKED = True` says that it is nothing without a checker. `check` is what every strategy's caption has to pass before
+it is taken; a strategy may check more, and does.
 
 The writer is a teacher that describes and edits; the checker is one that looks whether what is said can be seen. They
 may be the same, but a checker that wrote the caption itself believes itself too often.
@@ -20,7 +21,7 @@ from typing import Any, ClassVar
 
 from mllm import details
 from mllm.abilities import Look, Sees, TeacherError, need
-from mllm.captions import clauses, words
+from mllm.captions import clauses, sentences, words
 from mllm.errors import FieldmarkError, UnknownNameError
 from mllm.records import Sample, Thing
 
@@ -107,6 +108,8 @@ def fit(name: str, aid: Aid, writer: str, checker: str | None) -> None:
         need(aid.writer, ability, writer)
     if aid.checker is not None:
         need(aid.checker, Sees, str(checker))
+    elif getattr(load(name), "CHECKED", False):
+        raise FieldmarkError(f"strategy {name!r} drops what a checker does not see: name one with --checker")
 
 
 def boost(name: str, sample: Sample, image: Path, aid: Aid, *, seed: int, variants: int, tries: int) -> Boosted:
@@ -162,5 +165,27 @@ def unseen(look: Look, told: Sequence[str], checker: Sees | None) -> tuple[str, 
 
 
 def news(before: Sequence[str], caption: str) -> tuple[str, ...]:
-    """Return the clauses of a caption that hold a detail which none of the texts `before` holds."""
-    return tuple(clause for clause in clauses(caption) if details.added(before, clause))
+    """Return the clauses of a caption of which no single clause of the texts `before` holds all details.
+
+    Known words put together anew (`red bird, blue cap` -> `blue bird`) are news.
+    """
+    known = [set(details.details(clause)) for text in before for clause in clauses(text)]
+    told = ((clause, set(details.details(clause))) for clause in clauses(caption))
+    return tuple(clause for clause, said in told if said and not any(said <= one for one in known))
+
+
+def only_seen(picture: Picture, before: Sequence[str], caption: str, checker: Sees | None) -> str:
+    """Return a caption without those new clauses (`news`) that the checker does not see; "" where none is left.
+
+    A sentence that loses a clause goes on with the others, parted by commas.
+    """
+    false = frozenset(unseen(picture.look(), news(before, caption), checker))
+    if not false:
+        return caption
+    picture.notes["clauses dropped, not seen"] += len(false)
+    kept = []
+    for sentence in sentences(caption):
+        told = clauses(sentence)
+        left = [clause for clause in told if clause not in false]
+        kept += [sentence] if len(left) == len(told) else [f"{', '.join(left)}."] if left else []
+    return " ".join(kept)

@@ -1,7 +1,8 @@
 """BlendCap (No Detail Left Behind, 2024): what several people noticed, in one caption. Nothing lost, nothing added.
 
 People who caption the same picture notice different things. The writer merges their captions; what comes out is
-refused if it lost a detail of theirs, holds one that none of them wrote, or says both sides of a disagreement.
+refused if it lost a detail of theirs or holds one that none of them wrote. Where they disagree on a colour or number
+one side is enough; whether two colours are a disagreement or two things is for the writer to tell.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from mllm.captions import with_article
 from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, random_marks
 from mllm.pocket.world import Scene
 
@@ -159,12 +160,6 @@ def _best_match(worth: Sequence[Sequence[float]]) -> int:
 
     rows, columns = linear_sum_assignment(worth, maximize=True)
     return int(sum(worth[row][column] for row, column in zip(rows, columns, strict=True)))
-
-
-def with_article(words: str, *, capital: bool = False) -> str:
-    """Put `a` or `an` before a phrase."""
-    article = "an" if words[0] in "aeiou" else "a"
-    return f"{article.capitalize() if capital else article} {words}"
 
 
 def varied_corpus(count: int) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mllm.pocket.captions import COLOURS, FORMS, KINDS, PATTERNS, claims, with_article
+from mllm.captions import with_article
+from mllm.pocket.captions import COLOURS, FORMS, KINDS, PATTERNS, claims
 
 _KIND_OF = {word: kind for kind, words in zip(KINDS, (FORMS, COLOURS, PATTERNS), strict=False) for word in words}
 _CONFLICT = 10

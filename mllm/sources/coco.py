@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,9 @@ _KINDS = {
 def photos(request: Request) -> Iterator[Photo]:
     """Yield the images that show one category, in the order of the file."""
     file = need_input(request, "file")
-    content = _read(file)
-    categories = _by_id(file, content, "categories", ("id", "name"))
-    images = _by_id(file, content, "images", ("id", "file_name"))
+    content = read(file, ("images", "annotations", "categories"))
+    categories = by_id(file, content, "categories", ("id", "name"))
+    images = by_id(file, content, "images", ("id", "file_name"))
     found = _instances(file, content, images, categories)
     passed: Counter[str] = Counter()
     for key, (where, image) in images.items():
@@ -60,8 +60,8 @@ def photos(request: Request) -> Iterator[Photo]:
         log.warning("%s: %d of %d images passed over (%s)", file, sum(passed.values()), len(images), _told(passed))
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Read the json and check that its three lists are there."""
+def read(file: Path, lists: Sequence[str]) -> dict[str, Any]:
+    """Read the json and check that its lists are there and not empty."""
     text = read_text(file)
     if not text.strip():
         raise SourceError(f"{file}: the file is empty")
@@ -69,15 +69,15 @@ def _read(file: Path) -> dict[str, Any]:
         content = jsontext.loads(text)
     except json.JSONDecodeError as error:
         raise SourceError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
-    for name in ("images", "annotations", "categories"):
+    for name in lists:
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
-            raise SourceError(f"{file}: field {name}: a list is needed; is this a COCO instances file?")
+            raise SourceError(f"{file}: field {name}: a list is needed; is this a COCO file of that kind?")
         if not content[name]:
             raise SourceError(f"{file}: field {name} is empty")
     return content
 
 
-def _by_id(file: Path, content: dict[str, Any], name: str, needed: tuple[str, ...]) -> dict[Any, tuple[str, Any]]:
+def by_id(file: Path, content: dict[str, Any], name: str, needed: tuple[str, ...]) -> dict[Any, tuple[str, Any]]:
     """Index one of the lists by id, each entry with where it stands."""
     rows: dict[Any, tuple[str, Any]] = {}
     for index, row in enumerate(content[name]):
@@ -98,7 +98,7 @@ def _instances(file: Path, content: dict[str, Any], images: Any, categories: Any
     """Group the annotations by image, after checking what they refer to."""
     found: dict[Any, list[tuple[str, Any]]] = {}
     needed = ("id", "image_id", "category_id", "bbox")
-    for where, row in _by_id(file, content, "annotations", needed).values():
+    for where, row in by_id(file, content, "annotations", needed).values():
         for field, known in (("image_id", images), ("category_id", categories)):
             if row[field] not in known:
                 raise SourceError(f"{where}: field {field}: {row[field]!r} is in no entry of {field[:-3]} list")
@@ -108,31 +108,42 @@ def _instances(file: Path, content: dict[str, Any], images: Any, categories: Any
 
 def _photo(file: Path, where: str, image: Any, rows: list[tuple[str, Any]], category: Any, request: Request) -> Photo:
     """Make one photo of an image and its instances."""
-    path = file.parent / image["file_name"]
-    if not path.is_file():
-        path = file.parent / "images" / image["file_name"]
-    seen = picture_size(path, f"{where}: field file_name")
-    turn = _turn(path, image, seen, where)
-    if len(rows) > MOST_BOXES:
-        raise SourceError(f"{where}: {len(rows)} boxes; at most {MOST_BOXES} of one picture are taken")
-    boxes: list[Box] = []
-    for place, row in rows:
-        numbers, frame = row["bbox"], seen if turn == 1 else _stored(path)
-        if not isinstance(numbers, list) or len(numbers) != 4 or any(type(one) not in (int, float) for one in numbers):
-            raise SourceError(f"{place}: field bbox: four numbers are needed, got {numbers!r}")
-        box = make_box(numbers, frame, f"{place}: field bbox", order="xywh", clip=request.clip_boxes).oriented(turn)
-        if box not in boxes:  # COCO itself holds a few instances twice
-            boxes.append(box)
+    path, seen = find(file, where, image)
+    found = boxes(path, seen, where, image, rows, request.clip_boxes)
     return Photo(
         id=str(image["id"]),
         image=str(path.resolve()),
         size=seen,
         domain=need_domain(request.domain or category.get("supercategory"), where),
         entity=category["name"],
-        boxes=boxes_or_whole(boxes, where, request),
+        boxes=boxes_or_whole(list(dict.fromkeys(found)), where, request),  # COCO itself holds a few instances twice
         licence=request.licence,
         provenance={"source": "coco"},
     )
+
+
+def find(file: Path, where: str, image: Any) -> tuple[Path, Frame]:
+    """Return where an image lies, beside the json or beside `images/`, and its size as people see it."""
+    path = file.parent / image["file_name"]
+    if not path.is_file():
+        path = file.parent / "images" / image["file_name"]
+    return path, picture_size(path, f"{where}: field file_name")
+
+
+def boxes(
+    path: Path, seen: Frame, where: str, image: Any, rows: Sequence[tuple[str, Any]], clip: bool
+) -> tuple[Box, ...]:
+    """Return the boxes of an image's annotations `rows` (each with where it stands), turned as people see it."""
+    turn = _turn(path, image, seen, where)
+    if len(rows) > MOST_BOXES:
+        raise SourceError(f"{where}: {len(rows)} boxes; at most {MOST_BOXES} of one picture are taken")
+    found = []
+    for place, row in rows:
+        numbers, frame = row["bbox"], seen if turn == 1 else _stored(path)
+        if not isinstance(numbers, list) or len(numbers) != 4 or any(type(one) not in (int, float) for one in numbers):
+            raise SourceError(f"{place}: field bbox: four numbers are needed, got {numbers!r}")
+        found.append(make_box(numbers, frame, f"{place}: field bbox", order="xywh", clip=clip).oriented(turn))
+    return tuple(found)
 
 
 def _turn(path: Path, image: Any, seen: Frame, where: str) -> int:

@@ -3,7 +3,8 @@
 The wording is drawn by seed from a small grammar; every mark in it is quoted from a card. What is said of a candidate
 is what its own card says, which is knowledge of its kind, not sight of this one: wrong cards teach wrong things.
 
-Given card files of its own (`files`), it also knows: marks of entities and what tells two of them apart.
+Given card files of its own (`files`), it also knows: marks of entities and what tells two of them apart. Captions it
+puts together by rules (`mllm.splicing`), without a look at any picture.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mllm import knowledge
+from mllm import knowledge, splicing
 from mllm.config import Section
 from mllm.knowledge import Cards, holds, likeness
 from mllm.parts import part_of
@@ -114,6 +115,14 @@ class Teacher:
             left.remove(best[0])
             right.remove(best[1])
         return tuple(pairs)
+
+    def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
+        """Merge captions by rules; every seed the same."""
+        return splicing.blend(captions)
+
+    def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
+        """Add to a caption by rules; every seed the same."""
+        return splicing.expand(caption, description)
 
     def reason(self, request: Reasoning) -> str:
         """Write one thought. Raises `KnowledgeError` (from the cards) for an entity without a card."""

@@ -20,7 +20,7 @@ from mllm.phrasing import asked_marks
 from mllm.pocket import editing, world
 from mllm.pocket.captions import KINDS, claims, fits, rich
 from mllm.pocket.lessons import judged
-from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, PATTERNS, find, species
+from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, find, species
 from mllm.teachers import Reasoning, targets
 
 DESCRIBED = ("A {noun}: {marks}.", "This {noun} shows: {marks}.", "What can be seen of the {noun}: {marks}.")
@@ -51,7 +51,10 @@ class Teacher:
         return f"{subject}: {', '.join(recalled)}. {' '.join(looked)} So {ending}."
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
-        """The four marks of a species; empty for a name that is none of the domain's."""
+        """The four marks of a species; of the domain's noun all that one of its kind may have; else none."""
+        if entity == NOUNS.get(domain):
+            accents = tuple(f"{colour} {ACCENT_PARTS[domain]}" for colour in COLOURS)
+            return (*FORMS, *COLOURS, *PATTERNS, *accents)
         return next((one.marks for one in species(domain) if one.name == entity), ())
 
     def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
