@@ -22,6 +22,7 @@ from mllm import boosting, captioned, retrieval
 from mllm.abilities import Look
 from mllm.boosting import Aid, Limits
 from mllm.captions import words
+from mllm.commands import run_program
 from mllm.pocket.captions import judge, rich
 from mllm.pocket.species import random_marks
 from mllm.records import Sample
@@ -75,5 +76,10 @@ def command(count: Annotated[int, typer.Option(min=1, help="scenes")] = 200) -> 
     typer.echo(markdown([head, *rows]))
 
 
+def main(argv: list[str] | None = None) -> None:
+    """Run the program."""
+    run_program(command, argv)
+
+
 if __name__ == "__main__":
-    typer.run(command)
+    main()
