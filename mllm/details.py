@@ -26,7 +26,7 @@ COLOURS = frozenset(
     "red orange yellow green blue purple white black brown gray grey pink gold golden silver tan beige".split()
 )
 NUMBERS = frozenset("two three four five six seven eight nine ten eleven twelve".split())
-_ENDS = ".;:!?\n"
+_ENDS = ".,;:!?\n"
 _WORD_OR_END = re.compile(rf"{WORD.pattern}|[{_ENDS}]")
 _SAME = {"grey": "gray", "golden": "gold"}
 _ADVERBS = frozenset("large small big little young old long short tall wide".split())
@@ -96,14 +96,16 @@ def settled(text: str, texts: Sequence[str]) -> str:
 def _given(texts: Iterable[str]) -> dict[tuple[str, str], list[str]]:
     """Return what texts say of each thing: (kind, noun) -> the colour or number of each text, in order.
 
-    A thing that a text names twice may be several things, of which each text may mean another: it is left out.
+    A thing that a text names twice, or gives two values, may be several things, of which each text may mean another:
+    it is left out.
     """
     texts = list(texts)
     found: dict[tuple[str, str], list[str]] = {}
+    several = {noun for text in texts for noun, times in Counter(map(_stem, words(text))).items() if times > 1}
     for text in texts:
         for thing, values in _told(text).items():
             found.setdefault(thing, []).extend(values)
-    several = {noun for text in texts for noun, times in Counter(map(_stem, words(text))).items() if times > 1}
+            several |= {thing[1]} if len(values) > 1 else set()
     return {thing: values for thing, values in found.items() if thing[1] not in several}
 
 

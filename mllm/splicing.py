@@ -23,7 +23,12 @@ def blend(captions: Sequence[str]) -> str:
         raise FieldmarkError("a blend needs at least one caption")
     spoken = [details.settled(caption, told) for caption in told]
     first = max(range(len(spoken)), key=lambda place: len(details.details(spoken[place])))
-    return _with(spoken[first], spoken[:first] + spoken[first + 1 :])
+    whole = _with(spoken[first], spoken[:first] + spoken[first + 1 :])
+    for clause in (clause for caption in spoken for clause in clauses(caption)):
+        more = f"{whole} {_sentence(clause)}"
+        if details.kept_share(told, more) > details.kept_share(told, whole):  # the winning side, of words told before
+            whole = more
+    return whole
 
 
 def expand(caption: str, description: str) -> str:
@@ -34,8 +39,13 @@ def expand(caption: str, description: str) -> str:
 
 def _with(whole: str, others: Sequence[str]) -> str:
     """Append those clauses of other captions that hold a detail which is not told yet."""
-    sentences = [whole.rstrip(" .")]
+    sentences = [f"{whole.rstrip(' .')}."]
     for clause in (clause for caption in others for clause in clauses(caption)):
         if details.added(sentences, clause):
-            sentences.append(clause[0].upper() + clause[1:])
-    return ". ".join(sentences) + "."
+            sentences.append(_sentence(clause))
+    return " ".join(sentences)
+
+
+def _sentence(clause: str) -> str:
+    """Give a clause a capital and a full stop."""
+    return f"{clause[0].upper()}{clause[1:]}."
