@@ -53,7 +53,7 @@ def targets(folder: Path) -> dict[str, Target]:
         answers,
         captions,
         cardfiles,
-        config,
+        configfile,
         descriptors,
         families,
         interop,
@@ -198,7 +198,7 @@ def targets(folder: Path) -> dict[str, Target]:
         ),
         "descriptors": Target(filed("d.json", descriptors.load), (dumped({"robin": ["red", "blue"]}),), JSON),
         "config": Target(
-            filed("r.yaml", lambda path: config.read(["--config", str(path)], path, {"learning_rate"})), (yaml,),
+            filed("r.yaml", lambda path: configfile.read(["--config", str(path)], path, {"learning_rate"})), (yaml,),
             (b"&a ", b"*a", b"- ", b": ", b"rewards: {iou: {weight: x}}", b"1e999"),
         ),
         "fieldmark.json": Target(

@@ -20,7 +20,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("boxes", "notation", "cpu", "gathering", "ledger", "unpickling"),
     ("rows",),
     ("records", "pictures", "config", "provenance", "cardfiles", "ranking", "embeddings", "collectives"),
-    ("captions", "bags"),
+    ("captions", "bags", "configfile"),
     ("cider", "details", "corruption"),
     ("abilities", "families", "domains", "composites", "knowledge", "splicing", "splits", "manifest", "stages", "kvg"),
     ("sources", "lineups", "answers", "prompts", "links", "mastery", "parts", "contamination"),

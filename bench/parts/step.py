@@ -34,7 +34,7 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured: a model family of bench/parts/models.py, tokens of prompt and completion, completions a prompt."""
+    """What is measured: a model family of bench/parts/models.py, tokens of prompt and completion, answers a prompt."""
 
     family: str
     prompt: int

@@ -14,7 +14,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 from trl import TrlParser
 
-from mllm import config, cpu
+from mllm import configfile, cpu
 from mllm.config import Settings
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.training import processes
@@ -55,7 +55,7 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
         ConfigError: an unknown key or flag, a wrong value, a TRL setting that Fieldmark has to keep as it is.
     """
     known = {item.name for item in fields(trl_config) if item.init}  # pyright: ignore[reportArgumentType]
-    run = config.read(sys.argv[1:] if argv is None else argv, default, known)
+    run = configfile.read(sys.argv[1:] if argv is None else argv, default, known)
     ours = {name: value for name, value in (OURS | processes.devices()).items() if name in known}
     given = {**ours, **run.trl}
     on_cpu = given.get("use_cpu") or not torch.accelerator.is_available()

@@ -1,0 +1,174 @@
+"""A run's settings read from its YAML file and the command line, checked key by key. Holds no torch and no TRL.
+
+The `fieldmark:` section of the file is a `Settings` (`mllm.config`); every other key is a flag of TRL's own `SFTConfig`
+or `GRPOConfig` and goes there untouched. On the command line our flags and TRL's are mixed freely and win over the
+file: `--style direct --lora.r 8 --rewards.iou.weight 2 --learning_rate 1e-5`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from mllm.config import SECTION, Section, Settings
+from mllm.errors import ConfigError
+
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run's configuration: our settings, the values for TRL from the file, TRL's flags from the command line."""
+
+    settings: Settings
+    trl: Mapping[str, Any]
+    flags: tuple[str, ...]
+    file: Path
+
+
+def read(argv: Sequence[str], default: Path, trl_fields: Collection[str]) -> Run:
+    """Read the configuration of a run: the YAML file (`--config`, else `default`), overridden by flags.
+
+    Args:
+        argv: the command line without the program's name.
+        default: the file that is used when no `--config` is given.
+        trl_fields: every name that TRL's config class knows.
+
+    Raises:
+        ConfigError: no such file, no mapping, an unknown key or flag (with the nearest known one), a wrong value.
+    """
+    argv = list(argv)
+    file = default
+    for index, word in enumerate(argv):
+        if word == "--config" or word.startswith("--config="):
+            file = Path(_value(argv, index))
+            del argv[index : index + (1 if "=" in word else 2)]
+            break
+    values = load_yaml(file)
+    ours = values.pop(SECTION, None) or {}
+    if not isinstance(ours, Mapping):
+        raise ConfigError(f"{file}: {SECTION} must be a section of keys and values")
+    for key in values:
+        if key not in trl_fields and key != "env":
+            known = "a key of the `fieldmark:` section; move it there" if key in Settings.model_fields else None
+            raise ConfigError(_unknown(key, str(file), [*trl_fields, SECTION], known))
+    flags: list[str] = []
+    ours = {key: dict(value) if isinstance(value, Mapping) else value for key, value in ours.items()}
+    index = 0
+    while index < len(argv):
+        word = argv[index]
+        name = word.removeprefix("--").split("=", 1)[0]
+        if word.startswith("--") and name.split(".")[0] in Settings.model_fields:
+            words = _words(argv, index)
+            _put(ours, name, words)
+            index += 1 if "=" in word else 1 + len(words)
+            continue
+        if word.startswith("--") and name.removeprefix("no_") not in trl_fields and name not in trl_fields:
+            known = [f"--{key}" for key in [*Settings.model_fields, *trl_fields]]
+            raise ConfigError(_unknown(f"--{name}", "the command line", known))
+        flags.append(word)
+        index += 1
+    return Run(parse(ours, Settings, str(file)), values, tuple(flags), file)
+
+
+def load_yaml(file: Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping. Raises `ConfigError`, naming the file."""
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such config file")
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: broken YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:  # impossible dates, numbers of thousands of digits, deep nesting
+        raise ConfigError(f"{file}: broken YAML: {str(error) or type(error).__name__}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: a mapping of keys to values is needed, got {type(values).__name__}")
+    if odd := [key for key in values if not isinstance(key, str)]:
+        raise ConfigError(f"{file}: keys are names, got {odd[0]!r}")
+    return values
+
+
+def parse(values: Mapping[str, Any], section: type[S], where: str) -> S:
+    """Build a settings class from plain values; errors name the key, `where` it stood, and the nearest known key."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(step) for step in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(_unknown(".".join(path), where, _known(section, path))) from None
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] != "value_error":  # our own sentences quote the value already
+            message = f"{message} (got {first['input']!r})"
+        raise ConfigError(f"{where}: {'.'.join([SECTION, *path])}: {message}") from None
+
+
+def _known(section: type[Section], path: Sequence[str]) -> list[str]:
+    """Return the dotted keys that could have stood where the unknown key `path` stands."""
+    for step in path[:-1]:
+        kinds = [section.model_fields[step].annotation] if step in section.model_fields else []
+        kinds = [kind for outer in kinds for kind in (outer, *get_args(outer))]
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), section)
+    return [".".join([*path[:-1], name]) for name in section.model_fields]
+
+
+def _unknown(key: str, where: str, known: Collection[str], hint: str | None = None) -> str:
+    """Say that a key is unknown and which known one is nearest."""
+    near = get_close_matches(key, list(known), n=1, cutoff=0.5)
+    hint = hint or (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)[:40])}")
+    return f"{where}: unknown key {key!r}: {hint}"
+
+
+def _words(argv: Sequence[str], index: int) -> list[str]:
+    """Return the values of the flag at `index`: what follows `=`, or the words up to the next flag."""
+    if "=" in argv[index]:
+        return [argv[index].split("=", 1)[1]]
+    words: list[str] = []
+    for word in argv[index + 1 :]:
+        if word.startswith("--"):
+            break
+        words.append(word)
+    return words
+
+
+def _value(argv: Sequence[str], index: int) -> str:
+    """Return the one value of the flag at `index`."""
+    words = _words(argv, index)
+    if not words:
+        raise ConfigError(f"the command line: {argv[index]} needs a value")
+    return words[0]
+
+
+def _put(values: dict[str, Any], name: str, words: Sequence[str]) -> None:
+    """Set `a.b.c` in nested dicts, reading words as YAML does (`2` is a number, `[a, b]` a list, no word is true)."""
+    *path, last = name.split(".")
+    for step in path:
+        inner = values.get(step)
+        values[step] = inner = dict(inner) if isinstance(inner, Mapping) else {}
+        values = inner
+    read_words = [_plain(word) for word in words] or [True]
+    values[last] = read_words if len(read_words) > 1 else read_words[0]
+
+
+def _plain(word: str) -> Any:
+    """Read one command-line word as YAML, numbers like 1e-5 included."""
+    try:
+        value = yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 takes 1e-5 for a text
+        except ValueError:
+            return word
+    return value
