@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
-from mllm import answers, pictures, processors, prompts
+from mllm import answers, caches, pictures, processors, prompts
 from mllm.captions import wants_caption
 from mllm.errors import FieldmarkError
 from mllm.records import Completion, Sample
@@ -119,7 +119,8 @@ def write(
     `streamer` is one of transformers', for a single row.
     """
     with _ready(loaded.model, seed):
-        tokens = loaded.model.generate(**inputs, generation_config=config, streamer=streamer)
+        cache = caches.empty(loaded.model.config)
+        tokens = loaded.model.generate(**inputs, generation_config=config, streamer=streamer, past_key_values=cache)
     ends = _ends(loaded)
     rows = tokens[:, inputs["input_ids"].shape[1] :].tolist()
     return [row[: next((k + 1 for k, token in enumerate(row) if token in ends), None)] for row in rows]

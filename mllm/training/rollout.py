@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mllm import caches
 from mllm.training import prefix
 from mllm.training.prefix import Picture
 
@@ -72,4 +73,4 @@ def _prefill(
     )
     cache = out.past_key_values
     cache.batch_select_indices(index)
-    return {"input_ids": ids_UP[index], "attention_mask": mask_UP[index], "past_key_values": cache}
+    return {"input_ids": ids_UP[index], "attention_mask": mask_UP[index], "past_key_values": caches.with_room(cache)}
