@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback
-from trl.models.utils import unwrap_model_for_generation
 
 from mllm.config import Evaluate
 from mllm.families import write_convention
 from mllm.files import atomic_write
-from mllm.generate import generate
 from mllm.models import Checkpoint, Loaded
 from mllm.records import Completion, Sample
-from mllm.training import measures
+from mllm.training import measures, spread
 from mllm.training.card import Card
 
 logger = logging.getLogger(__name__)
@@ -85,31 +83,13 @@ class GeneratedEval(TrainerCallback):
 
     def measure(self) -> dict[str, float]:
         """Answer the samples and score the answers; the same numbers on every process."""
-        started = time.monotonic()
-        accelerator = self.trainer.accelerator
-        rank, world = accelerator.process_index, accelerator.num_processes
-        # Every process answers equally many (some twice), so that all make the same collective calls under ZeRO-3.
-        count = -(-len(self.samples) // world)
-        mine = [self.samples[(rank + world * k) % len(self.samples)] for k in range(count)]
-        with unwrap_model_for_generation(
-            self.trainer.model_wrapped,  # pyright: ignore[reportArgumentType]
-            accelerator,
-            gather_deepspeed3_params=getattr(self.trainer.args, "ds3_gather_for_generation", True),
-            gradient_checkpointing_kwargs=self.trainer.args.gradient_checkpointing_kwargs,  # pyright: ignore
-        ) as model:
-            loaded = Loaded(model, self.checkpoint.processor, self.checkpoint.family, self.checkpoint.convention)
-            done = list(
-                generate(
-                    loaded,
-                    mine,
-                    self.root,
-                    max_new_tokens=self.settings.max_new_tokens,
-                    batch_size=self.settings.batch_size,
-                )
-            )
-        every = {row.sample_id: row for row in (gather_object(done) if world > 1 else done)}
+        started, accelerator = time.monotonic(), self.trainer.accelerator
+        every = spread.answers(
+            self.trainer, self.checkpoint, self.samples, self.root,
+            max_new_tokens=self.settings.max_new_tokens, batch_size=self.settings.batch_size,
+        )  # fmt: skip
         told: list[Any] = [self._score(every, started) if accelerator.is_main_process else None]
-        if world > 1:
+        if accelerator.num_processes > 1:
             broadcast_object_list(told)
         return told[0]
 

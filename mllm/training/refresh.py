@@ -9,19 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback
-from trl.models.utils import unwrap_model_for_generation
 
 from mllm import prompts, quiz
 from mllm.config import Refresh
 from mllm.errors import FieldmarkError
 from mllm.files import atomic_write
-from mllm.generate import generate
 from mllm.mastery import Table, load
 from mllm.models import Checkpoint, Loaded
 from mllm.records import Completion, Sample
 from mllm.rows import encode
+from mllm.training import spread
 from mllm.training.bridge import Row
 from mllm.training.weighting import Weighing
 
@@ -88,28 +86,11 @@ class MasteryRefresh(TrainerCallback):
 
     def ask(self) -> dict[str, Completion]:
         """Answer every question; the same completions on every process."""
-        accelerator = self.trainer.accelerator
-        rank, world = accelerator.process_index, accelerator.num_processes
-        count = -(-len(self.asked) // world)  # equally many on each, so that all make the same collective calls
-        mine = [self.asked[(rank + world * k) % len(self.asked)] for k in range(count)]
-        with unwrap_model_for_generation(
-            self.trainer.model_wrapped,  # pyright: ignore[reportArgumentType]
-            accelerator,
-            gather_deepspeed3_params=getattr(self.trainer.args, "ds3_gather_for_generation", True),
-            gradient_checkpointing_kwargs=self.trainer.args.gradient_checkpointing_kwargs,  # pyright: ignore
-        ) as model:
-            loaded = Loaded(model, self.checkpoint.processor, self.checkpoint.family, self.checkpoint.convention)
-            done = list(
-                generate(
-                    loaded,
-                    list({sample.id: sample for sample in mine}.values()),
-                    Path(),
-                    style=prompts.PLAIN if self.settings.by == "marks" else None,
-                    max_new_tokens=self.settings.max_new_tokens,
-                    batch_size=self.settings.batch_size,
-                )
-            )
-        return {row.sample_id: row for row in (gather_object(done) if world > 1 else done)}
+        style = prompts.PLAIN if self.settings.by == "marks" else None
+        return spread.answers(
+            self.trainer, self.checkpoint, self.asked, Path(), style=style,
+            max_new_tokens=self.settings.max_new_tokens, batch_size=self.settings.batch_size,
+        )  # fmt: skip
 
 
 def questions(rows: Sequence[Row], settings: Refresh, checkpoint: Checkpoint | Loaded, seed: int) -> list[Sample]:

@@ -1,0 +1,43 @@
+"""Answers of a model in training, each process asked its share of the questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers import Trainer
+from trl.models.utils import unwrap_model_for_generation
+
+from mllm.generate import generate
+from mllm.models import Checkpoint, Loaded
+from mllm.records import Completion, Sample
+
+
+def answers(
+    trainer: Trainer, checkpoint: Checkpoint | Loaded, samples: Sequence[Sample], root: Path, **how: Any
+) -> dict[str, Completion]:
+    """Answer samples with the weights as they are now; the same completions, by sample id, on every process.
+
+    `how` goes to `mllm.generate.generate`. All processes have to call this together: sharded weights are gathered, and
+    every process answers equally many (some are answered twice), so that all make the same collective calls.
+    """
+    accelerator = trainer.accelerator
+    world = accelerator.num_processes
+    mine = share(samples, accelerator.process_index, world)
+    with unwrap_model_for_generation(
+        trainer.model_wrapped,  # pyright: ignore[reportArgumentType]
+        accelerator,
+        gather_deepspeed3_params=getattr(trainer.args, "ds3_gather_for_generation", True),
+        gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,  # pyright: ignore
+    ) as model:
+        loaded = Loaded(model, checkpoint.processor, checkpoint.family, checkpoint.convention)
+        done = list(generate(loaded, mine, root, **how))
+    return {row.sample_id: row for row in (gather_object(done) if world > 1 else done)}
+
+
+def share(samples: Sequence[Sample], rank: int, world: int) -> list[Sample]:
+    """Return what one of `world` processes is asked: as many as every other, none twice by the same process."""
+    count = -(-len(samples) // world)
+    return [samples[(rank + world * k) % len(samples)] for k in range(count)]
