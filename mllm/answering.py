@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm import provenance, runs
-from mllm.errors import ConfigError
+from mllm.errors import ConfigError, FieldmarkError
 from mllm.models import Checkpoint, load, open_checkpoint
 from mllm.records import Sample
 
@@ -88,6 +88,7 @@ def ask(
     done = runs.begin(options.out, info, samples, root, fresh=options.fresh)
     if len(done) == len(samples):
         return False
+    import torch
     from rich import progress
 
     columns = (progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
@@ -110,6 +111,13 @@ def ask(
 
             loaded = load(checkpoint, dtype=options.dtype, device=options.device, quantize=options.quantize)
             completions = generate(loaded, samples, root, batch_size=options.batch_size, **arguments)
-        for completion in completions:
-            runs.append(options.out, completion)
+        try:
+            for completion in completions:
+                runs.append(options.out, completion)
+        except torch.OutOfMemoryError as error:
+            raise FieldmarkError(
+                f"{str(error).splitlines()[0]} Give the command again with a lower --batch-size; what was answered is "
+                "kept. --dtype bfloat16 halves the weights, --quantize 4bit makes them smaller still (with --fresh: "
+                "other numbers)"
+            ) from error
     return True

@@ -33,7 +33,7 @@ from mllm.training.grpo import PrefixGRPOTrainer
 from mllm.training.live import LivePage, Rollouts
 from mllm.training.refresh import MasteryRefresh
 from mllm.training.saving import WholeCheckpoints
-from mllm.training.selfcheck import RolloutCheck
+from mllm.training.selfcheck import RolloutCheck, no_picture_tokens
 from mllm.training.weighting import Weighing, WeightedAdvantages
 
 from trl import GRPOConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
@@ -89,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
 
     # 4. Train and save.
+    no_picture_tokens(args, loaded.processor)
     trainer = Trainer(
         model=loaded.model,
         reward_funcs=functions,  # pyright: ignore[reportArgumentType]

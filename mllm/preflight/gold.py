@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mllm import conversations
 from mllm.boxes import Box
@@ -31,7 +31,8 @@ _STAND_IN = "The row has no thought."
 @dataclass(frozen=True)
 class Gold:
     """One reward over all gold answers. `worst` names the row that earned least of what was possible; `missing` says
-    why nothing could be scored: the encoder that the reward asks is not there."""
+    why nothing could be scored: the encoder that the reward asks is not there. `swapped` is what the answers earn on
+    average when each row is given its neighbour's: None where that was not asked."""
 
     name: str
     low: float
@@ -42,6 +43,7 @@ class Gold:
     worst: str
     applies: int
     missing: str = ""
+    swapped: float | None = None
 
 
 def answer(sample: Sample, checkpoint: Checkpoint) -> str:
@@ -89,11 +91,12 @@ def _boxes(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint:
     exact = [_holding(text, sample, sample.boxes[0]) for sample, text in zip(samples, texts, strict=True)]
     astray = [_holding(text, sample, _elsewhere(sample.boxes[0])) for sample, text in zip(samples, texts, strict=True)]
     given = _given(name, reward, samples, texts, checkpoint)
+    strange = _given(name, reward, samples, [*texts[1:], *texts[:1]], checkpoint) if len(texts) > 1 else []
     most = [
         reward.high if right.value == wrong.value else right.value  # no matter of the box: nothing may be missing
         for right, wrong in zip(reward(samples, exact), reward(samples, astray), strict=True)
     ]
-    return _summary(
+    found = _summary(
         name,
         reward,
         [
@@ -102,6 +105,8 @@ def _boxes(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint:
             if value is not None and top is not None
         ],
     )
+    earned = [value for value in strange if value is not None]
+    return replace(found, swapped=sum(earned) / len(earned) if earned else None)
 
 
 def _captions(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> Gold:

@@ -69,6 +69,7 @@ def gold_answers(
         lines.append(
             f"{one.name}: {one.low:.3f} to {one.high:.3f}, mean {one.mean:.3f}, of {one.possible:g}; "
             + (f"{one.short} rows fall short, worst {one.worst}" if one.short else well)
+            + ("" if one.swapped is None else f"; another row's answer: mean {one.swapped:.3f}")
         )
     thoughtless = sum(sample.thought is None and not wants_caption(sample) for sample in samples)
     if thoughtless and checkpoint.convention.prompt == "think":

@@ -17,6 +17,7 @@ import torch
 from transformers import TrainerCallback
 
 from mllm.errors import FieldmarkError
+from mllm.generate import suppressed
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,16 @@ class Heard:
     prompt_tokens: int
     written: tuple[int, ...]
     logps: tuple[float, ...]
+
+
+def no_picture_tokens(args: Any, processor: Any) -> None:
+    """Keep vLLM in this process from writing a picture's own tokens, behind which a picture would be looked for.
+
+    transformers is told by TRL. A vLLM server is not told: its settings travel as JSON, whose keys are texts.
+    """
+    ids = suppressed(processor)
+    if args.use_vllm and args.vllm_mode == "colocate" and ids:
+        args.generation_kwargs = {"logit_bias": {number: -100.0 for number in ids}, **(args.generation_kwargs or {})}
 
 
 def compare(rollout: Heard, reread: Heard, tolerance: float = TOLERANCE) -> float:

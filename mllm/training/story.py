@@ -47,6 +47,13 @@ POCKET_CAPTIONS: dict[Path, tuple[str, ...]] = {
 look-alikes: among hard ones the judge finds few even by captions that tell every mark."""
 VECTORS = "vectors"
 """Folder in a run's folder with the vectors of pictures that rewards have looked at."""
+NO_ROOM = (
+    "`fieldmark preflight --config FILE -- FLAGS` works memory out for the longest batch and names the mildest change "
+    "that fits. Mostly: per_device_train_batch_size lower and gradient_accumulation_steps higher by as much, "
+    "gradient_checkpointing: true, lower visual_tokens, evaluate.batch_size or (GRPO) max_completion_length, "
+    "quantize: 4bit with lora"
+)
+"""What a person can do where the memory of a card is too small."""
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What is wrong with a disk that cannot be written on."""
 
@@ -260,6 +267,8 @@ def program(main: Callable[[], None]) -> None:
         if error.errno not in _DISK:
             raise
         sys.exit(f"error: {error}. Make room, or name a folder that can be written in; earlier checkpoints are whole")
+    except torch.OutOfMemoryError as error:
+        sys.exit(f"error: {str(error).splitlines()[0]}\n{NO_ROOM}")
     except RuntimeError as error:
         if not processes.is_about_another(error):
             raise

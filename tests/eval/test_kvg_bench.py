@@ -478,3 +478,19 @@ def test_a_base_in_four_bits_is_asked_and_its_answers_are_kept_apart(tmp_path, m
         kvg_bench.main(words)
     with pytest.raises(FieldmarkError, match="--quantize is for --engine transformers"):
         kvg_bench.main([*words, "--quantize", "4bit", "--engine", "vllm", "--fresh"])
+
+
+def test_a_card_that_is_too_small_keeps_what_was_answered(tmp_path, monkeypatch):
+    import torch
+
+    from mllm import generate
+
+    def some(loaded, samples, root, *, skip, **_):
+        yield Completion("a0", TEXTS["a0"], UNREAD, tokens=10, clipped=False)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(generate, "generate", some)
+    write_jsonl(tmp_path / "test.jsonl", cases(tmp_path))
+    with pytest.raises(FieldmarkError, match="allocate 2.00 GiB. Give the command again with a lower --batch-size"):
+        kvg_bench.main(["--samples", str(tmp_path / "test.jsonl"), "--out", str(tmp_path / "run")])
+    assert [row.sample_id for row in read_jsonl(tmp_path / "run" / "outputs.jsonl", Completion)] == ["a0"]

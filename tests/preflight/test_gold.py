@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mllm import families, models, rewards
+from mllm.boxes import Box
 from mllm.families import Convention
 from mllm.models import Checkpoint
 from mllm.preflight import gold
@@ -43,6 +44,16 @@ def test_through_the_tokenizer_as_the_trainer_reads_it(samples: list[Sample], po
     text = gold.answer(samples[0], opened)
     assert text.startswith("<think>") and text.endswith("</answer>")
     assert all(one.short == 0 for one in gold.score(samples, rewards.load_all({"format": {}, "iou": {}}), opened))
+
+
+def test_another_rows_answer_earns_what_it_is_worth(samples: list[Sample]) -> None:
+    """Full form, and of the box the overlap of the two: 300 of 900 + 600 square hundredths, or none."""
+    boxes = [Box(0.1, 0.1, 0.4, 0.4), Box(0.1, 0.3, 0.4, 0.5), Box(0.6, 0.6, 0.9, 0.9)]
+    rows = [replace(sample, boxes=(box,)) for sample, box in zip(samples, boxes, strict=False)]
+    form, iou = gold.score(rows, rewards.load_all({"format": {}, "iou": {}}), bare("qwen3_vl"))
+    assert form.swapped == 1.0 and iou.swapped == pytest.approx((300 / 1200 + 0 + 0) / 3)
+    (alone,) = gold.score(rows[:1], rewards.load_all({"iou": {}}), bare("qwen3_vl"))
+    assert alone.swapped is None
 
 
 def test_special_tokens_do_not_reach_the_reward(samples: list[Sample]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +38,15 @@ def test_two_sound_engines_agree(loaded: Loaded, row: dict[str, Any]) -> None:
     reread = selfcheck.read(loaded.model, loaded.processor, row, rollout.written, temperature=0.8)
     assert 0 < len(rollout.written) <= 16 and rollout.prompt_tokens > 12
     assert selfcheck.compare(rollout, reread) < 1e-4
+
+
+@pytest.mark.parametrize(("use", "mode", "told"), [(True, "colocate", 1), (True, "server", 0), (False, "colocate", 0)])
+def test_vllm_is_kept_from_writing_picture_tokens(use: bool, mode: str, told: bool, loaded: Loaded) -> None:
+    args: Any = SimpleNamespace(use_vllm=use, vllm_mode=mode, generation_kwargs={"top_k": 5})
+    selfcheck.no_picture_tokens(args, loaded.processor)
+    assert args.generation_kwargs.pop("top_k") == 5
+    never = {loaded.processor.image_token_id, loaded.processor.vision_start_token_id}
+    assert never <= set(args.generation_kwargs.get("logit_bias", {})) if told else not args.generation_kwargs
 
 
 def test_a_picture_spelled_out_twice_is_noticed(loaded: Loaded, row: dict[str, Any]) -> None:

@@ -1,0 +1,27 @@
+"""How a training program ends: what a person can put right is said in words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mllm.training import story
+
+
+def test_a_card_that_is_too_small_is_told_with_what_to_turn() -> None:
+    def main() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation for ...")
+
+    with pytest.raises(SystemExit) as end:
+        story.program(main)
+    said = str(end.value)
+    assert said.startswith("error: CUDA out of memory. Tried to allocate 2.00 GiB.\n`fieldmark preflight")
+    assert "per_device_train_batch_size" in said and "documentation" not in said
+
+
+def test_what_nobody_foresaw_keeps_its_traceback() -> None:
+    def main() -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        story.program(main)
