@@ -13,7 +13,6 @@ annotators' captions. Captions are keyed by picture name without its ending.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import string
@@ -28,6 +27,7 @@ from mllm.cider import Frequencies, cider_d
 from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 from mllm.files import atomic_write
+from mllm.sources.csv import table
 
 ASPECTS = ("background", "object", "relation")
 RULES = ("published", "words")
@@ -52,33 +52,32 @@ def main(argv: list[str] | None = None) -> None:
         raise FieldmarkError(
             f"{options.captions}: no caption of {len(missing)} pictures ({', '.join(missing[:3])}, ...)"
         )
-    table = measure(rows, captions, stemmer())
+    found = measure(rows, captions, stemmer())
     print("| aspect | published rule | whole words |\n|---|---|---|")
     for aspect in ASPECTS:
-        print(f"| {aspect} | {table['published'][aspect]['value']:.1f} | {table['words'][aspect]['value']:.1f} |")
-    print(f"\nCIDEr-D {table['cider']:.3f}; {table['text']['words']:.1f} words a caption")
+        print(f"| {aspect} | {found['published'][aspect]['value']:.1f} | {found['words'][aspect]['value']:.1f} |")
+    print(f"\nCIDEr-D {found['cider']:.3f}; {found['text']['words']:.1f} words a caption")
     if options.out:
         with atomic_write(options.out) as file:
-            json.dump(table, file, indent=1)
+            json.dump(found, file, indent=1)
 
 
 def read(file: Path) -> list[Row]:
     """Read the csv. Raises FieldmarkError naming file, line and column."""
     if not file.is_file():
         raise FieldmarkError(f"{file}: no such file")
+    header, lines = table(file)
+    columns = ("image", "caption", *ASPECTS)
+    if missing := sorted({*columns} - {*header}):
+        raise FieldmarkError(f"{file}: column {missing[0]} is missing; FineCapEval has {', '.join(columns)}")
     rows = []
-    with file.open(newline="", encoding="utf-8-sig") as opened:
-        reader = csv.DictReader(opened)
-        columns = {"image", "caption", *ASPECTS}
-        if missing := sorted(columns - set(reader.fieldnames or ())):
-            raise FieldmarkError(
-                f"{file}: column {missing[0]} is missing; FineCapEval has {', '.join(sorted(columns))}"
-            )
-        for line in reader:
-            if any(line[column] is None for column in columns):
-                raise FieldmarkError(f"{file}:{reader.line_num}: the row has too few columns")
-            phrases = {aspect: _phrases(line[aspect]) for aspect in ASPECTS}
-            rows.append(Row(Path(line["image"]).stem, line["caption"], phrases))
+    for where, line in lines:
+        if any(line[column] is None for column in columns):
+            raise FieldmarkError(f"{where}: the row has too few columns")
+        name = Path(line["image"]).stem
+        if not name:
+            raise FieldmarkError(f"{where}: field image is empty")
+        rows.append(Row(name, line["caption"], {aspect: _phrases(line[aspect]) for aspect in ASPECTS}))
     if not rows:
         raise FieldmarkError(f"{file}: the file holds no row")
     return rows

@@ -18,13 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mllm import matching
+from mllm import jsontext, matching
 from mllm.commands import run_main
 from mllm.errors import FieldmarkError
 from mllm.files import atomic_write
 from mllm.matching import Query
 
 SIZE = 10
+_TARGETS = [str(number) for number in range(SIZE)]
 _NUMBER = re.compile(r"(\d+)$")
 
 
@@ -64,14 +65,14 @@ def read(file: Path) -> dict[str, dict[str, str]]:
     Raises:
         FieldmarkError: another shape (the unlabelled test file has lists), or a target outside the set.
     """
-    table = matching.read_json(file)
+    table = jsontext.read(file)
     if not isinstance(table, dict) or not table:
         raise FieldmarkError(f"{file}: an object {{set: {{target: description}}}} is needed")
     for name, targets in table.items():
         if not isinstance(targets, dict):
             raise FieldmarkError(f"{file}: set {name!r} has no targets; the test file without labels cannot be scored")
         for target, text in targets.items():
-            if not target.isdigit() or int(target) >= SIZE or not isinstance(text, str):
+            if target not in _TARGETS or not isinstance(text, str):
                 raise FieldmarkError(f"{file}: set {name!r}: target {target!r} is none of 0..9 with a description")
     return table
 
@@ -96,9 +97,11 @@ def queries(
 def pictures_of(images: Path, name: str) -> list[Path]:
     """The ten pictures of a set in order of their numbers (`img10` would sort before `img2`)."""
     folder = images / name
-    if not folder.is_dir():
-        raise FieldmarkError(f"{folder}: no such folder of a set's pictures")
-    numbered = [(int(found[1]), file) for file in folder.iterdir() if (found := _NUMBER.search(file.stem))]
+    try:
+        files = list(folder.iterdir())
+    except (OSError, ValueError) as error:  # not there, or no name that a folder can have
+        raise FieldmarkError(f"{str(folder)!r:.300}: no folder of a set's pictures ({error})") from None
+    numbered = [(int(found[1]), file) for file in files if (found := _NUMBER.search(file.stem))]
     if len(numbered) != SIZE:
         raise FieldmarkError(f"{folder}: {len(numbered)} numbered pictures, a set has {SIZE}")
     return [file for _, file in sorted(numbered)]

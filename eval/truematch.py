@@ -18,7 +18,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mllm import matching, retrieval
+from mllm import jsontext, matching, retrieval
 from mllm.bags import Bag, check
 from mllm.commands import run_main
 from mllm.errors import FieldmarkError
@@ -57,23 +57,27 @@ def official(options: argparse.Namespace) -> tuple[list[Sample], dict[int, list[
     """Read the published bags: `<size>.json`, lists of lists of COCO ids."""
     bags: dict[int, list[list[str]]] = {}
     for size in options.sizes or SIZES:
-        file = options.official / f"{size}.json"
-        rows = matching.read_json(file)
-        if not isinstance(rows, list) or not rows:
-            raise FieldmarkError(f"{file}: a list of bags is needed")
-        for number, row in enumerate(rows):
-            if not isinstance(row, list) or len(row) != size or len(set(map(str, row))) != size:
-                raise FieldmarkError(f"{file}: bag {number} does not hold {size} different ids: {row!r}")
-        bags[size] = [[str(one) for one in row] for row in rows]
+        bags[size] = bags_of(options.official / f"{size}.json", size)
     if options.images is None:
         raise FieldmarkError("--official needs --images, the folder of the COCO pictures")
     names = {name for made in bags.values() for bag in made for name in bag}
     return [], bags, {name: coco_file(options.images, name) for name in names}
 
 
+def bags_of(file: Path, size: int) -> list[list[str]]:
+    """Read one published file of bags. Raises FieldmarkError naming file and bag."""
+    rows = jsontext.read(file)
+    if not isinstance(rows, list) or not rows:
+        raise FieldmarkError(f"{file}: a list of bags is needed")
+    for number, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != size or len(set(map(str, row))) != size:
+            raise FieldmarkError(f"{file}: bag {number} does not hold {size} different ids: {row!r:.200}")
+    return [[str(one) for one in row] for row in rows]
+
+
 def coco_file(folder: Path, name: str) -> Path:
     """Where the picture of a COCO id lies: `COCO_train2014_` or `COCO_val2014_` and twelve digits."""
-    if not name.isdigit():
+    if not name.isdecimal():
         raise FieldmarkError(f"{name!r} is no COCO id")
     tried = [folder / f"COCO_{part}2014_{int(name):012d}.jpg" for part in ("val", "train")]
     for file in tried:

@@ -13,6 +13,11 @@ from typing import IO
 _HOST = socket.gethostname() or "host"
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path is a file; one that no file can have (too long, with a zero byte) is none."""
+    return os.path.isfile(path)  # pathlib's own raises
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[str]]:
     """Open a text file that takes the place of `path` when the block ends well, and leaves no trace when it does not.

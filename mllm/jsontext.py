@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from mllm.errors import FieldmarkError
+
+T = TypeVar("T")
 
 
 def loads(text: str | bytes, **how: Any) -> Any:
@@ -28,10 +33,53 @@ def loads(text: str | bytes, **how: Any) -> Any:
         raise JSONDecodeError("a number of too many digits", "", 0) from None
 
 
-def load(path: Path) -> Any:
+def load(path: Path, **how: Any) -> Any:
     """Parse a whole file, with or without a byte order mark. Raises as `loads`, and `OSError`."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise JSONDecodeError(f"not UTF-8 at byte {error.start + 1}", "", 0) from None
-    return loads(text)
+    return loads(text, **how)
+
+
+def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "") -> T | Any:
+    """Read a whole json file of a given shape.
+
+    Args:
+        path: of the file.
+        shape: a type that pydantic knows: `dict[str, int]`, a `BaseModel` (further fields are passed over).
+        advice: what to do about a file that cannot be read, told in errors.
+
+    Raises:
+        FieldmarkError: no such file, broken JSON (names the line), another shape (names the field).
+    """
+    end = f"; {advice}" if advice else ""
+    if not path.is_file():
+        raise FieldmarkError(f"{path}: no such file{end}")
+    try:
+        content = load(path, parse_constant=_finite, parse_float=_finite)
+    except JSONDecodeError as error:
+        raise FieldmarkError(f"{path}:{error.lineno}: broken JSON: {error.msg}{end}") from None
+    return parsed(content, shape, f"{path}: ", advice=advice)
+
+
+def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "") -> T | Any:
+    """Return parsed JSON in a given shape; kinds are not converted ("1" is no number). `where` begins the message."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(shape).validate_python(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        told = where + (f"field {field:.200}: " if field else "")
+        told += "is missing" if first["type"] == "missing" else f"{first['msg']}, got {first['input']!r:.60}"
+        raise FieldmarkError(told + (f"; {advice}" if advice else "")) from None
+
+
+def _finite(number: str) -> float:
+    """Refuse what Python takes for a number and JSON does not: NaN, Infinity, 1e999."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise JSONDecodeError(f"{number} is no number", "", 0)
+    return value

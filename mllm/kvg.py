@@ -16,11 +16,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mllm import pictures
+from pydantic import BaseModel, Field
+
+from mllm import jsontext, pictures
 from mllm.boxes import Box, Frame, iou_xyxy
-from mllm.errors import BoxError, RecordError
+from mllm.errors import BoxError, FieldmarkError, PictureError, RecordError
 from mllm.records import Sample, Thing, check_unique
 
 SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
@@ -54,6 +56,22 @@ PUBLISHED_FORMS = (
 
 _ONE_LINE_ANSWER = re.compile(r"<answer>(.*?)</answer>")  # "." stops at a line end: answers over two lines are missed
 _JSON_BLOCK = re.compile(r"```json(.*?)(?:```|$)", re.DOTALL)
+
+
+class Picture(BaseModel):
+    """A picture as parquet files of the Hub hold it."""
+
+    data: bytes = Field(alias="bytes", min_length=1)
+
+
+class Case(BaseModel):
+    """One row of the official parquet."""
+
+    question_id: Annotated[str, Field(min_length=1)] | int
+    category: str
+    image: Picture
+    question: str | None
+    answer: str | None
 
 
 def published_numbers(text: str) -> tuple[tuple[float, float, float, float], str | None]:
@@ -121,36 +139,41 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
         raise RecordError(f"{path}: no such file (the official file is called kvg-bench.parquet)")
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise RecordError(f"{path}: not a parquet file: {error}") from error
-    if missing := [name for name in COLUMNS if name not in file.schema_arrow.names]:
-        raise RecordError(f"{path}: column {missing[0]} is missing; KVG-Bench has {', '.join(COLUMNS)}")
-    for batch in file.iter_batches(batch_size=64, columns=list(COLUMNS)):
-        yield from batch.to_pylist()
+        if missing := [name for name in COLUMNS if name not in file.schema_arrow.names]:
+            raise RecordError(f"{path}: column {missing[0]} is missing; KVG-Bench has {', '.join(COLUMNS)}")
+        for batch in file.iter_batches(batch_size=64, columns=list(COLUMNS)):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: not a whole parquet file ({error}); fetch it again") from error
 
 
 def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
     """Make one case of the parquet into a sample."""
-    where = f"{where} ({row['question_id']})"
-    answer, question = row["answer"] or "", row["question"] or ""
+    try:
+        case = jsontext.parsed(row, Case, f"{where}: ")
+    except FieldmarkError as error:
+        raise RecordError(str(error)) from None
+    where = f"{where} ({case.question_id})"
+    answer, question = case.answer or "", case.question or ""
     gold = _GOLD.search(answer)
     entity = _ENTITY.search(answer) or _ENTITY.search(question)
     if gold is None or entity is None:
         raise RecordError(f"{where}: field answer: no entity and box in {answer!r:.120}")
-    data = (row["image"] or {}).get("bytes")
-    if not data:
-        raise RecordError(f"{where}: field image: no bytes")
     try:
         box = Box.from_xyxy(tuple(float(number) for number in gold.groups()), FRAME)
     except BoxError as error:
         raise RecordError(f"{where}: field answer: {error}") from None
-    picture = _save(data, folder, where)
+    try:
+        picture = _save(case.image.data, folder)
+        size = pictures.size(picture)
+    except PictureError as error:
+        raise RecordError(f"{where}: field image: {error}") from None
     return Sample(
-        id=str(row["question_id"]),
+        id=str(case.question_id),
         task="ground",
         image=str(picture),
-        size=pictures.size(picture),
-        domain=str(row["category"]),
+        size=size,
+        domain=case.category,
         entity=entity[1].strip(),
         question=question,
         boxes=(box,),
@@ -160,17 +183,9 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
     )
 
 
-def _save(data: bytes, folder: Path, where: str) -> Path:
+def _save(data: bytes, folder: Path) -> Path:
     """Write picture bytes under the name of their hash and return the path; done once for each picture."""
-    import io
-
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            suffix = _SUFFIX.get(image.format or "", ".png")
-    except UnidentifiedImageError:
-        raise RecordError(f"{where}: field image: the bytes are no picture") from None
+    suffix = _SUFFIX.get(pictures.format_of(data, "its bytes"), ".png")
     path = folder / f"{hashlib.sha256(data).hexdigest()[:20]}{suffix}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mllm import jsontext
 from mllm.errors import FieldmarkError
 from mllm.files import atomic_write
 from mllm.records import Sample
@@ -134,13 +135,7 @@ def read(out: Path) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FieldmarkError(f"{file}: broken JSON ({error}); throw the folder away and make it anew") from error
-    if not isinstance(content, dict):
-        raise FieldmarkError(f"{file}: an object is needed; throw the folder away and make it anew")
-    return content
+    return jsontext.read(file, dict[str, Any], advice="throw the folder away and make it anew")
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ varied, how many were too long for the judge, and, where the marks are known, ho
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,20 +132,10 @@ def read_captions(file: Path) -> dict[str, str]:
         raise FieldmarkError(f"{file}: no such file of captions")
     if file.suffix == ".jsonl":
         return {row.sample_id: said(row) for row in read_jsonl(file, Completion, unique="sample_id", torn_tail=True)}
-    table = unpickling.load(file) if file.suffix in (".pkl", ".pickle") else read_json(file)
+    table = unpickling.load(file) if file.suffix in (".pkl", ".pickle") else jsontext.read(file)
     if not isinstance(table, dict):
         raise FieldmarkError(f"{file}: an object {{picture: caption}} is needed")
     for name, caption in table.items():
         if not isinstance(caption, str):
             raise FieldmarkError(f"{file}: the caption of {name!r} is no text but {type(caption).__name__}")
     return {str(name): said(caption) for name, caption in table.items()}
-
-
-def read_json(file: Path) -> Any:
-    """Read a json file; errors name it and the line."""
-    if not file.is_file():
-        raise FieldmarkError(f"{file}: no such file")
-    try:
-        return jsontext.load(file)
-    except json.JSONDecodeError as error:
-        raise FieldmarkError(f"{file}:{error.lineno}: broken JSON: {error.msg}") from None

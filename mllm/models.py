@@ -7,18 +7,21 @@ bad inputs are found in seconds.
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from mllm import families
+from pydantic import BaseModel, Field
+
+from mllm import families, jsontext
 from mllm.config import Lora, Part
 from mllm.errors import ConfigError, FamilyError, FieldmarkError
 from mllm.families import Budget, Convention, Family
+from mllm.files import is_file
 from mllm.processors import load_processor
 
 logger = logging.getLogger(__name__)
@@ -180,6 +183,12 @@ def set_budget(processor: Any, budget: Budget) -> None:
     processor.image_processor.size = budget.size
 
 
+class _Adapter(BaseModel):
+    """What is read of adapter_config.json."""
+
+    base_model_name_or_path: str = Field(min_length=1)
+
+
 def base_and_adapter(name: str) -> tuple[str, str | None]:
     """Split a name into base and adapter folder; `pocket` becomes the folder of the committed weights."""
     if name == "pocket":
@@ -187,19 +196,16 @@ def base_and_adapter(name: str) -> tuple[str, str | None]:
 
         return str(weights_folder()), None
     folder = Path(name)
-    if (folder / "adapter_config.json").is_file():
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not base:
-            raise FieldmarkError(
-                f"{folder / 'adapter_config.json'}: base_model_name_or_path is missing; write the base there"
-            )
-        inner, other = base_and_adapter(base)
-        if other is not None:
+    if is_file(folder / "adapter_config.json"):
+        said = jsontext.read(folder / "adapter_config.json", _Adapter, advice="write the name of the base there")
+        base = said.base_model_name_or_path
+        if is_file(Path(base) / "adapter_config.json"):
             raise FieldmarkError(f"{name}: its base {base} is an adapter too; merge that one into its base first")
-        return inner, name
-    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        return base_and_adapter(base)[0], name
+    is_dir = os.path.isdir(folder)  # false too for what is too long for a path, where pathlib's own raises
+    if not is_dir and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise FieldmarkError(f"{name}: no such checkpoint folder (and no name of the form owner/model)")
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    if is_dir and not (folder / "config.json").is_file():
         raise FieldmarkError(f"{name}: no config.json and no adapter_config.json in it: this folder is no checkpoint")
     return name, None
 

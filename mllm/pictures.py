@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mllm.boxes import Frame
 from mllm.errors import PictureError
+from mllm.files import is_file
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded, in pixels (300 MB as RGB). A small file can claim to be far larger."""
@@ -55,6 +56,12 @@ def from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
         return _as_seen(image)
 
 
+def format_of(data: bytes, name: str) -> str:
+    """Return Pillow's name of the format of a picture in memory ("JPEG"), by its header alone. Raises as `load`."""
+    with _opened(BytesIO(data), name) as image:
+        return image.format or ""
+
+
 def size(path: str | Path) -> Frame:
     """Return width and height in pixels after EXIF orientation. Reads the header only: a cut-off file has a size."""
     with _opened(Path(path), str(path)) as image:
@@ -89,7 +96,7 @@ def phash(image: Image.Image) -> str:
 @contextmanager
 def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open a picture lazily, turning every way in which a file can be bad into `PictureError`."""
-    if isinstance(source, Path) and not _is_file(source):
+    if isinstance(source, Path) and not is_file(source):
         raise PictureError(f"{name:.300}: no such picture file")
     try:
         with warnings.catch_warnings():
@@ -107,14 +114,6 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -
         raise PictureError(f"{name}: not a picture (its beginning is that of no known format)") from None
     except _BROKEN as error:
         raise PictureError(f"{name}: cannot be read as a picture, perhaps cut off: {error}") from error
-
-
-def _is_file(path: Path) -> bool:
-    """Whether a path is a file; one that is too long for any is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _as_seen(image: Image.Image) -> Image.Image:

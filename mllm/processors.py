@@ -6,12 +6,14 @@ the same classes are built here without their video part, and everything that co
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from mllm import jsontext
 from mllm.errors import FieldmarkError
 
 PROCESSOR_CLASSES = {
@@ -93,10 +95,16 @@ def opened(processor: Any, style: str) -> str:
     return "<think>" if text.rstrip().endswith("<think>") else ""
 
 
+class _Template(BaseModel):
+    """What chat_template.json holds."""
+
+    chat_template: str
+
+
 def _saved_template(folder: Path) -> str | None:
     """The chat template beside the weights: ``chat_template.jinja``, or the json older checkpoints carry."""
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     if (folder / "chat_template.json").is_file():
-        return json.loads((folder / "chat_template.json").read_text(encoding="utf-8"))["chat_template"]
+        return jsontext.read(folder / "chat_template.json", _Template).chat_template
     return None

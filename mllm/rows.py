@@ -15,7 +15,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mllm import jsontext
 from mllm.boxes import Box, Frame
-from mllm.errors import BoxError, RecordError
+from mllm.errors import BoxError, FieldmarkError, RecordError
 
 R = TypeVar("R")
 _JSON_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
@@ -30,7 +30,7 @@ def encode(record: Any) -> str:
         row = {"schema": schema} | _plain(record)
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         # Half a surrogate pair (a byte-level tokenizer cut off in mid-character) has no UTF-8, but it has an escape.
-        return line if _is_utf8(line) else json.dumps(row, allow_nan=False)
+        return line if is_utf8(line) else json.dumps(row, allow_nan=False)
     except (TypeError, ValueError) as error:
         name = getattr(record, "id", "")
         raise RecordError(f"{schema} record {name!r} cannot be written as JSON: {error}") from error
@@ -57,7 +57,19 @@ def decode(line: str | bytes, cls: type[R]) -> R:
     return _record(row, cls, "")
 
 
-def _is_utf8(text: str) -> bool:
+def build(row: Any, cls: type[R], where: str) -> R:
+    """Build a record from parsed JSON that says no schema; `where` (file and field) begins the error message.
+
+    Raises:
+        RecordError: an unknown or missing field, a value of the wrong kind.
+    """
+    try:
+        return _record(row, cls, "")
+    except FieldmarkError as error:
+        raise RecordError(f"{where}: {error}") from None
+
+
+def is_utf8(text: str) -> bool:
     """Whether a text can be written as UTF-8."""
     try:
         text.encode()

@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mllm import answers, families, kvg, scores
+from pydantic import BaseModel
+
+from mllm import answers, families, jsontext, kvg, scores
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
-from mllm.families import Budget, Family
+from mllm.families import Convention, Family
 from mllm.records import (
     Completion,
     Sample,
@@ -29,6 +31,7 @@ from mllm.records import (
     read_jsonl,
     write_jsonl,
 )
+from mllm.rows import build, is_utf8
 
 DECIDES = (
     "model",
@@ -43,6 +46,13 @@ DECIDES = (
     "engine",
 )
 """Settings that decide the outputs: where one differs, old outputs are not added to."""
+
+
+class Info(BaseModel):
+    """What every run.json says; there is more in it."""
+
+    model: str
+    convention: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +127,11 @@ def load(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     info, samples, rows = read(folder)
-    convention = info["convention"]
-    family, budget = families.load(convention["family"]), Budget(**convention["budget"])
+    convention = build(info["convention"], Convention, f"{folder / 'run.json'}: field convention")
+    family = families.load(convention.family)
 
     def frame(sample: Sample) -> Frame:
-        return family.frame(sample.size, budget)
+        return family.frame(sample.size, convention.budget)
 
     by_id = {sample.id: sample for sample in samples}
     again = [_read_again(row, by_id, family, frame) for row in rows.values()]
@@ -180,17 +190,13 @@ def _read_info(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.is_file():
         raise FieldmarkError(f"{folder} is no benchmark folder: it has no run.json (make one with eval/kvg_bench.py)")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise FieldmarkError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
-    if not isinstance(info, dict) or "convention" not in info:
-        raise FieldmarkError(f"{path}: field convention is missing: how to read the boxes is not known")
+    info = jsontext.read(path, dict[str, Any])
+    jsontext.parsed(info, Info, f"{path}: ")
     return info
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
     """Write a json file in one step."""
     with atomic_write(path) as file:
-        json.dump(data, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write(f"{text if is_utf8(text) else json.dumps(data, indent=2, allow_nan=False)}\n")

@@ -6,7 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ class Target:
     """What is fuzzed: a function of bytes, inputs that it accepts, words that matter to it, and its share of inputs."""
 
     run: Callable[[bytes], Any]
-    seeds: tuple[bytes, ...]
-    words: tuple[bytes, ...] = ()
+    seeds: tuple[bytes, ...] = field(repr=False)
+    words: tuple[bytes, ...] = field(default=(), repr=False)
     share: int = 1
 
 
@@ -45,6 +45,11 @@ SPOKEN = (
 )
 
 
+def dumped(*rows: Any) -> bytes:
+    """Rows of JSON."""
+    return b"\n".join(json.dumps(row).encode() for row in rows)
+
+
 def targets(folder: Path) -> dict[str, Target]:
     """Build the targets; files are written below `folder`, where a small picture lies."""
     from PIL import Image
@@ -70,6 +75,7 @@ def targets(folder: Path) -> dict[str, Target]:
     )
     from mllm.asking import TeacherError, replies
     from mllm.boxes import Frame
+    from tests import fuzz_files
 
     Image.new("RGB", (40, 20), "red").save(folder / "a.png")
     (folder / "bird").mkdir(exist_ok=True)
@@ -120,9 +126,6 @@ def targets(folder: Path) -> dict[str, Target]:
         except wire.WireError:
             return
 
-    def dumped(*rows: Any) -> bytes:
-        return b"\n".join(json.dumps(row).encode() for row in rows)
-
     sample = dumped({
         "schema": "fieldmark.sample/1", "id": "a", "task": "ground", "image": "a.png", "size": [40, 20],
         "domain": "bird", "entity": "robin", "question": "Find it.", "boxes": [[0.1, 0.1, 0.5, 0.5]],
@@ -160,7 +163,7 @@ def targets(folder: Path) -> dict[str, Target]:
 
     foreign = families.load("qwen2_vl")
     yaml = b"fieldmark:\n  model: pocket\n  train: [a.jsonl]\n  lora: {r: 4}\nlearning_rate: 1.0e-4\n"
-    return {
+    return fuzz_files.more(folder) | {
         "answers.parse": Target(spoken(answer), SPOKEN, TAGS, 20),
         "notation.read_boxes": Target(spoken(notation.read_boxes), SPOKEN, TAGS, 20),
         "links.read_thought": Target(spoken(thought), SPOKEN, TAGS, 10),

@@ -55,9 +55,12 @@ def test_strange_folders_are_not_touched(tmp_path: Path) -> None:
             with manifest.claim(tmp_path, {}, overwrite=overwrite):
                 pass
     (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(FieldmarkError, match="settings.json: broken JSON"), manifest.claim(tmp_path, {}):
+    with pytest.raises(FieldmarkError, match="settings.json:1: broken JSON"), manifest.claim(tmp_path, {}):
         pass
     assert (tmp_path / "settings.json").read_text() == "{"
+    (tmp_path / "settings.json").write_text('{"a":' * 5000)
+    with pytest.raises(FieldmarkError, match="nested too deeply; throw the folder away"), manifest.claim(tmp_path, {}):
+        pass
 
 
 def test_a_stage_goes_on_after_a_torn_row_and_after_its_last_step(tmp_path: Path) -> None:

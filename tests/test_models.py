@@ -77,6 +77,24 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         models.open_checkpoint(tmp_path / "nowhere")
     with pytest.raises(FieldmarkError, match="this folder is no checkpoint"):
         models.open_checkpoint(tmp_path)
+    with pytest.raises(FieldmarkError, match="no such checkpoint folder"):
+        models.open_checkpoint("x" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"[1]", "adapter_config.json: Input should be a valid dictionary"),
+        (b"\xff", "adapter_config.json:1: broken JSON: not UTF-8"),
+        (b"{}", "field base_model_name_or_path: is missing; write the name of the base there"),
+        (b'{"base_model_name_or_path": 7}', "field base_model_name_or_path: Input should be a valid string"),
+        (b'{"base_model_name_or_path": "HERE"}', "is an adapter too; merge that one"),
+    ],
+)
+def test_an_adapter_without_a_base_is_told(tmp_path: Path, text: bytes, told: str) -> None:
+    (tmp_path / "adapter_config.json").write_bytes(text.replace(b"HERE", str(tmp_path).encode()))
+    with pytest.raises(FieldmarkError, match=told):
+        models.base_and_adapter(str(tmp_path))
 
 
 @pytest.mark.parametrize("style", ["direct", "think"])

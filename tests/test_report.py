@@ -172,6 +172,12 @@ def test_what_is_missing_is_said(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\nnot json\n{"step": 2}\n')
     with pytest.raises(FieldmarkError, match="log.jsonl:2"):
         curves.read_log(tmp_path)
+    for line in (b"\xff", b"9" * 5000, b"[" * 100_000, b"7", b'{"step": null}', b'{"step": NaN}'):
+        (tmp_path / "log.jsonl").write_bytes(line + b'\n{"step": 2}\n')
+        with pytest.raises(FieldmarkError, match="log.jsonl:1"):
+            curves.read_log(tmp_path)
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": %s, "kl": 1e400}\n' % ("9" * 400))  # more than a float
+    assert curves.read_log(tmp_path) == [{"step": 1.0}]
 
 
 def test_curves(tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllm import families, models
+from pydantic import BaseModel
+
+from mllm import families, jsontext, models
 from mllm.config import Lora, Part, Settings
 from mllm.errors import FamilyError
 from mllm.families import Budget, Convention, Family
@@ -96,9 +97,18 @@ def _same_type(family: Family, config: Any) -> Family:
     return family
 
 
+class _Adapter(BaseModel):
+    """What PEFT wrote of an adapter, as far as its size hangs on it."""
+
+    r: int
+    lora_alpha: int
+    lora_dropout: float
+    target_modules: Any = None
+
+
 def _saved_lora(adapter: str) -> Lora:
     """Return the settings of an adapter folder, which is trained further at its own rank."""
-    said = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
-    targets = str(said.get("target_modules"))
+    said = jsontext.read(Path(adapter) / "adapter_config.json", _Adapter)
+    targets = str(said.target_modules)
     parts: tuple[Part, ...] = tuple(part for word, part in _MODULES.items() if word in targets)
-    return Lora(r=said["r"], alpha=said["lora_alpha"], dropout=said["lora_dropout"], parts=parts or ("llm",))
+    return Lora(r=said.r, alpha=said.lora_alpha, dropout=said.lora_dropout, parts=parts or ("llm",))

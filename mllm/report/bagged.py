@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mllm import pictures, runs, scores
+from pydantic import BaseModel, Field, FiniteFloat
+
+from mllm import jsontext, pictures, runs, scores
 from mllm.captions import said
 from mllm.errors import FieldmarkError
 from mllm.records import Sample, image_path
@@ -18,6 +19,40 @@ SCORES = "truematch.json"
 BAGS = 6
 """How many bags are shown."""
 SIDE = 224
+
+
+class _Share(BaseModel):
+    value: FiniteFloat
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+
+
+class _Size(BaseModel):
+    r1: _Share
+    chance: FiniteFloat
+
+
+class _Match(BaseModel):
+    bag: str = Field(pattern="^[0-9]{1,12}$")
+    picture: str
+    found: str
+    hit: FiniteFloat
+
+
+class _Text(BaseModel):
+    words: FiniteFloat
+    precision: _Share | None = None
+    recall: _Share | None = None
+
+
+class _Table(BaseModel):
+    """What a page needs of truematch.json."""
+
+    scorer: str
+    late: bool = False
+    sizes: dict[Annotated[str, Field(pattern="^[0-9]{1,3}$")], _Size] = Field(min_length=1)
+    matches: dict[str, list[_Match]]
+    text: _Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +79,27 @@ def load(folder: str | Path) -> Told:
     file = folder / SCORES
     if not file.is_file():
         raise FieldmarkError(f"{file}: no such file; `python eval/truematch.py ... --out {file}` writes it")
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise FieldmarkError(f"{file}:{error.lineno}: broken JSON: {error.msg}") from None
+    table = jsontext.read(file, dict[str, Any])
+    read = jsontext.parsed(table, _Table, f"{file}: ")
     _, samples, rows = runs.read_whole(folder)
+    _check(read, {one.id for one in samples}, file)
     return Told(folder, table, {one.id: one for one in samples}, {key: said(row) for key, row in rows.items()})
+
+
+def _check(table: _Table, known: Collection[str], file: Path) -> None:
+    """Refuse matches of other samples than the folder's, and retrieved pictures that are in another bag."""
+    for size in table.sizes:
+        members: dict[str, set[str]] = {}
+        for match in table.matches.get(size, ()):
+            members.setdefault(match.bag, set()).add(match.picture)
+        if not members:
+            raise FieldmarkError(f"{file}: field matches.{size}: no match, though there are scores of this size")
+        for number, match in enumerate(table.matches[size]):
+            where = f"{file}: field matches.{size}[{number}]"
+            if match.picture not in known:
+                raise FieldmarkError(f"{where}.picture: no sample {match.picture!r} in samples.jsonl beside it")
+            if match.found not in members[match.bag]:
+                raise FieldmarkError(f"{where}.found: {match.found!r} is no picture of bag {match.bag}")
 
 
 def build(named: Mapping[str, str | Path]) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mllm import jsontext
 from mllm.errors import FieldmarkError
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
+LARGEST = 1e300
 POINTS = 300
 """Most points of one line; longer logs are thinned by averaging."""
 
@@ -76,19 +78,24 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
     if not path.is_file():
         raise FieldmarkError(f"{path}: no such log; --logs takes NAME=FOLDER of a training run, or its log.jsonl")
     steps: dict[float, dict[str, float]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = jsontext.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
             raise FieldmarkError(f"{path}:{number}: broken JSON: {error.msg}") from None
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int | float):
-            raise FieldmarkError(f"{path}:{number}: field step is missing")
-        numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float) and math.isfinite(v)}
-        steps[row["step"]] = steps.get(row["step"], {}) | numbers
+        numbers = {key: float(value) for key, value in row.items() if _drawn(value)} if isinstance(row, dict) else {}
+        if "step" not in numbers:
+            raise FieldmarkError(f"{path}:{number}: field step: a number is needed; is this the log of a training run?")
+        steps[numbers["step"]] = steps.get(numbers["step"], {}) | numbers
     return [steps[step] for step in sorted(steps)]
+
+
+def _drawn(value: object) -> bool:
+    """Whether a value of a log is a number that a picture can show: finite, and so small that differences are too."""
+    return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 
 def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:

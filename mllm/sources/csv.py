@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from mllm.boxes import Box
 from mllm.records import Photo
@@ -89,22 +90,44 @@ def _photo(file: Path, image: str, rows: list[tuple[str, Row]], request: Request
 
 def rows_of(file: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[str, Row]]:
     """Yield (file:line, row) of a csv table after checking its header. Values are stripped texts."""
-    with StringIO(read_text(file), newline="") as lines:
-        reader = csv.DictReader(lines)
-        header = [name.strip() for name in reader.fieldnames or ()]
-        if not header:
-            raise SourceError(f"{file}: the file is empty; its first line names the columns: {', '.join(needed)}, ...")
-        _check_header(file, header, needed, (*needed, *optional))
-        reader.fieldnames = header
-        count = 0
-        for row in reader:
-            where = f"{file}:{reader.line_num}"
-            if None in row or None in row.values():
-                raise SourceError(f"{where}: the row has not as many cells as the header ({len(header)})")
-            count += 1
-            yield where, {name: value.strip() for name, value in row.items()}
+    header, lines = table(file)
+    if not header:
+        raise SourceError(f"{file}: the file is empty; its first line names the columns: {', '.join(needed)}, ...")
+    _check_header(file, header, needed, (*needed, *optional))
+    count = 0
+    for where, row in lines:
+        if None in row or None in row.values():
+            raise SourceError(f"{where}: the row has not as many cells as the header ({len(header)})")
+        count += 1
+        yield where, {name: value.strip() for name, value in row.items()}
     if not count:
         raise SourceError(f"{file}: the table has a header and no rows")
+
+
+def table(file: Path) -> tuple[list[str], Iterator[tuple[str, dict[Any, Any]]]]:
+    """Open any csv table: its header, and its rows as `csv.DictReader` gives them, each with file:line.
+
+    Raises:
+        SourceError: not UTF-8, or what csv itself refuses, such as a cell of over 128 KiB (when it is reached).
+    """
+    reader = csv.DictReader(StringIO(read_text(file), newline=""))
+
+    def broken(error: csv.Error) -> SourceError:
+        return SourceError(f"{file}:{reader.line_num + 1}: broken csv: {error}; is a quote left open?")
+
+    def lines() -> Iterator[tuple[str, dict[Any, Any]]]:
+        try:
+            for row in reader:
+                yield f"{file}:{reader.line_num}", row
+        except csv.Error as error:
+            raise broken(error) from None
+
+    try:
+        header = [name.strip() for name in reader.fieldnames or ()]
+    except csv.Error as error:
+        raise broken(error) from None
+    reader.fieldnames = header
+    return header, lines()
 
 
 def _check_header(file: Path, header: list[str], needed: Sequence[str], known: Sequence[str]) -> None:

@@ -7,21 +7,33 @@ the published outline kept one piece of a broken mask: the head's box is taken i
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+
+from pydantic import BaseModel, Field, FiniteFloat
 
 from mllm import jsontext
 from mllm.boxes import Frame
 from mllm.records import Photo
-from mllm.sources import Request, SourceError, make_box, need_input, one_photo, picture_size, read_text
+from mllm.sources import Request, SourceError, make_box, need_input, one_photo, picture_size
 
 log = logging.getLogger(__name__)
 LICENCE = "CC BY-SA 4.0 (The Oxford-IIIT Pet Dataset, Parkhi et al. 2012)"
 BROKEN_MASK = 0.8
-NEEDED = ("image", "breed", "species", "width", "height", "head_xyxy", "body_outer_xyxy", "head_share_inside_body")
+
+
+class Row(BaseModel):
+    """One photo as the json has it; boxes in pixels, x1, y1, x2, y2."""
+
+    image: str
+    breed: str = Field(min_length=1)
+    species: str = Field(min_length=1)
+    width: FiniteFloat
+    height: FiniteFloat
+    head_xyxy: list[FiniteFloat]
+    body_outer_xyxy: list[FiniteFloat]
+    head_share_inside_body: FiniteFloat
 
 
 def photos(request: Request) -> Iterator[Photo]:
@@ -30,21 +42,16 @@ def photos(request: Request) -> Iterator[Photo]:
     file = root / "annotations.json"
     if not file.is_file():
         raise SourceError(f"{file}: no such file; the folder needs annotations.json and images/")
-    try:
-        rows: list[dict[str, Any]] = jsontext.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise SourceError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
+    rows = jsontext.read(file, list)
     if not rows:
         raise SourceError(f"{file}: the file holds no photo")
     kinds: Counter[str] = Counter()
     for index, row in enumerate(rows):
-        where = f"{file}: [{index}]"
-        for field in NEEDED:
-            if field not in row:
-                raise SourceError(f"{where}: field {field} is missing")
-        if request.domain in (None, row["species"]):
-            with one_photo(request):
-                photo = _photo(row, where, request)
+        where = f"{file}: [{index}]: "
+        with one_photo(request):
+            read = jsontext.parsed(row, Row, where)
+            if request.domain in (None, read.species):
+                photo = _photo(read, where, request)
                 kinds[photo.provenance["box"]] += 1
                 yield photo
     if not kinds:
@@ -52,22 +59,22 @@ def photos(request: Request) -> Iterator[Photo]:
     log.info("%s: %d body boxes, %d head boxes (broken outlines)", file, kinds["body"], kinds["head"])
 
 
-def _photo(row: dict[str, Any], where: str, request: Request) -> Photo:
+def _photo(row: Row, where: str, request: Request) -> Photo:
     """Make one photo of a row."""
     assert request.input is not None
-    path = request.input / row["image"]
-    frame = picture_size(path, f"{where}: field image")
-    if frame != Frame(row["width"], row["height"]):
-        raise SourceError(f"{where}: fields width, height differ from those of {path}; was the picture resized?")
-    kind = "head" if row["head_share_inside_body"] < BROKEN_MASK else "body"
+    path = request.input / row.image
+    frame = picture_size(path, f"{where}field image")
+    if frame != Frame(row.width, row.height):
+        raise SourceError(f"{where}fields width, height differ from those of {path}; was the picture resized?")
+    kind, box = ("head", row.head_xyxy) if row.head_share_inside_body < BROKEN_MASK else ("body", row.body_outer_xyxy)
     field = "head_xyxy" if kind == "head" else "body_outer_xyxy"
     return Photo(
         id=path.stem,
         image=str(path.resolve()),
         size=frame,
-        domain=row["species"],
-        entity=row["breed"].replace("_", " "),
-        boxes=(make_box(row[field], frame, f"{where}: field {field}", order="xyxy", clip=True),),
+        domain=row.species,
+        entity=row.breed.replace("_", " "),
+        boxes=(make_box(box, frame, f"{where}field {field}", order="xyxy", clip=True),),
         licence=LICENCE,
         provenance={"source": "oxford_pets", "box": kind},
     )

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mllm import jsontext
 from mllm.config import Settings
 from mllm.errors import FieldmarkError
 from mllm.families import CONVENTION_FILE, Convention, write_convention
@@ -71,7 +72,11 @@ def unfinished(folder: Path) -> str | None:
         if not (folder / name).is_file():
             return f"no {name}"
     if (folder / SIZES_FILE).is_file():
-        for name, size in json.loads((folder / SIZES_FILE).read_text(encoding="utf-8")).items():
+        try:
+            sizes = jsontext.read(folder / SIZES_FILE, dict[str, int])
+        except FieldmarkError as error:
+            return str(error)
+        for name, size in sizes.items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != size:
                 found = f"{path.stat().st_size} bytes" if path.is_file() else "missing"
@@ -144,7 +149,7 @@ def check_same(output_dir: Path, now: Mapping[str, Any]) -> None:
     path = output_dir / RUN_FILE
     if not path.is_file():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = jsontext.read(path, dict[str, Any], advice="choose another --output_dir")
     for section in ("settings", "trl", "data"):
         old, new = before.get(section, {}), now[section]
         for key in sorted({*old, *new} - FREE):

@@ -193,6 +193,27 @@ def test_finecapeval_checks_its_files(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("image,caption,background,object,relation\na.jpg,b\n")
     with pytest.raises(FieldmarkError, match="x.csv:2: the row has too few"):
         finecapeval.read(tmp_path / "x.csv")
+    head = b"image,caption,background,object,relation\n"
+    for row, told in (
+        (b"a.jpg,\xff,b,c,d\n", "x.csv: not UTF-8 at byte 48"),
+        (b"a.jpg," + b"x" * 200_000 + b",b,c,d\n", "x.csv:2: broken csv: field larger than field limit"),
+        (b",a bird,b,c,d\n", "x.csv:2: field image is empty"),
+    ):
+        (tmp_path / "x.csv").write_bytes(head + row)
+        with pytest.raises(FieldmarkError, match=told):
+            finecapeval.read(tmp_path / "x.csv")
+
+
+def test_imagecode_and_coco_numbers_are_plain_digits(tmp_path: Path) -> None:
+    """Python counts superscripts and the like among the digits, and int() does not read them all."""
+    for target in ("\u00b2", "10", "-1", "x"):
+        with pytest.raises(FieldmarkError, match="set 'one': target .* is none of 0..9"):
+            imagecode.read(write(tmp_path / "data.json", {"one": {target: "red"}}))
+    with pytest.raises(FieldmarkError, match="no COCO id"):
+        truematch.coco_file(tmp_path, "\u00b2")
+    for name in ("nowhere", "x" * 5000, "a\0b"):
+        with pytest.raises(FieldmarkError, match="no folder of a set's pictures"):
+            imagecode.pictures_of(tmp_path, name)
 
 
 def test_captions_are_read_from_json_and_completions(tmp_path: Path) -> None:

@@ -261,8 +261,10 @@ def test_official_file(tmp_path):
         ({"question_id": "bird/0"}, "'bird/0' occurs twice"),
         ({"answer": "no box"}, r"row 2 \(dog/0\): field answer"),
         ({"answer": "<|object_ref_start|>x<|object_ref_end|><|box_start|>(9,9),(5,5)<|box_end|>"}, "inverted"),
-        ({"image": {"bytes": b"", "path": None}}, "field image: no bytes"),
-        ({"image": {"bytes": b"<html>", "path": None}}, "field image: the bytes are no picture"),
+        ({"image": {"bytes": b"", "path": None}}, "row 2: field image.bytes: .* at least 1 byte"),
+        ({"image": {"bytes": b"<html>", "path": None}}, r"row 2 \(dog/0\): field image: its bytes: not a picture"),
+        ({"image": {"bytes": b"GIF89a\1", "path": None}}, r"row 2 \(dog/0\): field image: its bytes"),
+        ({"question_id": ""}, "row 2: field question_id"),
     ],
 )
 def test_bad_official_rows(tmp_path, change, says):
@@ -277,8 +279,16 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(RecordError, match="no such file"):
         kvg.read_parquet(tmp_path / "absent.parquet", tmp_path)
     (tmp_path / "text.parquet").write_text("hello")
-    with pytest.raises(RecordError, match="not a parquet file"):
+    with pytest.raises(RecordError, match="not a whole parquet file"):
         kvg.read_parquet(tmp_path / "text.parquet", tmp_path)
+    whole = parquet(tmp_path / "k.parquet").read_bytes()
+    for place in (4, len(whole) - 60):  # in the first page, in the footer
+        (tmp_path / "bad.parquet").write_bytes(whole[:place] + b"\xff" * 40 + whole[place + 40 :])
+        with pytest.raises(RecordError, match="bad.parquet"):
+            kvg.read_parquet(tmp_path / "bad.parquet", tmp_path)
+    pq.write_table(pa.table({name: ["q"] for name in kvg.COLUMNS}), tmp_path / "texts.parquet")
+    with pytest.raises(RecordError, match="texts.parquet: row 0: field image: .* got 'q'"):
+        kvg.read_parquet(tmp_path / "texts.parquet", tmp_path)
     pq.write_table(pa.table({"question": ["q"]}), tmp_path / "other.parquet")
     with pytest.raises(RecordError, match="column question_id is missing"):
         kvg.read_parquet(tmp_path / "other.parquet", tmp_path)

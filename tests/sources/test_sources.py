@@ -253,10 +253,13 @@ def test_pets_errors(tmp_path: Path) -> None:
     for text, told in (
         ("[", "annotations.json:1: broken JSON"),
         ("[]", "no photo"),
-        ('[{"image": 1}]', "breed is missing"),
+        ('{"image": 1}', "annotations.json: Input should be a valid list"),
+        ('[{"image": "a.jpg"}]', r"\[0\]: field breed: is missing"),
+        ('[{"image": 1}]', r"\[0\]: field image: Input should be a valid string, got 1"),
+        ("[7]", r"\[0\]: Input should be a valid dictionary"),
     ):
         (tmp_path / "annotations.json").write_text(text)
-        with pytest.raises(SourceError, match=told):
+        with pytest.raises(FieldmarkError, match=told):
             read("oxford_pets", tmp_path)
 
 

@@ -28,6 +28,8 @@ def test_the_newest_complete_one_counts(tmp_path: Path) -> None:
     checkpoint(tmp_path, 9)
     whole = checkpoint(tmp_path, 10)
     checkpoint(tmp_path, 11, complete=False)  # killed while saving
+    for step, sizes in ((12, "{"), (13, "[]"), (14, '{"model.safetensors": "x"}')):  # damaged later
+        (checkpoint(tmp_path, step) / "sizes.json").write_text(sizes)
     assert resume.last_complete(tmp_path) == whole
     assert resume.checkpoint_to_resume(tmp_path, "auto") == whole
 

@@ -1,0 +1,44 @@
+"""What eval/truematch.py left is checked before a page is made of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mllm.errors import FieldmarkError
+from mllm.report import bagged
+from tests.fuzz_files import TOLD
+from tests.fuzz_targets import dumped
+from tests.test_report import benchmark
+
+
+def test_a_folder_that_is_whole_becomes_a_table(tmp_path: Path) -> None:
+    folder = benchmark(tmp_path / "run", ["left", "right"])
+    (folder / bagged.SCORES).write_bytes(dumped(TOLD))
+    assert "| run" in bagged.markdown(bagged.build({"run": folder}))
+
+
+@pytest.mark.parametrize(
+    ("told", "change"),
+    [
+        ("field sizes.2.r1.value: Input should be a valid number", lambda t: t["sizes"]["2"]["r1"].update(value="x")),
+        ("field sizes: Dictionary should have at least 1 item", lambda t: t.update(sizes={})),
+        ("field matches.2: no match", lambda t: t.update(matches={})),
+        ("field matches.2[0].bag: is missing", lambda t: t["matches"]["2"][0].pop("bag")),
+        ("field matches.2[0].bag: String should match", lambda t: t["matches"]["2"][0].update(bag="x")),
+        ("matches.2[0].picture: no sample 'gone'", lambda t: t["matches"]["2"][0].update(picture="gone")),
+        ("matches.2[0].found: 'gone' is no picture of bag 0", lambda t: t["matches"]["2"][0].update(found="gone")),
+        ("field text.words: is missing", lambda t: t.update(text={})),
+    ],
+)
+def test_scores_of_other_shapes_are_named(tmp_path: Path, told: str, change: Callable[[Any], Any]) -> None:
+    folder, table = benchmark(tmp_path / "run", ["left", "right"]), copy.deepcopy(TOLD)
+    change(table)
+    (folder / bagged.SCORES).write_bytes(dumped(table))
+    with pytest.raises(FieldmarkError) as error:
+        bagged.build({"run": folder})
+    assert told in str(error.value) and "truematch.json" in str(error.value)

@@ -1,0 +1,52 @@
+"""JSON files of strangers: in the shape that was asked for, or refused with file, line or field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+from mllm import jsontext
+from mllm.errors import FieldmarkError
+
+
+class Thing(BaseModel):
+    name: str
+    sizes: list[float] = Field(min_length=1)
+
+
+def test_what_has_the_shape_is_read_and_more_fields_do_no_harm(tmp_path: Path) -> None:
+    file = tmp_path / "t.json"
+    file.write_text('\ufeff{"name": "a", "sizes": [1, 2.5], "more": null}', encoding="utf-8")
+    assert jsontext.read(file, Thing) == Thing(name="a", sizes=[1, 2.5])
+    assert jsontext.read(file) == {"name": "a", "sizes": [1, 2.5], "more": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{\n"name": ]', "t.json:2: broken JSON: Expecting value; make it anew"),
+        (b"\xff", "t.json:1: broken JSON: not UTF-8 at byte 1"),
+        ("[" * 100_000, "t.json:1: broken JSON: nested too deeply"),
+        ('{"name": "a", "sizes": [NaN]}', "NaN is no number"),
+        ('{"name": "a", "sizes": [1e999]}', "1e999 is no number"),
+        ("[1]", "t.json: Input should be a valid dictionary"),
+        ('{"name": "a"}', "t.json: field sizes: is missing; make it anew"),
+        ('{"name": 1, "sizes": [1]}', "t.json: field name: Input should be a valid string, got 1; make it anew"),
+        ('{"name": "a", "sizes": [1, true]}', "field sizes[1]: Input should be a valid number, got True"),
+        ('{"name": "a", "sizes": []}', "field sizes: List should have at least 1 item"),
+    ],
+)
+def test_anything_else_is_told(tmp_path: Path, text: Any, told: str) -> None:
+    file = tmp_path / "t.json"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(FieldmarkError) as error:
+        jsontext.read(file, Thing, advice="make it anew")
+    assert told in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FieldmarkError, match="t.json: no such file; make it anew"):
+        jsontext.read(tmp_path / "t.json", advice="make it anew")
