@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from mllm.errors import FieldmarkError
 
 T = TypeVar("T")
+Kind = type[FieldmarkError]
 
 
 def loads(text: str | bytes, **how: Any) -> Any:
@@ -42,29 +43,30 @@ def load(path: Path, **how: Any) -> Any:
     return loads(text, **how)
 
 
-def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "") -> T | Any:
+def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind = FieldmarkError) -> T | Any:
     """Read a whole json file of a given shape.
 
     Args:
         path: of the file.
         shape: a type that pydantic knows: `dict[str, int]`, a `BaseModel` (further fields are passed over).
         advice: what to do about a file that cannot be read, told in errors.
+        kind: class of the error.
 
     Raises:
         FieldmarkError: no such file, broken JSON (names the line), another shape (names the field).
     """
     end = f"; {advice}" if advice else ""
     if not path.is_file():
-        raise FieldmarkError(f"{path}: no such file{end}")
+        raise kind(f"{path}: no such file{end}")
     try:
         content = load(path, parse_constant=_finite, parse_float=_finite)
     except JSONDecodeError as error:
-        raise FieldmarkError(f"{path}:{error.lineno}: broken JSON: {error.msg}{end}") from None
-    return parsed(content, shape, f"{path}: ", advice=advice)
+        raise kind(f"{path}:{error.lineno}: broken JSON: {error.msg}{end}") from None
+    return parsed(content, shape, f"{path}: ", advice=advice, kind=kind)
 
 
-def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "") -> T | Any:
-    """Return parsed JSON in a given shape; kinds are not converted ("1" is no number). `where` begins the message."""
+def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "", kind: Kind = FieldmarkError) -> T | Any:
+    """Return parsed JSON in a given shape; values are not converted ("1" is no number). `where` begins the message."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -74,7 +76,7 @@ def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "") 
         field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
         told = where + (f"field {field:.200}: " if field else "")
         told += "is missing" if first["type"] == "missing" else f"{first['msg']}, got {first['input']!r:.60}"
-        raise FieldmarkError(told + (f"; {advice}" if advice else "")) from None
+        raise kind(told + (f"; {advice}" if advice else "")) from None
 
 
 def _finite(number: str) -> float:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 
 from mllm import jsontext, pictures
 from mllm.boxes import Box, Frame, iou_xyxy
-from mllm.errors import BoxError, FieldmarkError, PictureError, RecordError
+from mllm.errors import BoxError, PictureError, RecordError
 from mllm.records import Sample, Thing, check_unique
 
 SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
@@ -149,10 +149,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
     """Make one case of the parquet into a sample."""
-    try:
-        case = jsontext.parsed(row, Case, f"{where}: ")
-    except FieldmarkError as error:
-        raise RecordError(str(error)) from None
+    case = jsontext.parsed(row, Case, f"{where}: ", kind=RecordError)
     where = f"{where} ({case.question_id})"
     answer, question = case.answer or "", case.question or ""
     gold = _GOLD.search(answer)

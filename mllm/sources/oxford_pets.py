@@ -42,14 +42,14 @@ def photos(request: Request) -> Iterator[Photo]:
     file = root / "annotations.json"
     if not file.is_file():
         raise SourceError(f"{file}: no such file; the folder needs annotations.json and images/")
-    rows = jsontext.read(file, list)
+    rows = jsontext.read(file, list, kind=SourceError)
     if not rows:
         raise SourceError(f"{file}: the file holds no photo")
     kinds: Counter[str] = Counter()
     for index, row in enumerate(rows):
         where = f"{file}: [{index}]: "
         with one_photo(request):
-            read = jsontext.parsed(row, Row, where)
+            read = jsontext.parsed(row, Row, where, kind=SourceError)
             if request.domain in (None, read.species):
                 photo = _photo(read, where, request)
                 kinds[photo.provenance["box"]] += 1

@@ -259,7 +259,7 @@ def test_pets_errors(tmp_path: Path) -> None:
         ("[7]", r"\[0\]: Input should be a valid dictionary"),
     ):
         (tmp_path / "annotations.json").write_text(text)
-        with pytest.raises(FieldmarkError, match=told):
+        with pytest.raises(SourceError, match=told):
             read("oxford_pets", tmp_path)
 
 
