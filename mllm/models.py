@@ -297,10 +297,13 @@ def _four_bits(dtype: str) -> dict[str, Any]:
 
 
 def _device(name: str) -> str:
-    """Return the device: `auto` is the accelerator of this machine, else the CPU."""
+    """Return the device: `auto` is the accelerator of this machine, of several this process's own, else the CPU."""
     import torch
 
     if name != "auto":
         return name
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator.type if accelerator is not None else "cpu"
+    if accelerator is None:
+        return "cpu"
+    rank = os.environ.get("LOCAL_RANK")  # from the launcher; without it eight processes would share the first GPU
+    return accelerator.type if rank is None else f"{accelerator.type}:{int(rank) % torch.accelerator.device_count()}"

@@ -172,3 +172,18 @@ def test_base_and_adapter_load_unmerged_to_the_same_logits(
     assert not torch.allclose(base, expected)
     assert not any(weight.requires_grad for weight in again.model.parameters())
     assert any(weight.requires_grad for weight in models.load(tmp_path, trainable=True).model.parameters())
+
+
+def test_each_process_of_a_launch_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight processes that filter data would else load eight models onto the first GPU."""
+    import torch
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert models._device("auto") == "cuda" and models._device("cpu") == "cpu"
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    assert models._device("auto") == "cuda:5" and models._device("cuda:1") == "cuda:1"
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert models._device("auto") == "cpu"

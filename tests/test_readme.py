@@ -28,7 +28,20 @@ from tests.pages import (
     sub_command,
 )
 
-OTHERS = {"git", "cd", "export", "source", "pip", "python3.11", ".venv/bin/pre-commit", "cat", "ls"}
+OTHERS = {
+    "git",
+    "cd",
+    "export",
+    "source",
+    "pip",
+    "python3.11",
+    ".venv/bin/pre-commit",
+    "cat",
+    "ls",
+    "env",
+    "hf",
+    "vllm",
+}
 LINES = [line for page in PAGES if page.is_file() for line in lines_of(page)]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 OURS = ("mllm.", "recipes.", "eval.", "data_synth.", "bench.")

@@ -6,39 +6,83 @@ What the machine of the tests lacks (a GPU, weights from the hub, a day) is repl
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from mllm.preflight.proof import prove
+from mllm.records import load_samples
+from tests import stand_ins
 from tests.pages import ROOT, blocks_of, lines_of, swaps_of
 
 TASKS = ROOT / "docs" / "tasks"
 LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", "runs", "build", "dist", "__pycache__", ".*_cache", "*.egg-info")
 
 
-def follow(page: Path, folder: Path, swaps: list[tuple[str, str]] | None = None) -> Path:
+def follow(
+    page: Path,
+    folder: Path,
+    swaps: list[tuple[str, str]] | None = None,
+    prepare: Callable[[Path], None] = lambda copy: None,
+) -> Path:
     """Do what a page says in a copy of the tree under `folder`, and return the copy.
 
-    A block that holds a file is written, and one that is to be run is run, in the order of the page.
+    A block that holds a file is written, and one that is to be run is run, in the order of the page; what runs beside
+    (a server, another node) is started and ended with the page. `prepare` puts in what a reader brings.
     """
     copy = folder / "fieldmark"
     shutil.copytree(ROOT, copy, ignore=LEFT_BEHIND)
+    prepare(copy)
     told = swaps_of(page) if swaps is None else swaps
     lines = lines_of(page)
-    for block in blocks_of(page):
-        if block.file:
-            (copy / block.file).parent.mkdir(parents=True, exist_ok=True)
-            (copy / block.file).write_text(block.text, encoding="utf-8")
-        last = block.number + block.text.count("\n")
-        for line in lines if "run" in block.words else ():
-            if block.number < line.number <= last:
-                start(swapped(shlex.join(line.words), told), copy, str(line))
+    with ExitStack() as beside:
+        for block in blocks_of(page):
+            if block.file:
+                (copy / block.file).parent.mkdir(parents=True, exist_ok=True)
+                (copy / block.file).write_text(block.text, encoding="utf-8")
+            last = block.number + block.text.count("\n")
+            for line in lines if "run" in block.words else ():
+                if block.number < line.number <= last:
+                    words = swapped(shlex.join(line.words), told)
+                    if "beside" in block.words:
+                        beside.enter_context(started(words, copy))
+                    else:
+                        start(words, copy, str(line))
     return copy
+
+
+@contextmanager
+def started(words: list[str], copy: Path) -> Iterator[None]:
+    """Let a command run while the block does, with all processes that it starts."""
+    with (copy / f"beside-{Path(words[0]).name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            words, cwd=copy, env=environment(copy), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def environment(copy: Path) -> dict[str, str]:
+    """What a person has in an activated environment, and nothing of pytest's."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**ours, "PATH": path, "PYTHONPATH": str(copy), "FIELDMARK_CACHE": str(copy / "runs" / "cache")}
 
 
 def swapped(command: str, swaps: list[tuple[str, str]]) -> list[str]:
@@ -50,11 +94,8 @@ def swapped(command: str, swaps: list[tuple[str, str]]) -> list[str]:
 
 def start(words: list[str], copy: Path, what: str) -> None:
     """Run one command in the copy, as a person would in an activated environment."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**ours, "PATH": path, "PYTHONPATH": str(copy), "FIELDMARK_CACHE": str(copy / "runs" / "cache")}
     done = subprocess.run(
-        words, cwd=copy, env=environment, capture_output=True, text=True, timeout=1200, stdin=subprocess.DEVNULL
+        words, cwd=copy, env=environment(copy), capture_output=True, text=True, timeout=1200, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 0, f"{what}\n{shlex.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-4000:]}"
 
@@ -81,3 +122,41 @@ def test_what_one_file_adds_is_well_made(tmp_path: Path) -> None:
             text=True,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_karl_on_eight_gpus(tmp_path: Path) -> None:
+    """From photos to both papers' numbers, in small; the addresses of the page are free ports of this machine."""
+    page = TASKS / "karl_8_gpus.md"
+    ports = [("127.0.0.1:8000", f"127.0.0.1:{(port := free_port())}"), ("--port 8000", f"--port {port}")]
+    swaps = [*swaps_of(page), *ports, ("env NODES", f"env PORT={free_port()} NODES")]
+    copy = follow(page, tmp_path, swaps, prepare=lambda copy: stand_ins.photos(copy / "photos"))
+    for paper in ("karl", "deepperception"):
+        for stage in ("sft", "rl"):
+            assert (copy / f"runs/kvg_{paper}/{stage}/best/model.safetensors").is_file()
+    told = json.loads((copy / "runs/kvg_karl/eval/rl/scores.json").read_text())
+    assert told["slices"]["all"]["samples"] == 40 and told["official"]
+    rows = load_samples(copy / "runs/kvg/data/train.jsonl")
+    assert len(rows) == 24 and all(row.thought and row.provenance["teacher"] == "openai" for row in rows)
+
+
+def test_the_page_of_eight_gpus_tells_what_preflight_says() -> None:
+    """Memory and least time of both papers' stages, as they stand in the page's first table."""
+    text = (TASKS / "karl_8_gpus.md").read_text(encoding="utf-8")
+    for name in ("kvg_karl_qwen3vl_8b", "kvg_deepperception_qwen2vl_7b"):
+        told = []
+        for stage in ("_sft", ""):
+            found = prove(ROOT / "recipes" / f"{name}{stage}.yaml", rows=25_000).findings
+            said = "\n".join(line for one in found for line in one.lines)
+            gpu = re.search(r"peak ([\d.]+) GiB while \w+, and ([\d.]+) GiB", said)
+            hours = re.search(r"no sooner than ([\d.]+) h", said)
+            assert gpu and hours
+            told.append((f"{float(gpu[1]) + float(gpu[2]):.0f}", f"{float(hours[1]):.1f}"))
+        (memory, least), (more, longer) = told
+        assert f"{memory}, {more} GiB" in text and f"{least}, {longer} h" in text
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

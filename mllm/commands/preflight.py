@@ -20,6 +20,9 @@ def command(
     gpu_memory: Annotated[
         float | None, typer.Option(help="GiB on each GPU; default: 80 with several processes, 24 with one.")
     ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows there will be, to tell the time while they are not made yet.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="What could not be checked is a failure, too.")] = False,
 ) -> None:
     """Prove a recipe without a GPU: model, rows, rewards, batches and memory; say what to change if it does not fit.
@@ -32,7 +35,7 @@ def command(
     from mllm.preflight.proof import prove
 
     logging.getLogger("mllm").setLevel(logging.WARNING)  # the page says what the run would log
-    proof = prove(config, flags or [], accelerate=accelerate, processes=processes, gpu_memory=gpu_memory)
+    proof = prove(config, flags or [], accelerate=accelerate, processes=processes, gpu_memory=gpu_memory, rows=rows)
     typer.echo(f"{config} ({proof.recipe.kind.upper()}) on {proof.machine.words}")
     for found in proof.findings:
         mark = {"good": "", "not checked": "NOT CHECKED", "bad": "BAD"}[found.state]

@@ -43,6 +43,7 @@ def prove(
     accelerate: Path | None = None,
     processes: int | None = None,
     gpu_memory: float | None = None,
+    rows: int | None = None,
 ) -> Proof:
     """Prove a recipe on the machine that its header names, or on the one given.
 
@@ -52,6 +53,7 @@ def prove(
         accelerate: accelerate configuration; None takes the one in the command of the recipe's header.
         processes: how many, whatever the configuration says.
         gpu_memory: GiB a GPU; None: 80 with several processes, 24 with one.
+        rows: how many there will be, for the time, where the files are not there yet.
 
     Raises:
         FieldmarkError: what the recipe itself would refuse: settings, rewards, rows, pictures, groups that do not fit
@@ -84,7 +86,8 @@ def prove(
             findings.append(told.gold_answers(samples, chosen, checkpoint))
         if settings.bags is not None and read.kind == "rl":
             findings.append(told.bags(bagcurri.sampler(settings.bags, samples, read.args)))
-    steps = batches.count(read, len(data.train)) if data else None
+    expected = min(rows, settings.limit or rows) if rows else 0
+    steps = batches.count(read, len(data.train) if data else expected) if data or rows else None
     findings.append(told.batch_sizes(read, steps))
     run = case.of(read, model.lora, host, count)
     findings.append(told.memory(run, dissect))

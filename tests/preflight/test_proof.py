@@ -56,6 +56,19 @@ def test_the_pocket_recipe_passes_even_strictly(rows: list[str]) -> None:
     assert re.search(r"longest batch: \d+ tokens, padded, in 16 rows: train-", done.output)
 
 
+def test_time_is_told_for_rows_that_are_not_made_yet() -> None:
+    """KARL's second stage: 2,056 rows are 257 draws of 8 prompts an epoch, two updates each, 16,448 answers in all."""
+    done = preflight(KARL, "--rows", "25000")
+    for line in (
+        "1028 updates, 514 an epoch: 2.00 epochs",
+        "16448 answers are written in all",
+        "no sooner than",
+        "not there yet: runs/kvg/data/train.jsonl",
+    ):
+        assert line in done.output
+    assert "no sooner than" not in preflight(KARL).output
+
+
 def test_the_lengths_are_those_of_the_run_s_own_check(rows: list[str]) -> None:
     from mllm import conversations, models
     from mllm.records import load_samples
