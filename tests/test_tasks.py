@@ -140,6 +140,7 @@ def test_karl_on_eight_gpus(tmp_path: Path) -> None:
     assert len(rows) == 24 and all(row.thought and row.provenance["teacher"] == "openai" for row in rows)
 
 
+@pytest.mark.ci
 def test_the_page_of_eight_gpus_tells_what_preflight_says() -> None:
     """Memory and least time of both papers' stages, as they stand in the page's first table."""
     text = (TASKS / "karl_8_gpus.md").read_text(encoding="utf-8")
