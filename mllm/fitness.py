@@ -25,20 +25,53 @@ its base fit."""
 
 @dataclass(frozen=True)
 class Pair:
-    """Two packages that do not work together, though each allows the other."""
+    """Two packages that do not work together: version ranges, what goes wrong, and the way out."""
 
     one: str
     other: str
     what: str
+    way_out: str
 
 
 PAIRS = (
     Pair(
         "trl>=1.16,<1.17", "vllm",
-        "GRPO with vLLM spells pictures' tokens out twice (huggingface/trl#6294); recipes/rl.py compares both engines "
-        "before the first step and stops where they differ",
+        "GRPO with vLLM spells pictures' tokens out twice (huggingface/trl#6294)",
+        "recipes/rl.py compares both engines before the first step and stops where they differ; use_vllm: false then",
+    ),
+    Pair(
+        "trl>=1.16,<1.17", "vllm<0.22", "TRL 1.16 speaks to vLLM 0.22 to 0.31",
+        "pip install 'vllm>=0.22,<0.32', or set use_vllm: false",
+    ),
+    Pair(
+        "trl>=1.16,<1.17", "vllm>=0.32", "TRL 1.16 speaks to vLLM 0.22 to 0.31",
+        "pip install 'vllm>=0.22,<0.32', or set use_vllm: false",
+    ),
+    Pair(
+        "trl>=1.16,<1.17", "vllm>=0.30",
+        "a vLLM server takes pictures from TRL only at an address that it does not open by itself",
+        "start it with --enable-scale-out (`trl vllm-serve` does), or use vllm_mode: colocate",
+    ),
+    Pair(
+        "peft", "vllm",
+        "vLLM leaves an adapter's weights in the vision tower out, in silence (vllm-project/vllm#16364)",
+        "`fieldmark merge` the adapter and give the merged folder to --engine vllm",
+    ),
+    Pair(
+        "torch<2.14", "torchvision>=0.29", "torchvision is built for one torch: 0.29 and later need torch 2.14",
+        "pip install 'torchvision>=0.28,<0.29', or uninstall it: Fieldmark does without",
+    ),
+    Pair(
+        "torch>=2.14", "torchvision<0.29", "torchvision is built for one torch: up to 0.28 for 2.13 and earlier",
+        "pip install a later torchvision, or uninstall it: Fieldmark does without",
+    ),
+    Pair(
+        "trl>=1", "ms-swift",
+        "ms-swift of August 2026 asks for trl below 1.0, peft below 0.21 and transformers below 5.17",
+        "give it an environment of its own; `fieldmark convert` reads and writes its data",
     ),
 )  # fmt: skip
+"""Known faults, from issue trackers and the packages' own sources; what packages say of one another is in `misfits`."""
 
 
 def installed(name: str) -> str | None:
@@ -59,9 +92,10 @@ def misfits(package: str = "fieldmark") -> list[str]:
 
 
 def bad_pairs() -> list[str]:
-    """Say which installed packages are known not to go together."""
+    """Say which installed packages are known not to go together, and what to do about each."""
     return [
-        f"{pair.one.split('>')[0].split('<')[0]} with {pair.other.split('>')[0].split('<')[0]}: {pair.what}"
+        f"{Requirement(pair.one).name} {installed(Requirement(pair.one).name)} with {Requirement(pair.other).name} "
+        f"{installed(Requirement(pair.other).name)}: {pair.what}. Way out: {pair.way_out}"
         for pair in PAIRS
         if _is_there(pair.one) and _is_there(pair.other)
     ]
