@@ -172,6 +172,14 @@ def compare(a: Sequence[Case], b: Sequence[Case], *, seed: int = 0) -> dict[str,
     return result
 
 
+def ordering(a: str, b: str, part: str, row: Mapping[str, Any]) -> str:
+    """Say what a paired difference of two runs shows on a slice; no order is claimed that its interval cannot carry."""
+    change = f"{100 * row['value']:+.1f} points, 95 % {interval(row)}, n={row['samples']}, p={row['p']:.3f}"
+    if row["clear"]:
+        return f"{part}: {b} is {'above' if row['value'] > 0 else 'below'} {a} ({change})."
+    return f"{part}: no order of {b} and {a} can be claimed ({change})."
+
+
 def text_table(scores: Mapping[str, Any]) -> str:
     """Write the slices of a score table as Markdown, shares in percent."""
     rows = [("slice", "n", "images", "Acc@0.5", "95 %", "IoU", "chance", "unreadable", "tokens")]

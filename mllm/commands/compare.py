@@ -13,7 +13,7 @@ from mllm.errors import FieldmarkError
 
 def command(
     runs: Annotated[
-        list[str], typer.Argument(help="Folders of a benchmark's outputs or of trainings, or NAME=FOLDER; two or more.")
+        list[str], typer.Argument(help="Folders of a benchmark's outputs, of captions or of trainings, or NAME=FOLDER.")
     ],
     logs: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER of the training of a run, under the run's own name.")
@@ -24,15 +24,18 @@ def command(
 ) -> None:
     """Set RUNS against the first: scores, paired differences, curves, domains, and pictures on which they disagree."""
     from mllm import report as pages
+    from mllm.report import bagged
 
     shown = named(runs)
     if len(shown) < 2:
         raise FieldmarkError("a comparison needs two runs: fieldmark compare SFT=runs/pocket/eval/sft RL=...")
     trained = {name: folder for name, folder in shown.items() if _is_training(Path(folder))}
-    measured = {name: folder for name, folder in shown.items() if name not in trained}
+    told = {name: folder for name, folder in shown.items() if bagged.is_told(folder)}
+    measured = {name: folder for name, folder in shown.items() if name not in trained and name not in told}
     made = pages.build(
         measured,
         logs=trained | named(logs or []),
+        captions=told,
         title=title or f"{', '.join(list(shown)[1:])} against {next(iter(shown))}",
         gallery=gallery,
         against_first=True,

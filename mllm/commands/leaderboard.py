@@ -12,8 +12,11 @@ def command(
     kind: Annotated[str, typer.Option("--format", help="markdown, latex or json.")] = "markdown",
     part: Annotated[str, typer.Option("--slice", help="What to score: all, unseen entities, domain bird, ...")] = "all",
 ) -> None:
-    """Write benchmark RUNS of the same samples as one table, best first, with intervals."""
+    """Write benchmark RUNS of the same samples as one table, best first, with intervals.
+
+    Folders of eval/captions.py that hold truematch.json make a table of R@1, marks and words.
+    """
     from mllm.commands import named
     from mllm.report import leaderboard
 
-    typer.echo(leaderboard.text(leaderboard.rows(named(runs), part), kind))
+    typer.echo(leaderboard.write(named(runs), part, kind))

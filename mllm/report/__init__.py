@@ -48,7 +48,7 @@ def build(
     Raises:
         FieldmarkError: no run, or a folder that is none of a benchmark.
     """
-    if not named and not (against_first and logs):
+    if not named and not (against_first and (logs or captions)):
         raise FieldmarkError("a report needs a run: --runs NAME=FOLDER, FOLDER being the --out of eval/kvg_bench.py")
     loaded = {name: runs.load(folder) for name, folder in named.items()}
     tables = {name: scores.table(run.cases) for name, run in loaded.items()}
@@ -66,7 +66,7 @@ def build(
         "curves": curves.panels({name: curves.read_log(path) for name, path in (logs or {}).items()}),
         "series": list(logs or {}),
         "gallery": _gallery(loaded, shown[:gallery]),
-        "captions": bagged.build(captions) if captions else None,
+        "captions": bagged.build(captions, against_first=against_first) if captions else None,
         "commit": provenance.git_commit(),
         "versions": provenance.versions(),
     }
@@ -160,17 +160,9 @@ def _differences(loaded: Mapping[str, Run], slices: Sequence[str], *, against_fi
             continue
         for name, row in scores.compare(a, b).items():
             if name in shown:
-                sentence = _sentence(before, after, name, row["acc"])
+                sentence = scores.ordering(before, after, name, row["acc"])
                 rows.append({"a": before, "b": after, "slice": name, **row, "sentence": sentence})
     return rows
-
-
-def _sentence(a: str, b: str, part: str, row: Mapping[str, Any]) -> str:
-    """Say what a paired difference shows."""
-    change = f"{100 * row['value']:+.1f} points, 95 % {scores.interval(row)}, n={row['samples']}, p={row['p']:.3f}"
-    if row["clear"]:
-        return f"{part}: {b} is {'above' if row['value'] > 0 else 'below'} {a} ({change})."
-    return f"{part}: no order of {b} and {a} can be claimed ({change})."
 
 
 def _links(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

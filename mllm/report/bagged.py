@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, FiniteFloat
 
-from mllm import jsontext, pictures, runs, scores
+from mllm import jsontext, pictures, runs, scores, stats
 from mllm.captions import said
 from mllm.errors import FieldmarkError
 from mllm.records import Sample, image_path
@@ -64,6 +64,11 @@ class Told:
     samples: Mapping[str, Sample]
     captions: Mapping[str, str]
 
+    @property
+    def judge(self) -> str:
+        """Who looked for the pictures, and how."""
+        return self.table["scorer"] + (", word by word" if self.table.get("late") else "")
+
     def matches(self, size: str) -> dict[tuple[str, str], Mapping[str, Any]]:
         """Matches in bags of a size, by (bag, picture)."""
         return {(row["bag"], row["picture"]): row for row in self.table["matches"][size]}
@@ -102,11 +107,16 @@ def _check(table: _Table, known: Collection[str], file: Path) -> None:
                 raise FieldmarkError(f"{where}.found: {match.found!r} is no picture of bag {match.bag}")
 
 
-def build(named: Mapping[str, str | Path]) -> dict[str, Any]:
-    """Gather all that the page shows of captions, as plain data.
+def is_told(folder: str | Path) -> bool:
+    """Whether a folder holds captions and what became of them."""
+    return (Path(folder) / SCORES).is_file() and (Path(folder) / "outputs.jsonl").is_file()
+
+
+def measured(named: Mapping[str, str | Path]) -> dict[str, Told]:
+    """Read runs that belong into one table.
 
     Raises:
-        FieldmarkError: as `load`; runs that were measured in other bags.
+        FieldmarkError: as `load`; runs that were measured in other bags, or by another judge.
     """
     told = {name: load(folder) for name, folder in named.items()}
     first = next(iter(told.values()))
@@ -115,17 +125,43 @@ def build(named: Mapping[str, str | Path]) -> dict[str, Any]:
             size: set(first.matches(size)) for size in first.table["sizes"]
         }:
             raise FieldmarkError(f"{one.folder}: {name} was measured in other bags than {next(iter(told))}")
+        if one.judge != first.judge:
+            raise FieldmarkError(f"{one.folder}: {name} was judged by {one.judge}, {next(iter(told))} by {first.judge}")
+    return told
+
+
+def build(named: Mapping[str, str | Path], *, against_first: bool = False) -> dict[str, Any]:
+    """Gather all that the page shows of captions, as plain data; raises what `measured` raises.
+
+    Each run is compared with the one before it, or with the first.
+    """
+    told = measured(named)
+    first = next(iter(told.values()))
     sizes = sorted(first.table["sizes"], key=int)
     rows = [
         {
             "name": name,
-            "scorer": one.table["scorer"] + (", word by word" if one.table.get("late") else ""),
+            "scorer": one.judge,
             "sizes": {size: one.table["sizes"][size] for size in sizes},
             "text": one.table["text"],
         }
         for name, one in told.items()
     ]
-    return {"sizes": sizes, "runs": rows, "bags": _bags(told, sizes[0])}
+    differences = _differences(told, sizes, against_first=against_first)
+    return {"sizes": sizes, "runs": rows, "differences": differences, "bags": _bags(told, sizes[0])}
+
+
+def _differences(told: Mapping[str, Told], sizes: Sequence[str], *, against_first: bool) -> list[dict[str, Any]]:
+    """Compare R@1 of each size, caption by caption, with intervals over bags."""
+    names, rows = list(told), []
+    for before, after in zip(names[:1] * len(names) if against_first else names, names[1:], strict=False):
+        for size in sizes:
+            a, b = told[before].matches(size), told[after].matches(size)
+            hits = [[float(found[key]["hit"]) for key in a] for found in (a, b)]
+            found = stats.paired(*hits, [bag for bag, _ in a]).as_dict()
+            sentence = scores.ordering(before, after, f"R@1 of {size}", found)
+            rows.append({"a": before, "b": after, "size": size, "r1": found, "sentence": sentence})
+    return rows
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -145,11 +181,38 @@ def markdown(found: Mapping[str, Any]) -> str:
     chance = ", ".join(
         f"{scores.percent(found['runs'][0]['sizes'][size]['chance'])} of {size}" for size in found["sizes"]
     )
-    return f"{scores.markdown(rows)}\n\nJudged by {found['runs'][0]['scorer']}; chance: {chance}."
+    table = f"{scores.markdown(rows)}\n\nJudged by {found['runs'][0]['scorer']}; chance: {chance}."
+    differences = "\n".join(f"- {one['sentence']}" for one in found["differences"])
+    return f"{table}\n\n{differences}" if differences else table
 
 
 def _percent(found: Mapping[str, Any] | None) -> str:
     return "–" if found is None else f"{scores.percent(found['value'])} ({scores.interval(found)})"
+
+
+def board(named: Mapping[str, str | Path]) -> tuple[list[dict[str, Any]], list[tuple[str, ...]]]:
+    """Rows of a leaderboard, best R@1 in the largest bags first, and the same as cells below their headings.
+
+    Raises:
+        FieldmarkError: as `measured`.
+    """
+    told = measured(named)
+    sizes = sorted(next(iter(told.values())).table["sizes"], key=int)
+    rows = []
+    for name, one in told.items():
+        info = runs.read(one.folder)[0]
+        about = {key: info.get(key) for key in ("model", "style", "weights", "commit", "benchmark", "version")}
+        parts = {"sizes": {size: one.table["sizes"][size] for size in sizes}, "text": one.table["text"]}
+        rows.append({"name": name, **about, "judge": one.judge, "captions": len(one.captions), **parts})
+    rows.sort(key=lambda row: -row["sizes"][sizes[-1]]["r1"]["value"])
+    first = next(iter(told.values())).table["sizes"]
+    heads = [f"R@1 of {size} (chance {scores.percent(first[size]['chance'])})" for size in sizes]
+    lines = [("captions of", "n", *heads, "marks right", "marks told", "words")]
+    for row in rows:
+        found = [_percent(row["sizes"][size]["r1"]) for size in sizes]
+        marks = [_percent(row["text"].get(name)) for name in ("precision", "recall")]
+        lines.append((row["name"], str(row["captions"]), *found, *marks, f"{row['text']['words']:.1f}"))
+    return rows, lines
 
 
 def _bags(told: Mapping[str, Told], size: str) -> list[dict[str, Any]]:

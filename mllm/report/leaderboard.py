@@ -1,18 +1,19 @@
 """Benchmark runs as rows of a leaderboard, best first, in Markdown or LaTeX.
 
-Runs of other samples do not belong into one table and are refused; scores are made anew from the outputs, so that all
-rows are judged by the same code.
+Runs of other samples do not belong into one table and are refused; scores of boxes are made anew from the outputs, so
+that all rows are judged by the same code. Captions are judged by eval/truematch.py, whose scores lie in their folder.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mllm import runs, scores
 from mllm.errors import FieldmarkError
+from mllm.report import bagged
 from mllm.runs import Run
 
 FORMATS = ("markdown", "latex", "json")
@@ -43,17 +44,37 @@ def rows(named: Mapping[str, str | Path], part: str = "all") -> list[dict[str, A
     return sorted(table, key=lambda row: -row["acc"]["value"])
 
 
-def text(table: list[dict[str, Any]], kind: str) -> str:
-    """Write a table as `markdown`, `latex` (booktabs) or `json`. No order is claimed between overlapping intervals."""
+def write(named: Mapping[str, str | Path], part: str, kind: str) -> str:
+    """Measure runs, of boxes or of captions, and write their table; `part` is a slice of boxes' samples.
+
+    Raises:
+        FieldmarkError: as `rows` and `bagged.board`; runs of both kinds; an unknown format; a slice of captions.
+    """
+    told = [name for name, folder in named.items() if bagged.is_told(folder)]
+    if not told:
+        return text(rows(named, part), kind)
+    if others := [name for name in named if name not in told]:
+        raise FieldmarkError(f"{told[0]} holds captions, {others[0]} does not: they do not belong into one table")
+    if part != "all":
+        raise FieldmarkError(f"captions are measured in bags and have no slices; leave --slice {part} out")
+    table, lines = bagged.board(named)
+    return text(table, kind, lines)
+
+
+def text(table: list[dict[str, Any]], kind: str, lines: Sequence[Sequence[str]] | None = None) -> str:
+    """Write a table as `markdown`, `latex` (booktabs) or `json`. No order is claimed between overlapping intervals.
+
+    `lines` are its headings and cells, where they are others than those of boxes.
+    """
     if kind not in FORMATS:
         raise FieldmarkError(f"unknown format {kind!r}; known: {', '.join(FORMATS)}")
     if kind == "json":
         return json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False)
-    lines = [HEAD, *(_cells(row) for row in table)]
+    lines = lines or [HEAD, *(_cells(row) for row in table)]
     if kind == "markdown":
         return scores.markdown([[cell.replace("|", "\\|") for cell in line] for line in lines])
     body = [" & ".join(map(_latex, line)) + r" \\" for line in lines]
-    columns = "ll" + "r" * (len(HEAD) - 2)
+    columns = "ll" + "r" * (len(lines[0]) - 2)
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{columns}}}",
