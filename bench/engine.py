@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write the numbers here as JSON, and a plot beside it (.png)")
     parser.add_argument("--family", choices=FAMILIES, help="of the sizes, this family's alone, and nothing after them")
+    parser.add_argument("--prompt", type=int, choices=[p for p, _ in LENGTHS], help="likewise, of this prompt's length")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)  # WAY and what makes a Size
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -64,13 +65,14 @@ def main() -> None:
         return
     folder = args.out.parent if args.out else Path("runs/bench")
     families = [args.family] if args.family else FAMILIES
-    sizes = [Size(family, p, c, g) for p, c in LENGTHS for g in GROUPS for family in families]
+    lengths = [pair for pair in LENGTHS if args.prompt in (None, pair[0])]
+    sizes = [Size(family, p, c, g) for p, c in lengths for g in GROUPS for family in families]
     results = []
     for size in sizes:
         results.append(_cell(size, args.rounds, folder))
         print(tell(results[-1]), flush=True)
     print(slopes(results))
-    if args.family:
+    if args.family or args.prompt:
         return
     found: dict[str, Any] = {"machine": _machine(), "sizes": [asdict(one) for one in results]}
     found["sft"] = sft.compare(128, args.rounds)
@@ -100,12 +102,13 @@ def _line(one: Result, fine_tuning: dict[str, Any]) -> str:
 
 
 def _cell(size: Size, rounds: int, folder: Path) -> Result:
-    """Measure one size, peak memory too; what was measured before on this machine is read from `folder`."""
+    """Measure one size, peak memory too; what was measured before on this machine, in no fewer rounds, is read from
+    `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{size.name}.json"
     if file.is_file():
         held = json.loads(file.read_text())
-        if (held["machine"], held["rounds"]) == (_machine(), rounds):
+        if held["machine"] == _machine() and held["rounds"] >= rounds:
             row: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in held["result"].items()}
             row["size"] = size
             return Result(**row)
@@ -131,11 +134,15 @@ def tell(one: Result) -> str:
     for name, (stock, ours) in parts.items():
         lines.append(f"  {name:9}  {stock:8.2f} s stock  {ours:8.2f} s ours  {stock / max(ours, 1e-9):5.2f}x")
     (stock, ours), reached = one.tokens, one.step[0] / one.step[1]
-    lines.append(f"  tokens     {stock:.0f} stock, {ours:.0f} ours: {stock / ours:.2f}x; {one.share:.3g} share a row")
+    lines.append(
+        f"  tokens     {stock:.0f} stock, {ours:.0f} ours: {stock / ours:.2f}x; {one.share:.3g} share the prompt"
+    )
     above = [f"{seconds / one.floor:.1f}" for seconds in one.learner]
     lines.append(f"  floor of the learner step {one.floor:.2f} s: stock at {above[0]}, ours at {above[1]} times that")
     told = f"{reached:.2f}x of {one.allowed:.2f}x that Amdahl's law allows ({reached / one.allowed:.2f})"
     lines.append(f"  GRPO step: {told}")
+    share = one.picture / one.step[1]
+    lines.append(f"  preparing its picture anew takes {1000 * one.picture:.0f} ms, {share:.1%} of our step")
     if one.memory is not None:
         lines.append(f"  peak memory of the learner step: {one.memory[0]} MiB stock, {one.memory[1]} MiB ours")
     return "\n".join(lines)

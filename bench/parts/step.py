@@ -7,6 +7,7 @@ Same process, same weights, same rollouts; the two ways take turns. Times are CP
 from __future__ import annotations
 
 import ctypes
+import io
 import platform
 import statistics
 import tempfile
@@ -30,6 +31,8 @@ from mllm.training.pixels import remember_pixels
 from trl import GRPOConfig  # isort: skip
 
 Pair = tuple[float, float]
+TEXT = 40
+"""Tokens of the question and the chat's own."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,9 @@ class Result:
     """Medians, (stock, ours): CPU seconds; tokens that the language model reads in a learner step; MiB by which a
     learner step raises the memory in use.
 
-    `prompt` is the prompt's true length; `share` how many completions share a row; `floor` CPU seconds of the
-    learner's multiply-adds that no way can leave out, at the rate of large matrix products.
+    `prompt` is the prompt's true length; `share` how many completions share a prompt; `floor` CPU seconds of the
+    learner's multiply-adds that no way can leave out, at the rate of large matrix products; `picture` those of reading
+    a picture from its file and preparing it, which is all that a pool of pictures prepared ahead could save a step.
     """
 
     size: Size
@@ -64,6 +68,7 @@ class Result:
     rest: Pair
     tokens: Pair
     floor: float
+    picture: float
     memory: Pair | None = None
 
     @property
@@ -103,7 +108,9 @@ def measure(size: Size, rounds: int) -> Result:
         prompt = int(batch["prompt_mask"][0].sum())
         share = made._metrics["train"]["engine/completions_per_row"][-1]
         floor = _floor(made, prompt, size) / _matrix_rate()
-    return Result(size, prompt, share, **pairs, tokens=(tokens[0], tokens[1]), floor=floor)
+    return Result(
+        size, prompt, share, **pairs, tokens=(tokens[0], tokens[1]), floor=floor, picture=_preparing(size, rounds)
+    )
 
 
 def peak(size: Size, way: str) -> int:
@@ -129,7 +136,7 @@ def trainer(size: Size, folder: str) -> PrefixGRPOTrainer:
     model, processor = build(size.family)
     take_detours(model)
     model.model.visual.requires_grad_(False)
-    picture = _picture(processor, size.prompt - 40)  # the question and the chat's own tokens
+    picture = _picture(processor, size.prompt - TEXT)
     remember_pixels(processor)
     asked = [
         {"role": "user", "content": [{"type": "text", "text": "Find the bird: " + "round red " * 8}, {"type": "image"}]}
@@ -170,6 +177,19 @@ def _picture(processor: Any, visual: int) -> Image.Image:
     area = pixels[0] * pixels[1]
     processor.image_processor.size = {"shortest_edge": area, "longest_edge": area}
     return training_scene(0, "bench", 3).image.resize(pixels, Image.Resampling.BILINEAR)
+
+
+def _preparing(size: Size, rounds: int) -> float:
+    """CPU seconds from a PNG file's bytes to what goes into the vision tower."""
+    _, processor = build(size.family)
+    file = io.BytesIO()
+    _picture(processor, size.prompt - TEXT).save(file, "PNG")
+
+    def prepare() -> None:
+        processor.image_processor(images=[Image.open(file).convert("RGB")], return_tensors="pt")
+
+    prepare()
+    return statistics.median(seconds(prepare) for _ in range(rounds))
 
 
 def _plain(batch: dict[str, Any]) -> dict[str, Any]:

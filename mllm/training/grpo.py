@@ -1,9 +1,9 @@
 """GRPO that reads the prompt once: TRL's trainer, with the prompt shared by a group's completions wherever it is read.
 
 TRL reads a prompt, pictures included, for every completion: in sampling, in the old, reference and policy passes. Here
-groups stay whole in micro-batches (TRL shuffles their rows), each prompt is preprocessed and prefilled once, several
-completions are scored in one packed row (`mllm.training.prefix`), and a frozen vision tower runs once a picture and
-generation batch. On the same rollouts and micro-batches the losses are TRL's own.
+groups stay whole in micro-batches (TRL shuffles their rows), each prompt is preprocessed and prefilled once, its
+completions are scored in one packed sequence (`mllm.training.prefix`), and a frozen vision tower runs once a picture
+and generation batch. On the same rollouts and micro-batches the losses are TRL's own.
 
 `TRL_INTERNALS` names what of TRL this stands on; tests/training/test_trl_contract.py holds TRL to it.
 """
@@ -23,7 +23,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from mllm.training import costs, dynamic, prefix, rollout, scoring
+from mllm.training import costs, dynamic, kernels, prefix, rollout, scoring
 from mllm.training.prefix import Picture
 from mllm.training.saving import PerEpoch
 
@@ -80,6 +80,9 @@ class PrefixGRPOTrainer(GRPOTrainer):
         if not self.shares_prefix:
             logger.info("engine: TRL's own, every completion reads its prompt (%s)", reason)
             return
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                kernels.in_rows(self.accelerator.unwrap_model(model))
         core = prefix.multimodal_core(self.model)
         vision = list(core.visual.parameters()) if core is not None and hasattr(core, "visual") else []
         sharded = is_deepspeed_zero3_enabled() or self.is_fsdp_enabled
@@ -87,8 +90,6 @@ class PrefixGRPOTrainer(GRPOTrainer):
         self._costs = costs.of_model(
             self.model.config,
             vision_parameters=sum(getattr(p, "ds_numel", p.numel()) for p in vision),
-            number_bytes=2 if self.args.bf16 or self.args.fp16 else 4,
-            checkpointing=self.args.gradient_checkpointing,
         )
 
     def _why_stock(self, engine: str) -> str | None:
@@ -250,14 +251,14 @@ class PrefixGRPOTrainer(GRPOTrainer):
         patches = None if held.features is not None else [pictures.patches(row) for row in batch.first]
         size = batch_size or len(input_ids)
         chunks = [range(start, min(start + size, len(input_ids))) for start in range(0, len(input_ids), size)]
-        rows = [
+        groups = [
             scoring.plan(self._costs, batch, chunk, [row for row in wanted if row in chunk], patches)
             for chunk in chunks
             if any(row in chunk for row in wanted)
         ]
-        self._record(batch, rows)
-        packed = [chunk for chunk in rows if chunk is not None]
-        if len(packed) < len(rows):
+        self._record(batch, groups)
+        packed = [chunk for chunk in groups if chunk is not None]
+        if len(packed) < len(groups):
             return stock()
         device = self.accelerator.device
         scored = [
@@ -270,14 +271,14 @@ class PrefixGRPOTrainer(GRPOTrainer):
         return logps, entropies if compute_entropy else None, None
 
     def _record(self, batch: scoring.Batch, chunks: Sequence[Any]) -> None:
-        """Log how many completions share a row (0: the stock route), and say so once."""
+        """Log how many completions share a prompt (0: the stock route), and say so once."""
         shared = [len(row) for rows in chunks if rows is not None for row in rows]
         mean = sum(shared) / len(shared) if shared and None not in chunks else 0.0
         self._metrics["train" if self.model.training else "eval"]["engine/completions_per_row"].append(mean)
         if not self._said:
             self._said = True
             longest = max(len(prompt) for prompt in batch.prompts), max(len(one) for one in batch.completions)
-            how = f"{mean:.3g} completions share a row" if mean else "stock rows are cheaper here"
+            how = f"{mean:.3g} completions share a prompt" if mean else "stock rows are cheaper here"
             once = ", pictures are encoded once a generation batch" if self._encodes_once else ""
             logger.info("engine: prompts of up to %d tokens, completions of %d: %s%s", *longest, how, once)
 

@@ -1,13 +1,16 @@
-"""Attention inside rows of one sequence, and a head for learned tokens alone: work that no mask has to undo.
+"""Attention inside rows of one sequence or around a shared prompt, and a head for learned tokens alone: work that no
+mask has to undo.
 
 A block mask over a packed sequence costs its length squared, masked or not. Cut at the rows' ends it costs what the
-rows cost alone, and each part is plainly causal, which every kernel has a fast way for.
+rows cost alone, and each part is plainly causal, which every kernel has a fast way for. Completions of one prompt are
+cut likewise: each looks at the prompt and at itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,13 +22,29 @@ from trl.trainer import utils as trl_utils
 from mllm.cpu import ATTENTION
 
 BASES = ("sdpa", ATTENTION)
+CUTTING = tuple(f"{base}_in_rows" for base in BASES)
+
+Parts = tuple[tuple[int, ...], ...]
+"""For each group in a sequence: tokens of the prompt, then of each completion behind it."""
 
 
 def in_rows(model: Any) -> None:
-    """Let a model attend inside rows wherever it is called with `row_lengths`; without, nothing changes."""
+    """Let a model attend inside rows wherever it is called with `row_lengths`, and inside parts wherever it is called
+    with `shared_parts`; without, nothing changes."""
     kernel = model.config.get_text_config()._attn_implementation
     if kernel in BASES:
         model.set_attn_implementation(f"{kernel}_in_rows")
+
+
+def cuts(model: Any) -> bool:
+    """Whether a (wrapped) model was given to `in_rows`."""
+    config = getattr(model, "module", model).config
+    return config.get_text_config()._attn_implementation in CUTTING
+
+
+def no_mask(device: torch.device) -> torch.Tensor:
+    """A mask for models that cut attention: four axes, so that transformers makes none of its own. Nobody reads it."""
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
 def _register(base: str) -> None:
@@ -37,14 +56,23 @@ def _register(base: str) -> None:
         attention_mask: torch.Tensor | None,
         *,
         row_lengths: tuple[int, ...] | None = None,
+        shared_parts: Parts | None = None,
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
         plain: Any = ALL_ATTENTION_FUNCTIONS[base]
-        if row_lengths is None or not module.is_causal:  # the vision tower is handed the text's arguments too
+        cut = row_lengths is not None or shared_parts is not None
+        if not cut or not module.is_causal:  # the vision tower is handed the text's arguments too
             return plain(module, query_BHTD, key_BHTD, value_BHTD, attention_mask, **options)
-        cut = (one.split(list(row_lengths), dim=2) for one in (query_BHTD, key_BHTD, value_BHTD))
-        parts = [plain(module, *row, None, is_causal=True, **options)[0] for row in zip(*cut, strict=True)]
-        return torch.cat(parts, dim=1), None
+
+        def look(row: Sequence[torch.Tensor], mask: torch.Tensor | None = None) -> torch.Tensor:
+            return plain(module, *row, mask, is_causal=mask is None, **options)[0]
+
+        lengths = list(row_lengths) if row_lengths is not None else [sum(parts) for parts in shared_parts or ()]
+        rows = zip(*(one.split(lengths, dim=2) for one in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
+        if shared_parts is None:
+            return torch.cat([look(row) for row in rows], dim=1), None
+        groups = zip(rows, shared_parts, strict=True)
+        return torch.cat([part for row, parts in groups for part in _around(look, row, parts)], dim=1), None
 
     AttentionInterface.register(f"{base}_in_rows", attend)
     AttentionMaskInterface.register(f"{base}_in_rows", sdpa_mask)
@@ -52,6 +80,27 @@ def _register(base: str) -> None:
 
 for _base in BASES:
     _register(_base)
+
+
+def _around(
+    look: Callable[..., torch.Tensor], row: Sequence[torch.Tensor], parts: tuple[int, ...]
+) -> Iterator[torch.Tensor]:
+    """Attend in one group: the prompt to itself, each completion to the prompt and to itself.
+
+    `row` has queries, keys and values, each (1, heads, T, width); yields (1, part, heads, width) in order.
+    """
+    (first, *queries), keys, values = (one.split(list(parts), dim=2) for one in row)
+    yield look((first, keys[0], values[0]))
+    for k, query in enumerate(queries, 1):
+        if parts[k]:
+            seen = (torch.cat([one[0], one[k]], dim=2) for one in (keys, values))
+            yield look((query, *seen), _earlier(parts[0], parts[k], query.device))
+
+
+@lru_cache(maxsize=64)
+def _earlier(prompt: int, length: int, device: torch.device) -> torch.Tensor:
+    """Which of prompt and own tokens each token of a completion sees, (1, 1, length, prompt + length)."""
+    return torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt)[None, None]
 
 
 @contextmanager

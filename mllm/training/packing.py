@@ -43,8 +43,7 @@ def pack(core: Any | None, inputs: dict[str, Any]) -> dict[str, Any]:
         "input_ids": ids_BT[real_BT][None],
         "labels": labels_BT[real_BT][None],
         "position_ids": places[..., real_BT].unsqueeze(-2),
-        # Four axes, so that transformers makes no mask of its own; the kernel looks at `row_lengths` alone.
-        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids_BT.device),
+        "attention_mask": kernels.no_mask(ids_BT.device),
         "row_lengths": tuple(real_BT.sum(1).tolist()),
     }
     return packed | {name: inputs[name] for name in ("pixel_values", "image_grid_thw") if name in inputs}

@@ -1,30 +1,30 @@
-"""Several completions of one prompt, scored in one row: the prompt is read once, not once for each completion.
+"""Several completions of one prompt, scored in one sequence: the prompt is read once, not once for each completion.
 
-A packed row holds the prompt without its last token, then for each completion that last token and the completion
-without its own last: every token after the prompt predicts the next token of its completion. A token attends to the
-prompt and to its own completion; positions of every completion go on where the prompt ends. With a prompt of P tokens
-and G completions of L the model reads P - 1 + GL tokens instead of G(P + L), and each log-probability and gradient is
-the plain forward's (up to rounding).
+A group is the prompt without its last token, then for each completion that last token and the completion without its
+own last: every token after the prompt predicts the next token of its completion. A token attends to the prompt and to
+its own completion; positions of every completion go on where the prompt ends. With a prompt of P tokens and G
+completions of L the model reads P - 1 + GL tokens instead of G(P + L), and each log-probability and gradient is the
+plain forward's (up to rounding). Groups of other prompts follow in the same sequence, which so needs no padding.
 
-Shapes: B completions, C tokens of room for each; R packed rows of T tokens; A position axes (three under M-RoPE).
+Shapes: B completions, C tokens of room for each; T tokens of the sequence; A position axes (three under M-RoPE).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from mllm.cpu import ATTENTION
+from mllm.training import kernels
 
-KERNELS = ("sdpa", ATTENTION)
+KERNELS = (*kernels.BASES, *kernels.CUTTING)
 """Attention kernels that take a boolean mask as it is meant. Eager attention adds it to the scores: silently wrong."""
 
 MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "qwen2", "qwen3", "llama")
-"""Model types whose packed rows were tested against their plain forward."""
+"""Model types whose packed groups were tested against their plain forward."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,32 @@ class Picture:
 
 @dataclass(frozen=True)
 class Layout:
-    """Packed rows, ready for the model, and where each completion token's prediction stands in them.
+    """A packed sequence, ready for the model, and where each completion token's prediction stands in it.
 
-    `prompt_of_row` has for each packed row the number of its prompt; `place_BC` the flat index into (R, T), -1 where
-    nothing is scored.
+    `prompt_of_group` has for each group the number of its prompt, `parts` the lengths of what lies in it (the prompt
+    without its last token, then each completion); `place_BC` the index into T, -1 where nothing is scored.
     """
 
-    input_ids_RT: torch.Tensor
+    input_ids_1T: torch.Tensor
     position_ids: torch.Tensor
-    allowed_R1TT: torch.Tensor
-    labels_RT: torch.Tensor
+    labels_1T: torch.Tensor
     place_BC: torch.Tensor
-    prompt_of_row: tuple[int, ...]
+    prompt_of_group: tuple[int, ...]
+    parts: kernels.Parts
 
     def to(self, device: torch.device) -> Layout:
         """Move the tensors."""
-        names = ("input_ids_RT", "position_ids", "allowed_R1TT", "labels_RT", "place_BC")
-        return Layout(**{name: getattr(self, name).to(device) for name in names}, prompt_of_row=self.prompt_of_row)
+        names = ("input_ids_1T", "position_ids", "labels_1T", "place_BC")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    def allowed_11TT(self) -> torch.Tensor:
+        """Return which token sees which, as one mask for kernels that do not cut attention."""
+        kinds = [(group, part) for group, lengths in enumerate(self.parts) for part in range(len(lengths))]
+        sizes = torch.tensor([length for lengths in self.parts for length in lengths])
+        group_T, part_T = torch.tensor(kinds).repeat_interleave(sizes, dim=0).T
+        own_TT = (part_T[None] == 0) | (part_T[None] == part_T[:, None])
+        allowed_TT = (own_TT & (group_T[None] == group_T[:, None])).tril()
+        return allowed_TT[None, None].to(self.input_ids_1T.device)
 
 
 def runs(items: Sequence[Any]) -> list[int]:
@@ -104,44 +113,44 @@ def pack(
     prompts: Sequence[torch.Tensor],
     places: Sequence[torch.Tensor],
     completions: Sequence[torch.Tensor],
-    rows: Sequence[Sequence[int]],
+    groups: Sequence[Sequence[int]],
     prompt_of: Sequence[int],
     room: int,
-    pad: int = 0,
 ) -> Layout:
-    """Lay completions out in rows. All tensors are on the CPU.
+    """Lay completions out in one sequence. All tensors are on the CPU.
 
     Args:
         prompts: token ids of each prompt, at least two, without padding.
         places: positions of each prompt, (A, P).
         completions: token ids of each completion, without padding; may be empty.
-        rows: for each packed row the completions in it, all of one prompt. Those in no row are not scored.
+        groups: completions that share a prompt's tokens, all of one prompt. Those in no group are not scored.
         prompt_of: for each completion the number of its prompt.
         room: C, the width of the result.
-        pad: any token id that is no picture's.
     """
-    numbers = [prompt_of[row[0]] for row in rows]
-    lengths = [
-        len(prompts[n]) - 1 + sum(len(completions[b]) for b in row) for n, row in zip(numbers, rows, strict=True)
-    ]
-    size, axes = (len(rows), max(lengths)), places[0].shape[0]
-    ids_RT, labels_RT = torch.full(size, pad), torch.full(size, -100)
-    segment_RT, position_ART = torch.full(size, -1), torch.zeros((axes, *size), dtype=torch.long)
-    place_BC = torch.full((len(completions), room), -1)
-    for r, (number, row) in enumerate(zip(numbers, rows, strict=True)):
-        prompt, end = prompts[number], len(prompts[number]) - 1
-        ids_RT[r, :end], segment_RT[r, :end], position_ART[:, r, :end] = prompt[:end], 0, places[number][:, :end]
-        for segment, b in enumerate(row, 1):
-            start, end = end, end + len(completions[b])
-            here, count = slice(start, end), end - start
-            ids_RT[r, here] = torch.cat([prompt[-1:], completions[b][:-1]])[:count]
-            labels_RT[r, here], segment_RT[r, here] = completions[b], segment
-            position_ART[:, r, here] = places[number][:, -1:] + torch.arange(count)
-            place_BC[b, :count] = torch.arange(start, end) + r * size[1]
-    earlier_TT = torch.ones(size[1], size[1], dtype=torch.bool).tril()
-    own_RTT = (segment_RT[:, None, :] == 0) | (segment_RT[:, None, :] == segment_RT[:, :, None])
-    position_ids = position_ART if axes > 1 else position_ART[0]
-    return Layout(ids_RT, position_ids, (own_RTT & earlier_TT)[:, None], labels_RT, place_BC, tuple(numbers))
+    numbers = tuple(prompt_of[group[0]] for group in groups)
+    ids: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
+    positions_AT: list[torch.Tensor] = []
+    place_BC, end = torch.full((len(completions), room), -1), 0
+    for number, group in zip(numbers, groups, strict=True):
+        prompt, last = prompts[number], places[number][:, -1:]
+        ids.append(prompt[:-1])
+        labels.append(torch.full_like(prompt[:-1], -100))
+        positions_AT.append(places[number][:, :-1])
+        end += len(prompt) - 1
+        for b in group:
+            count = len(completions[b])
+            ids.append(torch.cat([prompt[-1:], completions[b][:-1]])[:count])
+            labels.append(completions[b])
+            positions_AT.append(last + torch.arange(count))
+            place_BC[b, :count] = torch.arange(end, end + count)
+            end += count
+    axes_A1T = torch.cat(positions_AT, 1)[:, None]
+    parts = tuple(
+        (len(prompts[n]) - 1, *(len(completions[b]) for b in group)) for n, group in zip(numbers, groups, strict=True)
+    )
+    position_ids = axes_A1T if len(axes_A1T) > 1 else axes_A1T[0]
+    return Layout(torch.cat(ids)[None], position_ids, torch.cat(labels)[None], place_BC, numbers, parts)
 
 
 def score(model: Any, layout: Layout, pictures: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,20 +159,25 @@ def score(model: Any, layout: Layout, pictures: Mapping[str, Any]) -> tuple[torc
     Args:
         model: the model as it is wrapped for training, with TRL's fused head (`trl.trainer.utils.add_fused_lm_head`).
         layout: what `pack` made, on the model's device.
-        pictures: the model's picture arguments, in the order of the packed rows.
+        pictures: the model's picture arguments, in the order of the groups.
     """
+    attention: dict[str, Any] = (
+        {"attention_mask": kernels.no_mask(layout.input_ids_1T.device), "shared_parts": layout.parts}
+        if kernels.cuts(model)
+        else {"attention_mask": layout.allowed_11TT()}
+    )
     out = model(
-        input_ids=layout.input_ids_RT,
-        attention_mask=layout.allowed_R1TT,
+        input_ids=layout.input_ids_1T,
+        **attention,
         position_ids=layout.position_ids,
-        shift_labels=layout.labels_RT,
+        shift_labels=layout.labels_1T,
         fused_lm_head=True,
         **pictures,
     )
     known_BC = layout.place_BC >= 0
 
-    def spread(values_RT: torch.Tensor) -> torch.Tensor:
-        return values_RT.reshape(-1)[layout.place_BC.clamp(min=0)] * known_BC
+    def spread(values_1T: torch.Tensor) -> torch.Tensor:
+        return values_1T[0][layout.place_BC.clamp(min=0)] * known_BC
 
     entropy = out.entropy if out.entropy is not None else torch.zeros_like(out.log_probs)
     return spread(out.log_probs), spread(entropy)
@@ -178,7 +192,7 @@ def encode(core: Any, pixel_values: torch.Tensor, grids: torch.Tensor) -> list[P
 
 
 def encoded(pictures: Sequence[Picture]) -> dict[str, Any]:
-    """Return the model's argument that stands in for pixels: features in the order of the rows; empty for none."""
+    """Return the model's argument that stands in for pixels: features in the order of the groups; empty for none."""
     if not pictures:
         return {}
     levels = range(len(pictures[0].deep))

@@ -1,4 +1,4 @@
-"""TRL's batches, scored with shared prefixes: from padded rows and pixels to packed rows, and back."""
+"""TRL's batches, scored with shared prefixes: from padded rows and pixels to packed groups, and back."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def read(
 def plan(
     model_costs: costs.Costs, batch: Batch, rows: range, wanted: Sequence[int], patches: Sequence[int] | None
 ) -> list[list[int]] | None:
-    """Choose packed rows for the wanted completions among `rows` (see `costs.plan`), None where stock is cheaper."""
+    """Group the wanted completions among `rows` (see `costs.plan`), None where stock is cheaper."""
     first = rows[0]
     found = costs.plan(
         model_costs,
@@ -129,20 +129,18 @@ def plan(
 def score(
     model: Any,
     batch: Batch,
-    rows: Sequence[Sequence[int]],
+    groups: Sequence[Sequence[int]],
     pictures: Pictures,
     features: Sequence[Sequence[Picture]] | None,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score the completions named in `rows`; log-probabilities and entropies, (B, C), 0 elsewhere.
+    """Score the completions named in `groups`; log-probabilities and entropies, (B, C), 0 elsewhere.
 
     `features` has each row's pictures as the frozen vision tower made them, None where it has to run.
     """
-    layout = prefix.pack(
-        batch.prompts, batch.places, batch.completions, rows, batch.prompt_of, batch.room, pad=int(batch.prompts[0][-1])
-    ).to(device)
-    sources = [batch.first[number] for number in layout.prompt_of_row]
+    layout = prefix.pack(batch.prompts, batch.places, batch.completions, groups, batch.prompt_of, batch.room).to(device)
+    sources = [batch.first[number] for number in layout.prompt_of_group]
     if features is None:
         arguments = pictures.arguments(sources)
     else:

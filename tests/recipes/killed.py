@@ -2,11 +2,12 @@
 
     python tests/recipes/killed.py --kills 24 --seed 0        # `make kill`
 
-Three kinds: SFT; GRPO with answers that last for four steps, weights on the advantage and mastery asked anew; GRPO on
-bags of captions that grow (BagCurri). Every attempt is a process of its own that runs the recipe as it is, forked from
-one that has torch and TRL loaded already, so that a kill costs a start of the run and not of Python. Half of the
-moments are drawn over the whole run, half fall into the writing of a checkpoint. Compared bit for bit: weights, best
-weights, every line of the log but times, mastery tables, the stages of the bags.
+Four kinds: SFT; GRPO with answers that last for four steps, weights on the advantage and mastery asked anew; GRPO that
+draws other prompts for groups without advantage; GRPO on bags of captions that grow (BagCurri). Every attempt is a
+process of its own that runs the recipe as it is, forked from one that has torch and TRL loaded already, so that a kill
+costs a start of the run and not of Python. Half of the moments are drawn over the whole run, half fall into the writing
+of a checkpoint. Compared bit for bit: weights, best weights, every line of the log but times, mastery tables, the
+stages of the bags.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from mllm.mastery import Table
 from mllm.records import load_samples
 from tests.scenes import make_captions, make_data
 
-KINDS = ("sft", "rl", "bags")
+KINDS = ("sft", "rl", "resample", "bags")
 TIMES = (
     "seconds", "eval/seconds", "mastery/seconds", "step_time",
     "train_runtime", "train_samples_per_second", "train_steps_per_second",
@@ -59,6 +60,8 @@ def recipes(folder: Path) -> dict[str, tuple[str, Path]]:
         }}},
     }  # fmt: skip
     drawn = {"num_generations": 4, "max_completion_length": 24, "steps_per_generation": 2, "num_iterations": 2}
+    hits = {"iou": {"mode": "threshold", "tau": 0.5}}
+    resample = ours | {"rewards": hits, "dynamic_sampling": "resample", "resample_rounds": 2}
     captions = make_captions(folder / "captions", "train", families=3, size=3)
     bags = ours | {
         "train": str(captions),
@@ -66,7 +69,12 @@ def recipes(folder: Path) -> dict[str, tuple[str, Path]]:
         "bags": {"schedule": [[2, 2], [1, 3]], "saturation": 1.0},
     }
     few = {"per_device_train_batch_size": 6, "num_generations": 2, "max_completion_length": 6, "logging_steps": 1}
-    made = {"sft": ("sft", sft, theirs), "rl": ("rl", rl, theirs | drawn), "bags": ("rl", bags, theirs | few)}
+    made = {
+        "sft": ("sft", sft, theirs),
+        "rl": ("rl", rl, theirs | drawn),
+        "resample": ("rl", resample, theirs | drawn | {"num_iterations": 1, "logging_steps": 1}),
+        "bags": ("rl", bags, theirs | few),
+    }
     for name, (_, section, values) in made.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"fieldmark": section, **values}))
     return {name: (program, folder / f"{name}.yaml") for name, (program, _, _) in made.items()}
