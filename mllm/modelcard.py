@@ -32,7 +32,8 @@ _LIMITS = (
 class Facts:
     """What a card tells.
 
-    `name` is the model's, for people. `data` and `settings` are rows of two columns; `licences` counts pictures by
+    `name` is the model's, for people; `base` the weights that somebody else made, `through` what was trained further,
+    where that lies between. `data` and `settings` are rows of two columns; `licences` counts pictures by
     their terms.
     """
 
@@ -42,6 +43,7 @@ class Facts:
     convention: Convention
     command: str
     adapter: bool = False
+    through: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     licences: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -130,7 +132,8 @@ def _parts(facts: Facts, scores: list[Score]) -> Iterable[str]:
     """Yield the card's sections."""
     convention, budget = facts.convention, facts.convention.budget
     yield f"# {facts.name}"
-    yield f"{facts.how} {_ADAPTER if facts.adapter else 'Whole weights.'} Base: `{facts.base}`."
+    way = f", by way of `{facts.through}`" if facts.through not in ("", facts.base) else ""
+    yield f"{facts.how} {_ADAPTER if facts.adapter else 'Whole weights.'} Base: `{facts.base}`{way}."
     yield "## How it is asked"
     asked = prompts.suffix(convention.prompt) or "nothing: the question stands alone"
     rows = {

@@ -62,6 +62,22 @@ def check(source: str, request: Request, cards: knowledge.Cards | None, shares: 
     return found
 
 
+def lacking(found: Check) -> Iterator[str]:
+    """Say which side has too few kinds: a picture shows two at least, each with one box."""
+    for side in SPLITS:
+        here = [photo for photo in found.split if photo.provenance["side"] == side and len(photo.boxes) == 1]
+        kinds = {domain: len({photo.entity for photo in here if photo.domain == domain}) for domain in _domains(found)}
+        if max(kinds.values()) < 2:
+            yield (
+                f"the {side} side has photos of {max(kinds.values())} kind, and a picture shows two at least: give "
+                "more kinds, more photos that do not look the same, or other shares"
+            )
+
+
+def _domains(found: Check) -> set[str]:
+    return {photo.domain for photo in found.photos}
+
+
 def told(found: Check) -> Iterator[str]:
     """Say in words what is there, what is alike, and who may be seen where."""
     kinds = Counter((photo.domain, photo.entity) for photo in found.photos)

@@ -7,7 +7,7 @@ A `Case` is one judged completion; a table is plain data, ready for a json file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,12 +83,15 @@ def judge(
     ]
 
 
-def slices(cases: Sequence[Case], seen_domains: Sequence[str] = kvg.SEEN_DOMAINS) -> dict[str, list[Case]]:
+def slices(cases: Sequence[Case], seen_domains: Collection[str] | None = None) -> dict[str, list[Case]]:
     """Name the parts of a benchmark: all, seen and unseen (entities, domains), present and absent things where some are
     absent, each domain; empty ones are left out.
 
-    An entity is seen where its sample says that it was trained on; a domain is seen where it is one of `seen_domains`.
+    An entity is seen where its sample says that it was trained on; a domain is seen where it is one of `seen_domains`:
+    unless given, those of which some entity is seen, and KVG-Bench's own where no sample says that it is.
     """
+    if seen_domains is None:
+        seen_domains = {case.sample.domain for case in cases if case.sample.seen} or kvg.SEEN_DOMAINS
     table: dict[str, list[Case]] = {"all": list(cases)}
     table["seen entities"] = [case for case in cases if case.sample.seen is True]
     table["unseen entities"] = [case for case in cases if case.sample.seen is False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,14 @@ def test_a_merged_model_keeps_the_card(tmp_path: Path) -> None:
     (tmp_path / "a" / "README.md").write_text("---\n[1, 2]\n---\nx")
     with pytest.raises(FieldmarkError, match="metadata cannot be read"):
         modelcard.keep(tmp_path / "a", tmp_path / "b", "n")
+
+
+def test_the_base_is_what_the_first_run_began_with(tmp_path: Path) -> None:
+    """An adapter of an adapter, and whole weights trained twice: the Hub wants the name at the beginning."""
+    from mllm.training.card import beginning
+
+    for name, model in (("sft", "Qwen/Qwen3-VL-8B-Instruct"), ("rl", str(tmp_path / "sft" / "best"))):
+        (tmp_path / name / "best").mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(json.dumps({"settings": {"model": model}}), encoding="utf-8")
+    assert beginning(str(tmp_path / "rl" / "best")) == beginning(str(tmp_path / "rl")) == "Qwen/Qwen3-VL-8B-Instruct"
+    assert beginning("pocket") == "pocket"

@@ -81,6 +81,18 @@ def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:
     assert len({photo.provenance["side"] for photo in found.split if photo.id in found.alike[0]}) == 1
 
 
+def test_a_side_of_one_kind_is_told(folder: Path) -> None:
+    """All photos of a kind look the same, so that they are on one side, and one kind is all that validation gets."""
+    assert not list(photocheck.lacking(check(folder)))
+    for kind in KINDS:
+        for number in range(1, 4):
+            (folder / kind / f"{number}.png").write_bytes((folder / kind / "0.png").read_bytes())
+    lacking = "\n".join(photocheck.lacking(check(folder)))
+    assert (
+        "the validation side has photos of 1 kind, and a picture shows two" in lacking and "train side" not in lacking
+    )
+
+
 def test_where_nothing_can_be_used_the_first_fault_is_told(folder: Path) -> None:
     (folder / "boxes.csv").unlink()
     with pytest.raises(SourceError, match=r"no photo can be used; the first of 16 faults: .*crow/0.png.*no box"):

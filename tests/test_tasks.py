@@ -6,6 +6,7 @@ What the machine of the tests lacks (a GPU, weights from the hub, a day) is repl
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from mllm.pocket import world
 from mllm.preflight.proof import prove
 from mllm.records import load_samples
 from tests import stand_ins
@@ -161,3 +163,37 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+def my_photos(copy: Path) -> None:
+    """Thirty kinds of drawn birds, three photos of each in its folder, their boxes, and the marks of each kind.
+
+    Drawn photos of a kind look the same, so that all of them go to one side; thirty kinds leave some for each.
+    """
+    boxes, marks = [("image", "x1", "y1", "x2", "y2")], [("entity", "mark")]
+    for kind in world.species("bird"):
+        folder = copy / "photos" / kind.name.replace(" ", "_")
+        folder.mkdir(parents=True)
+        marks += [(kind.name, mark) for mark in kind.marks]
+        for number in range(3):
+            picture, box = world.photo(kind, number)
+            picture.save(folder / f"{number}.png")
+            corners = (str(round(side * world.TILE, 2)) for side in (box.x1, box.y1, box.x2, box.y2))
+            boxes.append((f"{folder.name}/{number}.png", *corners))
+    for name, rows in (("photos/boxes.csv", boxes), ("marks.csv", marks)):
+        with (copy / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_my_500_labelled_photos(tmp_path: Path) -> None:
+    birds = follow(TASKS / "500_photos.md", tmp_path, prepare=my_photos) / "runs/birds"
+    asked = [json.loads((birds / "eval" / run / "scores.json").read_text()) for run in ("base", "cot", "rl")]
+    assert len({scores["samples"]["hash"] for scores in asked}) == 1, "base and tuned answer the same questions"
+    assert all(scores["slices"]["all"]["samples"] == 4 for scores in asked)
+    assert [scores["model"] for scores in asked] == ["pocket", "runs/birds/cot/best", "runs/birds/rl/best"]
+    assert "GRPO" in (birds / "compare.html").read_text(encoding="utf-8")
+    card = (birds / "whole/README.md").read_text(encoding="utf-8")
+    assert "fieldmark merge" in card and "runs/birds/data/train.jsonl" in card
+    assert (birds / "whole/model.safetensors").is_file() and list((birds / "data-hub").rglob("*.parquet"))

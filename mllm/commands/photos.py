@@ -22,7 +22,8 @@ def command(
 ) -> None:
     """Look at every labelled photo of INPUT: what is wrong with which, what looks the same, who may be seen where.
 
-    The exit code is 1 when a photo cannot be used. data_synth/grounding.py takes the same options.
+    The exit code is 1 when a photo cannot be used, or a side is left without pictures. data_synth/grounding.py takes
+    the same options.
     """
     from mllm import knowledge as cards
     from mllm import photocheck
@@ -42,5 +43,9 @@ def command(
             typer.echo(f"  {fault}")
         if len(found.wrong) > most:
             typer.echo(f"  and {len(found.wrong) - most} more (--most)")
+    short = list(photocheck.lacking(found))
+    for line in short:
+        typer.echo(line)
+    if found.wrong or short:
         raise typer.Exit(1)
     typer.echo("every photo can be used")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections import Counter
@@ -39,7 +40,8 @@ class Card:
         chosen = {key: value for key, value in told["settings"].items() if key in _told(settings)} | told["trl"]
         facts = modelcard.Facts(
             name=Path(args.output_dir).resolve().name,
-            base=settings.model,
+            base=beginning(settings.model),
+            through=settings.model,
             how=_PAPERS[kind],
             convention=checkpoint.convention,
             command=f"accelerate launch {shlex.join([_program(), *sys.argv[1:]])}",
@@ -65,6 +67,19 @@ class Card:
                 low, high = stats.wilson(round(measured[key] * count), count)
                 found.append(modelcard.Score(name, measured[key], low, high, count, self.validation))
         return found
+
+
+def beginning(model: str) -> str:
+    """Follow adapters and earlier runs of ours back to the weights that somebody else made."""
+    passed: set[str] = set()
+    while model not in passed:
+        passed.add(model)
+        for file in (Path(model) / "run.json", Path(model).parent / "run.json"):
+            told = json.loads(file.read_text(encoding="utf-8")) if Path(model).is_dir() and file.is_file() else {}
+            if "settings" in told:
+                model = told["settings"]["model"]
+                break
+    return model
 
 
 def _program() -> str:

@@ -68,8 +68,8 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
             raise ConfigError(f"{run.file}: {name} cannot be changed: {reason}")
     parser = _Parser((trl_config,))  # pyright: ignore[reportArgumentType]
     parser.set_defaults_with_config(**given)
-    for said in ("`gradient_checkpointing` is deprecated", "`is_gradient_checkpointing` is deprecated"):
-        warnings.filterwarnings("ignore", message=said)  # TRL's concern, said at each start
+    warnings.filterwarnings("ignore", message=r"`(is_)?gradient_checkpointing\w*` is deprecated")  # TRL's concern
+    warnings.filterwarnings("ignore", message="Could not find a config file in pocket")  # PEFT looks on the Hub for it
     try:
         watch = processes.begin(run.settings.silence)
         (built,) = parser.parse_args_into_dataclasses(args=list(run.flags))

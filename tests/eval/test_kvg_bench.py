@@ -504,3 +504,13 @@ def test_a_card_that_is_too_small_keeps_what_was_answered(tmp_path, monkeypatch)
     with pytest.raises(FieldmarkError, match="allocate 2.00 GiB. Give the command again with a lower --batch-size"):
         kvg_bench.main(["--samples", str(tmp_path / "test.jsonl"), "--out", str(tmp_path / "run")])
     assert [row.sample_id for row in read_jsonl(tmp_path / "run" / "outputs.jsonl", Completion)] == ["a0"]
+
+
+def test_a_domain_of_ones_own_is_seen_where_its_kinds_were_trained_on(tmp_path):
+    """A team that trains on dogs has seen dogs, though KVG-Bench holds them out; where nobody says, its list counts."""
+    run = runs.load(answered(tmp_path / "run"))
+    bird, dog = run.cases[:2], run.cases[2:]
+    mine = [replace(case, sample=replace(case.sample, seen=k == 0)) for k, case in enumerate(dog)]
+    assert list(scores.slices(mine)) == ["all", "seen entities", "unseen entities", "seen domains", "domain dog"]
+    unsaid = [replace(case, sample=replace(case.sample, seen=None)) for case in (*bird, *dog)]
+    assert [case.sample.domain for case in scores.slices(unsaid)["unseen domains"]] == ["dog", "dog"]
