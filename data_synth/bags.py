@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -95,18 +96,21 @@ def command(
     rows = [sample for sample in load_samples(samples) if wants_caption(sample)]
     if not rows:
         raise FieldmarkError(f"{samples}: no sample has task 'caption'")
-    kinds = [(size, level) for level in levels or ["hard"] for size in sizes or [2, 3, 5, 7, 10, 15, 20]]
-    thresholds = {level: bags.band(lower, upper, level) for _, level in kinds}
+    sizes, levels = sizes or [2, 3, 5, 7, 10, 15, 20], levels or ["hard"]
+    thresholds = {level: bags.band(lower, upper, level) for level in levels}
     encoder = retrieval.load(scorer, cache=str(cache))
     found = vectors(encoder, rows, samples, not pictures_only)
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(out / "similarities.json") as file:
         json.dump(similarities(found), file, indent=1)
     lines: list[tuple[str, list[Path]]] = []
-    for size, level in kinds:
+    near, sought = None, ""
+    for level, size in product(levels, sizes):
+        if level != sought:  # the search takes most of the time, and the largest bags' serves all of a level
+            near, sought = bags.neighbours(found, bags.reach(max(sizes)), *thresholds[level]), level
         made = [
             bags.Bag(f"{size}-{level}-{number:06d}", tuple(rows[k].id for k in members), level, round(alike, 6))
-            for number, (members, alike) in enumerate(bags.mine(found, size, *thresholds[level]))
+            for number, (members, alike) in enumerate(bags.mine(found, size, *thresholds[level], near=near))
         ]
         write_jsonl(out / f"bags-{size}-{level}.jsonl", made)
         console.print(f"{len(made)} {level} bags of {size}", highlight=False)

@@ -59,6 +59,7 @@ console = Console(stderr=True)
 tell = partial(console.print, highlight=False, soft_wrap=True, markup=False)
 MOST_TRIES = 20
 """So many line-ups are tried for one picture; if all are refused, something is wrong with the data or the settings."""
+PICTURES_A_FOLDER = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def synthesize(
 def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: Crew) -> None:
     """Run stage after stage; every process of the crew comes through here."""
     known = knowledge.load(*settings.knowledge) if settings.knowledge else None
-    photos = photos_stage(settings, known, out, crew)
+    photos = photos_stage(settings, known, out, workers, crew)
     photos, boxless = boxes_stage(settings, photos, out, workers, crew)
     divided = split_stage(settings, photos, out, crew)
     cards = knowledge_stage(divided.photos, known, out, crew)
@@ -140,22 +141,43 @@ def teacher_of(settings: Settings) -> Iterator[Reasons]:
         yield need(teacher, Reasons, settings.teacher)
 
 
-def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path, crew: Crew) -> list[Photo]:
-    """Stage 1: list the photos and open each once, whole, so that a broken file is found now and not in an hour."""
-    if crew.first and not (stage := Stage(out / "photos.jsonl", Photo)).finished:
-        asked = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
-        asked["input"] = Path(settings.input) if settings.input else None
-        asked["boxes_later"] = settings.boxes_from is not None
-        spelled: dict[str, str] = {}
-        with progress("photos", None, stage.done) as tick:
-            listed = sources.photos(settings.source, sources.Request(**asked, out=out))
-            for photo in islice(listed, stage.done, None):
-                check_label(photo, known, spelled)
-                stage.add(fingerprinted(photo, out))
+def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path, workers: int, crew: Crew) -> list[Photo]:
+    """Stage 1: list the photos and open each once, whole, so that a broken file is found now and not in an hour.
+
+    One process lists, which reads headers alone; all of them look, each at its share.
+    """
+    listed = Stage(out / "listed.part.jsonl", Photo)  # no stage of its own: until photos.jsonl settings may change
+    if crew.first and not (out / "photos.jsonl").exists() and not listed.finished:
+        list_photos(settings, known, out, listed)
+    shards = Shards(out / "photos.jsonl", crew)
+    if not shards.finished:
+        photos = list(read_jsonl(listed.file, Photo, unique="id"))
+        mine = crew.share([photo for photo in photos if photo.id not in shards.done])
+        with progress("photos", len(mine), crew=crew) as tick:
+            for photo in in_order(lambda photo: fingerprinted(photo, out), mine, workers):
+                shards.add(photo)
                 tick()
-        stage.close()
+        place = {photo.id: number for number, photo in enumerate(photos)}
+        shards.close(place.__getitem__)
+    if crew.first:
+        listed.file.unlink(missing_ok=True)
     crew.wait()
     return list(read_jsonl(out / "photos.jsonl", Photo, unique="id"))
+
+
+def list_photos(settings: Settings, known: knowledge.Cards | None, out: Path, listed: Stage) -> None:
+    """Write down what the source yields, after a look at the labels."""
+    asked = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
+    asked["input"] = Path(settings.input) if settings.input else None
+    asked["boxes_later"] = settings.boxes_from is not None
+    spelled: dict[str, str] = {}
+    with progress("list of photos", None, listed.done) as tick:
+        found = sources.photos(settings.source, sources.Request(**asked, out=out))
+        for photo in islice(found, listed.done, None):
+            check_label(photo, known, spelled)
+            listed.add(photo)
+            tick()
+    listed.close()
 
 
 def fingerprinted(photo: Photo, out: Path) -> Photo:
@@ -235,7 +257,6 @@ def samples_stage(
     todo = [place // each for place in range(count) if key_of(side, place) not in shards.done]
     mine = crew.share(list(dict.fromkeys(todo)))
     if mine:
-        (out / "images" / side).mkdir(parents=True, exist_ok=True)
         pool = lineups.Pool(photos, side, cards, settings.things)
         with progress(side, len(mine), crew=crew) as tick:
             for number, samples in in_order(
@@ -252,13 +273,19 @@ def key_of(side: str, place: int) -> str:
     return f"{side}-{place:06d}"
 
 
+def picture_name(number: int) -> str:
+    """Name a side's picture, without its suffix; from the 100,000th on they lie in folders of so many."""
+    folder = number // PICTURES_A_FOLDER
+    return f"{f'{folder:04d}/' if folder else ''}{number:06d}"
+
+
 def samples_of(
     settings: Settings, pool: lineups.Pool, teacher: teachers.Teacher, number: int, out: Path
 ) -> list[Sample]:
     """Make picture `number` of a side and its samples, trying again with another line-up when one is refused."""
     refused: list[str] = []
     seed = f"{settings.seed}/{pool.side}"
-    name = f"images/{pool.side}/{number:06d}.{'png' if settings.drawn else 'jpg'}"
+    name = f"images/{pool.side}/{picture_name(number)}.{'png' if settings.drawn else 'jpg'}"
     kinds = [settings.mixture.draw(random.Random(f"{seed}/{number}/kind/{k}")) for k in range(settings.questions)]
     for attempt in range(MOST_TRIES):
         rng = random.Random(f"{seed}/{number}/{attempt}")
@@ -267,6 +294,7 @@ def samples_of(
             if len(drawn.targets) < settings.questions:
                 raise questions.Refused("fewer things than questions")
             image, blank = questions.picture(drawn, out, settings.style, rng)
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             save_picture(image, out / name)  # before the rows that name it, and for teachers that look at it
             told = {**blank.provenance, "source": settings.source, "teacher": settings.teacher}
             samples = []

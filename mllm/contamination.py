@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mllm import pictures
+from mllm.lookalikes import near_duplicates
 from mllm.records import Photo, image_path, load_samples
-from mllm.splits import fingerprint, near_duplicates
+from mllm.splits import fingerprint
 
 
 @dataclass(frozen=True)

@@ -110,10 +110,12 @@ class EmbeddingStore:
     def _look(self) -> None:
         """Map what lies on the disk now."""
         assert self.folder is not None
-        count = self._count()
-        if count <= len(self._rows):
+        count, known = self._count(), len(self._rows)
+        if count <= known:
             return
-        with (self.folder / "keys.txt").open("rb") as file:
-            lines = file.read(count * _LINE).decode().split()
-        self._row_of = {key: row for row, key in enumerate(lines)}
+        with (self.folder / "keys.txt").open("rb") as file:  # the new lines alone: a store grows in many small steps
+            file.seek(known * _LINE)
+            lines = file.read((count - known) * _LINE).decode().split()
+        for row, key in enumerate(lines, known):
+            self._row_of[key] = row
         self._rows = np.memmap(self.folder / "vectors.f32", np.float32, mode="r", shape=(count, *self.shape))

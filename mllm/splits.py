@@ -17,20 +17,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
+from mllm.lookalikes import near_duplicates
 from mllm.pictures import phash
 from mllm.records import SPLITS, Photo
 
-HASH_BITS = 8
-"""Photos whose 64-bit perceptual hashes differ in at most so many bits may be the same picture ..."""
-COLOUR_STEPS = 14.0
-"""... and are, when their 8 x 8 miniatures differ by at most so much on average (0..255): hashes see no colour."""
 _MINIATURE = (8, 8)
-_CHUNK = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +74,6 @@ def fingerprint(image: Image.Image, photo: Photo) -> list[str]:
             if min(x2 - x1, y2 - y1) >= 16:  # smaller ones all look alike
                 views.append(image.crop((x1, y1, x2, y2)))
     return [f"{phash(view)}-{view.resize(_MINIATURE, Image.Resampling.BOX).tobytes().hex()}" for view in views]
-
-
-def near_duplicates(fingerprints: Sequence[Iterable[str]]) -> list[int]:
-    """Return the group of each photo: the lowest index among the photos that it looks like, over any chain.
-
-    Compares all pairs, in blocks of 2048 x 2048: memory stays flat, time grows with the square of the photos.
-    """
-    owners, hashes, miniatures = [], [], []
-    for owner, prints in enumerate(fingerprints):
-        for one in prints:
-            code, _, small = one.partition("-")
-            owners.append(owner)
-            hashes.append(int(code, 16))
-            miniatures.append(np.frombuffer(bytes.fromhex(small), dtype=np.uint8))
-    parent = list(range(len(fingerprints)))
-    if not hashes:
-        return parent
-    hash_N, small_NC = np.array(hashes, dtype=np.uint64), np.stack(miniatures)
-    for start in range(0, len(hashes), _CHUNK):
-        for other in range(start, len(hashes), _CHUNK):
-            block = hash_N[start : start + _CHUNK, None] ^ hash_N[None, other : other + _CHUNK]
-            for row, column in np.argwhere(np.bitwise_count(block) <= HASH_BITS):
-                a, b = start + int(row), other + int(column)
-                if a < b and _distance(small_NC[a], small_NC[b]) <= COLOUR_STEPS:
-                    _join(parent, owners[a], owners[b])
-    return [_root(parent, index) for index in range(len(parent))]
 
 
 def uses(entities: Mapping[tuple[str, str], str | None], shares: Shares, seed: int) -> dict[tuple[str, str], str]:
@@ -204,20 +173,3 @@ def _counts(total: int, shares: Shares) -> Counter[str]:
 def _order(seed: int, *names: str) -> bytes:
     """Return a stable random sort key: the same on every machine, whatever else is in the list."""
     return hashlib.sha256("/".join((str(seed), *names)).encode()).digest()
-
-
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean difference of two miniatures, 0..255."""
-    return float(np.abs(a.astype(np.int16) - b.astype(np.int16)).mean())
-
-
-def _root(parent: list[int], index: int) -> int:
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]
-        index = parent[index]
-    return index
-
-
-def _join(parent: list[int], a: int, b: int) -> None:
-    a, b = sorted((_root(parent, a), _root(parent, b)))
-    parent[b] = a

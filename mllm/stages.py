@@ -6,7 +6,8 @@ read was written whole, and so was the picture it names, since that is written f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 
 from mllm.records import append_jsonl, read_jsonl, repair_jsonl, write_jsonl
 
-T = TypeVar("T")
+T, N = TypeVar("T"), TypeVar("N")
 JPEG_QUALITY = 92
 
 
@@ -55,18 +56,18 @@ def save_picture(image: Image.Image, path: Path) -> None:
     part.replace(path)
 
 
-def in_order(make: Callable[[int], T], numbers: Sequence[int], workers: int) -> Iterator[T]:
+def in_order(make: Callable[[N], T], numbers: Iterable[N], workers: int) -> Iterator[T]:
     """Yield `make(number)` for each number, in order; a few are made ahead in threads, never more than `2 * workers`.
 
     Threads suit pictures: Pillow lets go of the interpreter while it decodes, scales and encodes.
     """
+    following = iter(numbers)
     with ThreadPoolExecutor(workers) as threads:
-        waiting = [threads.submit(make, number) for number in numbers[: 2 * workers]]
-        following = iter(numbers[2 * workers :])
+        waiting = deque(threads.submit(make, number) for number in islice(following, 2 * workers))
         try:
             while waiting:
-                yield waiting.pop(0).result()
-                waiting += [threads.submit(make, number) for number in islice(following, 1)]
+                yield waiting.popleft().result()
+                waiting.extend(threads.submit(make, number) for number in islice(following, 1))
         finally:
             for one in waiting:
                 one.cancel()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mllm import bags
 from mllm.bags import Bag, band, check, join, mine, neighbours
 from mllm.errors import FieldmarkError, RecordError
 from mllm.records import read_jsonl, write_jsonl
@@ -71,6 +72,39 @@ def test_faiss_finds_what_the_exact_search_finds() -> None:
     assert same > 0.75  # of those in the band; neighbours beyond the upper threshold take places in its search
     values = found[np.isfinite(found)]
     assert ((values >= 0.2) & (values < 0.97)).all()
+
+
+def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both searches go through the pictures in blocks, so that memory does not grow with their square."""
+    pytest.importorskip("faiss")
+    vectors = cloud(150, seed=3)
+    whole = [neighbours(vectors, 5, -1.0, 0.9, exact=exact) for exact in (1000, 0)]
+    monkeypatch.setattr(bags, "_BLOCK", 7)
+    for (numbers, found), exact in zip(whole, (1000, 0), strict=True):
+        again = neighbours(vectors, 5, -1.0, 0.9, exact=exact)
+        assert np.array_equal(again[0], numbers) and np.allclose(again[1], found, atol=1e-6)
+    monkeypatch.setattr(bags, "_CELLS", 1)
+    assert np.array_equal(neighbours(vectors, 5, -1.0, 0.9)[0], whole[0][0])
+
+
+def test_of_equals_the_first_come_first() -> None:
+    """The largest of each row are those of a stable sort, ties at the last place included."""
+    rng = np.random.default_rng(0)
+    for count in (1, 3, 8):
+        block = rng.integers(0, 4, (40, 8)).astype(float)
+        block[rng.random(block.shape) < 0.3] = -np.inf
+        best, values = bags._largest(block, count)
+        slow = np.argsort(-block, axis=1, kind="stable")[:, :count]
+        assert np.array_equal(values, np.take_along_axis(block, slow, 1))
+        finite = np.isfinite(values)
+        assert np.array_equal(best[finite], slow[finite])
+
+
+@pytest.mark.parametrize("size", [2, 5, 20])
+def test_one_search_serves_bags_of_every_size(size: int) -> None:
+    vectors = cloud(300, seed=4)
+    near = neighbours(vectors, bags.reach(20), 0.3, 0.97)
+    assert list(mine(vectors, size, 0.3, 0.97, near=near)) == list(mine(vectors, size, 0.3, 0.97))
 
 
 def test_levels_cut_the_range_in_three() -> None:

@@ -53,6 +53,18 @@ def test_another_process_finds_them(tmp_path: Path) -> None:
     assert one.vectors(paths, again)[2, 0, 0] == 99 and again.asked == 0
 
 
+def test_a_store_that_grows_reads_its_new_lines_alone(tmp_path: Path) -> None:
+    """A million pictures come in four thousand steps: to read all keys at each of them would take hours."""
+    paths = files(tmp_path, "a", "b", "c")
+    store = EmbeddingStore(tmp_path / "store", (1, 2))
+    store.vectors(paths[:1], Counting())
+    keys = tmp_path / "store" / "keys.txt"
+    keys.write_text("0" * 32 + "\n")  # would be met if the first line were read again
+    embed = Counting()
+    assert store.vectors(paths, embed)[:, 0, 0].tolist() == [97, 98, 99] and embed.asked == 2
+    assert len(store) == 3 and len(keys.read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize("name", ["vectors.f32", "keys.txt"])
 def test_what_a_kill_left_half_written_is_cut_off(tmp_path: Path, name: str) -> None:
     paths = files(tmp_path, "a", "b", "c")

@@ -18,7 +18,7 @@ PROGRAMS = ("data_synth", "recipes", "eval")
 RINGS: tuple[tuple[str, ...], ...] = (
     ("errors", "files"),
     ("jsontext",),
-    ("boxes", "notation", "cpu", "caches", "gathering", "ledger", "unpickling"),
+    ("boxes", "notation", "cpu", "caches", "gathering", "ledger", "lookalikes", "unpickling"),
     ("rows",),
     ("records", "pictures", "config", "provenance", "cardfiles", "ranking", "embeddings", "collectives"),
     ("captions", "bags", "configfile"),

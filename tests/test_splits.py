@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
+from mllm.lookalikes import near_duplicates
 from mllm.records import Photo
-from mllm.splits import Shares, fingerprint, near_duplicates, split, uses
+from mllm.splits import Shares, fingerprint, split, uses
 
 
 def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:

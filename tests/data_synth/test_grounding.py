@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 from data_synth import grounding
-from mllm import families, splits, teachers
+from mllm import families, teachers
 from mllm.boxes import Box, Frame, iou
+from mllm.lookalikes import HASH_BITS
 from mllm.pictures import load
 from mllm.pocket import world
 from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples, read_jsonl
@@ -116,7 +117,7 @@ def _no_look_alikes_between_sides(out: Path) -> None:
             if side != other:
                 compared += 1
                 # Composites are scaled and compressed, which moves hashes: two bits less than the split's rule.
-                same = code - other_code <= splits.HASH_BITS - 2 and np.abs(small - other_small).mean() <= 10
+                same = code - other_code <= HASH_BITS - 2 and np.abs(small - other_small).mean() <= 10
                 assert not same, f"a {side} and a {other} composite show the same photo"
     assert compared > 100
 
@@ -459,3 +460,10 @@ def test_a_served_teacher_that_fails_now_and_then(tmp_path: Path, capfd: pytest.
     asked_again = len(server.requests) - 10
     assert asked_again <= 2, "only what failed, or a line-up that its failure had brought up"
     assert again["samples"]["train"]["samples"] == 8
+
+
+def test_no_folder_holds_more_than_a_hundred_thousand_pictures() -> None:
+    from data_synth.grounding import picture_name
+
+    assert [picture_name(number) for number in (0, 99_999)] == ["000000", "099999"]
+    assert [picture_name(number) for number in (100_000, 1_234_567)] == ["0001/100000", "0012/1234567"]
