@@ -19,7 +19,9 @@ KINDS = ("recipe", "fieldmark", "cards", "teacher")
 YAMLS = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml"]
 LOGS = {ROOT / "docs" / "log.md"}  # dated: it tells of what was, and of what is gone since
 DOCS = [page for page in PAGES if page not in LOGS]
-OTHERS_FLAGS = {"--help", "--config_file", "--num_processes", "--reasoning-parser"}
+OTHERS_FLAGS = {
+    "--help", "--config_file", "--num_processes", "--reasoning-parser", "--logprobs-mode", "--enable-scale-out",
+}  # fmt: skip
 """Flags of accelerate and vLLM, as they stand in code font."""
 
 

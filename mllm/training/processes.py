@@ -63,7 +63,7 @@ def devices() -> dict[str, Any]:
 
 
 def check_launch() -> None:
-    """Refuse to train in another way than the launcher was told.
+    """Refuse to train in another way than the launcher was told. FSDP is let in on the CPU.
 
     Raises:
         ConfigError: processes that do not know of each other; DeepSpeed or FSDP asked for and not to be had.
@@ -81,11 +81,14 @@ def check_launch() -> None:
             f"DeepSpeed was asked for and this would be {state.distributed_type.value}: leave use_cpu out of the YAML "
             "and the command line"
         )
-    if _flag("ACCELERATE_USE_FSDP") and str(state.device) == "cpu":
-        raise ConfigError(
-            "FSDP was asked for and accelerate has it on GPUs only: here each process would hold the whole model. "
-            "Use accelerate_configs/cpu_zero3.yaml, or cpu_two_processes.yaml"
-        )
+    if _flag("ACCELERATE_USE_FSDP"):
+        if state.num_processes == 1:
+            raise ConfigError(
+                "FSDP was asked for with one process, which would hold the whole model; start two or more"
+            )
+        if state.distributed_type == DistributedType.MULTI_CPU:
+            # accelerate asks for FSDP where it finds GPUs, and torch itself shards on the CPU as well.
+            state._shared_state["distributed_type"] = state.distributed_type = DistributedType.MULTI_GPU
 
 
 class LaunchError(FieldmarkError):

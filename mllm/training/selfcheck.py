@@ -4,6 +4,10 @@ likely?
 TRL 1.16 hands vLLM prompts in which the picture's tokens are spelled out, and vLLM spells each of them out again
 (huggingface/trl#6294): training goes on, on answers to another question. So one sample goes through both engines. They
 have to read equally many tokens, and to give the written ones the same log-probabilities but for rounding.
+
+A vLLM server is sent the prompt's tokens and the picture apart, and TRL takes the number of tokens that it sent for the
+number that was read. What the server made of the picture is told by its own answer to the picture alone: it has to be
+as many tokens as the prompt holds for it.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -75,6 +80,27 @@ def compare(rollout: Heard, reread: Heard, tolerance: float = TOLERANCE) -> floa
     return apart
 
 
+def compare_pictures(prompt: Sequence[int], image_token: int, features: dict[str, Any]) -> None:
+    """Compare the picture tokens of a prompt with what a vLLM server makes of its pictures.
+
+    Args:
+        prompt: token ids, pictures spelled out.
+        image_token: the token that a picture is spelled out with.
+        features: the server's answer to the pictures alone, as TRL gets it (`VLLMClient.image_features`).
+
+    Raises:
+        FieldmarkError: another number of pictures, or of tokens of one.
+    """
+    sent = [len(list(run)) for token, run in groupby(prompt) if token == image_token]
+    made = [place["length"] for place in features["mm_placeholders"]["image"]]
+    if sent != made:
+        raise FieldmarkError(
+            f"the vLLM server makes {made} tokens of the pictures for which the prompt holds {sent}: it shrinks "
+            "pictures to another budget; start it on a folder that Fieldmark saved, or with the budget's size in its "
+            "--mm-processor-kwargs, or set use_vllm: false"
+        )
+
+
 def read(model: Any, processor: Any, row: dict[str, Any], written: Sequence[int], temperature: float = 1.0) -> Heard:
     """Read a row's prompt and a given answer with the model that learns, at the temperature of the rollouts."""
     inputs = _encode(model, processor, row)
@@ -118,8 +144,11 @@ class RolloutCheck(TrainerCallback):
         asked = prepare_multimodal_messages(self.row["prompt"], images=self.row["images"])
         ids, images, _fields = trainer._tokenize_prompts([asked])
         trainer._held = None  # this was no rollout of a step
-        trainer.vllm_generation.sync_weights()
-        seen, written, logps, _names = trainer.vllm_generation.generate(prompts=ids, images=images, num_generations=1)
+        engine, image_token = trainer.vllm_generation, trainer.processing_class.image_token_id
+        if images and engine.mode == "server" and trainer.accelerator.is_main_process:  # it alone speaks to the server
+            compare_pictures(ids[0], image_token, engine.vllm_client.image_features(images)[0])
+        engine.sync_weights()
+        seen, written, logps, _names = engine.generate(prompts=ids, images=images, num_generations=1)
         rollout = Heard(len(seen[0]), tuple(written[0]), tuple(one[0] for one in logps[0]))
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
             reread = read(model, trainer.processing_class, self.row, rollout.written, trainer.temperature)

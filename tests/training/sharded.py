@@ -1,8 +1,9 @@
 """Run a recipe and write down what came of it: `accelerate launch sharded.py sft|rl|replay OUT.pt --config FILE ...`.
 
 `replay` is rl with answers that depend on the prompt and their number in its group alone, not on who writes them.
-OUT.pt holds the weights of the model in memory, gathered from all processes, the logits of a few tokens, and how many
-processes trained it in which way, so that what the recipe saved can be compared.
+OUT.pt holds the weights of the model in memory, gathered from all processes, the logits of a few tokens, how many
+processes trained it in which way and which share of the weights the first one holds, so that what the recipe saved can
+be compared.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from torch.distributed.tensor import DTensor
 
 from mllm.training import story
 from mllm.training.story import program
@@ -52,16 +54,28 @@ def main() -> None:
             model: Any = unwrapped
             with torch.no_grad():
                 logits = model.eval()(input_ids=TOKENS).logits
-            weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            weights = {name: _whole(value) for name, value in model.state_dict().items()}
+            shares = [_share(value) for value in model.parameters()]
         state, plugin = PartialState(), trainer.accelerator.state.deepspeed_plugin
         told = {"world": state.num_processes, "how": state.distributed_type.value, "loss": _logged(trainer, "loss")}
         told |= {"grad_norm": _logged(trainer, "grad_norm")}
         told |= {"stage": plugin.zero_stage if plugin else None, "logits": logits, "weights": weights}
+        told["share"] = sum(held for held, _ in shares) / sum(size for _, size in shares)
         if state.is_main_process:
             torch.save(told, out)
 
     story.train = train_and_tell  # the recipe's own call finds it
     story.program(lambda: program.main(argv))
+
+
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    """A weight gathered from all processes: FSDP's are shards until somebody asks."""
+    return (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone()
+
+
+def _share(value: torch.Tensor) -> tuple[int, int]:
+    """How many numbers of a weight this process holds, and how many there are."""
+    return (value.to_local().numel() if isinstance(value, DTensor) else value.numel()), value.numel()
 
 
 def _logged(trainer: Any, name: str) -> list[float]:

@@ -111,12 +111,12 @@ def test_deepspeed_is_not_quietly_plain_data_parallelism(monkeypatch: pytest.Mon
         processes.check_launch()
 
 
-def test_fsdp_is_not_quietly_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fsdp_of_one_process_is_not_quietly_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
     from accelerate import PartialState
 
     PartialState(cpu=True)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ConfigError, match="FSDP was asked for"):
+    with pytest.raises(ConfigError, match="FSDP was asked for with one process"):
         processes.check_launch()
 
 

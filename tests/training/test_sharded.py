@@ -1,4 +1,4 @@
-"""DeepSpeed for real, on two CPU processes: trained in shards, saved whole, gone on with, loaded anywhere."""
+"""DeepSpeed and FSDP for real, on two CPU processes: trained in shards, saved whole, gone on with, loaded anywhere."""
 
 from __future__ import annotations
 
@@ -104,6 +104,41 @@ def test_sharded_training_ends_in_plain_weights(
     stage: int, kind: str, lora: bool, data: tuple[Path, Path], tmp_path: Path
 ) -> None:
     round_trip(kind, stage, lora, data, tmp_path)
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(1800)
+def test_fsdp_ends_in_plain_weights(data: tuple[Path, Path], tmp_path: Path) -> None:
+    """Each process holds half of the weights, and what is saved is whole and the model that was trained."""
+    path, out = recipe("sft", data, tmp_path), tmp_path / "out"
+    told = trained("sft", "cpu_fsdp", path)
+    assert (told["world"], told["how"]) == (2, "FSDP") and 0.45 < told["share"] < 0.55
+    before = says(Path(models.base_and_adapter("pocket")[0]))
+    assert (told["logits"] - before).abs().max() > 1e-3, "nothing was learned"
+    for saved in (out, out / "checkpoint-3"):
+        torch.testing.assert_close(says(saved), told["logits"], rtol=0, atol=1e-5)
+    kept = mllm.load(str(out)).loaded.model.state_dict()
+    assert told["weights"].keys() == kept.keys()
+    for name, value in kept.items():
+        torch.testing.assert_close(value, told["weights"][name], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("kind", "lora"), [("sft", True), ("rl", False), ("rl", True)])
+def test_fsdp_of_adapters_and_of_rewards(kind: str, lora: bool, data: tuple[Path, Path], tmp_path: Path) -> None:
+    told = trained(kind, "cpu_fsdp", recipe(kind, data, tmp_path), *(["--lora.r", "4"] if lora else []))
+    assert (told["world"], told["how"]) == (2, "FSDP") and told["share"] < 0.55 and max(told["grad_norm"]) > 0
+    torch.testing.assert_close(says(tmp_path / "out"), told["logits"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_fsdp_takes_the_steps_of_zero3(data: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "zero").mkdir()
+    told = trained("sft", "cpu_fsdp", recipe("sft", data, tmp_path))
+    other = trained("sft", "cpu_zero3", recipe("sft", data, tmp_path / "zero"))
+    assert told["loss"] == pytest.approx(other["loss"], abs=1e-4)
 
 
 @pytest.mark.slow
