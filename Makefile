@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-captions pets docs bench bench-quick kill fuzz
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-captions pets docs screenshots bench bench-quick kill fuzz
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ wheel: $(READY)  ## build dist/fieldmark-*.whl
 docs: $(READY)  ## the documentation as a site: build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
 	@echo "build/site/index.html"
+
+screenshots: $(READY)  ## the pictures in docs/images anew, from the runs of `make demo`, in Chromium (look at them)
+	$(PY) .ci/screenshots.py
 
 constraints: $(READY)  ## resolve constraints.txt anew, with every extra but vllm
 	mkdir -p build

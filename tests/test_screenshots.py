@@ -1,0 +1,52 @@
+"""The pictures in docs/images: each is shown on a page, can be made anew by .ci/screenshots.py, and is small."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from types import ModuleType
+
+import pytest
+
+from tests.pages import PAGES, ROOT
+
+IMAGES = ROOT / "docs" / "images"
+LARGEST = 150_000
+
+
+@pytest.fixture(scope="module")
+def screenshots() -> ModuleType:
+    told = importlib.util.spec_from_file_location("screenshots", ROOT / ".ci" / "screenshots.py")
+    assert told is not None and told.loader is not None
+    module = importlib.util.module_from_spec(told)
+    sys.modules[told.name] = module  # dataclasses look their module up
+    told.loader.exec_module(module)
+    return module
+
+
+def test_every_picture_is_made_shown_and_small(screenshots: ModuleType) -> None:
+    there = {file.stem for file in IMAGES.iterdir()}
+    shown = {name for page in PAGES for name in re.findall(r"images/(\w+)\.png\)", page.read_text(encoding="utf-8"))}
+    assert there == shown == set(screenshots.PICTURES)
+    large = {file.name: file.stat().st_size for file in IMAGES.iterdir() if file.stat().st_size > LARGEST}
+    assert not large
+
+
+def test_a_terminal_becomes_a_drawing_that_fetches_nothing(screenshots: ModuleType) -> None:
+    svg = screenshots.drawn("find> wren\r\n\x1b[2ma small bird\x1b[0m\r\nwren: 10, 20", "fieldmark chat MODEL")
+    assert "small&#160;bird" in svg and "fieldmark&#160;chat" in svg.replace(" ", "&#160;")
+    assert not re.findall(r"url\(\s*[\"']?http|href=[\"']http", svg) and "@font-face" not in svg
+
+
+def test_what_a_terminal_shows_is_read_up_to_the_prompt(screenshots: ModuleType) -> None:
+    import os
+    import pty
+
+    ours, theirs = pty.openpty()
+    os.write(theirs, b"loading ...\nfind> ")
+    assert screenshots.until(ours, "find> ", patience=5).replace("\r\n", "\n") == "loading ...\nfind> "
+    with pytest.raises(SystemExit, match="the terminal never showed 'find> '"):
+        screenshots.until(ours, "find> ", patience=0.2)
+    os.close(theirs)
+    os.close(ours)
