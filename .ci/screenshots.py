@@ -38,8 +38,9 @@ from mllm.scores import Case  # noqa: E402
 from tests.browser import Tab, browser  # noqa: E402
 
 WIDTH = 1100
-COLOURS = 160
-"""Colours of a picture's palette: pages have few, and the files stay small."""
+COLOURS = 256
+"""Colours of a picture's palette, chosen to cover rare ones too (a red stripe is a mark): pages have few, and the files
+stay small."""
 PROMPT = "find> "
 
 
@@ -217,7 +218,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, browser(Path(name) / "profile") as tab:
         for picture in options.only:
             desk = Desk(tab, options.demo.resolve(), Path(name))
-            small = PICTURES[picture](desk).quantize(COLOURS, dither=Image.Dither.NONE)
+            small = PICTURES[picture](desk).quantize(
+                COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+            )
             file = options.out / f"{picture}.png"
             small.save(file, optimize=True)
             print(f"{file}: {small.width} x {small.height}, {file.stat().st_size // 1024} KB", flush=True)
