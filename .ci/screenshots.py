@@ -106,7 +106,7 @@ def web(desk: Desk) -> Image.Image:
     from mllm import chat, web
 
     case = _found(desk)
-    models = [chat.load(name, device="cpu", batch=2) for name in ("pocket", desk.demo / "rl" / "best")]
+    models = [chat.load(name, device="cpu", batch=2) for name in ("pocket", _named(desk, "rl/best"))]
     _, address, _ = web.run(models, host="127.0.0.1", port=None, prevent_thread_lock=True)
     tab = desk.tab
     tab.size(1400, 950, scale=WIDTH / 1400)
@@ -215,13 +215,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--only", nargs="+", choices=sorted(PICTURES), default=list(PICTURES))
     options = parser.parse_args()
+    out, demo = options.out.resolve(), options.demo.resolve()
+    os.chdir(demo.parent.parent)  # so that folders are called as they are in the documentation
     with tempfile.TemporaryDirectory() as name, browser(Path(name) / "profile") as tab:
         for picture in options.only:
-            desk = Desk(tab, options.demo.resolve(), Path(name))
+            desk = Desk(tab, demo, Path(name))
             small = PICTURES[picture](desk).quantize(
                 COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
             )
-            file = options.out / f"{picture}.png"
+            file = out / f"{picture}.png"
             small.save(file, optimize=True)
             print(f"{file}: {small.width} x {small.height}, {file.stat().st_size // 1024} KB", flush=True)
 
