@@ -1,24 +1,26 @@
 """`fieldmark table-captions`: what self-retrieval gains and what it costs, from sparse and from boosted captions.
 
 Base; MLE on sparse and on boosted captions (VCB); plain self-retrieval and BagCurri from each, the latter also with an
-anchor (claims held against known marks); CLIP reward, with and without grammar. Every
-rewarded arm has the same tuning budget, steps, pictures and captions: each learning rate once on the first seed, chosen
-by R@1 in validation bags (checkpoints too). The test bags are looked at once, at the end, by the encoder that rewarded
-nobody. Intervals resample families of look-alikes and seeds. Everything resumes; weights, captions and seeds are kept.
+anchor (claims held against known marks); CLIP reward, with and without grammar; and, by no model, captions that tell
+every true mark, which show how much room the judge leaves. Every rewarded arm has the same tuning budget, steps,
+pictures and captions: each learning rate once on the first seed, chosen by R@1 in validation bags (checkpoints too).
+The test bags are looked at once, at the end, by the encoder that rewarded nobody. Intervals resample families of
+look-alikes and seeds. Everything resumes; weights, captions and seeds are kept.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mllm import runs
+from mllm import families, runs
 from mllm.captions import said, words
 from mllm.demo import LEVEL
 from mllm.pipeline import Stage
-from mllm.pocket.captions import judge
+from mllm.pocket.captions import judge, rich
+from mllm.records import Answer, Completion, load_samples
 from mllm.report.bagged import SCORES
 from mllm.scores import markdown
 from mllm.spine import SEEDS, Arm, Spine, cell, difference
@@ -26,6 +28,8 @@ from mllm.spine import SEEDS, Arm, Spine, cell, difference
 BASE, SPARSE, VCB = "base", "MLE sparse", "MLE VCB"
 PLAIN, CURRICULUM, CLIP = "self-retrieval", "BagCurri", "CLIP reward"
 ANCHORED, FLUENT = "BagCurri and anchor", "CLIP reward and grammar"
+TRUTH = "every true mark"
+"""Captions that tell all there is and nothing else: what the judge makes of them is the room that there is."""
 SIZES = (3, 5, 7)
 
 Values = tuple[list[list[float]], list[str]]
@@ -129,9 +133,21 @@ class CaptionsTable(Spine):
         return self._set("sparse" if SPARSE in (arm.name, arm.start) else "vcb")
 
     def _measure(self, tested: Sequence[tuple[str, int, str, str]]) -> None:
-        """Let every model caption the test pictures, then ask the judge."""
+        """Let every model caption the test pictures, then ask the judge; of true captions too."""
         self._run([self._benchmark(*one) for one in tested])
-        self._run([self._judged(arm, seed) for arm, seed, _, _ in tested])
+        self._tell_the_truth()
+        self._run([self._judged(arm, seed) for arm, seed in [*((one[0], one[1]) for one in tested), (TRUTH, 0)]])
+
+    def _tell_the_truth(self) -> None:
+        """Write the true captions as if a model had."""
+        folder, file = self._eval(TRUTH, 0), self._set("vcb") / "test.jsonl"
+        samples = load_samples(file)
+        convention = asdict(families.Convention("pocket", "direct", families.load("pocket").budget))
+        done = runs.begin(folder, {"model": TRUTH, "convention": convention}, samples, file.parent)
+        for sample in samples:
+            if sample.id not in done:
+                text = rich(sample.domain, [thing.marks for thing in sample.things])
+                runs.append(folder, Completion(sample.id, text, Answer(None, None, (), (), None)))
 
     def _benchmark(self, arm: str, seed: int, style: str, model: str) -> Stage:
         arguments = (
@@ -156,7 +172,7 @@ class CaptionsTable(Spine):
 
     def table(self) -> str:
         """R@1, marks and length of every arm, and paired differences, with intervals over families and seeds."""
-        names = [BASE, *(arm.name for arm in self.plan.arms())]
+        names = [BASE, *(arm.name for arm in self.plan.arms()), TRUTH]
         found = {name: self._values(name) for name in names}
         shares = [f"R@1 of {size}" for size in SIZES] + ["marks right", "marks told"]
         rows = [["captions of", "learning rate", *shares, "words"]]
@@ -174,7 +190,7 @@ class CaptionsTable(Spine):
 
     def _values(self, arm: str) -> Mapping[str, Values]:
         """For each column: the values of every seed, and the family of each."""
-        seeds = self.seeds if arm != BASE else self.seeds[:1]
+        seeds = self.seeds if arm not in (BASE, TRUTH) else (0,)
         found: dict[str, tuple[list[list[float]], list[str]]] = {}
         for seed in seeds:
             folder = self._eval(arm, seed)

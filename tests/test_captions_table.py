@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mllm import runs
-from mllm.captions_table import ANCHORED, BASE, CLIP, CURRICULUM, FLUENT, PLAIN, SIZES, SPARSE, VCB, CaptionsTable, Plan
+from mllm.captions_table import (
+    ANCHORED,
+    BASE,
+    CLIP,
+    CURRICULUM,
+    FLUENT,
+    PLAIN,
+    SIZES,
+    SPARSE,
+    TRUTH,
+    VCB,
+    CaptionsTable,
+    Plan,
+)
 from mllm.pipeline import Stage
 from mllm.records import Answer, Completion, load_samples
 from tests.scenes import make_captions
@@ -35,6 +49,8 @@ class Told(CaptionsTable):
                 best.mkdir(parents=True, exist_ok=True)
                 found = 0.6 if flags["--learning_rate"] == "1e-4" else 0.5
                 (best / "score.json").write_text(json.dumps({"eval/r1": found}))
+            elif stage.module == "mllm.data_synth.captions":
+                shutil.copytree(self.out / "truth", flags["--out"])
             elif stage.module == "mllm.eval.captions":
                 self.caption(Path(pairs["--out"]))
             elif stage.module == "mllm.eval.truematch":
@@ -119,7 +135,7 @@ def test_the_judge_comes_last_and_is_not_the_scorer(told) -> None:
     first = modules.index("mllm.eval.captions")
     assert not any("recipes" in module for module in modules[first:])
     judged = [stage for stage in told[0].stages if stage.module == "mllm.eval.truematch"]
-    assert len(judged) == 1 + 9 * 3 and all("--scorer" not in stage.arguments for stage in judged)
+    assert len(judged) == 1 + 9 * 3 + 1 and all("--scorer" not in stage.arguments for stage in judged)
 
 
 def test_the_table(told) -> None:
@@ -131,6 +147,7 @@ def test_the_table(told) -> None:
     assert lines[SPARSE][2].startswith("66.7") and lines[FROM_VCB][2].startswith("100.0")
     assert lines[FROM_VCB][5].startswith("100.0") and lines[f"{PLAIN} from {VCB}"][5].startswith("66.7")
     assert lines[f"{FROM_VCB} - {PLAIN} from {VCB}"][1].startswith("+33.3")
+    assert lines[TRUTH][5].startswith("100.0") and lines[TRUTH][6].startswith("100.0"), "what sets the ceiling is true"
     assert float(lines[f"{PLAIN} from {VCB}"][7]) == float(lines[FROM_VCB][7]) + 6
 
 
