@@ -60,19 +60,24 @@ def recipes(folder: Path) -> dict[str, tuple[str, Path]]:
         }}},
     }  # fmt: skip
     drawn = {"num_generations": 4, "max_completion_length": 24, "steps_per_generation": 2, "num_iterations": 2}
-    hits = {"iou": {"mode": "threshold", "tau": 0.5}}
-    resample = ours | {"rewards": hits, "dynamic_sampling": "resample", "resample_rounds": 2}
     captions = make_captions(folder / "captions", "train", families=3, size=3)
     bags = ours | {
         "train": str(captions),
         "rewards": {"self_retrieval": {"over": "bag_batch"}, "length": {"weight": 0.1}},
         "bags": {"schedule": [[2, 2], [1, 3]], "saturation": 1.0},
     }
+    resample = ours | {
+        "train": str(captions),
+        "rewards": {"length": {"least": 4, "most": 5}},
+        "dynamic_sampling": "resample",
+        "resample_rounds": 2,
+    }
+    some = {"per_device_train_batch_size": 4, "num_generations": 2, "steps_per_generation": 2, "logging_steps": 1}
     few = {"per_device_train_batch_size": 6, "num_generations": 2, "max_completion_length": 6, "logging_steps": 1}
     made = {
         "sft": ("sft", sft, theirs),
         "rl": ("rl", rl, theirs | drawn),
-        "resample": ("rl", resample, theirs | drawn | {"num_iterations": 1, "logging_steps": 1}),
+        "resample": ("rl", resample, theirs | some | {"max_completion_length": 8}),
         "bags": ("rl", bags, theirs | few),
     }
     for name, (_, section, values) in made.items():
