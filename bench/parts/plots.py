@@ -26,6 +26,9 @@ def draw(results: Sequence[Result], file: Path) -> None:
             mine = [
                 one for one in results if (one.size.family, one.size.prompt, one.size.completion) == (family, *length)
             ]
+            if not mine:  # not measured (yet)
+                axis.axis("off")
+                continue
             groups = [one.size.group for one in mine]
             for way, name in enumerate(("stock TRL", "prefix engine")):
                 axis.plot(groups, [one.learner[way] for one in mine], marker="o", label=name)
