@@ -195,7 +195,7 @@ def tell(units: Units, inputs: Inputs, counts: Sequence[float]) -> str:
              f"The teacher reads {1 / reading_s(inputs):,.0f} and writes {1 / writing_s(inputs):,.0f} tokens a second "
              f"and GPU; the student learns {1 / learning_s(inputs, 1, inputs.learning_operations):,.0f}."]  # fmt: skip
     for count in counts:
-        rows = [("stage", "engine", "core hours", "GPU hours", "on disk", "dollars", "wall")]
+        rows: list[tuple[str, ...]] = [("stage", "engine", "core hours", "GPU hours", "on disk", "dollars", "wall")]
         bills = [(stage, bill(stage, count, inputs)) for stage in stages(units, inputs)]
         for stage, one in bills:
             rows.append((stage.name, stage.engine, *_cells(one)))

@@ -17,7 +17,8 @@ from PIL import Image
 
 from mllm.records import append_jsonl, read_jsonl, repair_jsonl, write_jsonl
 
-T, N = TypeVar("T"), TypeVar("N")
+T = TypeVar("T")
+N = TypeVar("N")
 JPEG_QUALITY = 92
 
 

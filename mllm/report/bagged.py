@@ -157,8 +157,8 @@ def _differences(told: Mapping[str, Told], sizes: Sequence[str], *, against_firs
     for before, after in zip(names[:1] * len(names) if against_first else names, names[1:], strict=False):
         for size in sizes:
             a, b = told[before].matches(size), told[after].matches(size)
-            hits = [[float(found[key]["hit"]) for key in a] for found in (a, b)]
-            found = stats.paired(*hits, [bag for bag, _ in a]).as_dict()
+            before_hits, after_hits = ([float(found[key]["hit"]) for key in a] for found in (a, b))
+            found = stats.paired(before_hits, after_hits, [bag for bag, _ in a]).as_dict()
             sentence = scores.ordering(before, after, f"R@1 of {size}", found)
             rows.append({"a": before, "b": after, "size": size, "r1": found, "sentence": sentence})
     return rows
@@ -207,7 +207,7 @@ def board(named: Mapping[str, str | Path]) -> tuple[list[dict[str, Any]], list[t
     rows.sort(key=lambda row: -row["sizes"][sizes[-1]]["r1"]["value"])
     first = next(iter(told.values())).table["sizes"]
     heads = [f"R@1 of {size} (chance {scores.percent(first[size]['chance'])})" for size in sizes]
-    lines = [("captions of", "n", *heads, "marks right", "marks told", "words")]
+    lines: list[tuple[str, ...]] = [("captions of", "n", *heads, "marks right", "marks told", "words")]
     for row in rows:
         found = [_percent(row["sizes"][size]["r1"]) for size in sizes]
         marks = [_percent(row["text"].get(name)) for name in ("precision", "recall")]
