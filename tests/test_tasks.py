@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from mllm import captioned
 from mllm.pocket import world
 from mllm.preflight.proof import prove
 from mllm.records import load_samples
@@ -197,3 +198,23 @@ def test_my_500_labelled_photos(tmp_path: Path) -> None:
     card = (birds / "whole/README.md").read_text(encoding="utf-8")
     assert "fieldmark merge" in card and "runs/birds/data/train.jsonl" in card
     assert (birds / "whole/model.safetensors").is_file() and list((birds / "data-hub").rglob("*.parquet"))
+
+
+def my_products(copy: Path) -> None:
+    """Drawn scenes in families of look-alikes, each with what five people wrote of it."""
+    request = captioned.Request(out=copy, counts={"train": 60}, family={"train": 5}, level="medium")
+    (copy / "products").mkdir()
+    for number, sample in enumerate(captioned.pictures("pocket", request)):
+        shutil.move(copy / sample.image, copy / f"products/{number:03}.png")
+        (copy / f"products/{number:03}.txt").write_text("\n".join(sample.captions), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_captions_for_products_that_look_alike(tmp_path: Path) -> None:
+    products = follow(TASKS / "look_alike_captions.md", tmp_path, prepare=my_products) / "runs/products"
+    for run in ("base", "rl"):
+        told = json.loads((products / "eval" / run / "truematch.json").read_text())
+        assert told["scorer"] == "pocket-judge" and told["matches"]["3"], "bags of three were judged"
+    assert "tuned" in (products / "compare.html").read_text(encoding="utf-8")
+    assert (products / "captions.html").is_file() and (products / "rl/live.html").is_file()
