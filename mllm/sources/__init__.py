@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Protocol
 
 from mllm import pictures
 from mllm.boxes import Box, Frame
@@ -91,7 +92,16 @@ def one_photo(request: Request) -> Iterator[None]:
         request.wrong(error)
 
 
-def need_input(request: Request, kind: str) -> Path:
+class Asked(Protocol):
+    """A request of any kind that may name an input."""
+
+    @property
+    def input(self) -> Path | None:
+        """The user's folder or file."""
+        ...
+
+
+def need_input(request: Asked, kind: str) -> Path:
     """Return the user's input, or raise when none was given or it is not there. `kind` is "folder" or "file"."""
     path = request.input
     if path is None:
