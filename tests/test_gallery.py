@@ -58,7 +58,13 @@ def captions(tmp_path_factory):
         runs.append(out, Completion(sample.id, f"{EVIL} {sample.captions[0]}", Answer(None, None, (), (), None)))
     rows = [{"bag": str(k // 3), "picture": one.id, "found": one.id, "hit": 1.0} for k, one in enumerate(samples)]
     rows[4] |= {"found": samples[3].id, "hit": 0.0}
-    table = {"scorer": "pocket-judge", "sizes": {"3": {}}, "matches": {"3": rows}}
+    share = {"value": 1 / 3, "low": None, "high": None, "samples": 3, "groups": 1, "level": 0.95}
+    table = {
+        "scorer": "pocket-judge",
+        "sizes": {"3": {"r1": share, "chance": 1 / 3}},
+        "matches": {"3": rows},
+        "text": {"words": 5.0},
+    }
     (out / "truematch.json").write_text(json.dumps(table))
     bags = [Bag(f"b{k}", tuple(one.id for one in samples[3 * k : 3 * k + 3]), "hard", 0.75) for k in range(2)]
     write_jsonl(out / "bags.jsonl", bags)
