@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from mllm.captioned import Request, of_a_file
 from mllm.records import Sample
-from mllm.sources import PICTURES, SourceError, need_input, read_text
+from mllm.sources import PICTURES, SourceError, need_input, read_text, stay_inside
 
 DOMAIN = "scene"
 
@@ -22,11 +22,7 @@ def pictures(request: Request) -> Iterator[Sample]:
     known = set()
     for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES):
         name = path.relative_to(root).as_posix()
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise SourceError(
-                f"{path}: a link that leads out of {root}, to {path.resolve()}: whoever made the folder could put any "
-                "picture of yours into the data. Copy the picture in, or name it in a table (--source csv)"
-            )
+        stay_inside(root, path)
         text = path.with_suffix(".txt")
         if text in known:
             raise SourceError(f"{path}: another picture has the captions of {text.name} already; give them two names")

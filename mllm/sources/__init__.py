@@ -126,6 +126,15 @@ def need_domain(domain: str | None, where: str) -> str:
     return domain
 
 
+def stay_inside(root: Path, path: Path) -> None:
+    """Refuse a link that leads out of a folder whose pictures are taken as they come."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise SourceError(
+            f"{path}: a link that leads out of {root}, to {path.resolve()}: whoever made the folder could put any "
+            "picture of yours into the data. Copy the picture in, or name it in a table (--source csv)"
+        )
+
+
 def picture_size(path: Path, where: str) -> Frame:
     """Return the size in pixels as people see the picture. `where` (file and line) begins the error message."""
     try:

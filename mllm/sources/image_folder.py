@@ -25,6 +25,7 @@ from mllm.sources import (
     one_photo,
     picture_size,
     read_text,
+    stay_inside,
 )
 from mllm.sources.csv import numbers_of, rows_of
 
@@ -54,11 +55,7 @@ def photos(request: Request) -> Iterator[Photo]:
 def _photo(root: Path, path: Path, written: list[Written], domain: str, request: Request) -> Photo:
     """Make one photo of a file and what was written of its boxes."""
     name = path.relative_to(root).as_posix()
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise SourceError(
-            f"{path}: a link that leads out of {root}, to {path.resolve()}: whoever made the folder could put any "
-            "picture of yours into the data. Copy the picture in, or name it in a table (--source csv)"
-        )
+    stay_inside(root, path)
     frame = picture_size(path, name)
     boxes = [
         make_box(numbers, frame, f"{where}: field box", order="xyxy", clip=request.clip_boxes)

@@ -1,0 +1,29 @@
+"""Attention cut around a shared prompt, by itself; whole models are compared in test_prefix.py and test_packing.py."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from mllm.training import kernels
+
+PARTS = (4, 3, 2)
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    module = SimpleNamespace(is_causal=True, training=False, num_key_value_groups=1)
+    mask = kernels.no_mask(query.device)
+    return ALL_ATTENTION_FUNCTIONS["sdpa_in_rows"](module, query, key, value, mask, shared_parts=(PARTS,))[0]
+
+
+def test_each_completion_sees_the_prompt_and_itself() -> None:
+    """Against one dense softmax with the mask written out."""
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, sum(PARTS), 8)
+    part = torch.repeat_interleave(torch.arange(len(PARTS)), torch.tensor(PARTS))
+    seen = (part[None] == 0) | (part[:, None] == part[None])
+    seen &= torch.ones(sum(PARTS), sum(PARTS), dtype=torch.bool).tril()
+    weights = (query @ key.transpose(-1, -2) / 8**0.5).masked_fill(~seen, -torch.inf).softmax(-1)
+    torch.testing.assert_close(attend(query, key, value), (weights @ value).transpose(1, 2))
