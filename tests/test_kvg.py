@@ -1,0 +1,113 @@
+"""KVG-Bench as published: its rule, quirk by quirk, and its parquet; a bad file is an error that says where."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from mllm import kvg
+from mllm.boxes import Box, Frame
+from mllm.errors import RecordError
+from tests.official import parquet
+
+GOLD = Box(0.01, 0.02, 0.3, 0.4)
+READ_AS = [
+    ("<answer>(10,20),(300,400)</answer>", (10, 20, 300, 400)),
+    ("<think>x</think><answer>(77.0,348.0),(289.0,630.0)</answer>", (77, 348, 289, 630)),
+    ("thinking of (10,20),(300,400) all along", (10, 20, 300, 400)),  # no tag: the whole text is read
+    ("<think>(1,2),(3,4)</think><answer>\n(10,20),(300,400)\n</answer>", (10, 20, 300, 400)),  # two lines: same
+    ("<answer>(1,2),(3,4) or (10,20),(300,400)</answer>", (10, 20, 300, 400)),  # the last of two
+    ("<answer>(10,20),(300,400)</answer> <answer>(5,5),(6,6)</answer>", (10, 20, 300, 400)),  # the first tag
+    ('<answer>```json\n[{"bbox_2d": [10, 20, 300, 400]}]\n```</answer>', (10, 20, 300, 400)),
+    ('[{"bbox_2d": [10, 20, 300, 400]}]', (10, 20, 300, 400)),
+    ("<answer>[[10,20,300,400]]</answer>", (10, 20, 300, 400)),
+    ("<answer>(10, 20, 300, 400)</answer>", (10, 20, 300, 400)),
+    ("<answer>(10, 20), (300, 400)</answer>", (10, 20, 300, 400)),
+    ('"bbox_2d":[10,20,300,400]', None),  # a list without blanks is not read
+    ("<answer>[10,20,300,400]</answer>", None),
+    ("<answer>(10,20,300,400)</answer>", None),
+    ("<answer>left of the (red, blue) and (round, flat) one</answer>", None),
+    ("<answer>nothing</answer>", None),
+    ("", None),
+    ("<answer>(0.1,0.2),(0.5,0.6)</answer>", (100, 200, 500, 600)),  # shares, since they sum to less than 4
+    ("<answer>(0,0),(1,2)</answer>", (0, 0, 1000, 2000)),  # so do these, and nothing is clipped
+    ("<answer>(300,400),(10,20)</answer>", (300, 400, 10, 20)),  # nor put in order
+]
+
+
+@pytest.mark.parametrize(("text", "numbers"), READ_AS)
+def test_published_rule(text, numbers):
+    found, form = kvg.published_numbers(text)
+    assert found == (numbers or (0, 0, 0, 0)) and (form is None) == (numbers is None)
+
+
+def test_published_rule_counts_one_half_and_never_fails():
+    assert kvg.published_iou("(10,20),(300,400)", GOLD) == pytest.approx(1)
+    assert kvg.published_iou("(300,400),(10,20)", GOLD) == 0
+    for rubbish in ("(" * 200, "[" * 200 + "]" * 200, "(,),(,)", "\0", "(1e9,1),(2,3)"):
+        assert 0 <= kvg.published_iou(rubbish, GOLD) <= 1
+
+
+def test_published_rule_is_quick_on_hostile_text():
+    started = time.process_time()
+    for text in (
+        "(a,b,c" * 3000,
+        "(1,2)" + "(a" * 9000,
+        "(" * 9000 + ",)" * 5,
+        "[1, " * 5000,
+        "[" * 9000,
+        "(1, 2)" * 4000 + "(",
+    ):
+        kvg.published_numbers(text)
+    assert time.process_time() - started < 10
+
+
+def test_official_file(tmp_path):
+    samples = kvg.read_parquet(parquet(tmp_path / "kvg-bench.parquet"), tmp_path / "pictures")
+    assert [s.entity for s in samples] == ["House Wren", "Marsh Wren", "Whippet"]
+    assert (
+        samples[0].group == samples[1].group != samples[2].group and len(list((tmp_path / "pictures").iterdir())) == 2
+    )
+    assert samples[1].boxes == (Box(0.5, 0, 1, 1),) and samples[0].size == Frame(120, 80)
+    assert [len(s.things) for s in samples] == [2, 2, 1] and samples[0].seen is None
+    assert len(kvg.read_parquet(tmp_path / "kvg-bench.parquet", tmp_path / "pictures", limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"question_id": "bird/0"}, "'bird/0' occurs twice"),
+        ({"answer": "no box"}, r"row 2 \(dog/0\): field answer"),
+        ({"answer": "<|object_ref_start|>x<|object_ref_end|><|box_start|>(9,9),(5,5)<|box_end|>"}, "inverted"),
+        ({"image": {"bytes": b"", "path": None}}, "row 2: field image.bytes: .* at least 1 byte"),
+        ({"image": {"bytes": b"<html>", "path": None}}, r"row 2 \(dog/0\): field image: its bytes: not a picture"),
+        ({"image": {"bytes": b"GIF89a\1", "path": None}}, r"row 2 \(dog/0\): field image: its bytes"),
+        ({"question_id": ""}, "row 2: field question_id"),
+    ],
+)
+def test_bad_official_rows(tmp_path, change, says):
+    with pytest.raises(RecordError, match=says):
+        kvg.read_parquet(parquet(tmp_path / "k.parquet", **change), tmp_path / "pictures")
+
+
+def test_files_that_are_none(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pytest.raises(RecordError, match="no such file"):
+        kvg.read_parquet(tmp_path / "absent.parquet", tmp_path)
+    (tmp_path / "text.parquet").write_text("hello")
+    with pytest.raises(RecordError, match="not a whole parquet file"):
+        kvg.read_parquet(tmp_path / "text.parquet", tmp_path)
+    whole = parquet(tmp_path / "k.parquet").read_bytes()
+    for place in (4, len(whole) - 60):  # in the first page, in the footer
+        (tmp_path / "bad.parquet").write_bytes(whole[:place] + b"\xff" * 40 + whole[place + 40 :])
+        with pytest.raises(RecordError, match="bad.parquet"):
+            kvg.read_parquet(tmp_path / "bad.parquet", tmp_path)
+    pq.write_table(pa.table({name: ["q"] for name in kvg.COLUMNS}), tmp_path / "texts.parquet")
+    with pytest.raises(RecordError, match="texts.parquet: row 0: field image: .* got 'q'"):
+        kvg.read_parquet(tmp_path / "texts.parquet", tmp_path)
+    pq.write_table(pa.table({"question": ["q"]}), tmp_path / "other.parquet")
+    with pytest.raises(RecordError, match="column question_id is missing"):
+        kvg.read_parquet(tmp_path / "other.parquet", tmp_path)
