@@ -39,6 +39,7 @@ from mllm import (
     knowledge,
     lineups,
     manifest,
+    photocheck,
     pictures,
     pointing,
     questions,
@@ -170,11 +171,9 @@ def list_photos(settings: Settings, known: knowledge.Cards | None, out: Path, li
     asked = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
     asked["input"] = Path(settings.input) if settings.input else None
     asked["boxes_later"] = settings.boxes_from is not None
-    spelled: dict[str, str] = {}
+    found = photocheck.labelled(settings.source, sources.Request(**asked, out=out), known)
     with progress("list of photos", None, listed.done) as tick:
-        found = sources.photos(settings.source, sources.Request(**asked, out=out))
         for photo in islice(found, listed.done, None):
-            check_label(photo, known, spelled)
             listed.add(photo)
             tick()
     listed.close()
@@ -217,16 +216,6 @@ def boxes_stage(
     return [photo for photo in boxed if photo.boxes], Counter(
         photo.provenance[pointing.FAULT] for photo in boxed if not photo.boxes
     )
-
-
-def check_label(photo: Photo, known: knowledge.Cards | None, spelled: dict[str, str]) -> None:
-    """Refuse a photo of an unknown domain or entity, or of an entity spelled in two ways: one could be held out."""
-    domains.load(photo.domain)
-    if not (known[photo.entity] if known is not None else photo.marks):
-        raise FieldmarkError(f"no marks are known of {photo.entity!r}: give knowledge cards with --knowledge FILE")
-    first = spelled.setdefault(knowledge.same_name(photo.entity), photo.entity)
-    if first != photo.entity:
-        raise FieldmarkError(f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; keep to one")
 
 
 def split_stage(settings: Settings, photos: list[Photo], out: Path, crew: Crew) -> splits.Split:

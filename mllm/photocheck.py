@@ -41,7 +41,7 @@ def check(source: str, request: Request, cards: knowledge.Cards | None, shares: 
     spelled: dict[str, str] = {}
     wrong = replace(request, wrong=lambda error: found.wrong.append(str(error)))
     for photo in sources.photos(source, wrong):
-        if fault := "; ".join(_faults(photo, cards, spelled)):
+        if fault := "; ".join(label_faults(photo, cards, spelled, marks=False)):
             found.wrong.append(fault)
             continue
         try:
@@ -104,8 +104,17 @@ def told(found: Check) -> Iterator[str]:
 _ALL = Box(0, 0, 1, 1)
 
 
-def _faults(photo: Photo, cards: knowledge.Cards | None, spelled: dict[str, str]) -> Iterator[str]:
-    """Say what a synthesis would refuse in a photo's labels."""
+def label_faults(
+    photo: Photo, cards: knowledge.Cards | None, spelled: dict[str, str], *, marks: bool = True
+) -> Iterator[str]:
+    """Say what is wrong with a photo's labels: its domain, its entity's spelling, what is known of it.
+
+    Args:
+        photo: from a source.
+        cards: of every entity; None where there are none, and photos bring their own marks.
+        spelled: how entities were spelled before; filled here. One of two spellings could be held out, the other not.
+        marks: without cards, a photo without marks is wrong.
+    """
     first = spelled.setdefault(knowledge.same_name(photo.entity), photo.entity)
     if first != photo.entity:
         yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; keep to one"
@@ -115,6 +124,17 @@ def _faults(photo: Photo, cards: knowledge.Cards | None, spelled: dict[str, str]
             yield f"photo {photo.id}: the card of {photo.entity!r} has no mark that may be used"
     except FieldmarkError as error:
         yield f"photo {photo.id}: {error}"
+    if marks and cards is None and not photo.marks:
+        yield (f"photo {photo.id}: no marks are known of {photo.entity!r}: give knowledge cards with --knowledge FILE")
+
+
+def labelled(source: str, request: Request, cards: knowledge.Cards | None) -> Iterator[Photo]:
+    """Yield the photos of a source whose labels are sound; the first fault is an error."""
+    spelled: dict[str, str] = {}
+    for photo in sources.photos(source, request):
+        for fault in label_faults(photo, cards, spelled):
+            raise FieldmarkError(fault)
+        yield photo
 
 
 def _shortest(box: Box, size: Frame) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mllm import cli, photocheck
+from mllm.errors import FieldmarkError
 from mllm.knowledge import Cards
 from mllm.sources import Request, SourceError
 from mllm.splits import Shares
@@ -106,3 +108,16 @@ def test_the_command_ends_with_one_where_a_photo_is_wrong(folder: Path) -> None:
     spoil(folder)
     bad = RUN.invoke(cli.app, [*words, "--most", "2"])
     assert bad.exit_code == 1 and "and 6 more (--most)" in bad.output
+
+
+def test_a_synthesis_that_goes_on_knows_the_spelling_of_what_it_listed_before(folder: Path) -> None:
+    (folder / "Robin").mkdir()
+    (folder / "robin" / "0.png").rename(folder / "Robin" / "0.png")
+    table = (folder / "boxes.csv").read_text(encoding="utf-8").replace("robin/0.png", "Robin/0.png")
+    (folder / "boxes.csv").write_text(table, encoding="utf-8")
+    cards = Cards({kind: ["a beak"] for kind in KINDS})
+    listed = photocheck.labelled("image_folder", Request(folder, "bird"), cards)
+    with pytest.raises(FieldmarkError, match="photo robin/1.png: entity 'robin' was spelled 'Robin' before"):
+        list(islice(listed, 1, None))
+    with pytest.raises(FieldmarkError, match="photo Robin/0.png: no marks are known of 'Robin'.*--knowledge"):
+        list(photocheck.labelled("image_folder", Request(folder, "bird"), None))
