@@ -26,7 +26,7 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mllm.cpu import keep_memory, take_detours
+from mllm.cpu import computes_bfloat16, keep_memory, take_detours
 from mllm.pocket import lessons
 from mllm.pocket import model as pocket
 from mllm.pocket.card import write_card
@@ -34,6 +34,7 @@ from mllm.pocket.checks import all_checks, check_find, check_recall
 from mllm.pocket.curriculum import Curriculum
 from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, lesson_batch, picture_batch
 from mllm.pocket.scenes import SceneStore
+from mllm.training import kernels, packing
 
 log = logging.getLogger("pretrain")
 
@@ -62,6 +63,7 @@ class Run:
         torch.manual_seed(settings.seed)
         self.model, self.processor = pocket.build(settings.seed)
         take_detours(self.model)
+        kernels.in_rows(self.model)
         self.head = DenseHead(
             self.model.config.text_config.hidden_size, 1 + len(self.model.config.vision_config.deepstack_visual_indexes)
         )
@@ -118,7 +120,7 @@ def warm_up(run: Run, store: SceneStore, rng: random.Random) -> torch.Tensor:
     numbers = [rng.randrange(len(store)) for _ in range(run.settings.batch)]
     pictures = [store.pixels_HWC(number) for number in numbers]
     batch = picture_batch(pictures)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
         seen = run.model.model.visual(batch["pixel_values"], batch["image_grid_thw"])
         return run.head(
             [seen.pooler_output, *seen.deepstack_features],
@@ -132,10 +134,10 @@ def teach(run: Run, curriculum: Curriculum, step: int, rng: random.Random) -> to
     seen = sorted(curriculum.pictures(step, run.settings.batch, rng), key=lambda lesson: len(lesson.answer))
     told = curriculum.texts(run.settings.text_batch, rng)
     middle = len(seen) // 2  # short answers and long ones apart: half the padding
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
         halves = [lesson_batch(half, store, tokenizer) for half in (seen[:middle], seen[middle:])]
-        short, long = (answer_loss(run.model, half, run.head) for half in halves)
-        text = answer_loss(run.model, lesson_batch(told, store, tokenizer), run.head)
+        short, long = (answer_loss(run.model, half, run.head, packing.hidden_states) for half in halves)
+        text = answer_loss(run.model, lesson_batch(told, store, tokenizer), run.head, packing.hidden_states)
     return 0.5 * (short + long) + 0.5 * text
 
 

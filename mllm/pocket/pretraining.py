@@ -6,7 +6,7 @@ a test holds the two equal. Shapes: B lessons, L tokens, N patches, V visual tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,18 @@ def prompt_text(question: str, visual_tokens: int) -> str:
     return f"<|im_start|>user\n{question}{picture}<|im_end|>\n<|im_start|>assistant\n"
 
 
-def answer_loss(model: Any, batch: dict[str, torch.Tensor], head: DenseHead | None = None) -> torch.Tensor:
+Reader = Callable[[Any, dict[str, torch.Tensor]], Sequence[torch.Tensor]]
+"""Hands a batch to a model and returns the hidden states behind each layer, (B, L, D) each, the embeddings' first."""
+
+
+def read_padded(model: Any, inputs: dict[str, torch.Tensor]) -> Sequence[torch.Tensor]:
+    """The batch as it is, padding and all."""
+    return model.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
+
+
+def answer_loss(
+    model: Any, batch: dict[str, torch.Tensor], head: DenseHead | None = None, read: Reader = read_padded
+) -> torch.Tensor:
     """Cross-entropy of the answer tokens, a weighted mean over each lesson's answer and then a mean over lessons.
 
     A mean over all tokens would drown the few that choose a thing in the many that list everything. With ``head``, two
@@ -128,21 +139,21 @@ def answer_loss(model: Any, batch: dict[str, torch.Tensor], head: DenseHead | No
     aims = ("labels", "weight", "on_target", "looks_K3")
     labels_BL, weight_BL, target_BL, looks_K3 = (batch[name] for name in aims)
     inputs = {name: value for name, value in batch.items() if name not in aims}
-    seen = model.model(**inputs, use_cache=False, output_hidden_states=head is not None)
+    seen = read(model, inputs)
     learn_BL = labels_BL[:, 1:] != -100
-    logits = model.lm_head(seen.last_hidden_state[:, :-1][learn_BL])
+    logits = model.lm_head(seen[-1][:, :-1][learn_BL])
     each = functional.cross_entropy(logits.float(), labels_BL[:, 1:][learn_BL], reduction="none")
     weight_BL = weight_BL * (labels_BL != -100)
     weights = (weight_BL / weight_BL.sum(1, keepdim=True))[:, 1:][learn_BL] / len(labels_BL)
     loss = (each * weights).sum()
     asked_BL = target_BL >= 0
     if head is not None and asked_BL.any():
-        found = head.target(seen.hidden_states[TARGET_LAYER][asked_BL]).float().squeeze(-1)
+        found = head.target(seen[TARGET_LAYER][asked_BL]).float().squeeze(-1)
         loss = loss + functional.binary_cross_entropy_with_logits(
             found, target_BL[asked_BL], pos_weight=torch.tensor(4.0)
         )
     if head is not None and len(looks_K3):
-        loss = loss + LOOK_BACK * head.look_back(seen.hidden_states[TARGET_LAYER], looks_K3)
+        loss = loss + LOOK_BACK * head.look_back(seen[TARGET_LAYER], looks_K3)
     return loss
 
 

@@ -65,6 +65,26 @@ def _positions(core: Any | None, inputs: dict[str, Any]) -> torch.Tensor:
     )[0]
 
 
+def hidden_states(model: Any, inputs: dict[str, Any]) -> list[torch.Tensor]:
+    """Read a batch packed and put what came out back in its rows.
+
+    Args:
+        model: one that was given to `kernels.in_rows`.
+        inputs: as for `pack`, labels aside.
+
+    Returns:
+        Hidden states behind the embeddings and each layer (the last one normed), (B, T, D) each; zeros on padding.
+    """
+    real_BT = inputs["attention_mask"].bool()
+    packed = pack(prefix.multimodal_core(model), inputs | {"labels": inputs["input_ids"]})
+    packed.pop("labels")
+    states = model.model(**packed, use_cache=False, output_hidden_states=True).hidden_states
+    return [
+        state_1TD.new_zeros(*real_BT.shape, state_1TD.shape[-1]).masked_scatter(real_BT[..., None], state_1TD)
+        for state_1TD in states
+    ]
+
+
 class PackedSFTTrainer(SFTTrainer):
     """TRL's trainer, which packs the rows of each batch where `packing` is asked for and the model allows it.
 

@@ -214,6 +214,35 @@ def test_answer_loss_is_the_mean_over_lessons_of_the_models_own_loss() -> None:
     assert together == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("in_view", [True, False])
+def test_lessons_read_packed_are_learned_alike(in_view: bool) -> None:
+    import torch
+
+    from mllm.pocket.model import build
+    from mllm.pocket.pretraining import DenseHead, answer_loss, lesson_batch, read_padded
+    from mllm.training import kernels, packing
+
+    model, processor = build(4)
+    kernels.in_rows(model)
+    torch.manual_seed(0)
+    vision = model.config.vision_config
+    head = DenseHead(model.config.text_config.hidden_size, 1 + len(vision.deepstack_visual_indexes))
+    rng, scene = random.Random(1), training_scene(5, "test")
+    seen = [lessons.reason_lesson(scene, 5, rng), lessons.at_lesson(scene, 5, rng), lessons.list_lesson(scene, 5)]
+    told = [lessons.judge_lesson(rng), lessons.recall_lesson(rng), lessons.copy_lesson(rng)]
+    pictures: Any = _Pictures()
+    batch = lesson_batch(seen if in_view else told, pictures, processor.tokenizer)
+    losses, gradients = [], []
+    for read in (read_padded, packing.hidden_states):
+        model.zero_grad()
+        loss = answer_loss(model, batch, head, read)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert (gradients[1] - gradients[0]).norm() <= 1e-4 * gradients[0].norm()
+
+
 def test_target_cells_are_those_whose_centre_lies_on_the_thing() -> None:
     from mllm.boxes import Frame
     from mllm.pocket.pretraining import lesson_batch

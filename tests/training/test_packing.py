@@ -64,6 +64,21 @@ def test_packed_rows_have_the_padded_batchs_gradients(family: str, checkpointing
         assert (found[name] - gradient).abs().max() <= 1e-4 * gradient.abs().max().clamp(min=1e-6), name
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_read_packed_are_those_of_the_padded_batch(family: str) -> None:
+    model = tiny.build(family)
+    inputs = {name: value for name, value in rows_of(model).items() if name != "labels"}
+    real_BT = inputs["attention_mask"].bool()
+    with torch.no_grad():
+        padded = model.model(**inputs, output_hidden_states=True).hidden_states
+        kernels.in_rows(model)
+        packed = packing.hidden_states(model, inputs)
+    assert len(padded) == len(packed) > 2 and not real_BT.all()
+    for one, other in zip(padded, packed, strict=True):
+        torch.testing.assert_close(other[real_BT], one[real_BT], rtol=1e-4, atol=1e-5)
+        assert not other[~real_BT].any()
+
+
 def test_a_row_sees_no_other() -> None:
     model = tiny.build("qwen3_vl")
     add_fused_lm_head(model)
