@@ -18,6 +18,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["MPLBACKEND"] = "Agg"
+# The models are too small for a second thread to help, and test workers would fight over the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No time limit for a single example: the first one may import torch, and test machines are busy.
 # In continuous integration the same examples every time, so that what fails there can be looked at; elsewhere new ones.

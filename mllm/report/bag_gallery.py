@@ -65,7 +65,7 @@ def told_entries(told: bagged.Told, chosen: Sequence[tuple[str, str, list[str]]]
         rows = [_told_picture(told, matches[bag, name], names, name) for name in names]
         share = sum(matches[bag, name]["hit"] for name in names) / len(names)
         right = sum(row["right"] for row in rows)
-        title = f"bag {bag} of {size}: {right} of {len(names)} captions retrieve their own picture"
+        title = f"bag {bag}: {right} of its {len(names)} captions retrieve their own picture"
         outcome = "all found" if right == len(names) else "none found" if right == 0 else "some found"
         made.append(_entry(f"{size}-{bag}", title, told.samples[names[0]], rows, outcome, share))
     return made
