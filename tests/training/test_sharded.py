@@ -144,20 +144,20 @@ def test_fsdp_takes_the_steps_of_zero3(data: tuple[Path, Path], tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("config", ["cpu_zero2", "cpu_zero3", "cpu_fsdp"])
 @pytest.mark.parametrize("kind", ["sft", "rl"])
-def test_sharded_training_goes_on(stage: int, kind: str, lora: bool, data: tuple[Path, Path], tmp_path: Path) -> None:
+def test_sharded_training_goes_on(config: str, kind: str, lora: bool, data: tuple[Path, Path], tmp_path: Path) -> None:
     """Stopped after two steps and gone on with: the same losses as in one go."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
     flags = ["--lora.r", "4"] if lora else []
-    told = trained(kind, f"cpu_zero{stage}", recipe(kind, data, whole), "--lr_scheduler_type", "constant", *flags)
+    told = trained(kind, config, recipe(kind, data, whole), "--lr_scheduler_type", "constant", *flags)
     assert told["world"] == 2
     path = recipe(kind, data, parts)
     path.write_text(path.read_text() + "lr_scheduler_type: constant\n")  # more steps must not mean other steps
-    trained(kind, f"cpu_zero{stage}", path, "--max_steps", "2", *flags)
-    again = trained(kind, f"cpu_zero{stage}", path, *flags)
+    trained(kind, config, path, "--max_steps", "2", *flags)
+    again = trained(kind, config, path, *flags)
     torch.testing.assert_close(again["logits"], told["logits"], rtol=0, atol=1e-5)
     one, other = ([row for row in journal(folder / "out") if "loss" in row] for folder in (whole, parts))
     assert [row["step"] for row in one] == [row["step"] for row in other] == [1, 2, 3]
