@@ -23,7 +23,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +39,7 @@ from mllm import (
     lineups,
     manifest,
     photocheck,
-    pictures,
+    photostages,
     pointing,
     questions,
     sources,
@@ -54,7 +53,7 @@ from mllm.errors import FieldmarkError
 from mllm.phrasing import Mixture
 from mllm.progress import progress
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
-from mllm.stages import Stage, in_order, save_picture
+from mllm.stages import in_order, save_picture
 
 console = Console(stderr=True)
 tell = partial(console.print, highlight=False, soft_wrap=True, markup=False)
@@ -143,46 +142,12 @@ def teacher_of(settings: Settings) -> Iterator[Reasons]:
 
 
 def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path, workers: int, crew: Crew) -> list[Photo]:
-    """Stage 1: list the photos and open each once, whole, so that a broken file is found now and not in an hour.
-
-    One process lists, which reads headers alone; all of them look, each at its share.
-    """
-    listed = Stage(out / "listed.part.jsonl", Photo)  # no stage of its own: until photos.jsonl settings may change
-    if crew.first and not (out / "photos.jsonl").exists() and not listed.finished:
-        list_photos(settings, known, out, listed)
-    shards = Shards(out / "photos.jsonl", crew)
-    if not shards.finished:
-        photos = list(read_jsonl(listed.file, Photo, unique="id"))
-        mine = crew.share([photo for photo in photos if photo.id not in shards.done])
-        with progress("photos", len(mine), crew=crew) as tick:
-            for photo in in_order(lambda photo: fingerprinted(photo, out), mine, workers):
-                shards.add(photo)
-                tick()
-        place = {photo.id: number for number, photo in enumerate(photos)}
-        shards.close(place.__getitem__)
-    if crew.first:
-        listed.file.unlink(missing_ok=True)
-    crew.wait()
-    return list(read_jsonl(out / "photos.jsonl", Photo, unique="id"))
-
-
-def list_photos(settings: Settings, known: knowledge.Cards | None, out: Path, listed: Stage) -> None:
-    """Write down what the source yields, after a look at the labels."""
+    """Stage 1: list the photos and look at each."""
     asked = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
     asked["input"] = Path(settings.input) if settings.input else None
     asked["boxes_later"] = settings.boxes_from is not None
-    found = photocheck.labelled(settings.source, sources.Request(**asked, out=out), known)
-    with progress("list of photos", None, listed.done) as tick:
-        for photo in islice(found, listed.done, None):
-            listed.add(photo)
-            tick()
-    listed.close()
-
-
-def fingerprinted(photo: Photo, out: Path) -> Photo:
-    """Look at a photo, whole."""
-    prints = splits.fingerprint(pictures.load(out / photo.image), photo)
-    return replace(photo, provenance={**photo.provenance, "fingerprint": prints})
+    request = sources.Request(**asked, out=out)
+    return photostages.listed(lambda: photocheck.labelled(settings.source, request, known), out, workers, crew)
 
 
 def boxes_stage(
@@ -191,28 +156,16 @@ def boxes_stage(
     """Stage 2: have a teacher point at what has no box; returns the photos with boxes, and why others have none."""
     if settings.boxes_from is None:
         return photos, Counter()
-    shards = Shards(out / "boxes.jsonl", crew)
-    if not shards.finished:
-        names = (settings.boxes_from, settings.second_opinion or settings.boxes_from)
+    names = (settings.boxes_from, settings.second_opinion or settings.boxes_from)
+
+    def opinions() -> list[Points]:
         config = settings.teacher_config  # of --teacher; another teacher takes its own from the environment
-        loaded = (teachers.load(name, **(config if name == settings.teacher else {})) for name in names)
-        first, second = (need(teacher, Points, name) for teacher, name in zip(loaded, names, strict=True))
+        loaded = [teachers.load(name, **(config if name == settings.teacher else {})) for name in names]
+        return [need(teacher, Points, name) for teacher, name in zip(loaded, names, strict=True)]
 
-        def make(number: int) -> Photo:
-            photo = photos[number]
-            boxed = pointing.point(
-                photo, out / photo.image, first, second, seed=settings.seed, agreed_at=settings.box_agreement
-            )
-            return fingerprinted(boxed, out) if boxed.boxes and not photo.boxes else boxed
-
-        mine = crew.share([number for number, photo in enumerate(photos) if photo.id not in shards.done])
-        with progress("boxes", len(mine), crew=crew) as tick:
-            for photo in in_order(make, mine, workers):
-                shards.add(photo)
-                tick()
-        place = {photo.id: number for number, photo in enumerate(photos)}
-        shards.close(place.__getitem__)
-    boxed = list(read_jsonl(out / "boxes.jsonl", Photo, unique="id"))
+    boxed = photostages.boxed(
+        photos, opinions, out, workers, crew, seed=settings.seed, agreed_at=settings.box_agreement
+    )
     return [photo for photo in boxed if photo.boxes], Counter(
         photo.provenance[pointing.FAULT] for photo in boxed if not photo.boxes
     )

@@ -29,7 +29,7 @@ RINGS: tuple[tuple[str, ...], ...] = (
     ("processors", "quiz", "interop", "phrasing", "agreement", "crew", "pointing", "confusable", "descriptors"),
     ("asking",),
     ("progress", "datacard", "modelcard"),
-    ("models", "retrieval", "hubdata"),
+    ("models", "retrieval", "hubdata", "photostages"),
     ("conversations", "grammar"),
     ("generate",),
     ("writing", "vllm_engine", "merging"),
