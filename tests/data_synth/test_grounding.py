@@ -19,7 +19,6 @@ import psutil
 import pytest
 from PIL import Image
 
-from data_synth import grounding
 from mllm import families, teachers
 from mllm.boxes import Box, Frame, iou
 from mllm.lookalikes import HASH_BITS
@@ -28,16 +27,12 @@ from mllm.pocket import world
 from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples, read_jsonl
 from tests.faulty_server import serving
 from tests.killing import contents, killed_and_whole
+from tests.synthesis import make
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("FIELDMARK_TEST_DATA", ROOT.parent / "shared" / "data"))
 PETS, CARDS = DATA / "oxford_pets_sample", DATA / "fg_knowledge" / "descriptors" / "descriptors_pets.json"
 SMALL = ["--train", "30", "--validation", "12", "--test", "18", "--photos-per-entity", "4", "--domain", "bird"]
-
-
-def make(out: Path, *flags: str) -> dict[str, Any]:
-    grounding.main([*flags, "--out", str(out)])
-    return json.loads((out / "manifest.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +148,12 @@ def test_another_run_gives_the_same_bytes_whatever_the_threads_and_another_seed_
     assert one == make(tmp_path / "a", *few), "a whole folder is left as it is"
 
 
+def test_a_folder_of_other_settings_is_not_touched(pocket: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        make(pocket, *SMALL, "--seed", "9")
+    assert "made with seed = 0, now it is 9" in " ".join(capsys.readouterr().err.split())
+
+
 def test_several_questions_of_a_picture(tmp_path: Path) -> None:
     few = ["--train", "5", "--validation", "4", "--test", "0", "--photos-per-entity", "3", "--domain", "car"]
     make(tmp_path / "a", *few, "--questions", "2")
@@ -160,85 +161,6 @@ def test_several_questions_of_a_picture(tmp_path: Path) -> None:
     assert [row.image for row in rows] == [f"images/train/{n:06d}.png" for n in (0, 0, 1, 1, 2)]
     assert rows[0].entity != rows[1].entity and rows[0].group == rows[1].group
     assert len({row.id for row in rows}) == 5
-
-
-# Bad inputs: told in one line, before anything is made of them.
-
-
-def photos_csv(folder: Path, rows: str) -> Path:
-    folder.mkdir(exist_ok=True)
-    for number in range(12):
-        world.photo(world.species("bird")[number], 0)[0].save(folder / f"{number}.png")
-    (folder / "t.csv").write_text("image,entity,x1,y1,x2,y2\n" + rows)
-    return folder / "t.csv"
-
-
-GOOD = "".join(f"{number}.png,bird {number},5,5,90,90\n" for number in range(12))
-BAD = [
-    (GOOD + "99.png,bird 1,5,5,90,90\n", [], "t.csv:14: field image: no such image"),
-    (GOOD + "1.png,bird 1,5,5,120,90\n", [], "t.csv:14: fields x1,y1,x2,y2: box (5.0, 5.0, 120.0, 90.0) leaves"),
-    (GOOD + "1.png,bird 1,90,5,5,90\n", [], "t.csv:14: fields x1,y1,x2,y2: box (90.0, 5.0, 5.0, 90.0) is inverted"),
-    (GOOD.replace("bird 7", "bird sevn"), [], "no card for 'bird sevn'"),
-    (GOOD.replace("bird 7", "Bird_6"), [], "entity 'Bird_6' was spelled 'bird 6' before"),
-    ("", [], "t.csv: the table has a header and no rows"),
-    (GOOD, ["--domain", "birds"], "unknown domain 'birds'. Did you mean 'bird'?"),
-    (GOOD, ["--teacher", "gpt"], "unknown teacher 'gpt'"),
-    (GOOD, ["--source", "cvs"], "unknown source 'cvs'. Did you mean 'csv'?"),
-    (GOOD, ["--min-things", "5", "--max-things", "3"], "--min-things 5 is above --max-things 3"),
-    (GOOD, ["--min-box", "500"], "line-ups for picture 0 were refused, the last because: a box is too small"),
-    (GOOD, ["--test-share", "0.9"], "leave no photo for training"),
-    (GOOD, ["--knowledge", "none.json"], "none.json: no such file"),
-]
-
-
-@pytest.mark.parametrize(("rows", "flags", "told"), BAD, ids=[told[:50] for *_, told in BAD])
-def test_bad_input_ends_with_one_clear_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: str, flags: list[str], told: str
-) -> None:
-    file = photos_csv(tmp_path / "in", rows)
-    (tmp_path / "cards.json").write_text(json.dumps({f"bird {n}": [f"mark {n}"] for n in range(12)}))
-    given = ["--source", "csv", "--input", str(file), "--domain", "bird", "--knowledge", str(tmp_path / "cards.json")]
-    with pytest.raises(SystemExit) as end:
-        make(tmp_path / "out", *given, "--train", "3", "--validation", "0", "--test", "0", *flags)
-    said = " ".join(capsys.readouterr().err.split())
-    assert end.value.code == 2 and told in said and "Traceback" not in said
-    assert not (tmp_path / "out" / "train.jsonl").exists()
-
-
-def test_a_folder_of_other_settings_or_strange_files_is_not_touched(
-    pocket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        make(pocket, *SMALL, "--seed", "9")
-    assert "made with seed = 0, now it is 9" in " ".join(capsys.readouterr().err.split())
-    (tmp_path / "mine.txt").write_text("dear")
-    for flags in ([], ["--overwrite"]):
-        with pytest.raises(SystemExit):
-            make(tmp_path, *SMALL, *flags)
-        assert "was not made by this program" in " ".join(capsys.readouterr().err.split())
-    assert (tmp_path / "mine.txt").read_text() == "dear"
-
-
-def test_a_mistake_put_right_goes_on_in_the_same_folder(tmp_path: Path) -> None:
-    file = photos_csv(tmp_path / "in", GOOD + "99.png,bird 1,5,5,90,90\n")
-    (tmp_path / "cards.json").write_text(json.dumps({f"bird {n}": [f"mark {n}"] for n in range(12)}))
-    given = ["--source", "csv", "--input", str(file), "--domain", "bird", "--knowledge", str(tmp_path / "cards.json")]
-    counts = ["--train", "3", "--validation", "0", "--test", "0"]
-    with pytest.raises(SystemExit):
-        make(tmp_path / "out", *given, *counts)
-    photos_csv(tmp_path / "in", GOOD)
-    assert make(tmp_path / "out", *given, *counts)["hash"] == make(tmp_path / "new", *given, *counts)["hash"]
-
-
-def test_a_truncated_photo_is_told_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = photos_csv(tmp_path / "in", GOOD)
-    whole = (tmp_path / "in" / "3.png").read_bytes()
-    (tmp_path / "in" / "3.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "cards.json").write_text(json.dumps({f"bird {n}": [f"mark {n}"] for n in range(12)}))
-    given = ["--source", "csv", "--input", str(file), "--domain", "bird", "--knowledge", str(tmp_path / "cards.json")]
-    with pytest.raises(SystemExit):
-        make(tmp_path / "out", *given, "--train", "3")
-    assert "3.png" in capsys.readouterr().err
 
 
 @pytest.mark.ci
@@ -334,78 +256,6 @@ def test_the_data_card_and_the_sheets_tell_what_is_there(mixed: Path) -> None:
     sheets = sorted(path.name for path in (mixed / "sheets").iterdir())
     assert sheets == [f"{side}-0{page}.png" for side in ("test", "train", "validation") for page in (1, 2)]
     assert load(mixed / "sheets" / "train-01.png").size[0] == 3 * 480
-
-
-def test_photos_of_the_user_are_attributed(tmp_path: Path) -> None:
-    given = user_photos(tmp_path, GOOD)
-    make(tmp_path / "out", *given, "--train", "3", "--validation", "0", "--test", "0", "--licence", "CC BY 4.0, me")
-    table = (tmp_path / "out" / "attribution.csv").read_text().splitlines()
-    assert table[0] == "photo,entity,domain,side,licence" and '"CC BY 4.0, me"' in table[1]
-    assert "iNaturalist" in (tmp_path / "out" / "README.md").read_text()
-
-
-def user_photos(folder: Path, rows: str) -> list[str]:
-    file = photos_csv(folder / "in", rows)
-    (folder / "cards.json").write_text(json.dumps({f"bird {n}": [f"mark {n}", f"part {n}"] for n in range(12)}))
-    return ["--source", "csv", "--input", str(file), "--domain", "bird", "--knowledge", str(folder / "cards.json")]
-
-
-class Pointer:
-    """Finds the drawn thing by its colours; of the birds 1, 2 and 3 it is of two minds, sees two, sees none."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def point(self, look: Any, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
-        self.asked += 1
-        pixels = np.asarray(load(look.image)).astype(int)
-        vivid = (pixels.max(-1) - pixels.min(-1) > 90) | (pixels.max(-1) < 60)
-        rows, columns = np.where(vivid.any(1))[0], np.where(vivid.any(0))[0]
-        box = Box.from_xyxy((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), Frame(96, 96))
-        if entity == "bird 1" and seed % 2:
-            return (Box(0, 0, 0.2, 0.2),)
-        return {"bird 2": (box, box), "bird 3": ()}.get(entity, (box,))
-
-
-def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pointer, real = Pointer(), teachers.load
-    monkeypatch.setattr(teachers, "load", lambda name, **more: pointer if name == "pointer" else real(name, **more))
-    given = user_photos(tmp_path, "".join(f"{n}.png,bird {n},,,,\n" for n in range(11)) + "11.png,bird 11,5,5,90,90\n")
-    counts = ["--train", "8", "--validation", "0", "--test", "0", "--unseen-share", "0", "--boxes-from", "pointer"]
-    told = make(tmp_path / "out", *given, *counts)
-    left_out = {name: count for name, count in told["photos left out"].items() if "looks like" not in name}
-    assert left_out == {"two opinions disagree": 1, "more than one box was found": 1, "no box was found": 1}
-    assert pointer.asked == 2 * 11
-    rows = {photo.id: photo for photo in read_jsonl(tmp_path / "out" / "boxes.jsonl", Photo)}
-    assert [photo.entity for photo in rows.values()] == [f"bird {n}" for n in range(12)]
-    for n, photo in enumerate(rows.values()):
-        true = world.photo(world.species("bird")[n], 0)[1]
-        if n in (1, 2, 3):
-            assert not photo.boxes
-        elif n < 11:
-            assert iou(photo.boxes[0], true) > 0.75 and photo.provenance["agreement"] == 1.0
-            assert len(photo.provenance["fingerprint"]) == 2, "what the new box encloses is searched for, too"
-    shown = {thing.entity for row in load_samples(tmp_path / "out" / "train.jsonl") for thing in row.things}
-    assert not shown & {"bird 1", "bird 2", "bird 3"}
-    assert make(tmp_path / "out", *given, *counts) == told and pointer.asked == 2 * 11
-
-
-def test_a_teacher_that_cannot_point_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        make(tmp_path / "out", *user_photos(tmp_path, GOOD), "--boxes-from", "cards")
-    assert "teacher 'cards' has not the ability 'points'" in " ".join(capsys.readouterr().err.split())
-
-
-def test_look_alikes_of_the_cards_stand_beside_each_other(tmp_path: Path) -> None:
-    given = user_photos(tmp_path, GOOD)
-    text = "".join(f"bird {n}:\n  marks: [mark {n}]\n  unlike: {{bird {n ^ 1}: []}}\n" for n in range(12))
-    (tmp_path / "cards.yaml").write_text(text)
-    given[-1] = str(tmp_path / "cards.yaml")
-    few = ["--train", "12", "--validation", "0", "--test", "0", "--unseen-share", "0", "--sisters", "1"]
-    make(tmp_path / "out", *given, *few, "--max-things", "2")
-    for row in load_samples(tmp_path / "out" / "train.jsonl"):
-        first, second = (int(thing.entity.split()[1]) for thing in row.things)
-        assert first == second ^ 1
 
 
 @pytest.mark.ci
