@@ -131,12 +131,22 @@ class PrefixGRPOTrainer(GRPOTrainer):
         """Draw and score completions, and note which rows share a prompt."""
         self._held = None
         output = super()._generate_and_score_completions(inputs)
+        if self.scale_rewards == "batch":
+            self._count_flat_groups(output["advantages"])
         if self._held is not None:
             output["run"] = list(self._held.run)
             if self._held.features is not None:
                 output["features"] = list(self._held.features)
             self._held = None
         return output
+
+    def _count_flat_groups(self, advantages: torch.Tensor) -> None:
+        """Log the share of prompts whose answers all earn the same: TRL looks at the whole batch where it scales by
+        it, and finds none."""
+        mode = "train" if self.model.training else "eval"
+        size = self.num_generations if self.model.training else self.num_generations_eval
+        groups = self.accelerator.gather(advantages).view(-1, size)
+        self._metrics[mode]["frac_reward_zero_std"][-1] = groups.eq(0).all(1).float().mean().item()
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         if not self.shares_prefix:

@@ -141,6 +141,16 @@ def test_rollouts_are_trls_and_pictures_are_seen_once(rows: list[Row], pocket_fo
     assert (found["advantages"].view(4, 4) == 0).all(1).tolist() == [False, True, False, True]
 
 
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_prompts_that_teach_nothing_are_counted_however_rewards_are_scaled(
+    scale: str, rows: list[Row], pocket_folder: Path, tmp_path: Path
+) -> None:
+    made = trainer(rows, pocket_folder, tmp_path, scale_rewards=scale)
+    flat = (generated(made)["advantages"].view(4, 4) == 0).all(1)
+    assert flat.tolist() == [False, True, False, True]
+    assert _metrics(made)["frac_reward_zero_std"] == 0.5
+
+
 LOSSES = [
     {"loss_type": "grpo"},
     {"loss_type": "dr_grpo"},
