@@ -28,7 +28,7 @@ import torch
 import transformers
 
 from bench import answering, recipe_step, sft
-from bench.parts import plots
+from bench.parts import plots, tables
 from bench.parts.models import FAMILIES
 from bench.parts.step import Result, Size, measure, peak
 from mllm.cpu import keep_memory
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one size, few rounds, no memory")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="write the numbers here as JSON, and a plot beside it (.png)")
+    parser.add_argument("--out", type=Path, help="numbers as JSON; a table (.md) and a plot (.png) are written beside")
     parser.add_argument("--family", choices=FAMILIES, help="of the sizes, this family's alone, and nothing after them")
     parser.add_argument("--prompt", type=int, choices=[p for p, _ in LENGTHS], help="likewise, of this prompt's length")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)  # WAY and what makes a Size
@@ -83,6 +83,7 @@ def main() -> None:
     print(recipe_step.tell(found["recipes"]), flush=True)
     if args.out:
         args.out.write_text(json.dumps(found, indent=2) + "\n")
+        args.out.with_suffix(".md").write_text(tables.table(results) + "\n")
         plots.draw(results, args.out.with_suffix(".png"))
     first = next(one for one in results if one.size == QUICK)
     print(_line(first, found["sft"]))
@@ -108,14 +109,14 @@ def _cell(size: Size, rounds: int, folder: Path) -> Result:
     file = folder / f"{size.name}.json"
     if file.is_file():
         held = json.loads(file.read_text())
-        if held["machine"] == _machine() and held["rounds"] >= rounds:
+        if held["machine"] == _machine() and held["result"]["rounds"] >= rounds:
             row: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in held["result"].items()}
             row["size"] = size
             return Result(**row)
     stock, ours = (int(_child(way, size)) for way in ("stock", "prefix"))
     found = replace(measure(size, rounds), memory=(stock, ours))
     with atomic_write(file) as out:
-        json.dump({"machine": _machine(), "rounds": rounds, "result": asdict(found)}, out)
+        json.dump({"machine": _machine(), "result": asdict(found)}, out)
     return found
 
 

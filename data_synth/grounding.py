@@ -160,8 +160,8 @@ def boxes_stage(
 
     def opinions() -> list[Points]:
         config = settings.teacher_config  # of --teacher; another teacher takes its own from the environment
-        loaded = [teachers.load(name, **(config if name == settings.teacher else {})) for name in names]
-        return [need(teacher, Points, name) for teacher, name in zip(loaded, names, strict=True)]
+        given = {name: config if name == settings.teacher else {} for name in names}
+        return [need(teachers.load(name, **given[name]), Points, name) for name in names]
 
     boxed = photostages.boxed(
         photos, opinions, out, workers, crew, seed=settings.seed, agreed_at=settings.box_agreement

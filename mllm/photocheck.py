@@ -125,7 +125,7 @@ def label_faults(
     except FieldmarkError as error:
         yield f"photo {photo.id}: {error}"
     if marks and cards is None and not photo.marks:
-        yield (f"photo {photo.id}: no marks are known of {photo.entity!r}: give knowledge cards with --knowledge FILE")
+        yield f"photo {photo.id}: no marks are known of {photo.entity!r}: give knowledge cards with --knowledge FILE"
 
 
 def labelled(source: str, request: Request, cards: knowledge.Cards | None) -> Iterator[Photo]:

@@ -42,7 +42,7 @@ def listed(listing: Callable[[], Iterator[Photo]], out: Path, workers: int, crew
     shards = Shards(out / "photos.jsonl", crew)
     if not shards.finished:
         photos = list(read_jsonl(headers.file, Photo, unique="id"))
-        each(shards, "photos", photos, lambda photo: fingerprinted(photo, out), workers, crew)
+        _each(shards, "photos", photos, lambda photo: _fingerprinted(photo, out), workers, crew)
     if crew.first:
         headers.file.unlink(missing_ok=True)
     crew.wait()
@@ -79,13 +79,13 @@ def boxed(
 
         def make(photo: Photo) -> Photo:
             found = pointing.point(photo, out / photo.image, first, second, seed=seed, agreed_at=agreed_at)
-            return fingerprinted(found, out) if found.boxes and not photo.boxes else found
+            return _fingerprinted(found, out) if found.boxes and not photo.boxes else found
 
-        each(shards, "boxes", photos, make, workers, crew)
+        _each(shards, "boxes", photos, make, workers, crew)
     return list(read_jsonl(out / "boxes.jsonl", Photo, unique="id"))
 
 
-def each(
+def _each(
     shards: Shards, title: str, photos: Sequence[Photo], make: Callable[[Photo], Photo], workers: int, crew: Crew
 ) -> None:
     """Make something of every photo that is not done yet, this process of its share, and join what all have made."""
@@ -98,7 +98,7 @@ def each(
     shards.close(place.__getitem__)
 
 
-def fingerprinted(photo: Photo, out: Path) -> Photo:
+def _fingerprinted(photo: Photo, out: Path) -> Photo:
     """Look at a photo, whole."""
     prints = splits.fingerprint(pictures.load(out / photo.image), photo)
     return replace(photo, provenance={**photo.provenance, "fingerprint": prints})

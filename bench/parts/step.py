@@ -57,7 +57,8 @@ class Result:
 
     `prompt` is the prompt's true length; `share` how many completions share a prompt; `floor` CPU seconds of the
     learner's multiply-adds that no way can leave out, at the rate of large matrix products; `picture` those of reading
-    a picture from its file and preparing it, which is all that a pool of pictures prepared ahead could save a step.
+    a picture from its file and preparing it, which is all that a pool of pictures prepared ahead could save a step;
+    `rounds` how many the medians are of.
     """
 
     size: Size
@@ -69,6 +70,7 @@ class Result:
     tokens: Pair
     floor: float
     picture: float
+    rounds: int
     memory: Pair | None = None
 
     @property
@@ -109,7 +111,14 @@ def measure(size: Size, rounds: int) -> Result:
         share = made._metrics["train"]["engine/completions_per_row"][-1]
         floor = _floor(made, prompt, size) / _matrix_rate()
     return Result(
-        size, prompt, share, **pairs, tokens=(tokens[0], tokens[1]), floor=floor, picture=_preparing(size, rounds)
+        size,
+        prompt,
+        share,
+        **pairs,
+        tokens=(tokens[0], tokens[1]),
+        floor=floor,
+        picture=_preparing(size, rounds),
+        rounds=rounds,
     )
 
 

@@ -145,8 +145,10 @@ class PrefixGRPOTrainer(GRPOTrainer):
         it, and finds none."""
         mode = "train" if self.model.training else "eval"
         size = self.num_generations if self.model.training else self.num_generations_eval
-        groups = self.accelerator.gather(advantages).view(-1, size)
-        self._metrics[mode]["frac_reward_zero_std"][-1] = groups.eq(0).all(1).float().mean().item()
+        lowest, highest = self.accelerator.gather(advantages).view(-1, size).aminmax(dim=1)
+        self._metrics[mode]["frac_reward_zero_std"][-1] = (
+            torch.isclose(lowest, highest, atol=1e-6).float().mean().item()
+        )
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         if not self.shares_prefix:

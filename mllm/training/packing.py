@@ -28,24 +28,24 @@ def pack(core: Any | None, inputs: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         core: see `prefix.multimodal_core`.
-        inputs: a collated batch: `input_ids`, `attention_mask`, `labels` (B, T), and picture arguments, if any.
+        inputs: a collated batch: `input_ids`, `attention_mask`, `labels` if any (B, T), and picture arguments, if any.
 
     Returns:
         What a model that was given to `kernels.in_rows` computes the same losses from: tensors of (1, sum of lengths),
         positions with an axis in front under M-RoPE, and `row_lengths`. Pictures stay as they are, in order.
     """
     ids_BT, mask_BT = inputs["input_ids"], inputs["attention_mask"]
-    real_BT, labels_BT = mask_BT.bool(), inputs["labels"].clone()
-    starts_B = real_BT.int().argmax(1)
-    labels_BT[torch.arange(len(ids_BT), device=ids_BT.device), starts_B] = -100  # the token before is another row's
-    places = _positions(core, inputs)
+    real_BT, places = mask_BT.bool(), _positions(core, inputs)
     packed = {
         "input_ids": ids_BT[real_BT][None],
-        "labels": labels_BT[real_BT][None],
         "position_ids": places[..., real_BT].unsqueeze(-2),
         "attention_mask": kernels.no_mask(ids_BT.device),
         "row_lengths": tuple(real_BT.sum(1).tolist()),
     }
+    if "labels" in inputs:
+        labels_BT, starts_B = inputs["labels"].clone(), real_BT.int().argmax(1)
+        labels_BT[torch.arange(len(ids_BT), device=ids_BT.device), starts_B] = -100  # the token before is another row's
+        packed["labels"] = labels_BT[real_BT][None]
     return packed | {name: inputs[name] for name in ("pixel_values", "image_grid_thw") if name in inputs}
 
 
@@ -70,14 +70,13 @@ def hidden_states(model: Any, inputs: dict[str, Any]) -> list[torch.Tensor]:
 
     Args:
         model: one that was given to `kernels.in_rows`.
-        inputs: as for `pack`, labels aside.
+        inputs: as for `pack`, without labels.
 
     Returns:
         Hidden states behind the embeddings and each layer (the last one normed), (B, T, D) each; zeros on padding.
     """
     real_BT = inputs["attention_mask"].bool()
-    packed = pack(prefix.multimodal_core(model), inputs | {"labels": inputs["input_ids"]})
-    packed.pop("labels")
+    packed = pack(prefix.multimodal_core(model), inputs)
     states = model.model(**packed, use_cache=False, output_hidden_states=True).hidden_states
     return [
         state_1TD.new_zeros(*real_BT.shape, state_1TD.shape[-1]).masked_scatter(real_BT[..., None], state_1TD)
