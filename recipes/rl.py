@@ -31,6 +31,7 @@ from mllm.training.bagcurri import BagBatches, Stages
 from mllm.training.callbacks import FiniteLoss
 from mllm.training.grpo import PrefixGRPOTrainer
 from mllm.training.live import LivePage, Rollouts
+from mllm.training.pocket_data import make_pocket_data
 from mllm.training.refresh import MasteryRefresh
 from mllm.training.saving import WholeCheckpoints
 from mllm.training.selfcheck import RolloutCheck, no_picture_tokens
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         if not file.is_file():
             raise ConfigError(f"{file}: no such file (eval/mastery.py makes mastery files, data_synth/bags.py bags)")
     args.reward_weights = [weight for _, weight in rewards.values()]
-    story.make_pocket_data(settings)
+    make_pocket_data(settings)
     if settings.model.startswith("runs/pocket/") and not Path(settings.model).is_dir():
         made_by = [file.name for file in sorted(DEFAULT.parent.glob("*.yaml")) if recipe.makes(file, settings.model)]
         how = "".join(f" --config recipes/{name}" for name in made_by[:1])

@@ -20,6 +20,7 @@ from mllm.training import bridge, preflight, setup, story
 from mllm.training.callbacks import FiniteLoss
 from mllm.training.live import LivePage
 from mllm.training.packing import PackedSFTTrainer
+from mllm.training.pocket_data import make_pocket_data
 from mllm.training.saving import WholeCheckpoints
 
 from trl import SFTConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     # 1. What is asked for.
     settings, args = setup.read(argv, DEFAULT, SFTConfig)
     setup.start(settings)
-    story.make_pocket_data(settings)
+    make_pocket_data(settings)
 
     # 2. Everything that can be wrong, before the weights are read.
     prepared = story.prepare(settings, args, answers=True)

@@ -77,7 +77,8 @@ def score(
     boxed = [sample for sample in samples if not wants_caption(sample)]
     told = [sample for sample in samples if wants_caption(sample) and sample.captions][:CAPTIONS]
     found: list[Gold] = []
-    for name, (reward, _) in rewards.items():
+    for name, (unbound, _) in rewards.items():
+        reward = unbound.reading(checkpoint.family, checkpoint.convention.budget)
         if reward.task == TASK:
             found.append(_captions(name, reward, told, checkpoint))
         else:

@@ -18,7 +18,7 @@ from mllm.preflight.lengths import Lengths
 from mllm.preflight.machine import Machine
 from mllm.records import Sample
 from mllm.rewards import BaseReward
-from mllm.training import bagcurri, bridge, preflight, recipe, story
+from mllm.training import bagcurri, bridge, pocket_data, preflight, recipe, story
 from mllm.training.preflight import Data
 from mllm.training.recipe import Recipe
 
@@ -107,9 +107,9 @@ def read_rows(read: Recipe) -> tuple[Data | None, Finding]:
     if missing:
         folder = Path(missing[0]).parent
         make = "python data_synth/grounding.py"
-        if folder in story.POCKET_CAPTIONS:
-            make = " ".join(["python data_synth/captions.py", *story.POCKET_CAPTIONS[folder]])
-        elif folder != story.POCKET_DATA:
+        if folder in pocket_data.POCKET_CAPTIONS:
+            make = " ".join(["python data_synth/captions.py", *pocket_data.POCKET_CAPTIONS[folder]])
+        elif folder != pocket_data.POCKET_DATA:
             make += f" --source csv --input photos.csv --knowledge cards.yaml --teacher cards --out {folder}"
         return None, Finding("rows", "not checked", (f"not there yet: {', '.join(missing)}", make))
     data = preflight.read_data(read.settings, answers=read.kind == "sft")

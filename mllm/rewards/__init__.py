@@ -16,6 +16,7 @@ from pkgutil import iter_modules
 from typing import Any, ClassVar
 
 from mllm.errors import ConfigError, UnknownNameError
+from mllm.families import Budget, Family
 from mllm.records import Completion, Sample, Score
 
 
@@ -35,6 +36,10 @@ class BaseReward(ABC):
     @abstractmethod
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score completion i of sample i. Bad model text is scored low, never raised; None where it does not apply."""
+
+    def reading(self, family: Family, budget: Budget) -> BaseReward:  # noqa: ARG002  (most read answers alone)
+        """Return this reward as it reads the thoughts of one family, whose boxes are not taken out of them yet."""
+        return self
 
     def check(self, samples: Iterable[Sample]) -> None:  # noqa: B027  (most rewards can score any sample)
         """Raise `FieldmarkError` for samples that it cannot score; called before anything is trained."""

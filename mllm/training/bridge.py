@@ -161,8 +161,8 @@ class TrlReward:
         self, name: str, reward: BaseReward, checkpoint: Checkpoint | Loaded, *, count_problems: bool = False
     ) -> None:
         self.__name__ = name
-        self.reward, self.count_problems = reward, count_problems
         self.family, self.budget = checkpoint.family, checkpoint.convention.budget
+        self.reward, self.count_problems = reward.reading(self.family, self.budget), count_problems
         self.opening = processors.opened(checkpoint.processor, checkpoint.convention.prompt)
 
     def __call__(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +36,6 @@ from mllm.training.saving import Boundaries, Memory
 
 logger = logging.getLogger(__name__)
 
-POCKET_DATA = Path("runs/pocket/data")
-POCKET_CAPTIONS: dict[Path, tuple[str, ...]] = {
-    Path("runs/pocket/captions"): ("--level=medium", "--out", "runs/pocket/captions"),
-    Path("runs/pocket/captions-vcb"): ("--level=medium", "--strategy=holistic", "--out", "runs/pocket/captions-vcb"),
-}
-"""Captions of the pocket world as people leave them and boosted, and how data_synth/captions.py makes them. Of medium
-look-alikes: among hard ones the judge finds few even by captions that tell every mark."""
 VECTORS = "vectors"
 """Folder in a run's folder with the vectors of pictures that rewards have looked at."""
 NO_ROOM = (
@@ -219,26 +210,6 @@ def _memories(trainer: Any) -> dict[str, Any]:
         if isinstance(callback, Alarms):
             parts["alarms"] = (callback.remembered, callback.restore)
     return parts
-
-
-def make_pocket_data(settings: Settings) -> None:
-    """Make the pocket examples' data if this run wants them and they are not there yet."""
-    for folder in dict.fromkeys(file.parent for file in settings.train if not file.is_file()):
-        if folder == POCKET_DATA:
-            on_main_process(partial(_make, "grounding", ()))
-        elif folder in POCKET_CAPTIONS:
-            on_main_process(partial(_make, "captions", POCKET_CAPTIONS[folder]))
-
-
-def _make(name: str, flags: Sequence[str]) -> None:
-    """Run a program of data_synth, as a person would."""
-    program = Path(__file__).parents[2] / "data_synth" / f"{name}.py"
-    command = [*([str(program)] if program.is_file() else ["-m", f"mllm.data_synth.{name}"]), *flags]
-    logger.info("making the pocket example's data: python %s", " ".join(command))
-    if subprocess.run([sys.executable, *command], check=False).returncode:
-        raise FieldmarkError(
-            f"the pocket example's data could not be made: python {' '.join(command)} failed (see above)"
-        )
 
 
 def on_main_process(work: Callable[[], None]) -> None:

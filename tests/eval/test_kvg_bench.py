@@ -1,85 +1,23 @@
-"""The grounding benchmark: hand-computed scores, the published rule's quirks, kill and resume, the reward's number."""
+"""The grounding benchmark's numbers: hand-computed scores, the published rule's quirks, the reward's number."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from eval import kvg_bench
 from mllm import answers, families, kvg, quadrants, rewards, runs, scores
-from mllm.boxes import Box, Frame
+from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.mastery import LEVELS, Entry, Table
-from mllm.records import Answer, Completion, Sample, Thing, append_jsonl, read_jsonl, write_jsonl
+from mllm.records import Completion, Sample, read_jsonl
+from tests.benchmarked import CONVENTION, TEXTS, UNREAD, answered, cases
 from tests.official import parquet
 
 POCKET = families.load("pocket")
-CONVENTION = {
-    "family": "pocket",
-    "prompt": "think",
-    "budget": {"min_pixels": 9216, "max_pixels": 55296},
-    "system": None,
-    "version": 1,
-}
-UNREAD = Answer(None, None, (), (), None)
-MARKS = (("round", "red"), ("round", "blue"))
-
-
-def cases(folder: Path) -> list[Sample]:
-    """Four questions on two pictures: bird (seen, two questions) and dog (unseen)."""
-    Image.new("RGB", (200, 100)).save(folder / "a.png")
-    Image.new("RGB", (200, 100)).save(folder / "b.png")
-    left, right = Box(0.1, 0.2, 0.5, 0.6), Box(0.6, 0.2, 0.9, 0.6)
-
-    def one(name, image, domain, target, seen):
-        things = (Thing("Talo ruvi", left, MARKS[0]), Thing("Talo mesi", right, MARKS[1]))
-        entity, box = things[target].entity, things[target].box
-        return Sample(
-            id=name, task="ground", image=image, size=Frame(200, 100), domain=domain, entity=entity,
-            question=f"Find the {domain} {entity}.", boxes=(box,), things=things, split="test", seen=seen,
-        )  # fmt: skip
-
-    return [
-        one("a0", "a.png", "bird", 0, True),
-        one("a1", "a.png", "bird", 1, True),
-        one("b0", "b.png", "dog", 0, False),
-        one("b1", "b.png", "dog", 1, False),
-    ]
-
-
-TEXTS = {
-    # right to the number: IoU 1; links all hold
-    "a0": "<think>Talo ruvi: round, red. 1 (10,20),(50,60): round, red. 2 (60,20),(90,60): round, blue. So 1.</think>"
-    "<answer>(10,20),(50,60)</answer>",
-    # the other bird: IoU 0
-    "a1": "<answer>(10,20),(50,60)</answer>",
-    # 30 of 40 wide: 1200 / 1600 = 0.75
-    "b0": "<answer>(10,20),(40,60)</answer>",
-    # no answer tag
-    "b1": "(60,20),(90,60)",
-}
-
-
-def answered(folder: Path, texts=TEXTS, **info) -> Path:
-    """A benchmark folder as the program leaves it, written without a model."""
-    folder.mkdir(parents=True)
-    base = {"model": "m", "style": "think", "convention": CONVENTION, "samples": {"file": "f"}, "official": False}
-    samples = cases(folder)
-    runs.begin(folder, base | info, samples, folder)
-    for sample in samples:
-        append_jsonl(
-            folder / "outputs.jsonl", Completion(sample.id, texts[sample.id], UNREAD, tokens=10, clipped=False)
-        )
-    return folder
 
 
 def test_golden_scores(tmp_path, capsys):
@@ -240,134 +178,10 @@ def test_absent_things_count_as_right_when_they_are_said_to_be(tmp_path):
     assert table["slices"]["absent"]["chance"] == 0 and table["slices"]["absent"]["unreadable"] == 0
 
 
-# --- with a model -----------------------------------------------------------------------------------------------------
-
-
-def test_whole_program_on_the_official_file(tmp_path, pocket_folder, capsys):
-    path = parquet(tmp_path / "k.parquet")
-    out = tmp_path / "out"
-    flags = ["--model", str(pocket_folder), "--official", str(path), "--out", str(out), "--max-new-tokens", "6"]
-    kvg_bench.main(flags)
-    first = json.loads((out / "scores.json").read_text())
-    assert first["slices"]["all"]["samples"] == 3 and first["weights"] and first["versions"]["torch"]
-    assert "does not apply" in capsys.readouterr().out, "the pocket family writes hundredths"
-    kvg_bench.main(flags)
-    assert "answered already" in capsys.readouterr().out
-    kvg_bench.main(["--rescore", "--out", str(out)])
-    assert json.loads((out / "scores.json").read_text()) == first
-    with pytest.raises(FieldmarkError, match="another run: generation"):
-        kvg_bench.main([*flags, "--max-new-tokens", "7"])
-    kvg_bench.main([*flags, "--max-new-tokens", "7", "--fresh", "--limit", "2"])
-    assert len(list(read_jsonl(out / "outputs.jsonl", Completion))) == 2
-
-
-def test_seen_entities_from_the_training_file(tmp_path, pocket_folder):
-    samples = cases(tmp_path)
-    write_jsonl(tmp_path / "test.jsonl", [replace(sample, seen=None) for sample in samples])
-    write_jsonl(tmp_path / "train.jsonl", [replace(samples[0], split="train")])
-    out = tmp_path / "out"
-    kvg_bench.main(
-        [
-            "--model",
-            str(pocket_folder),
-            "--samples",
-            str(tmp_path / "test.jsonl"),
-            "--out",
-            str(out),
-            "--style",
-            "direct",
-        ]
-        + ["--train", str(tmp_path / "train.jsonl"), "--max-new-tokens", "2", "--batch-size", "2"]
-    )
-    table = json.loads((out / "scores.json").read_text())
-    assert table["slices"]["seen entities"]["samples"] == table["slices"]["unseen entities"]["samples"] == 2
-    assert runs.load(out).picture(runs.load(out).cases[0]).is_file()
-
-
-def test_no_samples_file(tmp_path):
-    with pytest.raises(FieldmarkError, match="grounding.py"):
-        kvg_bench.main(["--samples", str(tmp_path / "absent.jsonl"), "--out", str(tmp_path / "out")])
-
-
-@pytest.mark.ci
-def test_killed_and_started_again(tmp_path, pocket_folder, root):
-    """kill -9 in the middle, then the same command: the same outputs as a run that was never stopped."""
-    samples = []
-    for k in range(16):
-        Image.effect_noise((96, 96), 40 + 8 * k).convert("RGB").save(tmp_path / f"{k}.png")
-        whole = (Box(0, 0, 1, 1),)
-        samples.append(
-            Sample(
-                id=f"s{k:02}", task="ground", image=f"{k}.png", size=Frame(96, 96), domain="bird", entity="Talo",
-                question="Find the bird Talo.", boxes=whole, split="test",
-            )
-        )  # fmt: skip
-    write_jsonl(tmp_path / "test.jsonl", samples)
-
-    def flags(out):
-        words = ["--model", pocket_folder, "--samples", tmp_path / "test.jsonl", "--out", out, "--batch-size", "1"]
-        return [*map(str, words), "--max-new-tokens", "40", "--temperature", "1"]
-
-    command = [sys.executable, "eval/kvg_bench.py", *flags(tmp_path / "a")]
-    stopped = subprocess.Popen(command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-    outputs, deadline = tmp_path / "a" / "outputs.jsonl", time.time() + 120
-    while not outputs.is_file() and time.time() < deadline and stopped.poll() is None:
-        time.sleep(0.02)
-    stopped.send_signal(signal.SIGKILL)
-    stopped.wait()
-    rows = len(outputs.read_text().splitlines())
-    assert 0 < rows < 16, "the run was to be stopped in its middle"
-    for out in ("a", "b"):
-        kvg_bench.main(flags(tmp_path / out))
-    a, b = ({r.sample_id: r for r in read_jsonl(tmp_path / n / "outputs.jsonl", Completion)} for n in "ab")
-    assert a == b and len(a) == 16
-    same = [json.loads((tmp_path / n / "scores.json").read_text())["slices"] for n in "ab"]
-    assert same[0] == same[1]
-
-
 def test_text_table_is_markdown(tmp_path):
     table = scores.table(runs.load(answered(tmp_path / "run")).cases)
     lines = scores.text_table(table).splitlines()
     assert lines[0].startswith("| slice") and set(lines[1]) <= {"|", "-"} and len({len(line) for line in lines}) == 1
-
-
-def test_a_base_in_four_bits_is_asked_and_its_answers_are_kept_apart(tmp_path, monkeypatch):
-    from bitsandbytes.nn import Linear4bit
-
-    from mllm import answering, models
-
-    kinds = []
-
-    def load(*arguments, **options):
-        loaded = models.load(*arguments, **options)
-        kinds.append(any(isinstance(module, Linear4bit) for module in loaded.model.modules()))
-        return loaded
-
-    monkeypatch.setattr(answering, "load", load)
-    write_jsonl(tmp_path / "test.jsonl", cases(tmp_path))
-    words = ["--samples", str(tmp_path / "test.jsonl"), "--out", str(tmp_path / "run"), "--max-new-tokens", "4"]
-    kvg_bench.main([*words, "--quantize", "4bit"])
-    assert kinds == [True] and runs.load(tmp_path / "run").info["quantize"] == "4bit"
-    with pytest.raises(FieldmarkError, match="quantize was '4bit' and now is None"):
-        kvg_bench.main(words)
-    with pytest.raises(FieldmarkError, match="--quantize is for --engine transformers"):
-        kvg_bench.main([*words, "--quantize", "4bit", "--engine", "vllm", "--fresh"])
-
-
-def test_a_card_that_is_too_small_keeps_what_was_answered(tmp_path, monkeypatch):
-    import torch
-
-    from mllm import generate
-
-    def some(loaded, samples, root, *, skip, **_):
-        yield Completion("a0", TEXTS["a0"], UNREAD, tokens=10, clipped=False)
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(generate, "generate", some)
-    write_jsonl(tmp_path / "test.jsonl", cases(tmp_path))
-    with pytest.raises(FieldmarkError, match="allocate 2.00 GiB. Give the command again with a lower --batch-size"):
-        kvg_bench.main(["--samples", str(tmp_path / "test.jsonl"), "--out", str(tmp_path / "run")])
-    assert [row.sample_id for row in read_jsonl(tmp_path / "run" / "outputs.jsonl", Completion)] == ["a0"]
 
 
 def test_a_domain_of_ones_own_is_seen_where_its_kinds_were_trained_on(tmp_path):

@@ -89,7 +89,7 @@ def build(name: str, scorer: str) -> rewards.BaseReward:
     needed = NEEDED.get(name, {})
     assert rewards.load(name, **needed) is not None, "defaults build, without weights or files being read"
     config: dict[str, Any] = {"scorer": scorer} if name in SCORED else {}
-    return rewards.load(name, **needed, **config)
+    return rewards.load(name, **needed, **config).reading(FAMILY, FAMILY.budget)
 
 
 def captioned(picture: Path, number: int = 0) -> Sample:

@@ -1,0 +1,83 @@
+"""How much of the reasoning holds, link by link: a process reward where the marks of every thing are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mllm import answers, families, prompts
+from mllm.errors import ConfigError
+from mllm.families import Budget, Family
+from mllm.links import LINKS, chain
+from mllm.records import Answer, Completion, Sample, Score
+from mllm.rewards import BaseReward
+from mllm.rewards.iou import asks_for_one
+
+
+@dataclass(frozen=True)
+class Reward(BaseReward):
+    """R = mean over the links in `of` of the share that holds, 0..1 (ours).
+
+    The links are those of `mllm.links` that the benchmark prints beside Acc@0.5: what is recalled, found, seen, judged,
+    chosen and copied. One box at the end says that a thought failed; this says where. It reads thoughts in the form of
+    the pocket oracle. A link counts unless the sample's own thought does without it; a completion that leaves it out
+    earns 0 there, so that silence does not pay.
+    Samples whose things' marks are not all known, and those that ask for no one thing: None.
+
+    Thoughts hold boxes in the words of a model family: `family`, `min_pixels` and `max_pixels` are taken from the
+    checkpoint that is trained (`reading`) and need not be set.
+    """
+
+    of: tuple[str, ...] = ("recall", "found", "mark seen", "mark judged", "chosen", "copied")
+    family: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse links that nobody measures."""
+        object.__setattr__(self, "of", tuple(self.of))
+        if not self.of:
+            raise ConfigError("reward 'links': of names no link")
+        for name in self.of:
+            if name not in LINKS:
+                raise ConfigError(f"reward 'links': of: no link {name!r}; there are {', '.join(LINKS)}")
+
+    def reading(self, family: Family, budget: Budget) -> Reward:
+        """Return this reward as it reads the thoughts of a checkpoint."""
+        return replace(self, family=family.name, min_pixels=budget.min_pixels, max_pixels=budget.max_pixels)
+
+    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
+        """Score each completion; parts: the share of each link that counts."""
+        return [self._score(s, c) for s, c in zip(samples, completions, strict=True)]
+
+    def _score(self, sample: Sample, completion: Completion) -> Score:
+        """Score one completion."""
+        shares = self._shares(sample, completion.answer) if asks_for_one(sample) else None
+        if shares is None:
+            return Score(None)
+        own = self._shares(sample, self._own(sample)) if sample.thought else None
+        counted = [name for name in self.of if own is None or name in own]
+        if not counted:
+            return Score(None)
+        parts = {name: shares.get(name, 0.0) for name in counted}
+        return Score(sum(parts.values()) / len(parts), parts)
+
+    def _shares(self, sample: Sample, answer: Answer) -> dict[str, float] | None:
+        """Return the share of each link that an answer can be asked for; None where the things' marks are unknown."""
+        family, budget = self._convention()
+        found = chain(sample, answer, family, family.frame(sample.size, budget))
+        return None if found is None else {name: right / of for name, (right, of) in found.counts.items()}
+
+    def _own(self, sample: Sample) -> Answer:
+        """Return the sample's own thought and answer, as the family writes them."""
+        family, budget = self._convention()
+        frame = family.frame(sample.size, budget)
+        return answers.parse(prompts.target(sample, "think", family, frame), family, frame)
+
+    def _convention(self) -> tuple[Family, Budget]:
+        if self.family is None:
+            raise ConfigError("reward 'links' reads boxes in thoughts: set its family, for example `family: pocket`")
+        family = families.load(self.family)
+        if self.min_pixels is None or self.max_pixels is None:
+            return family, family.budget
+        return family, Budget(self.min_pixels, self.max_pixels)
