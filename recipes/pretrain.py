@@ -1,6 +1,7 @@
 """Make the pocket base: a small Qwen3-VL that can see and knows its species, but cannot yet ground them by name.
 
     python recipes/pretrain.py                       # everything, resumes where it stopped
+    torchrun --nproc-per-node 2 recipes/pretrain.py  # the same in two processes, the quicker way on two cores
     python recipes/pretrain.py --steps 200 --warmup-steps 100 --scenes 500 --out /tmp/trial
 
 Three steps, each seeded and resumable (Ctrl-C or kill: start it again):
@@ -15,12 +16,13 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import random
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import torch
 import typer
@@ -34,6 +36,7 @@ from mllm.pocket.checks import all_checks, check_find, check_recall
 from mllm.pocket.curriculum import Curriculum
 from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, lesson_batch, picture_batch
 from mllm.pocket.scenes import SceneStore
+from mllm.pocket.together import Together
 from mllm.training import kernels, packing
 
 log = logging.getLogger("pretrain")
@@ -46,7 +49,7 @@ class Settings:
     seed: int = 0
     scenes: int = 24_000
     warmup_steps: int = 1_500
-    steps: int = 8_000
+    steps: int = 3_600
     batch: int = 24
     text_batch: int = 20
     learning_rate: float = 1e-3
@@ -58,8 +61,8 @@ class Settings:
 class Run:
     """Model, optimizer and place in the schedule; saved together so that a stopped run goes on."""
 
-    def __init__(self, settings: Settings, out: Path) -> None:
-        self.settings, self.out, self.step = settings, out, 0
+    def __init__(self, settings: Settings, out: Path, together: Together) -> None:
+        self.settings, self.out, self.together, self.step = settings, out, together, 0
         torch.manual_seed(settings.seed)
         self.model, self.processor = pocket.build(settings.seed)
         take_detours(self.model)
@@ -79,8 +82,9 @@ class Run:
             self.head.load_state_dict(saved["head"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step = saved["step"]
-            self._forget_later_rows()
-            log.info("going on at step %d", self.step)
+            if together.first:
+                self._forget_later_rows()
+                log.info("going on at step %d", self.step)
 
     def _forget_later_rows(self) -> None:
         """Steps after the saved state are taken again, so their lines of the log go."""
@@ -91,6 +95,8 @@ class Run:
 
     def save(self) -> None:
         """Write the state beside the old one, then swap: a kill never leaves half a state."""
+        if not self.together.first:
+            return
         parts = {
             "model": self.model.state_dict(),
             "head": self.head.state_dict(),
@@ -109,6 +115,8 @@ class Run:
         for group, factor in zip(self.optimizer.param_groups, (1.0, vision_share, 1.0), strict=True):
             group["lr"] = peak * factor
         loss.backward()
+        self.together.average(self.model.parameters())
+        self.together.average(self.head.parameters())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -117,7 +125,7 @@ class Run:
 
 def warm_up(run: Run, store: SceneStore, rng: random.Random) -> torch.Tensor:
     """The dense loss of one batch of scenes."""
-    numbers = [rng.randrange(len(store)) for _ in range(run.settings.batch)]
+    numbers = run.together.share([rng.randrange(len(store)) for _ in range(run.settings.batch)])
     pictures = [store.pixels_HWC(number) for number in numbers]
     batch = picture_batch(pictures)
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
@@ -131,8 +139,9 @@ def warm_up(run: Run, store: SceneStore, rng: random.Random) -> torch.Tensor:
 def teach(run: Run, curriculum: Curriculum, step: int, rng: random.Random) -> torch.Tensor:
     """The loss of one batch of picture lessons and one of text."""
     tokenizer, store = run.processor.tokenizer, curriculum.store
-    seen = sorted(curriculum.pictures(step, run.settings.batch, rng), key=lambda lesson: len(lesson.answer))
-    told = curriculum.texts(run.settings.text_batch, rng)
+    drawn = sorted(curriculum.pictures(step, run.settings.batch, rng), key=lambda lesson: len(lesson.answer))
+    told = run.together.share(curriculum.texts(run.settings.text_batch, rng))
+    seen = run.together.share(drawn)
     middle = len(seen) // 2  # short answers and long ones apart: half the padding
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
         halves = [lesson_batch(half, store, tokenizer) for half in (seen[:middle], seen[middle:])]
@@ -150,7 +159,7 @@ def share_of_peak(step: int, total: int) -> float:
 
 def train(run: Run, store: SceneStore) -> None:
     """Warm-up, then lessons, with a check every 500 steps."""
-    settings, warm, tokenizer = run.settings, run.settings.warmup_steps, run.processor.tokenizer
+    settings, warm = run.settings, run.settings.warmup_steps
     curriculum = Curriculum(store)
     columns = (
         TextColumn("{task.description}"),
@@ -159,7 +168,8 @@ def train(run: Run, store: SceneStore) -> None:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress, (run.out / "log.jsonl").open("a", encoding="utf-8") as history:
+    first = run.together.first
+    with Progress(*columns, disable=not first) as progress, _history(run) as history:
         bar = progress.add_task("pretraining", total=warm + settings.steps, completed=run.step)
         smooth, started = None, time.monotonic()
         while run.step < warm + settings.steps:
@@ -173,24 +183,36 @@ def train(run: Run, store: SceneStore) -> None:
                 run.learn(loss, share_of_peak(step, settings.steps), settings.vision_share)
             smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
             progress.update(bar, advance=1, description=f"loss {smooth:.3f}")
-            if run.step % 100 == 0:
+            if run.step % 100 == 0 and first:
                 row: dict[str, Any] = {
                     "step": run.step,
                     "loss": round(smooth, 4),
                     "seconds": round(time.monotonic() - started, 1),
                 }
                 if run.step % 500 == 0 and run.step > warm:
-                    row["find"] = check_find(run.model, tokenizer, 96, split="progress")
-                    row["reason"] = check_find(run.model, tokenizer, 96, reason=True, split="progress")
-                    row["recall"] = check_recall(
-                        run.model, tokenizer, lessons.RECALL_WORDINGS[0], in_view=True, every=5
-                    )
+                    with run.together.alone():
+                        row |= progress_checks(run)
                 history.write(json.dumps(row) + "\n")
                 history.flush()
                 log.info("%s", row)
             if run.step % settings.save_every == 0:
                 run.save()
     run.save()
+
+
+def progress_checks(run: Run) -> dict[str, float]:
+    """A few quick scores on scenes of their own, to watch a run by."""
+    model, tokenizer = run.model, run.processor.tokenizer
+    return {
+        "find": check_find(model, tokenizer, 96, split="progress"),
+        "reason": check_find(model, tokenizer, 96, reason=True, split="progress"),
+        "recall": check_recall(model, tokenizer, lessons.RECALL_WORDINGS[0], in_view=True, every=5),
+    }
+
+
+def _history(run: Run) -> TextIO:
+    """The run's log; processes that do not write it get one that goes nowhere."""
+    return (run.out / "log.jsonl" if run.together.first else Path(os.devnull)).open("a", encoding="utf-8")
 
 
 def finish(run: Run, count: int, weights: Path) -> None:
@@ -224,18 +246,30 @@ def main(
 ) -> None:
     """Pre-train the pocket base."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(threads)
+    together = Together()
+    if batch < 2 * together.world or text_batch < together.world:
+        sys.exit(
+            f"{together.world} processes need --batch {2 * together.world} and --text-batch {together.world} at least"
+        )
+    torch.set_num_threads(max(1, threads // together.world))
     keep_memory()
     out.mkdir(parents=True, exist_ok=True)
     settings = Settings(seed, scenes, warmup_steps, steps, batch, text_batch, learning_rate, save_every)
+    if together.first:
+        SceneStore(out, scenes, workers=threads)
+    together.wait()
     store = SceneStore(out, scenes, workers=threads)
-    run = Run(settings, out)
+    run = Run(settings, out, together)
+    together.wait()
     try:
         train(run, store)
     except KeyboardInterrupt:
         run.save()
         sys.exit(f"stopped at step {run.step}; the same command goes on from there")
-    finish(run, checks, weights or out / "weights")
+    if together.first:
+        with together.alone():
+            finish(run, checks, weights or out / "weights")
+    together.leave()
 
 
 if __name__ == "__main__":

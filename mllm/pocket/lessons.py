@@ -111,23 +111,22 @@ def reason_lesson(scene: Scene, number: int, rng: random.Random, *, late: bool =
 
     This is reasoning about a description. What a named species looks like never comes into it: recalling first, and
     then reasoning from what was recalled, is left to fine-tuning. With ``late`` the description is not in the question
-    but at the head of the thought, as if it had been recalled.
+    but at the head of the thought, as if it had been recalled; it is read, never said, so that nothing teaches to begin
+    a thought by recalling.
     """
     target = rng.randrange(len(scene.things))
     sought = scene.things[target].marks
     looked = " ".join(
         f"{place} {write_box(thing.box)}: {judged(thing.marks, sought)}." for place, thing in enumerate(scene.things, 1)
     )
-    box, head = write_box(scene.things[target].box), f"<think>marks: {', '.join(sought)}."
-    asked = "" if late else f" with marks {', '.join(sought)}"
-    return Lesson(
-        f"Find the {NOUNS[scene.domain]}{asked}. {THINK_SUFFIX}",
-        f"{head} {looked} So {target + 1} {box}.</think><answer>{box}</answer>",
-        number,
-        None if late else target,
-        sought,
-        head if late else "",
-    )
+    box = write_box(scene.things[target].box)
+    concluded = f"{looked} So {target + 1} {box}.</think><answer>{box}</answer>"
+    if late:
+        head = f"<think>marks: {', '.join(sought)}."
+        question = f"Find the {NOUNS[scene.domain]}. {THINK_SUFFIX}"
+        return Lesson(question, f"{head} {concluded}", number, sought=sought, given=head)
+    question = f"Find the {NOUNS[scene.domain]} with marks {', '.join(sought)}. {THINK_SUFFIX}"
+    return Lesson(question, f"<think>{concluded}", number, target, sought)
 
 
 def at_lesson(scene: Scene, number: int, rng: random.Random) -> Lesson:
