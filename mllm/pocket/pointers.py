@@ -48,7 +48,8 @@ def _boxes(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:
 
 
 def _number(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:
-    """The number behind "So" looks back to where the answer listed it."""
+    """The number behind "So" looks back to where the answer listed it, unless that opened the thought: a number without
+    a space before it is another token."""
     (so,) = encode("So")
     if so not in tokens[start:]:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from mllm import models
 from mllm.errors import FieldmarkError
 from mllm.families import Budget
+from mllm.pocket.species import NOUNS
+from mllm.records import Sample
 from mllm.training import selfcheck
 from mllm.training.preflight import Row
 from tests.scenes import make_scene
@@ -35,10 +38,16 @@ class Served(VLLMGeneration):
         self.synced += 1
 
 
+def described(scene: Sample) -> Sample:
+    """Asked for by its marks: only then does the base's answer hang on the picture."""
+    (target,) = [thing for thing in scene.things if thing.entity == scene.entity]
+    return replace(scene, question=f"Find the {NOUNS[scene.domain]} with marks {', '.join(target.marks)}.")
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("rollout")
-    scenes = [make_scene(folder, k, "train", across=2, down=1) for k in range(2)]
+    scenes = [described(make_scene(folder, k, "train", across=2, down=1)) for k in range(2)]
     rows = [Row(scene, folder / scene.image) for scene in scenes]
     return trainer(rows, Path(models.base_and_adapter("pocket")[0]), folder / "out", temperature=TEMPERATURE)
 
