@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -45,6 +46,12 @@ def make_scene(folder: Path, number: int, split: str, *, across: int = 2, down: 
         thought=f"{things[target].entity}: {marks}. {seen} So {target + 1}.",
         split=split,
     )
+
+
+def described(scene: Sample) -> Sample:
+    """The same scene, its thing asked for by marks: unlike a name, the pocket base finds it in the picture."""
+    (target,) = [thing for thing in scene.things if thing.entity == scene.entity]
+    return replace(scene, question=f"Find the {NOUNS[scene.domain]} with marks {', '.join(target.marks)}.")
 
 
 def make_data(folder: Path, train: int = 8, validation: int = 4) -> tuple[Path, Path]:

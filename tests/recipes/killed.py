@@ -68,7 +68,7 @@ def recipes(folder: Path) -> dict[str, tuple[str, Path]]:
     }
     resample = ours | {
         "train": str(captions),
-        "rewards": {"length": {"least": 4, "most": 5}},
+        "rewards": {"length": {"least": 5, "most": 5}},
         "dynamic_sampling": "resample",
         "resample_rounds": 2,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,9 @@ import torch
 from mllm import models
 from mllm.errors import FieldmarkError
 from mllm.families import Budget
-from mllm.pocket.species import NOUNS
-from mllm.records import Sample
 from mllm.training import selfcheck
 from mllm.training.preflight import Row
-from tests.scenes import make_scene
+from tests.scenes import described, make_scene
 from tests.training.test_grpo import trainer
 from tests.vllm_server import Engine, served
 
@@ -36,12 +33,6 @@ class Served(VLLMGeneration):
 
     def sync_weights(self) -> None:
         self.synced += 1
-
-
-def described(scene: Sample) -> Sample:
-    """Asked for by its marks: only then does the base's answer hang on the picture."""
-    (target,) = [thing for thing in scene.things if thing.entity == scene.entity]
-    return replace(scene, question=f"Find the {NOUNS[scene.domain]} with marks {', '.join(target.marks)}.")
 
 
 @pytest.fixture(scope="module")
