@@ -45,4 +45,4 @@ def test_the_program_runs_in_two_processes_and_goes_on_in_one(tmp_path: Path) ->
     alone = run(sys.executable, *flags, "--steps", "2")
     assert alone.returncode == 0 and "going on at step 3" in alone.stderr
     refused = run(*TORCHRUN, *flags, "--batch", "3")
-    assert refused.returncode != 0 and "2 processes need a --batch of 4" in refused.stderr
+    assert refused.returncode != 0 and "2 processes need --batch 4 and" in refused.stderr
