@@ -115,8 +115,7 @@ class Run:
         for group, factor in zip(self.optimizer.param_groups, (1.0, vision_share, 1.0), strict=True):
             group["lr"] = peak * factor
         loss.backward()
-        self.together.average(self.model.parameters())
-        self.together.average(self.head.parameters())
+        self.together.average([*self.model.parameters(), *self.head.parameters()])
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -255,12 +254,13 @@ def main(
     keep_memory()
     out.mkdir(parents=True, exist_ok=True)
     settings = Settings(seed, scenes, warmup_steps, steps, batch, text_batch, learning_rate, save_every)
-    if together.first:
-        SceneStore(out, scenes, workers=threads)
-    together.wait()
+    if not together.first:
+        together.wait()  # the first process draws the scenes
     store = SceneStore(out, scenes, workers=threads)
+    if together.first:
+        together.wait()
     run = Run(settings, out, together)
-    together.wait()
+    together.wait()  # until all have read the state, which the first will write over
     try:
         train(run, store)
     except KeyboardInterrupt:

@@ -54,13 +54,14 @@ def described(scene: Sample) -> Sample:
     return replace(scene, question=f"Find the {NOUNS[scene.domain]} with marks {', '.join(target.marks)}.")
 
 
-def make_data(folder: Path, train: int = 8, validation: int = 4) -> tuple[Path, Path]:
+def make_data(folder: Path, train: int = 8, validation: int = 4, *, by_marks: bool = False) -> tuple[Path, Path]:
     """Write `train.jsonl` and `validation.jsonl` with their pictures; return both files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for split, count in (("train", train), ("validation", validation)):
         file = folder / f"{split}.jsonl"
-        write_jsonl(file, [make_scene(folder, number, split) for number in range(count)])
+        scenes = [make_scene(folder, number, split) for number in range(count)]
+        write_jsonl(file, [described(scene) for scene in scenes] if by_marks else scenes)
         files.append(file)
     return files[0], files[1]
 

@@ -48,13 +48,16 @@ def _boxes(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:
 
 
 def _number(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:
-    """The number behind "So" looks back to where the answer listed it, unless that opened the thought: a number without
-    a space before it is another token."""
+    """The number behind "So" looks back to where the answer listed it; one that opens the thought has no space before
+    it, and so is another token."""
     (so,) = encode("So")
     if so not in tokens[start:]:
         return []
     place = tokens.index(so, start)
     chosen = tokens[place + 1]
+    opening = {encode(f" {number}")[0]: encode(str(number))[0] for number in range(1, 10)}.get(chosen)
+    if tokens[start + 1] == opening:
+        return [(place, start + 1)]
     return [(place, at) for at in range(start, place) if tokens[at] == chosen][:1]
 
 

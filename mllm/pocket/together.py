@@ -8,7 +8,7 @@ whole batch, but for the means over picture tokens and looks back, of which proc
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -52,17 +52,15 @@ class Together:
         if self.world > 1:
             distributed.barrier()
 
-    def average(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def average(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Set each gradient to its mean over processes, absent ones counted as zero; absent in all stays absent."""
         if self.world == 1:
             return
-        learned = list(parameters)
-        there = torch.tensor([float(one.grad is not None) for one in learned])
-        flat = torch.cat([there, *((torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in learned)])
+        there = torch.tensor([float(one.grad is not None) for one in parameters])
+        flat = torch.cat([there, *((torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters)])
         distributed.all_reduce(flat)
-        sizes = [len(learned), *(one.numel() for one in learned)]
-        there, *sums = flat.split(sizes)
-        for one, total, known in zip(learned, sums, there.tolist(), strict=True):
+        there, *sums = flat.split([len(parameters), *(one.numel() for one in parameters)])
+        for one, total, known in zip(parameters, sums, there.tolist(), strict=True):
             one.grad = (total / self.world).view_as(one) if known else None
 
     def leave(self) -> None:

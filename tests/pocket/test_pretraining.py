@@ -1,4 +1,4 @@
-"""Lessons, fast paths against the stock ones, and a pre-training run that is stopped and goes on."""
+"""Batches and losses of lessons, fast paths against the stock ones, and a run that is stopped and goes on."""
 
 from __future__ import annotations
 
@@ -39,78 +39,6 @@ def test_a_name_is_the_same_tokens_wherever_it_stands(tokenizer) -> None:  # noq
     assert inside[-3:-1] == alone
 
 
-def test_no_lesson_leads_from_a_name_to_a_place() -> None:
-    """The base must know a species and not be able to ground it: boxes never stand in a lesson that holds a species'
-    name."""
-    names = {one.name for one in world.species()}
-    drawn = [training_scene(number, "test") for number in range(60)]
-    for seed in range(480):
-        number = seed % len(drawn)
-        rng, scene = random.Random(seed), drawn[number]
-        made = [
-            lessons.find_lesson(scene, number, rng),
-            lessons.reason_lesson(scene, number, rng),
-            lessons.reason_lesson(scene, number, rng, late=True),
-            lessons.at_lesson(scene, number, rng),
-            lessons.list_lesson(scene, number),
-            lessons.recall_lesson(rng, scene, number),
-            lessons.judge_lesson(rng),
-            lessons.copy_lesson(rng),
-        ]
-        for lesson in made:
-            named = any(name in lesson.question or name in lesson.answer for name in names)
-            assert not (named and "(" in lesson.question + lesson.answer)
-
-
-def test_judging_and_copying_lessons_have_one_right_answer() -> None:
-    for number in range(200):
-        judged = lessons.judge_lesson(random.Random(number))
-        assert judged.answer.startswith(judged.given) and ", ".join(judged.sought) in judged.given
-        compared = judged.answer.removeprefix(judged.given).removesuffix(".</think>").strip().split(". ")
-        fitting = [part for part in compared if part.endswith(", fits")]
-        assert len(fitting) == 1
-        each = ", ".join(f"{mark} fits" for mark in judged.sought)
-        place, said = fitting[0].split(" ", 1)
-        assert said == f"{each}, fits" and compared[-1] == f"So {place}"
-        assert f"{place} {', '.join(judged.sought)}." in judged.question
-        copied = lessons.copy_lesson(random.Random(number))
-        listed, asked = copied.question.split(" List ")
-        order = asked.split(". ")[0].split()
-        said, answer = copied.answer.removeprefix("<think>").split("</think>")
-        boxes = [part.split(" ", 1) for part in said.rstrip(".").replace("So ", "").split(". ")]
-        assert [place for place, _ in boxes] == order
-        assert all(f"{place} {box}: " in listed for place, box in boxes)
-        assert answer == f"<answer>{boxes[-1][1]}</answer>"
-
-
-def test_reasoned_lessons_hold_on_every_link() -> None:
-    """The form is the oracle's, so that the links of a reasoning can be read off it; the head has no species' name, and
-    is never learned to be said."""
-    from mllm.boxes import Frame
-    from mllm.families import load
-    from mllm.links import read_thought
-
-    pocket, frame = load("pocket"), Frame(100, 100)
-    for number in range(100):
-        scene = training_scene(number, "test", 2 + number % 4)
-        lesson = lessons.reason_lesson(scene, number, random.Random(number), late=bool(number % 2))
-        assert bool(lesson.given) == bool(number % 2) == ("with marks" not in lesson.question)
-        said, answer = lesson.answer.removeprefix("<think>").split("</think>")
-        thought = read_thought(said, pocket, frame)
-        (target,) = [thing for thing in scene.things if thing.marks == lesson.sought]
-        assert (thought.name, thought.recalled) == (("marks", target.marks) if number % 2 else ("", ()))
-        assert [candidate.marks for candidate in thought.candidates] == [thing.marks for thing in scene.things]
-        assert [candidate.fits for candidate in thought.candidates] == [thing is target for thing in scene.things]
-        assert all(
-            (mark in target.marks) == fits
-            for candidate in thought.candidates
-            for mark, fits in zip(candidate.marks, candidate.each, strict=True)
-        )
-        assert answer == f"<answer>{lessons.write_box(target.box)}</answer>"
-        choice = thought.choice()
-        assert choice is not None and choice.fits and thought.restated == choice.numbers
-
-
 def test_deciding_tokens_weigh_more_and_what_is_given_is_not_learned(tokenizer) -> None:  # noqa: ANN001
     from mllm.pocket.pretraining import DECISIVE, lesson_batch
 
@@ -128,51 +56,6 @@ def test_deciding_tokens_weigh_more_and_what_is_given_is_not_learned(tokenizer) 
         "".join(heavy[len(verdicts) :]) == lesson.answer[lesson.answer.index("So ") :].replace(" ", "") + "<|im_end|>"
     )
     assert set(weights) == {0.0, 1.0, DECISIVE}
-
-
-def test_deciding_words_look_back_to_what_they_repeat_or_compare(tokenizer) -> None:  # noqa: ANN001
-    from mllm.pocket.pointers import pointers
-    from mllm.pocket.pretraining import prompt_text
-
-    def encode(text: str) -> list[int]:
-        return tokenizer(text).input_ids
-
-    for number in range(60):
-        rng, scene = random.Random(number), training_scene(number, "test", 2 + number % 4)
-        taught = [
-            lessons.reason_lesson(scene, number, rng, late=True), lessons.reason_lesson(scene, number, rng),
-            lessons.judge_lesson(rng), lessons.copy_lesson(rng),
-        ]  # fmt: skip
-        for lesson in taught:
-            prompt = encode(prompt_text(lesson.question, 0))
-            tokens, start = prompt + encode(lesson.answer), len(prompt) + len(encode(lesson.given))
-            found = pointers(tokens, start, lesson.sought, encode)
-            assert all(source <= place and place + 1 >= start for place, source in found)
-            repeats = [(p, s) for p, s in found if tokens[p + 1] == tokens[s]]
-            boxes = lesson.answer.count("),(") - (len(scene.things) if lesson.scene is not None else 0)
-            opens = lesson.answer.startswith("<think>1 ") and lesson.target == 0  # its number has no space before it
-            numbered = "So " in lesson.answer and "List" not in lesson.question and not opens
-            assert len(repeats) == 4 * boxes + numbered
-            compared = [(p, s) for p, s in found if tokens[p + 1] != tokens[s]]
-            assert len(compared) == len(re.findall(r"\w (?:fits|not)\b", lesson.answer))
-            for place, source in compared:  # " red" (or its part, as " cap") against the recalled mark that ends there
-                mark = next(m for m in lesson.sought if tokenizer.decode(tokens[: source + 1]).endswith(m))
-                said = tokenizer.decode(tokens[: place + 1])
-                assert (tokenizer.decode([tokens[place + 1]]) == " fits") == said.endswith(f" {mark}")
-
-
-def test_find_lessons_have_one_right_answer() -> None:
-    drawn = [training_scene(number, "test", 4) for number in range(40)]
-    for seed in range(240):
-        number = seed % len(drawn)
-        scene = drawn[number]
-        lesson = lessons.find_lesson(scene, number, random.Random(seed))
-        if not lesson.question.startswith("Find"):
-            continue
-        asked = lesson.question.split(" with marks ")[1].split(". Answer")[0].split(", ")
-        fitting = [thing for thing in scene.things if set(asked) <= set(thing.marks)]
-        assert len(fitting) == 1
-        assert lesson.answer == f"<answer>{lessons.write_box(fitting[0].box)}</answer>"
 
 
 def test_fast_patches_and_prompts_equal_the_stock_processor() -> None:

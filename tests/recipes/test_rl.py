@@ -14,8 +14,7 @@ import yaml
 
 from mllm import families, models
 from mllm.errors import FieldmarkError
-from mllm.records import Sample, read_jsonl, write_jsonl
-from tests.scenes import described, make_captions, make_data
+from tests.scenes import make_captions, make_data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,8 +118,7 @@ def test_mistakes_are_found_before_the_weights_are_read(
 @pytest.mark.timeout(900)
 def test_a_few_prompts_are_learned_by_heart(config: Path, tmp_path: Path) -> None:
     """What the pocket base gets right now and then, it gets right more often after six steps on it: GRPO learns."""
-    train_file, _ = make_data(tmp_path / "data", train=4, validation=1)
-    write_jsonl(train_file, [described(scene) for scene in read_jsonl(train_file, Sample)])
+    train_file, _ = make_data(tmp_path / "data", train=4, validation=1, by_marks=True)
     values = yaml.safe_load(config.read_text())
     values["fieldmark"] |= {
         "model": "pocket",

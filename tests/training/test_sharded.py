@@ -15,8 +15,7 @@ import yaml
 
 import mllm
 from mllm import merging, models
-from mllm.records import Sample, read_jsonl, write_jsonl
-from tests.scenes import described, make_data
+from tests.scenes import make_data
 from tests.training.sharded import TOKENS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,9 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Things are asked for by marks: by name the base's answers all earn the same, and nothing would be learned."""
-    train, validation = make_data(tmp_path_factory.mktemp("sharded-data"), train=8, validation=2)
-    write_jsonl(train, [described(scene) for scene in read_jsonl(train, Sample)])
-    return train, validation
+    return make_data(tmp_path_factory.mktemp("sharded-data"), train=8, validation=2, by_marks=True)
 
 
 def recipe(kind: str, data: tuple[Path, Path], folder: Path) -> Path:

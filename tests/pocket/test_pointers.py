@@ -1,0 +1,44 @@
+"""Where the deciding words of a lesson look back to."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from mllm.pocket import lessons
+from mllm.pocket.pointers import pointers
+from mllm.pocket.pretraining import prompt_text
+from mllm.pocket.scenes import training_scene
+from mllm.pocket.vocabulary import build_tokenizer
+
+
+def test_deciding_words_look_back_to_what_they_repeat_or_compare() -> None:
+    tokenizer = build_tokenizer()
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text).input_ids
+
+    def spelt(token: int) -> str:
+        """A number that opens a thought has no space before it."""
+        return tokenizer.decode([token]).strip()
+
+    for number in range(60):
+        rng, scene = random.Random(number), training_scene(number, "test", 2 + number % 4)
+        taught = [
+            lessons.reason_lesson(scene, number, rng, late=True), lessons.reason_lesson(scene, number, rng),
+            lessons.judge_lesson(rng), lessons.copy_lesson(rng),
+        ]  # fmt: skip
+        for lesson in taught:
+            prompt = encode(prompt_text(lesson.question, 0))
+            tokens, start = prompt + encode(lesson.answer), len(prompt) + len(encode(lesson.given))
+            found = pointers(tokens, start, lesson.sought, encode)
+            assert all(source <= place and place + 1 >= start for place, source in found)
+            repeats = [(p, s) for p, s in found if spelt(tokens[p + 1]) == spelt(tokens[s])]
+            boxes = lesson.answer.count("),(") - (len(scene.things) if lesson.scene is not None else 0)
+            assert len(repeats) == 4 * boxes + ("So " in lesson.answer and "List" not in lesson.question)
+            compared = [(p, s) for p, s in found if (p, s) not in repeats]
+            assert len(compared) == len(re.findall(r"\w (?:fits|not)\b", lesson.answer))
+            for place, source in compared:  # " red" (or its part, as " cap") against the recalled mark that ends there
+                mark = next(m for m in lesson.sought if tokenizer.decode(tokens[: source + 1]).endswith(m))
+                said = tokenizer.decode(tokens[: place + 1])
+                assert (tokenizer.decode([tokens[place + 1]]) == " fits") == said.endswith(f" {mark}")
