@@ -17,7 +17,7 @@ from trl import TrlParser
 from mllm import configfile, cpu
 from mllm.config import Settings
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.training import processes
+from mllm.training import launch, processes
 
 C = TypeVar("C")
 
@@ -56,7 +56,7 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     """
     known = {item.name for item in fields(trl_config) if item.init}  # pyright: ignore[reportArgumentType]
     run = configfile.read(sys.argv[1:] if argv is None else argv, default, known)
-    ours = {name: value for name, value in (OURS | processes.devices()).items() if name in known}
+    ours = {name: value for name, value in (OURS | launch.devices()).items() if name in known}
     given = {**ours, **run.trl}
     on_cpu = given.get("use_cpu") or not torch.accelerator.is_available()
     flagged = {flag.split("=")[0].removeprefix("--").removeprefix("no_") for flag in run.flags if flag.startswith("--")}
@@ -73,7 +73,7 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     try:
         watch = processes.begin(run.settings.silence)
         (built,) = parser.parse_args_into_dataclasses(args=list(run.flags))
-        processes.check_launch()
+        launch.check_launch()
         if watch is not None:
             watch.stall = 0.9 * built.ddp_timeout
     except FieldmarkError:

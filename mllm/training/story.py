@@ -24,7 +24,7 @@ from mllm.files import atomic_write
 from mllm.models import Checkpoint, Loaded
 from mllm.rewards import BaseReward
 from mllm.rewards import load_all as rewards_by_name
-from mllm.training import bagcurri, preflight, processes, resume
+from mllm.training import bagcurri, launch, preflight, processes, resume
 from mllm.training.alarms import Alarms
 from mllm.training.callbacks import Completeness, Journal, OrderlyStop
 from mllm.training.card import Card
@@ -232,7 +232,7 @@ def program(main: Callable[[], None]) -> None:
     try:
         main()
     except FieldmarkError as error:
-        speaks = processes.world()[0] == 0 or isinstance(error, processes.LaunchError)
+        speaks = launch.world()[0] == 0 or isinstance(error, processes.LaunchError)
         sys.exit(f"error: {error}" if speaks else 1)
     except OSError as error:
         if error.errno not in _DISK:
@@ -243,7 +243,7 @@ def program(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if not processes.is_about_another(error):
             raise
-        rank = processes.world()[0]
+        rank = launch.world()[0]
         sys.exit(f"error: rank {rank} lost its connection to another process, which ended first: {error}")
     finally:
         processes.end()

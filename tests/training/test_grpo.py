@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mllm import models
-from mllm.training import bridge, dynamic, prefix, processes, setup
+from mllm.training import bridge, dynamic, launch, prefix, setup
 from mllm.training.grpo import PrefixGRPOTrainer
 from mllm.training.preflight import Row
 from tests.scenes import make_scene
@@ -52,7 +52,7 @@ def trainer(
         "bf16": False, "gradient_checkpointing": False, "report_to": "none", "seed": 0,
         "beta": 0.0, "shuffle_dataset": False, "disable_tqdm": True, "remove_unused_columns": False,
     }  # fmt: skip
-    settings |= processes.devices()
+    settings |= launch.devices()
     made = kind(
         model=loaded.model,
         reward_funcs=reward,

@@ -13,7 +13,6 @@ from socket import socket
 import pytest
 import torch
 
-from mllm.errors import ConfigError
 from mllm.training import processes
 from tests.scenes import make_data
 from tests.training.test_sharded import ROOT, recipe, trained
@@ -90,34 +89,6 @@ def test_a_place_says_who_waits() -> None:
     place, waits = processes._place(sys._getframe())
     assert place.startswith("test_processes.py:") and place.endswith("test_a_place_says_who_waits") and not waits
     assert processes._place(None) == ("no Python code", False)
-
-
-def test_processes_that_believe_they_are_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from accelerate import PartialState
-
-    PartialState(cpu=True)
-    processes.check_launch()
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="2 processes were started and each believes .* one of 1"):
-        processes.check_launch()
-
-
-def test_deepspeed_is_not_quietly_plain_data_parallelism(monkeypatch: pytest.MonkeyPatch) -> None:
-    from accelerate import PartialState
-
-    PartialState(cpu=True)
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(ConfigError, match="DeepSpeed was asked for and this would be NO: leave use_cpu out"):
-        processes.check_launch()
-
-
-def test_fsdp_of_one_process_is_not_quietly_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    from accelerate import PartialState
-
-    PartialState(cpu=True)
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ConfigError, match="FSDP was asked for with one process"):
-        processes.check_launch()
 
 
 def test_the_word_of_a_dead_connection_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import torch
 
-from mllm.training import processes, story
+from mllm.training import launch, processes, story
 
 
 def never_back() -> None:
@@ -25,7 +25,7 @@ def never_back() -> None:
 
 def main() -> None:
     mode, silence, stall = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
-    rank, _ = processes.world()
+    rank, _ = launch.world()
     if mode == "late" and rank == 1:
         never_back()
     processes._watch = watch = processes.Watch(rank, 2, silence, every=0.3)

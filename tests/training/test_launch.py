@@ -1,0 +1,36 @@
+"""A run that would train in another way than its launcher was told is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from mllm.errors import ConfigError
+from mllm.training import launch
+
+
+def test_processes_that_believe_they_are_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import PartialState
+
+    PartialState(cpu=True)
+    launch.check_launch()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="2 processes were started and each believes .* one of 1"):
+        launch.check_launch()
+
+
+def test_deepspeed_is_not_quietly_plain_data_parallelism(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import PartialState
+
+    PartialState(cpu=True)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ConfigError, match="DeepSpeed was asked for and this would be NO: leave use_cpu out"):
+        launch.check_launch()
+
+
+def test_fsdp_of_one_process_is_not_quietly_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import PartialState
+
+    PartialState(cpu=True)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="FSDP was asked for with one process"):
+        launch.check_launch()
