@@ -6,6 +6,7 @@ Read off the syntax trees, so that imports inside functions count as well and no
 from __future__ import annotations
 
 import ast
+import functools
 import tomllib
 from pathlib import Path
 
@@ -75,10 +76,17 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file, parsed once for all that is asked of it."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports_of(path: Path) -> set[str]:
     """Every module that a file imports, as full names; `from mllm import boxes` gives `mllm.boxes`."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -134,7 +142,7 @@ def test_programs_import_only_the_library(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [p for p in PROGRAM_FILES if p.name != "__init__.py"], ids=name_of)
 def test_every_program_has_a_main(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     assert any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
     assert ast.get_docstring(tree), "a program opens by telling its story"
 
@@ -143,7 +151,7 @@ def test_every_program_has_a_main(path: Path) -> None:
 def test_the_library_neither_prints_nor_reads_the_command_line(path: Path) -> None:
     if name_of(path).startswith(("mllm.cli", "mllm.commands")):
         return
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     printing = [
         n.lineno
         for n in ast.walk(tree)
@@ -157,7 +165,7 @@ def test_the_library_neither_prints_nor_reads_the_command_line(path: Path) -> No
 
 @pytest.mark.parametrize("path", MODULES + PROGRAM_FILES, ids=name_of)
 def test_no_exception_is_swallowed(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or (
                 isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
