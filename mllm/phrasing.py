@@ -30,6 +30,15 @@ _ALL = (
     "Box each {entity} that you can see among these {plural}.",
     "There is more than one {entity} here: point out all of them.",
 )
+RECALLS = (
+    "What are the marks of {name}?",
+    "Describe {name}.",
+    "How do I know {name}?",
+    "Tell me about the {noun} {name}.",
+    "{name}: marks?",
+    "Which marks has the {noun} {name}?",
+)
+"""What asks for a thing's marks, without a picture. The pocket base was taught in these words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,11 @@ def question(domain: Domain, kind: str, entity: str, marks: Sequence[str], rng: 
     wordings = _BY_MARKS if kind == DESCRIPTION else _ALL
     template = wordings[0] if plain else rng.choice(wordings)
     return template.format(noun=domain.noun, plural=domain.plural, entity=entity, marks=listed(marks))
+
+
+def recalls(entity: str, noun: str | None) -> list[str]:
+    """Ask for the marks of an entity in every wording; without its noun, in those that do without."""
+    return [words.format(name=entity, noun=noun) for words in RECALLS if noun or "{noun}" not in words]
 
 
 def asked_marks(sample: Sample) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mllm import phrasing
 from mllm.cpu import computes_bfloat16, keep_memory, take_detours
-from mllm.pocket import lessons
 from mllm.pocket import model as pocket
 from mllm.pocket.card import write_card
 from mllm.pocket.checks import all_checks, check_find, check_recall
@@ -205,7 +205,7 @@ def progress_checks(run: Run) -> dict[str, float]:
     return {
         "find": check_find(model, tokenizer, 96, split="progress"),
         "reason": check_find(model, tokenizer, 96, reason=True, split="progress"),
-        "recall": check_recall(model, tokenizer, lessons.RECALL_WORDINGS[0], in_view=True, every=5),
+        "recall": check_recall(model, tokenizer, phrasing.RECALLS[0], in_view=True, every=5),
     }
 
 

@@ -11,7 +11,8 @@ import torch
 
 from mllm.boxes import Box, BoxError, Frame, iou
 from mllm.families import load
-from mllm.pocket.lessons import DIRECT_SUFFIX, RECALL_WORDINGS, THINK_SUFFIX, card, find_lesson, reason_lesson
+from mllm.phrasing import RECALLS
+from mllm.pocket.lessons import DIRECT_SUFFIX, THINK_SUFFIX, card, find_lesson, reason_lesson
 from mllm.pocket.pretraining import picture_batch, prompt_text, visual_tokens
 from mllm.pocket.scenes import training_scene
 from mllm.pocket.species import NOUNS, species
@@ -97,7 +98,7 @@ def all_checks(model: Any, tokenizer: Any, count: int) -> dict[str, float]:
         "find by name, three things, reasoning first": check_find(model, tokenizer, count, by_name=True, reason=True),
     }
     every = max(1, len(species()) // count)
-    for wording in RECALL_WORDINGS:
+    for wording in RECALLS:
         for in_view in (False, True):
             name = f"recall: {wording}{' (scene in view)' if in_view else ''}"
             scores[name] = check_recall(model, tokenizer, wording, in_view=in_view, every=every)

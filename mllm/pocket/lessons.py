@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mllm.boxes import Box, Frame
 from mllm.families import load
+from mllm.phrasing import RECALLS
 from mllm.pocket.species import (
     DOMAINS,
     NOUNS,
@@ -28,14 +29,6 @@ from mllm.prompts import STYLES
 
 _POCKET = load("pocket")
 DIRECT_SUFFIX, THINK_SUFFIX = STYLES["direct"], STYLES["think"]
-RECALL_WORDINGS = (
-    "What are the marks of {name}?",
-    "Describe {name}.",
-    "How do I know {name}?",
-    "Tell me about the {noun} {name}.",
-    "{name}: marks?",
-    "Which marks has the {noun} {name}?",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +136,7 @@ def list_lesson(scene: Scene, number: int) -> Lesson:
 def recall_lesson(rng: random.Random, scene: Scene | None = None, number: int | None = None) -> Lesson:
     """State a species' marks from its name; a scene in view must not disturb that."""
     one = rng.choice(species(scene.domain if scene is not None and rng.random() < 0.7 else None))
-    question = rng.choice(RECALL_WORDINGS).format(name=one.name, noun=NOUNS[one.domain])
+    question = rng.choice(RECALLS).format(name=one.name, noun=NOUNS[one.domain])
     return Lesson(question, card(one), number)
 
 
