@@ -115,7 +115,7 @@ BAG_SIZES = (3, 5, 7)
 LEVEL = "medium"
 """How alike the pictures of a bag are. Among hard ones the judge finds few even by captions that tell every mark."""
 _FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 200, "cot_steps": 200, "rl_steps": 20, "eval": 64,
-         "pictures": 800, "watched": 70, "told": 210, "caption_steps": 140, "bag_pictures": 14, "stage": 6}  # fmt: skip
+         "pictures": 800, "watched": 70, "told": 210, "caption_steps": 110, "bag_pictures": 14, "stage": 5}  # fmt: skip
 _SMALL = {"train": 60, "validation": 16, "test": 16, "sft_steps": 2, "cot_steps": 2, "rl_steps": 1, "eval": 4,
           "pictures": 40, "watched": 7, "told": 14, "caption_steps": 2, "bag_pictures": 7, "stage": 1}  # fmt: skip
 
