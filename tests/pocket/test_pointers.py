@@ -18,9 +18,12 @@ def test_deciding_words_look_back_to_what_they_repeat_or_compare() -> None:
     def encode(text: str) -> list[int]:
         return tokenizer(text).input_ids
 
+    def decode(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens))
+
     def spelt(token: int) -> str:
         """A number that opens a thought has no space before it."""
-        return tokenizer.decode([token]).strip()
+        return decode([token]).strip()
 
     for number in range(60):
         rng, scene = random.Random(number), training_scene(number, "test", 2 + number % 4)
@@ -39,6 +42,6 @@ def test_deciding_words_look_back_to_what_they_repeat_or_compare() -> None:
             compared = [(p, s) for p, s in found if (p, s) not in repeats]
             assert len(compared) == len(re.findall(r"\w (?:fits|not)\b", lesson.answer))
             for place, source in compared:  # " red" (or its part, as " cap") against the recalled mark that ends there
-                mark = next(m for m in lesson.sought if tokenizer.decode(tokens[: source + 1]).endswith(m))
-                said = tokenizer.decode(tokens[: place + 1])
-                assert (tokenizer.decode([tokens[place + 1]]) == " fits") == said.endswith(f" {mark}")
+                mark = next(m for m in lesson.sought if decode(tokens[: source + 1]).endswith(m))
+                said = decode(tokens[: place + 1])
+                assert (decode([tokens[place + 1]]) == " fits") == said.endswith(f" {mark}")
