@@ -1,11 +1,12 @@
 """Write what cards say as plain questions; mixed into SFT, they keep a model from forgetting what it knew.
 
-    python data_synth/recall.py                     # the pocket world: runs/pocket/data/knowledge.json -> recall.jsonl
+    python data_synth/knowledge.py          # the pocket world: -> runs/pocket/knowledge/cards
+    python data_synth/recall.py             # -> runs/pocket/knowledge/recall.jsonl
     python data_synth/recall.py --knowledge runs/birds/cards --out runs/birds/recall.jsonl
-    accelerate launch recipes/sft.py --mix runs/pocket/data/recall.jsonl
+    accelerate launch recipes/sft.py --mix runs/pocket/knowledge/recall.jsonl
 
-The story: cards are read -> each entity's marks are asked for in every wording that can be filled -> one row a
-question. Nothing is drawn at random, so the same cards give the same file.
+The story: cards are read -> each entity's marks are asked for in every wording that can be filled (cards that name no
+domain leave out those with a noun) -> one row a question. Nothing is drawn at random: the same cards give the same file.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ def exchanges(cards: knowledge.Cards) -> Iterator[Exchange]:
 
 def command(
     knowledge_files: Annotated[
-        list[str] | None, typer.Option("--knowledge", help="file or folder of cards [runs/pocket/data/knowledge.json]")
+        list[str] | None, typer.Option("--knowledge", help="file or folder of cards [runs/pocket/knowledge/cards]")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="file to write [recall.jsonl beside the first of them]")] = None,
 ) -> None:
     """Write what cards say as plain questions, for `mix`."""
-    named = knowledge_files or ["runs/pocket/data/knowledge.json"]
+    named = knowledge_files or ["runs/pocket/knowledge/cards"]
     cards = knowledge.load(*cardfiles.files_of(named))
     file = out or Path(named[0]).parent / "recall.jsonl"
     rows = list(exchanges(cards))

@@ -34,7 +34,7 @@ def devices() -> dict[str, Any]:
     return {"use_cpu": False, "ddp_backend": "gloo"}
 
 
-def check_launch() -> None:
+def check() -> None:
     """Refuse to train in another way than the launcher was told. FSDP is let in on the CPU.
 
     Raises:

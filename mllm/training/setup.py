@@ -73,7 +73,7 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     try:
         watch = processes.begin(run.settings.silence)
         (built,) = parser.parse_args_into_dataclasses(args=list(run.flags))
-        launch.check_launch()
+        launch.check()
         if watch is not None:
             watch.stall = 0.9 * built.ddp_timeout
     except FieldmarkError:

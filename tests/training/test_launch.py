@@ -12,10 +12,10 @@ def test_processes_that_believe_they_are_alone_are_refused(monkeypatch: pytest.M
     from accelerate import PartialState
 
     PartialState(cpu=True)
-    launch.check_launch()
+    launch.check()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="2 processes were started and each believes .* one of 1"):
-        launch.check_launch()
+        launch.check()
 
 
 def test_deepspeed_is_not_quietly_plain_data_parallelism(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +24,7 @@ def test_deepspeed_is_not_quietly_plain_data_parallelism(monkeypatch: pytest.Mon
     PartialState(cpu=True)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(ConfigError, match="DeepSpeed was asked for and this would be NO: leave use_cpu out"):
-        launch.check_launch()
+        launch.check()
 
 
 def test_fsdp_of_one_process_is_not_quietly_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,4 +33,4 @@ def test_fsdp_of_one_process_is_not_quietly_the_whole_model(monkeypatch: pytest.
     PartialState(cpu=True)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ConfigError, match="FSDP was asked for with one process"):
-        launch.check_launch()
+        launch.check()
