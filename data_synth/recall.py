@@ -6,7 +6,7 @@
     accelerate launch recipes/sft.py --mix runs/pocket/knowledge/recall.jsonl
 
 The story: cards are read -> each entity's marks are asked for in every wording that can be filled (cards that name no
-domain leave out those with a noun) -> one row a question. Nothing is drawn at random: the same cards give the same file.
+domain leave out those with a noun) -> one row a question. Nothing is drawn: the same cards give the same file.
 """
 
 from __future__ import annotations
