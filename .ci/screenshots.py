@@ -33,9 +33,9 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the driver is the tests'
 
-from mllm import runs  # noqa: E402
-from mllm.scores import Case  # noqa: E402
-from tests.browser import Tab, browser  # noqa: E402
+from mllm.evaluation import runs  # noqa: E402
+from mllm.evaluation.scores import Case  # noqa: E402
+from tests.support.browser import Tab, browser  # noqa: E402
 
 WIDTH = 1100
 COLOURS = 256
@@ -65,7 +65,7 @@ class Desk:
 
     def command(self, *words: str) -> None:
         """Run one of our commands beside the demo, whose pages then name it as the documentation does."""
-        subprocess.run([sys.executable, "-m", "mllm.cli", *words], cwd=self.demo.parent.parent, check=True)
+        subprocess.run([sys.executable, "-m", "mllm.cli.__main__", *words], cwd=self.demo.parent.parent, check=True)
 
 
 def answers(desk: Desk) -> Image.Image:
@@ -103,10 +103,11 @@ def pocket_world(_: Desk) -> Image.Image:
 
 def web(desk: Desk) -> Image.Image:
     """The page with base and tuned model side by side, asked for one thing by name."""
-    from mllm import chat, web
+    from mllm.inference import assistant
+    from mllm.inference.web import page as web
 
     case = _found(desk)
-    models = [chat.load(name, device="cpu", batch=2) for name in ("pocket", _named(desk, "rl/best"))]
+    models = [assistant.load(name, device="cpu", batch=2) for name in ("pocket", _named(desk, "rl/best"))]
     _, address, _ = web.run(models, host="127.0.0.1", port=None, prevent_thread_lock=True)
     tab = desk.tab
     tab.size(1400, 950, scale=WIDTH / 1400)
@@ -151,7 +152,7 @@ def terminal(desk: Desk) -> Image.Image:
 def talk(words: list[str], questions: list[str], folder: Path, desk: Desk) -> str:
     """Run a command in a terminal of its own, type the questions, and return all that it showed."""
     model = str((desk.demo / "rl" / "best").resolve())
-    real = [sys.executable, "-m", "mllm.cli", words[1], model, *words[3:]]
+    real = [sys.executable, "-m", "mllm.cli.__main__", words[1], model, *words[3:]]
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": "88", "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(real, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)

@@ -1,4 +1,4 @@
-"""How many samples a second are answered? `mllm.generate` in batches, against the usual loop over `model.generate`.
+"""How many samples a second are answered? `mllm.inference.generate` in batches, against the usual loop over `model.generate`.
 
     python -m bench.answering [--rows 96]
 
@@ -22,11 +22,14 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import torch
 
 from bench.parts.step import seconds
-from mllm import generate, models, pictures, prompts
 from mllm.boxes import Frame
-from mllm.cpu import keep_memory
-from mllm.pocket import lessons
-from mllm.pocket.scenes import training_scene
+from mllm.inference import generate
+from mllm.io import images as pictures
+from mllm.models import checkpoint
+from mllm.models.cpu_kernels import keep_memory
+from mllm.pocket import pretraining_tasks
+from mllm.pocket.scene_store import training_scene
+from mllm.prompting import prompts
 from mllm.records import Sample
 
 ROOM, BATCH = 96, 32
@@ -40,12 +43,12 @@ def questions(count: int, folder: Path) -> list[Sample]:
         scene = training_scene(number, "bench", 2 + number % 3)
         scene.image.save(folder / f"{number}.png")
         size, box = Frame(*scene.image.size), scene.things[0].box
-        asked = lessons.list_lesson(scene, 0).question
+        asked = pretraining_tasks.list_lesson(scene, 0).question
         samples.append(Sample(str(number), "ground", f"{number}.png", size, scene.domain, "thing", asked, (box,)))
     return samples
 
 
-def loop(loaded: models.Loaded, samples: list[Sample], folder: Path, batch: int) -> dict[str, str]:
+def loop(loaded: checkpoint.Loaded, samples: list[Sample], folder: Path, batch: int) -> dict[str, str]:
     """Answer as the model cards show it: processor, `model.generate`, `batch_decode`."""
     told: dict[str, str] = {}
     processor, config = loaded.processor, generate.settings(loaded, ROOM)
@@ -66,7 +69,7 @@ def loop(loaded: models.Loaded, samples: list[Sample], folder: Path, batch: int)
 def compare(count: int, rounds: int) -> dict[str, dict[str, float]]:
     """Measure all ways: samples a second, and the share of texts that are those of the usual loop."""
     with tempfile.TemporaryDirectory() as place:
-        folder, loaded = Path(place), models.load("pocket")
+        folder, loaded = Path(place), checkpoint.load("pocket")
         samples = questions(count, folder)
         told: dict[str, dict[str, str]] = {}
 

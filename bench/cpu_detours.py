@@ -1,4 +1,4 @@
-"""How much faster is a pocket training step on a CPU with the detours and the kept memory of mllm/cpu.py?
+"""How much faster is a pocket training step on a CPU with the detours and the kept memory of mllm/models/cpu_kernels.py?
 
     python bench/cpu_detours.py
 
@@ -18,10 +18,10 @@ import time
 
 import torch
 
-from mllm.cpu import keep_memory, take_detours
-from mllm.pocket import lessons
+from mllm.models.cpu_kernels import keep_memory, take_detours
+from mllm.pocket import pretraining_tasks
 from mllm.pocket.model import build
-from mllm.pocket.scenes import training_scene
+from mllm.pocket.scene_store import training_scene
 
 KINDS = ("stock", "detours", "detours, kept memory")
 DTYPES = {"float32": torch.float32, "bfloat16 autocast": torch.bfloat16}
@@ -63,7 +63,7 @@ def _measure(kind: str) -> dict[str, list[float]]:
 
 def _batch(processor: object) -> dict[str, torch.Tensor]:
     scenes = [training_scene(number, "bench", 3) for number in range(32)]
-    taught = [lessons.list_lesson(scene, 0) for scene in scenes]
+    taught = [pretraining_tasks.list_lesson(scene, 0) for scene in scenes]
     texts = [
         f"<|im_start|>user\n{one.question}<|vision_start|><|image_pad|><|vision_end|><|im_end|>\n"
         f"<|im_start|>assistant\n{one.answer}<|im_end|>"

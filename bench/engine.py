@@ -31,8 +31,8 @@ from bench import answering, recipe_step, sft
 from bench.parts import plots, tables
 from bench.parts.models import FAMILIES
 from bench.parts.step import Result, Size, measure, peak
-from mllm.cpu import keep_memory
-from mllm.files import atomic_write
+from mllm.io.files import atomic_write
+from mllm.models.cpu_kernels import keep_memory
 
 import trl  # isort: skip
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from mllm.pocket.model import build_picture_processor
-from mllm.training.pixels import remember_pixels
+from mllm.training.engine.pixel_cache import remember_pixels
 
 PICTURES = 12
 

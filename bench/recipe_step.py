@@ -26,8 +26,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import torch
 
 from bench.parts.step import clock_calls
-from mllm.training import bridge, setup, story
-from mllm.training.grpo import PrefixGRPOTrainer
+from mllm.training import arguments, run, trl_adapter
+from mllm.training.grpo.trainer import PrefixGRPOTrainer
 
 from trl import GRPOConfig  # isort: skip
 
@@ -40,17 +40,17 @@ def build(engine: str, recipe: Path, model: str, data: Path, folder: Path) -> An
     """Return the trainer that recipes/rl.py would train with."""
     files = ["--train", str(data / "train.jsonl"), "--validation", str(data / "validation.jsonl")]
     flags = ["--config", str(recipe), "--model", model, "--output_dir", str(folder), "--threads", "1", *files]
-    settings, args = setup.read([*flags, "--engine", engine], recipe, GRPOConfig)
-    setup.start(settings, logging.WARNING)
-    rewards = story.load_rewards(settings, folder)
+    settings, args = arguments.read([*flags, "--engine", engine], recipe, GRPOConfig)
+    arguments.start(settings, logging.WARNING)
+    rewards = run.load_rewards(settings, folder)
     args.reward_weights = [weight for _, weight in rewards.values()]
-    prepared = story.prepare(settings, args, answers=False, room=args.max_completion_length or 0)
-    loaded = story.load_model(settings, prepared.checkpoint, args)
+    prepared = run.prepare(settings, args, answers=False, room=args.max_completion_length or 0)
+    loaded = run.load_model(settings, prepared.checkpoint, args)
     made: Any = PrefixGRPOTrainer(
         model=loaded.model,
-        reward_funcs=[bridge.TrlReward(name, reward, loaded) for name, (reward, _) in rewards.items()],  # pyright: ignore
+        reward_funcs=[trl_adapter.TrlReward(name, reward, loaded) for name, (reward, _) in rewards.items()],  # pyright: ignore
         args=args,
-        train_dataset=bridge.dataset(prepared.data.train, loaded.convention, answers=False),
+        train_dataset=trl_adapter.dataset(prepared.data.train, loaded.convention, answers=False),
         processing_class=loaded.processor,
         engine=engine,
     )

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mllm.config import Section
-from mllm.configfile import load_yaml, parse
-from mllm.preflight.cost import CARDS
-from mllm.scores import markdown
+from mllm.evaluation.scores import markdown
+from mllm.training.config_file import load_yaml, parse
+from mllm.training.preflight.runtime import CARDS
 
 HOUR, YEAR = 3600.0, 365.25 * 24
 INPUTS = Path(__file__).with_suffix(".yaml")
@@ -166,13 +166,13 @@ def alone(units: Units, photos: float) -> list[tuple[str, str, float]]:
     """What one process does: name, where it stands, seconds for so many photos."""
     kept = units["composite_bytes"] + units["sample_bytes"]
     return [
-        ("copies among photos", "mllm/lookalikes.py", square(units["lookalikes_s"], 2 * photos)),
+        ("copies among photos", "mllm/data/near_duplicates.py", square(units["lookalikes_s"], 2 * photos)),
         ("(the same, every pair)", "before", square(units["all_pairs_s"], 2 * photos)),
-        ("rows sorted into their file", "mllm/crew.py", units["close_s"] * photos),
-        ("hash of the set", "mllm/manifest.py", units["hash_s_per_byte"] * kept * photos),
-        ("rows read before training", "mllm/training/preflight.py", units["read_s"] * photos),
-        ("store of vectors", "mllm/embeddings.py", power(units["store_s"], photos)),
-        ("bags, by FAISS", "mllm/bags.py", power(units["mine_faiss_s"], photos)),
+        ("rows sorted into their file", "mllm/synthesis/shards.py", units["close_s"] * photos),
+        ("hash of the set", "mllm/data/manifest.py", units["hash_s_per_byte"] * kept * photos),
+        ("rows read before training", "mllm/training/dataset.py", units["read_s"] * photos),
+        ("store of vectors", "mllm/models/embedding_cache.py", power(units["store_s"], photos)),
+        ("bags, by FAISS", "mllm/data/bags.py", power(units["mine_faiss_s"], photos)),
         ("(bags, every pair)", "up to 100,000", square(units["mine_exact_s"], photos)),
     ]
 
@@ -182,10 +182,10 @@ def memory(units: Units) -> list[tuple[str, str, float]]:
     width = units["mine_width"]
     return [
         ("list of photos, in each of 8 processes", "data_synth/grounding.py", 8 * units["photo_held_bytes"]),
-        ("where each row lies", "mllm/crew.py", units["index_held_bytes"]),
-        ("training rows, in each of 8 processes", "mllm/training/preflight.py", 8 * units["sample_held_bytes"]),
-        ("index of vectors and their copy", "mllm/bags.py", units["index_bytes"] + 4.0 * width),
-        ("neighbours of each picture", "mllm/bags.py", 80 * 8.0),
+        ("where each row lies", "mllm/synthesis/shards.py", units["index_held_bytes"]),
+        ("training rows, in each of 8 processes", "mllm/training/dataset.py", 8 * units["sample_held_bytes"]),
+        ("index of vectors and their copy", "mllm/data/bags.py", units["index_bytes"] + 4.0 * width),
+        ("neighbours of each picture", "mllm/data/bags.py", 80 * 8.0),
     ]
 
 

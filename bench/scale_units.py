@@ -28,19 +28,22 @@ import numpy as np
 from PIL import Image
 
 from bench.parts.tokens import training
-from mllm import bags, knowledge, manifest, retrieval, splits
-from mllm.abilities import Reasoning
-from mllm.asking import wording
-from mllm.asking.views import View
 from mllm.boxes import Frame
-from mllm.crew import Crew, Shards
-from mllm.embeddings import EmbeddingStore
-from mllm.families import load as family_of
-from mllm.files import atomic_write
-from mllm.lookalikes import by_blocks, by_parts
-from mllm.pictures import load
+from mllm.data import bags, manifest, splits
+from mllm.data.near_duplicates import by_blocks, by_parts
+from mllm.distributed import World
+from mllm.io.files import atomic_write
+from mllm.io.image_view import View
+from mllm.io.images import load
+from mllm.knowledge import cards as knowledge
+from mllm.models import encoders
+from mllm.models.embedding_cache import EmbeddingStore
+from mllm.models.families import load as family_of
 from mllm.pocket import world
 from mllm.records import Photo, Sample, load_samples, read_jsonl, write_jsonl
+from mllm.synthesis import teacher_prompts
+from mllm.synthesis.capabilities import Reasoning
+from mllm.synthesis.shards import Shards
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTO = (1280, 960)
@@ -108,7 +111,7 @@ def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
     for one in samples[:20]:
         target = next(k for k, thing in enumerate(one.things) if thing.entity == one.entity)
         request = Reasoning(one, cards, 0, out / one.image)
-        lengths.append(len(wording.reasoning(request, target, family, Frame(1000, 1000))))
+        lengths.append(len(teacher_prompts.reasoning(request, target, family, Frame(1000, 1000))))
     return float(np.mean(lengths))
 
 
@@ -145,7 +148,7 @@ def records(folder: Path, count: int) -> Units:
     """Rows appended to a log, sorted into their file, read again with all checks; a folder's hash."""
     sample = next(read_jsonl(folder / "grounding-8" / "train.jsonl", Sample))
     rows = [Sample(**{**{k: getattr(sample, k) for k in sample.__slots__}, "id": f"s-{n:08d}"}) for n in range(count)]
-    shards = Shards(folder / "rows.jsonl", Crew())
+    shards = Shards(folder / "rows.jsonl", World())
     added = per(rows, shards.add)
     index = held(shards._index, count)
     closed = clock(lambda: shards.close(str))
@@ -162,7 +165,7 @@ def records(folder: Path, count: int) -> Units:
 
 def embedding(folder: Path, sizes: list[int]) -> Units:
     """A picture through the pocket CLIP, and what the store of vectors adds to each as it grows."""
-    encoder = retrieval.load("pocket")
+    encoder = encoders.load("pocket")
     files = sorted((folder / "grounding-8" / "images" / "train").iterdir())
     spent = {}
     for count in sizes:

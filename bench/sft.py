@@ -26,15 +26,15 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import torch
 import transformers
 
-from mllm.cpu import keep_memory, take_detours
-from mllm.families import Convention, load
-from mllm.pocket import lessons
+from mllm.models.cpu_kernels import keep_memory, take_detours
+from mllm.models.families import Convention, load
+from mllm.pocket import pretraining_tasks
 from mllm.pocket.model import build
-from mllm.pocket.scenes import training_scene
-from mllm.training import bridge
-from mllm.training.bridge import Exchange, Row
-from mllm.training.packing import PackedSFTTrainer
-from mllm.training.pixels import remember_pixels
+from mllm.pocket.scene_store import training_scene
+from mllm.training import trl_adapter
+from mllm.training.engine.packing import PackedSFTTrainer
+from mllm.training.engine.pixel_cache import remember_pixels
+from mllm.training.trl_adapter import Exchange, Row
 
 from trl import SFTConfig, SFTTrainer  # isort: skip
 
@@ -63,10 +63,10 @@ def mix(count: int, folder: Path) -> list[Row]:
     for number in range(count):
         scene = training_scene(number, "bench", 2 + number // 4 % 3)
         lesson = (
-            lessons.reason_lesson(scene, 0, rng),
-            lessons.find_lesson(scene, 0, rng),
-            lessons.list_lesson(scene, 0),
-            lessons.recall_lesson(rng),
+            pretraining_tasks.reason_lesson(scene, 0, rng),
+            pretraining_tasks.find_lesson(scene, 0, rng),
+            pretraining_tasks.list_lesson(scene, 0),
+            pretraining_tasks.recall_lesson(rng),
         )[number % 4]
         picture = None if lesson.scene is None else folder / f"{number}.png"
         if picture is not None:
@@ -91,7 +91,7 @@ def trainer(kind: type[SFTTrainer], rows: list[Row], folder: str, **options: Any
     made: Any = kind(
         model=model,
         args=settings,
-        train_dataset=bridge.dataset(rows, CONVENTION, answers=True),
+        train_dataset=trl_adapter.dataset(rows, CONVENTION, answers=True),
         processing_class=processor,
         **options,
     )

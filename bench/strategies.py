@@ -17,16 +17,18 @@ from typing import Annotated
 
 import typer
 
-from mllm import boosting, captioned, retrieval
-from mllm.abilities import Look
-from mllm.boosting import Aid, Limits
 from mllm.captions import words
-from mllm.commands import run_program
+from mllm.cli.programs import run_program
+from mllm.data import caption_sources
+from mllm.evaluation.scores import markdown
+from mllm.models import encoders
 from mllm.pocket.captions import judge, rich
 from mllm.pocket.species import random_marks
 from mllm.records import Sample
-from mllm.scores import markdown
-from mllm.teachers.pocket import Teacher
+from mllm.synthesis import captioning
+from mllm.synthesis.capabilities import Look
+from mllm.synthesis.captioning import Aid, Limits
+from mllm.synthesis.teachers.pocket import Teacher
 
 
 class Inventor(Teacher):
@@ -40,10 +42,10 @@ class Inventor(Teacher):
 
 def measure(name: str, checked: bool, scenes: Sequence[Sample], folder: Path, seed: int = 0) -> list[str]:
     """Return a row of the table: strategy, checker, scenes taken, precision, recall, words."""
-    aid = Aid(Inventor(), Teacher() if checked else None, encoder=retrieval.load("pocket"), limits=Limits(marks=4))
+    aid = Aid(Inventor(), Teacher() if checked else None, encoder=encoders.load("pocket"), limits=Limits(marks=4))
     found = []
     for sample in scenes:
-        made = boosting.boost(name, sample, folder / sample.image, aid, seed=seed, variants=1, tries=1)
+        made = captioning.boost(name, sample, folder / sample.image, aid, seed=seed, variants=1, tries=1)
         found += [(*judged(name, caption, sample), len(words(caption))) for caption in made.captions]
     means = [sum(column) / max(len(found), 1) for column in zip(*found, strict=True)] or [0.0] * 3
     return [
@@ -69,9 +71,9 @@ def command(count: Annotated[int, typer.Option(min=1, help="scenes")] = 200) -> 
     """Compare the strategies."""
     head = ["strategy", "who looks", "taken", "true", "told", "words"]
     with tempfile.TemporaryDirectory() as folder:
-        request = captioned.Request(out=Path(folder), counts={"test": count}, family={"test": 5}, level="medium")
-        scenes = list(captioned.pictures("pocket", request))
-        rows = [measure(name, look, scenes, Path(folder)) for name in boosting.names() for look in (False, True)]
+        request = caption_sources.Request(out=Path(folder), counts={"test": count}, family={"test": 5}, level="medium")
+        scenes = list(caption_sources.pictures("pocket", request))
+        rows = [measure(name, look, scenes, Path(folder)) for name in captioning.names() for look in (False, True)]
     typer.echo(markdown([head, *rows]))
 
 

@@ -25,19 +25,21 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import track
 
-from mllm import bags, pictures, retrieval
 from mllm.captions import wants_caption
-from mllm.commands import run_program
+from mllm.cli.programs import run_program
+from mllm.data import bags
 from mllm.errors import FieldmarkError
-from mllm.files import atomic_write
+from mllm.io import images
+from mllm.io.files import atomic_write
+from mllm.io.images import save_picture
+from mllm.models import encoders
 from mllm.records import Sample, image_path, load_samples, write_jsonl
-from mllm.stages import save_picture
 
 console = Console(stderr=True)
 TILE, CHUNK = 128, 256
 
 
-def vectors(encoder: retrieval.DualEncoder, samples: Sequence[Sample], file: Path, captions: bool) -> np.ndarray:
+def vectors(encoder: encoders.DualEncoder, samples: Sequence[Sample], file: Path, captions: bool) -> np.ndarray:
     """One vector a sample, of length 1."""
     seen, told = [], []
     for start in track(range(0, len(samples), CHUNK), "embedding", console=console):
@@ -48,7 +50,7 @@ def vectors(encoder: retrieval.DualEncoder, samples: Sequence[Sample], file: Pat
     return bags.join(np.concatenate(seen), np.concatenate(told) if captions else None)
 
 
-def _mean_text(encoder: retrieval.DualEncoder, sample: Sample) -> np.ndarray:
+def _mean_text(encoder: encoders.DualEncoder, sample: Sample) -> np.ndarray:
     """Mean vector of a sample's captions, zero where it has none: its picture then speaks alone."""
     if not sample.captions:
         return np.zeros(encoder.model.config.projection_dim, np.float32)
@@ -74,7 +76,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Path]]]) -> Image.Image:
     for row, (name, files) in enumerate(rows):
         draw.text((4, row * (TILE + 16) + 2), name, fill="black")
         for column, file in enumerate(files):
-            small = pictures.load(file)
+            small = images.load(file)
             small.thumbnail((TILE - 4, TILE - 4))
             canvas.paste(small, (column * TILE + 2, row * (TILE + 16) + 16))
     return canvas
@@ -98,7 +100,7 @@ def command(
         raise FieldmarkError(f"{samples}: no sample has task 'caption'")
     sizes, levels = sizes or [2, 3, 5, 7, 10, 15, 20], levels or ["hard"]
     thresholds = {level: bags.band(lower, upper, level) for level in levels}
-    encoder = retrieval.load(scorer, cache=str(cache))
+    encoder = encoders.load(scorer, cache=str(cache))
     found = vectors(encoder, rows, samples, not pictures_only)
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(out / "similarities.json") as file:

@@ -28,15 +28,18 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mllm import bags, boosting, captioned, captionset, contactsheet, datacard, knowledge, manifest, splits, teachers
-from mllm.boosting import Aid, Boosted, Limits
-from mllm.commands import run_program
-from mllm.crew import Crew, Shards, once
+from mllm.cli.programs import run_program
+from mllm.data import bags, caption_sources, dataset_card, manifest, splits
+from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.pictures import load as load_picture
-from mllm.progress import progress
+from mllm.io.images import load as load_picture
+from mllm.io.progress import progress
+from mllm.knowledge import cards as knowledge
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
-from mllm.stages import Stage, in_order
+from mllm.synthesis import caption_facts, captioning, contact_sheet, teachers
+from mllm.synthesis.captioning import Aid, Boosted, Limits
+from mllm.synthesis.shards import Shards, once
+from mllm.synthesis.stages import Stage, in_order
 
 console = Console(stderr=True)
 tell = partial(console.print, highlight=False, soft_wrap=True, markup=False)
@@ -74,29 +77,29 @@ class Settings:
 def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool, spoken: str) -> dict[str, Any]:
     """Run the whole story and return the manifest; `spoken` is the command, for the data card."""
 
-    def story(crew: Crew) -> None:
-        tell_story(settings, out, workers, spoken, crew)
+    def story(world: World) -> None:
+        tell_story(settings, out, workers, spoken, world)
 
     return once(out, _recorded(settings), story, overwrite=overwrite)
 
 
-def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: Crew) -> None:
-    """Run stage after stage; every process of the crew comes through here."""
+def tell_story(settings: Settings, out: Path, workers: int, spoken: str, world: World) -> None:
+    """Run stage after stage; every process of the world comes through here."""
     with helpers(settings) as aid:
-        boosting.fit(settings.strategy, aid, settings.teacher, settings.checker)  # before anything is drawn or read
-        samples = pictures_stage(settings, out, crew)
-        captions_stage(settings, samples, aid, out, workers, crew)
-    if crew.first:
+        captioning.fit(settings.strategy, aid, settings.teacher, settings.checker)  # before anything is drawn or read
+        samples = pictures_stage(settings, out, world)
+        captions_stage(settings, samples, aid, out, workers, world)
+    if world.is_main:
         boosted = {row.id: row for row in read_jsonl(out / "captions.jsonl", Boosted)}
         made = sides_stage(samples, boosted, out)
         bags_stage(settings, made, out)
-        told = captionset.facts(made, boosted, settings.strategy, settings.teacher, settings.checker)
-        contactsheet.write(out, settings.sheet)
+        told = caption_facts.facts(made, boosted, settings.strategy, settings.teacher, settings.checker)
+        contact_sheet.write(out, settings.sheet)
         every = [sample for rows in made.values() for sample in rows]
-        datacard.write_captions(out, told, every, spoken, _recorded(settings))
+        dataset_card.write_captions(out, told, every, spoken, _recorded(settings))
         drawn = ["images"] if (out / "images").is_dir() else []
         manifest.finish(out, told, [*(f"{side}.jsonl" for side in SPLITS), "captions.jsonl", "bags", *drawn])
-    crew.wait()
+    world.barrier()
 
 
 @contextmanager
@@ -110,30 +113,30 @@ def helpers(settings: Settings) -> Iterator[Aid]:
     cards = knowledge.load(*settings.knowledge) if settings.knowledge else {}
     encoder = None
     if settings.strategy == "gist":
-        from mllm import retrieval
+        from mllm.models import encoders
 
-        encoder = retrieval.load(settings.scorer)
+        encoder = encoders.load(settings.scorer)
     with teachers.closing(writer, checker, tell=tell):
         yield Aid(writer, checker, cards, encoder, settings.limits)
 
 
-def pictures_stage(settings: Settings, out: Path, crew: Crew) -> list[Sample]:
+def pictures_stage(settings: Settings, out: Path, world: World) -> list[Sample]:
     """Stage 1: list the pictures, open each once, whole, and put it on its side."""
-    if crew.first and not (out / "pictures.jsonl").exists():
+    if world.is_main and not (out / "pictures.jsonl").exists():
         stage = Stage(out / "listed.jsonl", Sample)
         if not stage.finished:
-            request = captioned.Request(
+            request = caption_sources.Request(
                 Path(settings.input) if settings.input else None, out, settings.seed, settings.domain, settings.licence,
                 settings.counts, settings.family, settings.level, settings.voices,
             )  # fmt: skip
             with progress("pictures", None, stage.done) as tick:
-                for sample in islice(captioned.pictures(settings.source, request), stage.done, None):
+                for sample in islice(caption_sources.pictures(settings.source, request), stage.done, None):
                     stage.add(fingerprinted(settings, sample, out))
                     tick()
             stage.close()
         write_jsonl(out / "pictures.jsonl", sided(settings, list(read_jsonl(stage.file, Sample))))
         stage.file.unlink()
-    crew.wait()
+    world.barrier()
     return list(read_jsonl(out / "pictures.jsonl", Sample, unique="id"))
 
 
@@ -160,19 +163,19 @@ def sided(settings: Settings, samples: Sequence[Sample]) -> Iterator[Sample]:
 
 
 def captions_stage(
-    settings: Settings, samples: Sequence[Sample], aid: Aid, out: Path, workers: int, crew: Crew
+    settings: Settings, samples: Sequence[Sample], aid: Aid, out: Path, workers: int, world: World
 ) -> None:
     """Stage 2: the captions of every picture. Each depends on its own picture alone."""
-    shards = Shards(out / "captions.jsonl", crew)
+    shards = Shards(out / "captions.jsonl", world)
     if shards.finished:
         return
-    mine = crew.share([number for number, sample in enumerate(samples) if sample.id not in shards.done])
+    mine = world.shard([number for number, sample in enumerate(samples) if sample.id not in shards.done])
 
     def make(number: int) -> Boosted:
         sample, how = samples[number], {"variants": settings.variants, "tries": settings.tries}
-        return boosting.boost(settings.strategy, sample, out / sample.image, aid, seed=settings.seed, **how)
+        return captioning.boost(settings.strategy, sample, out / sample.image, aid, seed=settings.seed, **how)
 
-    with progress("captions", len(mine), crew=crew) as tick:
+    with progress("captions", len(mine), world=world) as tick:
         for row in in_order(make, mine, workers):
             shards.add(row)
             tick()
@@ -215,11 +218,11 @@ def _recorded(settings: Settings) -> dict[str, Any]:
 
 def command(
     context: typer.Context,
-    source: Annotated[str, typer.Option(help="where pictures come from: " + ", ".join(captioned.names()))] = "pocket",
+    source: Annotated[str, typer.Option(help="where pictures come from: " + ", ".join(caption_sources.names()))] = "pocket",
     input: Annotated[str | None, typer.Option(help="folder or file that the source reads")] = None,  # noqa: A002
     domain: Annotated[str | None, typer.Option(help="domain of all pictures [scene; each its own in pocket]")] = None,
     licence: Annotated[str, typer.Option(help="terms of your pictures, told in the manifest")] = "",
-    strategy: Annotated[str, typer.Option(help="what the captions are: " + ", ".join(boosting.names()))] = "human",
+    strategy: Annotated[str, typer.Option(help="what the captions are: " + ", ".join(captioning.names()))] = "human",
     teacher: Annotated[str | None, typer.Option(help="who writes [pocket for pocket scenes, else cards]")] = None,
     teacher_config: Annotated[Path | None, typer.Option(help="YAML file with the teacher's settings")] = None,
     teacher_option: Annotated[list[str] | None, typer.Option(help="key=value over it (may be repeated)")] = None,
@@ -263,7 +266,7 @@ def command(
         teacher_config=teachers.read_config(teacher_config, teacher_option or ()),
     )  # fmt: skip
     folder = out or Path("runs") / source / "captions"
-    made = synthesize(settings, folder, workers, overwrite, datacard.spoken(context, "data_synth/captions.py"))
+    made = synthesize(settings, folder, workers, overwrite, dataset_card.spoken(context, "data_synth/captions.py"))
     told = ", ".join(f"{count['pictures']} {side}" for side, count in made["samples"].items())
     console.print(f"{folder}: {told}; hash {made['hash'][:12]}", highlight=False)
 

@@ -22,74 +22,77 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mllm import difficulty, manifest, provenance
-from mllm.commands import run_program
-from mllm.crew import Crew, Shards, muster
+from mllm.cli.programs import run_program
+from mllm.data import manifest
+from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.progress import progress
+from mllm.evaluation import pass_rate
+from mllm.io import provenance
+from mllm.io.progress import progress
 from mllm.records import Completion, Sample, load_samples, read_jsonl, write_jsonl
+from mllm.synthesis.shards import Shards
 
 console = Console(stderr=True)
 
 
 def sift(options: dict[str, Any], out: Path, batch_size: int, overwrite: bool = False) -> dict[str, Any]:
     """Run the whole story and return the manifest. `options` decide the outcome."""
-    difficulty.check_bounds(options["attempts"], options["least"], options["most"])
-    crew, samples = muster(), load_samples(options["samples"])
-    from mllm.models import open_checkpoint  # reads no weights, but loads torch
+    pass_rate.check_bounds(options["attempts"], options["least"], options["most"])
+    world, samples = World.current(), load_samples(options["samples"])
+    from mllm.models.checkpoint import open_checkpoint  # reads no weights, but loads torch
 
     checkpoint = open_checkpoint(options["model"])
     weights = "+".join(provenance.fingerprint(folder) for folder in (checkpoint.base, checkpoint.adapter) if folder)
-    settings = {**options, "weights": weights, "hash": provenance.file_hash(options["samples"]), "size": crew.size}
-    if not crew.first:
-        crew.wait()  # until the first process holds the folder
+    settings = {**options, "weights": weights, "hash": provenance.file_hash(options["samples"]), "size": world.size}
+    if not world.is_main:
+        world.barrier()  # until the first process holds the folder
         if not (out / manifest.MANIFEST).exists():
-            attempts_stage(checkpoint, samples, settings, out, batch_size, crew)
-            crew.wait()
+            attempts_stage(checkpoint, samples, settings, out, batch_size, world)
+            world.barrier()
         return manifest.read(out)
     with manifest.claim(out, settings, overwrite=overwrite) as whole:
-        crew.wait()
+        world.barrier()
         if whole is None:
-            attempts_stage(checkpoint, samples, settings, out, batch_size, crew)
+            attempts_stage(checkpoint, samples, settings, out, batch_size, world)
             keep_stage(samples, settings, out)
-            crew.wait()
+            world.barrier()
     return manifest.read(out)
 
 
 def attempts_stage(
-    checkpoint: Any, samples: Sequence[Sample], settings: dict[str, Any], out: Path, batch_size: int, crew: Crew
+    checkpoint: Any, samples: Sequence[Sample], settings: dict[str, Any], out: Path, batch_size: int, world: World
 ) -> None:
     """Answer every sample N times; the model is loaded when the first answer is missing."""
     loaded = None
     for attempt in range(settings["attempts"]):
-        shards = Shards(out / f"attempts-{attempt}.jsonl", crew, "sample_id")
+        shards = Shards(out / f"attempts-{attempt}.jsonl", world, "sample_id")
         if shards.finished:
             continue
-        mine = crew.share(samples)
+        mine = world.shard(samples)
         if any(sample.id not in shards.done for sample in mine):
             loaded = loaded or _load(checkpoint, settings["dtype"])
-            for completion in _answers(loaded, mine, shards.done, attempt, settings, batch_size, crew):
+            for completion in _answers(loaded, mine, shards.done, attempt, settings, batch_size, world):
                 shards.add(completion)
         place = {sample.id: number for number, sample in enumerate(samples)}
         shards.close(place.__getitem__)
 
 
 def _load(checkpoint: Any, dtype: str) -> Any:
-    from mllm.models import load
+    from mllm.models.checkpoint import load
 
     return load(checkpoint, dtype=dtype, device="auto")
 
 
 def _answers(
     loaded: Any, samples: Sequence[Sample], done: frozenset[str], attempt: int, settings: dict[str, Any],
-    batch_size: int, crew: Crew,
+    batch_size: int, world: World,
 ) -> Iterator[Completion]:  # fmt: skip
     """Sample one attempt at each sample that has none yet."""
-    from mllm.generate import generate
+    from mllm.inference.generate import generate
 
     root = Path(settings["samples"]).parent
     seed = settings["seed"] * 1000 + attempt
-    with progress(f"attempt {attempt + 1}", len(samples), sum(s.id in done for s in samples), crew=crew) as tick:
+    with progress(f"attempt {attempt + 1}", len(samples), sum(s.id in done for s in samples), world=world) as tick:
         for completion in generate(
             loaded, samples, root, max_new_tokens=settings["max_new_tokens"], temperature=settings["temperature"],
             top_p=settings["top_p"], seed=seed, batch_size=batch_size, skip=done,
@@ -104,14 +107,14 @@ def keep_stage(samples: Sequence[Sample], settings: dict[str, Any], out: Path) -
     by_id = {sample.id: sample for sample in samples}
     for attempt in range(settings["attempts"]):
         for row in read_jsonl(out / f"attempts-{attempt}.jsonl", Completion, unique="sample_id"):
-            passes[row.sample_id] += difficulty.is_right(by_id[row.sample_id], row)
+            passes[row.sample_id] += pass_rate.is_right(by_id[row.sample_id], row)
     told = {name: settings[name] for name in ("model", "weights", "temperature", "seed")}
     root, here = Path(settings["samples"]).parent.resolve(), out.resolve()
     write_jsonl(
         out / "samples.jsonl",
         (
             replace(
-                difficulty.graded(sample, passes[sample.id], settings["attempts"], told),
+                pass_rate.graded(sample, passes[sample.id], settings["attempts"], told),
                 image=os.path.relpath(root / sample.image, here),
             )
             for sample in samples

@@ -29,31 +29,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mllm import (
-    cardfiles,
-    contactsheet,
-    datacard,
-    domains,
-    families,
-    knowledge,
-    lineups,
-    manifest,
-    photocheck,
-    photostages,
-    pointing,
-    questions,
-    sources,
-    splits,
-    teachers,
-)
-from mllm.abilities import Points, Reasons, need
-from mllm.commands import run_program
-from mllm.crew import Crew, Shards, once
+from mllm.cli.programs import run_program
+from mllm.data import dataset_card, label_checks, manifest, sources, splits
+from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.phrasing import Mixture
-from mllm.progress import progress
+from mllm.io.images import save_picture
+from mllm.io.progress import progress
+from mllm.knowledge import card_files, domains
+from mllm.knowledge import cards as knowledge
+from mllm.models import families
+from mllm.prompting.questions import Mixture
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
-from mllm.stages import in_order, save_picture
+from mllm.synthesis import contact_sheet, lineups, photo_stages, pseudo_boxes, teachers
+from mllm.synthesis import samples as questions
+from mllm.synthesis.capabilities import Points, Reasons, need
+from mllm.synthesis.shards import Shards, once
+from mllm.synthesis.stages import in_order
 
 console = Console(stderr=True)
 tell = partial(console.print, highlight=False, soft_wrap=True, markup=False)
@@ -108,29 +99,29 @@ def synthesize(
 ) -> dict[str, Any]:
     """Run the whole story and return the manifest; `spoken` is the command, for the data card."""
 
-    def story(crew: Crew) -> None:
-        tell_story(settings, out, workers, spoken, crew)
+    def story(world: World) -> None:
+        tell_story(settings, out, workers, spoken, world)
 
     return once(out, _recorded(settings), story, overwrite=overwrite)
 
 
-def tell_story(settings: Settings, out: Path, workers: int, spoken: str, crew: Crew) -> None:
-    """Run stage after stage; every process of the crew comes through here."""
+def tell_story(settings: Settings, out: Path, workers: int, spoken: str, world: World) -> None:
+    """Run stage after stage; every process of the world comes through here."""
     known = knowledge.load(*settings.knowledge) if settings.knowledge else None
-    photos = photos_stage(settings, known, out, workers, crew)
-    photos, boxless = boxes_stage(settings, photos, out, workers, crew)
-    divided = split_stage(settings, photos, out, crew)
-    cards = knowledge_stage(divided.photos, known, out, crew)
+    photos = photos_stage(settings, known, out, workers, world)
+    photos, boxless = boxes_stage(settings, photos, out, workers, world)
+    divided = split_stage(settings, photos, out, world)
+    cards = knowledge_stage(divided.photos, known, out, world)
     with teacher_of(settings) as teacher:
         for side in SPLITS:
-            samples_stage(settings, side, divided.photos, cards, teacher, out, workers, crew)
-    if crew.first:
+            samples_stage(settings, side, divided.photos, cards, teacher, out, workers, world)
+    if world.is_main:
         told = facts(settings, divided, boxless, out)
-        contactsheet.write(out, settings.sheet)
-        datacard.write(out, told, divided.photos, spoken, _recorded(settings))
+        contact_sheet.write(out, settings.sheet)
+        dataset_card.write(out, told, divided.photos, spoken, _recorded(settings))
         data = [*(f"{side}.jsonl" for side in SPLITS), "knowledge.json", "images"]
         manifest.finish(out, told, data)
-    crew.wait()
+    world.barrier()
 
 
 @contextmanager
@@ -141,17 +132,19 @@ def teacher_of(settings: Settings) -> Iterator[Reasons]:
         yield need(teacher, Reasons, settings.teacher)
 
 
-def photos_stage(settings: Settings, known: knowledge.Cards | None, out: Path, workers: int, crew: Crew) -> list[Photo]:
+def photos_stage(
+    settings: Settings, known: knowledge.Cards | None, out: Path, workers: int, world: World
+) -> list[Photo]:
     """Stage 1: list the photos and look at each."""
     asked = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
     asked["input"] = Path(settings.input) if settings.input else None
     asked["boxes_later"] = settings.boxes_from is not None
     request = sources.Request(**asked, out=out)
-    return photostages.listed(lambda: photocheck.labelled(settings.source, request, known), out, workers, crew)
+    return photo_stages.listed(lambda: label_checks.labelled(settings.source, request, known), out, workers, world)
 
 
 def boxes_stage(
-    settings: Settings, photos: list[Photo], out: Path, workers: int, crew: Crew
+    settings: Settings, photos: list[Photo], out: Path, workers: int, world: World
 ) -> tuple[list[Photo], Counter[str]]:
     """Stage 2: have a teacher point at what has no box; returns the photos with boxes, and why others have none."""
     if settings.boxes_from is None:
@@ -163,44 +156,44 @@ def boxes_stage(
         given = {name: config if name == settings.teacher else {} for name in names}
         return [need(teachers.load(name, **given[name]), Points, name) for name in names]
 
-    boxed = photostages.boxed(
-        photos, opinions, out, workers, crew, seed=settings.seed, agreed_at=settings.box_agreement
+    boxed = photo_stages.boxed(
+        photos, opinions, out, workers, world, seed=settings.seed, agreed_at=settings.box_agreement
     )
     return [photo for photo in boxed if photo.boxes], Counter(
-        photo.provenance[pointing.FAULT] for photo in boxed if not photo.boxes
+        photo.provenance[pseudo_boxes.FAULT] for photo in boxed if not photo.boxes
     )
 
 
-def split_stage(settings: Settings, photos: list[Photo], out: Path, crew: Crew) -> splits.Split:
+def split_stage(settings: Settings, photos: list[Photo], out: Path, world: World) -> splits.Split:
     """Stage 3: put each photo on its side. Seconds, so a run that goes on does it again."""
     prints = [photo.provenance["fingerprint"] for photo in photos]
     divided = splits.split(photos, prints, settings.shares, settings.seed)
-    if crew.first:
+    if world.is_main:
         write_jsonl(out / "split.jsonl", divided.photos)
     return divided
 
 
-def knowledge_stage(photos: list[Photo], known: knowledge.Cards | None, out: Path, crew: Crew) -> knowledge.Cards:
+def knowledge_stage(photos: list[Photo], known: knowledge.Cards | None, out: Path, world: World) -> knowledge.Cards:
     """Stage 4: the card of every entity, from the user's files, else the marks that the source knows."""
     marks = {photo.entity: photo.marks if known is None else known[photo.entity] for photo in photos}
-    if crew.first:
+    if world.is_main:
         knowledge.save(out / "knowledge.json", marks)
     return knowledge.Cards(marks, str(out / "knowledge.json")) if known is None else known
 
 
 def samples_stage(
     settings: Settings, side: str, photos: list[Photo], cards: knowledge.Cards, teacher: teachers.Teacher, out: Path,
-    workers: int, crew: Crew,
+    workers: int, world: World,
 ) -> None:  # fmt: skip
     """Stage 5: the samples of one side, picture by picture. Each depends on its own number alone."""
-    shards, count, each = Shards(out / f"{side}.jsonl", crew), getattr(settings, side), settings.questions
+    shards, count, each = Shards(out / f"{side}.jsonl", world), getattr(settings, side), settings.questions
     if shards.finished:
         return
     todo = [place // each for place in range(count) if key_of(side, place) not in shards.done]
-    mine = crew.share(list(dict.fromkeys(todo)))
+    mine = world.shard(list(dict.fromkeys(todo)))
     if mine:
         pool = lineups.Pool(photos, side, cards, settings.things)
-        with progress(side, len(mine), crew=crew) as tick:
+        with progress(side, len(mine), world=world) as tick:
             for number, samples in in_order(
                 lambda number: (number, samples_of(settings, pool, teacher, number, out)), mine, workers
             ):
@@ -313,7 +306,7 @@ def command(
     several: Annotated[float, typer.Option(help="share of questions for all of a kind, of more than one")] = 0.0,
     boxes_from: Annotated[str | None, typer.Option(help="teacher that points at things without a box")] = None,
     second_opinion: Annotated[str | None, typer.Option(help="teacher to agree [the same, another seed]")] = None,
-    box_agreement: Annotated[float, typer.Option(help="least IoU of the two answers")] = pointing.AGREED_AT,
+    box_agreement: Annotated[float, typer.Option(help="least IoU of the two answers")] = pseudo_boxes.AGREED_AT,
     sheet: Annotated[int, typer.Option(min=0, help="samples of each side drawn on pages to look at")] = 24,
     workers: Annotated[int, typer.Option(min=1, help="threads")] = 2,
     overwrite: Annotated[bool, typer.Option(help="throw away what the folder holds")] = False,
@@ -322,7 +315,7 @@ def command(
     if min_things > max_things:
         raise FieldmarkError(f"--min-things {min_things} is above --max-things {max_things}")
     settings = Settings(
-        source=source, input=input, domain=domain, knowledge=cardfiles.files_of(knowledge or ()),
+        source=source, input=input, domain=domain, knowledge=card_files.files_of(knowledge or ()),
         teacher=teacher or ("pocket" if source == "pocket" else "cards"), train=train, validation=validation, test=test,
         seed=seed, sisters=sisters, things=(min_things, max_things), questions=per_picture,
         photos_per_entity=photos_per_entity,
@@ -333,7 +326,7 @@ def command(
         teacher_config=teachers.read_config(teacher_config, teacher_option or ()),
     )  # fmt: skip
     folder = out or Path("runs") / source / "data"
-    made = synthesize(settings, folder, workers, overwrite, datacard.spoken(context, "data_synth/grounding.py"))
+    made = synthesize(settings, folder, workers, overwrite, dataset_card.spoken(context, "data_synth/grounding.py"))
     told = ", ".join(f"{count['samples']} {side}" for side, count in made["samples"].items())
     console.print(f"{folder}: {told}; hash {made['hash'][:12]}", highlight=False)
 

@@ -28,18 +28,21 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mllm import cardfiles, confusable, descriptors, domains, manifest, sources, teachers
-from mllm.abilities import Knows, Look, Sees, need
-from mllm.cardfiles import Card, Mark
-from mllm.commands import run_program
-from mllm.confusable import Pair
-from mllm.crew import Crew, Shards, once
+from mllm.cli.programs import run_program
+from mllm.data import descriptors, manifest, sources
+from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.knowledge import same_name
-from mllm.parts import part_of
-from mllm.progress import progress
+from mllm.io.progress import progress
+from mllm.knowledge import card_files, confusables, domains
+from mllm.knowledge.card_files import Card, Mark
+from mllm.knowledge.cards import same_name
+from mllm.knowledge.confusables import Pair
+from mllm.knowledge.parts import part_of
 from mllm.records import Photo, read_jsonl, write_jsonl
-from mllm.stages import Stage, in_order
+from mllm.synthesis import teachers
+from mllm.synthesis.capabilities import Knows, Look, Sees, need
+from mllm.synthesis.shards import Shards, once
+from mllm.synthesis.stages import Stage, in_order
 
 console = Console(stderr=True)
 Entity = tuple[str, str]
@@ -70,8 +73,8 @@ class Settings:
 def make_cards(settings: Settings, out: Path, workers: int, overwrite: bool = False) -> dict[str, Any]:
     """Run the whole story and return the manifest."""
 
-    def story(crew: Crew) -> None:
-        tell_story(settings, out, workers, crew)
+    def story(world: World) -> None:
+        tell_story(settings, out, workers, world)
 
     files = (settings.input, settings.embeddings, *settings.given)
     if settings.teacher is None:
@@ -81,23 +84,23 @@ def make_cards(settings: Settings, out: Path, workers: int, overwrite: bool = Fa
     return once(out, said, story, overwrite=overwrite)
 
 
-def tell_story(settings: Settings, out: Path, workers: int, crew: Crew) -> None:
-    """Run stage after stage; every process of the crew comes through here."""
+def tell_story(settings: Settings, out: Path, workers: int, world: World) -> None:
+    """Run stage after stage; every process of the world comes through here."""
     told = [descriptors.load(file) for file in settings.given]
-    photos = photos_stage(settings, out, crew)
+    photos = photos_stage(settings, out, world)
     entities = wanted(settings, photos, told)
     with asked(settings) as (knower, eyes):
-        cards = marks_stage(settings, entities, told, knower, out, workers, crew)
-        cards = check_stage(settings, cards, photos, eyes, out, workers, crew)
-        pairs = pairs_stage(settings, cards, photos, knower, out, workers, crew)
-    if crew.first:
+        cards = marks_stage(settings, entities, told, knower, out, workers, world)
+        cards = check_stage(settings, cards, photos, eyes, out, workers, world)
+        pairs = pairs_stage(settings, cards, photos, knower, out, workers, world)
+    if world.is_main:
         by_domain: dict[str, list[Card]] = defaultdict(list)
         for card in with_pairs(cards, pairs):
             by_domain[card.domain].append(card)
         for domain, members in by_domain.items():
-            cardfiles.write(out / "cards" / f"{domain}.yaml", members, HEADING.format(domain=domain))
+            card_files.write(out / "cards" / f"{domain}.yaml", members, HEADING.format(domain=domain))
         manifest.finish(out, facts(cards, pairs), ["cards"])
-    crew.wait()
+    world.barrier()
 
 
 @contextmanager
@@ -112,11 +115,11 @@ def asked(settings: Settings) -> Iterator[tuple[Knows | None, Sees | None]]:
         yield knows, sees
 
 
-def photos_stage(settings: Settings, out: Path, crew: Crew) -> list[Photo]:
+def photos_stage(settings: Settings, out: Path, world: World) -> list[Photo]:
     """Stage 1: list the photos, if there are any; headers only are read."""
     if settings.source is None:
         return []
-    if crew.first and not (stage := Stage(out / "photos.jsonl", Photo)).finished:
+    if world.is_main and not (stage := Stage(out / "photos.jsonl", Photo)).finished:
         request = sources.Request(
             Path(settings.input) if settings.input else None, settings.domain, out, settings.seed,
             settings.photos_per_entity, boxes_later=True, clip_boxes=True,
@@ -127,7 +130,7 @@ def photos_stage(settings: Settings, out: Path, crew: Crew) -> list[Photo]:
                     stage.add(photo)
                 tick()
         stage.close()
-    crew.wait()
+    world.barrier()
     return list(read_jsonl(out / "photos.jsonl", Photo, unique="id"))
 
 
@@ -155,7 +158,7 @@ def marks_stage(
     teacher: Knows | None,
     out: Path,
     workers: int,
-    crew: Crew,
+    world: World,
 ) -> list[Card]:
     """Stage 2: what the files and the teacher say of each entity, in one card."""
     given = [{same_name(name): card for name, card in cards.items()} for cards in told]
@@ -173,7 +176,7 @@ def marks_stage(
         return descriptors.merge(name, domain, said)
 
     return stage_of(
-        out / "marks.jsonl", "marks", entities, make, Card, workers, crew, key="entity", name=lambda e: e[1]
+        out / "marks.jsonl", "marks", entities, make, Card, workers, world, key="entity", name=lambda e: e[1]
     )
 
 
@@ -184,7 +187,7 @@ def check_stage(
     teacher: Sees | None,
     out: Path,
     workers: int,
-    crew: Crew,
+    world: World,
 ) -> list[Card]:
     """Stage 3: look for each mark in pictures, where a teacher that can see is named."""
     if teacher is None:
@@ -206,7 +209,7 @@ def check_stage(
         rows = list(zip(*answers, strict=True)) or [()] * len(texts)
         return replace(card, marks=tuple(judged(mark, row) for mark, row in zip(card.marks, rows, strict=True)))
 
-    return stage_of(out / "checked.jsonl", "looked at", cards, make, Card, workers, crew, key="entity", name=_name_of)
+    return stage_of(out / "checked.jsonl", "looked at", cards, make, Card, workers, world, key="entity", name=_name_of)
 
 
 def judged(mark: Mark, answers: Sequence[bool | None]) -> Mark:
@@ -224,26 +227,26 @@ def pairs_stage(
     teacher: Knows | None,
     out: Path,
     workers: int,
-    crew: Crew,
+    world: World,
 ) -> list[Pair]:
     """Stage 4: what is easily taken for what; the differential marks from the teacher, else read off the cards."""
     by_name = {(card.domain, card.entity): card for card in cards}
     file = out / "pairs.jsonl"
-    if crew.first and not file.exists() and not (out / "nearest.jsonl").exists():
-        vector = confusable.by_file(Path(settings.embeddings)) if settings.embeddings else confusable.by_hash(out)
-        write_jsonl(out / "nearest.jsonl", confusable.pairs(cards, confusable.looks(photos, vector), settings.alike))
-    crew.wait()
+    if world.is_main and not file.exists() and not (out / "nearest.jsonl").exists():
+        vector = confusables.by_file(Path(settings.embeddings)) if settings.embeddings else confusables.by_hash(out)
+        write_jsonl(out / "nearest.jsonl", confusables.pairs(cards, confusables.looks(photos, vector), settings.alike))
+    world.barrier()
 
     def make(pair: Pair) -> Pair:
         card, other = by_name[pair.domain, pair.entity], by_name[pair.domain, pair.other]
         if teacher is None:
-            return replace(pair, differences=confusable.differences(card, other))
+            return replace(pair, differences=confusables.differences(card, other))
         told = teacher.differences(pair.entity, pair.other, pair.domain)
         dropped = {mark.text for one in (card, other) for mark in one.marks if mark.verified is False}
         return replace(pair, differences=tuple(two for two in told if two[0] and not dropped & set(two)))
 
     near = list(read_jsonl(out / "nearest.jsonl", Pair, unique="id"))
-    return stage_of(file, "pairs", near, make, Pair, workers, crew, key="id", name=lambda pair: pair.id)
+    return stage_of(file, "pairs", near, make, Pair, workers, world, key="id", name=lambda pair: pair.id)
 
 
 def with_pairs(cards: Sequence[Card], pairs: Sequence[Pair]) -> list[Card]:
@@ -253,7 +256,7 @@ def with_pairs(cards: Sequence[Card], pairs: Sequence[Pair]) -> list[Card]:
     for pair in pairs:
         turned = tuple((its, own) for own, its in pair.differences if its)
         if not turned:
-            turned = confusable.differences(known[pair.domain, pair.other], known[pair.domain, pair.entity])
+            turned = confusables.differences(known[pair.domain, pair.other], known[pair.domain, pair.entity])
         unlike[pair.domain, pair.entity][pair.other] = pair.differences
         unlike[pair.domain, pair.other][pair.entity] = turned
     return [replace(card, unlike=unlike[card.domain, card.entity]) for card in cards]
@@ -261,7 +264,7 @@ def with_pairs(cards: Sequence[Card], pairs: Sequence[Pair]) -> list[Card]:
 
 def facts(cards: Sequence[Card], pairs: Sequence[Pair]) -> dict[str, Any]:
     """Count cards, marks by whether they were seen, and pairs."""
-    names = {True: "verified", False: "dropped: not seen in most pictures", None: cardfiles.UNVERIFIED}
+    names = {True: "verified", False: "dropped: not seen in most pictures", None: card_files.UNVERIFIED}
     return {
         "cards": dict(sorted(Counter(card.domain for card in cards).items())),
         "marks": dict(sorted(Counter(names[mark.verified] for card in cards for mark in card.marks).items())),
@@ -271,7 +274,7 @@ def facts(cards: Sequence[Card], pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def stage_of(
-    file: Path, what: str, items: Sequence[Any], make: Callable[[Any], Any], cls: type[Any], workers: int, crew: Crew,
+    file: Path, what: str, items: Sequence[Any], make: Callable[[Any], Any], cls: type[Any], workers: int, world: World,
     *, key: str, name: Callable[[Any], str],
 ) -> list[Any]:  # fmt: skip
     """Make a row of each item, shared out over the processes, and return all rows in the items' order."""
@@ -279,10 +282,10 @@ def stage_of(
     if len(set(names)) < len(names):
         twice = next(one for one, count in Counter(names).items() if count > 1)
         raise FieldmarkError(f"{twice!r} is an entity of two domains; give them different names")
-    shards = Shards(file, crew, key)
+    shards = Shards(file, world, key)
     if not shards.finished:
-        mine = crew.share([number for number, one in enumerate(names) if one not in shards.done])
-        with progress(what, len(mine), crew=crew) as tick:
+        mine = world.shard([number for number, one in enumerate(names) if one not in shards.done])
+        with progress(what, len(mine), world=world) as tick:
             for row in in_order(lambda number: make(items[number]), mine, workers):
                 shards.add(row)
                 tick()

@@ -18,26 +18,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mllm import cardfiles, domains, knowledge, phrasing
-from mllm.commands import run_program
+from mllm.cli.programs import run_program
 from mllm.errors import FieldmarkError
+from mllm.knowledge import card_files, domains
+from mllm.knowledge import cards as knowledge
+from mllm.prompting import questions
 from mllm.records import write_jsonl
 
 if TYPE_CHECKING:
-    from mllm.training.bridge import Exchange
+    from mllm.training.trl_adapter import Exchange
 
 console = Console(stderr=True)
 
 
 def exchanges(cards: knowledge.Cards) -> Iterator[Exchange]:
     """Yield questions and answers about every card that has a mark."""
-    from mllm.training.bridge import Exchange  # loads torch
+    from mllm.training.trl_adapter import Exchange  # loads torch
 
     for entity in cards:
         card = cards.card(entity)
         if card.used:
             noun = domains.load(card.domain).noun if card.domain else None
-            for number, question in enumerate(phrasing.recalls(entity, noun)):
+            for number, question in enumerate(questions.recalls(entity, noun)):
                 yield Exchange(f"recall/{entity}/{number}", question, f"{entity}: {', '.join(card.used)}.")
 
 
@@ -49,7 +51,7 @@ def command(
 ) -> None:
     """Write what cards say as plain questions, for `mix`."""
     named = knowledge_files or ["runs/pocket/knowledge/cards"]
-    cards = knowledge.load(*cardfiles.files_of(named))
+    cards = knowledge.load(*card_files.files_of(named))
     file = out or Path(named[0]).parent / "recall.jsonl"
     rows = list(exchanges(cards))
     if not rows:

@@ -14,10 +14,12 @@ import argparse
 import re
 from pathlib import Path
 
-from mllm import answering, matching, pictures, provenance, runs
 from mllm.captions import QUESTION, TASK, said, wants_caption
-from mllm.commands import run_main
+from mllm.cli.programs import run_main
+from mllm.data import caption_stats
 from mllm.errors import FieldmarkError
+from mllm.evaluation import generate_missing, runs
+from mllm.io import images, provenance
 from mllm.records import Sample, load_samples
 
 VERSION = "1"
@@ -36,9 +38,9 @@ def main(argv: list[str] | None = None) -> None:
 def answer(options: argparse.Namespace) -> None:
     """Caption every picture that has no caption yet."""
     samples, root, source = from_samples(options) if options.samples else from_folder(options)
-    checkpoint = answering.open_for(options)
-    info = answering.settings(options, checkpoint, "captions", VERSION, source)
-    answering.ask(options, checkpoint, samples, root, info)
+    checkpoint = generate_missing.open_for(options)
+    info = generate_missing.settings(options, checkpoint, "captions", VERSION, source)
+    generate_missing.ask(options, checkpoint, samples, root, info)
 
 
 def from_samples(options: argparse.Namespace) -> tuple[list[Sample], Path, dict[str, object]]:
@@ -58,7 +60,7 @@ def from_folder(options: argparse.Namespace) -> tuple[list[Sample], Path, dict[s
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[: options.limit]
     rows = [
         Sample(
-            id=name(path), task=TASK, image=path.name, size=pictures.size(path), domain="scene", entity="",
+            id=name(path), task=TASK, image=path.name, size=images.size(path), domain="scene", entity="",
             question=options.question, boxes=(), split="test",
         )
         for path in files
@@ -80,7 +82,7 @@ def show(out: Path) -> None:
     """Print what the captions are like, and write it to scores.json."""
     info, samples, rows = runs.read_whole(out)
     captions = {sample.id: said(rows[sample.id]) for sample in samples}
-    text = matching.caption_scores(captions, samples)
+    text = caption_stats.caption_scores(captions, samples)
     text["clipped"] = sum(row.clipped for row in rows.values()) / len(rows)
     runs.write_json(out, "scores.json", {**info, "text": text})
     told = (
@@ -95,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     """Every flag."""
     plain = argparse.RawDescriptionHelpFormatter
     built = argparse.ArgumentParser(prog="captions", description=__doc__, formatter_class=plain)
-    for flag, about in answering.FLAGS.items():
+    for flag, about in generate_missing.FLAGS.items():
         built.add_argument(flag, **about)
     built.add_argument("--samples", help="samples file of ours")
     built.add_argument("--images", help="folder of pictures, where there is no samples file")

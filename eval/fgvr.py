@@ -18,9 +18,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mllm import answering, knowledge, provenance, quiz, runs, scores, sources, stats
-from mllm.commands import run_main
+from mllm.cli.programs import run_main
+from mllm.data import sources
 from mllm.errors import FieldmarkError
+from mllm.evaluation import generate_missing, knowledge_probe, runs, scores
+from mllm.io import provenance
+from mllm.knowledge import cards as knowledge
+from mllm.metrics import stats
 
 VERSION = "1"
 
@@ -41,17 +45,19 @@ def answer(options: argparse.Namespace) -> None:
         raise FieldmarkError("name the photos: --input FOLDER or FILE (or --rescore --out DIR)")
     asked_for = sources.Request(Path(options.input), options.domain, whole_image_boxes=True)
     photos = list(sources.photos(options.source, asked_for))
-    pool = quiz.items(photos)
-    entities, chosen = quiz.by_domain(pool), quiz.one_a_picture(pool)
+    pool = knowledge_probe.items(photos)
+    entities, chosen = knowledge_probe.by_domain(pool), knowledge_probe.one_a_picture(pool)
     if options.per_class:
-        chosen = quiz.draw(chosen, options.per_class, options.seed)
+        chosen = knowledge_probe.draw(chosen, options.per_class, options.seed)
     chosen = chosen[: options.limit]
     alike = None
     if options.knowledge:
         cards = knowledge.load(Path(options.knowledge))
-        alike = {item.entity: quiz.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen}
-    asked = quiz.choices(chosen, entities, options.seed, alike=alike)
-    checkpoint = answering.open_for(options)
+        alike = {
+            item.entity: knowledge_probe.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen
+        }
+    asked = knowledge_probe.choices(chosen, entities, options.seed, alike=alike)
+    checkpoint = generate_missing.open_for(options)
     source = {
         "file": str(options.input),
         "source": options.source,
@@ -60,13 +66,15 @@ def answer(options: argparse.Namespace) -> None:
         "seed": options.seed,
         "knowledge": provenance.file_hash(options.knowledge) if options.knowledge else None,
     }
-    answering.ask(options, checkpoint, asked, Path(), answering.settings(options, checkpoint, "fgvr", VERSION, source))
+    generate_missing.ask(
+        options, checkpoint, asked, Path(), generate_missing.settings(options, checkpoint, "fgvr", VERSION, source)
+    )
 
 
 def measure(out: str | Path) -> dict[str, Any]:
     """Grade the saved answers: all, each domain, and the mean over classes."""
     info, asked, said = runs.read_whole(out)
-    right = [value for _, value in quiz.grade_choices(asked, said)]
+    right = [value for _, value in knowledge_probe.grade_choices(asked, said)]
     parts: dict[str, list[int]] = defaultdict(list)
     for k, sample in enumerate(asked):
         parts["all"].append(k)
@@ -74,7 +82,7 @@ def measure(out: str | Path) -> dict[str, Any]:
     classes: dict[str, list[float]] = defaultdict(list)
     for sample, value in zip(asked, right, strict=True):
         classes[sample.entity].append(value)
-    unread = [quiz.read_choice(said[s.id].text, s.provenance["options"]) is None for s in asked]
+    unread = [knowledge_probe.read_choice(said[s.id].text, s.provenance["options"]) is None for s in asked]
     slices = {}
     for name, rows in parts.items():
         acc = stats.mean([right[k] for k in rows], [asked[k].group for k in rows])
@@ -85,7 +93,7 @@ def measure(out: str | Path) -> dict[str, Any]:
         }
     means = {name: sum(values) / len(values) for name, values in sorted(classes.items())}
     over = sum(means.values()) / len(means)
-    return {**info, "slices": slices, "over_classes": over, "classes": means, "chance": quiz.CHANCE}
+    return {**info, "slices": slices, "over_classes": over, "classes": means, "chance": knowledge_probe.CHANCE}
 
 
 def show(table: dict[str, Any]) -> None:
@@ -102,7 +110,7 @@ def show(table: dict[str, Any]) -> None:
 def parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     built = argparse.ArgumentParser(prog="fgvr", description=__doc__, formatter_class=plain)
-    for flag, about in answering.FLAGS.items():
+    for flag, about in generate_missing.FLAGS.items():
         built.add_argument(flag, **about)
     built.add_argument("--source", default="image_folder", help="how the photos are labelled (mllm/sources)")
     built.add_argument("--input", help="folder or file of labelled photos")

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllm import matching, stats
 from mllm.captions import words
-from mllm.cider import Frequencies, cider_d
-from mllm.commands import run_main
+from mllm.cli.programs import run_main
+from mllm.data import caption_stats
+from mllm.data.sources.csv import table
 from mllm.errors import FieldmarkError
-from mllm.files import atomic_write
-from mllm.sources.csv import table
+from mllm.io.files import atomic_write
+from mllm.metrics import stats
+from mllm.metrics.cider import Frequencies, cider_d
 
 ASPECTS = ("background", "object", "relation")
 RULES = ("published", "words")
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     """Measure captions and write the scores."""
     options = _parser().parse_args(argv)
     rows = read(options.data)
-    captions = matching.read_captions(options.captions)
+    captions = caption_stats.read_captions(options.captions)
     if missing := sorted({row.image for row in rows if row.image not in captions}):
         raise FieldmarkError(
             f"{options.captions}: no caption of {len(missing)} pictures ({', '.join(missing[:3])}, ...)"
@@ -105,7 +106,7 @@ def measure(rows: list[Row], captions: Mapping[str, str], stem: Stem) -> dict[st
     frequencies = Frequencies.of(references.values())
     each = [cider_d(captions[image], told, frequencies) for image, told in references.items()]
     table["cider"] = sum(each) / len(each)
-    table["text"] = matching.caption_scores({image: captions[image] for image in references})
+    table["text"] = caption_stats.caption_scores({image: captions[image] for image in references})
     return table
 
 

@@ -18,11 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mllm import jsontext, matching
-from mllm.commands import run_main
+from mllm.cli.programs import run_main
+from mllm.data import caption_stats
 from mllm.errors import FieldmarkError
-from mllm.files import atomic_write
-from mllm.matching import Query
+from mllm.io import strict_json
+from mllm.io.files import atomic_write
+from mllm.metrics import retrieval as matching
+from mllm.metrics.retrieval import Query
 
 SIZE = 10
 _TARGETS = [str(number) for number in range(SIZE)]
@@ -40,15 +42,15 @@ def main(argv: list[str] | None = None) -> None:
         return
     if bool(options.captions) == options.human:
         raise FieldmarkError("name the captions with --captions, or ask the annotators' own with --human")
-    captions = None if options.human else matching.read_captions(options.captions)
+    captions = None if options.human else caption_stats.read_captions(options.captions)
     asked, files = queries(described, options.images, captions)
-    from mllm import retrieval
+    from mllm.models import encoders
 
-    encoder = retrieval.load(options.scorer, cache=options.cache, device=options.device)
+    encoder = encoders.load(options.scorer, cache=options.cache, device=options.device)
     found = matching.match(encoder, asked, files)
     table: dict[str, Any] = {"benchmark": "imagecode", "scorer": options.scorer, "queries": len(asked)}
     table |= matching.retrieval_scores(found)
-    table["text"] = matching.caption_scores({f"{k}": query.caption for k, query in enumerate(asked)})
+    table["text"] = caption_stats.caption_scores({f"{k}": query.caption for k, query in enumerate(asked)})
     print(
         f"R@1 {100 * table['r1']['value']:.1f}  R@5 {100 * table['r5']['value']:.1f}  ({len(asked)} captions of ",
         end="",
@@ -65,7 +67,7 @@ def read(file: Path) -> dict[str, dict[str, str]]:
     Raises:
         FieldmarkError: another shape (the unlabelled test file has lists), or a target outside the set.
     """
-    table = jsontext.read(file)
+    table = strict_json.read(file)
     if not isinstance(table, dict) or not table:
         raise FieldmarkError(f"{file}: an object {{set: {{target: description}}}} is needed")
     for name, targets in table.items():

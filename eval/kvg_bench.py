@@ -21,9 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mllm import answering, kvg, links, mastery, provenance, quadrants, runs, scores
-from mllm.commands import run_main
+from mllm.cli.programs import run_main
 from mllm.errors import FieldmarkError
+from mllm.evaluation import generate_missing, kvg_published, quadrants, runs, scores
+from mllm.io import provenance
+from mllm.knowledge import mastery
+from mllm.metrics import reasoning
 from mllm.records import Sample, load_samples
 
 VERSION = "1"
@@ -49,15 +52,18 @@ def main(argv: list[str] | None = None) -> None:
 def answer(options: argparse.Namespace) -> None:
     """Ask the model every sample that has no output yet."""
     samples, root = read_samples(options)
-    checkpoint = answering.open_for(options)
+    checkpoint = generate_missing.open_for(options)
     source = {
         "file": str(options.official or options.samples),
         "hash": provenance.file_hash(options.official or options.samples),
         "count": len(samples),
         "trained": provenance.file_hash(options.train) if options.train else None,
     }
-    info = {**answering.settings(options, checkpoint, "kvg", VERSION, source), "official": bool(options.official)}
-    if not answering.ask(options, checkpoint, samples, root, info):
+    info = {
+        **generate_missing.settings(options, checkpoint, "kvg", VERSION, source),
+        "official": bool(options.official),
+    }
+    if not generate_missing.ask(options, checkpoint, samples, root, info):
         print(f"all {len(samples)} samples are answered already in {options.out}")
 
 
@@ -65,7 +71,7 @@ def read_samples(options: argparse.Namespace) -> tuple[list[Sample], Path]:
     """Read what is asked, and the folder its pictures are relative to. `--train` marks the entities trained on."""
     if options.official:
         root = Path(options.out)
-        samples = kvg.read_parquet(options.official, root / "pictures", limit=options.limit)
+        samples = kvg_published.read_parquet(options.official, root / "pictures", limit=options.limit)
     else:
         if not Path(options.samples).is_file():
             raise FieldmarkError(
@@ -115,17 +121,17 @@ def show_published(table: dict[str, Any]) -> None:
         ious = (scores.percent(row["published_iou"]), scores.percent(row["iou"]["value"]))
         rows.append((name, str(row["samples"]), *both, *ious))
     print(scores.markdown(rows))
-    columns = [*kvg.SEEN_DOMAINS, "seen", *kvg.UNSEEN_DOMAINS, "unseen", "all"]
+    columns = [*kvg_published.SEEN_DOMAINS, "seen", *kvg_published.UNSEEN_DOMAINS, "unseen", "all"]
     own = {"seen": "seen domains", "unseen": "unseen domains", "all": "all"}
     rows = [("model", *columns)]
     for rule, key in (("published rule", "published_acc"), ("our rule", "acc")):
         found = [parts.get(own.get(name, f"domain {name}")) for name in columns]
         rows.append((f"this run, {rule}", *(scores.percent(row[key]["value"]) if row else "–" for row in found)))
-    for row in kvg.published_rows():
+    for row in kvg_published.published_rows():
         rows.append((row["model"] + ("*" if "note" in row else ""), *(f"{row['acc'][name]:.1f}" for name in columns)))
     print("\npublished results (arXiv 2503.12797; one sampled run each, about 2.5 points either way)\n")
     print(scores.markdown(rows))
-    for row in kvg.published_rows():
+    for row in kvg_published.published_rows():
         if "note" in row:
             print(f"* {row['model']}: {row['note']}")
 
@@ -151,7 +157,7 @@ def show_links(found: dict[str, list[dict[str, Any]]]) -> None:
         return
     print("\nwhere the reasoning holds, % (of n)\n")
     rows = [("link", *found)]
-    for k, name in enumerate(links.LINKS):
+    for k, name in enumerate(reasoning.LINKS):
         rows.append((name, *(f"{scores.percent(part[k]['share'])} ({part[k]['of']})" for part in found.values())))
     print(scores.markdown(rows))
 
@@ -178,7 +184,7 @@ def compare(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="kvg_bench", description=__doc__, formatter_class=plain)
-    for flag, about in answering.FLAGS.items():
+    for flag, about in generate_missing.FLAGS.items():
         parser.add_argument(flag, **about)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--samples", default="runs/pocket/data/test.jsonl", help="samples file (jsonl)")

@@ -18,11 +18,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mllm import answering, knowledge, mastery, pictures, prompts, provenance, quiz, runs, scores, stages
 from mllm.boxes import Box, Frame
-from mllm.commands import run_main
+from mllm.cli.programs import run_main
 from mllm.errors import FieldmarkError
-from mllm.quiz import Item
+from mllm.evaluation import generate_missing, knowledge_probe, runs, scores
+from mllm.evaluation.knowledge_probe import Item
+from mllm.io import images, provenance
+from mllm.io.images import save_picture
+from mllm.knowledge import cards as knowledge
+from mllm.knowledge import mastery
+from mllm.prompting import prompts
 from mllm.records import Sample, load_samples
 
 VERSION = "1"
@@ -43,20 +48,22 @@ def answer(options: argparse.Namespace) -> None:
         raise FieldmarkError("name what the model shall be asked about: --samples FILE (or --rescore --out DIR)")
     file = Path(options.samples)
     rows = load_samples(file)[: options.limit]
-    pool = quiz.items(rows)
-    chosen = quiz.draw(pool, options.per_entity, options.seed)
-    entities, alike = quiz.by_domain(pool), None
+    pool = knowledge_probe.items(rows)
+    chosen = knowledge_probe.draw(pool, options.per_entity, options.seed)
+    entities, alike = knowledge_probe.by_domain(pool), None
     if options.knowledge:
         cards = knowledge.load(Path(options.knowledge))
-        alike = {item.entity: quiz.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen}
-    checkpoint = answering.open_for(options)
+        alike = {
+            item.entity: knowledge_probe.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen
+        }
+    checkpoint = generate_missing.open_for(options)
     root, out = file.parent, Path(options.out)
     if options.by == "choices":
         chosen = cut_out(chosen, root, out / "pictures")
-        asked, root = quiz.choices(chosen, entities, options.seed, alike=alike), out
+        asked, root = knowledge_probe.choices(chosen, entities, options.seed, alike=alike), out
     else:
         budget = checkpoint.convention.budget
-        asked = quiz.marks(chosen, entities, options.seed, checkpoint.family, budget, alike=alike)
+        asked = knowledge_probe.marks(chosen, entities, options.seed, checkpoint.family, budget, alike=alike)
     source = {
         "file": str(file),
         "hash": provenance.file_hash(file),
@@ -66,9 +73,9 @@ def answer(options: argparse.Namespace) -> None:
         "knowledge": provenance.file_hash(options.knowledge) if options.knowledge else None,
         "seed": options.seed,
     }
-    info = answering.settings(options, checkpoint, "mastery", VERSION, source)
+    info = generate_missing.settings(options, checkpoint, "mastery", VERSION, source)
     style = None if options.by == "choices" else prompts.PLAIN
-    answering.ask(options, checkpoint, asked, root, info, style=style)
+    generate_missing.ask(options, checkpoint, asked, root, info, style=style)
 
 
 def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
@@ -84,9 +91,9 @@ def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
         size = Frame(max(1, right - left), max(1, bottom - top))
         path = folder / f"{knowledge.same_name(item.id).replace(' ', '-')}.png"
         if not path.is_file():
-            picture = pictures.load(root / item.image)
-            stages.save_picture(picture.crop((left, top, left + int(size.width), top + int(size.height))), path)
-        found.append(quiz.alone(item, f"pictures/{path.name}", size))
+            picture = images.load(root / item.image)
+            save_picture(picture.crop((left, top, left + int(size.width), top + int(size.height))), path)
+        found.append(knowledge_probe.alone(item, f"pictures/{path.name}", size))
     return found
 
 
@@ -98,7 +105,7 @@ def show(out: str | Path) -> None:
     path = table.save(Path(out) / "mastery.json", {k: info[k] for k in ("model", "weights", "samples", "commit")})
     right = sum(value for _, value in graded) / len(graded)
     print(f"\n{info['model']}: {len(graded)} questions about {len(table)} entities, {scores.percent(right)} % right")
-    print(f"(chance: {scores.percent(quiz.CHANCE)} %; asked by {info['samples']['by']})\n")
+    print(f"(chance: {scores.percent(knowledge_probe.CHANCE)} %; asked by {info['samples']['by']})\n")
     rows = [("level", "entities", "%")]
     counts = [entry.level for entry in table.values()]
     rows += [(name, str(counts.count(name)), scores.percent(share)) for name, share in table.shares().items()]
@@ -109,14 +116,14 @@ def show(out: str | Path) -> None:
 def grade(info: dict[str, Any], asked: list[Sample], said: dict[str, Any]) -> list[tuple[str, float]]:
     """Judge the answers in the way in which they were asked for."""
     if info["samples"]["by"] == "choices":
-        return quiz.grade_choices(asked, said)
-    return quiz.grade_marks(asked, said)
+        return knowledge_probe.grade_choices(asked, said)
+    return knowledge_probe.grade_marks(asked, said)
 
 
 def parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     built = argparse.ArgumentParser(prog="mastery", description=__doc__, formatter_class=plain)
-    for flag, about in answering.FLAGS.items():
+    for flag, about in generate_missing.FLAGS.items():
         built.add_argument(flag, **about)
     built.add_argument("--samples", help="samples file (jsonl) whose things are asked about")
     built.add_argument("--out", default="runs/pocket/mastery", help="folder of answers and mastery.json")

@@ -16,17 +16,19 @@ import random
 from pathlib import Path
 from typing import Any
 
-from mllm import matching, retrieval
-from mllm.commands import run_main
+from mllm.cli.programs import run_main
+from mllm.data import caption_stats
 from mllm.errors import FieldmarkError
-from mllm.files import atomic_write
+from mllm.io.files import atomic_write
+from mllm.metrics import retrieval
+from mllm.models import encoders
 from mllm.records import image_path, load_samples
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure captions and write the scores."""
     options = _parser().parse_args(argv)
-    captions = matching.read_captions(options.captions)
+    captions = caption_stats.read_captions(options.captions)
     samples = load_samples(options.samples) if options.samples else []
     if samples:
         files = {sample.id: image_path(options.samples, sample) for sample in samples}
@@ -35,12 +37,12 @@ def main(argv: list[str] | None = None) -> None:
     else:
         raise FieldmarkError("name the pictures: --samples, or --images, a folder of <name>.jpg")
     made = batches(sorted(name for name in captions if name in files), options.size, options.seed)
-    encoder = retrieval.load(options.scorer, cache=options.cache, device=options.device)
-    matches = matching.match(encoder, matching.bag_queries(made, captions), files)
+    encoder = encoders.load(options.scorer, cache=options.cache, device=options.device)
+    matches = retrieval.match(encoder, retrieval.bag_queries(made, captions), files)
     table: dict[str, Any] = {"benchmark": f"rd{options.size}", "scorer": options.scorer, "seed": options.seed}
-    table |= {"batches": len(made), **matching.retrieval_scores(matches)}
+    table |= {"batches": len(made), **retrieval.retrieval_scores(matches)}
     asked = {name for batch in made for name in batch}
-    table["text"] = matching.caption_scores({k: v for k, v in captions.items() if k in asked}, samples)
+    table["text"] = caption_stats.caption_scores({k: v for k, v in captions.items() if k in asked}, samples)
     print(
         f"R@1 {100 * table['r1']['value']:.1f}  R@5 {100 * table['r5']['value']:.1f}  ({len(made)} batches of ", end=""
     )

@@ -3,7 +3,7 @@
     python eval/refcoco.py --annotations refcoco_val.json --images COCO --model DIR --out DIR
     python eval/refcoco.py --rescore --out DIR                             # from the saved answers, without the model
 
-Annotations are json or jsonl in VLM-R1's form (`image`, `problem`, `solution` in pixels; mllm/interop/vlm_r1.py), as
+Annotations are json or jsonl in VLM-R1's form (`image`, `problem`, `solution` in pixels; mllm/data/formats/vlm_r1.py), as
 RefCOCO, RefCOCO+, RefCOCOg and their descendants are passed round. `solution: null` is a sentence that fits nothing in
 the picture: answering `none` is right there, and any box is wrong.
 
@@ -19,11 +19,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mllm import answering, interop, provenance, records, runs, scores, stats
-from mllm.commands import run_main
+from mllm import records
+from mllm.cli.programs import run_main
+from mllm.data import formats
 from mllm.errors import FieldmarkError
+from mllm.evaluation import generate_missing, runs, scores
+from mllm.evaluation.scores import Case
+from mllm.io import provenance
+from mllm.metrics import stats
 from mllm.rewards.iou import HIT, is_above
-from mllm.scores import Case
 
 VERSION = "1"
 
@@ -44,8 +48,8 @@ def answer(options: argparse.Namespace) -> None:
         raise FieldmarkError("name what is asked: --annotations FILE (or --rescore --out DIR)")
     file = Path(options.annotations)
     root = Path(options.images) if options.images else file.parent
-    checkpoint = answering.open_for(options)
-    rows = interop.load("vlm_r1").read(file, checkpoint.family)
+    checkpoint = generate_missing.open_for(options)
+    rows = formats.load("vlm_r1").read(file, checkpoint.family)
     samples = records.check_unique(rows)[: options.limit]
     for number, sample in enumerate(samples, 1):
         if not (root / sample.image).is_file():
@@ -54,8 +58,8 @@ def answer(options: argparse.Namespace) -> None:
                 "paths are relative to"
             )
     source = {"file": str(file), "hash": provenance.file_hash(file), "count": len(samples)}
-    answering.ask(
-        options, checkpoint, samples, root, answering.settings(options, checkpoint, "refcoco", VERSION, source)
+    generate_missing.ask(
+        options, checkpoint, samples, root, generate_missing.settings(options, checkpoint, "refcoco", VERSION, source)
     )
 
 
@@ -94,7 +98,7 @@ def show(table: dict[str, Any]) -> None:
 def parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     built = argparse.ArgumentParser(prog="refcoco", description=__doc__, formatter_class=plain)
-    for flag, about in answering.FLAGS.items():
+    for flag, about in generate_missing.FLAGS.items():
         built.add_argument(flag, **about)
     built.add_argument("--annotations", help="json or jsonl of referring expressions")
     built.add_argument("--images", help="folder that the pictures' paths are relative to; default: the file's own")

@@ -18,11 +18,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mllm import jsontext, matching, retrieval
-from mllm.bags import Bag, check
-from mllm.commands import run_main
+from mllm.cli.programs import run_main
+from mllm.data import caption_stats
+from mllm.data.bags import Bag, check
 from mllm.errors import FieldmarkError
-from mllm.files import atomic_write
+from mllm.io import strict_json
+from mllm.io.files import atomic_write
+from mllm.metrics import retrieval
+from mllm.models import encoders
 from mllm.records import Sample, image_path, load_samples, read_jsonl
 
 SIZES = (3, 5, 7)
@@ -31,22 +34,22 @@ SIZES = (3, 5, 7)
 def main(argv: list[str] | None = None) -> None:
     """Measure captions and write the scores."""
     options = _parser().parse_args(argv)
-    captions = matching.read_captions(options.captions)
+    captions = caption_stats.read_captions(options.captions)
     samples, bags, files = official(options) if options.official else ours(options)
     used = {name for made in bags.values() for bag in made for name in bag}
-    encoder = retrieval.load(
+    encoder = encoders.load(
         options.scorer, late=options.late, pool=options.pool, cache=options.cache, device=options.device
     )
     table: dict[str, Any] = {"benchmark": "truematch", "captions": str(options.captions), "scorer": options.scorer}
     table |= {"late": options.late, "sizes": {}, "matches": {}}
     for size, made in sorted(bags.items()):
-        found = matching.match(encoder, matching.bag_queries(made, captions, f"bags of {size}"), files)
-        table["sizes"][str(size)] = matching.retrieval_scores(found)
+        found = retrieval.match(encoder, retrieval.bag_queries(made, captions, f"bags of {size}"), files)
+        table["sizes"][str(size)] = retrieval.retrieval_scores(found)
         table["matches"][str(size)] = [
             {"bag": one.query.group, "picture": one.query.candidates[one.query.own], "found": one.found, "hit": one.hit}
             for one in found
         ]
-    table["text"] = matching.caption_scores({k: v for k, v in captions.items() if k in used}, samples)
+    table["text"] = caption_stats.caption_scores({k: v for k, v in captions.items() if k in used}, samples)
     show(table)
     if options.out:
         with atomic_write(options.out) as file:
@@ -66,7 +69,7 @@ def official(options: argparse.Namespace) -> tuple[list[Sample], dict[int, list[
 
 def bags_of(file: Path, size: int) -> list[list[str]]:
     """Read one published file of bags. Raises FieldmarkError naming file and bag."""
-    rows = jsontext.read(file)
+    rows = strict_json.read(file)
     if not isinstance(rows, list) or not rows:
         raise FieldmarkError(f"{file}: a list of bags is needed")
     for number, row in enumerate(rows):

@@ -16,17 +16,17 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "caption", "ground", "load"]
 
 if TYPE_CHECKING:
-    from mllm.chat import caption, ground, load
+    from mllm.inference.assistant import caption, ground, load
 
 _LAZY = ("caption", "ground", "load")
 
 
 def __getattr__(name: str) -> Any:
-    """Fetch a lazy name from `mllm.chat`, which is where torch is first imported."""
+    """Fetch a lazy name from `mllm.inference.assistant`, which is where torch is first imported."""
     if name in _LAZY:
-        from mllm import chat
+        from mllm.inference import assistant
 
-        return getattr(chat, name)
+        return getattr(assistant, name)
     raise AttributeError(f"module 'mllm' has no attribute {name!r}")
 
 

@@ -1,6 +1,6 @@
 """Typed settings of the training programs. Holds no torch and no TRL.
 
-The `fieldmark:` section of a run's YAML file is a `Settings`; how file and flags are read is in `mllm.configfile`.
+The `fieldmark:` section of a run's YAML file is a `Settings`; how file and flags are read is in `mllm.training.config_file`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 Part = Literal["vision", "projector", "llm"]
 Level = Literal["completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect"]
-"""The levels of `mllm.mastery.LEVELS`."""
+"""The levels of `mllm.knowledge.cards.mastery.LEVELS`."""
 SECTION = "fieldmark"
 Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)]
 """Files; a single one may stand for a list of one."""
@@ -89,7 +89,7 @@ class MasteryWeight(Section):
 
 
 class Advantage(Section):
-    """Weights on advantages, laid on after the group normalisation (mllm/training/advantages.py)."""
+    """Weights on advantages, laid on after the group normalisation (mllm/training/grpo/advantages.py)."""
 
     difficulty: Literal["univg", "linear", "log"] | None = None
     """Weigh prompts by the mean IoU of their answers: `univg` is exp(1 - mean)."""
@@ -98,7 +98,7 @@ class Advantage(Section):
 
 
 class Bags(Section):
-    """BagCurri: look-alikes stay together in one generation batch, and bags grow (mllm/training/samplers.py)."""
+    """BagCurri: look-alikes stay together in one generation batch, and bags grow (mllm/training/grpo/bag_sampler.py)."""
 
     files: Paths = ()
     """Bag files (data_synth/bags.py). Without any, bags are cut out of the rows that share `bag`."""
@@ -124,7 +124,7 @@ class Settings(Section):
     limit: int | None = Field(default=None, ge=1)
     """Use only so many samples of each training file: the first ones."""
     style: Literal["direct", "think"] = "think"
-    """Prompt style (mllm/prompts.py): answer at once, or reason first. Saved beside the weights."""
+    """Prompt style (mllm/prompting/prompts.py): answer at once, or reason first. Saved beside the weights."""
     visual_tokens: int | None = Field(default=None, ge=1)
     """At most so many visual tokens a picture; larger pictures are shrunk. None keeps the checkpoint's own budget."""
     min_visual_tokens: int | None = Field(default=None, ge=1)

@@ -5,7 +5,7 @@ strict: an unknown schema, an unknown or missing field or a value of the wrong k
 starts with `file:line` and names the field. Writing is atomic: whoever looks sees the old file or the new one.
 
 In a file a `Box` is `[x1, y1, x2, y2]` in the unit frame, a `Frame` is `[width, height]`, a `Thing` is an object.
-The coding of single rows is in `mllm.rows`, which knows dataclasses and no files.
+The coding of single rows is in `mllm.io.codec`, which knows dataclasses and no files.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any, ClassVar, TypeVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import RecordError
-from mllm.files import atomic_write
-from mllm.rows import decode, encode
+from mllm.io.codec import decode, encode
+from mllm.io.files import atomic_write
 
 SPLITS = ("train", "validation", "test")
 REFERENCE = re.compile(r"<obj:(\d{1,4})>")

@@ -28,16 +28,16 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mllm import phrasing
-from mllm.cpu import computes_bfloat16, keep_memory, take_detours
+from mllm.models.cpu_kernels import computes_bfloat16, keep_memory, take_detours
 from mllm.pocket import model as pocket
+from mllm.pocket.capability_checks import all_checks, check_find, check_recall
 from mllm.pocket.card import write_card
-from mllm.pocket.checks import all_checks, check_find, check_recall
 from mllm.pocket.curriculum import Curriculum
+from mllm.pocket.data_parallel import DataParallel
 from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, lesson_batch, picture_batch
-from mllm.pocket.scenes import SceneStore
-from mllm.pocket.together import Together
-from mllm.training import kernels, packing
+from mllm.pocket.scene_store import SceneStore
+from mllm.prompting import questions
+from mllm.training.engine import attention, packing
 
 log = logging.getLogger("pretrain")
 
@@ -59,14 +59,14 @@ class Settings:
 
 
 class Run:
-    """Model, optimizer and place in the schedule; saved together so that a stopped run goes on."""
+    """Model, optimizer and place in the schedule; saved parallel so that a stopped run goes on."""
 
-    def __init__(self, settings: Settings, out: Path, together: Together) -> None:
-        self.settings, self.out, self.together, self.step = settings, out, together, 0
+    def __init__(self, settings: Settings, out: Path, parallel: DataParallel) -> None:
+        self.settings, self.out, self.parallel, self.step = settings, out, parallel, 0
         torch.manual_seed(settings.seed)
         self.model, self.processor = pocket.build(settings.seed)
         take_detours(self.model)
-        kernels.in_rows(self.model)
+        attention.in_rows(self.model)
         self.head = DenseHead(
             self.model.config.text_config.hidden_size, 1 + len(self.model.config.vision_config.deepstack_visual_indexes)
         )
@@ -82,7 +82,7 @@ class Run:
             self.head.load_state_dict(saved["head"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step = saved["step"]
-            if together.first:
+            if parallel.world.is_main:
                 self._forget_later_rows()
                 log.info("going on at step %d", self.step)
 
@@ -95,7 +95,7 @@ class Run:
 
     def save(self) -> None:
         """Write the state beside the old one, then swap: a kill never leaves half a state."""
-        if not self.together.first:
+        if not self.parallel.world.is_main:
             return
         parts = {
             "model": self.model.state_dict(),
@@ -115,7 +115,7 @@ class Run:
         for group, factor in zip(self.optimizer.param_groups, (1.0, vision_share, 1.0), strict=True):
             group["lr"] = peak * factor
         loss.backward()
-        self.together.average([*self.model.parameters(), *self.head.parameters()])
+        self.parallel.average([*self.model.parameters(), *self.head.parameters()])
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -124,7 +124,7 @@ class Run:
 
 def warm_up(run: Run, store: SceneStore, rng: random.Random) -> torch.Tensor:
     """The dense loss of one batch of scenes."""
-    numbers = run.together.share([rng.randrange(len(store)) for _ in range(run.settings.batch)])
+    numbers = run.parallel.world.shard([rng.randrange(len(store)) for _ in range(run.settings.batch)])
     pictures = [store.pixels_HWC(number) for number in numbers]
     batch = picture_batch(pictures)
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
@@ -139,8 +139,8 @@ def teach(run: Run, curriculum: Curriculum, step: int, rng: random.Random) -> to
     """The loss of one batch of picture lessons and one of text."""
     tokenizer, store = run.processor.tokenizer, curriculum.store
     drawn = sorted(curriculum.pictures(step, run.settings.batch, rng), key=lambda lesson: len(lesson.answer))
-    told = run.together.share(curriculum.texts(run.settings.text_batch, rng))
-    seen = run.together.share(drawn)
+    told = run.parallel.world.shard(curriculum.texts(run.settings.text_batch, rng))
+    seen = run.parallel.world.shard(drawn)
     middle = len(seen) // 2  # short answers and long ones apart: half the padding
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
         halves = [lesson_batch(half, store, tokenizer) for half in (seen[:middle], seen[middle:])]
@@ -167,7 +167,7 @@ def train(run: Run, store: SceneStore) -> None:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    first = run.together.first
+    first = run.parallel.world.is_main
     with Progress(*columns, disable=not first) as progress, _history(run) as history:
         bar = progress.add_task("pretraining", total=warm + settings.steps, completed=run.step)
         smooth, started = None, time.monotonic()
@@ -189,7 +189,7 @@ def train(run: Run, store: SceneStore) -> None:
                     "seconds": round(time.monotonic() - started, 1),
                 }
                 if run.step % 500 == 0 and run.step > warm:
-                    with run.together.alone():
+                    with run.parallel.alone():
                         row |= progress_checks(run)
                 history.write(json.dumps(row) + "\n")
                 history.flush()
@@ -205,13 +205,13 @@ def progress_checks(run: Run) -> dict[str, float]:
     return {
         "find": check_find(model, tokenizer, 96, split="progress"),
         "reason": check_find(model, tokenizer, 96, reason=True, split="progress"),
-        "recall": check_recall(model, tokenizer, phrasing.RECALLS[0], in_view=True, every=5),
+        "recall": check_recall(model, tokenizer, questions.RECALLS[0], in_view=True, every=5),
     }
 
 
 def _history(run: Run) -> TextIO:
     """The run's log; processes that do not write it get one that goes nowhere."""
-    return (run.out / "log.jsonl" if run.together.first else Path(os.devnull)).open("a", encoding="utf-8")
+    return (run.out / "log.jsonl" if run.parallel.world.is_main else Path(os.devnull)).open("a", encoding="utf-8")
 
 
 def finish(run: Run, count: int, weights: Path) -> None:
@@ -245,31 +245,31 @@ def main(
 ) -> None:
     """Pre-train the pocket base."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    together = Together()
-    if batch < 2 * together.world or text_batch < together.world:
+    parallel = DataParallel()
+    if batch < 2 * parallel.world.size or text_batch < parallel.world.size:
         sys.exit(
-            f"{together.world} processes need --batch {2 * together.world} and --text-batch {together.world} at least"
+            f"{parallel.world.size} processes need --batch {2 * parallel.world.size} and --text-batch {parallel.world.size} at least"
         )
-    torch.set_num_threads(max(1, threads // together.world))
+    torch.set_num_threads(max(1, threads // parallel.world.size))
     keep_memory()
     out.mkdir(parents=True, exist_ok=True)
     settings = Settings(seed, scenes, warmup_steps, steps, batch, text_batch, learning_rate, save_every)
-    if not together.first:
-        together.wait()  # the first process draws the scenes
+    if not parallel.world.is_main:
+        parallel.barrier()  # the first process draws the scenes
     store = SceneStore(out, scenes, workers=threads)
-    if together.first:
-        together.wait()
-    run = Run(settings, out, together)
-    together.wait()  # until all have read the state, which the first will write over
+    if parallel.world.is_main:
+        parallel.barrier()
+    run = Run(settings, out, parallel)
+    parallel.barrier()  # until all have read the state, which the first will write over
     try:
         train(run, store)
     except KeyboardInterrupt:
         run.save()
         sys.exit(f"stopped at step {run.step}; the same command goes on from there")
-    if together.first:
-        with together.alone():
+    if parallel.world.is_main:
+        with parallel.alone():
             finish(run, checks, weights or out / "weights")
-    together.leave()
+    parallel.close()
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mllm import cpu
+from mllm.models import cpu_kernels
 from mllm.pocket import clip, clip_checks
-from mllm.pocket.contrast import BAG, Bags, DenseHead, losses, write_caption
+from mllm.pocket.clip_training import BAG, Bags, DenseHead, losses, write_caption
 
 log = logging.getLogger("pretrain_clip")
 SEEDS = {"scorer": 1, "judge": 2}
@@ -52,7 +52,7 @@ class Run:
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.state, self.step = settings, out / f"{settings.which}.pt", 0
         self.model, self.tokenizer, self.image_processor = clip.build(settings.which, settings.seed)
-        self.model.set_attn_implementation(cpu.ATTENTION)  # bfloat16 attention goes backward slowly on a CPU
+        self.model.set_attn_implementation(cpu_kernels.ATTENTION)  # bfloat16 attention goes backward slowly on a CPU
         torch.manual_seed(settings.seed)
         self.head = DenseHead(self.model.config.vision_config.hidden_size)
         self.weights = [*self.model.parameters(), *self.head.parameters()]
@@ -150,7 +150,7 @@ def main(
     """Pre-train the pocket CLIPs."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(threads)
-    cpu.keep_memory()
+    cpu_kernels.keep_memory()
     out.mkdir(parents=True, exist_ok=True)
     for name in _known(which or list(SEEDS)):
         settings = Settings(name, SEEDS[name], bags, steps, batch, learning_rate)

@@ -4,7 +4,7 @@
     python recipes/pretrain_grammar.py --captions train.jsonl --encoder openai/clip-vit-base-patch32 --out heads/coco
 
 Starts from a copy of the encoder's text tower. Each step takes captions and a copy of each spoiled in one of five ways
-(mllm/corruption.py). In the end the weights are rounded to float16, scored on captions held out, and written with a
+(mllm/models/perturbations.py). In the end the weights are rounded to float16, scored on captions held out, and written with a
 card. Too short to resume: a stopped run begins anew.
 Name the folder in a recipe: `rewards: {grammar: {head: FOLDER}}`.
 """
@@ -25,9 +25,9 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mllm import corruption, cpu
-from mllm import grammar as grammars
-from mllm.grammar import Grammar
+from mllm.models import cpu_kernels, perturbations
+from mllm.models import grammar as grammars
+from mllm.models.grammar import Grammar
 from mllm.records import Sample, read_jsonl
 
 log = logging.getLogger("pretrain_grammar")
@@ -74,7 +74,7 @@ def captions_of(files: Sequence[Path]) -> list[str]:
 
 def train(grammar: Grammar, captions: Sequence[str], steps: int, batch: int, rate: float, seed: int) -> None:
     """AdamW with a cosine down to zero; stops on a loss that is no number."""
-    vocabulary, rng = corruption.vocabulary_of(captions), random.Random(f"grammar/{seed}")
+    vocabulary, rng = perturbations.vocabulary_of(captions), random.Random(f"grammar/{seed}")
     optimizer = torch.optim.AdamW(grammar.model.parameters(), rate, weight_decay=0.01, eps=1e-6)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:
@@ -96,7 +96,7 @@ def train(grammar: Grammar, captions: Sequence[str], steps: int, batch: int, rat
 
 def scores_of(grammar: Grammar, held: Sequence[str], vocabulary: Sequence[str]) -> dict[str, float]:
     """Share judged right of captions held out, and of copies spoiled in each way."""
-    kinds = {"as people wrote them": None} | {f"spoiled by {way}": way for way in corruption.WAYS}
+    kinds = {"as people wrote them": None} | {f"spoiled by {way}": way for way in perturbations.WAYS}
     longer = [caption for caption in held if len(set(caption.split())) > 2]  # others cannot be spoiled in every way
     return {name: grammars.accuracy(grammar, longer, random.Random(7), vocabulary, way) for name, way in kinds.items()}
 
@@ -117,7 +117,7 @@ def main(
     """Train a grammar head."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(threads)
-    cpu.keep_memory()
+    cpu_kernels.keep_memory()
     texts = captions_of(captions or [])
     if len(texts) < 2 * held:
         sys.exit(f"--captions: {len(texts)} captions are too few to hold {held} out; give more, or lower --held")
@@ -126,7 +126,7 @@ def main(
     grammar = grammars.from_encoder(encoder, "cuda" if torch.cuda.is_available() else "cpu")
     train(grammar, kept, steps, batch, learning_rate, seed)
     grammar.model.to(torch.float16).to(torch.float32)
-    scores = scores_of(grammar, aside, corruption.vocabulary_of(kept))
+    scores = scores_of(grammar, aside, perturbations.vocabulary_of(kept))
     grammar.model.to(torch.float16)
     grammar.save(out)
     command = shlex.join(["python", "recipes/pretrain_grammar.py", *sys.argv[1:]])

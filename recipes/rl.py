@@ -25,17 +25,18 @@ from pathlib import Path
 
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.records import Sample
-from mllm.training import bagcurri, bridge, recipe, setup, story
-from mllm.training.alarms import Alarms
-from mllm.training.bagcurri import BagBatches, Stages
+from mllm.training import arguments, recipe, run, trl_adapter
 from mllm.training.callbacks import FiniteLoss
-from mllm.training.grpo import PrefixGRPOTrainer
-from mllm.training.live import LivePage, Rollouts
-from mllm.training.pocket_data import make_pocket_data
-from mllm.training.refresh import MasteryRefresh
-from mllm.training.saving import WholeCheckpoints
-from mllm.training.selfcheck import RolloutCheck, no_picture_tokens
-from mllm.training.weighting import Weighing, WeightedAdvantages
+from mllm.training.checkpointing import WholeCheckpoints
+from mllm.training.example_data import make_pocket_data
+from mllm.training.grpo import bag_curriculum
+from mllm.training.grpo.bag_curriculum import BagBatches, Stages
+from mllm.training.grpo.mastery_refresh import MasteryRefresh
+from mllm.training.grpo.trainer import PrefixGRPOTrainer
+from mllm.training.grpo.vllm_check import RolloutCheck, no_picture_tokens
+from mllm.training.grpo.weighted_advantages import Weighing, WeightedAdvantages
+from mllm.training.health import Alarms
+from mllm.training.live_page import LivePage, Rollouts
 
 from trl import GRPOConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
@@ -50,14 +51,14 @@ class Trainer(WholeCheckpoints, FiniteLoss, BagBatches, WeightedAdvantages, Pref
 
 
 def main(argv: list[str] | None = None) -> None:
-    if setup.wants_help(argv):
-        print(setup.manual(__doc__, GRPOConfig))
+    if arguments.wants_help(argv):
+        print(arguments.manual(__doc__, GRPOConfig))
         return
 
     # 1. What is asked for.
-    settings, args = setup.read(argv, DEFAULT, GRPOConfig)
-    setup.start(settings)
-    rewards = story.load_rewards(settings, Path(args.output_dir or "."))
+    settings, args = arguments.read(argv, DEFAULT, GRPOConfig)
+    arguments.start(settings)
+    rewards = run.load_rewards(settings, Path(args.output_dir or "."))
     for file in settings.tables:
         if not file.is_file():
             raise ConfigError(f"{file}: no such file (eval/mastery.py makes mastery files, data_synth/bags.py bags)")
@@ -71,21 +72,21 @@ def main(argv: list[str] | None = None) -> None:
         )
 
     # 2. Everything that can be wrong, before the weights are read.
-    prepared = story.prepare(settings, args, answers=False, room=args.max_completion_length)  # pyright: ignore[reportArgumentType]
+    prepared = run.prepare(settings, args, answers=False, room=args.max_completion_length)  # pyright: ignore[reportArgumentType]
     if prepared.finished:
         return
     samples = [row.record for row in prepared.data.train if isinstance(row.record, Sample)]
     for reward, _ in rewards.values():
         reward.check(samples)
     weighing = Weighing.build(settings.advantage, prepared.checkpoint, samples) if settings.advantage else None
-    bags = bagcurri.sampler(settings.bags, samples, args) if settings.bags else None
+    bags = bag_curriculum.sampler(settings.bags, samples, args) if settings.bags else None
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
 
     # 3. The model; the prompts and rewards as TRL wants them.
-    loaded = story.load_model(settings, prepared.checkpoint, args)
-    rows = bridge.dataset(prepared.data.train, loaded.convention, answers=False, bags=bags)
+    loaded = run.load_model(settings, prepared.checkpoint, args)
+    rows = trl_adapter.dataset(prepared.data.train, loaded.convention, answers=False, bags=bags)
     functions = [
-        bridge.TrlReward(name, reward, loaded, count_problems=index == 0)
+        trl_adapter.TrlReward(name, reward, loaded, count_problems=index == 0)
         for index, (name, (reward, _)) in enumerate(rewards.items())
     ]
 
@@ -119,8 +120,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.use_vllm:
         trainer.add_callback(RolloutCheck(trainer, rows[0]))
     live = LivePage(trainer, Path(str(args.output_dir)), rollouts, alarms)
-    story.train(trainer, settings, prepared, live)
+    run.train(trainer, settings, prepared, live)
 
 
 if __name__ == "__main__":
-    story.program(main)
+    run.program(main)

@@ -16,12 +16,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mllm.training import bridge, preflight, setup, story
+from mllm.training import arguments, dataset, run, trl_adapter
 from mllm.training.callbacks import FiniteLoss
-from mllm.training.live import LivePage
-from mllm.training.packing import PackedSFTTrainer
-from mllm.training.pocket_data import make_pocket_data
-from mllm.training.saving import WholeCheckpoints
+from mllm.training.checkpointing import WholeCheckpoints
+from mllm.training.engine.packing import PackedSFTTrainer
+from mllm.training.example_data import make_pocket_data
+from mllm.training.live_page import LivePage
 
 from trl import SFTConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
@@ -35,24 +35,24 @@ class Trainer(WholeCheckpoints, FiniteLoss, PackedSFTTrainer):
 
 
 def main(argv: list[str] | None = None) -> None:
-    if setup.wants_help(argv):
-        print(setup.manual(__doc__, SFTConfig))
+    if arguments.wants_help(argv):
+        print(arguments.manual(__doc__, SFTConfig))
         return
 
     # 1. What is asked for.
-    settings, args = setup.read(argv, DEFAULT, SFTConfig)
-    setup.start(settings)
+    settings, args = arguments.read(argv, DEFAULT, SFTConfig)
+    arguments.start(settings)
     make_pocket_data(settings)
 
     # 2. Everything that can be wrong, before the weights are read.
-    prepared = story.prepare(settings, args, answers=True)
+    prepared = run.prepare(settings, args, answers=True)
     if prepared.finished:
         return
     logger.info("%d rows to train on, %d to watch", len(prepared.data.train), len(prepared.data.validation))
 
     # 3. The model, and the rows as TRL wants them: prompt, completion, pictures opened when they are needed.
-    loaded = story.load_model(settings, prepared.checkpoint, args)
-    rows = bridge.dataset(prepared.data.train, loaded.convention, answers=True)
+    loaded = run.load_model(settings, prepared.checkpoint, args)
+    rows = trl_adapter.dataset(prepared.data.train, loaded.convention, answers=True)
 
     # 4. Train and save.
     trainer = Trainer(
@@ -61,10 +61,10 @@ def main(argv: list[str] | None = None) -> None:
         train_dataset=rows,
         processing_class=loaded.processor,
         packing=settings.pack,
-        lengths=preflight.lengths(prepared.data.train, prepared.checkpoint) if settings.like_lengths else None,
+        lengths=dataset.lengths(prepared.data.train, prepared.checkpoint) if settings.like_lengths else None,
     )
-    story.train(trainer, settings, prepared, LivePage(trainer, Path(str(args.output_dir))))
+    run.train(trainer, settings, prepared, LivePage(trainer, Path(str(args.output_dir))))
 
 
 if __name__ == "__main__":
-    story.program(main)
+    run.program(main)

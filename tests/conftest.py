@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("fieldmark", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("fieldmark")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = ("127.", "::1", "localhost", "::ffff:127.")
 
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from mllm.boxes import Box, Frame, giou, iou, iou_xyxy
 from mllm.errors import BoxError, FieldmarkError
-from tests.strategies import FRAMES, boxes
+from tests.support.strategies import FRAMES, boxes
 
 NEAR = dict(rel_tol=1e-9, abs_tol=1e-9)
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from tests.pages import PAGES, ROOT, Block, blocks_of, flags_of, made_on, name_of, prose_of, swaps_of
+from tests.support.pages import PAGES, ROOT, Block, blocks_of, flags_of, made_on, name_of, prose_of, swaps_of
 
 KINDS = ("recipe", "fieldmark", "cards", "teacher")
 YAMLS = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml"]
@@ -44,7 +44,7 @@ def sections(kind: type[BaseModel]) -> Iterator[str]:
 @cache
 def flags() -> frozenset[str]:
     """The flags of all programs, settings of the recipes included."""
-    from mllm import commands
+    from mllm.cli import commands
     from mllm.config import Settings
 
     programs = [
@@ -55,7 +55,7 @@ def flags() -> frozenset[str]:
     ]
     makers = ("recipes.pretrain", "recipes.pretrain_clip", "recipes.pretrain_grammar")
     known = {flag for name in (*programs, *makers) for flag in flags_of(name)}
-    known |= {flag for name in commands.names() for flag in flags_of("mllm.cli", name.replace("_", "-"))}
+    known |= {flag for name in commands.names() for flag in flags_of("mllm.cli.__main__", name.replace("_", "-"))}
     return frozenset(known | {f"--{name}" for name in {*trl_fields(), *Settings.model_fields, "config"}})
 
 
@@ -63,10 +63,10 @@ def flags() -> frozenset[str]:
 def keys() -> frozenset[str]:
     """Everything that may stand before a colon in a YAML of ours."""
     from mllm import rewards
-    from mllm.cardfiles import Card, Mark
     from mllm.config import SECTION, Settings
+    from mllm.knowledge.card_files import Card, Mark
     from mllm.records import Photo, Sample
-    from mllm.teachers import local, openai
+    from mllm.synthesis.teachers import local, openai
 
     known = {
         SECTION,
@@ -111,11 +111,11 @@ def test_a_yaml_block_is_read_by_what_it_is_for(block: Block, tmp_path: Path, mo
     file.write_text(block.text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     if kind == "cards":
-        from mllm import knowledge
+        from mllm.knowledge import cards
 
-        assert knowledge.load(file)
+        assert cards.load(file)
     elif kind == "teacher":
-        from mllm.teachers import openai
+        from mllm.synthesis.teachers import openai
 
         openai.Config.model_validate(yaml.safe_load(block.text))
     else:
@@ -127,14 +127,14 @@ def check_recipe(file: Path, kind: str) -> None:
     from trl import GRPOConfig, SFTConfig
 
     from mllm import rewards
-    from mllm.mastery import Entry, Table
-    from mllm.training import setup
+    from mllm.knowledge.mastery import Entry, Table
+    from mllm.training import arguments
 
     if kind == "fieldmark":
         file.write_text(yaml.safe_dump({"fieldmark": yaml.safe_load(file.read_text())}))
     text = file.read_text()
     config = GRPOConfig if "rewards:" in text or "num_generations" in text else SFTConfig
-    settings, _ = setup.read(["--config", str(file), "--bf16", "False", "--use_cpu", "True"], file, config)
+    settings, _ = arguments.read(["--config", str(file), "--bf16", "False", "--use_cpu", "True"], file, config)
     for table in settings.tables:
         Table({"wren": Entry("mostly correct", 1, 2)}).save(table)
     assert rewards.load_all(settings.rewards) is not None

@@ -16,11 +16,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mllm import answers, families, jsontext, matching, pictures, records, sources, unpickling
+from mllm import records
 from mllm.boxes import Frame
+from mllm.data import caption_stats, sources
 from mllm.errors import FieldmarkError, PictureError
-from tests.fuzz_targets import JSON, TAGS, Target, targets
-from tests.fuzzed import _mutate, guarded
+from mllm.io import images, safe_pickle, strict_json
+from mllm.models import families
+from mllm.prompting import answers
+from tests.support.fuzz_targets import JSON, TAGS, Target, targets
+from tests.support.fuzzed import _mutate, guarded
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -75,7 +79,7 @@ def test_any_text_is_an_answer(text: str) -> None:
 )
 def test_hostile_json_is_broken_json(text: Any) -> None:
     with pytest.raises(json.JSONDecodeError):
-        jsontext.loads(text)
+        strict_json.loads(text)
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -93,7 +97,7 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("size", [(60_000, 60_000), (2_000_000_000, 1), (12_000, 12_000)])
 def test_a_picture_that_claims_to_be_huge_is_not_decoded(size: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(bomb(*size))
-    for read in (pictures.load, pictures.size):
+    for read in (images.load, images.size):
         with pytest.raises(PictureError):
             read(tmp_path / "bomb.png")
 
@@ -114,18 +118,18 @@ class Evil:
 )  # fmt: skip
 def test_a_pickle_runs_nothing(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "captions.pkl").write_bytes(data)
-    with pytest.raises(unpickling.PickleError, match="captions.pkl"):
-        matching.read_captions(tmp_path / "captions.pkl")
+    with pytest.raises(safe_pickle.PickleError, match="captions.pkl"):
+        caption_stats.read_captions(tmp_path / "captions.pkl")
     assert not Path("/tmp/fieldmark-was-here").exists()
 
 
 def test_published_predictions_are_read(tmp_path: Path) -> None:
     (tmp_path / "captions.pkl").write_bytes(pickle.dumps({139: "a red bird", 285: "a blue one"}))
-    assert matching.read_captions(tmp_path / "captions.pkl") == {"139": "a red bird", "285": "a blue one"}
+    assert caption_stats.read_captions(tmp_path / "captions.pkl") == {"139": "a red bird", "285": "a blue one"}
     shared: list[Any] = ["x"]
     for _ in range(60):
         shared = [shared, shared]  # 2 ** 60 texts when written out
-    assert unpickling.read(io.BytesIO(pickle.dumps(shared)), "x")
+    assert safe_pickle.read(io.BytesIO(pickle.dumps(shared)), "x")
 
 
 def test_absurd_numbers_of_boxes(tmp_path: Path, every: dict[str, Target]) -> None:
@@ -144,21 +148,21 @@ def test_absurd_numbers_of_boxes(tmp_path: Path, every: dict[str, Target]) -> No
 
 def test_a_name_too_long_for_a_file_is_no_picture(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="no such picture"):
-        pictures.load(tmp_path / ("x" * 5000))
+        images.load(tmp_path / ("x" * 5000))
 
 
 def test_weights_are_safetensors_and_code_of_checkpoints_is_not_run(pocket_folder: Path, tmp_path: Path) -> None:
     """A checkpoint with a pickle instead of safetensors, or with code of its own, is refused; nothing in it runs."""
     import shutil
 
-    from mllm import models
+    from mllm.models import checkpoint
 
     folder = tmp_path / "pickled"
     shutil.copytree(pocket_folder, folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Evil()}))
     with pytest.raises(FieldmarkError, match="safetensors"):
-        models.load(folder)
+        checkpoint.load(folder)
     own = tmp_path / "own"
     shutil.copytree(pocket_folder, own)
     config = json.loads((own / "config.json").read_text())
@@ -166,7 +170,7 @@ def test_weights_are_safetensors_and_code_of_checkpoints_is_not_run(pocket_folde
     (own / "config.json").write_text(json.dumps(config))
     (own / "mine.py").write_text("raise SystemExit('the code of a checkpoint was run')")
     with pytest.raises(FieldmarkError, match="own"):
-        models.open_checkpoint(own)
+        checkpoint.open_checkpoint(own)
     assert not Path("/tmp/fieldmark-was-here").exists()
 
 
@@ -185,7 +189,7 @@ def test_a_link_out_of_a_folder_of_photos_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_unpacks_archives_loads_pickles_or_runs_a_checkpoints_code(root: Path) -> None:
-    """Read off the syntax trees: the one reader of pickles is `mllm.unpickling`."""
+    """Read off the syntax trees: the one reader of pickles is `mllm.io.safe_pickle`."""
     for path in [
         file for folder in ("mllm", "data_synth", "recipes", "eval") for file in (root / folder).rglob("*.py")
     ]:
@@ -193,7 +197,7 @@ def test_nothing_unpacks_archives_loads_pickles_or_runs_a_checkpoints_code(root:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             risky = {"pickle", "zipfile", "tarfile", "marshal", "shelve", "joblib", "dill"} & set(names)
-            assert not risky or path.name == "unpickling.py", f"{path}: {risky}"
+            assert not risky or path.name == "safe_pickle.py", f"{path}: {risky}"
             if not isinstance(node, ast.Call):
                 continue
             given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}

@@ -12,60 +12,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("data_synth", "recipes", "eval")
 
-# From the inside out: a module imports only from lines above its own; within a folder its files may know each other.
-RINGS: tuple[tuple[str, ...], ...] = (
-    ("errors", "files"),
-    ("jsontext",),
-    ("boxes", "notation", "cpu", "caches", "gathering", "ledger", "lookalikes", "unpickling"),
-    ("rows",),
-    ("records", "pictures", "config", "provenance", "cardfiles", "ranking", "embeddings", "collectives"),
-    ("captions", "bags", "configfile"),
-    ("cider", "details", "corruption"),
-    ("abilities", "families", "domains", "composites", "knowledge", "splicing", "splits", "manifest", "stages", "kvg"),
-    ("sources", "lineups", "answers", "prompts", "links", "mastery", "parts", "contamination"),
-    ("photocheck",),
-    ("processors", "quiz", "interop", "phrasing", "agreement", "crew", "pointing", "confusable", "descriptors"),
-    ("asking",),
-    ("progress", "datacard", "modelcard"),
-    ("models", "retrieval", "hubdata", "photostages"),
-    ("conversations", "grammar"),
-    ("generate",),
-    ("writing", "vllm_engine", "merging"),
-    ("writers",),
-    ("wire", "endpoint"),
-    ("serve",),
-    ("pocket", "stats"),
-    ("teachers", "captioned"),
-    ("rewards", "matching", "boosting"),
-    ("scores", "captionset"),
-    ("questions", "quadrants"),
-    ("runs", "difficulty"),
-    ("answering",),
-    ("report",),
-    ("training", "contactsheet"),
-    ("preflight",),
-    ("pipeline", "fitness"),
-    ("demo",),
-    ("pets", "spine"),
-    ("grounding_table", "captions_table"),
-    ("findings",),
-    ("chat",),
-    ("web",),
-    ("commands",),
-    ("cli",),
-)
-RING_OF = {name: ring for ring, names in enumerate(RINGS) for name in names}
-
-# Looks outwards on purpose: a thin entry that is fetched only when someone asks for it by name.
-OUTWARDS = {
-    ("mllm", "chat"): "the lazy names load, ground and caption",
-    ("mllm.sources.pocket", "pocket"): "the source that draws its photos itself",
-    ("mllm.models", "pocket"): "the name 'pocket' stands for the committed weights",
-    ("mllm.retrieval", "pocket"): "so do the names of the pocket scorer and judge",
-}
+MOST_PACKAGES, MOST_MODULES = 13, 8
+"""How many packages and loose modules `mllm/` may hold; the pocket world's folder counts as one of the packages."""
+LAYERS = [row.split("#")[0].split() for row in (ROOT / "tests" / "layers.txt").read_text().splitlines()]
+LAYER_OF = {name: layer for layer, names in enumerate(filter(None, LAYERS)) for name in names}
 
 MODULES = sorted((ROOT / "mllm").rglob("*.py"))
 PROGRAM_FILES = sorted(path for folder in PROGRAMS for path in (ROOT / folder).rglob("*.py"))
@@ -97,26 +50,38 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
-def room_of(module: str) -> str:
-    """The room of a module of ours: `mllm.rewards.iou` -> rewards, `mllm` itself -> the empty name."""
+def is_program(module: str) -> bool:
+    """Whether a module is one of the programs, also as it is nested in the installed package."""
+    parts = module.split(".")
+    return parts[0] in PROGRAMS or (parts[0] == "mllm" and parts[1:2] != [] and parts[1] in PROGRAMS)
+
+
+def package_of(module: str) -> str:
+    """Return the package or loose module: `mllm.rewards.iou` -> rewards, `mllm` itself -> the empty name."""
     return module.split(".")[1] if "." in module else ""
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_point_inwards(path: Path) -> None:
+@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path) != "mllm"], ids=name_of)
+def test_imports_point_downwards(path: Path) -> None:
+    """`mllm/__init__.py` alone may look up: it fetches load, ground and caption when they are first used."""
     module = name_of(path)
-    room = room_of(module)
-    assert not room or room in RING_OF, f"mllm/{room} has no ring yet: give it one in tests/test_layout.py"
+    own = package_of(module)
+    assert own in LAYER_OF, f"{module} has no layer: give {own} a place in tests/layers.txt"
     for target in sorted(imports_of(path)):
-        if target == "mllm" or not target.startswith("mllm."):
+        other = package_of(target)
+        if not target.startswith("mllm.") or other in (own, "__version__"):
             continue
-        goal = room_of(target)
-        if goal == room or goal == "__version__" or (module, goal) in OUTWARDS:
-            continue
-        assert goal in RING_OF, f"{module} imports {target}, which has no ring in tests/test_layout.py"
-        assert room and RING_OF[goal] < RING_OF[room], (
-            f"{module} imports {target}: {goal} lies outside {room or 'mllm'}"
-        )
+        assert other in LAYER_OF, f"{module} imports {target}, which has no place in tests/layers.txt"
+        assert LAYER_OF[other] < LAYER_OF[own], f"{module} imports {target}: {other} is not below {own}"
+
+
+def test_the_library_stays_findable() -> None:
+    """Few packages and few loose modules, each with a place in the import order."""
+    packages = {path.parent.name for path in MODULES if path.parent.parent == ROOT / "mllm"}
+    loose = {path.stem for path in MODULES if path.parent == ROOT / "mllm"} - {"__init__"}
+    assert len(packages) <= MOST_PACKAGES, sorted(packages)
+    assert len(loose) <= MOST_MODULES, sorted(loose)
+    assert packages | loose == set(LAYER_OF)
 
 
 @pytest.mark.parametrize("path", MODULES + PROGRAM_FILES, ids=name_of)
@@ -128,15 +93,13 @@ def test_only_training_and_recipes_know_trl(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_the_library_never_imports_a_program(path: Path) -> None:
-    inner = tuple(f"mllm.{name}" for name in PROGRAMS)
-    wrong = {t for t in imports_of(path) if t.split(".")[0] in PROGRAMS or t.startswith(inner)}
+    wrong = {target for target in imports_of(path) if is_program(target)}
     assert not wrong, f"{name_of(path)} imports {sorted(wrong)}: start the program as a subprocess instead"
 
 
 @pytest.mark.parametrize("path", PROGRAM_FILES, ids=name_of)
 def test_programs_import_only_the_library(path: Path) -> None:
-    inner = tuple(f"mllm.{name}" for name in PROGRAMS)
-    wrong = {t for t in imports_of(path) if t.split(".")[0] in PROGRAMS or t.startswith(inner)}
+    wrong = {target for target in imports_of(path) if is_program(target)}
     assert not wrong, f"{name_of(path)} imports {sorted(wrong)}: programs share through mllm only"
 
 
@@ -149,7 +112,7 @@ def test_every_program_has_a_main(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_the_library_neither_prints_nor_reads_the_command_line(path: Path) -> None:
-    if name_of(path).startswith(("mllm.cli", "mllm.commands")):
+    if name_of(path).startswith(("mllm.cli.__main__", "mllm.cli.__main__.programs")):
         return
     tree = tree_of(path)
     printing = [
@@ -213,14 +176,14 @@ def test_the_nouns_load_no_torch(run) -> None:
     rooms = (
         "records",
         "config",
-        "domains",
-        "sources",
-        "teachers",
-        "families",
-        "answers",
-        "prompts",
+        "knowledge.domains",
+        "data.sources",
+        "synthesis.teachers",
+        "models.families",
+        "prompting.answers",
+        "prompting.prompts",
         "rewards",
-        "stats",
+        "metrics.stats",
     )
     loop = "import importlib, sys\nfor room in sys.argv[1:]:\n    importlib.import_module(f'mllm.{room}')\n"
     code = loop + "    print(room, sorted({'torch', 'transformers', 'trl'} & set(sys.modules)))"

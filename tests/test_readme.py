@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import (
+from tests.support.pages import (
     PAGES,
     ROOT,
     Line,
@@ -51,11 +51,11 @@ def read_by_the_recipe(program: str, rest: tuple[str, ...]) -> None:
     """Let a recipe's own reader take the flags (TRL's several hundred are no part of its help), on the CPU."""
     import trl
 
-    from mllm.training import setup
+    from mllm.training import arguments
 
     yaml = (ROOT / program).with_suffix(".yaml")
     config = trl.SFTConfig if program == "recipes/sft.py" else trl.GRPOConfig
-    setup.read([*rest, "--bf16", "False", "--use_cpu", "True"], yaml, config)
+    arguments.read([*rest, "--bf16", "False", "--use_cpu", "True"], yaml, config)
 
 
 def test_there_is_something_to_test() -> None:

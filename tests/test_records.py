@@ -18,6 +18,7 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError, RecordError
+from mllm.io.codec import decode, encode
 from mllm.records import (
     Answer,
     Completion,
@@ -34,10 +35,9 @@ from mllm.records import (
     repair_jsonl,
     write_jsonl,
 )
-from mllm.rows import decode, encode
-from tests.strategies import FRAMES, boxes
+from tests.support.strategies import FRAMES, boxes
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = Sample(
     id="bird-1",
     task="ground",

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.pages import PAGES, ROOT
+from tests.support.pages import PAGES, ROOT
 
 IMAGES = ROOT / "docs" / "images"
 LARGEST = 150_000

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import pytest
 
-from mllm import captioned
+from mllm.data import caption_sources
 from mllm.pocket import world
-from mllm.preflight.proof import prove
 from mllm.records import load_samples
-from tests import stand_ins
-from tests.pages import ROOT, blocks_of, lines_of, swaps_of
+from mllm.training.preflight.check import prove
+from tests.support import stand_ins
+from tests.support.pages import ROOT, blocks_of, lines_of, swaps_of
 
 TASKS = ROOT / "docs" / "tasks"
 LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", "runs", "build", "dist", "__pycache__", ".*_cache", "*.egg-info")
@@ -202,9 +202,9 @@ def test_my_500_labelled_photos(tmp_path: Path) -> None:
 
 def my_products(copy: Path) -> None:
     """Drawn scenes in families of look-alikes, each with what five people wrote of it."""
-    request = captioned.Request(out=copy, counts={"train": 60}, family={"train": 5}, level="medium")
+    request = caption_sources.Request(out=copy, counts={"train": 60}, family={"train": 5}, level="medium")
     (copy / "products").mkdir()
-    for number, sample in enumerate(captioned.pictures("pocket", request)):
+    for number, sample in enumerate(caption_sources.pictures("pocket", request)):
         shutil.move(copy / sample.image, copy / f"products/{number:03}.png")
         (copy / f"products/{number:03}.txt").write_text("\n".join(sample.captions), encoding="utf-8")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {".venv", ".git", "runs", "build", "dist", "node_modules"}
 FILES = sorted(
     path
@@ -85,13 +85,13 @@ def test_the_recipes_own_loader_reads_it(path: Path, tmp_path: Path, monkeypatch
     """Unknown keys, wrong values and unknown rewards are refused; on the CPU, a missing GPU is no error of the file."""
     from trl import GRPOConfig, SFTConfig
 
-    from mllm.mastery import Entry, Table
+    from mllm.knowledge.mastery import Entry, Table
     from mllm.rewards import load_all
-    from mllm.training import setup
+    from mllm.training import arguments
 
     is_rl = "rewards" in yaml.safe_load(path.read_text(encoding="utf-8"))["fieldmark"]
     flags = ["--config", str(path), "--bf16", "False", "--use_cpu", "True"]
-    settings, args = setup.read(flags, path, GRPOConfig if is_rl else SFTConfig)
+    settings, args = arguments.read(flags, path, GRPOConfig if is_rl else SFTConfig)
     monkeypatch.chdir(tmp_path)
     for file in settings.tables:  # made by eval/mastery.py, not part of the repository
         Table({"wren": Entry("mostly correct", 1, 2)}).save(file)
@@ -104,9 +104,9 @@ def test_a_key_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     from trl import SFTConfig
 
     from mllm.errors import ConfigError
-    from mllm.training import setup
+    from mllm.training import arguments
 
     path = tmp_path / "x.yaml"
     path.write_text("fieldmark: {}\nlerning_rate: 1\noutput_dir: x\n")
     with pytest.raises(ConfigError, match="learning_rate"):
-        setup.read(["--config", str(path)], path, SFTConfig)
+        arguments.read(["--config", str(path)], path, SFTConfig)

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from mllm.models.processors import build_processor
 from mllm.pocket import model as pocket
-from mllm.pocket.vocabulary import build_tokenizer
-from mllm.processors import build_processor
+from mllm.pocket.tokenizer import build_tokenizer
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 

@@ -23,10 +23,10 @@ from datasets import Dataset
 from PIL import Image
 
 from bench.parts.models import build, token_side
-from mllm.cpu import take_detours
-from mllm.pocket.scenes import training_scene
-from mllm.training.grpo import PrefixGRPOTrainer
-from mllm.training.pixels import remember_pixels
+from mllm.models.cpu_kernels import take_detours
+from mllm.pocket.scene_store import training_scene
+from mllm.training.engine.pixel_cache import remember_pixels
+from mllm.training.grpo.trainer import PrefixGRPOTrainer
 
 from trl import GRPOConfig  # isort: skip
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench.sft import PackedSFTTrainer, mix, once, trainer
 from mllm.boxes import Frame
-from mllm.generate import generate
-from mllm.models import load as load_model
+from mllm.inference.generate import generate
+from mllm.models.checkpoint import load as load_model
 from mllm.pocket import world
 from mllm.records import Sample
 

@@ -1,4 +1,4 @@
-"""The `fieldmark` command: every file of mllm/commands is one of its commands."""
+"""The `fieldmark` command: every file of mllm/cli/commands is one of its commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from mllm import commands
+from mllm.cli import commands
 from mllm.errors import FieldmarkError
 
 app = typer.Typer(

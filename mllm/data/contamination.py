@@ -1,7 +1,7 @@
 """Benchmark pictures among training pictures, found by perceptual hash.
 
 A number on a benchmark means little when its pictures were trained on, resized, recompressed or cropped to a box though
-they may be. The same search keeps look-alikes on one side of a split (`mllm.splits`).
+they may be. The same search keeps look-alikes on one side of a split (`mllm.data.splits`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mllm import pictures
-from mllm.lookalikes import near_duplicates
+from mllm.data.near_duplicates import near_duplicates
+from mllm.data.splits import fingerprint
+from mllm.io import images
 from mllm.records import Photo, image_path, load_samples
-from mllm.splits import fingerprint
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
     """
     trained, tested = _of(train), _of(benchmark)
     files = [*trained, *tested]
-    prints = [fingerprint(pictures.load(file), photo) for file, (photo, _) in [*trained.items(), *tested.items()]]
+    prints = [fingerprint(images.load(file), photo) for file, (photo, _) in [*trained.items(), *tested.items()]]
     group_of = near_duplicates(prints)
     first = {}
     for place in range(len(trained)):

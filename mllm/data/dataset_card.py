@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mllm import domains, provenance
-from mllm.files import atomic_write
+from mllm.io import provenance
+from mllm.io.files import atomic_write
+from mllm.knowledge import domains
 from mllm.records import Photo, Sample
 
 CARD, ATTRIBUTION = "README.md", "attribution.csv"

@@ -1,6 +1,6 @@
 """Knowledge that somebody has written down already, in the shapes in which it is published, read into cards.
 
-    {entity: [mark, ...]}            json or yaml: class descriptors, and every card file of ours (`mllm.cardfiles`)
+    {entity: [mark, ...]}            json or yaml: class descriptors, and every card file of ours (`mllm.knowledge.cards.card_files`)
     {entity_0: [mark, ...], ...}     json: what was said of single pictures, numbered; the share of pictures that say
                                      the same becomes the confidence
     entity,mark[,part,source,confidence,domain]    csv: one mark a row
@@ -18,12 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mllm import jsontext
-from mllm.cardfiles import Card, KnowledgeError, Mark, read
+from mllm.data.sources.csv import rows_of
 from mllm.errors import RecordError
-from mllm.knowledge import holds, same_name
-from mllm.parts import part_of
-from mllm.sources.csv import rows_of
+from mllm.io import strict_json
+from mllm.knowledge.card_files import Card, KnowledgeError, Mark, read
+from mllm.knowledge.cards import holds, same_name
+from mllm.knowledge.parts import part_of
 
 LONG = 12
 _NUMBERED = re.compile(r"(.+)_\d+")
@@ -86,7 +86,7 @@ def _of_pictures(file: Path) -> dict[str, Card]:
     if file.suffix != ".json" or not file.is_file():
         return {}
     try:
-        content: Any = jsontext.load(file)
+        content: Any = strict_json.load(file)
     except ValueError:
         return {}  # `cardfiles.read` says what is wrong with it
     if not isinstance(content, dict) or not content or not all(map(_NUMBERED.fullmatch, content)):

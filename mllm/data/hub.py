@@ -12,11 +12,11 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from mllm import manifest
 from mllm.captions import TASK
-from mllm.datacard import ATTRIBUTION, CARD
+from mllm.data import manifest
+from mllm.data.dataset_card import ATTRIBUTION, CARD
 from mllm.errors import FieldmarkError
-from mllm.progress import progress
+from mllm.io.progress import progress
 from mllm.records import SPLITS, Sample, image_path, load_samples
 
 UNKNOWN = "not stated"

@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from mllm import domains, knowledge, pictures, sources, splits
 from mllm.boxes import Box, Frame
+from mllm.data import sources, splits
+from mllm.data.sources import Request, SourceError
+from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError, PictureError
+from mllm.io import images
+from mllm.knowledge import cards as knowledge
+from mllm.knowledge import domains
 from mllm.records import SPLITS, Photo
-from mllm.sources import Request, SourceError
-from mllm.splits import Shares
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ def check(source: str, request: Request, cards: knowledge.Cards | None, shares: 
             found.wrong.append(fault)
             continue
         try:
-            image = pictures.load(request.out / photo.image)
+            image = images.load(request.out / photo.image)
         except PictureError as error:
             found.wrong.append(str(error))
             continue

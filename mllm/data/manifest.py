@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mllm import jsontext
 from mllm.errors import FieldmarkError
-from mllm.files import atomic_write
+from mllm.io import strict_json
+from mllm.io.files import atomic_write
 from mllm.records import Sample
 
 SCHEMA = "fieldmark.data/1"
@@ -135,7 +135,7 @@ def read(out: Path) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return jsontext.read(file, dict[str, Any], advice="throw the folder away and make it anew")
+    return strict_json.read(file, dict[str, Any], advice="throw the folder away and make it anew")
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

@@ -20,9 +20,9 @@ from typing import Any
 from PIL import Image
 
 from mllm.boxes import Frame
+from mllm.data.near_duplicates import near_duplicates
 from mllm.errors import FieldmarkError
-from mllm.lookalikes import near_duplicates
-from mllm.pictures import phash
+from mllm.io.images import phash
 from mllm.records import SPLITS, Photo
 
 _MINIATURE = (8, 8)

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mllm import provenance, runs
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.models import Checkpoint, load, open_checkpoint
+from mllm.evaluation import runs
+from mllm.io import provenance
+from mllm.models.checkpoint import Checkpoint, load, open_checkpoint
 from mllm.records import Sample
 
 FLAGS: dict[str, dict[str, Any]] = {
@@ -103,11 +104,11 @@ def ask(
         if options.engine == "vllm":
             if options.quantize:
                 raise ConfigError("--quantize is for --engine transformers; vLLM has settings of its own")
-            from mllm import vllm_engine
+            from mllm.inference import vllm_engine
 
             completions = vllm_engine.generate(checkpoint, samples, root, dtype=options.dtype, **arguments)
         else:
-            from mllm.generate import generate
+            from mllm.inference.generate import generate
 
             loaded = load(checkpoint, dtype=options.dtype, device=options.device, quantize=options.quantize)
             completions = generate(loaded, samples, root, batch_size=options.batch_size, **arguments)

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mllm import domains
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
-from mllm.families import Budget, Family
+from mllm.knowledge import domains
+from mllm.models.families import Budget, Family
 from mllm.records import Completion, Photo, Sample
 
 TASK = "quiz"

@@ -20,9 +20,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from mllm import jsontext, pictures
 from mllm.boxes import Box, Frame, iou_xyxy
 from mllm.errors import BoxError, PictureError, RecordError
+from mllm.io import images, strict_json
 from mllm.records import Sample, Thing, check_unique
 
 SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
@@ -149,7 +149,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
     """Make one case of the parquet into a sample."""
-    case = jsontext.parsed(row, Case, f"{where}: ", kind=RecordError)
+    case = strict_json.parsed(row, Case, f"{where}: ", kind=RecordError)
     where = f"{where} ({case.question_id})"
     answer, question = case.answer or "", case.question or ""
     gold = _GOLD.search(answer)
@@ -162,7 +162,7 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
         raise RecordError(f"{where}: field answer: {error}") from None
     try:
         picture = _save(case.image.data, folder)
-        size = pictures.size(picture)
+        size = images.size(picture)
     except PictureError as error:
         raise RecordError(f"{where}: field image: {error}") from None
     return Sample(
@@ -182,7 +182,7 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
 
 def _save(data: bytes, folder: Path) -> Path:
     """Write picture bytes under the name of their hash and return the path; done once for each picture."""
-    suffix = _SUFFIX.get(pictures.format_of(data, "its bytes"), ".png")
+    suffix = _SUFFIX.get(images.format_of(data, "its bytes"), ".png")
     path = folder / f"{hashlib.sha256(data).hexdigest()[:20]}{suffix}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mllm import scores
-from mllm.mastery import HIGH, LEVELS, Entry, Table
-from mllm.scores import Case
+from mllm.evaluation import scores
+from mllm.evaluation.scores import Case
+from mllm.knowledge.mastery import HIGH, LEVELS, Entry, Table
 
 KNOWN_FROM = 0.5
 """Share of an entity's questions from which it counts as known."""

@@ -17,10 +17,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mllm import answers, families, jsontext, kvg, scores
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
-from mllm.families import Convention, Family
+from mllm.evaluation import kvg_published, scores
+from mllm.io import strict_json
+from mllm.io.codec import build, is_utf8
+from mllm.models import families
+from mllm.models.families import Convention, Family
+from mllm.prompting import answers
 from mllm.records import (
     Completion,
     Sample,
@@ -31,7 +35,6 @@ from mllm.records import (
     read_jsonl,
     write_jsonl,
 )
-from mllm.rows import build, is_utf8
 
 DECIDES = (
     "model",
@@ -135,7 +138,7 @@ def load(folder: str | Path) -> Run:
 
     by_id = {sample.id: sample for sample in samples}
     again = [_read_again(row, by_id, family, frame) for row in rows.values()]
-    published = bool(info.get("official")) and all(frame(sample) == kvg.FRAME for sample in samples)
+    published = bool(info.get("official")) and all(frame(sample) == kvg_published.FRAME for sample in samples)
     return Run(folder, info, scores.judge(samples, again, family, frame, published=published))
 
 
@@ -190,8 +193,8 @@ def _read_info(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.is_file():
         raise FieldmarkError(f"{folder} is no benchmark folder: it has no run.json (make one with eval/kvg_bench.py)")
-    info = jsontext.read(path, dict[str, Any])
-    jsontext.parsed(info, Info, f"{path}: ")
+    info = strict_json.read(path, dict[str, Any])
+    strict_json.parsed(info, Info, f"{path}: ")
     return info
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mllm import kvg, links, stats
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
-from mllm.families import Family
-from mllm.prompts import ALL
+from mllm.evaluation import kvg_published
+from mllm.metrics import reasoning, stats
+from mllm.models.families import Family
+from mllm.prompting.prompts import ALL
 from mllm.records import Answer, Completion, Sample
 from mllm.rewards import iou as iou_reward
 from mllm.rewards import matched
@@ -29,7 +30,7 @@ class Case:
     completion: Completion
     iou: float
     published: float | None
-    chain: links.Chain | None
+    chain: reasoning.Chain | None
 
     @property
     def hit(self) -> bool:
@@ -76,8 +77,8 @@ def judge(
             sample,
             completion,
             overlap(sample, completion.answer),
-            kvg.published_iou(completion.text, sample.boxes[0]) if published and sample.boxes else None,
-            links.chain(sample, completion.answer, family, frame(sample)),
+            kvg_published.published_iou(completion.text, sample.boxes[0]) if published and sample.boxes else None,
+            reasoning.chain(sample, completion.answer, family, frame(sample)),
         )
         for sample, completion in zip(samples, ordered, strict=True)
     ]
@@ -91,7 +92,7 @@ def slices(cases: Sequence[Case], seen_domains: Collection[str] | None = None) -
     unless given, those of which some entity is seen, and KVG-Bench's own where no sample says that it is.
     """
     if seen_domains is None:
-        seen_domains = {case.sample.domain for case in cases if case.sample.seen} or kvg.SEEN_DOMAINS
+        seen_domains = {case.sample.domain for case in cases if case.sample.seen} or kvg_published.SEEN_DOMAINS
     table: dict[str, list[Case]] = {"all": list(cases)}
     table["seen entities"] = [case for case in cases if case.sample.seen is True]
     table["unseen entities"] = [case for case in cases if case.sample.seen is False]
@@ -100,7 +101,7 @@ def slices(cases: Sequence[Case], seen_domains: Collection[str] | None = None) -
     if any(not case.sample.boxes for case in cases):
         table["present"] = [case for case in cases if case.sample.boxes]
         table["absent"] = [case for case in cases if not case.sample.boxes]
-    known = [*kvg.SEEN_DOMAINS, *kvg.UNSEEN_DOMAINS]
+    known = [*kvg_published.SEEN_DOMAINS, *kvg_published.UNSEEN_DOMAINS]
     for domain in sorted(
         {case.sample.domain for case in cases}, key=lambda d: (known.index(d) if d in known else len(known), d)
     ):
@@ -139,7 +140,7 @@ def table(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESAMP
         "slices": {name: measure(part, seed=seed, resamples=resamples) for name, part in parts.items()},
         "problems": dict(Counter(case.completion.answer.problem for case in cases if case.completion.answer.problem)),
         "links": {
-            name: [link.as_dict() for link in links.table(part)]
+            name: [link.as_dict() for link in reasoning.table(part)]
             for name, part in chains.items()
             if part and not name.startswith("domain ")
         },

@@ -17,19 +17,21 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from mllm import answers, domains, pictures, prompts
 from mllm.boxes import Box, Frame
 from mllm.captions import QUESTION
 from mllm.errors import BoxError, FieldmarkError
-from mllm.families import Family
-from mllm.findings import Grounding
+from mllm.inference.grounding import Grounding
+from mllm.io import images
+from mllm.knowledge import domains
+from mllm.models.families import Family
+from mllm.prompting import answers, prompts
 from mllm.records import Answer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mllm.models import Loaded
-    from mllm.writers import Writer
+    from mllm.inference.backends import Writer
+    from mllm.models.checkpoint import Loaded
 
 ANY_DOMAIN = "Point out the {entity} with one box."
 """The question where it is not known what kind of thing is looked for."""
@@ -83,7 +85,7 @@ class Assistant:
         Raises:
             FieldmarkError: the picture cannot be opened, an empty question, a number without a box, an unknown style.
         """
-        from mllm.writers import Request  # here, since it brings torch along
+        from mllm.inference.backends import Request  # here, since it brings torch along
 
         if not question.strip():
             raise FieldmarkError("ask something: the name of a thing, or a question")
@@ -122,7 +124,7 @@ class Assistant:
         Args:
             image: a file, or a PIL picture.
             name: of the thing; a text that ends with `.` or `?` is asked as it stands.
-            domain: kind of thing (`mllm.domains`), for the wording; the pocket world's species know their own.
+            domain: kind of thing (`mllm.knowledge.cards.domains`), for the wording; the pocket world's species know their own.
             options: those of `ask`.
 
         Raises:
@@ -160,13 +162,13 @@ def load(
         FieldmarkError: no such checkpoint, no such server, or nobody knows how its model writes boxes.
     """
     if str(name).startswith(("http://", "https://")):
-        from mllm.endpoint import Endpoint
+        from mllm.inference.openai_client import Endpoint
 
         return Assistant(Endpoint(str(name), family=family))
-    from mllm import models
-    from mllm.writers import Local
+    from mllm.inference.backends import Local
+    from mllm.models import checkpoint
 
-    loaded = models.load(str(name), device=device, dtype=dtype, family=family, adapter=adapter, quantize=quantize)
+    loaded = checkpoint.load(str(name), device=device, dtype=dtype, family=family, adapter=adapter, quantize=quantize)
     return Assistant(Local(loaded, str(name), batch=batch))
 
 
@@ -232,7 +234,7 @@ def _pocket_domain(name: str) -> str | None:
 
 def _opened(image: str | Path | Image) -> Image:
     """Open a file, or take a PIL picture as 8-bit RGB."""
-    return pictures.load(image) if isinstance(image, str | Path) else image.convert("RGB")
+    return images.load(image) if isinstance(image, str | Path) else image.convert("RGB")
 
 
 def _talk(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[dict[str, Any]]:

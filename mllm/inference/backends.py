@@ -1,6 +1,6 @@
-"""Whoever writes an answer: a checkpoint in this process, or a model behind a server (`mllm.endpoint`).
+"""Whoever writes an answer: a checkpoint in this process, or a model behind a server (`mllm.inference.openai_client`).
 
-Both take the same conversation and tell each piece of text while it is written; `mllm.chat` sits on top of them.
+Both take the same conversation and tell each piece of text while it is written; `mllm.inference.assistant` sits on top of them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mllm import answers, processors, prompts
-from mllm.families import Convention, Family
-from mllm.writing import Job, Written, prepare, write
+from mllm.inference.batched import Job, Written, prepare, write
+from mllm.models import processors
+from mllm.models.families import Convention, Family
+from mllm.prompting import answers, prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mllm.models import Loaded
+    from mllm.models.checkpoint import Loaded
 
 Tell = Callable[[str], None]
 ROOM = 1024
@@ -29,7 +30,7 @@ ROOM = 1024
 class Request:
     """A conversation to be answered.
 
-    messages: turns as chat templates take them (`mllm.prompts.messages`), a part of type image per picture.
+    messages: turns as chat templates take them (`mllm.prompting.prompts.messages`), a part of type image per picture.
     images: RGB pictures in the order of those parts.
     room: tokens of the answer at most; None is `ROOM`, or what the model has left.
     temperature: 0 is greedy.
@@ -69,7 +70,7 @@ class Local:
     """A loaded checkpoint. With `batch` above 1, questions of several threads are answered together."""
 
     def __init__(self, loaded: Loaded, name: str, *, batch: int = 1) -> None:
-        from mllm.gathering import Gatherer
+        from mllm.inference.batcher import Gatherer
 
         self.loaded, self.name = loaded, name
         self.family, self.convention = loaded.family, loaded.convention

@@ -21,13 +21,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from mllm import generate
 from mllm.errors import FieldmarkError
+from mllm.inference import generate
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mllm.models import Loaded
+    from mllm.models.checkpoint import Loaded
 
 _one_at_a_time = Lock()
 """Around processors: their tokenizers keep padding and truncation as state, and fail when two threads meet there."""

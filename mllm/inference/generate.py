@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
-from mllm import answers, caches, pictures, processors, prompts
 from mllm.captions import wants_caption
 from mllm.errors import FieldmarkError
+from mllm.inference import kv_cache
+from mllm.io import images as pictures
+from mllm.models import processors
+from mllm.prompting import answers, prompts
 from mllm.records import Completion, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mllm.models import Loaded
+    from mllm.models.checkpoint import Loaded
 
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all) after each batch."""
@@ -47,7 +50,7 @@ def generate(
     """Answer each sample once; completions come in batches of like size, not in the order of `samples`.
 
     Args:
-        loaded: model, processor, family and convention (`mllm.models.load`).
+        loaded: model, processor, family and convention (`mllm.models.checkpoint.checkpoint.load`).
         samples: what is asked; only `id`, `image`, `size` and `question` are looked at.
         images_root: the folder that `sample.image` is relative to.
         style: prompt style; None means the one saved beside the weights.
@@ -98,7 +101,7 @@ def encode(loaded: Loaded, conversations: Sequence[list[dict[str, Any]]], images
 
     Args:
         loaded: model and processor.
-        conversations: messages of each row (`mllm.prompts.messages`), with one picture each.
+        conversations: messages of each row (`mllm.prompting.prompts.messages`), with one picture each.
         images: one RGB picture for each row.
     """
     processor = loaded.processor
@@ -119,7 +122,7 @@ def write(
     `streamer` is one of transformers', for a single row.
     """
     with _ready(loaded.model, seed):
-        cache = caches.empty(loaded.model.config)
+        cache = kv_cache.empty(loaded.model.config)
         tokens = loaded.model.generate(**inputs, generation_config=config, streamer=streamer, past_key_values=cache)
     ends = _ends(loaded)
     rows = tokens[:, inputs["input_ids"].shape[1] :].tolist()

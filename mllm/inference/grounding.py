@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mllm import prompts
 from mllm.boxes import Box, Frame
+from mllm.prompting import prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -136,7 +136,7 @@ def numbered(found: Sequence[Grounding | None]) -> list[tuple[Spot, ...]]:
 
 def drawn(image: Image, marked: Sequence[Spot], *, candidates: bool = False) -> Image:
     """Draw numbered places on a picture: answers solid, candidates of the thought (where wanted) dashed."""
-    from mllm.report.drawing import CANDIDATE_COLOUR, Mark, draw
+    from mllm.io.drawing import CANDIDATE_COLOUR, Mark, draw
 
     looked = [Mark(one.box, one.label, CANDIDATE_COLOUR, True) for one in marked if not one.said and candidates]
     return draw(image, [*looked, *(Mark(one.box, one.label) for one in marked if one.said)])

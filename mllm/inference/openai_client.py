@@ -7,14 +7,15 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mllm import families
-from mllm.asking import outages, views
 from mllm.boxes import Frame
 from mllm.errors import FamilyError, FieldmarkError, RecordError
-from mllm.families import Convention
-from mllm.rows import decode, encode
-from mllm.writers import ROOM, Request, Tell
-from mllm.writing import Written
+from mllm.inference import openai_errors
+from mllm.inference.backends import ROOM, Request, Tell
+from mllm.inference.batched import Written
+from mllm.io import image_view
+from mllm.io.codec import decode, encode
+from mllm.models import families
+from mllm.models.families import Convention
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,8 +65,8 @@ class Endpoint:
                     pieces.take(chunk)
                     if request.gone is not None and request.gone.is_set():
                         break
-        except outages.errors() as error:
-            raise FieldmarkError(f"{self.name}: {outages.reason(error)} ({outages.short(error)})") from None
+        except openai_errors.errors() as error:
+            raise FieldmarkError(f"{self.name}: {openai_errors.reason(error)} ({openai_errors.short(error)})") from None
         return pieces.written()
 
     def close(self) -> None:
@@ -76,9 +77,9 @@ class Endpoint:
         """Return what the server tells of its model."""
         try:
             models = [model.model_dump() for model in self._client.models.list()]
-        except outages.errors() as error:
+        except openai_errors.errors() as error:
             raise FieldmarkError(
-                f"{self.url}: {outages.reason(error)} ({outages.short(error)}); the address of a server ends in /v1, "
+                f"{self.url}: {openai_errors.reason(error)} ({openai_errors.short(error)}); the address of a server ends in /v1, "
                 "its key comes from OPENAI_API_KEY"
             ) from None
         names = [model["id"] for model in models]
@@ -107,7 +108,7 @@ class Endpoint:
         elif image.width * image.height > MOST_PIXELS:
             scale = (MOST_PIXELS / (image.width * image.height)) ** 0.5
             image = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)))
-        return views.data_url(image, lossless=image.width * image.height <= views.LOSSLESS)
+        return image_view.data_url(image, lossless=image.width * image.height <= image_view.LOSSLESS)
 
 
 class _Pieces:

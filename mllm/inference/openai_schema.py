@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mllm import pictures
 from mllm.errors import PictureError
+from mllm.io import images as pictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -3,7 +3,7 @@
 transformers has a server of its own; it fetches any URL and reads any file that a request names, loads any model that
 is asked for, has no limit on what waits, and answers requests one by one. This one does none of that: pictures come
 as data URLs within limits, requests that arrive together share a batch, and an answer is the one that
-`mllm.generate` gives for the same prompt. Prompt styles are left to the client, which sends the full text.
+`mllm.inference.generate` gives for the same prompt. Prompt styles are left to the client, which sends the full text.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mllm import endpoint, wire, writing
 from mllm.errors import FieldmarkError
-from mllm.gathering import Gatherer
-from mllm.wire import ChatRequest, Limits, WireError
-from mllm.writing import Job, Written
+from mllm.inference import batched, openai_client, openai_schema
+from mllm.inference.batched import Job, Written
+from mllm.inference.batcher import Gatherer
+from mllm.inference.openai_schema import ChatRequest, Limits, WireError
 
 if TYPE_CHECKING:
-    from mllm.models import Loaded
+    from mllm.models.checkpoint import Loaded
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER = 1
@@ -50,7 +50,7 @@ class Service:
 
     def __init__(self, loaded: Loaded, name: str, *, limits: Limits = Limits(), batch: int = 8) -> None:  # noqa: B008
         self.loaded, self.name, self.limits = loaded, name, limits
-        self.gatherer: Gatherer[Job, Written] = Gatherer(partial(writing.write, loaded), most=batch)
+        self.gatherer: Gatherer[Job, Written] = Gatherer(partial(batched.write, loaded), most=batch)
         self.jobs: set[Job] = set()
         self.inside = 0
 
@@ -84,7 +84,7 @@ class Service:
             raise WireError(503, f"{self.inside} requests are under way; come back later", code="overloaded")
         self.inside += 1
         try:
-            asked = wire.read(await _body(request, self.limits.body))
+            asked = openai_schema.read(await _body(request, self.limits.body))
             self._check_name(asked.model)
             pieces: asyncio.Queue[str | None] = asyncio.Queue()
             job = await run_in_threadpool(self._job, asked, pieces, asyncio.get_running_loop())
@@ -102,12 +102,12 @@ class Service:
             logger.error("an answer failed", exc_info=error)
             raise WireError(500, f"the answer failed: {type(error).__name__}")
         written = future.result()
-        counts = wire.usage(job.tokens, written.tokens)
-        return JSONResponse(wire.completion(self.name, written.text, _finish(written), counts))
+        counts = openai_schema.usage(job.tokens, written.tokens)
+        return JSONResponse(openai_schema.completion(self.name, written.text, _finish(written), counts))
 
     def _job(self, asked: ChatRequest, pieces: asyncio.Queue, loop: asyncio.AbstractEventLoop) -> Job:
         """Open the pictures and make the model's inputs; runs in a thread."""
-        turns, images = wire.conversation(asked, self.limits)
+        turns, images = openai_schema.conversation(asked, self.limits)
         settings = {
             "max_new_tokens": asked.room(self.limits),
             "temperature": asked.temperature,
@@ -117,7 +117,7 @@ class Service:
             "tell": partial(loop.call_soon_threadsafe, pieces.put_nowait) if asked.stream else None,
         }
         try:
-            return writing.prepare(self.loaded, turns, images, **settings)
+            return batched.prepare(self.loaded, turns, images, **settings)
         except FieldmarkError as error:
             raise WireError(400, str(error), code="context_length_exceeded", param="messages") from None
 
@@ -138,7 +138,7 @@ class Service:
         self, asked: ChatRequest, job: Job, future: Future[Written], pieces: asyncio.Queue
     ) -> AsyncIterator[str]:
         """Server-sent events: the role, pieces of text, the end, and the tokens where they were asked for."""
-        chunks = wire.Chunks(self.name)
+        chunks = openai_schema.Chunks(self.name)
         try:
             yield _event(chunks.piece({"role": "assistant", "content": ""}))
             while (text := await pieces.get()) is not None:
@@ -150,13 +150,13 @@ class Service:
             written = future.result()
             yield _event(chunks.piece({}, _finish(written)))
             if asked.stream_options is not None and asked.stream_options.include_usage:
-                yield _event(chunks.usage(wire.usage(job.tokens, written.tokens)))
+                yield _event(chunks.usage(openai_schema.usage(job.tokens, written.tokens)))
             yield "data: [DONE]\n\n"
         finally:
             job.gone.set()  # a client that leaves early stops its row
 
     def _told(self) -> dict[str, Any]:
-        how = endpoint.described(self.loaded.convention)  # so that a client need not guess how boxes are written
+        how = openai_client.described(self.loaded.convention)  # so that a client need not guess how boxes are written
         return {"id": self.name, "object": "model", "created": 0, "owned_by": "fieldmark", **how}
 
     def _check_name(self, name: str) -> None:

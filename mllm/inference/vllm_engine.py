@@ -1,4 +1,4 @@
-"""Samples to completions with vLLM, where it is installed: the same prompts, budget and reading as `mllm.generate`.
+"""Samples to completions with vLLM, where it is installed: the same prompts, budget and reading as `mllm.inference.generate`.
 
 Answers may differ from transformers' in the last token of a tie; a folder of outputs holds those of one engine.
 """
@@ -10,11 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mllm import answers, pictures, processors, prompts
 from mllm.captions import wants_caption
 from mllm.errors import FieldmarkError
-from mllm.generate import suppressed
-from mllm.models import Checkpoint
+from mllm.inference.generate import suppressed
+from mllm.io import images
+from mllm.models import processors
+from mllm.models.checkpoint import Checkpoint
+from mllm.prompting import answers, prompts
 from mllm.records import Completion, Sample
 
 CHUNK = 256
@@ -35,7 +37,7 @@ def generate(
     skip: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Completion]:
-    """Answer each sample once, as `mllm.generate.generate` does; vLLM batches and sorts by itself.
+    """Answer each sample once, as `mllm.inference.generate.generate` does; vLLM batches and sorts by itself.
 
     Raises:
         FieldmarkError: vLLM is not installed.
@@ -77,7 +79,7 @@ def _prompt(checkpoint: Checkpoint, sample: Sample, root: Path, style: str | Non
     convention = checkpoint.convention
     conversation = prompts.messages(sample, style or convention.prompt, system=convention.system)
     text = checkpoint.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    return {"prompt": text, "multi_modal_data": {"image": pictures.load(root / sample.image)}}
+    return {"prompt": text, "multi_modal_data": {"image": images.load(root / sample.image)}}
 
 
 def _completion(checkpoint: Checkpoint, sample: Sample, output: Any, opening: str) -> Completion:

@@ -13,9 +13,9 @@ from functools import cache
 from math import isfinite
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from mllm import jsontext
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, FieldmarkError, RecordError
+from mllm.io import strict_json
 
 R = TypeVar("R")
 _JSON_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
@@ -46,7 +46,7 @@ def decode(line: str | bytes, cls: type[R]) -> R:
     if schema is None:
         raise TypeError(f"{cls.__name__} is no record: a record is a dataclass with a SCHEMA")
     try:
-        row = jsontext.loads(line, object_pairs_hook=_no_twins)
+        row = strict_json.loads(line, object_pairs_hook=_no_twins)
     except json.JSONDecodeError as error:
         raise RecordError(f"broken JSON at column {error.colno}: {error.msg}") from None
     if not isinstance(row, dict):

@@ -19,7 +19,9 @@ from PIL import Image, UnidentifiedImageError
 
 from mllm.boxes import Frame
 from mllm.errors import PictureError
-from mllm.files import is_file
+from mllm.io.files import is_file
+
+JPEG_QUALITY = 92
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded, in pixels (300 MB as RGB). A small file can claim to be far larger."""
@@ -171,3 +173,13 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     elif image.mode == "F" and high <= 1:
         grey *= 255
     return Image.fromarray(np.round(grey).astype(np.uint8))
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Write a PNG or JPEG, by the path's ending, whole or not at all: under another name first."""
+    part = path.with_name(f".{path.name}.part")
+    if path.suffix == ".png":
+        image.save(part, format="PNG")
+    else:
+        image.save(part, format="JPEG", quality=JPEG_QUALITY)
+    part.replace(path)

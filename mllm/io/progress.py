@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mllm.crew import Crew
+from mllm.distributed import World
 
 
 @contextmanager
-def progress(what: str, total: int | None, done: int = 0, *, crew: Crew | None = None) -> Iterator[Callable[[], None]]:
-    """Show a bar while the block runs; yields what to call after each step. `crew` shows the first process's share."""
+def progress(
+    what: str, total: int | None, done: int = 0, *, world: World | None = None
+) -> Iterator[Callable[[], None]]:
+    """Show a bar while the block runs; yields what to call after each step. `world` shows the first process's share."""
     columns = (TextColumn(f"{what:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    quiet = crew is not None and not crew.first
+    quiet = world is not None and not world.is_main
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
         task = bar.add_task(what, total=total, completed=done)
         yield lambda: bar.advance(task)

@@ -30,9 +30,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mllm import jsontext
 from mllm.errors import FieldmarkError, RecordError
-from mllm.files import atomic_write
+from mllm.io import strict_json
+from mllm.io.files import atomic_write
 
 UNVERIFIED = "unverified"
 _ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
@@ -156,7 +156,7 @@ def _parse(file: Path, text: str) -> Any:
     """Read json or yaml by the file's ending; a syntax error names the line."""
     if file.suffix == ".json":
         try:
-            return jsontext.loads(text) if text.strip() else None
+            return strict_json.loads(text) if text.strip() else None
         except json.JSONDecodeError as error:
             raise KnowledgeError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
     if file.suffix in (".yaml", ".yml"):

@@ -1,6 +1,6 @@
 """Knowledge cards: for each entity, the marks by which it is known, and what it is easily taken for.
 
-How cards lie in files is told in `mllm.cardfiles`. Names are compared without regard to case, underscores, hyphens,
+How cards lie in files is told in `mllm.knowledge.cards.card_files`. Names are compared without regard to case, underscores, hyphens,
 apostrophes and accents.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-from mllm import cardfiles
-from mllm.cardfiles import Card, KnowledgeError, Mark
-from mllm.files import atomic_write
+from mllm.io.files import atomic_write
+from mllm.knowledge import card_files
+from mllm.knowledge.card_files import Card, KnowledgeError, Mark
 
 __all__ = ["Card", "Cards", "KnowledgeError", "Mark", "holds", "likeness", "load", "same_name", "save", "words"]
 
@@ -93,8 +93,8 @@ def load(*files: str | Path) -> Cards:
     """Read card files, or folders of them, into one set of cards. An entity may stand in one file only."""
     cards: dict[str, Card] = {}
     clash: set[str] = set()
-    for file in cardfiles.files_of(files):
-        found = cardfiles.read(file)
+    for file in card_files.files_of(files):
+        found = card_files.read(file)
         for name in found:
             if same_name(name) in clash:
                 raise KnowledgeError(f"{file}: {name!r} has a card in an earlier file too; keep one")

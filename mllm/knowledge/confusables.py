@@ -15,10 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from mllm import jsontext, pictures
 from mllm.boxes import Frame
-from mllm.cardfiles import Card, KnowledgeError
-from mllm.knowledge import holds, likeness
+from mllm.io import images, strict_json
+from mllm.knowledge.card_files import Card, KnowledgeError
+from mllm.knowledge.cards import holds, likeness
 from mllm.records import Photo
 
 Vector = Callable[[Photo], np.ndarray]
@@ -51,11 +51,11 @@ def by_hash(folder: Path) -> Vector:
     """
 
     def vector(photo: Photo) -> np.ndarray:
-        image = pictures.load(folder / photo.image)
+        image = images.load(folder / photo.image)
         if photo.boxes:
             x1, y1, x2, y2 = (round(number) for number in photo.boxes[0].to_xyxy(Frame(*image.size)))
             image = image.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
-        code = int(pictures.phash(image), 16)
+        code = int(images.phash(image), 16)
         return np.array([1.0 if code >> bit & 1 else -1.0 for bit in range(64)])
 
     return vector
@@ -68,7 +68,7 @@ def by_file(file: Path) -> Vector:
         raise KnowledgeError(f"{file}: no such file of embeddings")
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            row = jsontext.loads(line)
+            row = strict_json.loads(line)
             known[row["id"]] = np.array(row["vector"], dtype=float)
         except (ValueError, KeyError, TypeError) as error:
             raise KnowledgeError(f'{file}:{number}: {{"id": ..., "vector": [...]}} is needed ({error!r})') from None

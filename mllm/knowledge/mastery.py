@@ -18,10 +18,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mllm import jsontext
 from mllm.errors import RecordError
-from mllm.files import atomic_write
-from mllm.knowledge import same_name
+from mllm.io import strict_json
+from mllm.io.files import atomic_write
+from mllm.knowledge.cards import same_name
 
 SCHEMA = "fieldmark.mastery/1"
 LEVELS = ("completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect")
@@ -135,7 +135,7 @@ def load(path: str | Path) -> Table:
 def _read(path: Path, changed: int) -> Table:
     """Read a file; `changed` is its time stamp and only part of the cache's key."""
     try:
-        data = jsontext.load(path)
+        data = strict_json.load(path)
     except json.JSONDecodeError as error:
         raise RecordError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
     if not isinstance(data, dict):

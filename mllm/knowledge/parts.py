@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mllm.knowledge import same_name
+from mllm.knowledge.cards import same_name
 
 PARTS = frozenset(
     # animals

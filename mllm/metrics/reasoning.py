@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import BoxError
-from mllm.families import Family
+from mllm.models.families import Family
 from mllm.records import Answer, Sample, Thing
 
 VERDICTS = {"fits": True, "not": False}

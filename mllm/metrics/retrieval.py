@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mllm import jsontext, stats, unpickling
-from mllm.captions import distinct, said, words
 from mllm.errors import FieldmarkError
-from mllm.ranking import hit_share
-from mllm.records import Completion, Sample, read_jsonl
-from mllm.retrieval import Embedder, similarity
+from mllm.metrics import stats
+from mllm.metrics.ranking import hit_share
+from mllm.models.encoders import Embedder, similarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,43 +97,3 @@ def retrieval_scores(matches: Sequence[Match], seed: int = 0) -> dict[str, Any]:
         "clip_score": float(np.mean([100 * max(one.similarity, 0.0) for one in matches])),
         "cut": float(np.mean([one.cut for one in matches])),
     }
-
-
-def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), seed: int = 0) -> dict[str, Any]:
-    """Length in words, distinct 1- and 2-grams, and marks' precision and recall where `samples` know their marks."""
-    texts = list(captions.values())
-    told: dict[str, Any] = {
-        "captions": len(texts),
-        "words": float(np.mean([len(words(text)) for text in texts])) if texts else 0.0,
-        "distinct1": distinct(texts, 1),
-        "distinct2": distinct(texts, 2),
-    }
-    marked = [s for s in samples if s.id in captions and any(thing.marks for thing in s.things)]
-    if marked:
-        from mllm.pocket.captions import judge
-
-        judged = [judge(captions[s.id], [thing.marks for thing in s.things if thing.marks]) for s in marked]
-        names = [s.id for s in marked]
-        told["precision"] = stats.mean([one.precision for one in judged], names, seed=seed).as_dict()
-        told["recall"] = stats.mean([one.recall for one in judged], names, seed=seed).as_dict()
-    return told
-
-
-def read_captions(file: Path) -> dict[str, str]:
-    """Captions by picture name: a json object `{name: caption}`, completions of ours (jsonl), or the pickle of
-    `{COCO id: caption}` that TrueMatch's authors publish (`mllm.unpickling`: nothing in it is run).
-
-    Raises:
-        FieldmarkError: no such file, broken JSON, or a caption that is no text.
-    """
-    if not file.is_file():
-        raise FieldmarkError(f"{file}: no such file of captions")
-    if file.suffix == ".jsonl":
-        return {row.sample_id: said(row) for row in read_jsonl(file, Completion, unique="sample_id", torn_tail=True)}
-    table = unpickling.load(file) if file.suffix in (".pkl", ".pickle") else jsontext.read(file)
-    if not isinstance(table, dict):
-        raise FieldmarkError(f"{file}: an object {{picture: caption}} is needed")
-    for name, caption in table.items():
-        if not isinstance(caption, str):
-            raise FieldmarkError(f"{file}: the caption of {name!r} is no text but {type(caption).__name__}")
-    return {str(name): said(caption) for name, caption in table.items()}

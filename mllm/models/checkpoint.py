@@ -17,12 +17,14 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Field
 
-from mllm import families, jsontext
 from mllm.config import Lora, Part
 from mllm.errors import ConfigError, FamilyError, FieldmarkError
-from mllm.families import Budget, Convention, Family
-from mllm.files import is_file
-from mllm.processors import load_processor
+from mllm.io import strict_json
+from mllm.io.files import is_file
+from mllm.models import families
+from mllm.models.builtin import weights_folder
+from mllm.models.families import Budget, Convention, Family
+from mllm.models.processors import load_processor
 
 logger = logging.getLogger(__name__)
 
@@ -192,12 +194,10 @@ class _Adapter(BaseModel):
 def base_and_adapter(name: str) -> tuple[str, str | None]:
     """Split a name into base and adapter folder; `pocket` becomes the folder of the committed weights."""
     if name == "pocket":
-        from mllm.pocket.model import weights_folder
-
         return str(weights_folder()), None
     folder = Path(name)
     if is_file(folder / "adapter_config.json"):
-        said = jsontext.read(folder / "adapter_config.json", _Adapter, advice="write the name of the base there")
+        said = strict_json.read(folder / "adapter_config.json", _Adapter, advice="write the name of the base there")
         base = said.base_model_name_or_path
         if is_file(Path(base) / "adapter_config.json"):
             raise FieldmarkError(f"{name}: its base {base} is an adapter too; merge that one into its base first")
@@ -265,7 +265,6 @@ def with_adapters(model: Any, checkpoint: Checkpoint, lora: Lora, *, quantized: 
     # ZeRO-3 gathers persistent parameters of one dtype only, so there the adapters keep the base's; elsewhere they are
     # float32, which small updates need.
     adapted = get_peft_model(model, config, autocast_adapter_dtype=quantized or not is_deepspeed_zero3_enabled())
-    from mllm.pocket.model import weights_folder
 
     if Path(checkpoint.base) == _or_none(weights_folder):
         adapted.peft_config["default"].base_model_name_or_path = "pocket"  # the path differs from machine to machine

@@ -25,10 +25,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mllm import pictures
 from mllm.captions import sentences
-from mllm.embeddings import EmbeddingStore
 from mllm.errors import ConfigError, FieldmarkError, UnknownNameError
+from mllm.io import images
+from mllm.models.builtin import clip_folder
+from mllm.models.embedding_cache import EmbeddingStore
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ class DualEncoder:
         """Pixels (1, 3, height, width) as the vision tower wants them."""
         if file is None:
             return self._blank()
-        return self.image_processor(pictures.load(file), return_tensors="pt")["pixel_values"]
+        return self.image_processor(images.load(file), return_tensors="pt")["pixel_values"]
 
     def _blank(self) -> torch.Tensor:
         side = int(self.model.config.vision_config.image_size)
@@ -279,8 +280,6 @@ def outside_deepspeed() -> Iterator[None]:
 def _folder(name: str) -> str:
     """The folder of a name of ours; other names are folders already, or names on the Hub."""
     if name in POCKET:
-        from mllm.pocket.clip import clip_folder
-
         return str(clip_folder(POCKET[name]))
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise FieldmarkError(

@@ -1,6 +1,6 @@
 """How much a caption reads like one that a person wrote: a text tower of CLIP's kind with a small head on it.
 
-Cho et al. 2022 (arXiv 2205.13115) train such a head to tell captions from spoiled ones (mllm/corruption.py) and add its
+Cho et al. 2022 (arXiv 2205.13115) train such a head to tell captions from spoiled ones (mllm/models/perturbations.py) and add its
 probability to a CLIP reward, which alone ends in repetition. They train it together with CLIP's own loss, since one
 text tower serves both rewards; ours is a copy of the tower, so that the scorer stays as it was.
 """
@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mllm.corruption import corrupt
 from mllm.errors import FieldmarkError
+from mllm.models.builtin import grammar_folder
+from mllm.models.perturbations import corrupt
 
 POCKET = "pocket"
 WEIGHTS = "model.safetensors"
@@ -80,10 +81,10 @@ class Grammar:
 
 
 def from_encoder(name: str, device: str = "cpu") -> Grammar:
-    """A new head on a copy of a dual encoder's text tower; `name` as for `mllm.retrieval.load`."""
-    from mllm import retrieval
+    """A new head on a copy of a dual encoder's text tower; `name` as for `mllm.models.checkpoint.encoders.load`."""
+    from mllm.models import encoders
 
-    encoder = retrieval.load(name, device=device)
+    encoder = encoders.load(name, device=device)
     tower = _text_model(encoder.model.config.text_config)
     tower.load_state_dict(encoder.model.text_model.state_dict())  # copies
     return Grammar(GrammarHead(tower.requires_grad_(True)), encoder.tokenizer, device)
@@ -103,9 +104,9 @@ def _load(name: str, device: str) -> Grammar:
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoTokenizer
 
-    from mllm.retrieval import outside_deepspeed
+    from mllm.models.encoders import outside_deepspeed
 
-    folder = Path(__file__).parent / "pocket" / "weights" / "grammar" if name == POCKET else Path(name)
+    folder = grammar_folder() if name == POCKET else Path(name)
     if not (folder / WEIGHTS).is_file():
         raise FieldmarkError(
             f"grammar head {name}: no {folder / WEIGHTS}; `python recipes/pretrain_grammar.py` makes one"

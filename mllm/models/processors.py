@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mllm import jsontext
 from mllm.errors import FieldmarkError
+from mllm.io import strict_json
 
 PROCESSOR_CLASSES = {
     "qwen2_vl": "Qwen2VLProcessor",
@@ -85,7 +85,7 @@ def opened(processor: Any, style: str) -> str:
     """Return `<think>` where the chat template itself writes it at the start of the model's turn, else nothing.
 
     Templates of reasoning models do so: what the model writes then begins inside its thought, and is read with the tag
-    put back (`mllm.answers.whole`). Only style `think` asks for a thought. `processor` is None where gold answers,
+    put back (`mllm.prompting.answers.whole`). Only style `think` asks for a thought. `processor` is None where gold answers,
     which are whole, are judged before a tokenizer is at hand (preflight).
     """
     if style != "think" or processor is None:
@@ -106,5 +106,5 @@ def _saved_template(folder: Path) -> str | None:
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     if (folder / "chat_template.json").is_file():
-        return jsontext.read(folder / "chat_template.json", _Template).chat_template
+        return strict_json.read(folder / "chat_template.json", _Template).chat_template
     return None

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from mllm.boxes import Box, BoxError, Frame, iou
-from mllm.families import load
-from mllm.phrasing import RECALLS
-from mllm.pocket.lessons import DIRECT_SUFFIX, THINK_SUFFIX, card, find_lesson, reason_lesson
+from mllm.models.families import load
 from mllm.pocket.pretraining import picture_batch, prompt_text, visual_tokens
-from mllm.pocket.scenes import training_scene
+from mllm.pocket.pretraining_tasks import DIRECT_SUFFIX, THINK_SUFFIX, card, find_lesson, reason_lesson
+from mllm.pocket.scene_store import training_scene
 from mllm.pocket.species import NOUNS, species
 from mllm.pocket.world import Scene, make_scene
+from mllm.prompting.questions import RECALLS
 
 
 def answers(

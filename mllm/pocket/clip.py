@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mllm.errors import FieldmarkError
-from mllm.pocket.vocabulary import build_tokenizer
+from mllm.pocket.tokenizer import build_tokenizer
 
 SIDE, PATCH = 128, 16
 """Pictures are scaled to a square of 128 pixels and cut into 64 patches."""
@@ -88,14 +87,4 @@ def save(model: Any, tokenizer: Any, image_processor: Any, folder: str | Path) -
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     image_processor.save_pretrained(folder)
-    return folder
-
-
-def clip_folder(which: str) -> Path:
-    """The committed weights of the scorer or the judge."""
-    folder = Path(__file__).parent / "weights" / which
-    if not (folder / "model.safetensors").is_file():
-        raise FieldmarkError(
-            f"{folder}: the pocket {which}'s weights are missing; `python recipes/pretrain_clip.py` makes them"
-        )
     return folder

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mllm.pocket.bags import LEVELS, look_alikes
+from mllm.metrics.ranking import hit_share
 from mllm.pocket.captions import marks_of, rich, sparse
-from mllm.ranking import hit_share
+from mllm.pocket.look_alikes import LEVELS, look_alikes
 
 SIZES = (3, 5, 7)
 _CARD = """---
@@ -43,7 +43,7 @@ _ROLES = {"scorer": "retriever that self-retrieval and CLIP rewards ask", "judge
 
 def check(folder: Path, count: int) -> dict[str, float]:
     """R@1 of the weights in ``folder`` on held-out bags: ``count`` of every size and level."""
-    from mllm.retrieval import load
+    from mllm.models.encoders import load
 
     scores: dict[str, float] = {}
     for size in SIZES:

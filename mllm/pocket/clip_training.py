@@ -19,10 +19,10 @@ from torch import nn
 from torch.nn import functional
 
 from mllm.boxes import Box
-from mllm.cpu import computes_bfloat16
-from mllm.pocket.bags import LEVELS, look_alikes
+from mllm.models.cpu_kernels import computes_bfloat16
 from mllm.pocket.captions import KINDS, claims, fits, phrase, rich, sparse
 from mllm.pocket.clip import PATCH, SIDE
+from mllm.pocket.look_alikes import LEVELS, look_alikes
 from mllm.pocket.species import COLOURS, FORMS, PATTERNS, Marks
 from mllm.pocket.world import Scene
 

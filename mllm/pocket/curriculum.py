@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from mllm.pocket import lessons
-from mllm.pocket.lessons import Lesson
-from mllm.pocket.scenes import SceneStore
+from mllm.pocket import pretraining_tasks
+from mllm.pocket.pretraining_tasks import Lesson
+from mllm.pocket.scene_store import SceneStore
 
 SINGLES_UNTIL, PAIRS_UNTIL = 300, 1000
 """Lesson steps that show single things, and then at most two; both times only easy questions are asked."""
@@ -28,7 +28,7 @@ class Curriculum:
 
     def texts(self, count: int, rng: random.Random) -> list[Lesson]:
         """``count`` lessons of words alone: species by heart, comparing, copying."""
-        kinds = (lessons.recall_lesson, lessons.judge_lesson, lessons.copy_lesson)
+        kinds = (pretraining_tasks.recall_lesson, pretraining_tasks.judge_lesson, pretraining_tasks.copy_lesson)
         return [rng.choices(kinds, (0.2, 0.65, 0.15))[0](rng) for _ in range(count)]
 
     def _easy(self, step: int, rng: random.Random) -> Lesson:
@@ -36,20 +36,20 @@ class Curriculum:
         number = rng.choice(self._by_count[things])
         scene, kind = self.store.scene(number), rng.random()
         if kind < 0.15:
-            return lessons.at_lesson(scene, number, rng)
+            return pretraining_tasks.at_lesson(scene, number, rng)
         if kind < 0.4:
-            return lessons.list_lesson(scene, number)
-        return lessons.find_lesson(scene, number, rng, all_marks=True)
+            return pretraining_tasks.list_lesson(scene, number)
+        return pretraining_tasks.find_lesson(scene, number, rng, all_marks=True)
 
     def _any(self, step: int, rng: random.Random) -> Lesson:
         number = rng.randrange(len(self.store))
         scene, kind = self.store.scene(number), rng.random()
         if kind < 0.35:
-            return lessons.find_lesson(scene, number, rng, all_marks=kind < 0.17)
+            return pretraining_tasks.find_lesson(scene, number, rng, all_marks=kind < 0.17)
         if kind < 0.75:
-            return lessons.reason_lesson(scene, number, rng, late=kind < 0.60)
+            return pretraining_tasks.reason_lesson(scene, number, rng, late=kind < 0.60)
         if kind < 0.80:
-            return lessons.at_lesson(scene, number, rng)
+            return pretraining_tasks.at_lesson(scene, number, rng)
         if kind < 0.88:
-            return lessons.list_lesson(scene, number)
-        return lessons.recall_lesson(rng, scene, number)
+            return pretraining_tasks.list_lesson(scene, number)
+        return pretraining_tasks.recall_lesson(rng, scene, number)

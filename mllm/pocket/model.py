@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mllm.errors import FieldmarkError
-from mllm.families import Budget, Convention, write_convention
-from mllm.pocket.vocabulary import build_tokenizer
-from mllm.processors import build_processor
+from mllm.models.families import Budget, Convention, write_convention
+from mllm.models.processors import build_processor
+from mllm.pocket.tokenizer import build_tokenizer
 
 PATCH, MERGE = 16, 2
 MIN_PIXELS, MAX_PIXELS = 96 * 96, 288 * 192
@@ -115,13 +114,3 @@ def save(model: Any, processor: Any, folder: str | Path) -> Path:
 def save_random(folder: str | Path, seed: int = 0) -> Path:
     """A checkpoint with random weights, for tests and trials of the plumbing."""
     return save(*build(seed), folder)
-
-
-def weights_folder() -> Path:
-    """The committed base model."""
-    folder = Path(__file__).parent / "weights" / "base"
-    if not (folder / "model.safetensors").is_file():
-        raise FieldmarkError(
-            f"{folder}: the pocket base weights are missing; `python recipes/pretrain.py` makes them (an hour or two)"
-        )
-    return folder

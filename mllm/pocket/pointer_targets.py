@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from mllm.links import VERDICTS
+from mllm.metrics.reasoning import VERDICTS
 
 Pointer = tuple[int, int]
 """(the token that is about to decide, the earlier token that it looks back to), places in the lesson's tokens."""

@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn import functional
 
 from mllm.boxes import Box, Frame
-from mllm.links import VERDICTS
-from mllm.pocket.lessons import Lesson
+from mllm.metrics.reasoning import VERDICTS
 from mllm.pocket.model import MERGE, PATCH
-from mllm.pocket.pointers import pointers
-from mllm.pocket.scenes import SceneStore
+from mllm.pocket.pointer_targets import pointers
+from mllm.pocket.pretraining_tasks import Lesson
+from mllm.pocket.scene_store import SceneStore
 from mllm.pocket.species import COLOURS, FORMS, PATTERNS
 from mllm.pocket.world import Scene
 
@@ -134,7 +134,7 @@ def answer_loss(
 
     A mean over all tokens would drown the few that choose a thing in the many that list everything. With ``head``, two
     more things are asked half-way up the language model: of picture tokens, whether they lie on the thing that is to be
-    pointed at; of words that decide, which earlier word they look back to (see ``mllm.pocket.pointers``).
+    pointed at; of words that decide, which earlier word they look back to (see ``mllm.pocket.pointer_targets``).
     """
     aims = ("labels", "weight", "on_target", "looks_K3")
     labels_BL, weight_BL, target_BL, looks_K3 = (batch[name] for name in aims)

@@ -11,21 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mllm.boxes import Box, Frame
-from mllm.families import load
-from mllm.phrasing import RECALLS
-from mllm.pocket.species import (
-    DOMAINS,
-    NOUNS,
-    Marks,
-    Species,
-    kind_of,
-    random_marks,
-    sister_marks,
-    sisters,
-    species,
-)
+from mllm.models.families import load
+from mllm.pocket.species import DOMAINS, NOUNS, Marks, Species, kind_of, random_marks, sister_marks, sisters, species
 from mllm.pocket.world import Scene, WorldThing
-from mllm.prompts import STYLES
+from mllm.prompting.prompts import STYLES
+from mllm.prompting.questions import RECALLS
 
 _POCKET = load("pocket")
 DIRECT_SUFFIX, THINK_SUFFIX = STYLES["direct"], STYLES["think"]

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.progress import track
 
 from mllm.boxes import Box
-from mllm.pocket.lessons import draw_looks
+from mllm.pocket.pretraining_tasks import draw_looks
 from mllm.pocket.species import DOMAINS, Marks
 from mllm.pocket.world import Scene, WorldThing, make_scene
 

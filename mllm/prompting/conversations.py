@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mllm import families, prompts
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
-from mllm.families import Convention
-from mllm.models import Checkpoint, Loaded
+from mllm.models import families
+from mllm.models.checkpoint import Checkpoint, Loaded
+from mllm.models.families import Convention
+from mllm.prompting import prompts
 from mllm.records import Sample
 
 

@@ -1,6 +1,6 @@
 """How a model is asked: prompt styles by name, and the text it should write.
 
-One style is one entry of `STYLES`. Its wording is part of a checkpoint's convention (`mllm.families.Convention`):
+One style is one entry of `STYLES`. Its wording is part of a checkpoint's convention (`mllm.models.checkpoint.families.Convention`):
 changing a word here asks old weights something they were not trained on, so it comes with a new convention version.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from mllm.boxes import Frame
 from mllm.captions import wants_caption
 from mllm.errors import RecordError, UnknownNameError
-from mllm.families import Family
+from mllm.models.families import Family
 from mllm.records import Sample
 
 STYLES = {
@@ -25,7 +25,7 @@ PLAIN = "plain"
 """No style: a question is asked as it stands (of a model that was not trained on any style, or about what it knows)."""
 
 ABSENT = "none"
-"""What the answer says where the thing asked for is not in the picture (`mllm.answers` reads other ways to say it)."""
+"""What the answer says where the thing asked for is not in the picture (`mllm.prompting.answers` reads other ways to say it)."""
 ALL = "ground_all"
 """The task whose answer is every instance of what is asked for; task `ground` asks for one."""
 _ENDS_ON_A_THING = re.compile(r"(?:<obj:\d+>|\bSo \d+)\W*$")

@@ -11,11 +11,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mllm.domains import Domain
 from mllm.errors import FieldmarkError
-from mllm.knowledge import holds
-from mllm.lineups import ABSENT, DESCRIPTION, NAME, SEVERAL
+from mllm.knowledge.cards import holds
+from mllm.knowledge.domains import Domain
 from mllm.records import Sample
+
+NAME, DESCRIPTION, ABSENT, SEVERAL = "name", "description", "absent", "several"
+KINDS = (NAME, DESCRIPTION, ABSENT, SEVERAL)
+"""What is asked: one thing by its name, or by marks; something that is not there; all that there are of a kind."""
 
 MOST_ASKED = 4
 """A description holds at most so many marks."""

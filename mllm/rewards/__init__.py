@@ -11,13 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any, ClassVar
 
-from mllm.errors import ConfigError, UnknownNameError
-from mllm.families import Budget, Family
+from mllm.errors import ConfigError
+from mllm.models.families import Budget, Family
 from mllm.records import Completion, Sample, Score
+from mllm.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,8 @@ class BaseReward(ABC):
         """Raise `FieldmarkError` for samples that it cannot score; called before anything is trained."""
 
 
-def names() -> tuple[str, ...]:
-    """Return the known rewards: the files of this folder."""
-    return tuple(sorted(module.name for module in iter_modules(__path__)))
+_FILES = Registry(__name__, "reward", "Reward")
+names = _FILES.names
 
 
 def load(name: str, **config: Any) -> BaseReward:
@@ -57,9 +55,7 @@ def load(name: str, **config: Any) -> BaseReward:
         UnknownNameError: no such file; lists the known rewards.
         ConfigError: a field that the reward does not have, or a value that it refuses.
     """
-    if name not in names():
-        raise UnknownNameError("reward", name, names())
-    cls = import_module(f"{__name__}.{name}").Reward
+    cls = _FILES.load(name)
     known = [item.name for item in fields(cls)]
     for field in config:
         if field not in known:

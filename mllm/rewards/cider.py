@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from mllm.captions import TASK, said, wants_caption
-from mllm.cider import HIGH, Frequencies, cider_d
-from mllm.collectives import all_ranks
+from mllm.distributed import gather
 from mllm.errors import ConfigError
+from mllm.metrics.cider import HIGH, Frequencies, cider_d
 from mllm.records import Completion, Sample, Score, load_samples
 from mllm.rewards import BaseReward
 
@@ -49,7 +49,7 @@ class Reward(BaseReward):
         """Score each completion; no parts."""
         pairs = list(zip(samples, completions, strict=True))
         if self.frequencies == "batch":
-            known = dict(all_ranks([(s.image, s.captions) for s in samples if wants_caption(s) and s.captions]))
+            known = dict(gather([(s.image, s.captions) for s in samples if wants_caption(s) and s.captions]))
             if not known:
                 return [Score(None)] * len(pairs)
             frequencies = Frequencies.of(known.values())

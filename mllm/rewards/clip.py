@@ -31,7 +31,7 @@ class Reward(BaseReward):
     task: ClassVar[str] = TASK
 
     scorer: str = "pocket"
-    """`pocket`, a folder or a Hub name (mllm/retrieval.py). Never judge with the same one."""
+    """`pocket`, a folder or a Hub name (mllm/models/encoders.py). Never judge with the same one."""
     late: bool = False
     pool: str = "mean"
     cache: str | None = None
@@ -58,17 +58,17 @@ class Reward(BaseReward):
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score each completion; parts: cos, and cut (1 where the caption was too long for the scorer and was cut)."""
-        from mllm import retrieval
+        from mllm.models import encoders
 
         pairs = list(zip(samples, completions, strict=True))
         asked = [place for place, (sample, _) in enumerate(pairs) if wants_caption(sample)]
         result = [Score(None)] * len(pairs)
         if not asked:
             return result
-        encoder = retrieval.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
+        encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
         pictures = encoder.pictures([Path(samples[place].image) for place in asked])
         texts = encoder.texts([self.prefix + said(completions[place]) for place in asked])
-        cosines = _own(retrieval.similarity(texts, pictures, encoder.pool))
+        cosines = _own(encoders.similarity(texts, pictures, encoder.pool))
         minus = [0.0] * len(asked)
         if self.greedy is not None:
             known = _captions(self.greedy)
@@ -76,7 +76,7 @@ class Reward(BaseReward):
             if missing:
                 raise ConfigError(f"reward 'clip': {self.greedy} holds no greedy caption of sample {missing[0]!r}")
             base = encoder.texts([self.prefix + known[samples[place].id] for place in asked])
-            minus = [clip_s(cos) for cos in _own(retrieval.similarity(base, pictures, encoder.pool))]
+            minus = [clip_s(cos) for cos in _own(encoders.similarity(base, pictures, encoder.pool))]
         for row, place in enumerate(asked):
             value = min(max(clip_s(cosines[row]) - minus[row], self.low), self.high)
             result[place] = Score(value, {"cos": cosines[row], "cut": float(texts.cut[row])})

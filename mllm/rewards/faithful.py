@@ -59,7 +59,7 @@ class Reward(BaseReward):
 
     def _by_teacher(self, sample: Sample, caption: str) -> Score:
         """Ask the teacher about every clause."""
-        from mllm.abilities import Look
+        from mllm.synthesis.capabilities import Look
 
         stated = clauses(caption)
         if not stated:
@@ -78,8 +78,8 @@ class Reward(BaseReward):
 
 @cache
 def _sight(name: str) -> Any:
-    from mllm import teachers
-    from mllm.abilities import Sees, need
+    from mllm.synthesis import teachers
+    from mllm.synthesis.capabilities import Sees, need
 
     teacher = teachers.load(name)
     need(teacher, Sees, name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from mllm.errors import ConfigError
-from mllm.prompts import ALL
+from mllm.prompting.prompts import ALL
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 

@@ -26,13 +26,13 @@ class Reward(BaseReward):
 
     def check(self, samples: Iterable[Sample]) -> None:
         """Refuse a folder without a head before anything is trained."""
-        from mllm import grammar
+        from mllm.models import grammar
 
         grammar.load(self.head)
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score each completion."""
-        from mllm import grammar
+        from mllm.models import grammar
 
         pairs = list(zip(samples, completions, strict=True))
         asked = [place for place, (sample, _) in enumerate(pairs) if wants_caption(sample)]

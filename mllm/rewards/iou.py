@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from mllm.boxes import iou
 from mllm.errors import ConfigError
-from mllm.prompts import ALL
+from mllm.prompting.prompts import ALL
 from mllm.records import Answer, Completion, Sample, Score
 from mllm.rewards import BaseReward
 

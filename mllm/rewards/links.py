@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mllm import answers, families, prompts
 from mllm.errors import ConfigError
-from mllm.families import Budget, Family
-from mllm.links import LINKS, chain
+from mllm.metrics.reasoning import LINKS, chain
+from mllm.models import families
+from mllm.models.families import Budget, Family
+from mllm.prompting import answers, prompts
 from mllm.records import Answer, Completion, Sample, Score
 from mllm.rewards import BaseReward
 from mllm.rewards.iou import asks_for_one
@@ -18,7 +19,7 @@ from mllm.rewards.iou import asks_for_one
 class Reward(BaseReward):
     """R = mean over the links in `of` of the share that holds, 0..1 (ours).
 
-    The links are those of `mllm.links` that the benchmark prints beside Acc@0.5: what is recalled, found, seen, judged,
+    The links are those of `mllm.metrics.reasoning` that the benchmark prints beside Acc@0.5: what is recalled, found, seen, judged,
     chosen and copied. One box at the end says that a thought failed; this says where. It reads thoughts in the form of
     the pocket oracle. A link counts unless the sample's own thought does without it; a completion that leaves it out
     earns 0 there, so that silence does not pay.

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mllm import answers, mastery
 from mllm.errors import ConfigError, RecordError
-from mllm.mastery import LEVELS
+from mllm.knowledge import mastery
+from mllm.knowledge.mastery import LEVELS
+from mllm.prompting import answers
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 from mllm.rewards.iou import asks_for_one, best_iou, is_above
@@ -29,7 +30,7 @@ class Reward(BaseReward):
 
     Without an answer in tags R = 0, as in its code; an answer whose box cannot be read has u = 0. Samples without a box
     and of task `ground_all`: None. Every answer of a group shares k, so GRPO's normalisation takes most of the factors
-    away again (tests/training/test_advantages.py shows it by numbers); `advantage: {mastery: ...}` does not.
+    away again (tests/training/grpo/test_advantages.py shows it by numbers); `advantage: {mastery: ...}` does not.
 
     `file` is a mastery file (eval/mastery.py, or KARL's own). An entity that it does not know is an error; `unknown`
     names the level it shall have instead (KARL's code: `completely incorrect`, silently).

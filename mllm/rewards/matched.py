@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mllm.boxes import Box, iou
-from mllm.prompts import ALL
+from mllm.prompting.prompts import ALL
 from mllm.records import Answer, Completion, Sample, Score
 from mllm.rewards import BaseReward
 from mllm.rewards.iou import is_hit

@@ -10,9 +10,9 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from mllm.captions import TASK, said, wants_caption
-from mllm.collectives import all_ranks
+from mllm.distributed import gather
 from mllm.errors import ConfigError
-from mllm.ranking import hit_share, log_softmax
+from mllm.metrics.ranking import hit_share, log_softmax
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 
@@ -39,7 +39,7 @@ class Reward(BaseReward):
     task: ClassVar[str] = TASK
 
     scorer: str = "pocket"
-    """`pocket`, a folder or a Hub name (mllm/retrieval.py). Never judge with the same one."""
+    """`pocket`, a folder or a Hub name (mllm/models/encoders.py). Never judge with the same one."""
     form: Form = "log"
     over: Over = "batch"
     floor: float = 10.0
@@ -68,13 +68,13 @@ class Reward(BaseReward):
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score each completion; parts: log_p, hit, candidates, and cut (1 where the scorer saw not all of it)."""
-        from mllm import retrieval
+        from mllm.models import encoders
 
         pairs = list(zip(samples, completions, strict=True))
-        encoder = retrieval.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
+        encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
         mine = {sample.image: sample.bag for sample in samples if wants_caption(sample)}
         vectors = encoder.pictures([Path(image) for image in mine])
-        rows = all_ranks([(image, bag, vector) for (image, bag), vector in zip(mine.items(), vectors, strict=True)])
+        rows = gather([(image, bag, vector) for (image, bag), vector in zip(mine.items(), vectors, strict=True)])
         candidates = {image: (bag, vector) for image, bag, vector in rows}
         asked = [place for place, (sample, _) in enumerate(pairs) if wants_caption(sample)]
         result = [Score(None)] * len(pairs)
@@ -82,8 +82,8 @@ class Reward(BaseReward):
             return result
         texts = encoder.texts([said(completions[place]) for place in asked])
         seen = np.stack([vector for _, vector in candidates.values()])
-        similarity = retrieval.similarity(texts, seen, encoder.pool)
-        scale, place_of = retrieval.softmax_scale(encoder), {image: number for number, image in enumerate(candidates)}
+        similarity = encoders.similarity(texts, seen, encoder.pool)
+        scale, place_of = encoders.softmax_scale(encoder), {image: number for number, image in enumerate(candidates)}
         bags = [bag for bag, _ in candidates.values()]
         for row, place in enumerate(asked):
             sample = samples[place]

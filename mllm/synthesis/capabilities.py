@@ -14,8 +14,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
-from mllm.ledger import Report
 from mllm.records import Sample
+from mllm.synthesis.usage import Report
 
 A = TypeVar("A")
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mllm import matching
-from mllm.boosting import Boosted
+from mllm.data import caption_stats
 from mllm.records import Sample
+from mllm.synthesis.captioning import Boosted
 
 PLUMBING = (
     "The captions were put together by rules (teacher `cards`), without a model and without a look at any picture. "
@@ -41,7 +41,7 @@ def facts(
 def counted(rows: Sequence[Sample]) -> dict[str, Any]:
     """Numbers of one side: pictures, captions, their length and variety, and what is true of them where it is known."""
     first = {row.id: row.captions[0] for row in rows}
-    told = matching.caption_scores(first, rows)
+    told = caption_stats.caption_scores(first, rows)
     bagged = Counter(row.bag for row in rows if row.bag is not None)
     result: dict[str, Any] = {"pictures": len(rows), "captions": sum(len(row.captions) for row in rows)}
     result |= {"families of look-alikes": len(bagged), "captions that another picture has too": _shared(first)}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mllm import details
 from mllm.captions import clauses
 from mllm.errors import FieldmarkError
+from mllm.metrics import claims
 
 
 def blend(captions: Sequence[str]) -> str:
@@ -21,12 +21,12 @@ def blend(captions: Sequence[str]) -> str:
     told = [" ".join(caption.split()) for caption in captions]
     if not any(told):
         raise FieldmarkError("a blend needs at least one caption")
-    spoken = [details.settled(caption, told) for caption in told]
-    first = max(range(len(spoken)), key=lambda place: len(details.details(spoken[place])))
+    spoken = [claims.settled(caption, told) for caption in told]
+    first = max(range(len(spoken)), key=lambda place: len(claims.details(spoken[place])))
     whole = _with(spoken[first], spoken[:first] + spoken[first + 1 :])
     for clause in (clause for caption in spoken for clause in clauses(caption)):
         more = f"{whole} {_sentence(clause)}"
-        if details.kept_share(told, more) > details.kept_share(told, whole):  # the winning side, of words told before
+        if claims.kept_share(told, more) > claims.kept_share(told, whole):  # the winning side, of words told before
             whole = more
     return whole
 
@@ -34,14 +34,14 @@ def blend(captions: Sequence[str]) -> str:
 def expand(caption: str, description: str) -> str:
     """Return the caption and what a description adds to it; where the two disagree the caption's word stands."""
     trusted = " ".join(caption.split())
-    return _with(trusted, [details.settled(description, [trusted, description])])
+    return _with(trusted, [claims.settled(description, [trusted, description])])
 
 
 def _with(whole: str, others: Sequence[str]) -> str:
     """Append those clauses of other captions that hold a detail which is not told yet."""
     sentences = [f"{whole.rstrip(' .')}."]
     for clause in (clause for caption in others for clause in clauses(caption)):
-        if details.added(sentences, clause):
+        if claims.added(sentences, clause):
             sentences.append(_sentence(clause))
     return " ".join(sentences)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from mllm.knowledge import holds, same_name, words
+from mllm.knowledge.cards import holds, same_name, words
 from mllm.records import REFERENCE, Sample
 
 SORTS: tuple[frozenset[str], ...] = tuple(

@@ -13,14 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mllm.errors import FieldmarkError
-from mllm.knowledge import Cards, likeness, same_name
+from mllm.knowledge.cards import Cards, likeness, same_name
+from mllm.prompting.questions import ABSENT, DESCRIPTION, NAME, SEVERAL
 from mllm.records import Photo
 
 SEEN, UNSEEN, UNSEEN_DOMAIN = "seen", "unseen", "unseen domain"
 STRATA = (SEEN, UNSEEN, UNSEEN_DOMAIN)
-NAME, DESCRIPTION, ABSENT, SEVERAL = "name", "description", "absent", "several"
-KINDS = (NAME, DESCRIPTION, ABSENT, SEVERAL)
-"""What is asked: one thing by its name, or by marks; something that is not there; all that there are of a kind."""
 MOST_ALIKE = 3
 """Without a genus, the so many entities whose cards say most alike count as look-alikes."""
 Entity = tuple[str, str]

@@ -1,6 +1,6 @@
 """The first stages of a data program: photos listed, each looked at once, and what has no box pointed at.
 
-Every process of a crew comes through here; whatever was done before is left alone.
+Every process of a world comes through here; whatever was done before is left alone.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from mllm import pictures, pointing, splits
-from mllm.abilities import Points
-from mllm.crew import Crew, Shards
-from mllm.progress import progress
+from mllm.data import splits
+from mllm.distributed import World
+from mllm.io import images
+from mllm.io.progress import progress
 from mllm.records import Photo, read_jsonl
-from mllm.stages import Stage, in_order
+from mllm.synthesis import pseudo_boxes
+from mllm.synthesis.capabilities import Points
+from mllm.synthesis.shards import Shards
+from mllm.synthesis.stages import Stage, in_order
 
 
-def listed(listing: Callable[[], Iterator[Photo]], out: Path, workers: int, crew: Crew) -> list[Photo]:
+def listed(listing: Callable[[], Iterator[Photo]], out: Path, workers: int, world: World) -> list[Photo]:
     """List photos and open each once, whole, so that a broken file is found now and not in an hour.
 
     One process lists, which reads headers alone; all of them look, each at its share.
@@ -27,25 +30,25 @@ def listed(listing: Callable[[], Iterator[Photo]], out: Path, workers: int, crew
         listing: yields the photos, in the same order each time it is called; may refuse them.
         out: folder that the photos' paths are relative to; `photos.jsonl` is written there.
         workers: threads of each process.
-        crew: the processes.
+        world: the processes.
 
     Returns:
         The photos with a fingerprint among what is known of them.
     """
     headers = Stage(out / "listed.part.jsonl", Photo)  # no stage of its own: until photos.jsonl settings may change
-    if crew.first and not (out / "photos.jsonl").exists() and not headers.finished:
+    if world.is_main and not (out / "photos.jsonl").exists() and not headers.finished:
         with progress("list of photos", None, headers.done) as tick:
             for photo in islice(listing(), headers.done, None):
                 headers.add(photo)
                 tick()
         headers.close()
-    shards = Shards(out / "photos.jsonl", crew)
+    shards = Shards(out / "photos.jsonl", world)
     if not shards.finished:
         photos = list(read_jsonl(headers.file, Photo, unique="id"))
-        _each(shards, "photos", photos, lambda photo: _fingerprinted(photo, out), workers, crew)
-    if crew.first:
+        _each(shards, "photos", photos, lambda photo: _fingerprinted(photo, out), workers, world)
+    if world.is_main:
         headers.file.unlink(missing_ok=True)
-    crew.wait()
+    world.barrier()
     return list(read_jsonl(out / "photos.jsonl", Photo, unique="id"))
 
 
@@ -54,7 +57,7 @@ def boxed(
     opinions: Callable[[], Sequence[Points]],
     out: Path,
     workers: int,
-    crew: Crew,
+    world: World,
     *,
     seed: int,
     agreed_at: float,
@@ -66,31 +69,31 @@ def boxed(
         opinions: loads the two that point; called only where something is left to do.
         out: see `listed`.
         workers: see `listed`.
-        crew: see `listed`.
+        world: see `listed`.
         seed: of what the two are asked.
         agreed_at: least IoU at which their boxes are one.
 
     Returns:
         All photos; those without a box say why in their provenance (`pointing.FAULT`).
     """
-    shards = Shards(out / "boxes.jsonl", crew)
+    shards = Shards(out / "boxes.jsonl", world)
     if not shards.finished:
         first, second = opinions()
 
         def make(photo: Photo) -> Photo:
-            found = pointing.point(photo, out / photo.image, first, second, seed=seed, agreed_at=agreed_at)
+            found = pseudo_boxes.point(photo, out / photo.image, first, second, seed=seed, agreed_at=agreed_at)
             return _fingerprinted(found, out) if found.boxes and not photo.boxes else found
 
-        _each(shards, "boxes", photos, make, workers, crew)
+        _each(shards, "boxes", photos, make, workers, world)
     return list(read_jsonl(out / "boxes.jsonl", Photo, unique="id"))
 
 
 def _each(
-    shards: Shards, title: str, photos: Sequence[Photo], make: Callable[[Photo], Photo], workers: int, crew: Crew
+    shards: Shards, title: str, photos: Sequence[Photo], make: Callable[[Photo], Photo], workers: int, world: World
 ) -> None:
     """Make something of every photo that is not done yet, this process of its share, and join what all have made."""
-    mine = crew.share([photo for photo in photos if photo.id not in shards.done])
-    with progress(title, len(mine), crew=crew) as tick:
+    mine = world.shard([photo for photo in photos if photo.id not in shards.done])
+    with progress(title, len(mine), world=world) as tick:
         for photo in in_order(make, mine, workers):
             shards.add(photo)
             tick()
@@ -100,5 +103,5 @@ def _each(
 
 def _fingerprinted(photo: Photo, out: Path) -> Photo:
     """Look at a photo, whole."""
-    prints = splits.fingerprint(pictures.load(out / photo.image), photo)
+    prints = splits.fingerprint(images.load(out / photo.image), photo)
     return replace(photo, provenance={**photo.provenance, "fingerprint": prints})

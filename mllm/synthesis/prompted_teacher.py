@@ -14,14 +14,14 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from mllm.abilities import Look, Reasoning, TeacherError
-from mllm.asking import replies, wording
-from mllm.asking.views import View
 from mllm.boxes import Box, Frame
 from mllm.config import Section
 from mllm.errors import FamilyError, FieldmarkError
-from mllm.families import Budget, Family
-from mllm.ledger import Failure, Ledger, Report
+from mllm.io.image_view import View
+from mllm.models.families import Budget, Family
+from mllm.synthesis import teacher_parsing, teacher_prompts
+from mllm.synthesis.capabilities import Look, Reasoning, TeacherError
+from mllm.synthesis.usage import Failure, Ledger, Report
 
 T = TypeVar("T")
 MARGIN = 0.08
@@ -62,7 +62,7 @@ class Reply:
 
 
 class ModelTeacher(ABC):
-    """All abilities of `mllm.abilities`, in words."""
+    """All abilities of `mllm.synthesis.capabilities`, in words."""
 
     def __init__(self, family: Family, budget: Budget, asking: Asking, ledger: Ledger) -> None:
         """Take how the model sees and writes boxes. Its `budget` must hold what it is shown, or frames would differ."""
@@ -83,44 +83,49 @@ class ModelTeacher(ABC):
         frame = self._frame(sample.size if view is None else view.size)
         ask = Ask(
             f"reasoning for sample {sample.id}",
-            wording.reasoning(request, answers[0], self._family, frame),
+            teacher_prompts.reasoning(request, answers[0], self._family, frame),
             () if view is None else (view,),
             self._asking.temperature,
             _seed(request.seed, sample.id),
             self._asking.max_tokens,
         )
-        return self._ask(ask, lambda text: replies.thought(text, sample, frame))
+        return self._ask(ask, lambda text: teacher_parsing.thought(text, sample, frame))
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
         """Return the field marks of an entity, most telling first; empty when the model knows none."""
-        return self._ask(self._question(f"marks of {entity}", wording.marks(entity, domain)), replies.marks)
+        return self._ask(
+            self._question(f"marks of {entity}", teacher_prompts.marks(entity, domain)), teacher_parsing.marks
+        )
 
     def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
         """Return what tells two entities apart, as pairs; empty when the model knows nothing."""
-        ask = self._question(f"{entity} beside {other}", wording.differences(entity, other, domain))
-        return self._ask(ask, lambda text: replies.differences(text, entity, other))
+        ask = self._question(f"{entity} beside {other}", teacher_prompts.differences(entity, other, domain))
+        return self._ask(ask, lambda text: teacher_parsing.differences(text, entity, other))
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
         """Say of each mark whether it is visible; None where it cannot be told."""
         if not marks:
             return ()
-        ask = self._question(f"marks on {_place(look)}", wording.sees(look.domain, marks), self._view(look, MARGIN))
-        return self._ask(ask, lambda text: replies.verdicts(text, len(marks)))
+        ask = self._question(
+            f"marks on {_place(look)}", teacher_prompts.sees(look.domain, marks), self._view(look, MARGIN)
+        )
+        return self._ask(ask, lambda text: teacher_parsing.verdicts(text, len(marks)))
 
     def describe(self, look: Look, *, seed: int = 0) -> str:
         """Describe what is there in one to three sentences."""
         view = self._view(look, MARGIN)
         return self._ask(
-            self._question(f"description of {_place(look)}", wording.describe(look.domain), view, seed), replies.prose
+            self._question(f"description of {_place(look)}", teacher_prompts.describe(look.domain), view, seed),
+            teacher_parsing.prose,
         )
 
     def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
         """Return the boxes of an entity in the unit frame of the whole picture; with `look.box` only inside of it."""
         view = self._view(look, 0.0)
         frame = self._frame(view.size)
-        text = wording.point(entity, look.domain, frame)
+        text = teacher_prompts.point(entity, look.domain, frame)
         ask = self._question(f"{entity} in {_place(look)}", text, view, seed)
-        found = self._ask(ask, lambda said: replies.boxes(said, self._family, frame))
+        found = self._ask(ask, lambda said: teacher_parsing.boxes(said, self._family, frame))
         return found if look.box is None else tuple(box.inside(view.window) for box in found)
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
@@ -128,13 +133,14 @@ class ModelTeacher(ABC):
         if not captions:
             raise FieldmarkError("blend needs at least one caption")
         return self._ask(
-            self._question(f"blend of {captions[0][:40]!r}", wording.blend(captions), seed=seed), replies.prose
+            self._question(f"blend of {captions[0][:40]!r}", teacher_prompts.blend(captions), seed=seed),
+            teacher_parsing.prose,
         )
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
         """Add details of a description to a caption."""
-        ask = self._question(f"expansion of {caption[:40]!r}", wording.expand(caption, description), seed=seed)
-        return self._ask(ask, replies.prose)
+        ask = self._question(f"expansion of {caption[:40]!r}", teacher_prompts.expand(caption, description), seed=seed)
+        return self._ask(ask, teacher_parsing.prose)
 
     def report(self) -> Report:
         """Return the tally so far."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mllm.abilities import Look, Points
 from mllm.boxes import iou
 from mllm.records import Photo
+from mllm.synthesis.capabilities import Look, Points
 
 AGREED_AT = 0.7
 """Least IoU of two answers that count as one."""

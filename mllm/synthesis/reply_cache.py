@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm.errors import FieldmarkError
-from mllm.files import atomic_write
+from mllm.io.files import atomic_write
 
 Reply = dict[str, Any]
 """What is kept: plain json values."""

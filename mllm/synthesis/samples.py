@@ -12,14 +12,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from mllm import composites, domains, phrasing, pictures, teachers
-from mllm.abilities import TeacherError
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
-from mllm.families import Family
-from mllm.lineups import DESCRIPTION, SEVERAL, LineUp
+from mllm.io import images as pictures
+from mllm.knowledge import domains
+from mllm.models.families import Family
+from mllm.prompting import questions
+from mllm.prompting.questions import DESCRIPTION, SEVERAL
 from mllm.records import Photo, Sample, Thing
-from mllm.teachers import Reasoning, Teacher
+from mllm.synthesis import composites, teachers
+from mllm.synthesis.capabilities import TeacherError
+from mllm.synthesis.lineups import LineUp
+from mllm.synthesis.teachers import Reasoning, Teacher
 
 WHITE = (255, 255, 255)
 GAPS = (0, 0, 6, 12)
@@ -96,7 +100,7 @@ def ask(
         blank,
         task="ground_all" if kind == SEVERAL else "ground",
         entity=target.entity,
-        question=phrasing.question(domain, kind, target.entity, asked, rng, plain=style.plain),
+        question=questions.question(domain, kind, target.entity, asked, rng, plain=style.plain),
         boxes=tuple(thing.box for thing in blank.things if thing.entity == target.entity),
         seen=bool(target.provenance["seen"]),
         provenance=told,
@@ -120,7 +124,7 @@ def _unique_marks(
     others = [
         thing.marks if visible else cards[thing.entity] for thing in blank.things if thing.entity != target.entity
     ]
-    asked = phrasing.telling(target.marks if visible else cards[target.entity], others, rng)
+    asked = questions.telling(target.marks if visible else cards[target.entity], others, rng)
     if asked is None:
         raise Refused("no marks tell the target from the others")
     return asked

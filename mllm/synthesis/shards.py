@@ -8,68 +8,35 @@ which depends on its own number alone; so any number of processes, and any numbe
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mllm import manifest
-from mllm.files import atomic_write
+from mllm.data import manifest
+from mllm.distributed import World
+from mllm.io.files import atomic_write
 from mllm.records import append_jsonl, repair_jsonl
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)
-"""So long one process waits for the slowest (torch's own half an hour is less than a teacher may take)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """The processes of one run: this is number `rank` of `size`."""
-
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def first(self) -> bool:
-        """Whether this process does what only one may do."""
-        return self.rank == 0
-
-    def wait(self) -> None:
-        """Wait until every process has come here. The launcher ends all processes when one fails."""
-        if self.size > 1:
-            from accelerate import PartialState
-
-            PartialState(cpu=True, timeout=PATIENCE).wait_for_everyone()
-
-    def share(self, numbers: Sequence[T]) -> Sequence[T]:
-        """Return this process's part: every `size`-th number, so that all come to the end together."""
-        return numbers[self.rank :: self.size]
-
-
-def muster() -> Crew:
-    """Return the crew that the launcher has started this process in."""
-    return Crew(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def once(
-    out: Path, settings: Mapping[str, Any], story: Callable[[Crew], None], *, overwrite: bool = False
+    out: Path, settings: Mapping[str, Any], story: Callable[[World], None], *, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Let every process of the crew run `story` over a data set's folder, unless it is whole; return its manifest.
+    """Let every process of the world run `story` over a data set's folder, unless it is whole; return its manifest.
 
     The first process holds the folder (`manifest.claim`, whose errors it raises); the others wait until it does.
     """
-    crew = muster()
-    if not crew.first:
-        crew.wait()
+    world = World.current()
+    if not world.is_main:
+        world.barrier()
         if not (out / manifest.MANIFEST).exists():
-            story(crew)
+            story(world)
         return manifest.read(out)
     with manifest.claim(out, settings, overwrite=overwrite) as whole:
-        crew.wait()
+        world.barrier()
         if whole is None:
-            story(crew)
+            story(world)
     return manifest.read(out)
 
 
@@ -79,21 +46,21 @@ class Shards:
     A row is known by the value of its field `key`. A stopped run may go on with another number of processes.
     """
 
-    def __init__(self, file: Path, crew: Crew, key: str = "id") -> None:
+    def __init__(self, file: Path, world: World, key: str = "id") -> None:
         """Look at what there is: `finished`, or else the keys that are `done` (torn last rows are cut off).
 
         Every process must have come so far before one goes on: the logs are read before anybody writes.
         """
-        self.file, self.crew, self.key = file, crew, key
-        self.log = file.with_suffix(".part.jsonl" if crew.first else f".part-{crew.rank}.jsonl")
+        self.file, self.world, self.key = file, world, key
+        self.log = file.with_suffix(".part.jsonl" if world.is_main else f".part-{world.rank}.jsonl")
         self.finished = file.exists()
-        crew.wait()
-        if crew.first:
+        world.barrier()
+        if world.is_main:
             for log in self._logs():
                 log.unlink() if self.finished else repair_jsonl(log)
-        crew.wait()
+        world.barrier()
         self.done: frozenset[str] = frozenset() if self.finished else frozenset(self._index())
-        crew.wait()
+        world.barrier()
 
     def add(self, row: Any) -> None:
         """Append one row to this process's log, unless it is there from an earlier run."""
@@ -102,15 +69,15 @@ class Shards:
 
     def close(self, order: Callable[[str], Any]) -> None:
         """Put the rows of all processes into the file, sorted by `order` of their keys, once everybody is done."""
-        self.crew.wait()
-        if self.crew.first:
+        self.world.barrier()
+        if self.world.is_main:
             index = self._index()
             with atomic_write(self.file) as out:
                 for line in _lines(index, sorted(index, key=order)):
                     out.write(line)
             for log in self._logs():
                 log.unlink()
-        self.crew.wait()
+        self.world.barrier()
 
     def _logs(self) -> list[Path]:
         return sorted(self.file.parent.glob(f"{self.file.stem}.part*.jsonl"))

@@ -13,13 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from PIL import Image
-
 from mllm.records import append_jsonl, read_jsonl, repair_jsonl, write_jsonl
 
 T = TypeVar("T")
 N = TypeVar("N")
-JPEG_QUALITY = 92
 
 
 class Stage:
@@ -45,16 +42,6 @@ class Stage:
         """Turn the log into the file."""
         write_jsonl(self.file, read_jsonl(self.log, self.cls) if self.log.exists() else ())
         self.log.unlink(missing_ok=True)
-
-
-def save_picture(image: Image.Image, path: Path) -> None:
-    """Write a PNG or JPEG, by the path's ending, whole or not at all: under another name first."""
-    part = path.with_name(f".{path.name}.part")
-    if path.suffix == ".png":
-        image.save(part, format="PNG")
-    else:
-        image.save(part, format="JPEG", quality=JPEG_QUALITY)
-    part.replace(path)
 
 
 def in_order(make: Callable[[N], T], numbers: Iterable[N], workers: int) -> Iterator[T]:

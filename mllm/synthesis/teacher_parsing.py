@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mllm.abilities import TeacherError
-from mllm.asking.wording import NOTHING, NOWHERE
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import BoxError
-from mllm.families import Family
-from mllm.knowledge import same_name
-from mllm.notation import find_boxes
+from mllm.knowledge.cards import same_name
+from mllm.models.box_notation import find_boxes
+from mllm.models.families import Family
 from mllm.records import Sample
+from mllm.synthesis.capabilities import TeacherError
+from mllm.synthesis.teacher_prompts import NOTHING, NOWHERE
 
 SAME_BOX = 0.5
 """IoU from which a box in a thought stands for a candidate; a box copied digit for digit is far above."""

@@ -1,4 +1,4 @@
-"""What a teacher that is a model is asked, word for word. The replies are read in `mllm.asking.replies`.
+"""What a teacher that is a model is asked, word for word. The replies are read in `mllm.synthesis.teacher_parsing`.
 
 A changed word is another request: replies that were kept for the old one are not used for it.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mllm import domains
-from mllm.abilities import Reasoning
 from mllm.boxes import Frame
-from mllm.families import Family
+from mllm.knowledge import domains
+from mllm.models.families import Family
+from mllm.synthesis.capabilities import Reasoning
 
 NOTHING = "unknown"
 """What a teacher writes that knows no marks."""

@@ -14,10 +14,10 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 from trl import TrlParser
 
-from mllm import configfile, cpu
 from mllm.config import Settings
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.training import launch, processes
+from mllm.models import cpu_kernels
+from mllm.training import config_file, heartbeat, launch
 
 C = TypeVar("C")
 
@@ -55,12 +55,12 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
         ConfigError: an unknown key or flag, a wrong value, a TRL setting that Fieldmark has to keep as it is.
     """
     known = {item.name for item in fields(trl_config) if item.init}  # pyright: ignore[reportArgumentType]
-    run = configfile.read(sys.argv[1:] if argv is None else argv, default, known)
+    run = config_file.read(sys.argv[1:] if argv is None else argv, default, known)
     ours = {name: value for name, value in (OURS | launch.devices()).items() if name in known}
     given = {**ours, **run.trl}
     on_cpu = given.get("use_cpu") or not torch.accelerator.is_available()
     flagged = {flag.split("=")[0].removeprefix("--").removeprefix("no_") for flag in run.flags if flag.startswith("--")}
-    if given.get("bf16") and "bf16" not in flagged and on_cpu and not cpu.computes_bfloat16():
+    if given.get("bf16") and "bf16" not in flagged and on_cpu and not cpu_kernels.computes_bfloat16():
         logger.warning("bf16 is left out: this CPU only imitates it, slower than float32")
         given["bf16"] = False
     for name, reason in FIXED.items():
@@ -71,7 +71,7 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     warnings.filterwarnings("ignore", message=r"`(is_)?gradient_checkpointing\w*` is deprecated")  # TRL's concern
     warnings.filterwarnings("ignore", message="Could not find a config file in pocket")  # PEFT looks on the Hub for it
     try:
-        watch = processes.begin(run.settings.silence)
+        watch = heartbeat.begin(run.settings.silence)
         (built,) = parser.parse_args_into_dataclasses(args=list(run.flags))
         launch.check()
         if watch is not None:

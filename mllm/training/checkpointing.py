@@ -23,8 +23,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from mllm.errors import FieldmarkError
-from mllm.families import CONVENTION_FILE
-from mllm.files import atomic_write
+from mllm.io.files import atomic_write
+from mllm.models.families import CONVENTION_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mllm import conversations, pictures, prompts
 from mllm.captions import wants_caption
 from mllm.config import Settings
 from mllm.errors import FieldmarkError, RecordError
-from mllm.models import Checkpoint
+from mllm.io import images
+from mllm.models.checkpoint import Checkpoint
+from mllm.prompting import conversations, prompts
 from mllm.records import Sample, image_path, load_samples, read_jsonl
-from mllm.training import measures
-from mllm.training.bridge import Exchange, Row
+from mllm.training import validation_metrics
+from mllm.training.trl_adapter import Exchange, Row
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def read_data(settings: Settings, *, answers: bool, check_pictures: bool = True)
         shared = {row.record.id for row in rows} & {sample.id for sample in validation}
         if shared:
             raise RecordError(f"{settings.validation}: sample {min(shared)!r} is in the training data too")
-        measures.choose(validation, root, settings.evaluate)
+        validation_metrics.choose(validation, root, settings.evaluate)
     if check_pictures:
         _check_pictures([*rows, *(Row(sample, root / sample.image) for sample in validation)])
     return Data(rows, validation, root)
@@ -82,7 +83,7 @@ def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answer
     plain = [
         (
             [*row.record.asked(), conversations.says("assistant", row.record.answer)],
-            pictures.size(row.picture) if row.picture else None,
+            images.size(row.picture) if row.picture else None,
         )
         for row in data.train
         if isinstance(row.record, Exchange)
@@ -106,7 +107,7 @@ def lengths(rows: Sequence[Row], checkpoint: Checkpoint) -> list[int]:
             answer, size = conversations.target(row.record, checkpoint.convention), row.record.size
         else:
             turns, answer = row.record.asked(), row.record.answer
-            size = pictures.size(row.picture) if row.picture else None
+            size = images.size(row.picture) if row.picture else None
         spoken.append(([*turns, conversations.says("assistant", answer)], size))
     return conversations.count_tokens(spoken, checkpoint)
 
@@ -160,7 +161,7 @@ def _check_pictures(rows: Sequence[Row]) -> None:
         if row.picture is None:
             continue
         if row.picture not in sizes:
-            frame = pictures.size(row.picture)
+            frame = images.size(row.picture)
             sizes[row.picture] = (frame.width, frame.height)
         if isinstance(row.record, Sample) and sizes[row.picture] != (row.record.size.width, row.record.size.height):
             width, height = sizes[row.picture]

@@ -10,8 +10,8 @@ from accelerate.utils import gather_object
 from transformers import Trainer
 from trl.models.utils import unwrap_model_for_generation
 
-from mllm.generate import generate
-from mllm.models import Checkpoint, Loaded
+from mllm.inference.generate import generate
+from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.records import Completion, Sample
 
 
@@ -20,7 +20,7 @@ def answers(
 ) -> dict[str, Completion]:
     """Answer samples with the weights as they are now; the same completions, by sample id, on every process.
 
-    `how` goes to `mllm.generate.generate`. All processes have to call this together: sharded weights are gathered, and
+    `how` goes to `mllm.inference.generate.generate`. All processes have to call this together: sharded weights are gathered, and
     every process answers equally many (some are answered twice), so that all make the same collective calls.
     """
     accelerator = trainer.accelerator

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from mllm.config import Settings
+from mllm.distributed import main_process_only
 from mllm.errors import FieldmarkError
-from mllm.training.story import on_main_process
+from mllm.io.installation import program_folder
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +29,14 @@ def make_pocket_data(settings: Settings) -> None:
     """Make the pocket examples' data if this run wants them and they are not there yet."""
     for folder in dict.fromkeys(file.parent for file in settings.train if not file.is_file()):
         if folder == POCKET_DATA:
-            on_main_process(partial(_make, "grounding", ()))
+            main_process_only(partial(_make, "grounding", ()))
         elif folder in POCKET_CAPTIONS:
-            on_main_process(partial(_make, "captions", POCKET_CAPTIONS[folder]))
+            main_process_only(partial(_make, "captions", POCKET_CAPTIONS[folder]))
 
 
 def _make(name: str, flags: Sequence[str]) -> None:
     """Run a program of data_synth, as a person would."""
-    program = Path(__file__).parents[2] / "data_synth" / f"{name}.py"
-    command = [*([str(program)] if program.is_file() else ["-m", f"mllm.data_synth.{name}"]), *flags]
+    command = [str(program_folder("data_synth") / f"{name}.py"), *flags]
     logger.info("making the pocket example's data: python %s", " ".join(command))
     if subprocess.run([sys.executable, *command], check=False).returncode:
         raise FieldmarkError(

@@ -23,8 +23,8 @@ from typing import Any, NoReturn
 from torch.distributed import DistNetworkError, DistStoreError, TCPStore
 from transformers import TrainerCallback
 
+from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.training.launch import world
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,8 @@ def begin(silence: float) -> Watch | None:
         LaunchError: some have not come within `silence` seconds, or rank 0 cannot be reached.
     """
     global _watch
-    rank, size = world()
+    world = World.current()
+    rank, size = world.rank, world.size
     if size > 1 and _watch is None:
         _watch = Watch(rank, size, silence)
         _watch.roll_call(silence)
@@ -199,7 +200,9 @@ def end() -> None:
 
 def is_about_another(error: BaseException) -> bool:
     """Whether an error comes from a connection to another process, and so is not this one's fault."""
-    return world()[1] > 1 and isinstance(error, RuntimeError) and any(one in str(error).lower() for one in _LOST)
+    return (
+        World.current().size > 1 and isinstance(error, RuntimeError) and any(one in str(error).lower() for one in _LOST)
+    )
 
 
 def _connect(rank: int, timeout: float) -> TCPStore:
@@ -248,7 +251,8 @@ def _stack(frame: FrameType | None) -> tuple[tuple[int, int], ...]:
 
 def _leave(reason: str) -> NoReturn:
     """End this process now: its main thread waits in a call that no exception reaches."""
-    rank, size = world()
+    world = World.current()
+    rank, size = world.rank, world.size
     logger.critical(
         "error: %s. Rank %d of %d ends the run; the same command goes on from the last checkpoint", reason, rank, size
     )

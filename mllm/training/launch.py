@@ -7,12 +7,8 @@ from typing import Any
 
 import torch
 
+from mllm.distributed import World
 from mllm.errors import ConfigError
-
-
-def world() -> tuple[int, int]:
-    """Return this process's rank and the number of processes that the launcher started."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def devices() -> dict[str, Any]:
@@ -42,7 +38,7 @@ def check() -> None:
     """
     from accelerate import DistributedType, PartialState
 
-    state, (_, started) = PartialState(), world()
+    state, started = PartialState(), World.current().size
     if state.num_processes != started:
         raise ConfigError(
             f"{started} processes were started and each believes that it is one of {state.num_processes}: they would "

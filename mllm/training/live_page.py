@@ -16,10 +16,10 @@ import numpy as np
 from transformers import TrainerCallback
 
 from mllm.errors import FieldmarkError
-from mllm.files import atomic_write
+from mllm.evaluation.report import curves, live
+from mllm.evaluation.report.live import Group, Progress
+from mllm.io.files import atomic_write
 from mllm.records import Completion, Sample, Score
-from mllm.report import curves, live
-from mllm.report.live import Group, Progress
 from mllm.training.callbacks import JOURNAL, clock
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import torch
 
-from mllm import generate, modelcard, models
 from mllm.errors import FieldmarkError
-from mllm.families import write_convention
-from mllm.models import Checkpoint, Loaded
+from mllm.inference import generate
+from mllm.models import checkpoint as models
+from mllm.models.checkpoint import Checkpoint, Loaded
+from mllm.models.families import write_convention
+from mllm.training import model_card
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,9 @@ def merge(
         write_convention(fresh, loaded.convention)
         if Path(name).is_dir():
             what = "adapter and base" if checkpoint.adapter is not None else "shards" if shards else "weights"
-            modelcard.keep(Path(name), fresh, f"Made of {what} by `fieldmark merge`, in {dtype}; logits were compared.")
+            model_card.keep(
+                Path(name), fresh, f"Made of {what} by `fieldmark merge`, in {dtype}; logits were compared."
+            )
         back = logits(models.load(fresh, dtype=dtype))
         # Below float32 the cast in memory also rounded what is never saved: the frequencies of the positions.
         rounding = 1e-6 if dtype == "float32" else TOLERANCE[dtype]

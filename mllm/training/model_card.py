@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mllm import prompts
 from mllm.errors import FieldmarkError
-from mllm.families import Convention
-from mllm.files import atomic_write
+from mllm.io.files import atomic_write
+from mllm.models.families import Convention
+from mllm.prompting import prompts
 
 CARD = "README.md"
 _TAG = "fieldmark"

@@ -13,10 +13,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from mllm import config, configfile
+from mllm import config
 from mllm.config import Settings
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.training import setup
+from mllm.training import arguments, config_file
 
 from trl import GRPOConfig, SFTConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
@@ -55,7 +55,7 @@ def read(file: Path, flags: Sequence[str] = (), *, processes: int = 1) -> Recipe
     """
     kind = kind_of(file, flags)
     known = {item.name for item in fields(_CONFIGS[kind]) if item.init}
-    run = configfile.read(["--config", str(file), *flags], file, known)
+    run = config_file.read(["--config", str(file), *flags], file, known)
     values = dict(run.trl) | _said(run.flags, "per_device_train_batch_size", "bf16")
     rows = values.get("per_device_train_batch_size", _default(kind, "per_device_train_batch_size"))
     if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
@@ -63,13 +63,13 @@ def read(file: Path, flags: Sequence[str] = (), *, processes: int = 1) -> Recipe
     if kind == "rl":
         _check_groups(file, {**values, **_said(run.flags, *_GROUPS)}, rows, processes)
     here = ["--bf16", "False", "--use_cpu", "True", "--per_device_train_batch_size", str(rows * processes)]
-    settings, args = setup.read(["--config", str(file), *flags, *here], file, _CONFIGS[kind])
+    settings, args = arguments.read(["--config", str(file), *flags, *here], file, _CONFIGS[kind])
     return Recipe(file, kind, settings, args, bool(values.get("bf16", True)), processes)
 
 
 def kind_of(file: Path, flags: Sequence[str] = ()) -> Kind:
     """Say which program a YAML is for: rewards, or a key that only GRPO has, make it `recipes/rl.py`'s."""
-    values = configfile.load_yaml(file)
+    values = config_file.load_yaml(file)
     ours = values.get(config.SECTION)
     flagged = {flag.removeprefix("--").split("=")[0].split(".")[0] for flag in flags if flag.startswith("--")}
     only_rl = {item.name for item in fields(GRPOConfig)} - {item.name for item in fields(SFTConfig)}
@@ -111,8 +111,8 @@ def origin(recipe: Recipe) -> Settings:
                 f"output_dir. Run the stage before it, or name the checkpoint: -- --model Qwen/Qwen3-VL-8B-Instruct"
             )
         passed.add(made_by[0])
-        earlier = configfile.load_yaml(made_by[0]).get(config.SECTION) or {}
-        settings = configfile.parse(earlier, Settings, str(made_by[0]))
+        earlier = config_file.load_yaml(made_by[0]).get(config.SECTION) or {}
+        settings = config_file.parse(earlier, Settings, str(made_by[0]))
     return settings
 
 
@@ -166,5 +166,5 @@ def _beside(file: Path) -> list[Path]:
 
 def makes(file: Path, model: str) -> bool:
     """Whether a recipe's weights are put where `model` is: its output_dir, or a folder in it (`best`)."""
-    made = configfile.load_yaml(file).get("output_dir")
+    made = config_file.load_yaml(file).get("output_dir")
     return made is not None and Path(str(made)) in (Path(model), Path(model).parent)

@@ -13,11 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mllm import jsontext
 from mllm.config import Settings
 from mllm.errors import FieldmarkError
-from mllm.families import CONVENTION_FILE, Convention, write_convention
-from mllm.files import atomic_write
+from mllm.io import strict_json
+from mllm.io.files import atomic_write
+from mllm.models.families import CONVENTION_FILE, Convention, write_convention
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def unfinished(folder: Path) -> str | None:
             return f"no {name}"
     if (folder / SIZES_FILE).is_file():
         try:
-            sizes = jsontext.read(folder / SIZES_FILE, dict[str, int])
+            sizes = strict_json.read(folder / SIZES_FILE, dict[str, int])
         except FieldmarkError as error:
             return str(error)
         for name, size in sizes.items():
@@ -149,7 +149,7 @@ def check_same(output_dir: Path, now: Mapping[str, Any]) -> None:
     path = output_dir / RUN_FILE
     if not path.is_file():
         return
-    before = jsontext.read(path, dict[str, Any], advice="choose another --output_dir")
+    before = strict_json.read(path, dict[str, Any], advice="choose another --output_dir")
     for section in ("settings", "trl", "data"):
         old, new = before.get(section, {}), now[section]
         for key in sorted({*old, *new} - FREE):

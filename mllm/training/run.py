@@ -12,27 +12,29 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from mllm import models, processors
 from mllm.config import Part, Settings
+from mllm.distributed import World, main_process_only
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.families import CONVENTION_FILE, write_convention
-from mllm.files import atomic_write
-from mllm.models import Checkpoint, Loaded
+from mllm.io.files import atomic_write
+from mllm.models import checkpoint as models
+from mllm.models import processors
+from mllm.models.checkpoint import Checkpoint, Loaded
+from mllm.models.families import CONVENTION_FILE, write_convention
 from mllm.rewards import BaseReward
 from mllm.rewards import load_all as rewards_by_name
-from mllm.training import bagcurri, launch, preflight, processes, resume
-from mllm.training.alarms import Alarms
+from mllm.training import dataset, heartbeat, resume
 from mllm.training.callbacks import Completeness, Journal, OrderlyStop
-from mllm.training.card import Card
-from mllm.training.evaluate import GeneratedEval
-from mllm.training.live import LivePage
-from mllm.training.pixels import remember_pixels
-from mllm.training.preflight import Data
-from mllm.training.saving import Boundaries, Memory
+from mllm.training.checkpointing import Boundaries, Memory
+from mllm.training.dataset import Data
+from mllm.training.engine.pixel_cache import remember_pixels
+from mllm.training.grpo import bag_curriculum
+from mllm.training.health import Alarms
+from mllm.training.live_page import LivePage
+from mllm.training.run_card import Card
+from mllm.training.validation import GeneratedEval
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     Raises:
         FieldmarkError: see `preflight`, `models.open_checkpoint` and `resume`.
     """
-    on_main_process(lambda: _check_folder(Path(args.output_dir)))
+    main_process_only(lambda: _check_folder(Path(args.output_dir)))
     resume_from = resume.checkpoint_to_resume(Path(args.output_dir), settings.resume)
     checkpoint = models.open_checkpoint(
         settings.model,
@@ -86,19 +88,19 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     )
     if processors.opened(checkpoint.processor, checkpoint.convention.prompt):
         logger.info("the chat template opens the thought itself: what is written is read as if it began with <think>")
-    data = preflight.read_data(settings, answers=answers, check_pictures=PartialState().is_main_process)
-    on_main_process(lambda: preflight.check_rows(data, checkpoint, settings, answers=answers, room=room))
+    data = dataset.read_data(settings, answers=answers, check_pictures=PartialState().is_main_process)
+    main_process_only(lambda: dataset.check_rows(data, checkpoint, settings, answers=answers, room=room))
     _check_sharding(data)
     _check_precision(settings, args, adapters=settings.lora is not None or checkpoint.adapter is not None)
     now = resume.describe(settings, args, [*settings.train, *settings.mix, *settings.tables])
     if resume_from is not None:
-        on_main_process(lambda: resume.check_same(Path(args.output_dir), now))
+        main_process_only(lambda: resume.check_same(Path(args.output_dir), now))
         logger.info("going on from %s", resume_from)
-    on_main_process(lambda: resume.write_run(Path(args.output_dir), now))
+    main_process_only(lambda: resume.write_run(Path(args.output_dir), now))
     card = Card.of(settings, args, checkpoint, data)
     finished = resume_from is not None and resume.is_finished(resume_from, args.max_steps)
     if finished:
-        on_main_process(lambda: _settle(Path(args.output_dir), resume_from, card))  # pyright: ignore[reportArgumentType]
+        main_process_only(lambda: _settle(Path(args.output_dir), resume_from, card))  # pyright: ignore[reportArgumentType]
     return Prepared(checkpoint, data, resume_from, card, finished)
 
 
@@ -122,7 +124,7 @@ def load_rewards(settings: Settings, output_dir: Path | None = None) -> dict[str
             )
         if output_dir is not None and getattr(reward, "cache", "none") is None:
             rewards[name] = replace(reward, cache=str(output_dir / VECTORS)), rewards[name][1]  # pyright: ignore
-    bagcurri.check(settings, {name: reward for name, (reward, _) in rewards.items()})
+    bag_curriculum.check(settings, {name: reward for name, (reward, _) in rewards.items()})
     return rewards
 
 
@@ -153,10 +155,12 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
             "with a grid, as in the Qwen-VL lines); leave it out"
         )
     if args.device.type == "cpu":
-        from mllm import cpu
+        from mllm.models import cpu_kernels
 
-        cpu.take_detours(loaded.model)  # with kept memory, less than half the time of a step; the same mathematics
-        cpu.keep_memory()
+        cpu_kernels.take_detours(
+            loaded.model
+        )  # with kept memory, less than half the time of a step; the same mathematics
+        cpu_kernels.keep_memory()
     for part, (trained, total) in sorted(models.trainable_by_part(loaded.model).items()):
         logger.info("%-9s  %12s of %12s parameters are trained", part, f"{trained:,}", f"{total:,}")
     return loaded
@@ -183,8 +187,8 @@ def train(trainer: Trainer, settings: Settings, prepared: Prepared, live: LivePa
         trainer.add_callback(watched)
     trainer.write_card = lambda folder: card.write(folder, watched.last if watched else None)  # pyright: ignore
     trainer.add_callback(stop)
-    if (watch := processes.watching()) is not None:
-        trainer.add_callback(processes.Pulse(watch))
+    if (watch := heartbeat.watching()) is not None:
+        trainer.add_callback(heartbeat.Pulse(watch))
     trainer.add_callback(Boundaries(getattr(trainer, "window", 1)))
     trainer.train(resume_from_checkpoint=str(prepared.resume_from) if prepared.resume_from else None)
     if stop.stopped:
@@ -212,27 +216,12 @@ def _memories(trainer: Any) -> dict[str, Any]:
     return parts
 
 
-def on_main_process(work: Callable[[], None]) -> None:
-    """Do `work` on the first process only; an error there is raised on every process, so that none waits for ever."""
-    state = PartialState()
-    told: list[Any] = [None]
-    if state.is_main_process:
-        try:
-            work()
-        except FieldmarkError as error:
-            told = [error]
-    if state.num_processes > 1:
-        broadcast_object_list(told)
-    if told[0] is not None:
-        raise told[0]
-
-
 def program(main: Callable[[], None]) -> None:
     """Run a program; what a person can put right ends it with one line (of the first process), not a traceback."""
     try:
         main()
     except FieldmarkError as error:
-        speaks = launch.world()[0] == 0 or isinstance(error, processes.LaunchError)
+        speaks = World.current().rank == 0 or isinstance(error, heartbeat.LaunchError)
         sys.exit(f"error: {error}" if speaks else 1)
     except OSError as error:
         if error.errno not in _DISK:
@@ -241,12 +230,12 @@ def program(main: Callable[[], None]) -> None:
     except torch.OutOfMemoryError as error:
         sys.exit(f"error: {str(error).splitlines()[0]}\n{NO_ROOM}")
     except RuntimeError as error:
-        if not processes.is_about_another(error):
+        if not heartbeat.is_about_another(error):
             raise
-        rank = launch.world()[0]
+        rank = World.current().rank
         sys.exit(f"error: rank {rank} lost its connection to another process, which ended first: {error}")
     finally:
-        processes.end()
+        heartbeat.end()
         if torch.distributed.is_initialized():  # gloo's threads may outlive the interpreter otherwise, and abort it
             torch.distributed.destroy_process_group()
 

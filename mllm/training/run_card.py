@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllm import manifest, modelcard, provenance, stats
 from mllm.config import Settings
-from mllm.models import Checkpoint
+from mllm.data import manifest
+from mllm.io import provenance
+from mllm.metrics import stats
+from mllm.models.checkpoint import Checkpoint
 from mllm.records import Sample
-from mllm.training import resume
-from mllm.training.preflight import Data
+from mllm.training import model_card, resume
+from mllm.training.dataset import Data
 
 _SCORES = {"eval/acc": "Acc@0.5 of generated answers", "eval/r1": "R@1 of captions in their bags"}
 _PAPERS = {
@@ -29,7 +31,7 @@ _PAPERS = {
 class Card:
     """Writes the cards of one run. `validation` names the samples that scores are measured on."""
 
-    facts: modelcard.Facts
+    facts: model_card.Facts
     validation: str
 
     @classmethod
@@ -38,7 +40,7 @@ class Card:
         kind = "rl" if settings.rewards else "sft"
         told = resume.describe(settings, args, [])
         chosen = {key: value for key, value in told["settings"].items() if key in _told(settings)} | told["trl"]
-        facts = modelcard.Facts(
+        facts = model_card.Facts(
             name=Path(args.output_dir).resolve().name,
             base=beginning(settings.model),
             through=settings.model,
@@ -56,16 +58,16 @@ class Card:
 
     def write(self, folder: Path, measured: Mapping[str, float] | None = None) -> Path:
         """Write a folder's card; `measured` are the numbers of a generated evaluation of these very weights."""
-        return modelcard.write(folder, self.facts, self._scores(measured or {}))
+        return model_card.write(folder, self.facts, self._scores(measured or {}))
 
-    def _scores(self, measured: Mapping[str, float]) -> list[modelcard.Score]:
+    def _scores(self, measured: Mapping[str, float]) -> list[model_card.Score]:
         """The shares among what was measured, each with Wilson's interval."""
         count = int(measured.get("eval/samples", 0))
         found = []
         for key, name in _SCORES.items():
             if key in measured and count:
                 low, high = stats.wilson(round(measured[key] * count), count)
-                found.append(modelcard.Score(name, measured[key], low, high, count, self.validation))
+                found.append(model_card.Score(name, measured[key], low, high, count, self.validation))
         return found
 
 

@@ -11,14 +11,16 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from PIL import Image
 
-from mllm import answers, conversations, pictures, processors
 from mllm.captions import wants_caption
-from mllm.families import Convention
-from mllm.models import Checkpoint, Loaded
+from mllm.io import images
+from mllm.models import processors
+from mllm.models.checkpoint import Checkpoint, Loaded
+from mllm.models.families import Convention
+from mllm.prompting import answers, conversations
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
-from mllm.training.alarms import spread
-from mllm.training.samplers import BagSampler
+from mllm.training.grpo.bag_sampler import BagSampler
+from mllm.training.health import spread
 
 CACHE_BYTES = 256 * 2**20
 
@@ -64,7 +66,7 @@ class PictureCache:
         if path in self._held:
             self._held.move_to_end(path)
             return self._held[path]
-        picture = pictures.load(path)
+        picture = images.load(path)
         self._held[path] = picture
         self.size += picture.width * picture.height * 3
         while self.size > self.limit and len(self._held) > 1:

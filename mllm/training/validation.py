@@ -14,12 +14,12 @@ from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback
 
 from mllm.config import Evaluate
-from mllm.families import write_convention
-from mllm.files import atomic_write
-from mllm.models import Checkpoint, Loaded
+from mllm.io.files import atomic_write
+from mllm.models.checkpoint import Checkpoint, Loaded
+from mllm.models.families import write_convention
 from mllm.records import Completion, Sample
-from mllm.training import measures, spread
-from mllm.training.card import Card
+from mllm.training import distributed_generate, validation_metrics
+from mllm.training.run_card import Card
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class GeneratedEval(TrainerCallback):
         self.trainer, self.checkpoint = trainer, checkpoint
         self.samples, self.root, self.settings = samples, root, settings
         self.card = card
-        self.score = measures.choose(samples, root, settings)
+        self.score = validation_metrics.choose(samples, root, settings)
         self.folder = Path(trainer.args.output_dir or ".") / BEST
         self.fresh = self.folder.with_name(f"{BEST}.new")
         self.best = -1.0
@@ -84,7 +84,7 @@ class GeneratedEval(TrainerCallback):
     def measure(self) -> dict[str, float]:
         """Answer the samples and score the answers; the same numbers on every process."""
         started, accelerator = time.monotonic(), self.trainer.accelerator
-        every = spread.answers(
+        every = distributed_generate.answers(
             self.trainer, self.checkpoint, self.samples, self.root,
             max_new_tokens=self.settings.max_new_tokens, batch_size=self.settings.batch_size,
         )  # fmt: skip

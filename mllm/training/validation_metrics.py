@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mllm import bags, matching, retrieval, scores
-from mllm.bags import Bag
 from mllm.captions import said, wants_caption
 from mllm.config import Evaluate
+from mllm.data import bags, caption_stats
+from mllm.data.bags import Bag
 from mllm.errors import RecordError
+from mllm.evaluation import scores
+from mllm.metrics import retrieval
+from mllm.models import encoders
 from mllm.records import Completion, Sample
 
 
@@ -79,9 +82,9 @@ class Captions:
         """Ask every caption in its bags."""
         captions = {sample.id: said(done) for sample, done in zip(samples, completions, strict=True)}
         files = {sample.id: self.root / sample.image for sample in samples}
-        queries = matching.bag_queries(self.bags, captions)
-        found = matching.match(retrieval.load(self.scorer, late=self.late), queries, files)
-        text = matching.caption_scores(captions, samples)
+        queries = retrieval.bag_queries(self.bags, captions)
+        found = retrieval.match(encoders.load(self.scorer, late=self.late), queries, files)
+        text = caption_stats.caption_scores(captions, samples)
         marks = {f"eval/{name}": text[name]["value"] for name in ("precision", "recall") if name in text}
         clipped = sum(done.clipped for done in completions) / len(completions)
         return {

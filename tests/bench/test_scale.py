@@ -8,8 +8,8 @@ import pytest
 
 from bench import scale
 from bench.scale import Inputs, Stage
-from mllm.configfile import load_yaml, parse
 from mllm.errors import ConfigError
+from mllm.training.config_file import load_yaml, parse
 
 ROUND = {
     "card": "A100 80 GB", "gpus": 10, "cores": 100, "node_memory": 1e12, "gpu_hour": 2, "core_hour": 0.1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.strategies import judged, measure
-from mllm.captioned import Request, pictures
+from mllm.data.caption_sources import Request, pictures
 
 
 def test_a_checker_saves_what_a_writer_invents(tmp_path: Path) -> None:

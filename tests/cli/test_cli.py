@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mllm import cli, commands
 from mllm.boxes import Box, Frame
+from mllm.cli import __main__, commands, programs
 from mllm.errors import FieldmarkError
 from mllm.records import Sample, Thing, write_jsonl
 
@@ -34,7 +34,7 @@ def file(tmp_path):
 
 
 def test_help_names_every_command():
-    shown = RUN.invoke(cli.app, ["--help"]).output
+    shown = RUN.invoke(__main__.app, ["--help"]).output
     assert len(commands.names()) >= 7
     for name in commands.names():
         assert name.replace("_", "-") in shown
@@ -42,12 +42,12 @@ def test_help_names_every_command():
 
 
 def test_help_loads_no_torch():
-    code = "import sys, mllm.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, mllm.cli.__main__; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_inspect(file):
-    done = RUN.invoke(cli.app, ["inspect", str(file), "--rows", "1"])
+    done = RUN.invoke(__main__.app, ["inspect", str(file), "--rows", "1"])
     assert (
         done.exit_code == 0
         and "3 samples on 1 pictures" in done.output
@@ -70,28 +70,28 @@ def test_inspect_finds_what_is_wrong(file, change, says):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[1] |= change
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = RUN.invoke(cli.app, ["inspect", str(file)])
+    done = RUN.invoke(__main__.app, ["inspect", str(file)])
     assert isinstance(done.exception, FieldmarkError)
     with pytest.raises(FieldmarkError, match=says):
         raise done.exception
 
 
 def test_doctor():
-    done = RUN.invoke(cli.app, ["doctor"])
+    done = RUN.invoke(__main__.app, ["doctor"])
     for word in ("python", "torch", "transformers", "cores", "GB free"):
         assert word in done.output
 
 
 def test_names_of_runs():
-    assert commands.named(["A=x/y", "runs/b", "C=d=e"]) == {"A": "x/y", "b": "runs/b", "C": "d=e"}
+    assert programs.named(["A=x/y", "runs/b", "C=d=e"]) == {"A": "x/y", "b": "runs/b", "C": "d=e"}
     for wrong in (["=x"], ["A="], ["A=x", "A=y"]):
         with pytest.raises(FieldmarkError):
-            commands.named(wrong)
+            programs.named(wrong)
 
 
 def test_report_of_no_benchmark_is_one_line(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "mllm.cli", "report", "--runs", f"A={tmp_path}", "--out", str(tmp_path / "r.html")],
+        [sys.executable, "-m", "mllm.cli.__main__", "report", "--runs", f"A={tmp_path}", "--out", str(tmp_path / "r.html")],
         capture_output=True,
         text=True,
         check=False,
@@ -105,5 +105,5 @@ def test_what_a_person_can_put_right_is_one_line_after_the_programs_name(monkeyp
 
     monkeypatch.setattr("sys.argv", ["eval/refcoco.py"])
     with pytest.raises(SystemExit) as end:
-        commands.run_main(main)
+        programs.run_main(main)
     assert end.value.code == "refcoco: photos.csv:3: no such picture" and end.value.__suppress_context__

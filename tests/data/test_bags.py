@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mllm import bags
-from mllm.bags import Bag, band, check, join, mine, neighbours
+from mllm.data import bags
+from mllm.data.bags import Bag, band, check, join, mine, neighbours
 from mllm.errors import FieldmarkError, RecordError
 from mllm.records import read_jsonl, write_jsonl
 

@@ -17,10 +17,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from data_synth import grounding
-from mllm import cli, hubdata
+from mllm.cli import __main__
+from mllm.data import hub as hubdata
 from mllm.errors import FieldmarkError
 from mllm.records import load_samples
-from tests import hub
+from tests.support import hub
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_what_is_pushed_is_opened_as_it_was_made(made: Path, tmp_path: Path) -> 
     with hub.serving() as served:
         words = ["push", str(made), "me/birds", "--private", "--out", str(packed)]
         done = subprocess.run(
-            [sys.executable, "-m", "mllm.cli", *words],
+            [sys.executable, "-m", "mllm.cli.__main__", *words],
             env=os.environ | hub.environment(served), text=True, capture_output=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
@@ -81,7 +82,7 @@ def test_what_is_not_pushed(made: Path, tmp_path: Path) -> None:
         hubdata.licence_of({"CC-BY-4.0": 2, "not stated": 3}, made)
     out = tmp_path / "dry"
     done = CliRunner().invoke(
-        cli.app, ["push", str(made), "me/birds", "--dry-run", "--licence", "mit", "--out", str(out)]
+        __main__.app, ["push", str(made), "me/birds", "--dry-run", "--licence", "mit", "--out", str(out)]
     )
     assert done.exit_code == 0 and "4 files" in done.output and "pushed: " not in done.output
     assert DatasetCard.load(out / "README.md").data["license"] == "mit"

@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mllm import cli, photocheck
+from mllm.cli import __main__
+from mllm.data import label_checks
+from mllm.data.sources import Request, SourceError
+from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError
-from mllm.knowledge import Cards
-from mllm.sources import Request, SourceError
-from mllm.splits import Shares
+from mllm.knowledge.cards import Cards
 
 RUN = CliRunner()
 KINDS = ("robin", "wren", "finch", "crow")
@@ -45,14 +46,14 @@ def spoil(folder: Path) -> None:
         table.write("Robin/x.png,10,5,50,35\nfinch/9.png,1,1,9,9\n")
 
 
-def check(folder: Path, cards: Cards | None = None, **request: bool) -> photocheck.Check:
-    return photocheck.check("image_folder", Request(folder, "bird", **request), cards, Shares(), 0)
+def check(folder: Path, cards: Cards | None = None, **request: bool) -> label_checks.Check:
+    return label_checks.check("image_folder", Request(folder, "bird", **request), cards, Shares(), 0)
 
 
 def test_good_photos_are_counted_and_divided(folder: Path) -> None:
     found = check(folder, Cards({kind: ["a beak"] for kind in KINDS}))
     assert not found.wrong and len(found.photos) == len(found.split) == 16
-    lines = list(photocheck.told(found))
+    lines = list(label_checks.told(found))
     assert lines[0] == "16 photos of 4 kinds, 4 of each"
     assert "smallest box: 30 pixels on its short side, crow/0.png" in lines
     held = [photo for photo in found.split if photo.provenance["use"] == "validation"]
@@ -85,11 +86,11 @@ def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:
 
 def test_a_side_of_one_kind_is_told(folder: Path) -> None:
     """All photos of a kind look the same, so that they are on one side, and one kind is all that validation gets."""
-    assert not list(photocheck.lacking(check(folder)))
+    assert not list(label_checks.lacking(check(folder)))
     for kind in KINDS:
         for number in range(1, 4):
             (folder / kind / f"{number}.png").write_bytes((folder / kind / "0.png").read_bytes())
-    lacking = "\n".join(photocheck.lacking(check(folder)))
+    lacking = "\n".join(label_checks.lacking(check(folder)))
     assert (
         "the validation side has photos of 1 kind, and a picture shows two" in lacking and "train side" not in lacking
     )
@@ -103,10 +104,10 @@ def test_where_nothing_can_be_used_the_first_fault_is_told(folder: Path) -> None
 
 def test_the_command_ends_with_one_where_a_photo_is_wrong(folder: Path) -> None:
     words = ["photos", str(folder), "--domain", "bird"]
-    good = RUN.invoke(cli.app, words)
+    good = RUN.invoke(__main__.app, words)
     assert good.exit_code == 0 and good.output.endswith("every photo can be used\n")
     spoil(folder)
-    bad = RUN.invoke(cli.app, [*words, "--most", "2"])
+    bad = RUN.invoke(__main__.app, [*words, "--most", "2"])
     assert bad.exit_code == 1 and "and 6 more (--most)" in bad.output
 
 
@@ -116,8 +117,8 @@ def test_a_synthesis_that_goes_on_knows_the_spelling_of_what_it_listed_before(fo
     table = (folder / "boxes.csv").read_text(encoding="utf-8").replace("robin/0.png", "Robin/0.png")
     (folder / "boxes.csv").write_text(table, encoding="utf-8")
     cards = Cards({kind: ["a beak"] for kind in KINDS})
-    listed = photocheck.labelled("image_folder", Request(folder, "bird"), cards)
+    listed = label_checks.labelled("image_folder", Request(folder, "bird"), cards)
     with pytest.raises(FieldmarkError, match="photo robin/1.png: entity 'robin' was spelled 'Robin' before"):
         list(islice(listed, 1, None))
     with pytest.raises(FieldmarkError, match="photo Robin/0.png: no marks are known of 'Robin'.*--knowledge"):
-        list(photocheck.labelled("image_folder", Request(folder, "bird"), None))
+        list(label_checks.labelled("image_folder", Request(folder, "bird"), None))

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mllm import manifest
 from mllm.boxes import Box, Frame
+from mllm.data import manifest
 from mllm.errors import FieldmarkError
+from mllm.io.images import save_picture
 from mllm.records import Photo, read_jsonl
-from mllm.stages import Stage, in_order, save_picture
+from mllm.synthesis.stages import Stage, in_order
 
 
 def photo(name: str) -> Photo:

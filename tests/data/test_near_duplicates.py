@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mllm import lookalikes
-from mllm.lookalikes import HASH_BITS, by_blocks, by_parts, near_duplicates
+from mllm.data import near_duplicates as lookalikes
+from mllm.data.near_duplicates import HASH_BITS, by_blocks, by_parts, near_duplicates
 
 
 def hashes(count: int, seed: int) -> np.ndarray:

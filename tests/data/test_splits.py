@@ -10,10 +10,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mllm.boxes import Box, Frame
+from mllm.data.near_duplicates import near_duplicates
+from mllm.data.splits import Shares, fingerprint, split, uses
 from mllm.errors import FieldmarkError
-from mllm.lookalikes import near_duplicates
 from mllm.records import Photo
-from mllm.splits import Shares, fingerprint, split, uses
 
 
 def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from data_synth import captions
-from mllm import bags
-from mllm.bags import Bag
-from mllm.boosting import Boosted
-from mllm.pictures import load
+from mllm.data import bags
+from mllm.data.bags import Bag
+from mllm.io.images import load
 from mllm.pocket.captions import judge
 from mllm.records import SPLITS, Sample, load_samples, read_jsonl
-from tests.killing import contents, killed_and_whole
+from mllm.synthesis.captioning import Boosted
+from tests.support.killing import contents, killed_and_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -134,7 +134,7 @@ def test_the_same_bytes_whatever_the_threads_and_more_training_leaves_the_test_a
 
 BAD = [
     (["--strategy", "blnd"], "unknown strategy 'blnd'. Did you mean 'blend'?"),
-    (["--source", "pokcet"], "unknown source of captioned pictures 'pokcet'. Did you mean 'pocket'?"),
+    (["--source", "pokcet"], "unknown source of captioned images 'pokcet'. Did you mean 'pocket'?"),
     (["--level", "harder"], "unknown level 'harder'"),
     (["--strategy", "holistic", "--most-words", "3", "--least-words", "1"], "every caption was refused (too long)"),
 ]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from data_synth import filter as program
-from mllm.difficulty import is_right
+from mllm.evaluation.pass_rate import is_right
 from mllm.records import Answer, Completion, Sample, load_samples, read_jsonl, write_jsonl
-from tests.scenes import make_data
+from tests.support.scenes import make_data
 
 ROOT = Path(__file__).resolve().parents[2]
 

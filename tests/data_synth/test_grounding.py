@@ -19,15 +19,16 @@ import psutil
 import pytest
 from PIL import Image
 
-from mllm import families, teachers
 from mllm.boxes import Box, Frame, iou
-from mllm.lookalikes import HASH_BITS
-from mllm.pictures import load
+from mllm.data.near_duplicates import HASH_BITS
+from mllm.io.images import load
+from mllm.models import families
 from mllm.pocket import world
 from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples, read_jsonl
-from tests.faulty_server import serving
-from tests.killing import contents, killed_and_whole
-from tests.synthesis import make
+from mllm.synthesis import teachers
+from tests.support.faulty_server import serving
+from tests.support.killing import contents, killed_and_whole
+from tests.support.synthesis import make
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("FIELDMARK_TEST_DATA", ROOT.parent / "shared" / "data"))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mllm import teachers
 from mllm.boxes import Box, Frame, iou
-from mllm.pictures import load
+from mllm.io.images import load
 from mllm.pocket import world
 from mllm.records import Photo, load_samples, read_jsonl
-from tests.synthesis import make
+from mllm.synthesis import teachers
+from tests.support.synthesis import make
 
 
 def photos_csv(folder: Path, rows: str) -> Path:

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from data_synth import knowledge as program
-from mllm import knowledge, teachers
-from mllm.abilities import Look
-from mllm.cardfiles import Mark
+from mllm.knowledge import cards as knowledge
+from mllm.knowledge.card_files import Mark
 from mllm.pocket import world
 from mllm.pocket.world import find
-from tests.faulty_server import serving
+from mllm.synthesis import teachers
+from mllm.synthesis.capabilities import Look
+from tests.support.faulty_server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 BIRDS = ["--domain", "bird", "--photos-per-entity", "3"]

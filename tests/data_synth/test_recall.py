@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from data_synth import recall as program
-from mllm import cardfiles, knowledge
-from mllm.cardfiles import Card, Mark
-from mllm.pocket.lessons import card
+from mllm.knowledge import card_files
+from mllm.knowledge import cards as knowledge
+from mllm.knowledge.card_files import Card, Mark
+from mllm.pocket.pretraining_tasks import card
 from mllm.pocket.species import NOUNS, species
 from mllm.records import read_jsonl
-from mllm.training.bridge import Exchange
+from mllm.training.trl_adapter import Exchange
 
 
 def test_a_card_with_a_domain_is_asked_for_in_every_wording() -> None:
@@ -41,14 +42,14 @@ def test_marks_alone_are_asked_for_without_a_noun(tmp_path: Path) -> None:
 def test_marks_that_were_not_seen_are_not_taught(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, unseen = tmp_path / "bird.yaml", Mark("white rump", verified=False)
     cards = [Card("black redstart", "bird", (Mark("orange tail"), unseen)), Card("common redstart", "bird", (unseen,))]
-    cardfiles.write(file, cards)
+    card_files.write(file, cards)
     program.main(["--knowledge", str(file), "--out", str(tmp_path / "new" / "rows.jsonl")])
     rows = list(read_jsonl(tmp_path / "new" / "rows.jsonl", Exchange, unique="id"))
     assert {row.answer for row in rows} == {"black redstart: orange tail."}
     assert "6 questions about 1 entities; 1 cards without a mark were left out" in " ".join(
         capsys.readouterr().err.split()
     )
-    cardfiles.write(file, cards[1:])
+    card_files.write(file, cards[1:])
     with pytest.raises(SystemExit):
         program.main(["--knowledge", str(file)])
     assert "no card holds a mark" in capsys.readouterr().err and not (tmp_path / "recall.jsonl").exists()

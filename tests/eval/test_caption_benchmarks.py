@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from eval import finecapeval, imagecode, random_distractors, truematch
-from mllm import matching, retrieval
-from mllm.bags import Bag
 from mllm.boxes import Box, Frame
+from mllm.data import caption_stats
+from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
+from mllm.metrics import retrieval
+from mllm.models import encoders
 from mllm.records import Answer, Completion, Sample, Thing, write_jsonl
-from tests.encoders import COLOURS, colour_clip, paint
+from tests.support.encoders import COLOURS, colour_clip, paint
 
 RIGHT = {colour: f"A {colour} bird." for colour in COLOURS}
 
@@ -71,11 +73,11 @@ def test_truematch_reads_the_published_bags(tmp_path: Path, judge: str, capsys: 
 def test_equal_captions_score_chance(judge: str, pictures: Path) -> None:
     """Whatever one caption says to all: over a bag it can only be right once."""
     bag = ["red", "blue", "green"]
-    queries = matching.bag_queries([bag], dict.fromkeys(bag, "A bird."))
-    found = matching.match(retrieval.load(judge), queries, {name: pictures / f"{name}.png" for name in bag})
+    queries = retrieval.bag_queries([bag], dict.fromkeys(bag, "A bird."))
+    found = retrieval.match(encoders.load(judge), queries, {name: pictures / f"{name}.png" for name in bag})
     assert sum(one.hit for one in found) == pytest.approx(1)
-    copies = matching.bag_queries([["red", "again"]], {"red": "red", "again": "red"})
-    found = matching.match(retrieval.load(judge), copies, dict.fromkeys(["red", "again"], pictures / "red.png"))
+    copies = retrieval.bag_queries([["red", "again"]], {"red": "red", "again": "red"})
+    found = retrieval.match(encoders.load(judge), copies, dict.fromkeys(["red", "again"], pictures / "red.png"))
     assert [one.hit for one in found] == [0.5, 0.5], "the same picture twice is a tie"
 
 
@@ -217,9 +219,9 @@ def test_imagecode_and_coco_numbers_are_plain_digits(tmp_path: Path) -> None:
 
 
 def test_captions_are_read_from_json_and_completions(tmp_path: Path) -> None:
-    assert matching.read_captions(write(tmp_path / "a.json", {"7": "<answer>red</answer>"})) == {"7": "red"}
+    assert caption_stats.read_captions(write(tmp_path / "a.json", {"7": "<answer>red</answer>"})) == {"7": "red"}
     with pytest.raises(FieldmarkError, match="'7' is no text but int"):
-        matching.read_captions(write(tmp_path / "a.json", {"7": 3}))
+        caption_stats.read_captions(write(tmp_path / "a.json", {"7": 3}))
     (tmp_path / "b.json").write_text("{\n broken")
     with pytest.raises(FieldmarkError, match="b.json:2: broken JSON"):
-        matching.read_captions(tmp_path / "b.json")
+        caption_stats.read_captions(tmp_path / "b.json")

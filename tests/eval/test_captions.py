@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from eval import captions
-from mllm import matching
+from mllm.data import caption_stats
 from mllm.errors import FieldmarkError
 from mllm.records import load_samples
-from tests.scenes import make_captions, make_data
+from tests.support.scenes import make_captions, make_data
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_captions_are_written_once_and_read_by_benchmarks(
 ) -> None:
     flags = ["--model", str(pocket_folder), "--samples", str(file), "--out", str(tmp_path), "--max-new-tokens", "4"]
     captions.main(flags)
-    told = matching.read_captions(tmp_path / "outputs.jsonl")
+    told = caption_stats.read_captions(tmp_path / "outputs.jsonl")
     assert set(told) == {sample.id for sample in load_samples(file)}
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["text"]["captions"] == 3 and 0 <= scores["text"]["precision"]["value"] <= 1
@@ -46,7 +46,7 @@ def test_a_folder_of_pictures_is_enough(file: Path, pocket_folder: Path, tmp_pat
         shutil.copy(file.parent / sample.image, folder / f"{name}.png")
     out = tmp_path / "out"
     captions.main(["--model", str(pocket_folder), "--images", str(folder), "--out", str(out), "--max-new-tokens", "2"])
-    assert set(matching.read_captions(out / "outputs.jsonl")) == {"mine", "42"}
+    assert set(caption_stats.read_captions(out / "outputs.jsonl")) == {"mine", "42"}
     shutil.copy(folder / "mine.png", folder / "42.png")
     with pytest.raises(FieldmarkError, match="two pictures are called '42'"):
         captions.main(["--model", str(pocket_folder), "--images", str(folder), "--out", str(out)])

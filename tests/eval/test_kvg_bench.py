@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from eval import kvg_bench
-from mllm import answers, families, kvg, quadrants, rewards, runs, scores
+from mllm import rewards
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
-from mllm.mastery import LEVELS, Entry, Table
+from mllm.evaluation import kvg_published, quadrants, runs, scores
+from mllm.knowledge.mastery import LEVELS, Entry, Table
+from mllm.models import families
+from mllm.prompting import answers
 from mllm.records import Completion, Sample, read_jsonl
-from tests.benchmarked import CONVENTION, TEXTS, UNREAD, answered, cases
-from tests.official import parquet
+from tests.support.benchmarked import CONVENTION, TEXTS, UNREAD, answered, cases
+from tests.support.official import parquet
 
 POCKET = families.load("pocket")
 
@@ -100,7 +103,7 @@ def test_unfinished_and_foreign_folders(tmp_path):
 def official_run(tmp_path: Path) -> tuple[Path, list[Sample]]:
     """Answers to the official file by a family on 1000 x 1000: right, right without a tag, right as a bare list."""
     folder = tmp_path / "run"
-    samples = kvg.read_parquet(parquet(tmp_path / "k.parquet"), folder / "pictures")
+    samples = kvg_published.read_parquet(parquet(tmp_path / "k.parquet"), folder / "pictures")
     qwen = {**CONVENTION, "family": "qwen3_vl"}
     info = {"model": "m", "style": "direct", "convention": qwen, "samples": {"file": "f"}, "official": True}
     runs.begin(folder, info, samples, folder)
@@ -151,7 +154,7 @@ def test_published_rows_add_up():
     """Case-weighted means of the printed cells, with the case counts that make every cell a multiple of 1 / n."""
     cases = {"aircraft": 152, "car": 104, "reptilia": 145, "bird": 251, "food": 140}
     others = {"dog": 125, "mollusca": 135, "mammal": 112, "flower": 89, "landmark": 83}
-    rows = kvg.published_rows()
+    rows = kvg_published.published_rows()
     assert len(rows) == 20 and {"Human", "KARL", "DeepPerception"} <= {row["model"] for row in rows}
     for row in rows:
         assert set(row["acc"]) == {*cases, *others, "seen", "unseen", "all"} and row["source"]

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from eval import kvg_bench
-from mllm import runs
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
+from mllm.evaluation import runs
 from mllm.records import Completion, Sample, read_jsonl, write_jsonl
-from tests.benchmarked import TEXTS, UNREAD, cases
-from tests.official import parquet
+from tests.support.benchmarked import TEXTS, UNREAD, cases
+from tests.support.official import parquet
 
 
 def test_whole_program_on_the_official_file(tmp_path, pocket_folder, capsys):
@@ -107,16 +107,17 @@ def test_killed_and_started_again(tmp_path, pocket_folder, root):
 def test_a_base_in_four_bits_is_asked_and_its_answers_are_kept_apart(tmp_path, monkeypatch):
     from bitsandbytes.nn import Linear4bit
 
-    from mllm import answering, models
+    from mllm.evaluation import generate_missing
+    from mllm.models import checkpoint
 
     kinds = []
 
     def load(*arguments, **options):
-        loaded = models.load(*arguments, **options)
+        loaded = checkpoint.load(*arguments, **options)
         kinds.append(any(isinstance(module, Linear4bit) for module in loaded.model.modules()))
         return loaded
 
-    monkeypatch.setattr(answering, "load", load)
+    monkeypatch.setattr(generate_missing, "load", load)
     write_jsonl(tmp_path / "test.jsonl", cases(tmp_path))
     words = ["--samples", str(tmp_path / "test.jsonl"), "--out", str(tmp_path / "run"), "--max-new-tokens", "4"]
     kvg_bench.main([*words, "--quantize", "4bit"])
@@ -130,7 +131,7 @@ def test_a_base_in_four_bits_is_asked_and_its_answers_are_kept_apart(tmp_path, m
 def test_a_card_that_is_too_small_keeps_what_was_answered(tmp_path, monkeypatch):
     import torch
 
-    from mllm import generate
+    from mllm.inference import generate
 
     def some(loaded, samples, root, *, skip, **_):
         yield Completion("a0", TEXTS["a0"], UNREAD, tokens=10, clipped=False)

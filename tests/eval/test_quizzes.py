@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from eval import fgvr, mastery
-from mllm import quiz, runs
 from mllm.errors import FieldmarkError
-from mllm.mastery import load
+from mllm.evaluation import knowledge_probe, runs
+from mllm.knowledge.mastery import load
 from mllm.records import Answer, Completion, load_samples, read_jsonl, write_jsonl
-from tests.scenes import make_data
+from tests.support.scenes import make_data
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_mastery_of_right_answers(samples, pocket_folder, tmp_path) -> None:
     flags = ["--model", str(pocket_folder), "--samples", str(samples), "--out", str(out), "--max-new-tokens", "1"]
     mastery.main(flags)
     _, asked, _ = runs.read(out)
-    truth = [f"<answer>{quiz.LETTERS[s.provenance['options'].index(s.entity)]}</answer>" for s in asked]
+    truth = [f"<answer>{knowledge_probe.LETTERS[s.provenance['options'].index(s.entity)]}</answer>" for s in asked]
     blank = Answer(None, None, (), (), None)
     rows = [Completion(s.id, text, blank) for s, text in zip(asked, truth, strict=True)]
     write_jsonl(out / "outputs.jsonl", rows)

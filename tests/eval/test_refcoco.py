@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from eval import refcoco
-from mllm import runs
 from mllm.errors import FieldmarkError
+from mllm.evaluation import runs
 from mllm.records import Answer, Completion, write_jsonl
 
 BLANK = Answer(None, None, (), (), None)

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from mllm import families, quiz
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
-from mllm.quiz import Item
+from mllm.evaluation import knowledge_probe
+from mllm.evaluation.knowledge_probe import Item
+from mllm.models import families
 from mllm.records import Answer, Completion, Sample, Thing
 
 NAMES = ["kite", "owl", "robin", "wren", "redstart", "black redstart"]
@@ -23,13 +24,13 @@ def said(sample: Sample, text: str) -> Completion:
 
 def test_wrong_names_are_those_beside_it_then_those_alike() -> None:
     for seed in range(10):
-        names = quiz.options(ITEM, NAMES, seed, {"wren": ["owl", "kite", "redstart"]})
+        names = knowledge_probe.options(ITEM, NAMES, seed, {"wren": ["owl", "kite", "redstart"]})
         assert sorted(names) == ["kite", "owl", "robin", "wren"]
-    orders = Counter(quiz.options(ITEM, NAMES, seed).index("wren") for seed in range(200))
+    orders = Counter(knowledge_probe.options(ITEM, NAMES, seed).index("wren") for seed in range(200))
     assert all(25 < orders[place] < 75 for place in range(4))  # no place gives the answer away
-    assert quiz.options(ITEM, NAMES, 7) == quiz.options(ITEM, NAMES, 7)
+    assert knowledge_probe.options(ITEM, NAMES, 7) == knowledge_probe.options(ITEM, NAMES, 7)
     with pytest.raises(FieldmarkError, match="domain 'bird' has 3 entities"):
-        quiz.options(ITEM, NAMES[2:4] + ["owl"], 0)
+        knowledge_probe.options(ITEM, NAMES[2:4] + ["owl"], 0)
 
 
 def test_nearest_cards_share_most_marks() -> None:
@@ -39,18 +40,18 @@ def test_nearest_cards_share_most_marks() -> None:
         "owl": ("brown", "small"),
         "robin": ("brown",),
     }
-    assert quiz.nearest_cards("wren", NAMES[:5], cards) == ["owl", "robin", "kite", "redstart"]
+    assert knowledge_probe.nearest_cards("wren", NAMES[:5], cards) == ["owl", "robin", "kite", "redstart"]
 
 
 def test_things_of_shared_pictures_come_once() -> None:
     things = (Thing("wren", Box(0, 0, 0.5, 1)), Thing("owl", Box(0.5, 0, 1, 1)))
     one = Sample("1", "ground", "a.png", Frame(9, 9), "bird", "wren", "?", (things[0].box,), things)
-    found = quiz.items([one, replace(one, id="2", entity="owl")])
+    found = knowledge_probe.items([one, replace(one, id="2", entity="owl")])
     assert [(item.entity, item.beside) for item in found] == [("wren", ("owl",)), ("owl", ("wren",))]
-    assert quiz.by_domain(found) == {"bird": ["owl", "wren"]}
+    assert knowledge_probe.by_domain(found) == {"bird": ["owl", "wren"]}
     many = [replace(ITEM, id=str(k)) for k in range(9)]
-    drawn = quiz.draw(many, 3, seed=1)
-    assert len(drawn) == 3 and drawn == quiz.draw(many, 3, seed=1) != quiz.draw(many, 3, seed=2)
+    drawn = knowledge_probe.draw(many, 3, seed=1)
+    assert len(drawn) == 3 and drawn == knowledge_probe.draw(many, 3, seed=1) != knowledge_probe.draw(many, 3, seed=2)
 
 
 @pytest.mark.parametrize(
@@ -77,22 +78,22 @@ def test_things_of_shared_pictures_come_once() -> None:
     ],
 )
 def test_choices_are_read(text: str, expected: int | None) -> None:
-    assert quiz.read_choice(text, ["kite", "redstart", "black redstart", "wren"]) == expected
+    assert knowledge_probe.read_choice(text, ["kite", "redstart", "black redstart", "wren"]) == expected
 
 
 def test_choices_are_asked_and_graded() -> None:
-    (asked,) = quiz.choices([ITEM], {"bird": NAMES}, seed=3)
+    (asked,) = knowledge_probe.choices([ITEM], {"bird": NAMES}, seed=3)
     names = asked.provenance["options"]
     listed = " ".join(f"{letter}. {name}." for letter, name in zip("ABCD", names, strict=True))
     assert asked.question == f"Which bird is this? {listed} Answer with the letter."
     right = "ABCD"[names.index("wren")]
     for text, expected in ((right, 1.0), ("ABCD".replace(right, "")[0], 0.0), ("who knows", 0.0)):
-        assert quiz.grade_choices([asked], {asked.id: said(asked, text)}) == [("wren", expected)]
+        assert knowledge_probe.grade_choices([asked], {asked.id: said(asked, text)}) == [("wren", expected)]
 
 
 def test_marks_are_asked_and_compared() -> None:
     pocket = families.load("pocket")
-    asked = quiz.marks([ITEM], {"bird": NAMES[:4]}, 0, pocket, pocket.budget)
+    asked = knowledge_probe.marks([ITEM], {"bird": NAMES[:4]}, 0, pocket, pocket.budget)
     assert [sample.question for sample in asked if "options" in sample.provenance] == ["What is at (10,20),(50,60)?"]
     assert {s.question for s in asked[1:]} == {f"What are the marks of {name}?" for name in NAMES[:4]}
     cards = {"wren": "round, red", "owl": "round, blue", "kite": "wide, blue", "robin": "tall, green"}
@@ -100,7 +101,7 @@ def test_marks_are_asked_and_compared() -> None:
     def grade(seen: str, **known: str) -> float:
         texts = {f"recall bird {name}": f"{name}: {marks}." for name, marks in (cards | known).items()}
         rows = {s.id: said(s, texts.get(s.id, seen)) for s in asked}
-        ((entity, right),) = quiz.grade_marks(asked, rows)
+        ((entity, right),) = knowledge_probe.grade_marks(asked, rows)
         assert entity == "wren"
         return right
 

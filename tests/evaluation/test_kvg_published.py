@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from mllm import kvg
 from mllm.boxes import Box, Frame
 from mllm.errors import RecordError
-from tests.official import parquet
+from mllm.evaluation import kvg_published
+from tests.support.official import parquet
 
 GOLD = Box(0.01, 0.02, 0.3, 0.4)
 READ_AS = [
@@ -38,15 +38,15 @@ READ_AS = [
 
 @pytest.mark.parametrize(("text", "numbers"), READ_AS)
 def test_published_rule(text, numbers):
-    found, form = kvg.published_numbers(text)
+    found, form = kvg_published.published_numbers(text)
     assert found == (numbers or (0, 0, 0, 0)) and (form is None) == (numbers is None)
 
 
 def test_published_rule_counts_one_half_and_never_fails():
-    assert kvg.published_iou("(10,20),(300,400)", GOLD) == pytest.approx(1)
-    assert kvg.published_iou("(300,400),(10,20)", GOLD) == 0
+    assert kvg_published.published_iou("(10,20),(300,400)", GOLD) == pytest.approx(1)
+    assert kvg_published.published_iou("(300,400),(10,20)", GOLD) == 0
     for rubbish in ("(" * 200, "[" * 200 + "]" * 200, "(,),(,)", "\0", "(1e9,1),(2,3)"):
-        assert 0 <= kvg.published_iou(rubbish, GOLD) <= 1
+        assert 0 <= kvg_published.published_iou(rubbish, GOLD) <= 1
 
 
 def test_published_rule_is_quick_on_hostile_text():
@@ -59,19 +59,19 @@ def test_published_rule_is_quick_on_hostile_text():
         "[" * 9000,
         "(1, 2)" * 4000 + "(",
     ):
-        kvg.published_numbers(text)
+        kvg_published.published_numbers(text)
     assert time.process_time() - started < 10
 
 
 def test_official_file(tmp_path):
-    samples = kvg.read_parquet(parquet(tmp_path / "kvg-bench.parquet"), tmp_path / "pictures")
+    samples = kvg_published.read_parquet(parquet(tmp_path / "kvg-bench.parquet"), tmp_path / "pictures")
     assert [s.entity for s in samples] == ["House Wren", "Marsh Wren", "Whippet"]
     assert (
         samples[0].group == samples[1].group != samples[2].group and len(list((tmp_path / "pictures").iterdir())) == 2
     )
     assert samples[1].boxes == (Box(0.5, 0, 1, 1),) and samples[0].size == Frame(120, 80)
     assert [len(s.things) for s in samples] == [2, 2, 1] and samples[0].seen is None
-    assert len(kvg.read_parquet(tmp_path / "kvg-bench.parquet", tmp_path / "pictures", limit=1)) == 1
+    assert len(kvg_published.read_parquet(tmp_path / "kvg-bench.parquet", tmp_path / "pictures", limit=1)) == 1
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_official_file(tmp_path):
 )
 def test_bad_official_rows(tmp_path, change, says):
     with pytest.raises(RecordError, match=says):
-        kvg.read_parquet(parquet(tmp_path / "k.parquet", **change), tmp_path / "pictures")
+        kvg_published.read_parquet(parquet(tmp_path / "k.parquet", **change), tmp_path / "pictures")
 
 
 def test_files_that_are_none(tmp_path):
@@ -96,18 +96,18 @@ def test_files_that_are_none(tmp_path):
     import pyarrow.parquet as pq
 
     with pytest.raises(RecordError, match="no such file"):
-        kvg.read_parquet(tmp_path / "absent.parquet", tmp_path)
+        kvg_published.read_parquet(tmp_path / "absent.parquet", tmp_path)
     (tmp_path / "text.parquet").write_text("hello")
     with pytest.raises(RecordError, match="not a whole parquet file"):
-        kvg.read_parquet(tmp_path / "text.parquet", tmp_path)
+        kvg_published.read_parquet(tmp_path / "text.parquet", tmp_path)
     whole = parquet(tmp_path / "k.parquet").read_bytes()
     for place in (4, len(whole) - 60):  # in the first page, in the footer
         (tmp_path / "bad.parquet").write_bytes(whole[:place] + b"\xff" * 40 + whole[place + 40 :])
         with pytest.raises(RecordError, match="bad.parquet"):
-            kvg.read_parquet(tmp_path / "bad.parquet", tmp_path)
-    pq.write_table(pa.table({name: ["q"] for name in kvg.COLUMNS}), tmp_path / "texts.parquet")
+            kvg_published.read_parquet(tmp_path / "bad.parquet", tmp_path)
+    pq.write_table(pa.table({name: ["q"] for name in kvg_published.COLUMNS}), tmp_path / "texts.parquet")
     with pytest.raises(RecordError, match="texts.parquet: row 0: field image: .* got 'q'"):
-        kvg.read_parquet(tmp_path / "texts.parquet", tmp_path)
+        kvg_published.read_parquet(tmp_path / "texts.parquet", tmp_path)
     pq.write_table(pa.table({"question": ["q"]}), tmp_path / "other.parquet")
     with pytest.raises(RecordError, match="column question_id is missing"):
-        kvg.read_parquet(tmp_path / "other.parquet", tmp_path)
+        kvg_published.read_parquet(tmp_path / "other.parquet", tmp_path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mllm import answers, difficulty, families
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
+from mllm.evaluation import pass_rate
+from mllm.models import families
+from mllm.prompting import answers
 from mllm.records import Answer, Completion, Sample
 
 A, B = Box(0, 0, 0.5, 0.5), Box(0.5, 0.5, 1, 1)
@@ -21,18 +23,18 @@ def said(*boxes: Box, text: str = "", problem: str | None = None) -> Completion:
 
 
 def test_one_box_at_half() -> None:
-    assert difficulty.is_right(sample(A), said(A))
-    assert difficulty.is_right(sample(A), said(Box(0, 0, 0.5, 0.25)))  # IoU 0.5 exactly
-    assert not difficulty.is_right(sample(A), said(Box(0, 0, 0.5, 0.24)))
-    assert not difficulty.is_right(sample(A), said(A, problem="box outside the frame"))
-    assert not difficulty.is_right(sample(A), said())
+    assert pass_rate.is_right(sample(A), said(A))
+    assert pass_rate.is_right(sample(A), said(Box(0, 0, 0.5, 0.25)))  # IoU 0.5 exactly
+    assert not pass_rate.is_right(sample(A), said(Box(0, 0, 0.5, 0.24)))
+    assert not pass_rate.is_right(sample(A), said(A, problem="box outside the frame"))
+    assert not pass_rate.is_right(sample(A), said())
 
 
 def test_all_of_several_one_to_one() -> None:
     both = sample(A, B, task="ground_all")
-    assert difficulty.is_right(both, said(B, A))
-    assert not difficulty.is_right(both, said(A)) and not difficulty.is_right(both, said(A, A))
-    assert not difficulty.is_right(both, said(A, B, Box(0, 0.5, 0.4, 0.9)))
+    assert pass_rate.is_right(both, said(B, A))
+    assert not pass_rate.is_right(both, said(A)) and not pass_rate.is_right(both, said(A, A))
+    assert not pass_rate.is_right(both, said(A, B, Box(0, 0.5, 0.4, 0.9)))
 
 
 def test_none_where_there_is_none() -> None:
@@ -45,15 +47,15 @@ def test_none_where_there_is_none() -> None:
         ("none", False),
     ):
         answer = answers.parse(text, family, Frame(100, 100))
-        assert difficulty.is_right(sample(), Completion("s", text, answer)) is right, text
+        assert pass_rate.is_right(sample(), Completion("s", text, answer)) is right, text
 
 
 def test_the_pass_rate_stands_in_the_provenance() -> None:
-    graded = difficulty.graded(sample(A), 1, 3, {"model": "m"})
+    graded = pass_rate.graded(sample(A), 1, 3, {"model": "m"})
     assert graded.provenance["difficulty"] == {"passes": 1, "attempts": 3, "rate": 0.3333, "model": "m"}
 
 
 @pytest.mark.parametrize("bounds", [(4, 3, 2), (4, 0, 5), (4, -1, 2)])
 def test_bounds_without_meaning_are_refused(bounds: tuple[int, int, int]) -> None:
     with pytest.raises(FieldmarkError, match="--least"):
-        difficulty.check_bounds(*bounds)
+        pass_rate.check_bounds(*bounds)

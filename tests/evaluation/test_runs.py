@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mllm import runs
 from mllm.errors import FieldmarkError
-from tests.test_report import benchmark
+from mllm.evaluation import runs
+from tests.evaluation.report.test_report import benchmark
 
 BUDGET = {"min_pixels": 9216, "max_pixels": 55296}
 

@@ -14,11 +14,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import mllm
-from mllm import answers, chat, cli, findings
 from mllm.boxes import Box
+from mllm.cli import __main__
 from mllm.errors import FieldmarkError
+from mllm.inference import assistant as chat
+from mllm.inference import grounding
+from mllm.inference.batched import Written
 from mllm.pocket.species import species
-from mllm.writing import Written
+from mllm.prompting import answers
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_candidates_and_json(assistant, photo, monkeypatch):
     told = json.loads(json.dumps(found.as_dict()))
     assert told["boxes"] == [{"name": "Talo ruvi", "pixels": [48, 48, 144, 96], "unit": [0.25, 0.5, 0.75, 1.0]}]
     assert told["candidates"][0]["pixels"] == [0, 0, 96, 48] and told["tokens"] == 9 and told["size"] == [192, 96]
-    assert [(one.label, one.said) for one in findings.spots(found, 3)] == [("#3 Talo ruvi", True), ("#4", False)]
+    assert [(one.label, one.said) for one in grounding.spots(found, 3)] == [("#3 Talo ruvi", True), ("#4", False)]
 
 
 @pytest.mark.parametrize(
@@ -116,11 +119,11 @@ def test_nothing_found_says_why(assistant, photo, monkeypatch, text, says):
 
 def test_unfold():
     whole = "<think>first (1,2)</think><answer>then</answer>"
-    seen = [findings.unfold(whole[:k]) for k in range(len(whole) + 1)]
+    seen = [grounding.unfold(whole[:k]) for k in range(len(whole) + 1)]
     assert seen[-1] == ("first (1,2)", "then")
     for (thought, rest), (next_thought, next_rest) in pairwise(seen):
         assert next_thought.startswith(thought) and next_rest.startswith(rest), "text only grows, no tag flashes up"
-    assert findings.unfold("plain words") == ("", "plain words")
+    assert grounding.unfold("plain words") == ("", "plain words")
 
 
 def test_ground_reads_the_box(certain, photo):
@@ -168,7 +171,7 @@ def test_lazy_names(pocket_folder, photo):
 
 def test_chat_in_the_terminal(certain, photo, monkeypatch):
     monkeypatch.setattr(chat, "load", lambda *_, **__: certain)  # weights are loaded once in this file
-    done = CliRunner().invoke(cli.app, ["chat", "x", str(photo)], input="Talo ruvi\n\n")
+    done = CliRunner().invoke(__main__.app, ["chat", "x", str(photo)], input="Talo ruvi\n\n")
     assert done.exit_code == 0 and "a thing" in done.output and "box in pixels: 48, 48, 144, 96" in done.output
     path = photo.parent / "field.talo-ruvi.png"
     assert str(path) in done.output and Image.open(path).size == (640, 320)
@@ -177,7 +180,7 @@ def test_chat_in_the_terminal(certain, photo, monkeypatch):
 def test_chat_once(assistant, photo, monkeypatch):
     monkeypatch.setattr(chat, "load", lambda *_, **__: assistant)
     command = ["chat", "x", str(photo), "--once", "Talo", "--max-new-tokens", "3"]
-    done = CliRunner().invoke(cli.app, command)
+    done = CliRunner().invoke(__main__.app, command)
     assert done.exit_code == 3 and "no box for 'Talo'" in done.output and "raise max_new_tokens" in done.output
 
 
@@ -188,7 +191,7 @@ def test_wrong_picture_or_checkpoint_is_one_line(tmp_path, photo, monkeypatch):
     ):
         monkeypatch.setattr(sys, "argv", ["fieldmark", "chat", *arguments])
         with pytest.raises(SystemExit, match=f"(?s)^fieldmark: .*{says}"):
-            cli.main()
+            __main__.main()
 
 
 def test_torch_is_left_as_it_was(assistant, photo):
@@ -202,7 +205,7 @@ def test_two_models_several_pictures_as_json(assistant, photo, tmp_path, monkeyp
     monkeypatch.setattr(assistant.writer, "write", lambda *_, **__: Written("<answer>(0,0),(50,50)</answer>", 9, False))
     Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
     command = ["chat", "base", str(photo), str(tmp_path / "other.png"), "--versus", "tuned", "--once", "Talo", "--json"]
-    done = CliRunner().invoke(cli.app, command)
+    done = CliRunner().invoke(__main__.app, command)
     rows = [json.loads(line) for line in done.output.splitlines()]
     assert done.exit_code == 0 and [Path(row["image"]).name for row in rows] == ["field.png"] * 2 + ["other.png"] * 2
     assert [Path(row["picture"]).name for row in rows[:2]] == ["field.talo.base.png", "field.talo.tuned.png"]
@@ -212,7 +215,7 @@ def test_a_talk_goes_from_box_to_picture(certain, photo, tmp_path, monkeypatch):
     monkeypatch.setattr(chat, "load", lambda *_, **__: certain)
     Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
     lines = "Talo ruvi\n:2\nWhat is at #1?\n:9\n\n"
-    done = CliRunner().invoke(cli.app, ["chat", "x", str(photo), str(tmp_path / "other.png")], input=lines)
+    done = CliRunner().invoke(__main__.app, ["chat", "x", str(photo), str(tmp_path / "other.png")], input=lines)
     assert done.exit_code == 0 and f"> :2 {tmp_path / 'other.png'}" in done.output
     assert "no box has been found yet" in done.output and ":9 is no picture" in done.output
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mllm.writing import Job, _safe, _Sampler, cut
+from mllm.inference.batched import Job, _safe, _Sampler, cut
 
 
 def drawn(scores: list[float], temperature: float, top_p: float = 1.0, rows: int = 1500) -> torch.Tensor:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mllm.gathering import Gatherer
+from mllm.inference.batcher import Gatherer
 
 
 def test_results_find_their_callers_in_batches_of_bounded_size() -> None:

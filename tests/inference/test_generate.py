@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mllm import pictures, prompts
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
-from mllm.generate import encode, generate, plan, suppressed
-from mllm.models import load
+from mllm.inference.generate import encode, generate, plan, suppressed
+from mllm.io import images
+from mllm.models.checkpoint import load
+from mllm.prompting import prompts
 from mllm.records import Sample
 
 SIZES = [(96, 96), (192, 96), (192, 192), (130, 250), (400, 120), (96, 96)]
@@ -51,7 +52,7 @@ def test_batched_equals_one_by_one(loaded, asked):
 
 def test_prompts_say_what_the_convention_says(loaded, asked):
     conversations = [prompts.messages(sample, "direct") for sample in asked[0][:2]]
-    inputs = encode(loaded, conversations, [pictures.load(asked[1] / sample.image) for sample in asked[0][:2]])
+    inputs = encode(loaded, conversations, [images.load(asked[1] / sample.image) for sample in asked[0][:2]])
     text = loaded.processor.tokenizer.decode(inputs["input_ids"][0])
     assert "Find the bird Talo. Answer in <answer></answer>." in text
     budget, family = loaded.convention.budget, loaded.family

@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from mllm import caches
+from mllm.inference import kv_cache
 from tests.training import tiny
 
 
@@ -23,8 +23,8 @@ def agree(one: Any, other: Any) -> None:
 
 def test_it_holds_what_the_stock_layer_holds() -> None:
     torch.manual_seed(0)
-    stock, roomy = DynamicLayer(), caches.RoomyLayer()
-    for tokens in (7, 1, 1, caches.AHEAD, 3):
+    stock, roomy = DynamicLayer(), kv_cache.RoomyLayer()
+    for tokens in (7, 1, 1, kv_cache.AHEAD, 3):
         new = drawn(tokens)
         for theirs, ours in zip(stock.update(*new), roomy.update(*new), strict=True):
             assert torch.equal(theirs, ours)
@@ -33,7 +33,7 @@ def test_it_holds_what_the_stock_layer_holds() -> None:
 
 def test_what_others_do_to_it_is_kept() -> None:
     torch.manual_seed(1)
-    stock, roomy = DynamicLayer(), caches.RoomyLayer()
+    stock, roomy = DynamicLayer(), kv_cache.RoomyLayer()
     new = drawn(6)
     for layer in (stock, roomy):
         layer.update(*new)
@@ -46,11 +46,11 @@ def test_what_others_do_to_it_is_kept() -> None:
 
 
 def test_a_token_is_written_where_room_was_made() -> None:
-    roomy = caches.RoomyLayer()
+    roomy = kv_cache.RoomyLayer()
     roomy.update(*drawn(5))
     assert roomy.keys is not None
     place = roomy.keys.data_ptr()
-    for _ in range(caches.AHEAD):
+    for _ in range(kv_cache.AHEAD):
         roomy.update(*drawn(1))
     assert roomy.keys.data_ptr() == place
     roomy.update(*drawn(1))
@@ -61,8 +61,8 @@ def test_layers_of_other_kinds_stay() -> None:
     sliding = DynamicSlidingWindowLayer(sliding_window=4)
     cache = DynamicCache()
     cache.layers = [DynamicLayer(), sliding]
-    found = caches.with_room(cache).layers
-    assert type(found[0]) is caches.RoomyLayer and found[1] is sliding
+    found = kv_cache.with_room(cache).layers
+    assert type(found[0]) is kv_cache.RoomyLayer and found[1] is sliding
 
 
 def test_generation_is_the_same() -> None:
@@ -71,5 +71,5 @@ def test_generation_is_the_same() -> None:
     inputs = {"input_ids": ids, "attention_mask": ids.ne(0).long()}
     config = GenerationConfig(max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=1)
     stock = model.generate(**inputs, generation_config=config)
-    ours = model.generate(**inputs, generation_config=config, past_key_values=caches.empty(model.config))
+    ours = model.generate(**inputs, generation_config=config, past_key_values=kv_cache.empty(model.config))
     assert ours.tolist() == stock.tolist()

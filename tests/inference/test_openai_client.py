@@ -9,17 +9,17 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 from PIL import Image
 
-from mllm import chat, endpoint
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
-from mllm.families import Budget
-from mllm.serve import Service
-from tests.served import served
+from mllm.inference import assistant, openai_client
+from mllm.inference.server import Service
+from mllm.models.families import Budget
+from tests.support.served import served
 
 
 @pytest.fixture(scope="module")
 def local():
-    return chat.load("pocket", device="cpu")
+    return assistant.load("pocket", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def address(local):
 def test_it_writes_what_the_checkpoint_writes(local, address):
     """Same words as in this process: the server states its convention, and small pictures travel without loss."""
     picture, told = Image.effect_noise((192, 96), 60).convert("RGB"), []
-    far = chat.load(address)
+    far = assistant.load(address)
     assert far.writer.convention == local.writer.convention and far.writer.name == f"tuned at {address}"
     here, there = (one.ground(picture, "Talo", max_new_tokens=8) for one in (local, far))
     assert (there.text, there.tokens, there.clipped) == (here.text, here.tokens, here.clipped) == (here.text, 8, True)
@@ -41,27 +41,27 @@ def test_it_writes_what_the_checkpoint_writes(local, address):
 
 
 def test_it_stops_when_nobody_waits(address):
-    far, gone = chat.load(f"{address}#tuned"), threading.Event()
+    far, gone = assistant.load(f"{address}#tuned"), threading.Event()
     found = far.ground(Image.new("RGB", (96, 96)), "Talo", max_new_tokens=400, tell=lambda _: gone.set(), gone=gone)
     assert found.tokens == 0 and len(found.text) < 200
 
 
 def test_what_is_wrong_with_a_server_is_said(address):
     with pytest.raises(FieldmarkError, match="no model 'gpt' there; it has tuned"):
-        chat.load(f"{address}#gpt")
+        assistant.load(f"{address}#gpt")
     with pytest.raises(FieldmarkError, match="ends in /v1"):
-        chat.load(address.removesuffix("/v1"))
+        assistant.load(address.removesuffix("/v1"))
     with pytest.raises(FieldmarkError, match="connection failed"):
-        chat.load("http://127.0.0.1:9/v1")
+        assistant.load("http://127.0.0.1:9/v1")
 
 
 def test_a_server_that_does_not_say_how_boxes_are_written():
     with pytest.raises(FieldmarkError, match=r"name its --family \(.*qwen3_vl"):
-        endpoint._convention({"id": "m"}, "m at x", None, None)
-    told = endpoint._convention({"id": "m"}, "m at x", "qwen3_vl", "think")
+        openai_client._convention({"id": "m"}, "m at x", None, None)
+    told = openai_client._convention({"id": "m"}, "m at x", "qwen3_vl", "think")
     assert (told.family, told.prompt) == ("qwen3_vl", "think")
     with pytest.raises(FieldmarkError, match="field fieldmark"):
-        endpoint._convention({"fieldmark": {"family": "qwen3_vl"}}, "m at x", None, None)
+        openai_client._convention({"fieldmark": {"family": "qwen3_vl"}}, "m at x", None, None)
 
 
 def chunk(finish=None, usage=None, **delta):
@@ -75,7 +75,7 @@ def chunk(finish=None, usage=None, **delta):
 def test_thoughts_that_come_apart_are_put_back():
     """vLLM with a reasoning parser sends them in a field of their own."""
     told = []
-    pieces = endpoint._Pieces(told.append)
+    pieces = openai_client._Pieces(told.append)
     for one in (
         chunk(role="assistant", content=""),
         chunk(reasoning_content="it "),
@@ -91,13 +91,15 @@ def test_thoughts_that_come_apart_are_put_back():
 
 def test_boxes_on_resized_pixels_are_written_on_what_was_sent(monkeypatch):
     """Qwen2.5-VL writes pixels of the resized picture: it is sent at that very size, so that no server resizes it."""
-    far = SimpleNamespace(family=endpoint.families.load("qwen2_5_vl"), convention=SimpleNamespace(budget=None))
+    far = SimpleNamespace(family=openai_client.families.load("qwen2_5_vl"), convention=SimpleNamespace(budget=None))
     far.convention.budget = Budget(56 * 56, 28 * 28 * 64)
     sent = []
-    monkeypatch.setattr(endpoint.views, "data_url", lambda image, lossless: sent.append(image.size))
-    endpoint.Endpoint._url(far, Image.new("RGB", (1000, 500)))
+    monkeypatch.setattr(openai_client.image_view, "data_url", lambda image, lossless: sent.append(image.size))
+    openai_client.Endpoint._url(far, Image.new("RGB", (1000, 500)))
     frame = far.family.resized(Frame(1000, 500), far.convention.budget)
     assert sent == [(frame.width, frame.height)] and sent[0][0] * sent[0][1] <= far.convention.budget.max_pixels
-    far.family = endpoint.families.load("qwen3_vl")
-    endpoint.Endpoint._url(far, Image.new("RGB", (4000, 2000)))
-    assert sent[1][0] / sent[1][1] == pytest.approx(2, rel=1e-3) and sent[1][0] * sent[1][1] <= endpoint.MOST_PIXELS
+    far.family = openai_client.families.load("qwen3_vl")
+    openai_client.Endpoint._url(far, Image.new("RGB", (4000, 2000)))
+    assert (
+        sent[1][0] / sent[1][1] == pytest.approx(2, rel=1e-3) and sent[1][0] * sent[1][1] <= openai_client.MOST_PIXELS
+    )

@@ -1,4 +1,4 @@
-"""The server over real HTTP: what it answers is what `mllm.generate` writes, and what it refuses it refuses by name."""
+"""The server over real HTTP: what it answers is what `mllm.inference.generate` writes, and what it refuses it refuses by name."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ import openai
 import pytest
 from PIL import Image
 
-from mllm import generate, models, prompts
 from mllm.boxes import Box, Frame
+from mllm.inference import generate
+from mllm.inference.openai_schema import Limits
+from mllm.inference.server import Service
+from mllm.models import checkpoint
 from mllm.pocket import world
+from mllm.prompting import prompts
 from mllm.records import Sample
-from mllm.serve import Service
-from mllm.wire import Limits
-from tests.served import served
+from tests.support.served import served
 
 KINDS = ("bird", "car", "food")
 
 
 @pytest.fixture(scope="module")
 def loaded():
-    return models.load("pocket", device="cpu")
+    return checkpoint.load("pocket", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +227,7 @@ def test_a_full_server_sends_clients_away(loaded) -> None:
 def test_a_client_that_leaves_stops_its_row(pocket_folder) -> None:
     """With random weights and a high temperature a row goes on to its limit: minutes, were nobody to stop it. With this
     seed it does; others may draw the end after a few words."""
-    service = Service(models.load(pocket_folder, device="cpu"), "pocket", limits=Limits(tokens=100_000))
+    service = Service(checkpoint.load(pocket_folder, device="cpu"), "pocket", limits=Limits(tokens=100_000))
     room = service.loaded.model.config.get_text_config().max_position_embeddings - 200
     with served(service) as address:
         client = openai.OpenAI(base_url=address, api_key="any", max_retries=0)
@@ -262,7 +264,7 @@ def test_the_command_serves_and_ends(root) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mllm.cli", "serve", "pocket", "--port", str(port)]
+    command = [sys.executable, "-m", "mllm.cli.__main__", "serve", "pocket", "--port", str(port)]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0, timeout=60)
     try:

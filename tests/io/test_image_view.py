@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mllm.asking.views import View
 from mllm.boxes import Box, Frame
 from mllm.errors import PictureError
+from mllm.io.image_view import View
 
 
 @pytest.fixture

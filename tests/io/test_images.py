@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mllm import pictures
 from mllm.boxes import Box, Frame
 from mllm.errors import PictureError
+from mllm.io import images
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 WIDTH, HEIGHT = 48, 32
@@ -46,9 +46,9 @@ MODES = {
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
     file = tmp_path / f"a.{suffix}"
     drawn(mode).save(file)
-    picture = pictures.load(file)
+    picture = images.load(file)
     assert picture.mode == "RGB" and picture.size == (WIDTH, HEIGHT)
-    assert pictures.size(file) == Frame(WIDTH, HEIGHT)
+    assert images.size(file) == Frame(WIDTH, HEIGHT)
     assert all(channel > 245 for channel in pixel(picture, 40, 28))
     if mode not in ("L", "1", "LA"):
         red, green, blue = pixel(picture, 15, 8)
@@ -59,7 +59,7 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
     picture = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     picture.paste((255, 0, 0, 128), (0, 0, 4, 8))
     picture.save(tmp_path / "rgba.png")
-    loaded = pictures.load(tmp_path / "rgba.png")
+    loaded = images.load(tmp_path / "rgba.png")
     assert pixel(loaded, 6, 4) == WHITE
     assert pixel(loaded, 1, 4) == (255, 127, 127)
 
@@ -67,7 +67,7 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
     palette.putpalette([0, 0, 0, 255, 0, 0])
     palette.paste(1, (0, 0, 4, 8))
     palette.save(tmp_path / "palette.png", transparency=0)
-    loaded = pictures.load(tmp_path / "palette.png")
+    loaded = images.load(tmp_path / "palette.png")
     assert pixel(loaded, 6, 4) == WHITE and pixel(loaded, 1, 4) == RED
 
 
@@ -75,7 +75,7 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
     ramp = np.linspace(0, 65535, WIDTH).astype(np.uint16)[None].repeat(HEIGHT, axis=0)
     Image.fromarray(ramp).save(tmp_path / f"deep.{suffix}")
-    grey = np.asarray(pictures.load(tmp_path / f"deep.{suffix}"))[0, :, 0]
+    grey = np.asarray(images.load(tmp_path / f"deep.{suffix}"))[0, :, 0]
     assert grey.tolist() == np.round(ramp[0] / 257).tolist()
 
 
@@ -83,7 +83,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> Non
 def test_floats_are_taken_by_their_largest_value(tmp_path: Path, top: float, scale: float) -> None:
     ramp = np.linspace(0, top, WIDTH, dtype=np.float32)[None].repeat(HEIGHT, axis=0)
     Image.fromarray(ramp).save(tmp_path / "float.tif")
-    grey = np.asarray(pictures.load(tmp_path / "float.tif"))[0, :, 0]
+    grey = np.asarray(images.load(tmp_path / "float.tif"))[0, :, 0]
     assert np.abs(grey - ramp[0] * scale).max() <= 0.51
 
 
@@ -91,7 +91,7 @@ def test_floats_are_taken_by_their_largest_value(tmp_path: Path, top: float, sca
 def test_grey_of_unknown_scale_is_refused(tmp_path: Path, value: float) -> None:
     Image.fromarray(np.full((4, 4), value, dtype=np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(PictureError, match=r"float\.tif.*scale it to 8 bits"):
-        pictures.load(tmp_path / "float.tif")
+        images.load(tmp_path / "float.tif")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
@@ -101,10 +101,10 @@ def test_orientation_is_applied_once_and_the_box_follows(tmp_path: Path, orienta
     exif[0x0112] = orientation
     drawn().save(tmp_path / f"turned.{suffix}", exif=exif, quality=95)
     file = tmp_path / f"turned.{suffix}"
-    seen = pictures.load(file)
+    seen = images.load(file)
 
-    assert pictures.orientation(file) == orientation
-    frame = pictures.size(file)
+    assert images.orientation(file) == orientation
+    frame = images.size(file)
     assert (frame.width, frame.height) == seen.size
     box = Box.from_xyxy(NUMBERS, Frame(WIDTH, HEIGHT)).oriented(orientation)
     reddish = np.asarray(seen)[:, :, 1] < 128
@@ -113,16 +113,16 @@ def test_orientation_is_applied_once_and_the_box_follows(tmp_path: Path, orienta
     assert box.to_xyxy(frame) == pytest.approx(found, abs=1 if suffix == "jpg" else 1e-9)
 
     seen.save(tmp_path / "again.png")  # nothing is left that could turn it once more
-    assert pictures.orientation(tmp_path / "again.png") == 1
-    assert pictures.load(tmp_path / "again.png").tobytes() == seen.tobytes()
+    assert images.orientation(tmp_path / "again.png") == 1
+    assert images.load(tmp_path / "again.png").tobytes() == seen.tobytes()
 
 
 def test_an_orientation_that_does_not_exist_means_none(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 99
     drawn().save(tmp_path / "a.png", exif=exif)
-    assert pictures.load(tmp_path / "a.png").tobytes() == drawn().tobytes()
-    assert pictures.orientation(tmp_path / "a.png") == 1
+    assert images.load(tmp_path / "a.png").tobytes() == drawn().tobytes()
+    assert images.orientation(tmp_path / "a.png") == 1
 
 
 def bad_files(folder: Path) -> dict[str, str]:
@@ -154,9 +154,9 @@ def bad_files(folder: Path) -> dict[str, str]:
 def test_bad_files_are_reported_by_name(tmp_path: Path) -> None:
     for name, message in bad_files(tmp_path).items():
         with pytest.raises(PictureError) as caught:
-            pictures.load(tmp_path / name)
+            images.load(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path / name}: ") and message in str(caught.value)
-    assert pictures.size(tmp_path / "cut.png") == Frame(64, 64)  # the header is whole
+    assert images.size(tmp_path / "cut.png") == Frame(64, 64)  # the header is whole
 
 
 def huge_png(width: int, height: int) -> bytes:
@@ -174,7 +174,7 @@ def huge_png(width: int, height: int) -> bytes:
 def test_a_decompression_bomb_is_refused_before_decoding(tmp_path: Path, side: int) -> None:
     file = tmp_path / "bomb.png"
     file.write_bytes(huge_png(side, side))
-    for door in (pictures.load, pictures.size):
+    for door in (images.load, images.size):
         with pytest.raises(PictureError, match=r"bomb\.png.*limit"):
             door(file)
 
@@ -182,18 +182,18 @@ def test_a_decompression_bomb_is_refused_before_decoding(tmp_path: Path, side: i
 def test_pictures_in_memory(tmp_path: Path) -> None:
     drawn().save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
-    assert pictures.from_bytes(data, "row 3").tobytes() == drawn().tobytes()
+    assert images.from_bytes(data, "row 3").tobytes() == drawn().tobytes()
     with pytest.raises(PictureError, match="^row 3: not a picture"):
-        pictures.from_bytes(b"nothing", "row 3")
+        images.from_bytes(b"nothing", "row 3")
 
 
 def test_a_record_of_another_size_is_caught(tmp_path: Path) -> None:
     drawn().save(tmp_path / "a.png")
-    pictures.check_size(tmp_path / "a.png", Frame(WIDTH, HEIGHT))
+    images.check_size(tmp_path / "a.png", Frame(WIDTH, HEIGHT))
     with pytest.raises(PictureError, match="the picture is 48 x 32, its record says 32 x 48 .*EXIF"):
-        pictures.check_size(tmp_path / "a.png", Frame(HEIGHT, WIDTH))
+        images.check_size(tmp_path / "a.png", Frame(HEIGHT, WIDTH))
     with pytest.raises(PictureError, match="its record says 50 x 32$"):
-        pictures.check_size(tmp_path / "a.png", Frame(50, HEIGHT))
+        images.check_size(tmp_path / "a.png", Frame(50, HEIGHT))
 
 
 def distance(a: str, b: str) -> int:
@@ -207,9 +207,9 @@ def test_the_perceptual_hash_tells_pictures_from_copies(tmp_path: Path) -> None:
         for _ in range(2)
     )
     one.save(tmp_path / "copy.jpg", quality=70)
-    assert len(pictures.phash(one)) == 16
-    assert distance(pictures.phash(one), pictures.phash(pictures.load(tmp_path / "copy.jpg"))) <= 6
-    assert distance(pictures.phash(one), pictures.phash(other)) > 12
+    assert len(images.phash(one)) == 16
+    assert distance(images.phash(one), images.phash(images.load(tmp_path / "copy.jpg"))) <= 6
+    assert distance(images.phash(one), images.phash(other)) > 12
 
 
 # Real photos ----------------------------------------------------------------------------------------------------------
@@ -217,16 +217,16 @@ def test_the_perceptual_hash_tells_pictures_from_copies(tmp_path: Path) -> None:
 
 def test_camera_trap_photos(shared_data: Path) -> None:
     folder = shared_data / "speciesnet_test_images"
-    plain = pictures.load(folder / "african_elephants.jpg")
+    plain = images.load(folder / "african_elephants.jpg")
     assert plain.size == (2048, 1536)
     for name in ("african_elephants_cmyk.jpg", "african_elephants_with_exif_orientation.jpg"):
-        same = pictures.load(folder / name)
-        assert same.mode == "RGB" and pictures.size(folder / name) == Frame(2048, 1536)
+        same = images.load(folder / name)
+        assert same.mode == "RGB" and images.size(folder / name) == Frame(2048, 1536)
         off = np.asarray(same.resize((64, 48))).astype(int) - np.asarray(plain.resize((64, 48)))
         assert np.abs(off).mean() < 8  # the same scene, in the same colours, the same way up
-        assert distance(pictures.phash(same), pictures.phash(plain)) <= 4
-    assert pictures.orientation(folder / "african_elephants_with_exif_orientation.jpg") != 1
+        assert distance(images.phash(same), images.phash(plain)) <= 4
+    assert images.orientation(folder / "african_elephants_with_exif_orientation.jpg") != 1
     broken = folder / "african_elephants_truncated_file.jpg"
     with pytest.raises(PictureError, match="african_elephants_truncated_file.jpg: cannot be read .*truncated"):
-        pictures.load(broken)
-    assert pictures.size(broken) == Frame(2048, 1536)
+        images.load(broken)
+    assert images.size(broken) == Frame(2048, 1536)

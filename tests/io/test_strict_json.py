@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from mllm import jsontext
 from mllm.errors import FieldmarkError
+from mllm.io import strict_json
 
 
 class Thing(BaseModel):
@@ -20,8 +20,8 @@ class Thing(BaseModel):
 def test_what_has_the_shape_is_read_and_more_fields_do_no_harm(tmp_path: Path) -> None:
     file = tmp_path / "t.json"
     file.write_text('\ufeff{"name": "a", "sizes": [1, 2.5], "more": null}', encoding="utf-8")
-    assert jsontext.read(file, Thing) == Thing(name="a", sizes=[1, 2.5])
-    assert jsontext.read(file) == {"name": "a", "sizes": [1, 2.5], "more": None}
+    assert strict_json.read(file, Thing) == Thing(name="a", sizes=[1, 2.5])
+    assert strict_json.read(file) == {"name": "a", "sizes": [1, 2.5], "more": None}
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,10 @@ def test_anything_else_is_told(tmp_path: Path, text: Any, told: str) -> None:
     file = tmp_path / "t.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(FieldmarkError) as error:
-        jsontext.read(file, Thing, advice="make it anew")
+        strict_json.read(file, Thing, advice="make it anew")
     assert told in str(error.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FieldmarkError, match="t.json: no such file; make it anew"):
-        jsontext.read(tmp_path / "t.json", advice="make it anew")
+        strict_json.read(tmp_path / "t.json", advice="make it anew")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllm import cardfiles, knowledge
-from mllm.cardfiles import Card, KnowledgeError, Mark
+from mllm.knowledge import card_files
+from mllm.knowledge import cards as knowledge
+from mllm.knowledge.card_files import Card, KnowledgeError, Mark
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12)
 COUNTS = st.integers(0, 5).flatmap(lambda looked: st.tuples(st.integers(0, looked), st.just(looked)))
@@ -32,13 +33,13 @@ CARDS = st.builds(
 @given(card=CARDS)
 def test_what_is_written_is_read_back(card: Card, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("cards") / "bird.yaml"
-    cardfiles.write(file, [card], "a heading\nof two lines")
-    assert cardfiles.read(file) == {card.entity: card}
+    card_files.write(file, [card], "a heading\nof two lines")
+    assert card_files.read(file) == {card.entity: card}
 
 
 def test_files_are_sorted_and_a_mark_is_a_line(tmp_path: Path) -> None:
     cards = [Card(name, "bird", (Mark("a long, red bill", "bill", "x", 0.5, True, 3, 4),)) for name in ("wren", "crow")]
-    cardfiles.write(tmp_path / "a.yaml", cards)
+    card_files.write(tmp_path / "a.yaml", cards)
     lines = (tmp_path / "a.yaml").read_text().splitlines()
     assert [line for line in lines if not line.startswith(" ")] == ["crow:", "wren:"]
     told = "- {mark: 'a long, red bill', part: bill, source: x, confidence: 0.5, verified: true, seen: 3 of 4}"
@@ -80,7 +81,7 @@ def test_a_mark_not_seen_stays_in_the_file_and_is_not_used(tmp_path: Path) -> No
 def test_bad_cards_are_told_by_file_card_and_field(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(KnowledgeError) as error:
-        cardfiles.read(tmp_path / "a.yaml")
+        card_files.read(tmp_path / "a.yaml")
     assert told in str(error.value)
 
 
@@ -90,7 +91,7 @@ def test_a_folder_is_all_cards_in_it(tmp_path: Path) -> None:
     (tmp_path / "cards/cat.json").write_text('{"Sphynx": ["no hair"]}')
     (tmp_path / "cards/notes.txt").write_text("not a card")
     assert list(knowledge.load(tmp_path / "cards")) == ["Sphynx", "pug"]
-    assert cardfiles.files_of([tmp_path / "cards/dog.yaml"]) == (str(tmp_path / "cards/dog.yaml"),)
+    assert card_files.files_of([tmp_path / "cards/dog.yaml"]) == (str(tmp_path / "cards/dog.yaml"),)
     (tmp_path / "empty").mkdir()
     with pytest.raises(KnowledgeError, match=r"empty: no knowledge cards in this folder"):
         knowledge.load(tmp_path / "empty")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mllm import knowledge
-from mllm.knowledge import Cards, KnowledgeError, likeness, load, same_name, save
+from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import Cards, KnowledgeError, likeness, load, same_name, save
 
 
 def written(folder: Path, name: str, text: str) -> Path:

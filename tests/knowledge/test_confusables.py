@@ -9,9 +9,9 @@ import imagehash
 import numpy as np
 import pytest
 
-from mllm import confusable
 from mllm.boxes import Box, Frame
-from mllm.cardfiles import Card, KnowledgeError, Mark
+from mllm.knowledge import confusables
+from mllm.knowledge.card_files import Card, KnowledgeError, Mark
 from mllm.pocket import world
 from mllm.records import Photo
 
@@ -32,27 +32,27 @@ def photo(folder: Path, number: int, entity: str) -> Photo:
 
 
 def test_differences_face_the_mark_of_the_same_part() -> None:
-    assert confusable.differences(A, B) == (("red bill", "black bill"), ("loud", ""))
-    assert confusable.differences(B, A) == (("black bill", "red bill"),)
-    assert confusable.differences(A, A) == ()
+    assert confusables.differences(A, B) == (("red bill", "black bill"), ("loud", ""))
+    assert confusables.differences(B, A) == (("black bill", "red bill"),)
+    assert confusables.differences(A, A) == ()
 
 
 def test_pairs_by_words_alone_are_the_nearest_of_the_domain() -> None:
     other = card("d", ("red bill", "bill"), domain="dog")
-    (pair,) = confusable.pairs([A, B, C, other], {}, alike=1)
+    (pair,) = confusables.pairs([A, B, C, other], {}, alike=1)
     assert (pair.entity, pair.other, pair.picture) == ("a", "b", None)
     assert pair.text == round(3 / 6, 4) == pair.nearness  # bill, long, tail of red bill long tail loud black
 
 
 def test_pictures_count_as_much_as_words() -> None:
     seen = {("bird", "a"): np.array([1.0, 0]), ("bird", "b"): np.array([0, 1.0]), ("bird", "c"): np.array([1.0, 0])}
-    found = {(p.entity, p.other): (p.picture, p.nearness) for p in confusable.pairs([A, B, C], seen, alike=2)}
+    found = {(p.entity, p.other): (p.picture, p.nearness) for p in confusables.pairs([A, B, C], seen, alike=2)}
     assert found == {("a", "b"): (0.5, 0.5), ("a", "c"): (1.0, 0.5), ("b", "c"): (0.5, 0.25)}
 
 
 def test_the_hash_vector_gives_the_hamming_distance(tmp_path: Path) -> None:
     a, b = photo(tmp_path, 0, "a"), photo(tmp_path, 1, "b")
-    vector = confusable.by_hash(tmp_path)
+    vector = confusables.by_hash(tmp_path)
     cosine = float(vector(a) @ vector(b)) / 64
 
     def code(one: Photo) -> imagehash.ImageHash:
@@ -67,14 +67,14 @@ def test_the_hash_vector_gives_the_hamming_distance(tmp_path: Path) -> None:
 def test_looks_are_the_mean_of_unit_vectors() -> None:
     rows = [Photo(n, "x", Frame(9, 9), "bird", "a", (Box(0, 0, 1, 1),)) for n in "pq"]
     vectors = {"p": np.array([3.0, 0]), "q": np.array([0, 0.1])}
-    looks = confusable.looks(rows, lambda one: vectors[one.id])
+    looks = confusables.looks(rows, lambda one: vectors[one.id])
     assert np.allclose(looks["bird", "a"], [0.5**0.5, 0.5**0.5])
 
 
 def test_embeddings_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "e.jsonl"
     file.write_text(json.dumps({"id": "p", "vector": [1, 2]}) + "\n")
-    vector = confusable.by_file(file)
+    vector = confusables.by_file(file)
     one = Photo("p", "x", Frame(9, 9), "bird", "a", ())
     assert vector(one).tolist() == [1, 2]
     with pytest.raises(KnowledgeError, match="no vector of photo 'q'"):
@@ -88,6 +88,6 @@ def test_embeddings_of_a_file(tmp_path: Path) -> None:
     ):
         file.write_text(f'{{"id": "o", "vector": [1]}}\n{text}\n')
         with pytest.raises(KnowledgeError, match=r"e.jsonl:2: "):
-            confusable.by_file(file)
+            confusables.by_file(file)
     with pytest.raises(KnowledgeError, match="no such file"):
-        confusable.by_file(tmp_path / "none.jsonl")
+        confusables.by_file(tmp_path / "none.jsonl")

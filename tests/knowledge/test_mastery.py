@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mllm import mastery
 from mllm.errors import RecordError
-from mllm.mastery import LEVELS, Entry, Table
+from mllm.knowledge import mastery
+from mllm.knowledge.mastery import LEVELS, Entry, Table
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mllm.parts import PARTS, part_of
+from mllm.knowledge.parts import PARTS, part_of
 
 
 def test_every_part_is_its_own_and_plurals_are_too() -> None:

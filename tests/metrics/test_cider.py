@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mllm.cider import Frequencies, cider_d
 from mllm.errors import FieldmarkError
+from mllm.metrics.cider import Frequencies, cider_d
 
 AAC = (
     ["a man is speaking", "rain falls"],

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import pytest
 
-from mllm import details
+from mllm.metrics import claims
 
 BEARS = ("A black bear sits.", "A brown bear in grass.", "A black bear with two birds.")
 
 
 def test_details_are_content_words_without_their_plural() -> None:
-    assert details.details("Two grey buses and a taxi") == ("two", "gray", "bus", "taxi")
-    assert details.details("There is a man's hat on the dog") == ("man", "hat", "dog")
+    assert claims.details("Two grey buses and a taxi") == ("two", "gray", "bus", "taxi")
+    assert claims.details("There is a man's hat on the dog") == ("man", "hat", "dog")
 
 
 def test_lost_added_and_kept() -> None:
-    assert details.lost(["a red car", "a car at night"], "a car, night") == ("red",)
-    assert details.added(["a red car"], "a red car and a dog") == ("dog",)
-    assert details.kept_share(["a red car", "a car at night"], "a car at night") == pytest.approx(2 / 3)
-    assert details.kept_share(["it is"], "anything") == 1.0
+    assert claims.lost(["a red car", "a car at night"], "a car, night") == ("red",)
+    assert claims.added(["a red car"], "a red car and a dog") == ("dog",)
+    assert claims.kept_share(["a red car", "a car at night"], "a car at night") == pytest.approx(2 / 3)
+    assert claims.kept_share(["it is"], "anything") == 1.0
 
 
 def test_conflicts_name_both_sides_and_leave_several_things_alone() -> None:
-    assert details.conflicts("a black bear", "a large brown bear") == ("black bear / brown",)
-    assert details.conflicts("two dogs", "three big dogs") == ("two dog / three",)
-    assert details.conflicts("a black bear and a brown bear", "a white bear") == ()
-    assert details.conflicts("a grey cat", "a gray cat") == ()
+    assert claims.conflicts("a black bear", "a large brown bear") == ("black bear / brown",)
+    assert claims.conflicts("two dogs", "three big dogs") == ("two dog / three",)
+    assert claims.conflicts("a black bear and a brown bear", "a white bear") == ()
+    assert claims.conflicts("a grey cat", "a gray cat") == ()
 
 
 def test_of_two_sides_one_is_enough() -> None:
     told = ["A black bear sits.", "A brown bear in grass.", "A black bear by a tree."]
     # bear, sit, grass, tree are asked for, and one of the two colours.
-    assert details.kept_share(told, "A black bear sits in grass by a tree.") == 1.0
-    assert details.kept_share(told, "A black bear sits in grass.") == pytest.approx(4 / 5)
-    assert details.kept_share(told, "A bear sits in grass by a tree.") == pytest.approx(4 / 6), "no side is told"
+    assert claims.kept_share(told, "A black bear sits in grass by a tree.") == 1.0
+    assert claims.kept_share(told, "A black bear sits in grass.") == pytest.approx(4 / 5)
+    assert claims.kept_share(told, "A bear sits in grass by a tree.") == pytest.approx(4 / 6), "no side is told"
     two = ["A black bear and a bear", "A brown bear"]
-    assert details.kept_share(two, "A black bear") == pytest.approx(2 / 3), "these may be two bears"
+    assert claims.kept_share(two, "A black bear") == pytest.approx(2 / 3), "these may be two bears"
 
 
 def test_a_text_is_settled_by_the_majority_and_on_ties_by_the_first() -> None:
-    assert details.settled("A Brown bear in grass.", BEARS) == "A bear in grass."
-    assert details.settled("A black bear sits.", BEARS) == "A black bear sits."
-    assert details.settled("three dogs, one red", ["two dogs", "three dogs"]) == "dogs, one red"
+    assert claims.settled("A Brown bear in grass.", BEARS) == "A bear in grass."
+    assert claims.settled("A black bear sits.", BEARS) == "A black bear sits."
+    assert claims.settled("three dogs, one red", ["two dogs", "three dogs"]) == "dogs, one red"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllm.ranking import hit_share, log_softmax
+from mllm.metrics.ranking import hit_share, log_softmax
 
 
 def slow_hit_share(scores: list[float], target: int, k: int) -> float:

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from mllm import answers, families, links, prompts, teachers
 from mllm.boxes import Box, Frame
+from mllm.metrics import reasoning
+from mllm.models import families
 from mllm.pocket.species import species
+from mllm.prompting import answers, prompts
 from mllm.records import Answer, Sample, Thing
+from mllm.synthesis import teachers
 
 POCKET = families.load("pocket")
 FRAME = Frame(100, 100)
@@ -38,7 +41,7 @@ GOLD = (
 
 def judged(thought, numbers=(10, 10, 40, 50), problem=None):
     answer = Answer(thought, None, (), (tuple(map(float, numbers)),) if numbers else (), problem)
-    found = links.chain(SAMPLE, answer, POCKET, FRAME)
+    found = reasoning.chain(SAMPLE, answer, POCKET, FRAME)
     assert found is not None
     return found.counts
 
@@ -59,7 +62,7 @@ def test_a_verdict_is_judged_by_the_models_own_words():
     assert judged(GOLD).get("judged") is None
     assert judged(with_verdicts("fits", "not", "not"))["judged"] == (3, 3)
     assert judged(with_verdicts("not", "fits", "not"))["judged"] == (1, 3)
-    thought = links.read_thought(with_verdicts("fits", "not", "not"), POCKET, FRAME)
+    thought = reasoning.read_thought(with_verdicts("fits", "not", "not"), POCKET, FRAME)
     assert [c.fits for c in thought.candidates] == [True, False, False]
     assert thought.candidates[0].marks == THINGS[0].marks
     forgotten = with_verdicts("fits", "not", "not").replace("Talo ruvi: round", "Talo ruvi: tall", 1)
@@ -68,13 +71,13 @@ def test_a_verdict_is_judged_by_the_models_own_words():
 
 def test_a_right_thought_holds_in_every_link():
     counts = judged(with_verdicts("fits", "not", "not").replace("So 1.", "So 1 (10,10),(40,50)."))
-    assert set(counts) == set(links.LINKS)
+    assert set(counts) == set(reasoning.LINKS)
     assert all(right == of for right, of in counts.values())
     assert counts["found"] == (3, 3) and counts["marks seen"] == (3, 3) and counts["mark seen"] == (12, 12)
 
 
 def test_reading_a_thought():
-    thought = links.read_thought(GOLD, POCKET, FRAME)
+    thought = reasoning.read_thought(GOLD, POCKET, FRAME)
     assert thought.name == "Talo ruvi" and thought.recalled == THINGS[0].marks and thought.chosen == 1
     assert [c.number for c in thought.candidates] == [1, 2, 3]
     assert thought.candidates[1].numbers == (60, 10, 90, 50) and thought.candidates[1].marks == THINGS[1].marks
@@ -135,7 +138,7 @@ def test_verdicts_on_single_marks():
     counts = judged(said + " So 1.")
     assert counts["mark judged"] == (3, 4), "the second one is round too"
     assert counts["judged"] == (2, 2)
-    first, second = links.read_thought(said, POCKET, FRAME).candidates
+    first, second = reasoning.read_thought(said, POCKET, FRAME).candidates
     assert first.marks == ("round", "red") and first.each == (True, True) and first.fits
     assert second.each == (False, False) and second.fits is False
 
@@ -158,7 +161,7 @@ def test_a_description_is_recalled_from_the_question_and_judged_by_its_own_marks
         "2 (60,10),(90,50): round, red, plain not, blue cap fits, not. So 1."
     )
     answer = Answer(said, None, (), ((10.0, 10.0, 40.0, 50.0),), None)
-    found = links.chain(asked, answer, POCKET, FRAME)
+    found = reasoning.chain(asked, answer, POCKET, FRAME)
     assert found is not None and set(first.marks) >= {"striped", "blue cap"} and "plain" in second.marks and third
     assert {name: found.counts[name] for name in ("name", "recall", "recall words")} == dict.fromkeys(
         ("name", "recall", "recall words"), (1.0, 1)
@@ -195,19 +198,19 @@ def test_samples_without_marks_are_left_out():
         things=(Thing("a", THINGS[0].box),),
         split="test",
     )
-    assert links.chain(bare, Answer(GOLD, None, (), (), None), POCKET, FRAME) is None
+    assert reasoning.chain(bare, Answer(GOLD, None, (), (), None), POCKET, FRAME) is None
 
 
 def test_table_sums_with_its_own_denominators():
     answer = Answer(GOLD, None, (), ((10.0, 10.0, 40.0, 50.0),), None)
-    good = links.chain(SAMPLE, answer, POCKET, FRAME)
-    bad = links.chain(SAMPLE, Answer(None, None, (), (), "no answer tag"), POCKET, FRAME)
-    rows = {row.name: row for row in links.table([good, bad])}
-    assert list(rows) == list(links.LINKS)
+    good = reasoning.chain(SAMPLE, answer, POCKET, FRAME)
+    bad = reasoning.chain(SAMPLE, Answer(None, None, (), (), "no answer tag"), POCKET, FRAME)
+    rows = {row.name: row for row in reasoning.table([good, bad])}
+    assert list(rows) == list(reasoning.LINKS)
     assert (rows["recall"].right, rows["recall"].of, rows["recall"].share) == (1, 2, 0.5)
     assert (rows["found"].right, rows["found"].of) == (3, 6)
     assert (rows["compared"].right, rows["compared"].of) == (1, 1)
-    assert links.table([])[0].share is None
+    assert reasoning.table([])[0].share is None
 
 
 def test_the_oracles_own_thoughts_hold_in_every_link():
@@ -220,8 +223,8 @@ def test_the_oracles_own_thoughts_hold_in_every_link():
         sample = replace(SAMPLE, entity=target.entity, boxes=(target.box,), things=things)
         sample = replace(sample, thought=teachers.load("pocket").reason(teachers.Reasoning(sample, {}, k)))
         answer = answers.parse(prompts.target(sample, "think", POCKET, FRAME), POCKET, FRAME)
-        found = links.chain(sample, answer, POCKET, FRAME)
-        assert found is not None and set(found.counts) == set(links.LINKS), sample.thought
+        found = reasoning.chain(sample, answer, POCKET, FRAME)
+        assert found is not None and set(found.counts) == set(reasoning.LINKS), sample.thought
         assert all(right == of for right, of in found.counts.values()), sample.thought
 
 
@@ -237,6 +240,6 @@ def test_thoughts_in_every_family(name):
     )
     written = family.write_thought(neutral, THINGS, frame)
     numbers = tuple(tuple(n) for n in family.read(family.write_box(THINGS[0].box, frame)))
-    found = links.chain(SAMPLE, Answer(written, None, (), numbers, None), family, frame)
-    assert found is not None and set(found.counts) == set(links.LINKS)
+    found = reasoning.chain(SAMPLE, Answer(written, None, (), numbers, None), family, frame)
+    assert found is not None and set(found.counts) == set(reasoning.LINKS)
     assert all(right == of for right, of in found.counts.values())

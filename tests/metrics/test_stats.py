@@ -8,9 +8,9 @@ import random
 import numpy as np
 import pytest
 
-from mllm import stats
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
+from mllm.metrics import stats
 from mllm.records import Sample, Thing
 
 

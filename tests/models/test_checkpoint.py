@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mllm import conversations, families, models
 from mllm.config import Lora
 from mllm.errors import FamilyError, FieldmarkError
+from mllm.models import checkpoint as models
+from mllm.models import families
+from mllm.prompting import conversations
 from mllm.records import load_samples
-from tests.scenes import make_data
+from tests.support.scenes import make_data
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +104,13 @@ def test_lengths_are_those_of_the_trainers_own_collator(checkpoint: models.Check
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     from mllm.records import image_path
-    from mllm.training import bridge
+    from mllm.training import trl_adapter
 
     opened = replace(checkpoint, convention=replace(checkpoint.convention, prompt=style))
     samples = load_samples(data)
-    rows = bridge.dataset([bridge.Row(s, image_path(data, s)) for s in samples], opened.convention, answers=True)
+    rows = trl_adapter.dataset(
+        [trl_adapter.Row(s, image_path(data, s)) for s in samples], opened.convention, answers=True
+    )
     collator = DataCollatorForVisionLanguageModeling(opened.processor, completion_only_loss=True)
     batch = collator(rows.__getitems__(list(range(len(samples)))))
     assert conversations.lengths(samples, opened) == batch["attention_mask"].sum(1).tolist()

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mllm.embeddings import EmbeddingStore, content_key
 from mllm.errors import PictureError
+from mllm.models.embedding_cache import EmbeddingStore, content_key
 
 
 class Counting:

@@ -12,10 +12,10 @@ from PIL import Image
 from transformers import SiglipConfig, SiglipModel
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from mllm import retrieval
 from mllm.errors import ConfigError, FieldmarkError
+from mllm.models import encoders
+from mllm.models.encoders import DualEncoder, Texts, sentences, similarity
 from mllm.pocket import clip
-from mllm.retrieval import DualEncoder, Texts, sentences, similarity
 
 CAPTIONS = ["A round red bird.", "A wide blue car with white roof. A car.", "bird"]
 
@@ -58,7 +58,7 @@ def stock_logits(encoder: DualEncoder, files: list[Path], words: dict[str, Any])
 
 
 def test_clip_gives_transformers_logits_with_its_own_scale(clip_folder: Path, files: list[Path]) -> None:
-    encoder = retrieval.load(str(clip_folder), device="cpu")
+    encoder = encoders.load(str(clip_folder), device="cpu")
     words = encoder.tokenizer(CAPTIONS, padding=True, return_tensors="pt")
     stock = stock_logits(encoder, files, dict(input_ids=words.input_ids, attention_mask=words.attention_mask))
     assert encoder.scale == pytest.approx(np.exp(2.6592), rel=1e-4) and encoder.bias == 0
@@ -66,18 +66,18 @@ def test_clip_gives_transformers_logits_with_its_own_scale(clip_folder: Path, fi
 
 
 def test_siglip_gives_transformers_logits_with_its_bias(siglip_folder: Path, files: list[Path]) -> None:
-    encoder = retrieval.load(str(siglip_folder), device="cpu")
+    encoder = encoders.load(str(siglip_folder), device="cpu")
     words = encoder.tokenizer(CAPTIONS, padding="max_length", max_length=24, return_tensors="pt")
     stock = stock_logits(encoder, files, {"input_ids": words.input_ids})
     assert encoder.bias == -3
     ours = encoder.scale * encoder.similarity(CAPTIONS, files) + encoder.bias
     assert ours == pytest.approx(stock, abs=1e-4)
     with pytest.raises(FieldmarkError, match="late"):
-        retrieval.load(str(siglip_folder), late=True, device="cpu")
+        encoders.load(str(siglip_folder), late=True, device="cpu")
 
 
 def test_late_interaction_is_the_mean_over_tokens_of_the_best_patch(clip_folder: Path, files: list[Path]) -> None:
-    encoder = retrieval.load(str(clip_folder), late=True, device="cpu")
+    encoder = encoders.load(str(clip_folder), late=True, device="cpu")
     fast = encoder.similarity(CAPTIONS, files)
     texts, seen = encoder.texts(CAPTIONS), encoder.pictures(files)
     assert seen.shape == (3, 64, 48)
@@ -93,7 +93,7 @@ def test_late_interaction_is_the_mean_over_tokens_of_the_best_patch(clip_folder:
 def test_long_captions_are_read_sentence_by_sentence(
     clip_folder: Path, files: list[Path], pool: str, combine: Any
 ) -> None:
-    encoder = retrieval.load(str(clip_folder), pool=pool, device="cpu")
+    encoder = encoders.load(str(clip_folder), pool=pool, device="cpu")
     long = [f"A round red striped bird with {colour} cap." for colour in "blue white green black".split()] * 3
     found = encoder.similarity([" ".join(long), "bird"], files)
     assert found[0] == pytest.approx(combine(encoder.similarity(long, files), axis=0), abs=1e-5)
@@ -102,7 +102,7 @@ def test_long_captions_are_read_sentence_by_sentence(
 
 
 def test_a_sentence_without_an_end_is_halved_and_nothing_lost(clip_folder: Path) -> None:
-    encoder = retrieval.load(str(clip_folder), device="cpu")
+    encoder = encoders.load(str(clip_folder), device="cpu")
     endless = " ".join(["red bird"] * 100)
     pieces = encoder._pieces(endless)
     assert " ".join(pieces) == endless and all(encoder._fits(piece) for piece in pieces)
@@ -110,7 +110,7 @@ def test_a_sentence_without_an_end_is_halved_and_nothing_lost(clip_folder: Path)
 
 
 def test_what_is_cut_is_counted_and_told(clip_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    encoder = retrieval.load(str(clip_folder), pool="truncate", device="cpu")
+    encoder = encoders.load(str(clip_folder), pool="truncate", device="cpu")
     long = "A round red bird. " * 40
     assert encoder.texts([long, "bird", long]).cut.tolist() == [True, False, True]
     encoder.texts([long])
@@ -119,7 +119,7 @@ def test_what_is_cut_is_counted_and_told(clip_folder: Path, caplog: pytest.LogCa
 
 
 def test_no_caption_and_empty_captions_are_fine(clip_folder: Path, files: list[Path]) -> None:
-    encoder = retrieval.load(str(clip_folder), device="cpu")
+    encoder = encoders.load(str(clip_folder), device="cpu")
     assert encoder.similarity([], files).shape == (0, 3)
     assert np.isfinite(encoder.similarity(["", "\n"], files)).all()
 
@@ -146,7 +146,7 @@ def test_pieces_pool_by_hand() -> None:
 def test_the_key_names_weights_and_preprocessing(clip_folder: Path) -> None:
     model, tokenizer, images = clip.build("judge", 5)
     same = DualEncoder(model, tokenizer, images).key
-    assert same == retrieval.load(str(clip_folder), device="cpu").key
+    assert same == encoders.load(str(clip_folder), device="cpu").key
     assert DualEncoder(model, tokenizer, images, late=True).key != same
     images.image_mean = [0.4, 0.5, 0.5]
     assert DualEncoder(model, tokenizer, images).key != same
@@ -154,8 +154,8 @@ def test_the_key_names_weights_and_preprocessing(clip_folder: Path) -> None:
 
 
 def test_vectors_on_disk_are_the_vectors(clip_folder: Path, files: list[Path], tmp_path: Path) -> None:
-    plain = retrieval.load(str(clip_folder), device="cpu").pictures(files)
-    kept = retrieval.load(str(clip_folder), cache=str(tmp_path), device="cpu")
+    plain = encoders.load(str(clip_folder), device="cpu").pictures(files)
+    kept = encoders.load(str(clip_folder), cache=str(tmp_path), device="cpu")
     assert (kept.pictures(files) == plain).all()
     again = DualEncoder(*clip.build("judge", 5), cache=tmp_path)
     again._embed = None  # pyright: ignore  (nothing is left to embed)
@@ -170,7 +170,7 @@ def test_a_scorer_is_whole_under_a_live_zero3_configuration(clip_folder: Path, f
     live = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_batch_size": 1})
     try:
         assert live is not None and is_deepspeed_zero3_enabled()
-        encoder = retrieval._load.__wrapped__(str(clip_folder), False, "mean", None, "cpu")
+        encoder = encoders._load.__wrapped__(str(clip_folder), False, "mean", None, "cpu")
         assert all(weight.numel() > 0 and not hasattr(weight, "ds_id") for weight in encoder.model.parameters())
         assert is_deepspeed_zero3_enabled(), "the trainer's own configuration is left alone"
     finally:
@@ -180,9 +180,9 @@ def test_a_scorer_is_whole_under_a_live_zero3_configuration(clip_folder: Path, f
 
 def test_it_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(FieldmarkError, match="no such folder"):
-        retrieval.load("/nowhere/at/all")
+        encoders.load("/nowhere/at/all")
     with pytest.raises(ConfigError, match="mean, max, truncate"):
-        retrieval.load("pocket", pool="average")
+        encoders.load("pocket", pool="average")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(FieldmarkError, match="'bert'.*clip, siglip"):
-        retrieval.load(str(tmp_path))
+        encoders.load(str(tmp_path))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mllm import corruption, grammar
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
+from mllm.models import grammar, perturbations
 from mllm.pocket.captions import varied_corpus
 from mllm.records import Answer, Completion, Sample
 from mllm.rewards import load
@@ -30,9 +30,10 @@ def held_out() -> list[str]:
 
 
 def test_the_committed_head_tells_captions_from_spoiled_ones(pocket: grammar.Grammar, held_out: list[str]) -> None:
-    vocabulary = corruption.vocabulary_of(held_out)
+    vocabulary = perturbations.vocabulary_of(held_out)
     right = {
-        way: grammar.accuracy(pocket, held_out, random.Random(1), vocabulary, way) for way in (None, *corruption.WAYS)
+        way: grammar.accuracy(pocket, held_out, random.Random(1), vocabulary, way)
+        for way in (None, *perturbations.WAYS)
     }
     assert right[None] > 0.9 and right["shuffle"] > 0.9
     assert right["repeat"] > 0.75 and min(right.values()) > 0.4, right
@@ -61,7 +62,7 @@ def test_a_head_is_trained_written_and_read_back(tmp_path: Path) -> None:
     record = json.loads((out / "scores.json").read_text())
     assert record["captions"] == 150 and set(record["scores"]) == {
         "as people wrote them",
-        *(f"spoiled by {way}" for way in corruption.WAYS),
+        *(f"spoiled by {way}" for way in perturbations.WAYS),
     }
     assert "held out" in (out / "README.md").read_text()
     with pytest.raises(SystemExit, match="150 captions are too few to hold 100 out"):
@@ -71,7 +72,7 @@ def test_a_head_is_trained_written_and_read_back(tmp_path: Path) -> None:
 def test_the_loss_is_the_mean_cross_entropy_of_both_kinds(pocket: grammar.Grammar) -> None:
     captions, vocabulary = ["A red bird.", "A tall blue tower and a wide tower."], ["red", "tower"]
     rng = random.Random(3)
-    spoiled = [corruption.corrupt(caption, rng, vocabulary)[0] for caption in captions]
+    spoiled = [perturbations.corrupt(caption, rng, vocabulary)[0] for caption in captions]
     human, other = (torch.tensor(pocket.probabilities(texts)) for texts in (captions, spoiled))
     expected = -(human.log().sum() + (1 - other).log().sum()) / 4
     with torch.no_grad():
@@ -79,9 +80,9 @@ def test_the_loss_is_the_mean_cross_entropy_of_both_kinds(pocket: grammar.Gramma
 
 
 def test_training_a_head_leaves_the_scorer_as_it_was() -> None:
-    from mllm import retrieval
+    from mllm.models import encoders
 
-    scorer = retrieval.load("pocket", device="cpu").model.text_model
+    scorer = encoders.load("pocket", device="cpu").model.text_model
     before = {name: value.clone() for name, value in scorer.state_dict().items()}
     head = grammar.from_encoder("pocket")
     with torch.no_grad():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllm.corruption import MOST, WAYS, corrupt, vocabulary_of
+from mllm.models.perturbations import MOST, WAYS, corrupt, vocabulary_of
 
 WORDS = ["a", "red", "bird", "with", "blue", "cap"]
 OTHER = ["tree", "green"]

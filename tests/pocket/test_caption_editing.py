@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from mllm import teachers
-from mllm.abilities import Look
-from mllm.pocket.bags import look_alikes
+from mllm.pocket.caption_editing import merge
 from mllm.pocket.captions import judge, marks_of, rich, sparse
-from mllm.pocket.editing import merge
+from mllm.pocket.look_alikes import look_alikes
+from mllm.synthesis import teachers
+from mllm.synthesis.capabilities import Look
 
 
 @pytest.mark.parametrize(

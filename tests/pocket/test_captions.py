@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mllm.errors import FieldmarkError
-from mllm.pocket.bags import COUNTS, LEVELS, look_alikes
 from mllm.pocket.captions import Claims, claims, fits, judge, marks_of, phrase, rich, sparse
+from mllm.pocket.look_alikes import COUNTS, LEVELS, look_alikes
 from mllm.pocket.species import DOMAINS, random_marks
 
 TWO = (("round", "red", "striped", "blue cap"), ("wide", "green", "plain", "white cap"))

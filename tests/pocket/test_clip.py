@@ -7,14 +7,14 @@ import json
 import pytest
 import torch
 
-from mllm import retrieval
-from mllm.pocket.clip import clip_folder
+from mllm.models import encoders
+from mllm.models.builtin import clip_folder
 
 
 @pytest.mark.parametrize("name", ["pocket", "pocket-judge"])
 def test_a_caption_is_pooled_at_its_end(name: str) -> None:
     """Not at the token of the highest number, as transformers does where `eos_token_id` is 2."""
-    encoder = retrieval.load(name, device="cpu")
+    encoder = encoders.load(name, device="cpu")
     words = encoder.tokenizer(["A red bird.", "A tall blue bird with red cap."], padding=True, return_tensors="pt")
     with torch.no_grad():
         told = encoder.model.text_model(words["input_ids"], words["attention_mask"])
@@ -25,7 +25,7 @@ def test_a_caption_is_pooled_at_its_end(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["pocket", "pocket-judge"])
 def test_the_last_mark_of_a_caption_counts(name: str) -> None:
-    encoder = retrieval.load(name, device="cpu")
+    encoder = encoders.load(name, device="cpu")
     red, blue = encoder.texts(["A tall plain bird with red cap.", "A tall plain bird with blue cap."]).vectors_SLD[:, 0]
     assert float(red @ blue) < 0.999
 

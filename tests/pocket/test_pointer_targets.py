@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import re
 
-from mllm.pocket import lessons
-from mllm.pocket.pointers import pointers
+from mllm.pocket import pretraining_tasks
+from mllm.pocket.pointer_targets import pointers
 from mllm.pocket.pretraining import prompt_text
-from mllm.pocket.scenes import training_scene
-from mllm.pocket.vocabulary import build_tokenizer
+from mllm.pocket.scene_store import training_scene
+from mllm.pocket.tokenizer import build_tokenizer
 
 
 def test_deciding_words_look_back_to_what_they_repeat_or_compare() -> None:
@@ -28,8 +28,8 @@ def test_deciding_words_look_back_to_what_they_repeat_or_compare() -> None:
     for number in range(60):
         rng, scene = random.Random(number), training_scene(number, "test", 2 + number % 4)
         taught = [
-            lessons.reason_lesson(scene, number, rng, late=True), lessons.reason_lesson(scene, number, rng),
-            lessons.judge_lesson(rng), lessons.copy_lesson(rng),
+            pretraining_tasks.reason_lesson(scene, number, rng, late=True), pretraining_tasks.reason_lesson(scene, number, rng),
+            pretraining_tasks.judge_lesson(rng), pretraining_tasks.copy_lesson(rng),
         ]  # fmt: skip
         for lesson in taught:
             prompt = encode(prompt_text(lesson.question, 0))

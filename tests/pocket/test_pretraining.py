@@ -13,11 +13,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from mllm.pocket import lessons, world
-from mllm.pocket.scenes import training_scene
-from mllm.pocket.vocabulary import build_tokenizer, words
+from mllm.pocket import pretraining_tasks, world
+from mllm.pocket.scene_store import training_scene
+from mllm.pocket.tokenizer import build_tokenizer, words
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_name_is_the_same_tokens_wherever_it_stands(tokenizer) -> None:  # noq
 def test_deciding_tokens_weigh_more_and_what_is_given_is_not_learned(tokenizer) -> None:  # noqa: ANN001
     from mllm.pocket.pretraining import DECISIVE, lesson_batch
 
-    lesson = lessons.reason_lesson(training_scene(3, "test", 3), 3, random.Random(3), late=True)
+    lesson = pretraining_tasks.reason_lesson(training_scene(3, "test", 3), 3, random.Random(3), late=True)
     batch = lesson_batch([replace(lesson, scene=None)], cast(Any, _Pictures()), tokenizer)
     ids, labels, weights = (batch[name][0].tolist() for name in ("input_ids", "labels", "weight"))
     learned = tokenizer.decode([token for token in labels if token != -100])
@@ -91,7 +91,10 @@ def test_answer_loss_is_the_mean_over_lessons_of_the_models_own_loss() -> None:
     from mllm.pocket.pretraining import answer_loss, lesson_batch
 
     model, processor = build(3)
-    taught = [lessons.list_lesson(training_scene(5, "test"), 5), lessons.recall_lesson(random.Random(0))]
+    taught = [
+        pretraining_tasks.list_lesson(training_scene(5, "test"), 5),
+        pretraining_tasks.recall_lesson(random.Random(0)),
+    ]
     pictures: Any = _Pictures()
     with torch.no_grad():
         together = answer_loss(model, lesson_batch(taught, pictures, processor.tokenizer)).item()
@@ -110,16 +113,24 @@ def test_lessons_read_packed_are_learned_alike(in_view: bool) -> None:
 
     from mllm.pocket.model import build
     from mllm.pocket.pretraining import DenseHead, answer_loss, lesson_batch, read_padded
-    from mllm.training import kernels, packing
+    from mllm.training.engine import attention, packing
 
     model, processor = build(4)
-    kernels.in_rows(model)
+    attention.in_rows(model)
     torch.manual_seed(0)
     vision = model.config.vision_config
     head = DenseHead(model.config.text_config.hidden_size, 1 + len(vision.deepstack_visual_indexes))
     rng, scene = random.Random(1), training_scene(5, "test")
-    seen = [lessons.reason_lesson(scene, 5, rng), lessons.at_lesson(scene, 5, rng), lessons.list_lesson(scene, 5)]
-    told = [lessons.judge_lesson(rng), lessons.recall_lesson(rng), lessons.copy_lesson(rng)]
+    seen = [
+        pretraining_tasks.reason_lesson(scene, 5, rng),
+        pretraining_tasks.at_lesson(scene, 5, rng),
+        pretraining_tasks.list_lesson(scene, 5),
+    ]
+    told = [
+        pretraining_tasks.judge_lesson(rng),
+        pretraining_tasks.recall_lesson(rng),
+        pretraining_tasks.copy_lesson(rng),
+    ]
     pictures: Any = _Pictures()
     batch = lesson_batch(seen if in_view else told, pictures, processor.tokenizer)
     losses, gradients = [], []
@@ -140,8 +151,8 @@ def test_target_cells_are_those_whose_centre_lies_on_the_thing() -> None:
     tokenizer, pictures = build_tokenizer(), cast(Any, _Pictures())
     for number in range(8):
         scene = training_scene(number, "test")
-        lesson = lessons.find_lesson(scene, number, random.Random(number))
-        batch = lesson_batch([lesson, lessons.list_lesson(scene, number)], pictures, tokenizer)
+        lesson = pretraining_tasks.find_lesson(scene, number, random.Random(number))
+        batch = lesson_batch([lesson, pretraining_tasks.list_lesson(scene, number)], pictures, tokenizer)
         asked = batch["on_target"][0][batch["on_target"][0] >= 0]
         assert (batch["on_target"][1] == -1).all(), "listing points at nothing"
         if lesson.target is None:
@@ -158,7 +169,7 @@ def test_target_cells_are_those_whose_centre_lies_on_the_thing() -> None:
 def test_cpu_detours_change_speed_only() -> None:
     import torch
 
-    from mllm.cpu import take_detours
+    from mllm.models.cpu_kernels import take_detours
     from mllm.pocket.model import build
 
     model, processor = build(4)
@@ -175,7 +186,7 @@ def test_cpu_detours_change_speed_only() -> None:
 def test_kept_memory_is_told_to_glibc_only() -> None:
     import platform
 
-    from mllm.cpu import keep_memory
+    from mllm.models.cpu_kernels import keep_memory
 
     assert keep_memory() == (platform.libc_ver()[0] == "glibc")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from mllm.pocket import lessons, world
-from mllm.pocket.scenes import training_scene
+from mllm.pocket import pretraining_tasks, world
+from mllm.pocket.scene_store import training_scene
 
 
 def test_no_lesson_leads_from_a_name_to_a_place() -> None:
@@ -17,14 +17,14 @@ def test_no_lesson_leads_from_a_name_to_a_place() -> None:
         number = seed % len(drawn)
         rng, scene = random.Random(seed), drawn[number]
         made = [
-            lessons.find_lesson(scene, number, rng),
-            lessons.reason_lesson(scene, number, rng),
-            lessons.reason_lesson(scene, number, rng, late=True),
-            lessons.at_lesson(scene, number, rng),
-            lessons.list_lesson(scene, number),
-            lessons.recall_lesson(rng, scene, number),
-            lessons.judge_lesson(rng),
-            lessons.copy_lesson(rng),
+            pretraining_tasks.find_lesson(scene, number, rng),
+            pretraining_tasks.reason_lesson(scene, number, rng),
+            pretraining_tasks.reason_lesson(scene, number, rng, late=True),
+            pretraining_tasks.at_lesson(scene, number, rng),
+            pretraining_tasks.list_lesson(scene, number),
+            pretraining_tasks.recall_lesson(rng, scene, number),
+            pretraining_tasks.judge_lesson(rng),
+            pretraining_tasks.copy_lesson(rng),
         ]
         for lesson in made:
             named = any(name in lesson.question or name in lesson.answer for name in names)
@@ -33,7 +33,7 @@ def test_no_lesson_leads_from_a_name_to_a_place() -> None:
 
 def test_judging_and_copying_lessons_have_one_right_answer() -> None:
     for number in range(200):
-        judged = lessons.judge_lesson(random.Random(number))
+        judged = pretraining_tasks.judge_lesson(random.Random(number))
         assert judged.answer.startswith(judged.given) and ", ".join(judged.sought) in judged.given
         compared = judged.answer.removeprefix(judged.given).removesuffix(".</think>").strip().split(". ")
         fitting = [part for part in compared if part.endswith(", fits")]
@@ -42,7 +42,7 @@ def test_judging_and_copying_lessons_have_one_right_answer() -> None:
         place, said = fitting[0].split(" ", 1)
         assert said == f"{each}, fits" and compared[-1] == f"So {place}"
         assert f"{place} {', '.join(judged.sought)}." in judged.question
-        copied = lessons.copy_lesson(random.Random(number))
+        copied = pretraining_tasks.copy_lesson(random.Random(number))
         listed, asked = copied.question.split(" List ")
         order = asked.split(". ")[0].split()
         said, answer = copied.answer.removeprefix("<think>").split("</think>")
@@ -56,13 +56,13 @@ def test_reasoned_lessons_hold_on_every_link() -> None:
     """The form is the oracle's, so that the links of a reasoning can be read off it; the head has no species' name, and
     is never learned to be said."""
     from mllm.boxes import Frame
-    from mllm.families import load
-    from mllm.links import read_thought
+    from mllm.metrics.reasoning import read_thought
+    from mllm.models.families import load
 
     pocket, frame = load("pocket"), Frame(100, 100)
     for number in range(100):
         scene = training_scene(number, "test", 2 + number % 4)
-        lesson = lessons.reason_lesson(scene, number, random.Random(number), late=bool(number % 2))
+        lesson = pretraining_tasks.reason_lesson(scene, number, random.Random(number), late=bool(number % 2))
         assert bool(lesson.given) == bool(number % 2) == ("with marks" not in lesson.question)
         said, answer = lesson.answer.removeprefix("<think>").split("</think>")
         thought = read_thought(said, pocket, frame)
@@ -75,7 +75,7 @@ def test_reasoned_lessons_hold_on_every_link() -> None:
             for candidate in thought.candidates
             for mark, fits in zip(candidate.marks, candidate.each, strict=True)
         )
-        assert answer == f"<answer>{lessons.write_box(target.box)}</answer>"
+        assert answer == f"<answer>{pretraining_tasks.write_box(target.box)}</answer>"
         choice = thought.choice()
         assert choice is not None and choice.fits and thought.restated == choice.numbers
 
@@ -85,10 +85,10 @@ def test_find_lessons_have_one_right_answer() -> None:
     for seed in range(240):
         number = seed % len(drawn)
         scene = drawn[number]
-        lesson = lessons.find_lesson(scene, number, random.Random(seed))
+        lesson = pretraining_tasks.find_lesson(scene, number, random.Random(seed))
         if not lesson.question.startswith("Find"):
             continue
         asked = lesson.question.split(" with marks ")[1].split(". Answer")[0].split(", ")
         fitting = [thing for thing in scene.things if set(asked) <= set(thing.marks)]
         assert len(fitting) == 1
-        assert lesson.answer == f"<answer>{lessons.write_box(fitting[0].box)}</answer>"
+        assert lesson.answer == f"<answer>{pretraining_tasks.write_box(fitting[0].box)}</answer>"

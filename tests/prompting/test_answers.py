@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mllm import answers, families, prompts
-from mllm.answers import parse, write_thought
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import FieldmarkError, RecordError, UnknownNameError
-from mllm.notation import read_boxes
+from mllm.models import families
+from mllm.models.box_notation import read_boxes
+from mllm.prompting import answers, prompts
+from mllm.prompting.answers import parse, write_thought
 from mllm.records import Sample, Thing
 
 POCKET, QWEN3, QWEN2 = families.load("pocket"), families.load("qwen3_vl"), families.load("qwen2_vl")

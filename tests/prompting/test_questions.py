@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllm import domains, phrasing
 from mllm.errors import FieldmarkError
-from mllm.lineups import ABSENT, DESCRIPTION, NAME, SEVERAL
+from mllm.knowledge import domains
+from mllm.prompting import questions
+from mllm.prompting.questions import ABSENT, DESCRIPTION, NAME, SEVERAL
 
 MARKS = st.lists(st.sampled_from(["red", "blue", "round", "tall", "plain"]), min_size=1, max_size=4, unique=True)
 
 
 @given(MARKS, st.lists(MARKS, max_size=4), st.integers(0, 99))
 def test_telling_marks_tell_and_are_found_whenever_all_of_them_tell(own, others, seed) -> None:
-    chosen = phrasing.telling(own, others, random.Random(seed))
+    chosen = questions.telling(own, others, random.Random(seed))
     told = all(not set(own) <= set(other) for other in others)
     assert (chosen is not None) == told
     if chosen is not None:
@@ -26,7 +27,7 @@ def test_telling_marks_tell_and_are_found_whenever_all_of_them_tell(own, others,
 
 
 def test_kinds_are_drawn_by_share() -> None:
-    mixture = phrasing.Mixture(descriptions=0.2, absent=0.1, several=0.3)
+    mixture = questions.Mixture(descriptions=0.2, absent=0.1, several=0.3)
     drawn = Counter(mixture.draw(random.Random(k)) for k in range(4000))
     assert {kind: round(count / 4000, 1) for kind, count in drawn.items()} == {
         DESCRIPTION: 0.2,
@@ -34,14 +35,14 @@ def test_kinds_are_drawn_by_share() -> None:
         SEVERAL: 0.3,
         NAME: 0.4,
     }
-    assert phrasing.Mixture().draw(random.Random(0)) == NAME
-    assert phrasing.Mixture(1.0).draw(random.Random(0)) == DESCRIPTION
+    assert questions.Mixture().draw(random.Random(0)) == NAME
+    assert questions.Mixture(1.0).draw(random.Random(0)) == DESCRIPTION
 
 
 @pytest.mark.parametrize("shares", [(1.1, 0, 0), (-0.1, 0, 0), (0.5, 0.5, 0.5)])
 def test_shares_without_meaning_are_refused(shares) -> None:
     with pytest.raises(FieldmarkError):
-        phrasing.Mixture(*shares)
+        questions.Mixture(*shares)
 
 
 @pytest.mark.parametrize("name", domains.names())
@@ -49,12 +50,12 @@ def test_wordings_name_what_is_asked(name: str) -> None:
     domain = domains.load(name)
     for seed in range(20):
         rng = random.Random(seed)
-        by_marks = phrasing.question(domain, DESCRIPTION, "Zork", ["red bill", "long tail"], rng, plain=False)
+        by_marks = questions.question(domain, DESCRIPTION, "Zork", ["red bill", "long tail"], rng, plain=False)
         assert "red bill, long tail" in by_marks and "Zork" not in by_marks and "{" not in by_marks
-        every = phrasing.question(domain, SEVERAL, "Zork", [], rng, plain=False)
+        every = questions.question(domain, SEVERAL, "Zork", [], rng, plain=False)
         assert "Zork" in every and "{" not in every
-    plain = phrasing.question(domain, DESCRIPTION, "Zork", ["red", "plain"], random.Random(0), plain=True)
+    plain = questions.question(domain, DESCRIPTION, "Zork", ["red", "plain"], random.Random(0), plain=True)
     assert plain == f"Find the {domain.noun} with marks red, plain."
     assert (
-        phrasing.question(domain, ABSENT, "Zork", [], random.Random(0), plain=True) == f"Find the {domain.noun} Zork."
+        questions.question(domain, ABSENT, "Zork", [], random.Random(0), plain=True) == f"Find the {domain.noun} Zork."
     )

@@ -29,9 +29,9 @@ from typing import Any
 
 import yaml
 
-from mllm.mastery import Table
+from mllm.knowledge.mastery import Table
 from mllm.records import load_samples
-from tests.scenes import make_captions, make_data
+from tests.support.scenes import make_captions, make_data
 
 KINDS = ("sft", "rl", "resample", "bags")
 TIMES = (

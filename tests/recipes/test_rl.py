@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mllm import families, models
 from mllm.errors import FieldmarkError
-from tests.scenes import make_captions, make_data
+from mllm.models import checkpoint, families
+from tests.support.scenes import make_captions, make_data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,15 +79,15 @@ def test_a_run_leaves_weights_best_and_rewards_in_the_journal(config: Path) -> N
 def test_an_adapter_is_trained_further(config: Path, tmp_path: Path) -> None:
     from mllm.config import Lora
 
-    start = models.load(
-        models.open_checkpoint(json.loads(json.dumps(yaml.safe_load(config.read_text())))["fieldmark"]["model"]),
+    start = checkpoint.load(
+        checkpoint.open_checkpoint(json.loads(json.dumps(yaml.safe_load(config.read_text())))["fieldmark"]["model"]),
         lora=Lora(r=2),
     )
     start.model.save_pretrained(tmp_path / "adapter")
     families.write_convention(tmp_path / "adapter", start.convention)
     out = train(config, "--model", str(tmp_path / "adapter"), "--beta", "0.1")
-    opened = models.open_checkpoint(out)
-    assert opened.adapter == str(out) and opened.base == models.open_checkpoint(tmp_path / "adapter").base
+    opened = checkpoint.open_checkpoint(out)
+    assert opened.adapter == str(out) and opened.base == checkpoint.open_checkpoint(tmp_path / "adapter").base
     assert "kl" in next(row for row in journal(out) if "reward" in row)
 
 
@@ -109,7 +109,7 @@ def test_mistakes_are_found_before_the_weights_are_read(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the weights were read")
 
-    monkeypatch.setattr(models, "load", never)
+    monkeypatch.setattr(checkpoint, "load", never)
     with pytest.raises(FieldmarkError, match=message):
         train(config, *flags)
 

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from mllm import families, models
 from mllm.errors import FieldmarkError
-from tests import hub
-from tests.scenes import make_captions, make_data
+from mllm.models import checkpoint, families
+from tests.support import hub
+from tests.support.scenes import make_captions, make_data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,7 +93,7 @@ def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_
     out = train(config)
     for folder in (out, out / "best", out / "checkpoint-1", out / "checkpoint-2"):
         assert families.read_convention(folder).prompt == "think"
-        assert models.open_checkpoint(folder).family.name == "pocket"
+        assert checkpoint.open_checkpoint(folder).family.name == "pocket"
     card = ModelCard.load(out / "best" / "README.md")
     assert card.data["model_name"] == out.name, "not the folder it was written aside in"
     assert card.data["eval_results"] and "| Acc@0.5 of generated answers |" in card.text and "SHA-256" in card.text
@@ -103,7 +103,7 @@ def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_
     assert [row["step"] for row in rows if "eval/acc" in row] == [2]
     assert json.loads((out / "best" / "score.json").read_text())["step"] == 2
     old, new = weights(pocket_folder), weights(out)
-    changed = {models.part_of(name) for name in new if not torch.equal(new[name], old[name])}
+    changed = {checkpoint.part_of(name) for name in new if not torch.equal(new[name], old[name])}
     assert changed == {"llm"}, "the vision tower and the projector are frozen by default"
     settings = json.loads((out / "run.json").read_text())["settings"]
     assert settings["style"] == "think"
@@ -121,17 +121,17 @@ def test_an_adapter_run_saves_what_loads_on_its_base(config: Path, pocket_folder
 
     out = train(config, "--lora.r", "4", "--style", "direct", "--visual_tokens", "40")
     assert not (out / "model.safetensors").exists()
-    opened = models.open_checkpoint(out)
+    opened = checkpoint.open_checkpoint(out)
     assert (opened.base, opened.adapter) == (str(pocket_folder), str(out))
     assert opened.convention.prompt == "direct" and opened.convention.budget.max_pixels == 40 * 32 * 32
     saved = json.loads((out / "processor_config.json").read_text())["image_processor"]
     assert saved["size"]["longest_edge"] == 40 * 32 * 32, "who loads it without us gets the same pictures"
-    loaded = models.load(opened)
+    loaded = checkpoint.load(opened)
     assert any(weight.abs().sum() > 0 for name, weight in loaded.model.named_parameters() if "lora_B" in name)
     ids = torch.arange(20, 40)[None]
     with torch.no_grad():
         assert not torch.equal(
-            loaded.model(input_ids=ids).logits, models.load(pocket_folder).model(input_ids=ids).logits
+            loaded.model(input_ids=ids).logits, checkpoint.load(pocket_folder).model(input_ids=ids).logits
         )
 
 
@@ -154,7 +154,7 @@ def test_mistakes_are_found_before_the_weights_are_read(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the weights were read")
 
-    monkeypatch.setattr(models, "load", never)
+    monkeypatch.setattr(checkpoint, "load", never)
     with pytest.raises(FieldmarkError, match=message):
         train(config, *flags)
 
@@ -259,7 +259,7 @@ def test_two_processes_train_one_model(config: Path) -> None:
     out = config.parent / "out"
     assert json.loads((out / "run.json").read_text())["world_size"] == 2
     assert (out / "checkpoint-2" / "rng_state_1.pth").is_file()
-    assert models.open_checkpoint(out / "best").family.name == "pocket"
+    assert checkpoint.open_checkpoint(out / "best").family.name == "pocket"
     (row,) = [row for row in journal(out) if "eval/acc" in row]
     assert row["eval/samples"] == 2
 

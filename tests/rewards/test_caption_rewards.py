@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mllm import retrieval, rewards
+from mllm import rewards
 from mllm.boxes import Box, Frame
 from mllm.captions import said
 from mllm.errors import ConfigError
+from mllm.models import encoders
 from mllm.records import Answer, Completion, Sample, Thing, append_jsonl
-from tests.encoders import colour_clip, paint
+from tests.support.encoders import colour_clip, paint
 
 NAMES = ("red", "blue", "green", "white")
 
@@ -52,7 +53,7 @@ TEXTS = ("A red bird.", "A red bird.", "<answer>green</answer>", "A bird.")
 
 def slow_log_p(scorer: str, samples: list[Sample], row: int, pool: list[int]) -> float:
     """log softmax with the scorer's own scale, by the definition."""
-    encoder = retrieval.load(scorer)
+    encoder = encoders.load(scorer)
     files = [Path(samples[k].image) for k in pool]
     logits = [encoder.scale * float(s) for s in encoder.similarity([said(TEXTS[row])], files)[0]]
     own = logits[pool.index(row)]
@@ -89,7 +90,7 @@ def test_hit_and_margin(scorer: str, samples: list[Sample]) -> None:
     hit = rewards.load("self_retrieval", scorer=scorer, form="hit")(samples, wrote(samples, *TEXTS))
     assert [score.value for score in hit[:3]] == [1.0, 0.0, 1.0]
     margin = rewards.load("self_retrieval", scorer=scorer, form="margin")(samples, wrote(samples, *TEXTS))
-    row = retrieval.load(scorer).similarity(["A red bird."], [Path(s.image) for s in samples])[0]
+    row = encoders.load(scorer).similarity(["A red bird."], [Path(s.image) for s in samples])[0]
     assert margin[0].value == pytest.approx(row[0] - max(row[1:]), abs=1e-6)
     assert margin[1].value == pytest.approx(row[1] - row[0], abs=1e-6)
 
@@ -97,7 +98,7 @@ def test_hit_and_margin(scorer: str, samples: list[Sample]) -> None:
 def test_clip_s_and_its_difference_to_the_greedy_caption(scorer: str, samples: list[Sample], tmp_path: Path) -> None:
     texts = ["red", "white", "green", "red"]
     plain = rewards.load("clip", scorer=scorer)(samples, wrote(samples, *texts))
-    encoder = retrieval.load(scorer)
+    encoder = encoders.load(scorer)
     for sample, text, score in zip(samples, texts, plain, strict=True):
         cosine = float(encoder.similarity([text], [Path(sample.image)])[0, 0])
         assert score.value == pytest.approx(2.5 * max(cosine, 0), abs=1e-5)

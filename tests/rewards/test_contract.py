@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mllm import answers, families, prompts, rewards
+from mllm import rewards
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError, UnknownNameError
+from mllm.models import families
+from mllm.prompting import answers, prompts
 from mllm.records import Completion, Sample, Thing
-from tests.encoders import colour_clip, paint
+from tests.support.encoders import colour_clip, paint
 
 FAMILY = families.load("pocket")
 SIZE = Frame(192, 192)

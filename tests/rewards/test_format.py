@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mllm import answers, families
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError
+from mllm.models import families
+from mllm.prompting import answers
 from mllm.records import Completion, Sample
 from mllm.rewards.format import Reward
 

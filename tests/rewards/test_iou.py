@@ -76,7 +76,9 @@ def test_settings_without_meaning_are_refused(wrong: dict) -> None:
 
 def test_the_benchmark_gives_the_same_number() -> None:
     """Train on what you measure: reward value, benchmark IoU and Box IoU are one number."""
-    from mllm import answers, families, scores
+    from mllm.evaluation import scores
+    from mllm.models import families
+    from mllm.prompting import answers
 
     family = families.load("pocket")
     frame = family.frame(SAMPLE.size, family.budget)

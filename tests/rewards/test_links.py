@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from mllm import answers, families, links
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError
-from mllm.families import Family
+from mllm.metrics import reasoning
+from mllm.models import families
+from mllm.models.families import Family
+from mllm.prompting import answers
 from mllm.records import Completion, Sample, Score, Thing
 from mllm.rewards.links import Reward
 
@@ -65,11 +67,11 @@ def test_every_link_is_paid_for_itself(thought: str, box: str, parts: dict[str, 
 
 
 def test_it_pays_what_the_benchmark_prints() -> None:
-    """The shares are those of `mllm.links`, for every link that there is."""
+    """The shares are those of `mllm.metrics.reasoning`, for every link that there is."""
     thought = f"{HEAD} {FIRST} {SECOND.replace('blue not', 'blue fits')} So 2 (60,50),(90,90)."
-    found = scored(thought, of=tuple(links.LINKS))
+    found = scored(thought, of=tuple(reasoning.LINKS))
     answer = answers.parse(f"<think>{thought}</think><answer>{BOX}</answer>", POCKET, Frame(100, 100))
-    chain = links.chain(SAMPLE, answer, POCKET, Frame(100, 100))
+    chain = reasoning.chain(SAMPLE, answer, POCKET, Frame(100, 100))
     assert chain is not None
     assert {name: share for name, share in found.parts.items() if name in chain.counts} == {
         name: right / of for name, (right, of) in chain.counts.items()

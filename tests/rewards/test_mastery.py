@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mllm import answers, families
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
+from mllm.models import families
+from mllm.prompting import answers
 from mllm.records import Completion, Sample
 from mllm.rewards.mastery import Reward
 

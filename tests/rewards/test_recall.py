@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mllm import answers, families
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
+from mllm.models import families
+from mllm.prompting import answers
 from mllm.records import Completion, Sample, Thing
 from mllm.rewards.recall import Reward
 

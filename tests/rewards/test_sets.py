@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllm import answers, families, rewards, scores
+from mllm import rewards
 from mllm.boxes import Box, Frame, iou
+from mllm.evaluation import scores
+from mllm.models import families
+from mllm.prompting import answers
 from mllm.records import Completion, Sample, Score
 from mllm.rewards.matched import matched_iou
-from tests.strategies import boxes
+from tests.support.strategies import boxes
 
 FAMILY = families.load("pocket")
 FRAME = Frame(100, 100)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from mllm import runs
 from mllm.boxes import Box, Frame
+from mllm.evaluation import runs
 from mllm.records import Answer, Completion, Sample, Thing, append_jsonl
 
 CONVENTION = {

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz_targets import JSON, Target, dumped
+from tests.support.fuzz_targets import JSON, Target, dumped
 
 CSV = (b'"', b",", b"\n", b"\r", b"\x00", b"\\;", b'""', b"\xff", b"x" * 300)
 GOLD = "<|object_ref_start|>wren<|object_ref_end|><|box_start|>(1,2),(300,400)<|box_end|>"
@@ -44,7 +44,10 @@ def filed(file: Path, read: Callable[[Path], Any]) -> Callable[[bytes], Any]:
 def published(folder: Path) -> dict[str, Target]:
     """Files of others."""
     from eval import finecapeval, imagecode, truematch
-    from mllm import cardfiles, descriptors, kvg, models, sources
+    from mllm.data import descriptors, sources
+    from mllm.evaluation import kvg_published
+    from mllm.knowledge import card_files
+    from mllm.models import checkpoint
 
     (folder / "pets" / "images").mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "a.png", folder / "pets" / "images" / "a.png")
@@ -67,7 +70,7 @@ def published(folder: Path) -> dict[str, Target]:
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):  # arrow refuses it already
             return
         (folder / "case.parquet").write_bytes(made)
-        kvg.read_parquet(folder / "case.parquet", folder / "cells")
+        kvg_published.read_parquet(folder / "case.parquet", folder / "cells")
 
     def phrases(file: Path) -> None:
         stem = finecapeval.stemmer()
@@ -80,7 +83,7 @@ def published(folder: Path) -> dict[str, Target]:
     return {
         "sources.oxford_pets": Target(filed(folder / "pets" / "annotations.json", pets), (dumped([PET]),), JSON),
         "kvg.parquet": Target(
-            filed(folder / "k.parquet", lambda file: kvg.read_parquet(file, folder / "cells")), (whole,), (b"PAR1",)
+            filed(folder / "k.parquet", lambda file: kvg_published.read_parquet(file, folder / "cells")), (whole,), (b"PAR1",)
         ),
         "kvg.cells": Target(case, (dumped([cell | {"image": png}]),), JSON),
         "descriptors.csv": Target(
@@ -88,7 +91,7 @@ def published(folder: Path) -> dict[str, Target]:
             (b"entity,mark,part,source,confidence,domain\nwren,short tail,tail,me,0.5,bird\n",), CSV,
         ),
         "cardfiles.json": Target(
-            filed(folder / "k.json", cardfiles.read),
+            filed(folder / "k.json", card_files.read),
             (dumped({"robin": {"domain": "bird", "source": "me", "unlike": {"wren": [["red", "brown"]]}, "marks": [
                 "red", {"mark": "long", "part": "bill", "confidence": 0.5, "verified": True, "seen": "1 of 2"}]}}),),
             JSON,
@@ -105,7 +108,7 @@ def published(folder: Path) -> dict[str, Target]:
             filed(folder / "bags" / "3.json", lambda file: truematch.bags_of(file, 3)), (dumped([[1, 2, 3]]),), JSON
         ),
         "adapter_config": Target(
-            filed(folder / "lora" / "adapter_config.json", lambda file: models.base_and_adapter(str(file.parent))),
+            filed(folder / "lora" / "adapter_config.json", lambda file: checkpoint.base_and_adapter(str(file.parent))),
             (dumped({"base_model_name_or_path": "pocket", "r": 8, "lora_alpha": 16}),), JSON,
         ),
     }  # fmt: skip
@@ -113,7 +116,8 @@ def published(folder: Path) -> dict[str, Target]:
 
 def rows(folder: Path) -> dict[str, Target]:
     """Record files."""
-    from mllm import bags, records
+    from mllm import records
+    from mllm.data import bags
 
     def boxed(cls: type) -> Callable[[bytes], Any]:
         return lambda data: records.decode(data, cls)
@@ -144,9 +148,10 @@ def rows(folder: Path) -> dict[str, Target]:
 
 def ours(folder: Path) -> dict[str, Target]:
     """Folders of runs and of data, which people edit, cut off and mix."""
-    from mllm import manifest, runs
-    from mllm.report import bagged, curves
-    from tests.test_report import benchmark
+    from mllm.data import manifest
+    from mllm.evaluation import runs
+    from mllm.evaluation.report import caption_bags, curves
+    from tests.evaluation.report.test_report import benchmark
 
     made = benchmark(folder / "run", ["left", "right"])
     settings = {"schema": manifest.SCHEMA, "seed": 1, "things": [2, 6]}
@@ -164,7 +169,7 @@ def ours(folder: Path) -> dict[str, Target]:
         curves.panels({"run": curves.read_log(file)})
 
     def told(file: Path) -> None:
-        bagged.markdown(bagged.build({"run": file.parent}))
+        caption_bags.markdown(caption_bags.build({"run": file.parent}))
 
     other = benchmark(folder / "told", ["left", "right"])
     return {
@@ -174,7 +179,7 @@ def ours(folder: Path) -> dict[str, Target]:
             ((other / "outputs.jsonl").read_bytes(),), JSON,
         ),
         "report.bagged": Target(
-            filed(benchmark(folder / "matched", ["left", "right"]) / bagged.SCORES, told), (dumped(TOLD),), JSON
+            filed(benchmark(folder / "matched", ["left", "right"]) / caption_bags.SCORES, told), (dumped(TOLD),), JSON
         ),
         "report.curves": Target(
             filed(folder / "log.jsonl", drawn),

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mllm.data import caption_stats
+
 
 @dataclass(frozen=True)
 class Target:
@@ -54,28 +56,20 @@ def targets(folder: Path) -> dict[str, Target]:
     """Build the targets; files are written below `folder`, where a small picture lies."""
     from PIL import Image
 
-    from mllm import (
-        answers,
-        captions,
-        cardfiles,
-        configfile,
-        descriptors,
-        families,
-        interop,
-        kvg,
-        links,
-        mastery,
-        matching,
-        notation,
-        pictures,
-        records,
-        sources,
-        unpickling,
-        wire,
-    )
-    from mllm.asking import TeacherError, replies
+    from mllm import captions, records
     from mllm.boxes import Frame
-    from tests import fuzz_files
+    from mllm.data import descriptors, formats, sources
+    from mllm.evaluation import kvg_published
+    from mllm.inference import openai_schema
+    from mllm.io import images, safe_pickle
+    from mllm.knowledge import card_files, mastery
+    from mllm.metrics import reasoning
+    from mllm.models import box_notation, families
+    from mllm.prompting import answers
+    from mllm.synthesis import teacher_parsing
+    from mllm.synthesis.prompted_teacher import TeacherError
+    from mllm.training import config_file
+    from tests.support import fuzz_files
 
     Image.new("RGB", (40, 20), "red").save(folder / "a.png")
     (folder / "bird").mkdir(exist_ok=True)
@@ -92,13 +86,13 @@ def targets(folder: Path) -> dict[str, Target]:
 
     def thought(text: str) -> None:
         for family, frame in every:
-            links.read_thought(text, family, frame)
+            reasoning.read_thought(text, family, frame)
 
     def replied(text: str) -> None:
         family, frame = every[0]
         for read in (
-            replies.plain, replies.prose, replies.marks, lambda t: replies.differences(t, "a", "b"),
-            lambda t: replies.verdicts(t, 3), lambda t: replies.boxes(t, family, frame),
+            teacher_parsing.plain, teacher_parsing.prose, teacher_parsing.marks, lambda t: teacher_parsing.differences(t, "a", "b"),
+            lambda t: teacher_parsing.verdicts(t, 3), lambda t: teacher_parsing.boxes(t, family, frame),
         ):  # fmt: skip
             try:
                 read(text)
@@ -122,8 +116,8 @@ def targets(folder: Path) -> dict[str, Target]:
 
     def asked(data: bytes) -> None:
         try:
-            wire.conversation(wire.read(data), wire.Limits())
-        except wire.WireError:
+            openai_schema.conversation(openai_schema.read(data), openai_schema.Limits())
+        except openai_schema.WireError:
             return
 
     sample = dumped({
@@ -165,9 +159,9 @@ def targets(folder: Path) -> dict[str, Target]:
     yaml = b"fieldmark:\n  model: pocket\n  train: [a.jsonl]\n  lora: {r: 4}\nlearning_rate: 1.0e-4\n"
     return fuzz_files.more(folder) | {
         "answers.parse": Target(spoken(answer), SPOKEN, TAGS, 20),
-        "notation.read_boxes": Target(spoken(notation.read_boxes), SPOKEN, TAGS, 20),
+        "notation.read_boxes": Target(spoken(box_notation.read_boxes), SPOKEN, TAGS, 20),
         "links.read_thought": Target(spoken(thought), SPOKEN, TAGS, 10),
-        "kvg.published_numbers": Target(spoken(kvg.published_numbers), SPOKEN, TAGS, 10),
+        "kvg.published_numbers": Target(spoken(kvg_published.published_numbers), SPOKEN, TAGS, 10),
         "asking.replies": Target(spoken(replied), SPOKEN, TAGS, 10),
         "captions.words": Target(spoken(captions.words), SPOKEN, TAGS, 5),
         "rows.decode": Target(lambda data: records.decode(data, records.Sample), (sample,), JSON, 10),
@@ -182,13 +176,13 @@ def targets(folder: Path) -> dict[str, Target]:
             JSON,
         ),
         "interop.sharegpt": Target(
-            filed("g.jsonl", lambda path: interop.load("sharegpt").read(path, foreign)), (dumped(share),), JSON, 2
+            filed("g.jsonl", lambda path: formats.load("sharegpt").read(path, foreign)), (dumped(share),), JSON, 2
         ),
         "interop.swift": Target(
-            filed("w.jsonl", lambda path: interop.load("swift").read(path, foreign)), (dumped(swift),), JSON, 2
+            filed("w.jsonl", lambda path: formats.load("swift").read(path, foreign)), (dumped(swift),), JSON, 2
         ),
         "interop.vlm_r1": Target(
-            filed("v.jsonl", lambda path: interop.load("vlm_r1").read(path, foreign)), (dumped(vlm, plain),), JSON, 2
+            filed("v.jsonl", lambda path: formats.load("vlm_r1").read(path, foreign)), (dumped(vlm, plain),), JSON, 2
         ),
         "mastery.load": Target(
             filed("m.json", mastery.load),
@@ -196,12 +190,12 @@ def targets(folder: Path) -> dict[str, Target]:
              dumped({"a": {"knowledge_category": "completely correct"}})), JSON,
         ),
         "cardfiles.yaml": Target(
-            filed("k.yaml", cardfiles.read), (b"robin:\n  domain: bird\n  marks:\n  - {mark: red, part: breast}\n",),
+            filed("k.yaml", card_files.read), (b"robin:\n  domain: bird\n  marks:\n  - {mark: red, part: breast}\n",),
             (b"&a ", b"*a", b"- ", b": ", b"!!python/object:os.system", b"\t", b"{", b"<<: *a"),
         ),
         "descriptors": Target(filed("d.json", descriptors.load), (dumped({"robin": ["red", "blue"]}),), JSON),
         "config": Target(
-            filed("r.yaml", lambda path: configfile.read(["--config", str(path)], path, {"learning_rate"})), (yaml,),
+            filed("r.yaml", lambda path: config_file.read(["--config", str(path)], path, {"learning_rate"})), (yaml,),
             (b"&a ", b"*a", b"- ", b": ", b"rewards: {iou: {weight: x}}", b"1e999"),
         ),
         "fieldmark.json": Target(
@@ -209,13 +203,13 @@ def targets(folder: Path) -> dict[str, Target]:
             (b'{"schema": "fieldmark.convention/1", "family": "pocket", "prompt": "think", "budget": '
              b'{"min_pixels": 1024, "max_pixels": 65536}, "version": 1}',), JSON,
         ),
-        "captions.json": Target(filed("q.json", matching.read_captions), (dumped({"1": "a red bird"}),), JSON),
+        "captions.json": Target(filed("q.json", caption_stats.read_captions), (dumped({"1": "a red bird"}),), JSON),
         "unpickling": Target(
-            filed("q.pkl", unpickling.load), (pickle.dumps({1: "a red bird", 2: "b"}),),
+            filed("q.pkl", safe_pickle.load), (pickle.dumps({1: "a red bird", 2: "b"}),),
             (b"cos\nsystem\n", b"(", b"tR", b".", b"\x8c", b"\x93", b"\x8a", b"\x8e"), 5,
         ),
         "pictures": Target(
-            lambda data: pictures.from_bytes(data, "x", 1_000_000),
+            lambda data: images.from_bytes(data, "x", 1_000_000),
             tuple(_picture(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")), (), 2,
         ),
     }  # fmt: skip

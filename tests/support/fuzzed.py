@@ -1,6 +1,6 @@
 """The fuzz test: parsers of model text and readers of every format, fed with what nobody should ever write.
 
-    python tests/fuzzed.py --inputs 1000000        # `make fuzz`
+    python tests/support/fuzzed.py --inputs 1000000        # `make fuzz`
 
 Every parser either returns or raises an error of ours. Anything else is a crash; so are an input that takes longer than
 `HANG` seconds and more memory than `MEMORY`. Where atheris is installed (extra `fuzz`), libFuzzer looks for inputs that
@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tests.fuzz_targets import Target, targets
+from tests.support.fuzz_targets import Target, targets
 
 HANG = 10
 """Seconds of processor time that one input may take."""

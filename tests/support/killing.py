@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def killed_and_whole(program: str, flags: Sequence[str], moments: Mapping[str, int], folder: Path) -> tuple[Path, Path]:

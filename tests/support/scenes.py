@@ -10,7 +10,7 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.captions import TASK
-from mllm.pocket import bags, captions, world
+from mllm.pocket import captions, look_alikes, world
 from mllm.pocket.species import NOUNS
 from mllm.records import Sample, Thing, write_jsonl
 
@@ -71,7 +71,7 @@ def make_captions(folder: Path, split: str, families: int, size: int = 5) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
     for family in range(families):
-        for number, scene in enumerate(bags.look_alikes(f"{split}/{family}", size, "medium", count=1)):
+        for number, scene in enumerate(look_alikes.look_alikes(f"{split}/{family}", size, "medium", count=1)):
             name = f"{split}-{family}-{number}"
             scene.image.save(folder / f"{name}.png")
             noun, marks = NOUNS[scene.domain], captions.marks_of(scene)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from mllm.serve import Service
+from mllm.inference.server import Service
 
 
 @contextmanager

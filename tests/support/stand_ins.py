@@ -1,8 +1,8 @@
 """What a task page needs and a test machine lacks: photos, a benchmark's file, a large teacher behind a server.
 
-    python -m tests.stand_ins photos FOLDER            # FOLDER/<domain>/<species>/*.png and FOLDER/boxes.csv
-    python -m tests.stand_ins bench FOLDER             # FOLDER/kvg-bench.parquet, laid out as the official one
-    python -m tests.stand_ins teacher --port 8000      # an OpenAI server in front of the pocket oracle
+    python -m tests.support.stand_ins photos FOLDER            # FOLDER/<domain>/<species>/*.png and FOLDER/boxes.csv
+    python -m tests.support.stand_ins bench FOLDER             # FOLDER/kvg-bench.parquet, laid out as the official one
+    python -m tests.support.stand_ins teacher --port 8000      # an OpenAI server in front of the pocket oracle
 
 All three come from the pocket world. The teacher reads the words that a teacher is asked in and looks at the pictures
 that it is sent; so the whole way from a request over HTTP to a checked sample is the real one.
@@ -25,7 +25,7 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.pocket import world
-from tests.faulty_server import completion, text_of
+from tests.support.faulty_server import completion, text_of
 
 PHOTOGRAPHED, BENCHMARK = ("bird", "car", "food"), ("dog", "flower", "landmark", "mammal", "mollusca")
 """Domains of the photos and of the benchmark: two drawn birds of one kind would rightly be taken for one picture."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mllm.boxes import Box, Frame
-from mllm.composites import LAYOUTS, Cell, arrange, edge_colour, layouts_for, paste
+from mllm.synthesis.composites import LAYOUTS, Cell, arrange, edge_colour, layouts_for, paste
 
 SIZES = st.lists(st.tuples(st.integers(24, 160), st.integers(24, 160)), min_size=2, max_size=6)
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllm import agreement, teachers
 from mllm.boxes import Box, Frame
-from mllm.knowledge import Cards
+from mllm.knowledge.cards import Cards
 from mllm.pocket import world
 from mllm.records import Sample, Thing
-from mllm.teachers import Reasoning
+from mllm.synthesis import consistency, teachers
+from mllm.synthesis.teachers import Reasoning
 
 BIRDS = world.species("bird")
 POCKET = Cards({one.name: one.marks for one in BIRDS})
@@ -36,7 +36,7 @@ def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[world.Specie
     target = data.draw(st.integers(0, len(chosen) - 1))
     sample = sample_of([one.name for one in chosen], target)
     thought = teachers.load("pocket").reason(Reasoning(sample, POCKET, 0))
-    assert agreement.contradictions(sample, thought, POCKET) == []
+    assert consistency.contradictions(sample, thought, POCKET) == []
     mark = data.draw(st.integers(0, 3))
     others = [one.marks[mark] for one in BIRDS if one.marks[mark] != chosen[target].marks[mark]]
     wrong = data.draw(st.sampled_from(sorted(set(others))))
@@ -44,7 +44,7 @@ def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[world.Specie
     marks = [wrong if k == mark else own for k, own in enumerate(chosen[target].marks)]
     false = f"{sample.entity}: {', '.join(marks)}.{rest}"
     assert head != false.split(".", 1)[0]
-    assert agreement.contradictions(sample, false, POCKET) == [wrong]
+    assert consistency.contradictions(sample, false, POCKET) == [wrong]
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[world.Specie
 def test_prose_is_judged_by_clause(said: str, found: list[str]) -> None:
     sample = sample_of(["black redstart", "common redstart", "wren"], 0)
     thought = f"I look at <obj:1>, white forehead, and <obj:2>, short tail. Then <obj:0>. {said}"
-    assert agreement.contradictions(sample, thought, CARDS) == found
+    assert consistency.contradictions(sample, thought, CARDS) == found
     recalled = f"{said} <obj:1> no. <obj:2> no. So <obj:0>."
-    assert agreement.contradictions(sample, recalled, CARDS) == found
+    assert consistency.contradictions(sample, recalled, CARDS) == found
 
 
 def test_real_descriptors_quoted_by_cards_agree(shared_data) -> None:
-    from mllm import knowledge
+    from mllm.knowledge import cards as knowledge
 
     cards = knowledge.load(shared_data / "fg_knowledge" / "descriptors" / "descriptors_pets.json")
     names = list(cards)

@@ -9,8 +9,8 @@ import pytest
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
-from mllm.lineups import SEEN, UNSEEN, UNSEEN_DOMAIN, LineUp, Pool
 from mllm.records import Photo
+from mllm.synthesis.lineups import SEEN, UNSEEN, UNSEEN_DOMAIN, LineUp, Pool
 
 WHOLE = Box(0, 0, 1, 1)
 

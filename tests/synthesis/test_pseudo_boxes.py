@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mllm import pointing
-from mllm.abilities import Look
 from mllm.boxes import Box, Frame
 from mllm.records import Photo
+from mllm.synthesis import pseudo_boxes
+from mllm.synthesis.capabilities import Look
 
 BOX, NEAR, FAR = Box(0, 0, 0.5, 0.5), Box(0, 0, 0.5, 0.4), Box(0, 0, 0.5, 0.3)
 """IoU of NEAR with BOX is 0.8, of FAR 0.6."""
@@ -35,28 +35,28 @@ def bare(*boxes: Box) -> Photo:
     ("first", "second", "reason"),
     [
         ((BOX,), (NEAR,), None),
-        ((BOX,), (FAR,), pointing.APART),
-        ((), (BOX,), pointing.NOTHING),
-        ((BOX,), (), pointing.NOTHING),
-        ((BOX, FAR), (BOX,), pointing.MANY),
-        ((BOX,), (BOX, FAR), pointing.MANY),
+        ((BOX,), (FAR,), pseudo_boxes.APART),
+        ((), (BOX,), pseudo_boxes.NOTHING),
+        ((BOX,), (), pseudo_boxes.NOTHING),
+        ((BOX, FAR), (BOX,), pseudo_boxes.MANY),
+        ((BOX,), (BOX, FAR), pseudo_boxes.MANY),
     ],
 )
 def test_two_opinions(first, second, reason) -> None:
     teacher = Says({7: first, 8: second})
-    got = pointing.point(bare(), Path("a.jpg"), teacher, teacher, seed=7)
+    got = pseudo_boxes.point(bare(), Path("a.jpg"), teacher, teacher, seed=7)
     assert got.boxes == ((BOX,) if reason is None else ())
-    assert got.provenance.get(pointing.FAULT) == reason
+    assert got.provenance.get(pseudo_boxes.FAULT) == reason
     if reason is None:
         assert got.provenance == {"box": "teacher", "agreement": 0.8}
 
 
 def test_another_teacher_is_the_second_opinion_and_the_threshold_is_kept() -> None:
     one, other = Says({0: (BOX,)}), Says({1: (FAR,)})
-    assert pointing.point(bare(), Path("a.jpg"), one, other, agreed_at=0.5).boxes == (BOX,)
-    assert pointing.point(bare(), Path("a.jpg"), one, other, agreed_at=0.7).boxes == ()
+    assert pseudo_boxes.point(bare(), Path("a.jpg"), one, other, agreed_at=0.5).boxes == (BOX,)
+    assert pseudo_boxes.point(bare(), Path("a.jpg"), one, other, agreed_at=0.7).boxes == ()
 
 
 def test_a_photo_with_a_box_is_left_alone() -> None:
     teacher = Says({})
-    assert pointing.point(bare(BOX), Path("a.jpg"), teacher, teacher) == bare(BOX)
+    assert pseudo_boxes.point(bare(BOX), Path("a.jpg"), teacher, teacher) == bare(BOX)

@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mllm.boxes import Box, Frame
-from mllm.crew import Crew, Shards, muster
+from mllm.distributed import World
 from mllm.records import Photo, read_jsonl, write_jsonl
+from mllm.synthesis.shards import Shards
 
 
 @dataclass(frozen=True, slots=True)
-class Alone(Crew):
-    """A process of a crew whose others are played by the test, one after the other."""
+class Alone(World):
+    """A process of a world whose others are played by the test, one after the other."""
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         return None
 
 
@@ -28,16 +29,16 @@ def row(number: int) -> Photo:
 
 
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4), seed=st.integers(0, 999))
-def test_stops_and_changing_crews_end_with_the_same_file(
+def test_stops_and_changing_world_sizes_end_with_the_same_file(
     sizes: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folder, rng, numbers = tmp_path_factory.mktemp("crew"), random.Random(seed), list(range(13))
+    folder, rng, numbers = tmp_path_factory.mktemp("world"), random.Random(seed), list(range(13))
     for turn, size in enumerate(sizes):
-        crew = [Alone(rank, size) for rank in range(size)]
-        shards = [Shards(folder / "rows.jsonl", one) for one in crew]
+        world = [Alone(rank, size) for rank in range(size)]
+        shards = [Shards(folder / "rows.jsonl", one) for one in world]
         todo = [n for n in numbers if f"p{n}" not in shards[0].done]
-        for one, shard in zip(crew, shards, strict=True):
-            mine = one.share(todo)
+        for one, shard in zip(world, shards, strict=True):
+            mine = one.shard(todo)
             last = turn == len(sizes) - 1
             for n in mine if last else mine[: rng.randint(0, len(mine))]:
                 shard.add(row(n))
@@ -62,7 +63,7 @@ def test_a_row_is_written_once(tmp_path: Path) -> None:
 
 
 def test_the_shares_are_all_and_no_more() -> None:
-    shares = [Alone(rank, 3).share(range(10)) for rank in range(3)]
+    shares = [Alone(rank, 3).shard(range(10)) for rank in range(3)]
     assert sorted(n for share in shares for n in share) == list(range(10))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -70,8 +71,8 @@ def test_the_shares_are_all_and_no_more() -> None:
 def test_without_a_launcher_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert muster() == Crew(0, 1) and muster().first
-    muster().wait()
+    assert World.current() == World(0, 1) and World.current().is_main
+    World.current().barrier()
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "8")
-    assert muster() == Crew(3, 8) and not muster().first
+    assert World.current() == World(3, 8) and not World.current().is_main

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mllm import families
-from mllm.abilities import Reasoning, TeacherError
-from mllm.asking import replies, wording
 from mllm.boxes import Box, Frame
+from mllm.models import families
 from mllm.records import Sample, Thing
+from mllm.synthesis import teacher_parsing, teacher_prompts
+from mllm.synthesis.capabilities import Reasoning, TeacherError
 
 THINGS = (Thing("Wren", Box(0.6, 0.2, 0.9, 0.8)), Thing("Dunnock", Box(0.1, 0.2, 0.4, 0.8)))
 SAMPLE = Sample(
@@ -30,7 +30,7 @@ THOUSAND = Frame(1000, 1000)
     ],
 )
 def test_boxes_of_a_thought_become_references(text: str, read: str) -> None:
-    assert replies.thought(text, SAMPLE, THOUSAND) == read
+    assert teacher_parsing.thought(text, SAMPLE, THOUSAND) == read
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_boxes_of_a_thought_become_references(text: str, read: str) -> None:
 )
 def test_a_thought_that_cannot_be_read_is_refused(text: str, why: str) -> None:
     with pytest.raises(TeacherError, match=why) as refused:
-        replies.thought(text, SAMPLE, THOUSAND)
+        teacher_parsing.thought(text, SAMPLE, THOUSAND)
     assert refused.value.reason == "unreadable reply"
 
 
@@ -54,12 +54,12 @@ def test_qwen2_5_boxes_are_on_the_resized_picture() -> None:
     family = families.load("qwen2_5_vl")
     frame = family.frame(SAMPLE.size, family.budget)
     written = " ".join(family.mention(thing.box, frame) for thing in THINGS)
-    assert replies.thought(written, SAMPLE, frame) == "<obj:0> <obj:1>"
-    assert f"from 0 to {frame.width:g} across" in wording.reasoning(Reasoning(SAMPLE, {}, 0), 0, family, frame)
+    assert teacher_parsing.thought(written, SAMPLE, frame) == "<obj:0> <obj:1>"
+    assert f"from 0 to {frame.width:g} across" in teacher_prompts.reasoning(Reasoning(SAMPLE, {}, 0), 0, family, frame)
 
 
 def test_the_request_for_reasoning_says_what_is_known() -> None:
-    text = wording.reasoning(
+    text = teacher_prompts.reasoning(
         Reasoning(SAMPLE, {"Wren": ("cocked tail", "pale brow")}, 0), 0, families.load("qwen3_vl"), THOUSAND
     )
     listed = "1. Dunnock at [100, 200, 400, 800]\n2. Wren at [600, 200, 900, 800] (known marks: cocked tail; pale brow)"
@@ -77,13 +77,13 @@ def test_the_request_for_reasoning_says_what_is_known() -> None:
     ],
 )
 def test_marks(text: str, marks: tuple[str, ...]) -> None:
-    assert replies.marks(text) == marks
+    assert teacher_parsing.marks(text) == marks
 
 
 def test_prose_is_no_list_of_marks() -> None:
     for text in ("The wren is a small bird that " + "very often " * 10 + "cocks its tail", "Marks:", ""):
         with pytest.raises(TeacherError, match="unreadable reply"):
-            replies.marks(text)
+            teacher_parsing.marks(text)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_prose_is_no_list_of_marks() -> None:
     ],
 )
 def test_differences(text: str, pairs: tuple[tuple[str, str], ...]) -> None:
-    assert replies.differences(text, "Wren", "Dunnock") == pairs
+    assert teacher_parsing.differences(text, "Wren", "Dunnock") == pairs
 
 
 def test_differences_without_pairs() -> None:
     for text in ("They differ in size.", "| Wren | Dunnock |\n|---|---|", "| x |"):
         with pytest.raises(TeacherError, match="this . that"):
-            replies.differences(text, "Wren", "Dunnock")
+            teacher_parsing.differences(text, "Wren", "Dunnock")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_differences_without_pairs() -> None:
     ],
 )
 def test_verdicts(text: str, said: tuple[bool | None, ...]) -> None:
-    assert replies.verdicts(text, 3) == said
+    assert teacher_parsing.verdicts(text, 3) == said
 
 
 @pytest.mark.parametrize(
@@ -127,21 +127,21 @@ def test_verdicts(text: str, said: tuple[bool | None, ...]) -> None:
 )
 def test_verdicts_that_do_not_answer_each_mark(text: str) -> None:
     with pytest.raises(TeacherError, match="unreadable reply"):
-        replies.verdicts(text, 3)
+        teacher_parsing.verdicts(text, 3)
 
 
 def test_boxes() -> None:
     family = families.load("qwen3_vl")
     text = '[{"bbox_2d": [100, 200, 400, 800], "label": "x"}, {"bbox_2d": [600, 200, 900, 800]}]\n[100, 200, 400, 800]'
-    assert replies.boxes(text, family, THOUSAND) == (Box(0.1, 0.2, 0.4, 0.8), Box(0.6, 0.2, 0.9, 0.8))
-    assert replies.boxes("None.", family, THOUSAND) == ()
+    assert teacher_parsing.boxes(text, family, THOUSAND) == (Box(0.1, 0.2, 0.4, 0.8), Box(0.6, 0.2, 0.9, 0.8))
+    assert teacher_parsing.boxes("None.", family, THOUSAND) == ()
     for wrong in ("I see no wren here", "[0, 0, 2000, 10]", "[5, 5, 5, 5]"):
         with pytest.raises(TeacherError, match="unreadable reply"):
-            replies.boxes(wrong, family, THOUSAND)
+            teacher_parsing.boxes(wrong, family, THOUSAND)
 
 
 def test_prose() -> None:
-    assert replies.prose('"A  brown\nbird."') == "A brown bird."
-    assert replies.prose('"Wren", he said, "is here"') == '"Wren", he said, "is here"'
+    assert teacher_parsing.prose('"A  brown\nbird."') == "A brown bird."
+    assert teacher_parsing.prose('"Wren", he said, "is here"') == '"Wren", he said, "is here"'
     with pytest.raises(TeacherError, match="empty"):
-        replies.prose("```\n```")
+        teacher_parsing.prose("```\n```")

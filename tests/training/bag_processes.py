@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mllm.config import Bags
-from mllm.models import load, open_checkpoint
+from mllm.io.codec import encode
+from mllm.models.checkpoint import load, open_checkpoint
 from mllm.records import Completion, Sample, Score, image_path, load_samples
 from mllm.rewards import BaseReward
 from mllm.rewards import load as load_reward
-from mllm.rows import encode
-from mllm.training import bagcurri, bridge
-from mllm.training.bridge import Row
-from mllm.training.story import program
+from mllm.training import trl_adapter
+from mllm.training.grpo import bag_curriculum
+from mllm.training.run import program
+from mllm.training.trl_adapter import Row
 from recipes.rl import Trainer
 
 from trl import GRPOConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
@@ -54,18 +55,18 @@ def main() -> None:
         remove_unused_columns=False, bf16=False, gradient_checkpointing=False, disable_tqdm=True,
     )  # fmt: skip
     loaded = load(open_checkpoint(checkpoint), dtype="float32", trainable=True)
-    sampler = bagcurri.sampler(Bags(schedule=SCHEDULE), samples, args)
+    sampler = bag_curriculum.sampler(Bags(schedule=SCHEDULE), samples, args)
     rows = [Row(sample, image_path(file, sample)) for sample in samples]
     written = Written(load_reward("self_retrieval", over="bag_batch"))
-    function = bridge.TrlReward("self_retrieval", written, loaded)
+    function = trl_adapter.TrlReward("self_retrieval", written, loaded)
     trainer = Trainer(
         model=loaded.model,
         reward_funcs=[function],  # pyright: ignore[reportArgumentType]
         args=args,
-        train_dataset=bridge.dataset(rows, loaded.convention, answers=False, bags=sampler),
+        train_dataset=trl_adapter.dataset(rows, loaded.convention, answers=False, bags=sampler),
         processing_class=loaded.processor,
     )
-    stages = bagcurri.Stages(sampler)
+    stages = bag_curriculum.Stages(sampler)
     trainer.bags, function.heard = sampler, stages.heard
     trainer.add_callback(stages)
     trainer.train()

@@ -17,8 +17,8 @@ import torch
 from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 
-from mllm.training import story
-from mllm.training.story import program
+from mllm.training import run
+from mllm.training.run import program
 
 from trl.models.utils import unwrap_model_for_generation  # isort: skip
 
@@ -46,7 +46,7 @@ def main() -> None:
     program: Any = importlib.import_module(f"recipes.{'rl' if kind == 'replay' else kind}")
     if kind == "replay":
         program.Trainer = type("Replaying", (Replay, program.Trainer), {})
-    train = story.train
+    train = run.train
 
     def train_and_tell(trainer: Any, settings: Any, prepared: Any, live: Any = None) -> None:
         train(trainer, settings, prepared, live)
@@ -64,8 +64,8 @@ def main() -> None:
         if state.is_main_process:
             torch.save(told, out)
 
-    story.train = train_and_tell  # the recipe's own call finds it
-    story.program(lambda: program.main(argv))
+    run.train = train_and_tell  # the recipe's own call finds it
+    run.program(lambda: program.main(argv))
 
 
 def _whole(value: torch.Tensor) -> torch.Tensor:

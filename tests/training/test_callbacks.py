@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState
 
-from mllm import families
 from mllm.errors import FieldmarkError
+from mllm.models import families
 from mllm.training.callbacks import Completeness, FiniteLoss, Journal, OrderlyStop
 
 

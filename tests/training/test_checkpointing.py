@@ -18,9 +18,9 @@ from transformers import TrainerControl
 from transformers.trainer_utils import IntervalStrategy
 
 from mllm.errors import FieldmarkError
-from mllm.training import resume, saving, story
-from mllm.training.saving import Boundaries, PerEpoch
-from tests.scenes import make_data
+from mllm.training import checkpointing, resume, run
+from mllm.training.checkpointing import Boundaries, PerEpoch
+from tests.support.scenes import make_data
 
 
 def state(step: int, **how: Any) -> Any:
@@ -87,7 +87,7 @@ def test_the_sampler_is_told_its_epoch_through_every_wrapper() -> None:
 
 
 def checkpoint(folder: Path, step: int) -> Path:
-    from mllm import families
+    from mllm.models import families
 
     made = folder / f"checkpoint-{step}"
     (made / "global_step").mkdir(parents=True)
@@ -113,24 +113,24 @@ def test_a_failed_save_is_told_and_its_half_removed(tmp_path: Path) -> None:
     half = tmp_path / "checkpoint-8"
     half.mkdir()
     with pytest.raises(FieldmarkError, match="checkpoint-8 could not be written .*No space left.*GiB are free"):
-        with saving.reported(half):
+        with checkpointing.reported(half):
             raise OSError(28, "No space left on device")
     assert not half.exists()
     whole = checkpoint(tmp_path, 4)
     with pytest.raises(FieldmarkError):
-        with saving.reported(whole):
+        with checkpointing.reported(whole):
             raise OSError(28, "No space left on device")
     assert resume.last_complete(tmp_path) == whole
     with pytest.raises(RuntimeError, match="shape"):
-        with saving.reported(half):
+        with checkpointing.reported(half):
             raise RuntimeError("shape mismatch")
 
 
 def test_a_folder_that_cannot_be_written_in_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FieldmarkError, match="nothing can be written there"):
-        story._check_folder(tmp_path / "file" / "out")
-    story._check_folder(tmp_path / "new")
+        run._check_folder(tmp_path / "file" / "out")
+    run._check_folder(tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -147,7 +147,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, pocket_folder: Path) -> None:
     (tmp_path / "sft.yaml").write_text(yaml.safe_dump({"fieldmark": ours, **theirs}))
     from recipes import sft
 
-    class Full(saving.TrainerCallback):
+    class Full(checkpointing.TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 2:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -155,13 +155,13 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, pocket_folder: Path) -> None:
 
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
     with pytest.MonkeyPatch.context() as patch:
-        train_it = story.train
+        train_it = run.train
 
         def train_on_a_small_disk(trainer: Any, *rest: Any) -> None:
             trainer.add_callback(Full())
             train_it(trainer, *rest)
 
-        patch.setattr(story, "train", train_on_a_small_disk)
+        patch.setattr(run, "train", train_on_a_small_disk)
         try:
             with pytest.raises(FieldmarkError, match="checkpoint-4 could not be written .*File too large.*make room"):
                 sft.main(["--config", str(tmp_path / "sft.yaml")])

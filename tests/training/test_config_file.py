@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mllm import configfile
 from mllm.config import Lora, Settings
 from mllm.errors import ConfigError
+from mllm.training import config_file
 
 TRL = ("output_dir", "learning_rate", "max_steps", "bf16", "gradient_checkpointing")
 
@@ -22,7 +22,7 @@ def file(folder: Path, text: str) -> Path:
 def test_one_file_holds_both_and_flags_win(tmp_path: Path) -> None:
     path = file(tmp_path, "fieldmark:\n  model: here\n  lora: {r: 8}\nlearning_rate: 1.0e-5\noutput_dir: out\n")
     flags = ["--lora.alpha", "4", "--train", "a.jsonl", "b.jsonl", "--learning_rate", "2e-5", "--style=direct"]
-    run = configfile.read([*flags, "--rewards.iou.weight", "2", "--no_gradient_checkpointing"], path, TRL)
+    run = config_file.read([*flags, "--rewards.iou.weight", "2", "--no_gradient_checkpointing"], path, TRL)
     assert run.settings.model == "here"
     assert run.settings.lora == Lora(r=8, alpha=4)
     assert run.settings.train == (Path("a.jsonl"), Path("b.jsonl"))
@@ -35,7 +35,7 @@ def test_one_file_holds_both_and_flags_win(tmp_path: Path) -> None:
 def test_config_flag_replaces_the_default(tmp_path: Path) -> None:
     path = file(tmp_path, "fieldmark: {model: mine}\n")
     for flags in (["--config", str(path)], [f"--config={path}"]):
-        assert configfile.read(flags, Path("nowhere.yaml"), TRL).settings.model == "mine"
+        assert config_file.read(flags, Path("nowhere.yaml"), TRL).settings.model == "mine"
 
 
 def test_flags_read_as_yaml_does(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_flags_read_as_yaml_does(tmp_path: Path) -> None:
         "--validation",
         "null",
     ]
-    settings = configfile.read(flags, path, TRL).settings
+    settings = config_file.read(flags, path, TRL).settings
     assert settings.lora is not None and settings.lora.dropout == 0.1
     assert settings.lora.parts == ("llm", "vision")
     assert settings.freeze_vision is False and settings.validation is None
@@ -79,12 +79,12 @@ def test_flags_read_as_yaml_does(tmp_path: Path) -> None:
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, flags: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        configfile.read(flags, file(tmp_path, text), TRL)
+        config_file.read(flags, file(tmp_path, text), TRL)
 
 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigError, match="nowhere.yaml: no such config file"):
-        configfile.read([], Path("nowhere.yaml"), TRL)
+        config_file.read([], Path("nowhere.yaml"), TRL)
 
 
 def test_settings_do_not_change_after_reading() -> None:

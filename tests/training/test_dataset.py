@@ -11,8 +11,8 @@ import pytest
 
 from mllm.config import Settings
 from mllm.errors import FieldmarkError
-from mllm.training import preflight
-from tests.scenes import make_data
+from mllm.training import dataset
+from tests.support.scenes import make_data
 
 Change = Callable[[Path, list[dict[str, Any]]], None]
 
@@ -37,10 +37,10 @@ def field(name: str, value: Any, row: int = 1) -> Change:
 
 
 def test_good_data_passes(files: tuple[Path, Path]) -> None:
-    data = preflight.read_data(settings(files), answers=True)
+    data = dataset.read_data(settings(files), answers=True)
     assert [row.record.id for row in data.train] == ["train-000", "train-001"]
     assert [sample.id for sample in data.validation] == ["validation-000"]
-    assert len(preflight.read_data(settings(files, limit=1), answers=True).train) == 1
+    assert len(dataset.read_data(settings(files, limit=1), answers=True).train) == 1
 
 
 @pytest.mark.parametrize(
@@ -66,20 +66,20 @@ def test_good_data_passes(files: tuple[Path, Path]) -> None:
 def test_a_bad_row_is_named(files: tuple[Path, Path], change: Change, message: str) -> None:
     rewrite(files[0], change)
     with pytest.raises(FieldmarkError, match=message):
-        preflight.read_data(settings(files), answers=True)
+        dataset.read_data(settings(files), answers=True)
 
 
 def test_a_broken_line_is_named(files: tuple[Path, Path]) -> None:
     with files[0].open("a") as file:
         file.write('{"schema": "fieldmark.sample/1", "id"\n')
     with pytest.raises(FieldmarkError, match=r"train.jsonl:3: broken JSON"):
-        preflight.read_data(settings(files), answers=True)
+        dataset.read_data(settings(files), answers=True)
 
 
 def test_a_picture_that_is_none_is_named(files: tuple[Path, Path]) -> None:
     (files[0].parent / "train-001.png").write_bytes(b"no picture")
     with pytest.raises(FieldmarkError, match="train-001.png"):
-        preflight.read_data(settings(files), answers=True)
+        dataset.read_data(settings(files), answers=True)
 
 
 def test_missing_files_are_named(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -89,45 +89,46 @@ def test_missing_files_are_named(files: tuple[Path, Path], tmp_path: Path) -> No
         {"mix": tmp_path / "no.jsonl"},
     ):
         with pytest.raises(FieldmarkError, match="no.jsonl: no such record file"):
-            preflight.read_data(settings(files, **changes), answers=True)
+            dataset.read_data(settings(files, **changes), answers=True)
     with pytest.raises(FieldmarkError, match="set `train`"):
-        preflight.read_data(settings(files, train=()), answers=True)
+        dataset.read_data(settings(files, train=()), answers=True)
 
 
 def test_rows_of_the_validation_file_may_not_be_trained_on(files: tuple[Path, Path]) -> None:
     rewrite(files[1], field("id", "train-000", row=0))
     with pytest.raises(FieldmarkError, match="'train-000' is in the training data too"):
-        preflight.read_data(settings(files), answers=True)
+        dataset.read_data(settings(files), answers=True)
     with pytest.raises(FieldmarkError, match="'train-000' occurs in two of the training files"):
-        preflight.read_data(settings(files, train=(files[0], files[0])), answers=True)
+        dataset.read_data(settings(files, train=(files[0], files[0])), answers=True)
 
 
 def test_rl_needs_no_thought(files: tuple[Path, Path]) -> None:
     rewrite(files[0], field("thought", None))
-    assert len(preflight.read_data(settings(files), answers=False).train) == 2
-    assert len(preflight.read_data(settings(files, style="direct"), answers=True).train) == 2
+    assert len(dataset.read_data(settings(files), answers=False).train) == 2
+    assert len(dataset.read_data(settings(files, style="direct"), answers=True).train) == 2
 
 
 def test_plain_questions_are_read_and_checked(files: tuple[Path, Path], tmp_path: Path) -> None:
     mix = tmp_path / "mix.jsonl"
     row = {"schema": "fieldmark.exchange/1", "id": "q", "question": "Marks of Tala?", "answer": "round.", "image": None}
     mix.write_text(json.dumps(row) + "\n")
-    data = preflight.read_data(settings(files, mix=mix), answers=True)
+    data = dataset.read_data(settings(files, mix=mix), answers=True)
     assert data.train[-1].record.id == "q" and data.train[-1].picture is None
     mix.write_text(json.dumps(row | {"image": "gone.png"}) + "\n")
     with pytest.raises(FieldmarkError, match="exchange q: field image: no such file .*gone.png"):
-        preflight.read_data(settings(files, mix=mix), answers=True)
+        dataset.read_data(settings(files, mix=mix), answers=True)
 
 
 def test_lengths_are_in_the_order_of_the_rows(tmp_path: Path, pocket_folder: Path) -> None:
-    from mllm import conversations, models
-    from mllm.training.bridge import Exchange, Row
-    from tests.scenes import make_scene
+    from mllm.models import checkpoint as models
+    from mllm.prompting import conversations
+    from mllm.training.trl_adapter import Exchange, Row
+    from tests.support.scenes import make_scene
 
     checkpoint = models.open_checkpoint(str(pocket_folder))
     scenes = [make_scene(tmp_path, number, "train", across=1 + number, down=1) for number in range(2)]
     exchange = Exchange("talk", "What is a bird?", "An animal with feathers.")
     rows = [Row(scenes[0], tmp_path / scenes[0].image), Row(exchange, None), Row(scenes[1], tmp_path / scenes[1].image)]
-    found = preflight.lengths(rows, checkpoint)
+    found = dataset.lengths(rows, checkpoint)
     assert [found[0], found[2]] == conversations.lengths(scenes, checkpoint)
     assert found[1] < found[0] < found[2]

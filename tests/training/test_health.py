@@ -9,7 +9,7 @@ import pytest
 
 from mllm.boxes import Box
 from mllm.config import Settings
-from mllm.training.alarms import ALARMS, WINDOW, Alarms, spread
+from mllm.training.health import ALARMS, WINDOW, Alarms, spread
 
 GOOD: dict[str, tuple[float, float]] = {
     "reward": (0.8, 1.2),

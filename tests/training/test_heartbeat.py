@@ -13,8 +13,8 @@ from socket import socket
 import pytest
 import torch
 
-from mllm.training import processes
-from tests.scenes import make_data
+from mllm.training import heartbeat
+from tests.support.scenes import make_data
 from tests.training.test_sharded import ROOT, recipe, trained
 
 
@@ -86,17 +86,17 @@ def test_other_ways_to_go(mode: str, message: str, tmp_path: Path) -> None:
 
 
 def test_a_place_says_who_waits() -> None:
-    place, waits = processes._place(sys._getframe())
-    assert place.startswith("test_processes.py:") and place.endswith("test_a_place_says_who_waits") and not waits
-    assert processes._place(None) == ("no Python code", False)
+    place, waits = heartbeat._place(sys._getframe())
+    assert place.startswith("test_heartbeat.py:") and place.endswith("test_a_place_says_who_waits") and not waits
+    assert heartbeat._place(None) == ("no Python code", False)
 
 
 def test_the_word_of_a_dead_connection_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert processes.is_about_another(RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer"))
-    assert not processes.is_about_another(RuntimeError("shape mismatch"))
+    assert heartbeat.is_about_another(RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer"))
+    assert not heartbeat.is_about_another(RuntimeError("shape mismatch"))
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert not processes.is_about_another(RuntimeError("gloo"))
+    assert not heartbeat.is_about_another(RuntimeError("gloo"))
 
 
 @pytest.mark.ci

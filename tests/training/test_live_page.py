@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from mllm import answers, families
 from mllm.boxes import Box, Frame
+from mllm.evaluation.report import live as page
+from mllm.models import families
+from mllm.prompting import answers
 from mllm.records import Completion, Sample, Score
-from mllm.report import live as page
-from mllm.training import live
-from tests.encoders import paint
+from mllm.training import live_page
+from tests.support.encoders import paint
 
 EVIL = "<img src=x onerror=alert(1)>"
 FAMILY = families.load("pocket")
@@ -38,8 +39,8 @@ def batch(tmp_path: Path) -> tuple[list[Sample], list[Completion]]:
     return samples, done
 
 
-def heard(batch: tuple[list[Sample], list[Completion]]) -> live.Rollouts:
-    rollouts = live.Rollouts({one.id: Path(one.image) for one in batch[0]})
+def heard(batch: tuple[list[Sample], list[Completion]]) -> live_page.Rollouts:
+    rollouts = live_page.Rollouts({one.id: Path(one.image) for one in batch[0]})
     rollouts.hear("format", batch[0], batch[1], [Score(float(k % 2 == 0)) for k in range(8)])
     rollouts.hear("iou", batch[0], batch[1], [Score(1.0), Score(None)] * 4)
     return rollouts
@@ -58,9 +59,9 @@ def test_the_first_prompts_of_the_last_batch_with_every_reward(batch) -> None:
     assert rollouts.groups[0].values == {"iou": [0.0, 0.0]}
 
 
-def callback(out: Path, rollouts: live.Rollouts, writer: Any = None) -> live.LivePage:
+def callback(out: Path, rollouts: live_page.Rollouts, writer: Any = None) -> live_page.LivePage:
     trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=[SimpleNamespace(tb_writer=writer)]))
-    return live.LivePage(trainer, out, rollouts, SimpleNamespace(said={"clipped": f"Too long {EVIL}"}))
+    return live_page.LivePage(trainer, out, rollouts, SimpleNamespace(said={"clipped": f"Too long {EVIL}"}))
 
 
 def state(step: int, steps: int = 10, *, first: bool = True) -> Any:
@@ -75,18 +76,18 @@ def test_the_page_while_it_trains_and_afterwards(batch, tmp_path: Path) -> None:
     watch = callback(out, heard(batch))
     watch.on_train_begin(None, state(0), None)
     watch.on_log(None, state(5), None)
-    text = (out / live.PAGE).read_text()
+    text = (out / live_page.PAGE).read_text()
     assert 'http-equiv="refresh"' in text and "Step 5 of 10" in text and "reward 0.5" in text and "left" in text
     assert EVIL not in text and "<script" not in text and text.count("data:image/") == 3
     assert "Too long" in text and "–" in text and "<svg" in text
-    (out / live.PAGE).unlink()
+    (out / live_page.PAGE).unlink()
     watch.on_log(None, state(6), None)
-    assert not (out / live.PAGE).exists(), "pages are not drawn at every step"
+    assert not (out / live_page.PAGE).exists(), "pages are not drawn at every step"
     watch.on_train_end(None, state(10), None)
-    text = (out / live.PAGE).read_text()
+    text = (out / live_page.PAGE).read_text()
     assert 'http-equiv="refresh"' not in text and "ended" in text
     watch.on_train_end(None, state(7), None)
-    text = (out / live.PAGE).read_text()
+    text = (out / live_page.PAGE).read_text()
     assert 'http-equiv="refresh"' not in text and "stopped; the same command goes on" in text
 
 
@@ -102,27 +103,27 @@ class Full:
 
 
 def test_a_tracker_that_fails_stops_no_training(batch, tmp_path: Path, caplog, monkeypatch) -> None:
-    monkeypatch.setattr(live, "EVERY_S", 0.0)
+    monkeypatch.setattr(live_page, "EVERY_S", 0.0)
     writer = Full()
     watch = callback(tmp_path, heard(batch), writer)
     with caplog.at_level(logging.WARNING):
         for step in (1, 2):
             watch.on_log(None, state(step), None)
     assert writer.asked == 1 and caplog.text.count("No space left on device") == 1
-    assert "Step 2 of 10" in (tmp_path / live.PAGE).read_text(), "the page goes on"
+    assert "Step 2 of 10" in (tmp_path / live_page.PAGE).read_text(), "the page goes on"
 
 
 def test_only_the_first_process_draws(batch, tmp_path: Path) -> None:
     watch = callback(tmp_path, heard(batch))
     watch.on_log(None, state(1, first=False), None)
     watch.on_train_end(None, state(10, first=False), None)
-    assert not (tmp_path / live.PAGE).exists()
+    assert not (tmp_path / live_page.PAGE).exists()
 
 
 def test_a_page_that_cannot_be_written_is_told_once(batch, tmp_path: Path, caplog, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     watch = callback(tmp_path / "file" / "run", heard(batch))
-    monkeypatch.setattr(live, "EVERY_S", 0.0)
+    monkeypatch.setattr(live_page, "EVERY_S", 0.0)
     with caplog.at_level(logging.WARNING):
         watch.on_log(None, state(1), None)
         watch.on_log(None, state(2), None)

@@ -11,15 +11,16 @@ import torch
 import yaml
 
 import mllm
-from mllm import families, merging, models
 from mllm.config import Lora, Part
 from mllm.errors import FieldmarkError
-from tests.scenes import make_data
+from mllm.models import checkpoint, families
+from mllm.training import merge
+from tests.support.scenes import make_data
 
 
 def adapter(base: Path, folder: Path, *parts: Part, **how: Any) -> Path:
     """An adapter that changes what the model says, as training would have saved it."""
-    loaded = models.load(base, lora=Lora(r=4, parts=parts or ("llm",)), **how)
+    loaded = checkpoint.load(base, lora=Lora(r=4, parts=parts or ("llm",)), **how)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, weight in loaded.model.named_parameters():
@@ -32,20 +33,20 @@ def adapter(base: Path, folder: Path, *parts: Part, **how: Any) -> Path:
 
 def test_a_merged_adapter_says_what_base_and_adapter_said(pocket_folder: Path, tmp_path: Path) -> None:
     saved = adapter(pocket_folder, tmp_path / "adapter", "llm", "projector", "vision")
-    done = merging.merge(saved, tmp_path / "whole")
+    done = merge.merge(saved, tmp_path / "whole")
     assert done.adapter and done.merged < 1e-4 and done.saved < 1e-6
     assert not (tmp_path / "whole" / "adapter_config.json").exists()
     assert {path.suffix for path in (tmp_path / "whole").iterdir()} <= {".json", ".safetensors", ".jinja"}
-    whole, apart = mllm.load(str(tmp_path / "whole")).loaded, models.load(saved)
+    whole, apart = mllm.load(str(tmp_path / "whole")).loaded, checkpoint.load(saved)
     assert whole.convention == apart.convention
-    torch.testing.assert_close(merging.logits(whole), merging.logits(apart), rtol=0, atol=1e-4)
-    base = models.load(pocket_folder)
-    assert (merging.logits(base) - merging.logits(apart)).abs().max() > 1e-2, "the adapter changed nothing"
+    torch.testing.assert_close(merge.logits(whole), merge.logits(apart), rtol=0, atol=1e-4)
+    base = checkpoint.load(pocket_folder)
+    assert (merge.logits(base) - merge.logits(apart)).abs().max() > 1e-2, "the adapter changed nothing"
 
 
 def test_half_precision_is_checked_as_such(pocket_folder: Path, tmp_path: Path) -> None:
-    done = merging.merge(adapter(pocket_folder, tmp_path / "adapter"), tmp_path / "whole", dtype="bfloat16")
-    assert 1e-6 < done.merged < merging.TOLERANCE["bfloat16"]
+    done = merge.merge(adapter(pocket_folder, tmp_path / "adapter"), tmp_path / "whole", dtype="bfloat16")
+    assert 1e-6 < done.merged < merge.TOLERANCE["bfloat16"]
 
 
 def test_a_merge_that_changes_the_model_is_refused(
@@ -56,20 +57,20 @@ def test_a_merge_that_changes_the_model_is_refused(
     saved = adapter(pocket_folder, tmp_path / "adapter")
     monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self, **_: self.unload())  # forgets the adapter
     with pytest.raises(FieldmarkError, match="merging changed what the model says: logits differ by"):
-        merging.merge(saved, tmp_path / "whole")
+        merge.merge(saved, tmp_path / "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
 def test_what_is_there_is_not_written_over(pocket_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FieldmarkError, match="exists already"):
-        merging.merge(pocket_folder, tmp_path)
+        merge.merge(pocket_folder, tmp_path)
     with pytest.raises(FieldmarkError, match="no shards of DeepSpeed"):
-        merging.merge(pocket_folder, tmp_path / "new", masters=True)
+        merge.merge(pocket_folder, tmp_path / "new", masters=True)
 
 
 @pytest.mark.parametrize("part", ["vision", "projector", "llm"])
 def test_each_part_has_its_own_switch(part: Part, pocket_folder: Path) -> None:
-    trained = models.trainable_by_part(models.load(pocket_folder, lora=Lora(r=2, parts=(part,))).model)
+    trained = checkpoint.trainable_by_part(checkpoint.load(pocket_folder, lora=Lora(r=2, parts=(part,))).model)
     assert {name for name, (count, _) in trained.items() if count} == {part}
 
 
@@ -81,7 +82,7 @@ def test_qlora_trains_on_a_cpu_and_merges(tmp_path: Path) -> None:
 
     from recipes import rl, sft
 
-    four = models.load("pocket", quantize="4bit", lora=Lora(r=2))
+    four = checkpoint.load("pocket", quantize="4bit", lora=Lora(r=2))
     assert any(isinstance(module, Linear4bit) for module in four.model.modules())
     train, _ = make_data(tmp_path / "data", train=4, validation=1)
     ours: dict[str, Any] = {
@@ -101,7 +102,7 @@ def test_qlora_trains_on_a_cpu_and_merges(tmp_path: Path) -> None:
     (tmp_path / "rl.yaml").write_text(yaml.safe_dump({"fieldmark": ours, **theirs}))
     rl.main(["--config", str(tmp_path / "rl.yaml")])
     assert _journal(tmp_path / "rl")[0]["completions/mean_length"] > 0
-    done = merging.merge(tmp_path / "rl", tmp_path / "whole", quantized=True)
+    done = merge.merge(tmp_path / "rl", tmp_path / "whole", quantized=True)
     assert done.merged < 1e-4 and done.quantized is not None and 1e-4 < done.quantized < 0.5
     assert not any(
         isinstance(module, Linear4bit) for module in mllm.load(str(tmp_path / "whole")).loaded.model.modules()

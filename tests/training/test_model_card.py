@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from mllm import families, modelcard
 from mllm.errors import FieldmarkError
+from mllm.models import families
+from mllm.training import model_card
 
 CONVENTION = families.Convention("pocket", "think", families.load("pocket").budget)
 
 
-def facts(**more) -> modelcard.Facts:
+def facts(**more) -> model_card.Facts:
     told = {
         "name": "birds",
         "base": "pocket",
@@ -22,16 +23,16 @@ def facts(**more) -> modelcard.Facts:
         "convention": CONVENTION,
         "command": "accelerate launch recipes/sft.py",
     }
-    return modelcard.Facts(**(told | more))
+    return model_card.Facts(**(told | more))
 
 
 def test_the_card_tells_what_it_was_given(tmp_path: Path) -> None:
-    score = modelcard.Score("Acc@0.5", 0.5, 0.26, 0.74, 14, "data/validation.jsonl")
+    score = model_card.Score("Acc@0.5", 0.5, 0.26, 0.74, 14, "data/validation.jsonl")
     given = facts(
         adapter=True, base="Qwen/Qwen3-VL-8B-Instruct", data={"rows": 8, "a|b": "x\ny"}, licences={"CC BY 4.0": 7},
         settings={"lora": {"r": 4}}, versions={"torch": "2"}, tags=("sft",),
     )  # fmt: skip
-    card = ModelCard.load(modelcard.write(tmp_path, given, [score]))
+    card = ModelCard.load(model_card.write(tmp_path, given, [score]))
     data = card.data
     assert (data["library_name"], data["pipeline_tag"]) == ("peft", "image-text-to-text")
     assert data["model_name"] == "birds" and card.text.lstrip().startswith("# birds\n")
@@ -43,28 +44,28 @@ def test_the_card_tells_what_it_was_given(tmp_path: Path) -> None:
 
 
 def test_nothing_is_claimed_that_was_not_measured(tmp_path: Path) -> None:
-    card = ModelCard.load(modelcard.write(tmp_path, facts()))
+    card = ModelCard.load(model_card.write(tmp_path, facts()))
     assert card.data["eval_results"] is None and card.data["base_model"] is None, "a folder is no name on the Hub"
     assert "Not measured" in card.text and "name no licence" in card.text
 
 
 def test_a_merged_model_keeps_the_card(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    modelcard.keep(tmp_path / "a", tmp_path / "b", "n")
+    model_card.keep(tmp_path / "a", tmp_path / "b", "n")
     assert not (tmp_path / "b" / "README.md").exists()
-    modelcard.write(tmp_path / "a", facts(adapter=True))
-    modelcard.keep(tmp_path / "a", tmp_path / "b", "Made by merging.")
+    model_card.write(tmp_path / "a", facts(adapter=True))
+    model_card.keep(tmp_path / "a", tmp_path / "b", "Made by merging.")
     card = ModelCard.load(tmp_path / "b" / "README.md")
     assert card.data["library_name"] == "transformers" and "Made by merging." in card.text
     assert "LoRA" not in card.text and "## Limits" in card.text
     (tmp_path / "a" / "README.md").write_text("---\n[1, 2]\n---\nx")
     with pytest.raises(FieldmarkError, match="metadata cannot be read"):
-        modelcard.keep(tmp_path / "a", tmp_path / "b", "n")
+        model_card.keep(tmp_path / "a", tmp_path / "b", "n")
 
 
 def test_the_base_is_what_the_first_run_began_with(tmp_path: Path) -> None:
     """An adapter of an adapter, and whole weights trained twice: the Hub wants the name at the beginning."""
-    from mllm.training.card import beginning
+    from mllm.training.run_card import beginning
 
     for name, model in (("sft", "Qwen/Qwen3-VL-8B-Instruct"), ("rl", str(tmp_path / "sft" / "best"))):
         (tmp_path / name / "best").mkdir(parents=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.training import recipe, setup
+from mllm.training import arguments, recipe
 
 from trl import GRPOConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
@@ -29,10 +29,10 @@ def test_trl_sees_the_batch_of_all_processes() -> None:
 def test_another_machine_is_not_told_what_this_cpu_lacks(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("mllm.cpu.computes_bfloat16", lambda: False)
+    monkeypatch.setattr("mllm.models.checkpoint.cpu_kernels.computes_bfloat16", lambda: False)
     recipe.read(KARL, processes=8)
     assert not caplog.records
-    setup.read(["--config", str(KARL), "--use_cpu", "True"], KARL, GRPOConfig)
+    arguments.read(["--config", str(KARL), "--use_cpu", "True"], KARL, GRPOConfig)
     assert ["bf16 is left out" in record.message for record in caplog.records] == [True]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mllm.training import story
+from mllm.training import run
 
 
 def test_a_card_that_is_too_small_is_told_with_what_to_turn() -> None:
@@ -13,7 +13,7 @@ def test_a_card_that_is_too_small_is_told_with_what_to_turn() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation for ...")
 
     with pytest.raises(SystemExit) as end:
-        story.program(main)
+        run.program(main)
     said = str(end.value)
     assert said.startswith("error: CUDA out of memory. Tried to allocate 2.00 GiB.\n`fieldmark preflight")
     assert "per_device_train_batch_size" in said and "documentation" not in said
@@ -24,4 +24,4 @@ def test_what_nobody_foresaw_keeps_its_traceback() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        story.program(main)
+        run.program(main)

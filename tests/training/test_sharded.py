@@ -14,8 +14,9 @@ import torch
 import yaml
 
 import mllm
-from mllm import merging, models
-from tests.scenes import make_data
+from mllm.models import checkpoint
+from mllm.training import merge
+from tests.support.scenes import make_data
 from tests.training.sharded import TOKENS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,11 +87,11 @@ def round_trip(kind: str, stage: int, lora: bool, data: tuple[Path, Path], folde
     assert [row["step"] for row in steps] == [1, 2, 3]
     assert max(row["grad_norm"] for row in steps) > 0
     assert (out / "checkpoint-3" / "latest").is_file(), "DeepSpeed saved no state: it did not train"
-    before = says(Path(models.base_and_adapter("pocket")[0]))
+    before = says(Path(checkpoint.base_and_adapter("pocket")[0]))
     assert (told["logits"] - before).abs().max() > 1e-3, "nothing was learned"
     for saved in (out, out / "checkpoint-3"):
         torch.testing.assert_close(says(saved), told["logits"], rtol=0, atol=1e-5)
-    done = merging.merge(out / "checkpoint-3", folder / "merged", masters=True)
+    done = merge.merge(out / "checkpoint-3", folder / "merged", masters=True)
     assert done.shards and done.adapter == lora
     assert [path.name for path in (folder / "merged").iterdir() if path.suffix in (".pt", ".bin", ".pth")] == []
     torch.testing.assert_close(says(folder / "merged"), told["logits"], rtol=0, atol=1e-4 if lora else 1e-5)
@@ -114,7 +115,7 @@ def test_fsdp_ends_in_plain_weights(data: tuple[Path, Path], tmp_path: Path) -> 
     path, out = recipe("sft", data, tmp_path), tmp_path / "out"
     told = trained("sft", "cpu_fsdp", path)
     assert (told["world"], told["how"]) == (2, "FSDP") and 0.45 < told["share"] < 0.55
-    before = says(Path(models.base_and_adapter("pocket")[0]))
+    before = says(Path(checkpoint.base_and_adapter("pocket")[0]))
     assert (told["logits"] - before).abs().max() > 1e-3, "nothing was learned"
     for saved in (out, out / "checkpoint-3"):
         torch.testing.assert_close(says(saved), told["logits"], rtol=0, atol=1e-5)
@@ -177,7 +178,7 @@ def test_shards_alone_become_weights(data: tuple[Path, Path], tmp_path: Path) ->
     told = trained("sft", str(tmp_path / "shards"), path)
     last = tmp_path / "out" / "checkpoint-3"
     assert told["world"] == 2 and not list(last.glob("*.safetensors"))
-    merging.merge(last, tmp_path / "merged")
+    merge.merge(last, tmp_path / "merged")
     torch.testing.assert_close(says(tmp_path / "merged"), told["logits"], rtol=0, atol=1e-5)
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from mllm import conversations, models, rewards
+from mllm import rewards
 from mllm.errors import RecordError
+from mllm.models import checkpoint as models
+from mllm.prompting import conversations
 from mllm.records import image_path, load_samples
-from mllm.training import bridge
-from mllm.training.samplers import BagSampler, Schedule
-from tests.scenes import make_captions, make_data
+from mllm.training import trl_adapter
+from mllm.training.grpo.bag_sampler import BagSampler, Schedule
+from tests.support.scenes import make_captions, make_data
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +31,12 @@ def checkpoint(pocket_folder: Path) -> models.Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def rows(data: Path) -> list[bridge.Row]:
-    return [bridge.Row(sample, image_path(data, sample)) for sample in load_samples(data)]
+def rows(data: Path) -> list[trl_adapter.Row]:
+    return [trl_adapter.Row(sample, image_path(data, sample)) for sample in load_samples(data)]
 
 
-def test_rows_are_what_trl_wants(rows: list[bridge.Row], checkpoint: models.Checkpoint) -> None:
-    made = bridge.dataset(rows, checkpoint.convention, answers=True)
+def test_rows_are_what_trl_wants(rows: list[trl_adapter.Row], checkpoint: models.Checkpoint) -> None:
+    made = trl_adapter.dataset(rows, checkpoint.convention, answers=True)
     row = made[1]
     assert row["sample"] == rows[1].record
     assert sorted(part["type"] for part in row["prompt"][-1]["content"]) == ["image", "text"]
@@ -43,16 +45,16 @@ def test_rows_are_what_trl_wants(rows: list[bridge.Row], checkpoint: models.Chec
     assert row["completion"][0]["content"][0]["text"] == conversations.target(
         load_samples(rows[1].picture.parent / "train.jsonl")[1], checkpoint.convention
     )  # type: ignore[union-attr]
-    assert "completion" not in bridge.dataset(rows, checkpoint.convention, answers=False)[0]
+    assert "completion" not in trl_adapter.dataset(rows, checkpoint.convention, answers=False)[0]
 
 
 def test_a_caption_is_asked_as_it_stands_and_names_its_picture(
-    rows: list[bridge.Row], checkpoint: models.Checkpoint
+    rows: list[trl_adapter.Row], checkpoint: models.Checkpoint
 ) -> None:
     plain = replace(
         rows[0].record, task="caption", question="Caption?", captions=(" A red bird. ", "A bird."), boxes=()
     )
-    row = bridge.dataset([bridge.Row(plain, rows[0].picture)], checkpoint.convention, answers=True)[0]
+    row = trl_adapter.dataset([trl_adapter.Row(plain, rows[0].picture)], checkpoint.convention, answers=True)[0]
     texts = [part["text"] for part in row["prompt"][-1]["content"] if part["type"] == "text"]
     assert texts == ["Caption?"] and row["completion"][0]["content"][0]["text"] == "A red bird."
     assert Path(row["sample"].image).is_absolute() and Path(row["sample"].image).samefile(rows[0].picture)
@@ -61,16 +63,16 @@ def test_a_caption_is_asked_as_it_stands_and_names_its_picture(
 
 
 def test_plain_questions_mix_in_with_and_without_a_picture(
-    rows: list[bridge.Row], checkpoint: models.Checkpoint
+    rows: list[trl_adapter.Row], checkpoint: models.Checkpoint
 ) -> None:
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     mixed = [
         *rows[:1],
-        bridge.Row(bridge.Exchange("q1", "What are the marks of Tala?", "round, red."), None),
-        bridge.Row(bridge.Exchange("q2", "Describe it.", "round, red.", "x.png"), rows[0].picture),
+        trl_adapter.Row(trl_adapter.Exchange("q1", "What are the marks of Tala?", "round, red."), None),
+        trl_adapter.Row(trl_adapter.Exchange("q2", "Describe it.", "round, red.", "x.png"), rows[0].picture),
     ]
-    made = bridge.dataset(mixed, checkpoint.convention, answers=True)
+    made = trl_adapter.dataset(mixed, checkpoint.convention, answers=True)
     found = made.__getitems__([0, 1, 2])
     assert [len(row["images"]) for row in found] == [1, 0, 1]
     batch = DataCollatorForVisionLanguageModeling(checkpoint.processor, completion_only_loss=True)(found)
@@ -79,8 +81,8 @@ def test_plain_questions_mix_in_with_and_without_a_picture(
     assert checkpoint.processor.tokenizer.decode(labels[labels != -100]) == "round, red.<|im_end|>\n"
 
 
-def test_pictures_are_decoded_once_and_forgotten_above_the_limit(rows: list[bridge.Row]) -> None:
-    cache = bridge.PictureCache(limit=2 * 192 * 192 * 3)
+def test_pictures_are_decoded_once_and_forgotten_above_the_limit(rows: list[trl_adapter.Row]) -> None:
+    cache = trl_adapter.PictureCache(limit=2 * 192 * 192 * 3)
     first, second, third = (row.picture for row in rows)
     assert first is not None and second is not None and third is not None
     kept = cache.load(first)
@@ -91,11 +93,11 @@ def test_pictures_are_decoded_once_and_forgotten_above_the_limit(rows: list[brid
     assert pickle.loads(pickle.dumps(cache)).size == 0
 
 
-def test_a_reward_as_trl_calls_it(rows: list[bridge.Row], checkpoint: models.Checkpoint) -> None:
+def test_a_reward_as_trl_calls_it(rows: list[trl_adapter.Row], checkpoint: models.Checkpoint) -> None:
     samples = [row.record for row in rows]
     good = conversations.target(samples[0], checkpoint.convention)  # type: ignore[arg-type]
     texts = [good, "no idea", "<answer>(0,0),(1,1)</answer>"]
-    function = bridge.TrlReward("iou", rewards.load("iou"), checkpoint, count_problems=True)
+    function = trl_adapter.TrlReward("iou", rewards.load("iou"), checkpoint, count_problems=True)
     function = pickle.loads(pickle.dumps(function))
     assert function.__name__ == "iou"
     logged: dict[str, list[float]] = defaultdict(list)
@@ -114,21 +116,21 @@ def test_a_reward_as_trl_calls_it(rows: list[bridge.Row], checkpoint: models.Che
     assert logged["unread/no answer tag"] == [pytest.approx(1 / 3)]
 
 
-def test_none_means_it_does_not_apply(rows: list[bridge.Row], checkpoint: models.Checkpoint) -> None:
+def test_none_means_it_does_not_apply(rows: list[trl_adapter.Row], checkpoint: models.Checkpoint) -> None:
     from dataclasses import replace
 
     nowhere = replace(rows[0].record, boxes=())  # type: ignore[type-var]
-    function = bridge.TrlReward("iou", rewards.load("iou"), checkpoint)
+    function = trl_adapter.TrlReward("iou", rewards.load("iou"), checkpoint)
     assert function([None], [[{"role": "assistant", "content": "x"}]], [[1]], sample=[nowhere]) == [None]  # type: ignore[list-item]
 
 
 def test_captions_are_not_missed_as_answers_and_scores_are_heard(
-    tmp_path: Path, checkpoint: models.Checkpoint, rows: list[bridge.Row]
+    tmp_path: Path, checkpoint: models.Checkpoint, rows: list[trl_adapter.Row]
 ) -> None:
     """A caption has no answer tag, and that is no problem; who listens gets the samples and their scores."""
     told = load_samples(make_captions(tmp_path, "train", families=1, size=2))
     mixed = [told[0], rows[0].record]
-    function = bridge.TrlReward("length", rewards.load("length", least=2, most=9), checkpoint, count_problems=True)
+    function = trl_adapter.TrlReward("length", rewards.load("length", least=2, most=9), checkpoint, count_problems=True)
     heard: list[tuple[list, list]] = []
     function.heard = lambda samples, scores: heard.append((list(samples), list(scores)))
     logged: dict[str, float] = {}
@@ -141,16 +143,16 @@ def test_captions_are_not_missed_as_answers_and_scores_are_heard(
 
 def test_bags_travel_with_the_pictures(tmp_path: Path, checkpoint: models.Checkpoint) -> None:
     file = make_captions(tmp_path, "train", families=2, size=2)
-    rows = [bridge.Row(sample, image_path(file, sample)) for sample in load_samples(file)]
+    rows = [trl_adapter.Row(sample, image_path(file, sample)) for sample in load_samples(file)]
     sampler = BagSampler(4, {2: [(2, 3)]}, Schedule(((1, 2),)), batch=4, generations=1)
-    made = bridge.dataset(rows, checkpoint.convention, answers=False, bags=sampler)
+    made = trl_adapter.dataset(rows, checkpoint.convention, answers=False, bags=sampler)
     assert len(made) == sampler.virtual_rows == 8
     assert {made[number]["sample"].id: made[number]["sample"].bag for number in sampler} == {
         rows[0].record.id: None, rows[1].record.id: None, rows[2].record.id: "2/0", rows[3].record.id: "2/0",
     }  # fmt: skip
 
 
-def test_a_template_that_opens_the_thought_costs_no_reward(rows: list[bridge.Row], pocket_folder: Path) -> None:
+def test_a_template_that_opens_the_thought_costs_no_reward(rows: list[trl_adapter.Row], pocket_folder: Path) -> None:
     """What the model writes then lacks `<think>`; it is put back before it is read and judged."""
     opened = models.open_checkpoint(pocket_folder, style="think")
     opened = replace(opened, processor=copy(opened.processor))
@@ -159,8 +161,8 @@ def test_a_template_that_opens_the_thought_costs_no_reward(rows: list[bridge.Row
     rest = text.removeprefix("<think>")
     judge = rewards.load("format")
     ask = {"prompts": [None] * 2, "completions": [rest, text], "completion_ids": [[1]] * 2, "sample": [sample] * 2}
-    assert bridge.TrlReward("format", judge, opened)(**ask) == [0.5, 1.0]
+    assert trl_adapter.TrlReward("format", judge, opened)(**ask) == [0.5, 1.0]
     opened.processor.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
-    assert bridge.TrlReward("format", judge, opened)(**ask) == [1.0, 1.0]
+    assert trl_adapter.TrlReward("format", judge, opened)(**ask) == [1.0, 1.0]
     opened.processor.chat_template += "{% if add_generation_prompt %}</think>{% endif %}"
-    assert bridge.TrlReward("format", judge, opened)(**ask) == [0.5, 1.0], "a thought that is closed already"
+    assert trl_adapter.TrlReward("format", judge, opened)(**ask) == [0.5, 1.0], "a thought that is closed already"

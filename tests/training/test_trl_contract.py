@@ -1,4 +1,4 @@
-"""What mllm/training/grpo.py stands on in TRL. A new TRL fails here first, and says what to read again."""
+"""What mllm/training/grpo/trainer.py stands on in TRL. A new TRL fails here first, and says what to read again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trl
 from trl import GRPOTrainer
 from trl.trainer import utils
 
-from mllm.training.grpo import TRL_INTERNALS, TRL_TESTED, PrefixGRPOTrainer
+from mllm.training.grpo.trainer import TRL_INTERNALS, TRL_TESTED, PrefixGRPOTrainer
 
 # Overridden methods, by a hash of their source in the tested version. `_prepare_inputs` is rewritten without its
 # shuffle; the others are called through super(), and their callers must go on using them as they do.
@@ -37,8 +37,8 @@ def digest(function: object) -> str:
 
 def test_this_trl_was_tested() -> None:
     assert trl.__version__.startswith(f"{TRL_TESTED}."), (
-        f"TRL {trl.__version__} is new here: read the methods of mllm.training.grpo.TRL_INTERNALS again, run the tests "
-        "of tests/training/test_grpo.py against it, then change TRL_TESTED and the hashes of this file"
+        f"TRL {trl.__version__} is new here: read the methods of mllm.training.grpo.trainer.trainer.TRL_INTERNALS again, run the tests "
+        "of tests/training/grpo/test_trainer.py against it, then change TRL_TESTED and the hashes of this file"
     )
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from eval import truematch
-from mllm.bags import Bag
 from mllm.config import Evaluate
+from mllm.data.bags import Bag
 from mllm.errors import RecordError
 from mllm.records import Answer, Completion, Sample, load_samples, write_jsonl
-from mllm.training import measures
-from tests.scenes import make_captions, make_scene
+from mllm.training import validation_metrics
+from tests.support.scenes import make_captions, make_scene
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def wrote(samples: list[Sample]) -> list[Completion]:
 
 def test_captions_get_the_number_of_the_benchmark(file: Path, samples: list[Sample], tmp_path: Path) -> None:
     done = wrote(samples)
-    measured = measures.choose(samples, file.parent, Evaluate())(samples, done)
+    measured = validation_metrics.choose(samples, file.parent, Evaluate())(samples, done)
     write_jsonl(tmp_path / "outputs.jsonl", done)
     write_jsonl(tmp_path / "bags.jsonl", [Bag(f"b{k}", tuple(s.id for s in samples[k : k + 3])) for k in (0, 3, 6, 9)])
     told = ["--captions", str(tmp_path / "outputs.jsonl"), "--samples", str(file), "--out", str(tmp_path / "o.json")]
@@ -54,15 +54,15 @@ def test_captions_get_the_number_of_the_benchmark(file: Path, samples: list[Samp
 def test_bags_may_come_from_files(file: Path, samples: list[Sample], tmp_path: Path) -> None:
     bags = tmp_path / "bags.jsonl"
     write_jsonl(bags, [Bag("a", (samples[0].id, samples[5].id)), Bag("b", (samples[1].id, "not among them"))])
-    chosen = measures.choose(samples, file.parent, Evaluate(bags=(bags,)))
-    assert isinstance(chosen, measures.Captions)
+    chosen = validation_metrics.choose(samples, file.parent, Evaluate(bags=(bags,)))
+    assert isinstance(chosen, validation_metrics.Captions)
     assert chosen.bags == [[samples[0].id, samples[5].id]], "a bag that is not whole is left out"
 
 
 def test_what_cannot_be_measured_is_refused(samples: list[Sample], tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no whole bag"):
-        measures.choose([replace(sample, bag=None) for sample in samples], tmp_path, Evaluate())
+        validation_metrics.choose([replace(sample, bag=None) for sample in samples], tmp_path, Evaluate())
     scene = make_scene(tmp_path, 0, "validation")
     with pytest.raises(RecordError, match="stands beside captions"):
-        measures.choose([*samples, scene], tmp_path, Evaluate())
-    assert measures.choose([scene], tmp_path, Evaluate()).key == "eval/acc"
+        validation_metrics.choose([*samples, scene], tmp_path, Evaluate())
+    assert validation_metrics.choose([scene], tmp_path, Evaluate()).key == "eval/acc"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from mllm.training.preflight import Row
-from mllm.training.story import program
-from tests.scenes import make_scene
-from tests.training.test_grpo import trainer
+from mllm.training.dataset import Row
+from mllm.training.run import program
+from tests.support.scenes import make_scene
+from tests.training.grpo.test_trainer import trainer
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from datetime import timedelta
 
 import torch
 
-from mllm.training import launch, processes, story
+from mllm.distributed import World
+from mllm.training import heartbeat, run
 
 
 def never_back() -> None:
@@ -25,10 +26,10 @@ def never_back() -> None:
 
 def main() -> None:
     mode, silence, stall = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
-    rank, _ = launch.world()
+    rank = World.current().rank
     if mode == "late" and rank == 1:
         never_back()
-    processes._watch = watch = processes.Watch(rank, 2, silence, every=0.3)
+    heartbeat._watch = watch = heartbeat.Watch(rank, 2, silence, every=0.3)
     watch.stall = stall
     watch.roll_call(silence if mode == "late" else 120)
     watch.start()
@@ -44,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    story.program(main)
+    run.program(main)

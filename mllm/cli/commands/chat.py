@@ -13,8 +13,8 @@ from mllm.errors import FieldmarkError
 
 if TYPE_CHECKING:
     from mllm.boxes import Box
-    from mllm.chat import Assistant
-    from mllm.findings import Grounding, Spot
+    from mllm.inference.assistant import Assistant
+    from mllm.inference.grounding import Grounding, Spot
 
 HELP = """Name a thing, or ask in words.
   #1          in a question stands for the first box that was found: What is at #1?
@@ -50,8 +50,8 @@ def command(
 
     With --once the exit code is 0 when every picture got a box, 3 when one did not.
     """
-    from mllm import pictures
-    from mllm.chat import load
+    from mllm.inference.assistant import load
+    from mllm.io import images as pictures
 
     for path in image:
         pictures.load(path)  # before the weights: a wrong path should not cost a minute
@@ -97,7 +97,7 @@ class _Talk:
 
     def ask(self, question: str, number: int) -> bool:
         """Put a question about one picture to every model; whether all of them gave a box."""
-        from mllm.findings import numbered
+        from mllm.inference.grounding import numbered
 
         about = tuple(self.boxes.get(number, ()))
         found = [self._answer(name, question, number, about) for name in self.assistants]
@@ -122,7 +122,7 @@ class _Talk:
 
     def _tell(self, found: Grounding, name: str, number: int, marked: Sequence[Spot]) -> None:
         """Say how it went; save the picture with its numbered boxes."""
-        from mllm.findings import drawn
+        from mllm.inference.grounding import drawn
 
         path, saved = self.images[number], None
         if found.boxes:
@@ -161,7 +161,7 @@ class _Pen:
 
     def write(self, piece: str) -> None:
         """Write what is new."""
-        from mllm.findings import unfold
+        from mllm.inference.grounding import unfold
 
         self.text += piece
         for part, now in enumerate(unfold(self.text)):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mllm.commands import Out, named
+from mllm.cli.programs import Out, named
 from mllm.errors import FieldmarkError
 
 
@@ -23,14 +23,14 @@ def command(
     gallery: Annotated[int, typer.Option(min=0, help="Pictures to show that one run gets right, another wrong.")] = 24,
 ) -> None:
     """Set RUNS against the first: scores, paired differences, curves, domains, and pictures on which they disagree."""
-    from mllm import report as pages
-    from mllm.report import bagged
+    from mllm.evaluation import report as pages
+    from mllm.evaluation.report import caption_bags
 
     shown = named(runs)
     if len(shown) < 2:
         raise FieldmarkError("a comparison needs two runs: fieldmark compare SFT=runs/pocket/eval/sft RL=...")
     trained = {name: folder for name, folder in shown.items() if _is_training(Path(folder))}
-    told = {name: folder for name, folder in shown.items() if bagged.is_told(folder)}
+    told = {name: folder for name, folder in shown.items() if caption_bags.is_told(folder)}
     measured = {name: folder for name, folder in shown.items() if name not in trained and name not in told}
     made = pages.build(
         measured,

@@ -25,13 +25,15 @@ def command(
     split: Annotated[str, typer.Option(help="Split of imported samples.")] = "train",
 ) -> None:
     """Convert LLaMA-Factory sharegpt, ms-swift and VLM-R1 files to samples and back; boxes keep their numbers."""
-    from mllm import families, interop, records
+    from mllm import records
+    from mllm.data import formats
+    from mllm.models import families
 
     chosen = families.load(family)
     if read_as == "samples":
         samples = records.load_samples(source)
     else:
-        rows = interop.load(read_as).read(source, chosen)
+        rows = formats.load(read_as).read(source, chosen)
         samples = records.check_unique(replace(row, split=split, domain=domain or row.domain) for row in rows)
     here = target.parent.resolve()
     moved = [
@@ -40,6 +42,6 @@ def command(
     if write_as == "samples":
         count = records.write_jsonl(target, moved)
     else:
-        count = interop.load(write_as).write(target, moved, chosen, style)
+        count = formats.load(write_as).write(target, moved, chosen, style)
     absent = sum(not sample.boxes for sample in samples)
     typer.echo(f"{target}: {count} rows, {absent} of them of things that are not in the picture")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mllm.commands import Out
+from mllm.cli.programs import Out
 
 
 def command(
@@ -15,6 +15,6 @@ def command(
     fast: Annotated[bool, typer.Option("--fast", help="A few steps of everything: does it run?")] = False,
 ) -> None:
     """Run the whole pipeline on the pocket world, from drawing pictures to the report."""
-    from mllm.demo import run_demo
+    from mllm.cli.experiments.demo import run_demo
 
     typer.echo(f"report: {run_demo(out, fast=fast, tell=typer.echo)}")

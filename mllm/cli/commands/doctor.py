@@ -33,7 +33,7 @@ def command(
 
 
 def _contamination(train: list[Path], benchmark: list[Path]) -> None:
-    from mllm import contamination
+    from mllm.data import contamination
 
     found = contamination.check(train, benchmark)
     typer.echo(found.told())
@@ -44,15 +44,16 @@ def _contamination(train: list[Path], benchmark: list[Path]) -> None:
 def _versions() -> None:
     from importlib.util import find_spec
 
-    from mllm import fitness, provenance
+    from mllm.io import provenance
+    from mllm.training.preflight import doctor
 
     for name, version in provenance.versions().items():
         typer.echo(f"  {name:<14} {version}")
     for name in ("deepspeed", "bitsandbytes", "vllm"):
-        typer.echo(f"  {name:<14} {fitness.installed(name) or 'not installed'}")
+        typer.echo(f"  {name:<14} {doctor.installed(name) or 'not installed'}")
     typer.echo(f"  {'torchvision':<14} {'installed' if find_spec('torchvision') else 'not installed (not needed)'}")
-    wrong = fitness.misfits()
-    for line in [*wrong, *fitness.bad_pairs()]:
+    wrong = doctor.misfits()
+    for line in [*wrong, *doctor.bad_pairs()]:
         typer.echo(f"  ! {line}")
     if not wrong:
         typer.echo("  all versions are within their ranges")
@@ -61,27 +62,27 @@ def _versions() -> None:
 def _machine(gpu_memory: float | None, cards: int) -> None:
     import torch
 
-    from mllm import fitness
-    from mllm.pipeline import cpus
-    from mllm.pocket.model import weights_folder
+    from mllm.cli.experiments.pipeline import cpus
+    from mllm.models.builtin import weights_folder
+    from mllm.training.preflight import doctor
 
-    told = fitness.memory()
+    told = doctor.memory()
     amount = f"{told[0]:.0f} GB memory, {told[1]:.0f} GB of it free" if told else "memory unknown"
     typer.echo(f"{platform.platform()}, {cpus()} cores for us, {amount}")
     if torch.cuda.is_available():
         for k in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(k)
             bf16 = torch.cuda.is_bf16_supported()
-            typer.echo(f"GPU {k}: {card.name}, {card.total_memory / fitness.GIB:.0f} GB, bfloat16 {bf16}")
+            typer.echo(f"GPU {k}: {card.name}, {card.total_memory / doctor.GIB:.0f} GB, bfloat16 {bf16}")
         if gpu_memory is None:
             gpu_memory, cards = (
-                torch.cuda.get_device_properties(0).total_memory / fitness.GIB,
+                torch.cuda.get_device_properties(0).total_memory / doctor.GIB,
                 torch.cuda.device_count(),
             )
     else:
         typer.echo("no CUDA GPU: the pocket example runs on the CPU, larger models need a GPU")
-    free = fitness.disk(Path.cwd())
-    scarce = f"; checkpoints of large models want {fitness.ROOM:.0f}" if free < fitness.ROOM else ""
+    free = doctor.disk(Path.cwd())
+    scarce = f"; checkpoints of large models want {doctor.ROOM:.0f}" if free < doctor.ROOM else ""
     typer.echo(f"disk: {free:.0f} GB free here{scarce}")
     typer.echo(f"pocket weights: {weights_folder()}")
     if gpu_memory is not None:
@@ -90,16 +91,17 @@ def _machine(gpu_memory: float | None, cards: int) -> None:
 
 def _recipes(gpu_memory: float, cards: int) -> None:
     """List the recipes that fit a machine, by the estimates of `fieldmark preflight`."""
-    from mllm import fitness
     from mllm.errors import FieldmarkError
+    from mllm.io.installation import program_folder
+    from mllm.training.preflight import doctor
 
     typer.echo(f"recipes on {cards} x {gpu_memory:.0f} GB, estimated (rows as long as they may be):")
     pocket = ("sft.yaml", "sft_direct.yaml", "rl.yaml")
-    for file in sorted(fitness.recipes_folder().glob("*.yaml")):
+    for file in sorted(program_folder("recipes").glob("*.yaml")):
         if file.name in pocket or file.name.startswith("pocket"):
             continue
         try:
-            needs, fits = fitness.peak(file, gpu_memory, cards)
+            needs, fits = doctor.peak(file, gpu_memory, cards)
         except FieldmarkError as error:
             typer.echo(f"  {file.name:<44} not worked out: {str(error)[:90]}")
             continue

@@ -27,15 +27,15 @@ def command(
 ) -> None:
     """Show the first rows of a samples file and check all of them: fields, ids, boxes, pictures and their sizes."""
     if html is not None:
-        from mllm.report import gallery
+        from mllm.evaluation.report import gallery
 
         typer.echo(f"written: {gallery.write(file, html, count=count, samples=samples)}")
         return
     if file.is_dir():
         raise FieldmarkError(f"{file} is a folder: a benchmark's outputs are shown with --html PAGE.html")
-    from mllm import pictures as files
+    from mllm.io import images as files
+    from mllm.io.codec import encode
     from mllm.records import image_path, load_samples
-    from mllm.rows import encode
 
     rows_read = load_samples(file, images=pictures)
     for sample in rows_read[: max(rows, 0)]:

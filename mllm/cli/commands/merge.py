@@ -18,12 +18,12 @@ def command(
     ] = False,
 ) -> None:
     """Merge an adapter into its base, or join DeepSpeed's shards, and prove by logits that nothing else changed."""
-    from mllm import merging
     from mllm.errors import ConfigError
+    from mllm.training import merge
 
-    if dtype not in merging.TOLERANCE:
-        raise ConfigError(f"--dtype {dtype}: one of {', '.join(merging.TOLERANCE)}")
-    done = merging.merge(checkpoint, folder, dtype=dtype, masters=masters, quantized=quantized)
+    if dtype not in merge.TOLERANCE:
+        raise ConfigError(f"--dtype {dtype}: one of {', '.join(merge.TOLERANCE)}")
+    done = merge.merge(checkpoint, folder, dtype=dtype, masters=masters, quantized=quantized)
     what = "adapter merged" if done.adapter else "shards joined" if done.shards else "copied"
     typer.echo(
         f"{done.folder}: {what}; logits differ by {done.merged:.2g} of the largest, read back by {done.saved:.2g}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mllm.commands import Out
+from mllm.cli.programs import Out
 
 
 def command(
@@ -20,6 +20,6 @@ def command(
     fast: Annotated[bool, typer.Option("--fast", help="A few steps of everything: does it run?")] = False,
 ) -> None:
     """Run the whole chain on real photos of cats and dogs."""
-    from mllm.pets import run_pets
+    from mllm.cli.experiments.pets import run_pets
 
     typer.echo(f"report: {run_pets(data, out, model=model, fast=fast, tell=typer.echo)}")

@@ -25,17 +25,17 @@ def command(
     The exit code is 1 when a photo cannot be used, or a side is left without pictures. data_synth/grounding.py takes
     the same options.
     """
-    from mllm import knowledge as cards
-    from mllm import photocheck
-    from mllm.sources import Request
-    from mllm.splits import Shares
+    from mllm.data import label_checks
+    from mllm.data.sources import Request
+    from mllm.data.splits import Shares
+    from mllm.knowledge import cards
 
     request = Request(
         input, domain, clip_boxes=clip_boxes, whole_image_boxes=whole_image_boxes, boxes_later=boxes_later
     )
     known = cards.load(*knowledge) if knowledge else None
-    found = photocheck.check(source, request, known, Shares(unseen=unseen_share), seed)
-    for line in photocheck.told(found):
+    found = label_checks.check(source, request, known, Shares(unseen=unseen_share), seed)
+    for line in label_checks.told(found):
         typer.echo(line)
     if found.wrong:
         typer.echo(f"cannot be used: {len(found.wrong)}")
@@ -43,7 +43,7 @@ def command(
             typer.echo(f"  {fault}")
         if len(found.wrong) > most:
             typer.echo(f"  and {len(found.wrong) - most} more (--most)")
-    short = list(photocheck.lacking(found))
+    short = list(label_checks.lacking(found))
     for line in short:
         typer.echo(line)
     if found.wrong or short:

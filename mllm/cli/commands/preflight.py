@@ -32,7 +32,7 @@ def command(
     """
     import logging
 
-    from mllm.preflight.proof import prove
+    from mllm.training.preflight.check import prove
 
     logging.getLogger("mllm").setLevel(logging.WARNING)  # the page says what the run would log
     proof = prove(config, flags or [], accelerate=accelerate, processes=processes, gpu_memory=gpu_memory, rows=rows)

@@ -17,10 +17,10 @@ def command(
     dry_run: Annotated[bool, typer.Option(help="Pack it and push nothing.")] = False,
 ) -> None:
     """Push a synthesized set FOLDER to REPOSITORY as parquet, with its data card; `datasets.load_dataset` opens it."""
-    from mllm import hubdata
+    from mllm.data import hub
 
     packed = out or folder.with_name(f"{folder.name}-hub")
-    files = hubdata.pack(folder, packed, licence=licence)
+    files = hub.pack(folder, packed, licence=licence)
     typer.echo(f"{packed}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
     if not dry_run:
-        typer.echo(f"pushed: {hubdata.push(packed, repository, private=private)}")
+        typer.echo(f"pushed: {hub.push(packed, repository, private=private)}")

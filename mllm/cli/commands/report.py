@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mllm.commands import Out, named
+from mllm.cli.programs import Out, named
 
 
 def command(
@@ -26,7 +26,7 @@ def command(
     gallery: Annotated[int, typer.Option(help="Samples to show with pictures.")] = 10,
 ) -> None:
     """Set benchmark runs side by side: one self-contained page, the same as Markdown and json."""
-    from mllm import report as pages
+    from mllm.evaluation import report as pages
 
     shown = named([*runs, *(more or [])])
     told = named(captions or [])

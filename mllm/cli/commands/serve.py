@@ -33,11 +33,12 @@ def command(
     """
     if missing := [package for package in ("starlette", "uvicorn") if find_spec(package) is None]:
         raise FieldmarkError(f"{' and '.join(missing)} not installed; pip install 'fieldmark[serve]'")
-    from mllm import models, serve
-    from mllm.wire import Limits
+    from mllm.inference import server
+    from mllm.inference.openai_schema import Limits
+    from mllm.models import checkpoint
 
-    loaded = models.load(model, family=family, device=device, dtype=dtype, quantize=quantize)
+    loaded = checkpoint.load(model, family=family, device=device, dtype=dtype, quantize=quantize)
     limits = Limits(tokens=max_tokens, requests=max_requests)
-    service = serve.Service(loaded, name or model, limits=limits, batch=batch)
+    service = server.Service(loaded, name or model, limits=limits, batch=batch)
     typer.echo(f"{name or model}: http://{host}:{port}/v1")
-    serve.run(service, host, port)
+    server.run(service, host, port)

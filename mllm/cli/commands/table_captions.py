@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mllm.commands import Out
+from mllm.cli.programs import Out
 
 
 def command(
@@ -15,6 +15,6 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, max=9, help="How many seeds; fewer for a first look.")] = 3,
 ) -> None:
     """Compare ways to train captions, three seeds each. Under an hour on two cores; goes on where it was stopped."""
-    from mllm.captions_table import CaptionsTable, Plan
+    from mllm.cli.experiments.caption_ablation import CaptionsTable, Plan
 
     typer.echo(CaptionsTable(out, Plan(seeds=tuple(range(seeds))), typer.echo).run())

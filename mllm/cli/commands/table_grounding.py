@@ -6,11 +6,11 @@ from pathlib import Path
 
 import typer
 
-from mllm.commands import Out
+from mllm.cli.programs import Out
 
 
 def command(out: Out = Path("runs/grounding")) -> None:
     """Compare three ways to weigh entities in GRPO, three seeds each. An hour; goes on where it was stopped."""
-    from mllm.grounding_table import GroundingTable, Plan
+    from mllm.cli.experiments.mastery_ablation import GroundingTable, Plan
 
     typer.echo(GroundingTable(out, Plan(), typer.echo).run())

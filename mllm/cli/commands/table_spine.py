@@ -6,11 +6,11 @@ from pathlib import Path
 
 import typer
 
-from mllm.commands import Out
+from mllm.cli.programs import Out
 
 
 def command(out: Out = Path("runs/spine")) -> None:
     """Make the results table of docs/log.md: every arm, three seeds. Hours; goes on where it was stopped."""
-    from mllm.spine import Plan, Spine
+    from mllm.cli.experiments.sft_vs_grpo import Plan, Spine
 
     typer.echo(Spine(out, Plan(), typer.echo).run())

@@ -37,14 +37,14 @@ def command(
     """
     if find_spec("gradio") is None:
         raise FieldmarkError("gradio not installed; pip install 'fieldmark[web]'")
-    from mllm import web
-    from mllm.chat import load
+    from mllm.inference.assistant import load
+    from mllm.inference.web import page
 
-    limits = web.Limits(
+    limits = page.Limits(
         upload=upload_mb * 2**20, pixels=megapixels * 10**6, tokens=max_tokens, together=together, waiting=waiting
     )
     names = [model] if versus is None else [model, versus]
     options = {"device": device, "dtype": dtype, "family": family, "quantize": quantize, "batch": max(together, 2)}
     assistants = [load(name, **options) for name in names]
     typer.echo(f"{' and '.join(names)}: http://{host}:{port}")
-    web.run(assistants, host=host, port=port, limits=limits, inbrowser=browser)
+    page.run(assistants, host=host, port=port, limits=limits, inbrowser=browser)

@@ -15,15 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mllm import families, runs
 from mllm.captions import said, words
-from mllm.demo import LEVEL
-from mllm.pipeline import Stage
+from mllm.cli.experiments.demo import LEVEL
+from mllm.cli.experiments.pipeline import Stage
+from mllm.cli.experiments.sft_vs_grpo import SEEDS, Arm, Spine, cell, difference
+from mllm.evaluation import runs
+from mllm.evaluation.report.caption_bags import SCORES
+from mllm.evaluation.scores import markdown
+from mllm.models import families
 from mllm.pocket.captions import judge, rich
 from mllm.records import Answer, Completion, load_samples
-from mllm.report.bagged import SCORES
-from mllm.scores import markdown
-from mllm.spine import SEEDS, Arm, Spine, cell, difference
 
 BASE, SPARSE, VCB = "base", "MLE sparse", "MLE VCB"
 PLAIN, CURRICULUM, CLIP = "self-retrieval", "BagCurri", "CLIP reward"

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mllm.pipeline import Pipeline, Stage, cpus
+from mllm.cli.experiments.pipeline import Pipeline, Stage, cpus
+from mllm.io.installation import program_folder
 
 MODELS = {"base": "pocket", "SFT": "sft/best", "CoT-SFT": "cot/best", "GRPO": "rl/best"}
 """What the report compares, and where its weights are."""
@@ -106,7 +107,7 @@ def _report(out: Path, needs: tuple[str, ...]) -> Stage:
         *_repeat("--captions", tuple(f"{name}={out / 'captions-eval' / name}" for name in CAPTIONERS)),
         *("--out", str(out / "report.html")),
     )
-    return Stage("report", "mllm.cli", arguments, 10, needs)
+    return Stage("report", "mllm.cli.__main__", arguments, 10, needs)
 
 
 CAPTIONERS = {"base": "pocket", "SFT": "captions-sft/best", "self-retrieval": "captions-rl/best"}
@@ -130,9 +131,8 @@ def _repeat(flag: str, values: Sequence[str]) -> tuple[str, ...]:
 
 
 def recipe_file(name: str) -> Path:
-    """The recipe's YAML: beside this package in a checkout, inside it in a wheel."""
-    inside = Path(__file__).parent / "recipes" / f"{name}.yaml"
-    return inside if inside.is_file() else Path(__file__).parents[1] / "recipes" / f"{name}.yaml"
+    """Return a recipe's YAML."""
+    return program_folder("recipes") / f"{name}.yaml"
 
 
 def run_demo(out: Path, *, fast: bool, tell: Callable[[str], None]) -> Path:

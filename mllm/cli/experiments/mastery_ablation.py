@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mllm.pipeline import Stage
-from mllm.spine import SEEDS, Arm, Spine
+from mllm.cli.experiments.pipeline import Stage
+from mllm.cli.experiments.sft_vs_grpo import SEEDS, Arm, Spine
 
 START = "CoT-SFT"
 PLAIN, KARL, OURS = "GRPO", "KARL as published", "mastery on the advantage"

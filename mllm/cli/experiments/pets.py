@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mllm.demo import recipe_file
+from mllm.cli.experiments.demo import recipe_file
+from mllm.cli.experiments.pipeline import Pipeline, Stage
 from mllm.errors import FieldmarkError
-from mllm.pipeline import Pipeline, Stage
 
 PHOTOS, CARDS = Path("oxford_pets_sample"), Path("fg_knowledge/descriptors/descriptors_pets.json")
 """Where photos and knowledge lie in the data folder."""
@@ -34,7 +34,7 @@ def pets_stages(data: Path, out: Path, *, model: str = "pocket", fast: bool = Fa
         Stage("benchmark of the base", "mllm.eval.kvg_bench", _benchmark(model, made, out / "eval" / "base"), 60),
         Stage("benchmark of CoT-SFT", "mllm.eval.kvg_bench", _benchmark(str(cot / "best"), made, out / "eval/cot"), 60),
         Stage("benchmark of GRPO", "mllm.eval.kvg_bench", _benchmark(str(rl / "best"), made, out / "eval/rl"), 60),
-        Stage("report", "mllm.cli", _report(out), 10),
+        Stage("report", "mllm.cli.__main__", _report(out), 10),
     ]
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllm import runs, stats
-from mllm.demo import POCKET_DATA, recipe_file
-from mllm.pipeline import Pipeline, Stage, cpus
-from mllm.scores import markdown
+from mllm.cli.experiments.demo import POCKET_DATA, recipe_file
+from mllm.cli.experiments.pipeline import Pipeline, Stage, cpus
+from mllm.evaluation import runs
+from mllm.evaluation.scores import markdown
+from mllm.metrics import stats
 
 SEEDS = (0, 1, 2)
 SLICES = ("seen entities", "unseen entities", "all")

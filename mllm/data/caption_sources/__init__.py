@@ -8,16 +8,14 @@ Pictures of a user are left where they lie (`Sample.image` is then an absolute p
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
 from mllm.captions import QUESTION, TASK
-from mllm.errors import UnknownNameError
+from mllm.data.sources import SourceError, picture_size
 from mllm.records import Sample
-from mllm.sources import SourceError, picture_size
+from mllm.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +44,13 @@ class Request:
 Source = Callable[[Request], Iterator[Sample]]
 
 
-def names() -> tuple[str, ...]:
-    """List the sources there are, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+_FILES = Registry(__name__, "source of captioned images", "pictures")
+names = _FILES.names
 
 
 def load(name: str) -> Source:
     """Return the source called `name`; an unknown name is an error that lists the known ones."""
-    if name not in names():
-        raise UnknownNameError("source of captioned pictures", name, names())
-    return import_module(f"{__name__}.{name}").pictures
+    return _FILES.load(name)
 
 
 def pictures(name: str, request: Request) -> Iterator[Sample]:

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mllm.captioned import Request, of_a_file
+from mllm.data.caption_sources import Request, of_a_file
+from mllm.data.sources import SourceError, need_input
+from mllm.data.sources.coco import boxes, by_id, find, read
 from mllm.records import Sample, Thing
-from mllm.sources import SourceError, need_input
-from mllm.sources.coco import boxes, by_id, find, read
 
 log = logging.getLogger(__name__)
 DOMAIN = "scene"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mllm.captioned import Request, of_a_file
+from mllm.data.caption_sources import Request, of_a_file
+from mllm.data.sources import SourceError, need_input
+from mllm.data.sources.csv import Row, rows_of
 from mllm.records import Sample
-from mllm.sources import SourceError, need_input
-from mllm.sources.csv import Row, rows_of
 
 DOMAIN = "scene"
 SAME = ("id", "domain", "entity", "licence")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mllm.captioned import Request, of_a_file
+from mllm.data.caption_sources import Request, of_a_file
+from mllm.data.sources import PICTURES, SourceError, need_input, read_text, stay_inside
 from mllm.records import Sample
-from mllm.sources import PICTURES, SourceError, need_input, read_text, stay_inside
 
 DOMAIN = "scene"
 

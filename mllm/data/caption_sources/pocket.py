@@ -10,15 +10,15 @@ import random
 from collections.abc import Iterator
 
 from mllm.boxes import Frame
-from mllm.captioned import Request
 from mllm.captions import TASK
+from mllm.data.caption_sources import Request
 from mllm.errors import FieldmarkError
-from mllm.pocket.bags import look_alikes
+from mllm.io.images import save_picture
 from mllm.pocket.captions import marks_of, sparse
+from mllm.pocket.look_alikes import look_alikes
 from mllm.pocket.species import NOUNS
 from mllm.pocket.world import Scene
 from mllm.records import SPLITS, Sample, Thing
-from mllm.stages import save_picture
 
 LICENCE = "CC0-1.0 (drawn by Fieldmark)"
 QUESTION = "Describe this picture."

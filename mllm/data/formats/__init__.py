@@ -15,17 +15,16 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any, Protocol, cast
 
-from mllm import jsontext, pictures
 from mllm.boxes import Box, Frame
-from mllm.errors import BoxError, PictureError, RecordError, UnknownNameError
-from mllm.families import Family
-from mllm.files import atomic_write
+from mllm.errors import BoxError, PictureError, RecordError
+from mllm.io import images, strict_json
+from mllm.io.files import atomic_write
+from mllm.models.families import Family
 from mllm.records import Sample
+from mllm.registry import Registry
 
 UNKNOWN = "?"
 """Domain of imported samples, whose files do not tell it, and entity of things that have no name there."""
@@ -80,21 +79,18 @@ class Line:
         if not isinstance(name, str) or not name:
             raise self.error(field, f"the path of a picture is needed, got {name!r:.60}")
         try:
-            return name, pictures.size(self.path.parent / name)
+            return name, images.size(self.path.parent / name)
         except PictureError as error:
             raise self.error(field, str(error)) from None
 
 
-def names() -> tuple[str, ...]:
-    """Return the known formats: the files of this folder."""
-    return tuple(sorted(module.name for module in iter_modules(__path__)))
+_FILES = Registry(__name__, "format")
+names = _FILES.names
 
 
 def load(name: str) -> Format:
     """Return the format called `name`; an unknown name lists the known ones."""
-    if name not in names():
-        raise UnknownNameError("format", name, names())
-    return cast(Format, import_module(f"{__name__}.{name}"))
+    return _FILES.load(name)
 
 
 def lines(path: Path) -> Iterator[Line]:
@@ -103,7 +99,7 @@ def lines(path: Path) -> Iterator[Line]:
         raise RecordError(f"{path}: no such file")
     if path.suffix == ".json":
         try:
-            rows = jsontext.load(path)
+            rows = strict_json.load(path)
         except json.JSONDecodeError as error:
             raise RecordError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
         if not isinstance(rows, list):
@@ -159,7 +155,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
             if not line.strip():
                 continue
             try:
-                yield number, jsontext.loads(line.strip())
+                yield number, strict_json.loads(line.strip())
             except json.JSONDecodeError as error:
                 raise RecordError(f"{path}:{number}: broken JSON at column {error.colno}: {error.msg}") from None
 

@@ -18,15 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mllm import answers, prompts
 from mllm.boxes import Box, Frame
+from mllm.data.formats import UNKNOWN, Line, entity_of, lines, write_rows
 from mllm.errors import BoxError, RecordError
-from mllm.families import Family, whole
-from mllm.interop import UNKNOWN, Line, entity_of, lines, write_rows
-from mllm.notation import box_spans
-from mllm.prompts import ALL
+from mllm.io.codec import decode, encode
+from mllm.models.box_notation import box_spans
+from mllm.models.families import Family, whole
+from mllm.prompting import answers, prompts
+from mllm.prompting.prompts import ALL
 from mllm.records import Sample, Thing
-from mllm.rows import decode, encode
 
 _SIDES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
@@ -35,7 +35,7 @@ def read(path: Path, family: Family) -> Iterator[Sample]:
     """Read samples whose boxes are in the text of `family`. An answer that names no box is a thing that is not there.
 
     Raises:
-        RecordError: besides broken rows, an answer that cannot be read (see `mllm.answers`).
+        RecordError: besides broken rows, an answer that cannot be read (see `mllm.prompting.answers`).
     """
     for line in lines(path):
         question, text = _turns(line)

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllm import prompts
 from mllm.boxes import Box, Frame
-from mllm.families import Family
-from mllm.interop import UNKNOWN, Line, exact, lines, write_rows
-from mllm.prompts import ABSENT, ALL
+from mllm.data.formats import UNKNOWN, Line, exact, lines, write_rows
+from mllm.models.families import Family
+from mllm.prompting import prompts
+from mllm.prompting.prompts import ABSENT, ALL
 from mllm.records import REFERENCE, Sample, Thing
 
 FRAMES = {"norm1000": Frame(1000, 1000), "norm1": Frame(1, 1)}

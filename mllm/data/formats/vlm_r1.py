@@ -18,11 +18,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllm import jsontext
 from mllm.boxes import Box, Frame
-from mllm.families import Family
-from mllm.interop import UNKNOWN, Line, entity_of, exact, lines, write_rows
-from mllm.prompts import ALL
+from mllm.data.formats import UNKNOWN, Line, entity_of, exact, lines, write_rows
+from mllm.io import strict_json
+from mllm.models.families import Family
+from mllm.prompting.prompts import ALL
 from mllm.records import Sample
 
 
@@ -75,7 +75,7 @@ def _conversation(line: Line) -> tuple[str, Any]:
         raise line.error("conversations", "two turns with a text `value` each are needed: the question, the solution")
     text = values[1].replace("<answer>", "").replace("</answer>", "").strip()
     try:
-        solution = jsontext.loads(text)
+        solution = strict_json.loads(text)
     except json.JSONDecodeError:
         raise line.error("conversations[1].value", f"a JSON list of four numbers is needed, got {text!r:.60}") from None
     return values[0], solution

@@ -7,18 +7,17 @@ whole pictures. Pictures of a user are left where they lie (`Photo.image` is the
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from mllm import pictures
 from mllm.boxes import Box, Frame
-from mllm.errors import BoxError, FieldmarkError, UnknownNameError
+from mllm.errors import BoxError, FieldmarkError
+from mllm.io import images
 from mllm.records import Photo
+from mllm.registry import Registry
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -47,7 +46,7 @@ class Request:
     whole_image_boxes: bool = False
     """Take a photo without a box as filled by its thing, instead of refusing it."""
     boxes_later: bool = False
-    """Yield a photo without a box as it is: somebody will point (`mllm.pointing`)."""
+    """Yield a photo without a box as it is: somebody will point (`mllm.synthesis.pseudo_boxes`)."""
     clip_boxes: bool = False
     """Cut boxes at the picture's edge, instead of refusing those that leave it."""
     licence: str = ""
@@ -59,16 +58,13 @@ class Request:
 Source = Callable[[Request], Iterator[Photo]]
 
 
-def names() -> tuple[str, ...]:
-    """List the sources there are, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+_FILES = Registry(__name__, "source", "photos")
+names = _FILES.names
 
 
 def load(name: str) -> Source:
     """Return the source called `name`; an unknown name is an error that lists the known ones."""
-    if name not in names():
-        raise UnknownNameError("source", name, names())
-    return import_module(f"{__name__}.{name}").photos
+    return _FILES.load(name)
 
 
 def photos(name: str, request: Request) -> Iterator[Photo]:
@@ -143,7 +139,7 @@ def picture_size(path: Path, where: str) -> Frame:
     except OSError as error:  # a name that is too long for any file
         raise SourceError(f"{where}: no such image ({error.strerror})") from None
     try:
-        return pictures.size(path)
+        return images.size(path)
     except FieldmarkError as error:
         raise SourceError(f"{where}: {error}") from error
 

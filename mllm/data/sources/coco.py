@@ -14,10 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllm import jsontext, pictures
 from mllm.boxes import Box, Frame
-from mllm.records import Photo
-from mllm.sources import (
+from mllm.data.sources import (
     MOST_BOXES,
     Request,
     SourceError,
@@ -29,6 +27,9 @@ from mllm.sources import (
     picture_size,
     read_text,
 )
+from mllm.io import images as pictures
+from mllm.io import strict_json
+from mllm.records import Photo
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def read(file: Path, lists: Sequence[str]) -> dict[str, Any]:
     if not text.strip():
         raise SourceError(f"{file}: the file is empty")
     try:
-        content = jsontext.loads(text)
+        content = strict_json.loads(text)
     except json.JSONDecodeError as error:
         raise SourceError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
     for name in lists:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm.boxes import Box
-from mllm.records import Photo
-from mllm.sources import (
+from mllm.data.sources import (
     MOST_BOXES,
     Request,
     SourceError,
@@ -28,6 +27,7 @@ from mllm.sources import (
     picture_size,
     read_text,
 )
+from mllm.records import Photo
 
 CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h")
 Row = dict[str, str]

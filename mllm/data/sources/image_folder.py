@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mllm import jsontext
-from mllm.records import Photo
-from mllm.sources import (
+from mllm.data.sources import (
     PICTURES,
     Request,
     SourceError,
@@ -27,7 +25,9 @@ from mllm.sources import (
     read_text,
     stay_inside,
 )
-from mllm.sources.csv import numbers_of, rows_of
+from mllm.data.sources.csv import numbers_of, rows_of
+from mllm.io import strict_json
+from mllm.records import Photo
 
 SIDECARS = ("boxes.jsonl", "boxes.csv")
 Written = tuple[str, tuple[float, ...]]
@@ -97,7 +97,7 @@ def _jsonl(file: Path) -> Iterator[tuple[str, str, tuple[float, ...]]]:
         if not text.strip():
             continue
         try:
-            row: Any = jsontext.loads(text)
+            row: Any = strict_json.loads(text)
         except json.JSONDecodeError as error:
             raise SourceError(f"{where}: broken JSON at column {error.colno}: {error.msg}") from None
         if not isinstance(row, dict) or row.keys() != {"image", "box"}:

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, Field, FiniteFloat
 
-from mllm import jsontext
 from mllm.boxes import Frame
+from mllm.data.sources import Request, SourceError, make_box, need_input, one_photo, picture_size
+from mllm.io import strict_json
 from mllm.records import Photo
-from mllm.sources import Request, SourceError, make_box, need_input, one_photo, picture_size
 
 log = logging.getLogger(__name__)
 LICENCE = "CC BY-SA 4.0 (The Oxford-IIIT Pet Dataset, Parkhi et al. 2012)"
@@ -42,14 +42,14 @@ def photos(request: Request) -> Iterator[Photo]:
     file = root / "annotations.json"
     if not file.is_file():
         raise SourceError(f"{file}: no such file; the folder needs annotations.json and images/")
-    rows = jsontext.read(file, list, kind=SourceError)
+    rows = strict_json.read(file, list, kind=SourceError)
     if not rows:
         raise SourceError(f"{file}: the file holds no photo")
     kinds: Counter[str] = Counter()
     for index, row in enumerate(rows):
         where = f"{file}: [{index}]: "
         with one_photo(request):
-            read = jsontext.parsed(row, Row, where, kind=SourceError)
+            read = strict_json.parsed(row, Row, where, kind=SourceError)
             if request.domain in (None, read.species):
                 photo = _photo(read, where, request)
                 kinds[photo.provenance["box"]] += 1

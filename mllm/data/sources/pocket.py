@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mllm.boxes import Frame
+from mllm.data.sources import Request
 from mllm.records import Photo
-from mllm.sources import Request
 
 LICENCE = "CC0-1.0 (drawn by Fieldmark)"
 

@@ -11,14 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mllm import links, pictures, provenance, runs, scores
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
+from mllm.evaluation import runs, scores
+from mllm.evaluation.report import caption_bags, curves, disagreements
+from mllm.evaluation.runs import Run
+from mllm.evaluation.scores import Case
+from mllm.io import images, provenance
+from mllm.io.drawing import data_uri
+from mllm.metrics import reasoning
 from mllm.records import atomic_write
-from mllm.report import bagged, curves, disagreements
-from mllm.report.drawing import data_uri
-from mllm.runs import Run
-from mllm.scores import Case
 
 GALLERY = 10
 TEXT_LIMIT = 4000
@@ -66,7 +68,7 @@ def build(
         "curves": curves.panels({name: curves.read_log(path) for name, path in (logs or {}).items()}),
         "series": list(logs or {}),
         "gallery": _gallery(loaded, shown[:gallery]),
-        "captions": bagged.build(captions, against_first=against_first) if captions else None,
+        "captions": caption_bags.build(captions, against_first=against_first) if captions else None,
         "commit": provenance.git_commit(),
         "versions": provenance.versions(),
     }
@@ -91,7 +93,7 @@ def html(report: Mapping[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("mllm.report", "."),
+        loader=PackageLoader("mllm.evaluation.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -119,7 +121,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             table.append((row["name"], *(_share(cell) for cell in row["cells"])))
         parts += ["## Where the reasoning holds, % (of n)", scores.markdown(table)]
     if report["captions"]:
-        parts += ["## Captions among look-alikes", bagged.markdown(report["captions"])]
+        parts += ["## Captions among look-alikes", caption_bags.markdown(report["captions"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -175,7 +177,7 @@ def _links(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         return []
     return [
         {"name": name, "meaning": meaning, "cells": [rows[name] if rows else None for rows in columns]}
-        for name, meaning in links.LINKS.items()
+        for name, meaning in reasoning.LINKS.items()
     ]
 
 
@@ -185,7 +187,7 @@ def _gallery(loaded: Mapping[str, Run], cases: Sequence[Case]) -> list[dict[str,
     shown = []
     for case in cases:
         asked = next(run for name, run in loaded.items() if answers[name].get(case.sample.id) is case)
-        image = pictures.load(asked.picture(case))
+        image = images.load(asked.picture(case))
         rows = [_answer(name, table[case.sample.id]) for name, table in answers.items() if case.sample.id in table]
         shown.append(
             {

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllm import pictures
-from mllm.bags import Bag
+from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
+from mllm.evaluation.report import caption_bags
+from mllm.io import images
+from mllm.io.drawing import data_uri
 from mllm.records import Sample, image_path, load_samples, read_jsonl
-from mllm.report import bagged
-from mllm.report.drawing import data_uri
 
 SIDE = 200
 
@@ -46,7 +46,7 @@ def mined_entries(bags: Sequence[Bag], samples_file: Path) -> list[dict[str, Any
     return made
 
 
-def told_rows(told: bagged.Told) -> list[tuple[str, str, list[str]]]:
+def told_rows(told: caption_bags.Told) -> list[tuple[str, str, list[str]]]:
     """Return (size, bag, members in order) of every bag that a caption run was measured in, small bags first."""
     found = []
     for size in sorted(told.table["sizes"], key=int):
@@ -57,7 +57,7 @@ def told_rows(told: bagged.Told) -> list[tuple[str, str, list[str]]]:
     return found
 
 
-def told_entries(told: bagged.Told, chosen: Sequence[tuple[str, str, list[str]]]) -> list[dict[str, Any]]:
+def told_entries(told: caption_bags.Told, chosen: Sequence[tuple[str, str, list[str]]]) -> list[dict[str, Any]]:
     """Return entries of bags with a model's captions: which picture each retrieved; its score is the share right."""
     made = []
     for size, bag, names in chosen:
@@ -71,15 +71,15 @@ def told_entries(told: bagged.Told, chosen: Sequence[tuple[str, str, list[str]]]
     return made
 
 
-def _told_picture(told: bagged.Told, match: Mapping[str, Any], names: Sequence[str], name: str) -> dict[str, Any]:
+def _told_picture(told: caption_bags.Told, match: Mapping[str, Any], names: Sequence[str], name: str) -> dict[str, Any]:
     sample = told.samples[name]
     row = _picture(sample, told.folder / "samples.jsonl", 1 + names.index(name), told.captions[name])
-    marks = bagged.marks_told(told.captions[name], sample)
+    marks = caption_bags.marks_told(told.captions[name], sample)
     return row | {"found": 1 + names.index(match["found"]), "right": match["found"] == name, "marks": marks}
 
 
 def _picture(sample: Sample, file: Path, number: int, caption: str) -> dict[str, Any]:
-    image = pictures.load(image_path(file, sample))
+    image = images.load(image_path(file, sample))
     uri = data_uri(image, SIDE)
     return {
         "id": sample.id,

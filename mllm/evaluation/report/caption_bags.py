@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, FiniteFloat
 
-from mllm import jsontext, pictures, runs, scores, stats
 from mllm.captions import said
 from mllm.errors import FieldmarkError
+from mllm.evaluation import runs, scores
+from mllm.io import images, strict_json
+from mllm.io.drawing import data_uri
+from mllm.metrics import stats
 from mllm.records import Sample, image_path
-from mllm.report.drawing import data_uri
 
 SCORES = "truematch.json"
 BAGS = 6
@@ -84,8 +86,8 @@ def load(folder: str | Path) -> Told:
     file = folder / SCORES
     if not file.is_file():
         raise FieldmarkError(f"{file}: no such file; `python eval/truematch.py ... --out {file}` writes it")
-    table = jsontext.read(file, dict[str, Any])
-    read = jsontext.parsed(table, _Table, f"{file}: ")
+    table = strict_json.read(file, dict[str, Any])
+    read = strict_json.parsed(table, _Table, f"{file}: ")
     _, samples, rows = runs.read_whole(folder)
     _check(read, {one.id for one in samples}, file)
     return Told(folder, table, {one.id: one for one in samples}, {key: said(row) for key, row in rows.items()})
@@ -244,7 +246,7 @@ def _picture(told: Mapping[str, Told], size: str, bag: str, names: Sequence[str]
     """One picture of a bag, and for each run its caption and which picture that retrieved."""
     one = next(iter(told.values()))
     sample = one.samples[name]
-    image = pictures.load(image_path(one.folder / "samples.jsonl", sample))
+    image = images.load(image_path(one.folder / "samples.jsonl", sample))
     rows = []
     for run, each in told.items():
         match = each.matches(size)[bag, name]

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mllm import jsontext
 from mllm.errors import FieldmarkError
+from mllm.io import strict_json
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
@@ -81,7 +81,7 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
     lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            row = jsontext.loads(line)
+            row = strict_json.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mllm import kvg
-from mllm.runs import Run
-from mllm.scores import Case
+from mllm.evaluation import kvg_published
+from mllm.evaluation.runs import Run
+from mllm.evaluation.scores import Case
 
 
 def cases(runs: Iterable[Run]) -> list[Case]:
@@ -24,7 +24,7 @@ def cases(runs: Iterable[Run]) -> list[Case]:
 
 def mixed(cases: Sequence[Case]) -> list[Case]:
     """Order cases so that any beginning of the list has hits and misses, seen and unseen, and many domains."""
-    order = [*kvg.SEEN_DOMAINS, *kvg.UNSEEN_DOMAINS]
+    order = [*kvg_published.SEEN_DOMAINS, *kvg_published.UNSEEN_DOMAINS]
     kinds: dict[tuple[bool, str], list[Case]] = {}
     for case in cases:
         kinds.setdefault((case.hit, case.sample.domain), []).append(case)

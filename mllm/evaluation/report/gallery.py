@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mllm import pictures, runs
-from mllm.bags import Bag
+from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
+from mllm.evaluation import runs
+from mllm.evaluation.report import bag_gallery, caption_bags
+from mllm.io import images
+from mllm.io.drawing import ANSWER_COLOUR, CANDIDATE_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
 from mllm.records import REFERENCE, Sample, atomic_write, image_path, load_samples
-from mllm.report import bag_gallery, bagged
-from mllm.report.drawing import ANSWER_COLOUR, CANDIDATE_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
 
 SIDE = 360
 TEXT_LIMIT = 4000
@@ -58,8 +59,8 @@ def write(source: str | Path, out: str | Path, *, count: int = 200, samples: str
     if count < 1:
         raise FieldmarkError(f"count must be at least 1, got {count}")
     measure = None
-    if (source / bagged.SCORES).is_file():
-        told = bagged.load(source)
+    if (source / caption_bags.SCORES).is_file():
+        told = caption_bags.load(source)
         rows, measure = bag_gallery.told_rows(told), "share found"
         made = bag_gallery.told_entries(told, _spread(rows, count))
     elif source.is_dir():
@@ -90,7 +91,9 @@ def html(title: str, entries: Sequence[dict[str, Any]], every: int, *, measure: 
     """Write the page; `every` is how many entries the source has, `measure` what answers were scored by, if any."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(loader=PackageLoader("mllm.report", "."), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader("mllm.evaluation.report", "."), autoescape=True, undefined=StrictUndefined
+    )
     code = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     return environment.get_template("gallery.html.jinja").render(
         title=title,
@@ -137,7 +140,7 @@ def _entry(
         "text": text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + " […]",
         "outcome": outcome,
         "iou": iou,
-        "uri": data_uri(draw(pictures.load(path), marks, side=SIDE), SIDE),
+        "uri": data_uri(draw(images.load(path), marks, side=SIDE), SIDE),
         "pictures": (),
     }
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllm import runs, scores
 from mllm.errors import FieldmarkError
-from mllm.report import bagged
-from mllm.runs import Run
+from mllm.evaluation import runs, scores
+from mllm.evaluation.report import caption_bags
+from mllm.evaluation.runs import Run
 
 FORMATS = ("markdown", "latex", "json")
 HEAD = ("model", "style", "n", "Acc@0.5", "95 %", "IoU", "unreadable", "chance")
@@ -50,14 +50,14 @@ def write(named: Mapping[str, str | Path], part: str, kind: str) -> str:
     Raises:
         FieldmarkError: as `rows` and `bagged.board`; runs of both kinds; an unknown format; a slice of captions.
     """
-    told = [name for name, folder in named.items() if bagged.is_told(folder)]
+    told = [name for name, folder in named.items() if caption_bags.is_told(folder)]
     if not told:
         return text(rows(named, part), kind)
     if others := [name for name in named if name not in told]:
         raise FieldmarkError(f"{told[0]} holds captions, {others[0]} does not: they do not belong into one table")
     if part != "all":
         raise FieldmarkError(f"captions are measured in bags and have no slices; leave --slice {part} out")
-    table, lines = bagged.board(named)
+    table, lines = caption_bags.board(named)
     return text(table, kind, lines)
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mllm import pictures
+from mllm.evaluation.report import curves
+from mllm.io import images
+from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
 from mllm.records import Completion, Sample
-from mllm.report import curves
-from mllm.report.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
 
 SIDE = 360
 TEXT_LIMIT = 1200
@@ -44,7 +44,9 @@ def html(at: Progress, log: Sequence[Mapping[str, float]], alarms: Sequence[str]
     """Write the page; everything that comes from models or files is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(loader=PackageLoader("mllm.report", "."), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader("mllm.evaluation.report", "."), autoescape=True, undefined=StrictUndefined
+    )
     last: dict[str, float] = {}
     for row in log:
         last |= row
@@ -69,7 +71,7 @@ def drawn(group: Group) -> Any:
     marks = [Mark(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
     for number, done in enumerate(group.answers, 1):
         marks += [Mark(box, str(number), ANSWER_COLOUR, dashed=True) for box in done.answer.boxes[-1:]]
-    return draw(pictures.load(group.picture), marks, side=SIDE)
+    return draw(images.load(group.picture), marks, side=SIDE)
 
 
 def _asked(group: Group) -> dict[str, Any]:

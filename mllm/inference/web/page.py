@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr  # pyright: ignore[reportMissingImports]
 
-from mllm import domains, prompts
 from mllm.errors import FieldmarkError
-from mllm.web.desk import SIDE, Desk, Limits
+from mllm.inference.web.session import SIDE, Desk, Limits
+from mllm.knowledge import domains
+from mllm.prompting import prompts
 
 if TYPE_CHECKING:
-    from mllm.chat import Assistant
+    from mllm.inference.assistant import Assistant
 
 __all__ = ["Desk", "Limits", "page", "run"]
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from mllm import pictures
 from mllm.errors import FieldmarkError
-from mllm.findings import Grounding, Spot, drawn, numbered, unfold
-from mllm.report.drawing import enlarge
+from mllm.inference.grounding import Grounding, Spot, drawn, numbered, unfold
+from mllm.io import images
+from mllm.io.drawing import enlarge
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mllm.chat import Assistant
+    from mllm.inference.assistant import Assistant
 
 SIDE = 640
 """Longer side of a drawn picture, pixels, at least."""
@@ -54,7 +54,7 @@ class Picture:
 
     def open(self) -> Image:
         """Return the picture itself."""
-        return pictures.load(self.source) if isinstance(self.source, Path) else self.source
+        return images.load(self.source) if isinstance(self.source, Path) else self.source
 
     @property
     def places(self) -> list[Spot]:
@@ -97,7 +97,7 @@ class Desk:
             raise FieldmarkError(f"{name}: the desk holds {limits.pictures} pictures; clear it first")
         if isinstance(source, Path):
             try:
-                pictures.load(source, limits.pixels)
+                images.load(source, limits.pixels)
             except FieldmarkError as error:
                 raise FieldmarkError(str(error).replace(str(source), name)) from None
         empty: list[tuple[Spot, ...]] = [() for _ in range(self.models)]

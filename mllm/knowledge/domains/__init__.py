@@ -1,16 +1,14 @@
 """Domains: what kind of thing is looked for. One domain a file; the file name is the registry.
 
-To add one, write `mllm/domains/<name>.py` holding `DOMAIN = Domain(name="<name>", ...)`. Nothing else is edited.
+To add one, write `mllm/knowledge/domains/<name>.py` holding `DOMAIN = Domain(name="<name>", ...)`. Nothing else is edited.
 """
 
 from __future__ import annotations
 
-import pkgutil
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 
-from mllm.errors import FieldmarkError, UnknownNameError
+from mllm.errors import FieldmarkError
+from mllm.registry import Registry
 
 
 class DomainError(FieldmarkError):
@@ -58,16 +56,10 @@ def questions(noun: str, plural: str) -> tuple[str, ...]:
     )
 
 
-def names() -> tuple[str, ...]:
-    """List the domains there are, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+_FILES = Registry(__name__, "domain", "DOMAIN")
+names = _FILES.names
 
 
-@cache
 def load(name: str) -> Domain:
     """Return the domain called `name`; an unknown name is an error that lists the known ones."""
-    if name not in names():
-        raise UnknownNameError("domain", name, names())
-    domain = import_module(f"{__name__}.{name}").DOMAIN
-    assert isinstance(domain, Domain)
-    return domain
+    return _FILES.load(name)

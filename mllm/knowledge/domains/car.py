@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mllm.domains import Domain, questions
+from mllm.knowledge.domains import Domain, questions
 
 DOMAIN = Domain(
     name="car",

@@ -13,17 +13,15 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any, ClassVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FamilyError, RecordError, UnknownNameError
-from mllm.notation import read_boxes
+from mllm.io.codec import decode, encode
+from mllm.models.box_notation import read_boxes
 from mllm.records import REFERENCE, Thing, atomic_write
-from mllm.rows import decode, encode
+from mllm.registry import Registry
 
 CONVENTION_FILE = "fieldmark.json"
 CONVENTION_VERSION = 1
@@ -188,17 +186,13 @@ class Convention:
     version: int = CONVENTION_VERSION
 
 
-def names() -> list[str]:
-    """Return the known families: the files of this folder."""
-    return sorted(module.name for module in iter_modules(__path__))
+_FILES = Registry(__name__, "family", "FAMILY")
+names = _FILES.names
 
 
-@cache
 def load(name: str) -> Family:
     """Return the family called `name`. An unknown name raises `UnknownNameError`, which lists the known ones."""
-    if name not in names():
-        raise UnknownNameError("family", name, names())
-    return import_module(f"{__name__}.{name}").FAMILY
+    return _FILES.load(name)
 
 
 def published(name: str) -> tuple[Family, Published] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mllm.boxes import Frame
-from mllm.families import Budget, Family
+from mllm.models.families import Budget, Family
 
 
 class _Pocket(Family):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 
 from mllm.boxes import Box, Frame
-from mllm.families import Budget, Family, Published, whole
+from mllm.models.families import Budget, Family, Published, whole
 
 
 class _Qwen25VL(Family):

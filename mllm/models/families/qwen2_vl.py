@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mllm.boxes import Box, Frame
-from mllm.families import Budget, Family, Published, whole
+from mllm.models.families import Budget, Family, Published, whole
 
 
 class _Qwen2VL(Family):

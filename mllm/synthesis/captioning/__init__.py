@@ -1,6 +1,6 @@
 """How a training caption comes out of what people wrote: one strategy a file; the file name is the registry.
 
-A file defines `NEEDS`, the abilities (`mllm.abilities`) that it asks of the writer, and
+A file defines `NEEDS`, the abilities (`mllm.synthesis.capabilities`) that it asks of the writer, and
 `boost(picture: Picture, aid: Aid) -> str`, which writes one caption or raises `Refused` with a short stable reason.
 `CHECKED = True` says that it is nothing without a checker. `check` is what every strategy's caption has to pass before
 it is taken; a strategy may check more, and does.
@@ -11,19 +11,18 @@ may be the same, but a checker that wrote the caption itself believes itself too
 
 from __future__ import annotations
 
-import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mllm import details
-from mllm.abilities import Look, Sees, TeacherError, need
 from mllm.captions import clauses, sentences, words
-from mllm.errors import FieldmarkError, UnknownNameError
+from mllm.errors import FieldmarkError
+from mllm.metrics import claims
 from mllm.records import Sample, Thing
+from mllm.registry import Registry
+from mllm.synthesis.capabilities import Look, Sees, TeacherError, need
 
 
 class Refused(FieldmarkError):
@@ -90,16 +89,8 @@ class Boosted:
     notes: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
-def names() -> tuple[str, ...]:
-    """List the strategies there are, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
-
-
-def load(name: str) -> Any:
-    """Return the module of a strategy; an unknown name is an error that lists the known ones."""
-    if name not in names():
-        raise UnknownNameError("strategy", name, names())
-    return import_module(f"{__name__}.{name}")
+_FILES = Registry(__name__, "strategy")
+names, load = _FILES.names, _FILES.load
 
 
 def fit(name: str, aid: Aid, writer: str, checker: str | None) -> None:
@@ -146,13 +137,13 @@ def check(caption: str, limits: Limits, others: Iterable[str] = ()) -> None:
 
 def keep_what_was_said(given: Sequence[str], caption: str, limits: Limits) -> None:
     """Refuse a caption that lost more details than the limits allow."""
-    if details.kept_share(given, caption) < limits.kept:
+    if claims.kept_share(given, caption) < limits.kept:
         raise Refused("lost details")
 
 
 def contradict_nobody(trusted: str, caption: str) -> None:
     """Refuse a caption that gives a thing another colour or number than a trusted one does."""
-    if details.conflicts(trusted, caption):
+    if claims.conflicts(trusted, caption):
         raise Refused("contradicts what people wrote")
 
 
@@ -169,8 +160,8 @@ def news(before: Sequence[str], caption: str) -> tuple[str, ...]:
 
     Known words put together anew (`red bird, blue cap` -> `blue bird`) are news.
     """
-    known = [set(details.details(clause)) for text in before for clause in clauses(text)]
-    told = ((clause, set(details.details(clause))) for clause in clauses(caption))
+    known = [set(claims.details(clause)) for text in before for clause in clauses(text)]
+    told = ((clause, set(claims.details(clause))) for clause in clauses(caption))
     return tuple(clause for clause, said in told if said and not any(said <= one for one in known))
 
 

@@ -7,9 +7,9 @@ one side is enough; whether two colours are a disagreement or two things is for 
 
 from __future__ import annotations
 
-from mllm import details
-from mllm.abilities import Edits
-from mllm.boosting import Aid, Picture, Refused, keep_what_was_said
+from mllm.metrics import claims
+from mllm.synthesis.capabilities import Edits
+from mllm.synthesis.captioning import Aid, Picture, Refused, keep_what_was_said
 
 NEEDS = (Edits,)
 MOST_ADDED = 0.1
@@ -20,6 +20,6 @@ def boost(picture: Picture, aid: Aid) -> str:
     """Merge all captions of a picture."""
     caption = aid.writer.blend(picture.given, seed=picture.seed)
     keep_what_was_said(picture.given, caption, aid.limits)
-    if len(details.added(picture.given, caption)) > MOST_ADDED * len(details.details(caption)):
+    if len(claims.added(picture.given, caption)) > MOST_ADDED * len(claims.details(caption)):
         raise Refused("added details")
     return caption

@@ -12,12 +12,12 @@ from __future__ import annotations
 import random
 from math import log
 
-from mllm.abilities import Knows
-from mllm.boosting import Aid, Picture, Refused, unseen
 from mllm.captions import with_article
 from mllm.errors import FieldmarkError
-from mllm.phrasing import listed
-from mllm.retrieval import softmax_scale
+from mllm.models.encoders import softmax_scale
+from mllm.prompting.questions import listed
+from mllm.synthesis.capabilities import Knows
+from mllm.synthesis.captioning import Aid, Picture, Refused, unseen
 
 NEEDS = ()
 

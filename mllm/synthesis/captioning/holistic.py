@@ -6,8 +6,8 @@ new is shown to the checker. What it does not see, or cannot tell, is a reason t
 
 from __future__ import annotations
 
-from mllm.abilities import Edits, Sees
-from mllm.boosting import Aid, Picture, Refused, blend, contradict_nobody, keep_what_was_said, news, unseen
+from mllm.synthesis.capabilities import Edits, Sees
+from mllm.synthesis.captioning import Aid, Picture, Refused, blend, contradict_nobody, keep_what_was_said, news, unseen
 
 NEEDS = (Edits, Sees)
 

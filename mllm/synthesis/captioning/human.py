@@ -3,7 +3,7 @@ out, that is the sparse caption; on COCO it is what captioners have always been 
 
 from __future__ import annotations
 
-from mllm.boosting import Aid, Picture
+from mllm.synthesis.captioning import Aid, Picture
 
 NEEDS = ()
 

@@ -8,9 +8,18 @@ a loop that only ever adds would end in invention. People's words stay and win w
 
 from __future__ import annotations
 
-from mllm.abilities import Edits, Sees
-from mllm.boosting import Aid, Picture, Refused, blend, contradict_nobody, keep_what_was_said, news, only_seen
-from mllm.boosting.textualize import close_up
+from mllm.synthesis.capabilities import Edits, Sees
+from mllm.synthesis.captioning import (
+    Aid,
+    Picture,
+    Refused,
+    blend,
+    contradict_nobody,
+    keep_what_was_said,
+    news,
+    only_seen,
+)
+from mllm.synthesis.captioning.textualize import close_up
 
 NEEDS = (Edits, Sees)
 CHECKED = True

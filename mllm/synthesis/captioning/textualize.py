@@ -8,10 +8,10 @@ a depth model; here they are those of the source.)
 
 from __future__ import annotations
 
-from mllm.abilities import Edits, Sees
-from mllm.boosting import Aid, Picture, Refused, keep_what_was_said, only_seen
 from mllm.boxes import Box
 from mllm.records import Thing
+from mllm.synthesis.capabilities import Edits, Sees
+from mllm.synthesis.captioning import Aid, Picture, Refused, keep_what_was_said, only_seen
 
 NEEDS = (Edits, Sees)
 CHECKED = True

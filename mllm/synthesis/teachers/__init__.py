@@ -3,7 +3,7 @@
 A teacher's file defines a class `Teacher` with `reason(request: Reasoning) -> str`: a thought in which every thing of
 the picture is looked at and the thing asked for is found. It refers to boxes as `<obj:K>`, K an index into
 `sample.things`, and reads as if its writer had found the answer by looking: it never says that it was told. What else a
-teacher may be able to do is in `mllm.abilities`. A teacher with settings defines a class `Config` (a
+teacher may be able to do is in `mllm.synthesis.capabilities`. A teacher with settings defines a class `Config` (a
 `mllm.config.Section`) whose `HOW` names those that change nothing in what it says; its `Teacher` is called with one.
 
 What a thought has to end on hangs on the question: one thing; all things of a kind (task `ground_all`), named together
@@ -12,23 +12,23 @@ in the last sentence; or, where the sample has no box, that none of the candidat
 
 from __future__ import annotations
 
-import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from mllm import agreement, manifest
-from mllm.abilities import Reasoning, Reasons, Reports
 from mllm.config import Section
-from mllm.errors import ConfigError, UnknownNameError
+from mllm.data import manifest
+from mllm.errors import ConfigError
 from mllm.records import REFERENCE, Sample
+from mllm.registry import Registry
+from mllm.synthesis import consistency
+from mllm.synthesis.capabilities import Reasoning, Reasons, Reports
 
 __all__ = [
     "Reasoning", "Teacher", "closing", "conclusion", "concluded", "identity", "load", "names", "problem", "read_config",
@@ -54,16 +54,15 @@ _TOLD = re.compile(
 
 
 Teacher = Reasons
-"""Anything that writes reasoning; `mllm.abilities` says what else a teacher may be able to do."""
+"""Anything that writes reasoning; `mllm.synthesis.capabilities` says what else a teacher may be able to do."""
 
 
-def names() -> tuple[str, ...]:
-    """List the teachers there are, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+_FILES = Registry(__name__, "teacher")
+names, _module = _FILES.names, _FILES.load
 
 
 def load(name: str, **config: Any) -> Any:
-    """Return the teacher called `name` with these settings. It reasons; what else it can do, ask `mllm.abilities`.
+    """Return the teacher called `name` with these settings. It reasons; what else it can do, ask `mllm.synthesis.capabilities`.
 
     Raises:
         UnknownNameError: no such teacher; lists the known ones.
@@ -106,12 +105,6 @@ def read_config(file: str | Path | None, options: Sequence[str] = ()) -> dict[st
         except yaml.YAMLError as error:
             raise ConfigError(f"teacher option {option!r}: the value is no YAML: {error}") from None
     return {str(key): value for key, value in values.items()}
-
-
-def _module(name: str) -> Any:
-    if name not in names():
-        raise UnknownNameError("teacher", name, names())
-    return import_module(f"{__name__}.{name}")
 
 
 def _config(name: str, values: dict[str, Any]) -> Section | None:
@@ -218,6 +211,6 @@ def problem(sample: Sample, thought: str, cards: Mapping[str, tuple[str, ...]] |
         return "says that it was told"
     if re.search(r"</?(?:think|answer)>", thought):
         return "holds answer tags"
-    if cards is not None and agreement.contradictions(sample, thought, cards):
+    if cards is not None and consistency.contradictions(sample, thought, cards):
         return "gives the target a mark that its card does not hold"
     return None

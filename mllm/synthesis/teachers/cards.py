@@ -4,7 +4,7 @@ The wording is drawn by seed from a small grammar; every mark in it is quoted fr
 is what its own card says, which is knowledge of its kind, not sight of this one: wrong cards teach wrong things.
 
 Given card files of its own (`files`), it also knows: marks of entities and what tells two of them apart. Captions it
-puts together by rules (`mllm.splicing`), without a look at any picture.
+puts together by rules (`mllm.synthesis.caption_merge`), without a look at any picture.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mllm import knowledge, splicing
 from mllm.config import Section
-from mllm.knowledge import Cards, holds, likeness
-from mllm.parts import part_of
-from mllm.phrasing import asked_marks, listed
-from mllm.teachers import Reasoning, targets
+from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import Cards, holds, likeness
+from mllm.knowledge.parts import part_of
+from mllm.prompting.questions import asked_marks, listed
+from mllm.synthesis import caption_merge
+from mllm.synthesis.teachers import Reasoning, targets
 
 MOST_MARKS = 4
 """How many marks are recalled, and quoted for each candidate, at most."""
@@ -118,11 +119,11 @@ class Teacher:
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
         """Merge captions by rules; every seed the same."""
-        return splicing.blend(captions)
+        return caption_merge.blend(captions)
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
         """Add to a caption by rules; every seed the same."""
-        return splicing.expand(caption, description)
+        return caption_merge.expand(caption, description)
 
     def reason(self, request: Reasoning) -> str:
         """Write one thought. Raises `KnowledgeError` (from the cards) for an entity without a card."""

@@ -1,4 +1,4 @@
-"""A teacher in this process: any checkpoint that `mllm.models` loads, asked in batches.
+"""A teacher in this process: any checkpoint that `mllm.models.checkpoint.checkpoint` loads, asked in batches.
 
 Threads that ask at the same time share a batch, so give the program as many workers as `batch`. Replies are not kept
 on the disk: weights under one name change, and what was asked of them is in the program's own log.
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from mllm.asking import Ask, Asking, ModelTeacher, Reply
 from mllm.errors import ConfigError
-from mllm.gathering import Gatherer
-from mllm.ledger import Ledger
+from mllm.inference.batcher import Gatherer
+from mllm.synthesis.prompted_teacher import Ask, Asking, ModelTeacher, Reply
+from mllm.synthesis.usage import Ledger
 
 if TYPE_CHECKING:
-    from mllm.writing import Job, Written
+    from mllm.inference.batched import Job, Written
 
 
 class Config(Asking):
@@ -47,12 +47,12 @@ class Teacher(ModelTeacher):
     """All abilities, by questions to a model in this process."""
 
     def __init__(self, config: Config) -> None:
-        """Load the model. Raises ConfigError where none is named, FieldmarkError as `mllm.models.load`."""
-        from mllm import models
+        """Load the model. Raises ConfigError where none is named, FieldmarkError as `mllm.models.checkpoint.checkpoint.load`."""
+        from mllm.models import checkpoint
 
         if not config.model:
             raise ConfigError("teacher local: no model named: set `model` to a checkpoint folder or a Hub name")
-        self._loaded = models.load(
+        self._loaded = checkpoint.load(
             config.model, family=config.family, dtype=config.dtype, quantize=config.quantize,
             device=None if config.quantize else config.device, visual_tokens=config.visual_tokens,
         )  # fmt: skip
@@ -64,12 +64,12 @@ class Teacher(ModelTeacher):
         self._gatherer.close()
 
     def _write(self, ask: Ask) -> Reply:
-        from mllm import writing
+        from mllm.inference import batched
 
         content = [*({"type": "image"} for _ in ask.views), {"type": "text", "text": ask.text}]
         system = self._loaded.convention.system
         before = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
-        job = writing.prepare(
+        job = batched.prepare(
             self._loaded, [*before, {"role": "user", "content": content}], [view.open() for view in ask.views],
             max_new_tokens=ask.max_tokens, temperature=ask.temperature, seed=ask.seed,
         )  # fmt: skip
@@ -79,6 +79,6 @@ class Teacher(ModelTeacher):
         return Reply(written.text, written.clipped, job.tokens, written.tokens)
 
     def _work(self, jobs: Sequence[Job]) -> list[Written]:
-        from mllm import writing
+        from mllm.inference import batched
 
-        return writing.write(self._loaded, jobs)
+        return batched.write(self._loaded, jobs)

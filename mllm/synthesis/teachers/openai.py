@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr
 
-from mllm import families
-from mllm.abilities import TeacherError
-from mllm.asking import Ask, Asking, ModelTeacher, Reply, outages
-from mllm.asking.shelf import Shelf
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.ledger import Failure, Ledger
+from mllm.inference import openai_errors
+from mllm.models import families
+from mllm.synthesis.capabilities import TeacherError
+from mllm.synthesis.prompted_teacher import Ask, Asking, ModelTeacher, Reply
+from mllm.synthesis.reply_cache import Shelf
+from mllm.synthesis.usage import Failure, Ledger
 
 
 class Config(Asking):
@@ -125,17 +126,17 @@ class Teacher(ModelTeacher):
             with self._slots:  # not held while waiting for the next try
                 tried += 1
                 self._ledger.tried()
-                return outages.checked(self._client.chat.completions.create(messages=messages, **self._body(ask)))
+                return openai_errors.checked(self._client.chat.completions.create(messages=messages, **self._body(ask)))
 
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(outages.is_passing),
+            retry=tenacity.retry_if_exception(openai_errors.is_passing),
             stop=self._is_over,
             wait=self._wait,
             reraise=True,
         )
         try:
             completion = retrying(call)
-        except outages.errors() as error:
+        except openai_errors.errors() as error:
             raise self._failure(ask, error, tried) from None
         with self._lock:
             self._failed_in_a_row = 0
@@ -152,30 +153,32 @@ class Teacher(ModelTeacher):
         limit = self._config.longest_wait
         pause = tenacity.wait_exponential(self._config.backoff, max=limit)(state)
         pause += tenacity.wait_random(0, self._config.backoff)(state)
-        return min(max(pause, outages.asked_to_wait(state.outcome.exception()) or 0.0), limit)
+        return min(max(pause, openai_errors.asked_to_wait(state.outcome.exception()) or 0.0), limit)
 
     def _is_over(self, state: Any) -> bool:
         """Whether to stop trying: often enough, or the server asks for more patience than we have."""
-        asked = outages.asked_to_wait(state.outcome.exception()) or 0.0
+        asked = openai_errors.asked_to_wait(state.outcome.exception()) or 0.0
         return state.attempt_number >= self._config.tries or asked > self._config.longest_wait
 
     def _failure(self, ask: Ask, error: Exception, tried: int) -> FieldmarkError:
         """Note a request that failed for good; returns what to raise."""
         where = self._config.base_url or "the OpenAI API"
-        if hopeless := outages.hopeless(error):
-            return FieldmarkError(f"teacher {self._config.model!r} at {where}: {hopeless} ({outages.short(error)})")
-        reason = outages.reason(error)
-        self._ledger.failed(Failure(ask.what, reason, outages.short(error), tried))
+        if hopeless := openai_errors.hopeless(error):
+            return FieldmarkError(
+                f"teacher {self._config.model!r} at {where}: {hopeless} ({openai_errors.short(error)})"
+            )
+        reason = openai_errors.reason(error)
+        self._ledger.failed(Failure(ask.what, reason, openai_errors.short(error), tried))
         with self._lock:
             self._failed_in_a_row += 1
             lost = self._failed_in_a_row >= self._config.give_up_after
         if lost:
             return FieldmarkError(
                 f"teacher {self._config.model!r} at {where}: {self._failed_in_a_row} requests failed one after the "
-                f"other, the last because of: {reason} ({outages.short(error)}). Look at the server, then start again; "
+                f"other, the last because of: {reason} ({openai_errors.short(error)}). Look at the server, then start again; "
                 f"replies so far are kept in {self._config.cache}"
             )
-        return TeacherError(reason, outages.short(error))
+        return TeacherError(reason, openai_errors.short(error))
 
 
 def _cache_folder() -> Path:

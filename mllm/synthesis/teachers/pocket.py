@@ -12,16 +12,17 @@ import random
 import re
 from collections.abc import Sequence
 
-from mllm import domains, pictures
-from mllm.abilities import Look
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
-from mllm.phrasing import asked_marks
-from mllm.pocket import editing, world
+from mllm.io import images
+from mllm.knowledge import domains
+from mllm.pocket import caption_editing, world
 from mllm.pocket.captions import KINDS, claims, fits, rich
-from mllm.pocket.lessons import judged
+from mllm.pocket.pretraining_tasks import judged
 from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, find, species
-from mllm.teachers import Reasoning, targets
+from mllm.prompting.questions import asked_marks
+from mllm.synthesis.capabilities import Look
+from mllm.synthesis.teachers import Reasoning, targets
 
 DESCRIBED = ("A {noun}: {marks}.", "This {noun} shows: {marks}.", "What can be seen of the {noun}: {marks}.")
 _SLOTS = {mark: slot for slot, marks in (("form", FORMS), ("colour", COLOURS), ("pattern", PATTERNS)) for mark in marks}
@@ -83,7 +84,7 @@ class Teacher:
         """
         if tuple(_facts(look)) != self.marks(entity, look.domain):
             return ()
-        found = look.box or world.departure(pictures.load(look.image), look.domain)
+        found = look.box or world.departure(images.load(look.image), look.domain)
         return () if found is None else (found,)
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
@@ -91,7 +92,7 @@ class Teacher:
         if not captions:
             raise FieldmarkError("blend needs at least one caption")
         if _several(*captions):
-            whole = editing.merge(captions)
+            whole = caption_editing.merge(captions)
         else:
             whole = captions[0].strip()
             for caption in captions[1:]:
@@ -104,7 +105,7 @@ class Teacher:
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
         """The caption with those marks of the description of which it says nothing, thing by thing."""
         if _several(caption, description):
-            return editing.merge([caption, description])
+            return caption_editing.merge([caption, description])
         said = {_SLOTS[mark] for mark in _MARK.findall(caption)}
         new = [mark for mark in dict.fromkeys(_MARK.findall(description)) if _SLOTS[mark] not in said]
         return f"{caption.strip().rstrip('.')}, {', '.join(new)}." if new else caption.strip()

@@ -19,7 +19,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl.trainer import utils as trl_utils
 
-from mllm.cpu import ATTENTION
+from mllm.models.cpu_kernels import ATTENTION
 
 BASES = ("sdpa", ATTENTION)
 CUTTING = tuple(f"{base}_in_rows" for base in BASES)

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from mllm.training import costs, kernels, prefix
-from mllm.training.prefix import Picture
+from mllm.training.engine import attention, cost_model, shared_prefix
+from mllm.training.engine.shared_prefix import Picture
 
 UNKNOWN = ("pixel_attention_mask", "spatial_shapes", "image_sizes", "token_type_ids", "image_position_ids")
 """Picture arguments of families that were not tested; a batch with one of them goes the stock way."""
@@ -97,7 +97,7 @@ def read(
     """
     ids, mask = input_ids.cpu(), attention_mask.cpu().bool()
     kinds = types.cpu() if types is not None else None
-    first, prompt_of = prefix.firsts(run), prefix.runs(list(run))
+    first, prompt_of = shared_prefix.firsts(run), shared_prefix.runs(list(run))
     prompts, places = [], []
     for row in first:
         real = mask[row, :-room]
@@ -105,17 +105,17 @@ def read(
         kind = kinds[row, :-room][real] if kinds is not None else None
         grids = pictures.grids_of(row).cpu() if pictures.grids is not None else None
         prompts.append(prompt)
-        places.append(prefix.positions(core, prompt, kind, grids))
+        places.append(shared_prefix.positions(core, prompt, kind, grids))
     completions = [ids[row, -room:][mask[row, -room:]] for row in range(len(ids))]
     return Batch(prompts, places, completions, prompt_of, first, room)
 
 
 def plan(
-    model_costs: costs.Costs, batch: Batch, rows: range, wanted: Sequence[int], patches: Sequence[int] | None
+    model_costs: cost_model.Costs, batch: Batch, rows: range, wanted: Sequence[int], patches: Sequence[int] | None
 ) -> list[list[int]] | None:
     """Group the wanted completions among `rows` (see `costs.plan`), None where stock is cheaper."""
     first = rows[0]
-    found = costs.plan(
+    found = cost_model.plan(
         model_costs,
         [batch.prompt_of[b] for b in rows],
         [len(prompt) for prompt in batch.prompts],
@@ -139,11 +139,13 @@ def score(
 
     `features` has each row's pictures as the frozen vision tower made them, None where it has to run.
     """
-    layout = prefix.pack(batch.prompts, batch.places, batch.completions, groups, batch.prompt_of, batch.room).to(device)
+    layout = shared_prefix.pack(batch.prompts, batch.places, batch.completions, groups, batch.prompt_of, batch.room).to(
+        device
+    )
     sources = [batch.first[number] for number in layout.prompt_of_group]
     if features is None:
         arguments = pictures.arguments(sources)
     else:
-        arguments = prefix.encoded([picture for row in sources for picture in features[row]])
-    with autocast(), kernels.labelled_only():  # no vocabulary for the prompt's tokens
-        return prefix.score(model, layout, arguments)
+        arguments = shared_prefix.encoded([picture for row in sources for picture in features[row]])
+    with autocast(), attention.labelled_only():  # no vocabulary for the prompt's tokens
+        return shared_prefix.score(model, layout, arguments)

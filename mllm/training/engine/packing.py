@@ -14,8 +14,8 @@ import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
-from mllm.training import kernels, prefix
-from mllm.training.saving import PerEpoch
+from mllm.training.checkpointing import PerEpoch
+from mllm.training.engine import attention, shared_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def pack(core: Any | None, inputs: dict[str, Any]) -> dict[str, Any]:
     packed = {
         "input_ids": ids_BT[real_BT][None],
         "position_ids": places[..., real_BT].unsqueeze(-2),
-        "attention_mask": kernels.no_mask(ids_BT.device),
+        "attention_mask": attention.no_mask(ids_BT.device),
         "row_lengths": tuple(real_BT.sum(1).tolist()),
     }
     if "labels" in inputs:
@@ -76,7 +76,7 @@ def hidden_states(model: Any, inputs: dict[str, Any]) -> list[torch.Tensor]:
         Hidden states behind the embeddings and each layer (the last one normed), (B, T, D) each; zeros on padding.
     """
     real_BT = inputs["attention_mask"].bool()
-    packed = pack(prefix.multimodal_core(model), inputs)
+    packed = pack(shared_prefix.multimodal_core(model), inputs)
     states = model.model(**packed, use_cache=False, output_hidden_states=True).hidden_states
     return [
         state_1TD.new_zeros(*real_BT.shape, state_1TD.shape[-1]).masked_scatter(real_BT[..., None], state_1TD)
@@ -97,14 +97,14 @@ class PackedSFTTrainer(SFTTrainer):
     def __init__(self, *args: Any, packing: bool = False, lengths: Sequence[int] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lengths = lengths
-        reason = prefix.unsupported(self.model) if packing else None
+        reason = shared_prefix.unsupported(self.model) if packing else None
         if packing and (self.aux_loss_enabled or self.compute_loss_func or self.label_smoother):
             reason = "the router's auxiliary loss, a loss function or label smoothing looks at whole rows"
         self.packs_rows = packing and reason is None
         if reason is not None:
             logger.info("packing: rows are padded as usual (%s)", reason)
         if self.packs_rows:
-            kernels.in_rows(self.model)
+            attention.in_rows(self.model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.lengths is None:
@@ -123,8 +123,8 @@ class PackedSFTTrainer(SFTTrainer):
         lengths, width = inputs["attention_mask"].sum(1).tolist(), inputs["input_ids"].shape[1]
         seen = self._total_train_tokens
         if min(lengths) < width:
-            inputs = pack(prefix.multimodal_core(self.accelerator.unwrap_model(model)), inputs)
-        with kernels.labelled_only():
+            inputs = pack(shared_prefix.multimodal_core(self.accelerator.unwrap_model(model)), inputs)
+        with attention.labelled_only():
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         counted = torch.tensor(sum(lengths), device=self.accelerator.device)
         # TRL counted the mask, which is no longer one number a token.

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from mllm import caches
-from mllm.training import prefix
-from mllm.training.prefix import Picture
+from mllm.inference import kv_cache
+from mllm.training.engine import shared_prefix
+from mllm.training.engine.shared_prefix import Picture
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def _prefill(
     Shapes: U prompts of P tokens (padded left) become B rows, `index` (B,) into the prompts.
     """
     ids_UP, mask_UP = inputs["input_ids"], inputs["attention_mask"]
-    core = prefix.multimodal_core(model)
+    core = shared_prefix.multimodal_core(model)
     places = (mask_UP.cumsum(-1) - 1).clamp(min=0)
     if core is not None and hasattr(core, "get_rope_index"):
         shift_U1 = torch.zeros(len(ids_UP), 1, dtype=torch.long, device=ids_UP.device)
@@ -60,7 +60,7 @@ def _prefill(
             )
         core.rope_deltas = shift_U1[index]  # read by `generate` when it goes on from a cache
     if pictures is not None:
-        seen = prefix.encoded(pictures)
+        seen = shared_prefix.encoded(pictures)
     else:
         seen = {name: inputs[name] for name in ("pixel_values", "image_grid_thw") if name in inputs}
     out = model(
@@ -73,4 +73,4 @@ def _prefill(
     )
     cache = out.past_key_values
     cache.batch_select_indices(index)
-    return {"input_ids": ids_UP[index], "attention_mask": mask_UP[index], "past_key_values": caches.with_room(cache)}
+    return {"input_ids": ids_UP[index], "attention_mask": mask_UP[index], "past_key_values": kv_cache.with_room(cache)}

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mllm.training import kernels
+from mllm.training.engine import attention as kernels
 
 KERNELS = (*kernels.BASES, *kernels.CUTTING)
 """Attention kernels that take a boolean mask as it is meant. Eager attention adds it to the scores: silently wrong."""

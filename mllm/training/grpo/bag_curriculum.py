@@ -1,4 +1,4 @@
-"""Joins `mllm.training.samplers` to TRL's GRPO trainer: whole bags in a batch, and stages that survive a stop."""
+"""Joins `mllm.training.grpo.trainer.bag_sampler` to TRL's GRPO trainer: whole bags in a batch, and stages that survive a stop."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from mllm import bags, config
+from mllm import config
 from mllm.captions import wants_caption
-from mllm.collectives import all_ranks
+from mllm.data import bags
+from mllm.distributed import gather
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.files import atomic_write
+from mllm.io.files import atomic_write
 from mllm.records import Sample, Score
 from mllm.rewards import BaseReward
-from mllm.training.samplers import PUBLISHED, BagSampler, Schedule
-from mllm.training.saving import epoch_of
+from mllm.training.checkpointing import epoch_of
+from mllm.training.grpo.bag_sampler import PUBLISHED, BagSampler, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ class Stages(TrainerCallback):
 
     def _gather(self) -> None:
         """Add what the processes counted since the last time to the epoch at hand. A collective call."""
-        found, epoch = all_ranks([self._mine]), self.sampler.epoch
+        found, epoch = gather([self._mine]), self.sampler.epoch
         hits, captions = self.counts.get(epoch, (0.0, 0))
         self.counts[epoch] = hits + sum(h for h, _ in found), captions + sum(n for _, n in found)
         self._mine = (0.0, 0)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 from mllm.errors import ConfigError
-from mllm.training import prefix
+from mllm.training.engine import shared_prefix
 
 _LEFT = ("prompt_ids", "prompt_mask")
 _BOTH = ("token_type_ids", "mm_token_type_ids")
@@ -128,7 +128,7 @@ def replaced(
             found[name] = [rows[k] for k in order]
     if "run" in output:
         keys = [("old", output["run"][k]) if k < old_rows else ("new", drawn["run"][k - old_rows]) for k in order]
-        found["run"] = prefix.runs(keys)
+        found["run"] = shared_prefix.runs(keys)
     found["num_items_in_batch"] = output["num_items_in_batch"]
     return dict(unsplit_pixel_values_by_grid(found))
 

@@ -11,17 +11,18 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback
 
-from mllm import prompts, quiz
 from mllm.config import Refresh
 from mllm.errors import FieldmarkError
-from mllm.files import atomic_write
-from mllm.mastery import Table, load
-from mllm.models import Checkpoint, Loaded
+from mllm.evaluation import knowledge_probe
+from mllm.io.codec import encode
+from mllm.io.files import atomic_write
+from mllm.knowledge.mastery import Table, load
+from mllm.models.checkpoint import Checkpoint, Loaded
+from mllm.prompting import prompts
 from mllm.records import Completion, Sample
-from mllm.rows import encode
-from mllm.training import spread
-from mllm.training.bridge import Row
-from mllm.training.weighting import Weighing
+from mllm.training import distributed_generate
+from mllm.training.grpo.weighted_advantages import Weighing
+from mllm.training.trl_adapter import Row
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class MasteryRefresh(TrainerCallback):
             return
         started = time.monotonic()
         said = self.ask()
-        grade = quiz.grade_choices if self.settings.by == "choices" else quiz.grade_marks
+        grade = knowledge_probe.grade_choices if self.settings.by == "choices" else knowledge_probe.grade_marks
         path = self.folder / f"step-{state.global_step}.json"
         table = Table.counted(grade(self.asked, said), str(path))
         old = self.weighing.table
@@ -87,7 +88,7 @@ class MasteryRefresh(TrainerCallback):
     def ask(self) -> dict[str, Completion]:
         """Answer every question; the same completions on every process."""
         style = prompts.PLAIN if self.settings.by == "marks" else None
-        return spread.answers(
+        return distributed_generate.answers(
             self.trainer, self.checkpoint, self.asked, Path(), style=style,
             max_new_tokens=self.settings.max_new_tokens, batch_size=self.settings.batch_size,
         )  # fmt: skip
@@ -104,18 +105,18 @@ def questions(rows: Sequence[Row], settings: Refresh, checkpoint: Checkpoint | L
         for row in rows
         if isinstance(row.record, Sample) and row.picture is not None
     ]
-    pool = quiz.items(samples)
-    entities = quiz.by_domain(pool)
+    pool = knowledge_probe.items(samples)
+    entities = knowledge_probe.by_domain(pool)
     if settings.by == "marks":
-        chosen = quiz.draw(pool, settings.per_entity, seed)
-        return quiz.marks(chosen, entities, seed, checkpoint.family, checkpoint.convention.budget)
+        chosen = knowledge_probe.draw(pool, settings.per_entity, seed)
+        return knowledge_probe.marks(chosen, entities, seed, checkpoint.family, checkpoint.convention.budget)
     single = [item for item in pool if not item.beside]
     if not single:
         raise FieldmarkError(
             "advantage.mastery.refresh.by: choices needs pictures of one thing, and every training picture shows "
             "several; set by: marks, or leave refresh out and estimate once with eval/mastery.py, which cuts things out"
         )
-    return quiz.choices(quiz.draw(single, settings.per_entity, seed), entities, seed)
+    return knowledge_probe.choices(knowledge_probe.draw(single, settings.per_entity, seed), entities, seed)
 
 
 def _over(old: Table, new: Table) -> Table:

@@ -2,7 +2,7 @@
 
 TRL reads a prompt, pictures included, for every completion: in sampling, in the old, reference and policy passes. Here
 groups stay whole in micro-batches (TRL shuffles their rows), each prompt is preprocessed and prefilled once, its
-completions are scored in one packed sequence (`mllm.training.prefix`), and a frozen vision tower runs once a picture
+completions are scored in one packed sequence (`mllm.training.engine.shared_prefix`), and a frozen vision tower runs once a picture
 and generation batch. On the same rollouts and micro-batches the losses are TRL's own.
 
 `TRL_INTERNALS` names what of TRL this stands on; tests/training/test_trl_contract.py holds TRL to it.
@@ -23,9 +23,10 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from mllm.training import costs, dynamic, kernels, prefix, rollout, scoring
-from mllm.training.prefix import Picture
-from mllm.training.saving import PerEpoch
+from mllm.training.checkpointing import PerEpoch
+from mllm.training.engine import attention, cost_model, logprobs, rollout, shared_prefix
+from mllm.training.engine.shared_prefix import Picture
+from mllm.training.grpo import dynamic_sampling as dynamic
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +83,12 @@ class PrefixGRPOTrainer(GRPOTrainer):
             return
         for model in (self.model, self.ref_model):
             if model is not None:
-                kernels.in_rows(self.accelerator.unwrap_model(model))
-        core = prefix.multimodal_core(self.model)
+                attention.in_rows(self.accelerator.unwrap_model(model))
+        core = shared_prefix.multimodal_core(self.model)
         vision = list(core.visual.parameters()) if core is not None and hasattr(core, "visual") else []
         sharded = is_deepspeed_zero3_enabled() or self.is_fsdp_enabled
         self._encodes_once = bool(vision) and not sharded and not any(p.requires_grad for p in vision)
-        self._costs = costs.of_model(
+        self._costs = cost_model.of_model(
             self.model.config,
             vision_parameters=sum(getattr(p, "ds_numel", p.numel()) for p in vision),
         )
@@ -104,7 +105,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
             return f"cache_implementation {self.args.cache_implementation!r} cannot share a prefill"
         if self.aux_loss_enabled:
             return "the router's auxiliary loss counts tokens"
-        return prefix.unsupported(self.model)
+        return shared_prefix.unsupported(self.model)
 
     # What makes a run that goes on end as one that was not stopped.
 
@@ -153,8 +154,8 @@ class PrefixGRPOTrainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         if not self.shares_prefix:
             return super()._tokenize_prompts(prompts)
-        run = prefix.runs(prompts)
-        ids, images, fields = super()._tokenize_prompts([prompts[row] for row in prefix.firsts(run)])
+        run = shared_prefix.runs(prompts)
+        ids, images, fields = super()._tokenize_prompts([prompts[row] for row in shared_prefix.firsts(run)])
         if min(len(one) for one in ids) < 2:
             return super()._tokenize_prompts(prompts)
         self._held = Held(run, None)
@@ -168,7 +169,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
-        run, rows = self._held.run, prefix.firsts(self._held.run)
+        run, rows = self._held.run, shared_prefix.firsts(self._held.run)
         pictures = self._encode(multimodal_fields)
         if pictures is not None:
             counts = [len(images[row] or ()) for row in rows]
@@ -190,11 +191,11 @@ class PrefixGRPOTrainer(GRPOTrainer):
         """Run the frozen vision tower over a generation batch's pictures; None where it has to run with the text."""
         if not self._encodes_once or fields.get("image_grid_thw") is None:
             return None
-        core = prefix.multimodal_core(self.accelerator.unwrap_model(self.model))
+        core = shared_prefix.multimodal_core(self.accelerator.unwrap_model(self.model))
         names = ("pixel_values", "image_grid_thw")
         pixels, grids = (torch.as_tensor(fields[name]).to(self.accelerator.device) for name in names)
         with self.accelerator.autocast():
-            return prefix.encode(core, pixels, grids)
+            return shared_prefix.encode(core, pixels, grids)
 
     # Micro-batches: rows stay in order, so that neighbours share their prompt.
 
@@ -252,11 +253,11 @@ class PrefixGRPOTrainer(GRPOTrainer):
             )  # fmt: skip
 
         held = self._held
-        if held is None or compute_aux_loss or any(forward.get(name) is not None for name in scoring.UNKNOWN):
+        if held is None or compute_aux_loss or any(forward.get(name) is not None for name in logprobs.UNKNOWN):
             return stock()
-        core = prefix.multimodal_core(self.accelerator.unwrap_model(model))
-        pictures = scoring.Pictures.read(forward)
-        batch = scoring.read(
+        core = shared_prefix.multimodal_core(self.accelerator.unwrap_model(model))
+        pictures = logprobs.Pictures.read(forward)
+        batch = logprobs.read(
             core, input_ids, attention_mask, logits_to_keep, held.run, pictures, forward.get("mm_token_type_ids")
         )
         wanted = _wanted(batch, held.advantages)
@@ -264,7 +265,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
         size = batch_size or len(input_ids)
         chunks = [range(start, min(start + size, len(input_ids))) for start in range(0, len(input_ids), size)]
         groups = [
-            scoring.plan(self._costs, batch, chunk, [row for row in wanted if row in chunk], patches)
+            logprobs.plan(self._costs, batch, chunk, [row for row in wanted if row in chunk], patches)
             for chunk in chunks
             if any(row in chunk for row in wanted)
         ]
@@ -274,7 +275,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
             return stock()
         device = self.accelerator.device
         scored = [
-            scoring.score(model, batch, chunk, pictures, held.features, device, self.accelerator.autocast)
+            logprobs.score(model, batch, chunk, pictures, held.features, device, self.accelerator.autocast)
             for chunk in packed
         ]
         logps, entropies = (torch.stack(parts).sum(0) for parts in zip(*scored, strict=True))
@@ -282,7 +283,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
             logps, entropies = _fill(logps, entropies, batch, wanted, held.old)
         return logps, entropies if compute_entropy else None, None
 
-    def _record(self, batch: scoring.Batch, chunks: Sequence[Any]) -> None:
+    def _record(self, batch: logprobs.Batch, chunks: Sequence[Any]) -> None:
         """Log how many completions share a prompt (0: the stock route), and say so once."""
         shared = [len(row) for rows in chunks if rows is not None for row in rows]
         mean = sum(shared) / len(shared) if shared and None not in chunks else 0.0
@@ -295,7 +296,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
             logger.info("engine: prompts of up to %d tokens, completions of %d: %s%s", *longest, how, once)
 
 
-def _wanted(batch: scoring.Batch, advantages: torch.Tensor | None) -> list[int]:
+def _wanted(batch: logprobs.Batch, advantages: torch.Tensor | None) -> list[int]:
     """Return the completions that have to be read: those of groups with an advantage, and always one.
 
     The one keeps every process in step (each runs the model in each micro-step) and the entropy from being unknown.
@@ -310,7 +311,7 @@ def _wanted(batch: scoring.Batch, advantages: torch.Tensor | None) -> list[int]:
 
 
 def _fill(
-    logps: torch.Tensor, entropies: torch.Tensor, batch: scoring.Batch, wanted: Sequence[int], old: torch.Tensor | None
+    logps: torch.Tensor, entropies: torch.Tensor, batch: logprobs.Batch, wanted: Sequence[int], old: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Give completions that were not read a ratio of one, and the mean entropy of those that were (for the log)."""
     lengths_B1 = torch.tensor([len(one) for one in batch.completions], device=logps.device)[:, None]

@@ -22,7 +22,7 @@ import torch
 from transformers import TrainerCallback
 
 from mllm.errors import FieldmarkError
-from mllm.generate import suppressed
+from mllm.inference.generate import suppressed
 
 logger = logging.getLogger(__name__)
 

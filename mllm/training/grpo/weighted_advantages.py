@@ -1,4 +1,4 @@
-"""Joins `mllm.training.advantages` to TRL's GRPO trainer: difficulty of the prompt, mastery of the entity."""
+"""Joins `mllm.training.grpo.trainer.advantages` to TRL's GRPO trainer: difficulty of the prompt, mastery of the entity."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from mllm import mastery
 from mllm.config import Advantage
 from mllm.errors import RecordError
-from mllm.mastery import LEVELS, Table
-from mllm.models import Checkpoint, Loaded
+from mllm.knowledge import mastery
+from mllm.knowledge.mastery import LEVELS, Table
+from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.records import Sample
 from mllm.rewards.iou import Reward as Iou
-from mllm.training import advantages
-from mllm.training.bridge import TrlReward
+from mllm.training.grpo import advantages
+from mllm.training.trl_adapter import TrlReward
 
 
 @dataclass

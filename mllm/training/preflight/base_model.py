@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mllm import families, jsontext, models
 from mllm.config import Lora, Part, Settings
 from mllm.errors import FamilyError
-from mllm.families import Budget, Convention, Family
-from mllm.models import Checkpoint
-from mllm.preflight import Finding, anatomy
+from mllm.io import strict_json
+from mllm.models import checkpoint, families
+from mllm.models.checkpoint import Checkpoint
+from mllm.models.families import Budget, Convention, Family
 from mllm.training import recipe
+from mllm.training.preflight import Finding, parameters
 from mllm.training.recipe import Recipe
 
 _MODULES: dict[str, Part] = {"blocks": "vision", "merger": "projector", "language_model": "llm"}
@@ -35,7 +36,7 @@ class Model:
     @property
     def budget(self) -> Budget:
         """The picture budget that the settings ask for, within the family's own."""
-        return models.narrowed(self.family, self.family.budget, self.min_visual_tokens, self.visual_tokens)
+        return checkpoint.narrowed(self.family, self.family.budget, self.min_visual_tokens, self.visual_tokens)
 
 
 def find_model(read: Recipe) -> Model:
@@ -44,9 +45,9 @@ def find_model(read: Recipe) -> Model:
     settings = read.settings
     name = settings.model if settings.model == "pocket" or Path(settings.model).is_dir() else first.model
     named = settings.family or first.family
-    base, adapter = models.base_and_adapter(name) if Path(name).is_dir() or name == "pocket" else (name, None)
+    base, adapter = checkpoint.base_and_adapter(name) if Path(name).is_dir() or name == "pocket" else (name, None)
     line = families.load(named) if named else None
-    config, family, published = anatomy.config_of(name if name == "pocket" else base, line)
+    config, family, published = parameters.config_of(name if name == "pocket" else base, line)
     if line is not None:
         family = _same_type(line, config)
     lora = _saved_lora(adapter) if adapter else first.lora or settings.lora
@@ -67,7 +68,7 @@ def open_processor(settings: Settings, model: Model) -> tuple[Checkpoint, Findin
 
     here = model.name == "pocket" or Path(model.name).is_dir()
     if here or isinstance(try_to_load_from_cache(model.name, "tokenizer_config.json"), str):
-        opened = models.open_checkpoint(
+        opened = checkpoint.open_checkpoint(
             model.name,
             family=None if here else model.family.name,
             style=settings.style,
@@ -108,7 +109,7 @@ class _Adapter(BaseModel):
 
 def _saved_lora(adapter: str) -> Lora:
     """Return the settings of an adapter folder, which is trained further at its own rank."""
-    said = jsontext.read(Path(adapter) / "adapter_config.json", _Adapter)
+    said = strict_json.read(Path(adapter) / "adapter_config.json", _Adapter)
     targets = str(said.target_modules)
     parts: tuple[Part, ...] = tuple(part for word, part in _MODULES.items() if word in targets)
     return Lora(r=said.r, alpha=said.lora_alpha, dropout=said.lora_dropout, parts=parts or ("llm",))

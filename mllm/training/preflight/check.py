@@ -11,15 +11,30 @@ from typing import Any
 from mllm import rewards
 from mllm.captions import wants_caption
 from mllm.config import Settings
-from mllm.mastery import LEVELS
-from mllm.models import Checkpoint
-from mllm.preflight import Finding, State, batches, case, lengths, machine, start, told
-from mllm.preflight.lengths import Lengths
-from mllm.preflight.machine import Machine
+from mllm.knowledge.mastery import LEVELS
+from mllm.models.checkpoint import Checkpoint
 from mllm.records import Sample
 from mllm.rewards import BaseReward
-from mllm.training import bagcurri, bridge, pocket_data, preflight, recipe, story
-from mllm.training.preflight import Data
+from mllm.training import dataset, example_data, recipe, trl_adapter
+from mllm.training import run as story
+from mllm.training.dataset import Data
+from mllm.training.grpo import bag_curriculum
+from mllm.training.preflight import (
+    Finding,
+    State,
+    base_model,
+    hardware,
+    run_spec,
+    token_lengths,
+)
+from mllm.training.preflight import (
+    findings as told,
+)
+from mllm.training.preflight import (
+    steps as batches,
+)
+from mllm.training.preflight.hardware import Machine
+from mllm.training.preflight.token_lengths import Lengths
 from mllm.training.recipe import Recipe
 
 
@@ -60,22 +75,22 @@ def prove(
             the batch.
     """
     # Before the recipe is read: its batch is that of all processes.
-    host = machine.read(accelerate or recipe.accelerate_file(file), processes=processes, gpu_memory=gpu_memory)
+    host = hardware.read(accelerate or recipe.accelerate_file(file), processes=processes, gpu_memory=gpu_memory)
     read = recipe.read(file, flags, processes=host.processes)
     settings, tables = _stand_in(read.settings)
     chosen = story.load_rewards(settings) if read.kind == "rl" else {}
-    model = start.find_model(read)
-    dissect = case.dissector(model.config, model.family)
+    model = base_model.find_model(read)
+    dissect = run_spec.dissector(model.config, model.family)
     body = dissect(read.settings, model.lora)
     findings = [told.model(model, body), told.parts(body)]
 
-    checkpoint, opened = start.open_processor(read.settings, model)
+    checkpoint, opened = base_model.open_processor(read.settings, model)
     data, brought = read_rows(read)
     findings += [opened, brought, *tables]
     most_visual = model.budget.max_pixels // model.family.factor**2
-    count, wholes = lengths.bound(most_visual, *_room(read), answers=read.kind == "sft"), []
+    count, wholes = token_lengths.bound(most_visual, *_room(read), answers=read.kind == "sft"), []
     if data is not None:
-        records = [bridge.with_its_picture(row) for row in data.train]
+        records = [trl_adapter.with_its_picture(row) for row in data.train]
         samples = [record for record in records if isinstance(record, Sample)]
         chosen = chosen or _measures(settings, samples)
         lines, count, wholes = measure(read, data, samples, checkpoint)
@@ -85,11 +100,11 @@ def prove(
         if chosen:
             findings.append(told.gold_answers(samples, chosen, checkpoint))
         if settings.bags is not None and read.kind == "rl":
-            findings.append(told.bags(bagcurri.sampler(settings.bags, samples, read.args)))
+            findings.append(told.bags(bag_curriculum.sampler(settings.bags, samples, read.args)))
     expected = min(rows, settings.limit or rows) if rows else 0
     steps = batches.count(read, len(data.train) if data else expected) if data or rows else None
     findings.append(told.batch_sizes(read, steps))
-    run = case.of(read, model.lora, host, count)
+    run = run_spec.of(read, model.lora, host, count)
     findings.append(told.memory(run, dissect))
     if steps is not None:
         findings.append(told.time(run, body, steps, mean(wholes) if wholes else count.whole, bool(wholes)))
@@ -107,12 +122,12 @@ def read_rows(read: Recipe) -> tuple[Data | None, Finding]:
     if missing:
         folder = Path(missing[0]).parent
         make = "python data_synth/grounding.py"
-        if folder in pocket_data.POCKET_CAPTIONS:
-            make = " ".join(["python data_synth/captions.py", *pocket_data.POCKET_CAPTIONS[folder]])
-        elif folder != pocket_data.POCKET_DATA:
+        if folder in example_data.POCKET_CAPTIONS:
+            make = " ".join(["python data_synth/captions.py", *example_data.POCKET_CAPTIONS[folder]])
+        elif folder != example_data.POCKET_DATA:
             make += f" --source csv --input photos.csv --knowledge cards.yaml --teacher cards --out {folder}"
         return None, Finding("rows", "not checked", (f"not there yet: {', '.join(missing)}", make))
-    data = preflight.read_data(read.settings, answers=read.kind == "sft")
+    data = dataset.read_data(read.settings, answers=read.kind == "sft")
     pictures = len({row.picture for row in data.train if row.picture})
     line = f"{len(data.train)} to train on, on {pictures} pictures whose sizes agree; {len(data.validation)} to watch"
     return data, Finding("rows", "good", (line,))
@@ -124,22 +139,22 @@ def measure(
     """Measure the rows: visual tokens from headers, and whole rows where there is a tokenizer."""
     limit, room = _room(read)
     answers = read.kind == "sft"
-    seen = lengths.visual(samples, checkpoint.family, checkpoint.convention.budget)
-    found = [Finding("visual tokens", "good", (told.spread(seen), *lengths.histogram(seen)))]
+    seen = token_lengths.visual(samples, checkpoint.family, checkpoint.convention.budget)
+    found = [Finding("visual tokens", "good", (told.spread(seen), *token_lengths.histogram(seen)))]
     if checkpoint.processor is None:
         least = max(seen) + room
         state: State = "bad" if least > limit else "not checked"
         line = f"pictures alone take up to {max(seen)} of max_tokens_per_sample = {limit}"
         line += f", with {room} kept free for the answer" if room else ""
         found.append(Finding("row lengths", state, (line, "comes with the tokenizer (above)")))
-        return found, lengths.bound(max(seen), limit, room, answers=answers), []
-    preflight.check_rows(data, checkpoint, read.settings, answers=answers, room=room)
-    prompts, wholes = lengths.prompts_and_wholes(samples, checkpoint, answers=answers, room=room)
+        return found, token_lengths.bound(max(seen), limit, room, answers=answers), []
+    dataset.check_rows(data, checkpoint, read.settings, answers=answers, room=room)
+    prompts, wholes = token_lengths.prompts_and_wholes(samples, checkpoint, answers=answers, room=room)
     rows = [row for row in data.train if isinstance(row.record, Sample)]
-    most, ids = lengths.longest(rows, wholes, min(read.per_device, len(rows)))
+    most, ids = token_lengths.longest(rows, wholes, min(read.per_device, len(rows)))
     lines = (
         told.spread(wholes) + (f", {room} of them kept free for the answer" if room else ""),
-        *lengths.histogram(wholes),
+        *token_lengths.histogram(wholes),
         f"longest batch: {most} tokens, padded, in {len(ids)} rows: {', '.join(ids[:4])}{', ...' * (len(ids) > 4)}",
     )
     found.append(Finding("row lengths", "good", lines))

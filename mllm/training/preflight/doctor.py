@@ -12,10 +12,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from mllm.errors import ConfigError
-from mllm.preflight import case, lengths, start
-from mllm.preflight.machine import Machine
-from mllm.preflight.memory import CONTEXT
 from mllm.training import recipe
+from mllm.training.preflight import base_model, run_spec, token_lengths
+from mllm.training.preflight.hardware import Machine
+from mllm.training.preflight.memory import CONTEXT
 
 GIB = 2**30
 ROOM = 20.0
@@ -115,17 +115,11 @@ def disk(folder: Path) -> float:
     return shutil.disk_usage(folder).free / GIB
 
 
-def recipes_folder() -> Path:
-    """Return where the recipes lie: in the repository, or in the installed package."""
-    here = Path(__file__).resolve().parent
-    return here.parent / "recipes" if (here.parent / "recipes" / "sft.yaml").is_file() else here / "recipes"
-
-
 def peak(file: Path, gpu_memory: float, cards: int = 1) -> tuple[float, bool]:
     """Return the memory that a recipe needs of each of `cards` GPUs, in GiB, and whether it fits.
 
     Several cards are taken as the everyday accelerate configuration has them: DeepSpeed ZeRO-2. Rows are as long as the
-    recipe lets pass. Estimated by formulas (`mllm.preflight`), not measured.
+    recipe lets pass. Estimated by formulas (`mllm.training.dataset`), not measured.
 
     Raises:
         ConfigError: no such recipe, or one that these cards cannot share out.
@@ -134,13 +128,13 @@ def peak(file: Path, gpu_memory: float, cards: int = 1) -> tuple[float, bool]:
         raise ConfigError(f"{file}: no such recipe")
     machine = Machine(cards, zero=2 if cards > 1 else 0, deepspeed=cards > 1, gpu_memory=gpu_memory)
     read = recipe.read(file, processes=cards)
-    model = start.find_model(read)
-    dissect = case.dissector(model.config, model.family)
+    model = base_model.find_model(read)
+    dissect = run_spec.dissector(model.config, model.family)
     visual = model.budget.max_pixels // model.family.factor**2
     is_rl = read.kind == "rl"
     room = read.args.max_completion_length if is_rl else 0
-    longest = lengths.bound(visual, read.settings.max_tokens_per_sample, room, answers=not is_rl)
-    estimate = case.of(read, model.lora, machine, longest).estimate(dissect)
+    longest = token_lengths.bound(visual, read.settings.max_tokens_per_sample, room, answers=not is_rl)
+    estimate = run_spec.of(read, model.lora, machine, longest).estimate(dissect)
     return (estimate.peak[1] + CONTEXT) / GIB, estimate.fits(machine)
 
 

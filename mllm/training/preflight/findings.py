@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from statistics import median
 
 from mllm.captions import wants_caption
-from mllm.models import Checkpoint
-from mllm.preflight import Finding, advice, anatomy, cost, gold
-from mllm.preflight.anatomy import Anatomy
-from mllm.preflight.batches import Batches
-from mllm.preflight.case import Case, Dissect
-from mllm.preflight.memory import CONTEXT, GIB, Estimate
-from mllm.preflight.start import Model
+from mllm.models.checkpoint import Checkpoint
 from mllm.records import Sample
 from mllm.rewards import BaseReward
+from mllm.training.grpo.bag_sampler import BagSampler
+from mllm.training.preflight import Finding, gold_rewards, parameters, runtime, suggestions
+from mllm.training.preflight.base_model import Model
+from mllm.training.preflight.memory import CONTEXT, GIB, Estimate
+from mllm.training.preflight.parameters import Anatomy
+from mllm.training.preflight.run_spec import Case, Dissect
+from mllm.training.preflight.steps import Batches
 from mllm.training.recipe import Recipe
-from mllm.training.samplers import BagSampler
 
 
 def model(found: Model, body: Anatomy) -> Finding:
@@ -32,7 +32,7 @@ def model(found: Model, body: Anatomy) -> Finding:
 
 def parts(body: Anatomy) -> Finding:
     """Say what is trained of each part."""
-    lines = [f"{part:<9} {body.trained[part]:>13,} of {body.total[part]:>13,} trained" for part in anatomy.PARTS]
+    lines = [f"{part:<9} {body.trained[part]:>13,} of {body.total[part]:>13,} trained" for part in parameters.PARTS]
     if body.adapters:
         lines.append(f"{'adapters':<9} {body.adapters:>13,} trained")
     if body.quantized:
@@ -55,7 +55,7 @@ def gold_answers(
     samples: Sequence[Sample], chosen: dict[str, tuple[BaseReward, float]], checkpoint: Checkpoint
 ) -> Finding:
     """Score the rows' own answers under the run's rewards."""
-    found = gold.score(samples, chosen, checkpoint)
+    found = gold_rewards.score(samples, chosen, checkpoint)
     lines = []
     for one in found:
         if one.missing:
@@ -64,7 +64,7 @@ def gold_answers(
         if not one.applies:
             lines.append(f"{one.name}: applies to no row")
             continue
-        full = one.low >= one.possible - gold.ROUNDING
+        full = one.low >= one.possible - gold_rewards.ROUNDING
         well = "full marks but for rounding" if full else "each earns something"
         lines.append(
             f"{one.name}: {one.low:.3f} to {one.high:.3f}, mean {one.mean:.3f}, of {one.possible:g}; "
@@ -129,14 +129,14 @@ def memory(run: Case, dissect: Dissect) -> Finding:
     if found.fits(run.machine):
         return Finding("memory", "good", tuple(lines))
     lines.append("does not fit. Each of these was worked out anew:")
-    for one in advice.advise(run, dissect):
+    for one in suggestions.advise(run, dissect):
         lines.append(f"  {one}{'' if one.fits else ', which still does not fit: take a smaller model'}")
     return Finding("memory", "bad", tuple(lines))
 
 
 def time(run: Case, body: Anatomy, steps: Batches, tokens: float, counted: bool) -> Finding:
     """Say the least time that the run can take."""
-    least = cost.bound(run, body, steps, tokens)
+    least = runtime.bound(run, body, steps, tokens)
     how = f"{run.machine.processes} x {least.card.name} ({least.card.operations / 1e12:g} TFLOP/s, "
     how += f"{least.card.bandwidth / 1e12:g} TB/s)"
     shares = f"learning {least.learning / 3600:.2f} h"

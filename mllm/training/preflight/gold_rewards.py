@@ -10,15 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mllm import conversations
 from mllm.boxes import Box
 from mllm.captions import TASK, wants_caption
 from mllm.errors import FieldmarkError
-from mllm.families import Convention
-from mllm.models import Checkpoint
+from mllm.models.checkpoint import Checkpoint
+from mllm.models.families import Convention
+from mllm.prompting import conversations
 from mllm.records import Answer, Completion, Sample
 from mllm.rewards import BaseReward
-from mllm.training.bridge import TrlReward
+from mllm.training.trl_adapter import TrlReward
 
 CAPTIONS = 200
 """So many captions are scored, as one batch: their pictures have to be looked at."""
@@ -113,10 +113,10 @@ def _boxes(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint:
 def _captions(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> Gold:
     """Score captions, as one batch."""
     if scorer := getattr(reward, "scorer", None):
-        from mllm import retrieval
+        from mllm.models import encoders
 
         try:
-            retrieval.load(scorer)
+            encoders.load(scorer)
         except FieldmarkError as error:
             return Gold(name, 0.0, 0.0, 0.0, reward.high, 0, "", 0, str(error))
     given = _given(name, reward, samples, [answer(sample, checkpoint) for sample in samples], checkpoint)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mllm.preflight.anatomy import Anatomy, Sizes
-from mllm.preflight.machine import Machine
+from mllm.training.preflight.hardware import Machine
+from mllm.training.preflight.parameters import Anatomy, Sizes
 
 GIB = 2**30
 CONTEXT = 1.0 * GIB

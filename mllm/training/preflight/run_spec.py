@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mllm.config import Lora, Settings
-from mllm.families import Family
-from mllm.preflight import memory
-from mllm.preflight.anatomy import Anatomy, dissect
-from mllm.preflight.lengths import Lengths
-from mllm.preflight.machine import Machine
-from mllm.preflight.memory import Draw, Estimate, Load
+from mllm.models.families import Family
+from mllm.training.preflight import memory
+from mllm.training.preflight.hardware import Machine
+from mllm.training.preflight.memory import Draw, Estimate, Load
+from mllm.training.preflight.parameters import Anatomy, dissect
+from mllm.training.preflight.token_lengths import Lengths
 from mllm.training.recipe import Recipe
 
 Dissect = Callable[[Settings, Lora | None], Anatomy]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mllm.preflight.anatomy import Anatomy
-from mllm.preflight.batches import Batches
-from mllm.preflight.case import Case
-from mllm.preflight.memory import NF4_BYTES
+from mllm.training.preflight.memory import NF4_BYTES
+from mllm.training.preflight.parameters import Anatomy
+from mllm.training.preflight.run_spec import Case
+from mllm.training.preflight.steps import Batches
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from mllm.config import Lora
-from mllm.preflight.case import Case, Dissect
-from mllm.preflight.memory import CONTEXT, GIB
+from mllm.training.preflight.memory import CONTEXT, GIB
+from mllm.training.preflight.run_spec import Case, Dissect
 
 ZERO3 = "--config_file accelerate_configs/zero3_multi_node.yaml --num_machines 1 --num_processes"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mllm import conversations
-from mllm.families import Budget, Family
-from mllm.models import Checkpoint
+from mllm.models.checkpoint import Checkpoint
+from mllm.models.families import Budget, Family
+from mllm.prompting import conversations
 from mllm.records import Sample
-from mllm.training.bridge import Row
+from mllm.training.trl_adapter import Row
 
 BARS = 8
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mllm import runs
-from mllm.captions_table import (
+from mllm.cli.experiments.caption_ablation import (
     ANCHORED,
     BASE,
     CLIP,
@@ -23,9 +22,10 @@ from mllm.captions_table import (
     CaptionsTable,
     Plan,
 )
-from mllm.pipeline import Stage
+from mllm.cli.experiments.pipeline import Stage
+from mllm.evaluation import runs
 from mllm.records import Answer, Completion, load_samples
-from tests.scenes import make_captions
+from tests.support.scenes import make_captions
 
 TINY = Plan(train=40, validation=7, test=14, sft_steps=2, stage=1, rates=("1e-5", "1e-4"), sft_rates=("1e-3",))
 FROM_VCB = f"{CURRICULUM} from {VCB}"
@@ -113,15 +113,15 @@ def test_arms_learn_from_the_captions_they_are_named_after(told) -> None:
 def test_the_flags_are_read_by_the_recipe(told) -> None:
     from trl import GRPOConfig
 
-    from mllm.training import setup, story
+    from mllm.training import arguments, run
 
-    root = Path(__file__).parents[1]
+    root = Path(__file__).resolve().parents[3]
     for arm in TINY.arms():
         if arm.recipe == "rl":
             stage = next(s for s in told[0].stages if s.name.startswith(f"{arm.name}, "))
             words = [*stage.arguments, "--bf16", "False", "--use_cpu", "True"]
-            settings, _ = setup.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
-            story.load_rewards(settings)
+            settings, _ = arguments.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
+            run.load_rewards(settings)
             grown = settings.bags is not None
             assert grown == (CURRICULUM in arm.name)
             assert not grown or settings.bags.schedule == ((1, 2), (1, 3), (1, 5), (1, 7))

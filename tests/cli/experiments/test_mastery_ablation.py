@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mllm import runs
-from mllm.grounding_table import KARL, OURS, PLAIN, START, GroundingTable, Plan
-from mllm.pipeline import Stage
+from mllm.cli.experiments.mastery_ablation import KARL, OURS, PLAIN, START, GroundingTable, Plan
+from mllm.cli.experiments.pipeline import Stage
+from mllm.evaluation import runs
 from mllm.records import Answer, Completion, load_samples
-from tests.scenes import make_data
+from tests.support.scenes import make_data
 
 TINY = Plan(train=8, validation=4, test=8, sft_steps=2, rl_steps=2, rates=("1e-5", "1e-4"), sft_rates=("1e-3",))
 
@@ -90,13 +90,13 @@ def test_the_flags_are_read_by_the_recipe(told) -> None:
     """Every flag of every arm goes through the recipe's own reader."""
     from trl import GRPOConfig
 
-    from mllm.training import setup
+    from mllm.training import arguments
 
-    root = Path(__file__).parents[1]
+    root = Path(__file__).resolve().parents[3]
     for arm in (PLAIN, KARL, OURS):
         stage = next(s for s in told[0].stages if s.name.startswith(f"{arm}, "))
         words = [*stage.arguments, "--bf16", "False", "--use_cpu", "True"]
-        settings, _ = setup.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
+        settings, _ = arguments.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
         assert (settings.advantage is not None) == (arm == OURS)
         assert ("mastery" in settings.rewards) == (arm == KARL)
         assert settings.rewards["iou"]["weight"] == (0 if arm == KARL else 1)

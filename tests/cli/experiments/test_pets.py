@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mllm import pets
+from mllm.cli.experiments import pets
 from mllm.errors import FieldmarkError
 from mllm.records import load_samples
 

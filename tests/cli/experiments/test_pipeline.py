@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mllm.demo import BAG_SIZES, CAPTIONERS, MODELS, demo_stages
+from mllm.cli.experiments.demo import BAG_SIZES, CAPTIONERS, MODELS, demo_stages
+from mllm.cli.experiments.pipeline import Pipeline, Stage
+from mllm.cli.experiments.sft_vs_grpo import COMPARISONS, Plan
 from mllm.errors import FieldmarkError
-from mllm.pipeline import Pipeline, Stage
-from mllm.spine import COMPARISONS, Plan
 
 
 def _stage(name: str, *arguments: str, module: str = "timeit") -> Stage:

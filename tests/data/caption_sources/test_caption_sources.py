@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mllm import captioned
 from mllm.boxes import Box, Frame
-from mllm.captioned import Request
+from mllm.data import caption_sources
+from mllm.data.caption_sources import Request
+from mllm.data.sources import SourceError
 from mllm.errors import UnknownNameError
 from mllm.records import Sample
-from mllm.sources import SourceError
 
 
 def draw(path: Path, size: tuple[int, int] = (40, 20), turn: int | None = None) -> Path:
@@ -29,18 +29,18 @@ def draw(path: Path, size: tuple[int, int] = (40, 20), turn: int | None = None) 
 
 
 def read(name: str, file: Path, **more: Any) -> list[Sample]:
-    return list(captioned.pictures(name, Request(input=file, **more)))
+    return list(caption_sources.pictures(name, Request(input=file, **more)))
 
 
-@pytest.mark.parametrize("name", captioned.names())
+@pytest.mark.parametrize("name", caption_sources.names())
 def test_every_source_says_what_it_reads(name: str) -> None:
-    module = __import__(f"mllm.captioned.{name}", fromlist=["pictures"])
-    assert module.__doc__ and callable(captioned.load(name))
+    module = __import__(f"mllm.data.caption_sources.{name}", fromlist=["pictures"])
+    assert module.__doc__ and callable(caption_sources.load(name))
 
 
 def test_an_unknown_source_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'coco'"):
-        captioned.load("cocoa")
+        caption_sources.load("cocoa")
 
 
 def coco(folder: Path, **changes: Any) -> Path:
@@ -216,6 +216,6 @@ def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], object], told: str)
 @pytest.mark.parametrize("name", ["coco", "csv", "image_folder"])
 def test_an_input_that_is_not_there_is_said_to_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match="needs an input"):
-        list(captioned.pictures(name, Request()))
+        list(caption_sources.pictures(name, Request()))
     with pytest.raises(SourceError, match="no such"):
         read(name, tmp_path / "nothing")

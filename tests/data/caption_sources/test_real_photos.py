@@ -14,8 +14,8 @@ import pytest
 from data_synth import bags as bags_program
 from data_synth import captions
 from eval import truematch
-from mllm import details
-from mllm.bags import Bag
+from mllm.data.bags import Bag
+from mllm.metrics import claims
 from mllm.records import SPLITS, Sample, load_samples, read_jsonl, write_jsonl
 
 
@@ -54,7 +54,7 @@ def test_every_photo_has_one_caption_that_lost_nothing_and_added_nothing(blended
     assert len(rows) == 84
     for row in rows:
         given = row.provenance["given"]
-        assert details.kept_share(given, row.captions[0]) == 1.0 and not details.added(given, row.captions[0])
+        assert claims.kept_share(given, row.captions[0]) == 1.0 and not claims.added(given, row.captions[0])
     told = json.loads((blended / "manifest.json").read_text())
     assert "put together by rules" in told["plumbing"] and "Plumbing" in (blended / "README.md").read_text()
     assert sum(told["licences"].values()) == 84 and all("creativecommons.org" in terms for terms in told["licences"])

@@ -12,12 +12,14 @@ from hypothesis import given
 from PIL import Image
 from typer.testing import CliRunner
 
-from mllm import cli, families, interop
 from mllm.boxes import Box, Frame
+from mllm.cli import __main__
+from mllm.data import formats
 from mllm.errors import FieldmarkError, UnknownNameError
-from mllm.families import whole
+from mllm.models import families
+from mllm.models.families import whole
 from mllm.records import Sample, Thing, load_samples, write_jsonl
-from tests.strategies import FRAMES, boxes
+from tests.support.strategies import FRAMES, boxes
 
 QWEN2 = families.load("qwen2_vl")
 SIZE = Frame(427, 333)
@@ -38,19 +40,19 @@ def samples(folder: Path) -> list[Sample]:
     return [one, every, absent]
 
 
-@pytest.fixture(params=interop.names())
+@pytest.fixture(params=formats.names())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 def read(name: str, path: Path) -> list[Sample]:
-    return list(interop.load(name).read(path, QWEN2))
+    return list(formats.load(name).read(path, QWEN2))
 
 
 def test_the_formats_there_are() -> None:
-    assert interop.names() == ("sharegpt", "swift", "vlm_r1")
+    assert formats.names() == ("sharegpt", "swift", "vlm_r1")
     with pytest.raises(UnknownNameError, match="unknown format 'shargpt'. Did you mean 'sharegpt'"):
-        interop.load("shargpt")
+        formats.load("shargpt")
 
 
 @pytest.mark.parametrize("style", ["direct", "think"])
@@ -60,7 +62,7 @@ def test_boxes_come_back_to_the_last_digit(tmp_path: Path, name: str, style: str
     given_ = [replace(s, thought=None) if style == "direct" else s for s in samples(tmp_path)]
     given_ = given_[:1] if style == "think" and name == "sharegpt" else given_  # a thought is needed there
     first, second = tmp_path / f"first.{ending}", tmp_path / f"second.{ending}"
-    assert interop.load(name).write(first, given_, QWEN2, style) == len(given_)
+    assert formats.load(name).write(first, given_, QWEN2, style) == len(given_)
     back = read(name, first)
     assert [(s.id, s.task, s.entity, s.boxes, s.size) for s in back] == [
         (s.id, s.task, s.entity, s.boxes, s.size) if name != "vlm_r1" or ending == "json" else
@@ -68,7 +70,7 @@ def test_boxes_come_back_to_the_last_digit(tmp_path: Path, name: str, style: str
     ]  # fmt: skip
     if name == "swift":
         back = [replace(s, question=g.question) for s, g in zip(back, given_, strict=True)]  # without the style's words
-    interop.load(name).write(second, back, QWEN2, style)
+    formats.load(name).write(second, back, QWEN2, style)
     if name != "sharegpt":
         assert second.read_text() == first.read_text()
 
@@ -76,14 +78,14 @@ def test_boxes_come_back_to_the_last_digit(tmp_path: Path, name: str, style: str
 def test_a_thought_survives(tmp_path: Path) -> None:
     (one, *_) = samples(tmp_path)
     for name in ("sharegpt", "swift"):
-        interop.load(name).write(tmp_path / "x.jsonl", [one], QWEN2, "think")
+        formats.load(name).write(tmp_path / "x.jsonl", [one], QWEN2, "think")
         (back,) = read(name, tmp_path / "x.jsonl")
         assert back.thought == one.thought and [t.box for t in back.things] == [LEFT, RIGHT]
 
 
 @given(boxes(1e-3), FRAMES)
 def test_the_shortest_numbers_are_read_back_as_the_same_box(box: Box, frame: Frame) -> None:
-    numbers = interop.exact(box, frame)
+    numbers = formats.exact(box, frame)
     for number, share, side in zip(
         numbers, (box.x1, box.y1, box.x2, box.y2), (frame.width, frame.height) * 2, strict=True
     ):
@@ -92,8 +94,8 @@ def test_the_shortest_numbers_are_read_back_as_the_same_box(box: Box, frame: Fra
 
 def test_written_pixels_are_as_short_as_they_were() -> None:
     numbers = [342.29, 236.85, 392.62, 265.01]
-    assert interop.exact(Box.from_xyxy(numbers, Frame(427, 640)), Frame(427, 640)) == numbers
-    assert interop.exact(Box.from_xyxy([10, 20, 30, 40], Frame(427, 640)), Frame(427, 640)) == [10, 20, 30, 40]
+    assert formats.exact(Box.from_xyxy(numbers, Frame(427, 640)), Frame(427, 640)) == numbers
+    assert formats.exact(Box.from_xyxy([10, 20, 30, 40], Frame(427, 640)), Frame(427, 640)) == [10, 20, 30, 40]
 
 
 def kvg(folder: Path, **change: Any) -> Path:
@@ -132,14 +134,14 @@ def test_kvg_karl_loads_with_its_numbers(tmp_path: Path) -> None:
     assert boeing.thought == "1. Boeing 747 <obj:0>: hump. 2. <obj:1>: none."
     assert [thing.entity for thing in boeing.things] == ["Boeing 747", "?"]
     out = tmp_path / "again.jsonl"
-    interop.load("sharegpt").write(out, [boeing], QWEN2, "think")
+    formats.load("sharegpt").write(out, [boeing], QWEN2, "think")
     again = json.loads(out.read_text())["messages"][1]["content"]
     assert QWEN2.read(again) == [[10, 20, 300, 400], [500, 100, 900, 800], [10, 20, 300, 400]]
 
 
 def test_an_edited_text_beside_its_digits_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    interop.load("sharegpt").write(path, samples(tmp_path)[:1], QWEN2, "direct")
+    formats.load("sharegpt").write(path, samples(tmp_path)[:1], QWEN2, "direct")
     path.write_text(path.read_text().replace("<answer><|box_start|>(99", "<answer><|box_start|>(98"))
     with pytest.raises(FieldmarkError, match="x.jsonl:1: field fieldmark: its boxes are not those of the text"):
         read("sharegpt", path)
@@ -228,7 +230,7 @@ def test_real_referring_expressions(shared_data: Path, tmp_path: Path, file: str
             x1, y1, x2, y2 = sample.boxes[0].to_xyxy(Frame(1000, 1000))
             for number, printed in zip((x1, y1, x2, y2), row["normalized_solution"], strict=True):
                 assert abs(number - printed) <= 1
-    interop.load("vlm_r1").write(tmp_path / "again.json", found, QWEN2, "direct")
+    formats.load("vlm_r1").write(tmp_path / "again.json", found, QWEN2, "direct")
     again = json.loads((tmp_path / "again.json").read_text())
     for new, old in zip(again, rows, strict=True):  # 223.65 for 223.64999999999998: the shorter of two for one box
         assert new["solution"] == (None if old["solution"] is None else pytest.approx(old["solution"], abs=1e-12))
@@ -242,7 +244,7 @@ def test_the_command_goes_there_and_back(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
 
     def convert(*words: str) -> str:
-        done = CliRunner().invoke(cli.app, ["convert", *words], catch_exceptions=False)
+        done = CliRunner().invoke(__main__.app, ["convert", *words], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return done.output
 

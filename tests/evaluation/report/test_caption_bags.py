@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from mllm.errors import FieldmarkError
-from mllm.report import bagged
-from tests.fuzz_files import TOLD
-from tests.fuzz_targets import dumped
-from tests.test_report import benchmark
+from mllm.evaluation.report import caption_bags
+from tests.evaluation.report.test_report import benchmark
+from tests.support.fuzz_files import TOLD
+from tests.support.fuzz_targets import dumped
 
 
 def test_a_folder_that_is_whole_becomes_a_table(tmp_path: Path) -> None:
     folder = benchmark(tmp_path / "run", ["left", "right"])
-    (folder / bagged.SCORES).write_bytes(dumped(TOLD))
-    assert "| run" in bagged.markdown(bagged.build({"run": folder}))
+    (folder / caption_bags.SCORES).write_bytes(dumped(TOLD))
+    assert "| run" in caption_bags.markdown(caption_bags.build({"run": folder}))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_folder_that_is_whole_becomes_a_table(tmp_path: Path) -> None:
 def test_scores_of_other_shapes_are_named(tmp_path: Path, told: str, change: Callable[[Any], Any]) -> None:
     folder, table = benchmark(tmp_path / "run", ["left", "right"]), copy.deepcopy(TOLD)
     change(table)
-    (folder / bagged.SCORES).write_bytes(dumped(table))
+    (folder / caption_bags.SCORES).write_bytes(dumped(table))
     with pytest.raises(FieldmarkError) as error:
-        bagged.build({"run": folder})
+        caption_bags.build({"run": folder})
     assert told in str(error.value) and "truematch.json" in str(error.value)

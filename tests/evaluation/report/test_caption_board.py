@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mllm import cli, runs
-from mllm.bags import Bag
+from mllm.cli import __main__
+from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
+from mllm.evaluation import runs
+from mllm.evaluation.report import caption_bags, leaderboard
 from mllm.records import Completion, load_samples, write_jsonl
-from mllm.report import bagged, leaderboard
-from tests.scenes import make_captions
-from tests.test_report import EVIL, UNREAD, benchmark
+from tests.evaluation.report.test_report import EVIL, UNREAD, benchmark
+from tests.support.scenes import make_captions
 
 CONVENTION = {"family": "pocket", "prompt": "direct", "budget": {"min_pixels": 1, "max_pixels": 9}, "version": 1}
 
@@ -40,7 +41,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def told(*words: str | Path) -> str:
-    done = CliRunner().invoke(cli.app, [str(word) for word in words])
+    done = CliRunner().invoke(__main__.app, [str(word) for word in words])
     assert done.exit_code == 0, done.output or done.exception
     return done.output
 
@@ -61,7 +62,7 @@ def test_the_comparison_is_paired_within_bags(folders: dict[str, Path], tmp_path
     said = told("compare", *(f"{name}={folder}" for name, folder in folders.items()), "--out", out)
     (row,) = json.loads(out.with_suffix(".json").read_text())["captions"]["differences"]
     assert (row["a"], row["b"], row["r1"]["groups"], row["r1"]["samples"]) == ("same", "right", 4, 12)
-    found = [one.matches("3") for one in bagged.measured(folders).values()]
+    found = [one.matches("3") for one in caption_bags.measured(folders).values()]
     gain = sum(found[1][key]["hit"] - found[0][key]["hit"] for key in found[0]) / 12
     assert row["r1"]["value"] == pytest.approx(gain) and row["sentence"] in said
     assert "R@1 of 3: right is above same" in row["sentence"] and "R@1 of 3" in out.read_text()

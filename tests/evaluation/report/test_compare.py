@@ -7,11 +7,12 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from mllm import cli, report, runs
+from mllm.cli import __main__
 from mllm.errors import FieldmarkError
-from mllm.report import disagreements
-from tests.browser import browser
-from tests.test_report import EVIL, Page, benchmark
+from mllm.evaluation import report, runs
+from mllm.evaluation.report import disagreements
+from tests.evaluation.report.test_report import EVIL, Page, benchmark
+from tests.support.browser import browser
 
 NAUGHTY = "<script>alert(1)</script>"
 
@@ -30,7 +31,7 @@ def folders(tmp_path_factory):
 
 
 def page_of(folders, tmp_path, *words):
-    done = CliRunner().invoke(cli.app, ["compare", *words, "--out", str(tmp_path / "compare.html")])
+    done = CliRunner().invoke(__main__.app, ["compare", *words, "--out", str(tmp_path / "compare.html")])
     assert done.exit_code == 0, done.output or done.exception
     return done.output, (tmp_path / "compare.html").read_text(encoding="utf-8")
 
@@ -71,7 +72,7 @@ def test_curves_alone_and_other_samples(folders, tmp_path):
 
 
 def test_one_run_is_no_comparison(folders):
-    done = CliRunner().invoke(cli.app, ["compare", str(folders / "a")])
+    done = CliRunner().invoke(__main__.app, ["compare", str(folders / "a")])
     assert isinstance(done.exception, FieldmarkError) and "needs two runs" in str(done.exception)
 
 

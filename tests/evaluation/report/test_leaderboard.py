@@ -7,10 +7,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from mllm import cli, runs, scores
+from mllm.cli import __main__
 from mllm.errors import FieldmarkError
-from mllm.report import leaderboard
-from tests.test_report import benchmark
+from mllm.evaluation import runs, scores
+from mllm.evaluation.report import leaderboard
+from tests.evaluation.report.test_report import benchmark
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_rows_are_the_benchmarks_own_numbers(folders):
 
 def test_formats(folders):
     command = ["leaderboard", *(f"{name}={folder}" for name, folder in folders.items())]
-    said = {kind: CliRunner().invoke(cli.app, [*command, "--format", kind]).output for kind in leaderboard.FORMATS}
+    said = {kind: CliRunner().invoke(__main__.app, [*command, "--format", kind]).output for kind in leaderboard.FORMATS}
     first = said["markdown"].splitlines()[2]
     assert first.startswith(r"| whole\|it ") and " 100.0 " in first
     lines = said["latex"].splitlines()

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mllm import cli, report, runs
 from mllm.boxes import Box, Frame
+from mllm.cli import __main__
 from mllm.errors import FieldmarkError
+from mllm.evaluation import report, runs
+from mllm.evaluation.report import curves
+from mllm.io import drawing
 from mllm.records import Answer, Completion, Sample, Thing
-from mllm.report import curves, drawing
 
 UNREAD = Answer(None, None, (), (), None)
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & "quotes"'
@@ -220,7 +222,7 @@ def test_the_command(tmp_path):
         "--gallery",
         "1",
     ]
-    done = CliRunner().invoke(cli.app, words)
+    done = CliRunner().invoke(__main__.app, words)
     assert done.exit_code == 0 and "| C " in done.output and str(tmp_path / "r.html") in done.output
     for name in ("r.html", "r.md", "r.json"):
         assert (tmp_path / name).stat().st_size > 100
@@ -246,9 +248,9 @@ def test_drawing(tmp_path):
 def test_captions_among_look_alikes(tmp_path):
     """Numbers, and who was retrieved by what; model text stays text."""
     from eval import truematch
-    from mllm.bags import Bag
+    from mllm.data.bags import Bag
     from mllm.records import load_samples, write_jsonl
-    from tests.scenes import make_captions
+    from tests.support.scenes import make_captions
 
     file = make_captions(tmp_path / "data", "test", families=2, size=3)
     samples = load_samples(file)

@@ -8,17 +8,18 @@ import pytest
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
 
-from mllm import chat, web
+from mllm.inference import assistant as chat
+from mllm.inference.web import page
 from mllm.pocket import world
-from tests.browser import browser
+from tests.support.browser import browser
 
 
 @pytest.fixture(scope="module")
 def address():
     assistant = chat.load("pocket", device="cpu", batch=2)
-    _, url, _ = web.run([assistant, assistant], host="127.0.0.1", port=None, prevent_thread_lock=True)
+    _, url, _ = page.run([assistant, assistant], host="127.0.0.1", port=None, prevent_thread_lock=True)
     yield url
-    web.gr.close_all(verbose=False)
+    page.gr.close_all(verbose=False)
 
 
 @pytest.mark.slow

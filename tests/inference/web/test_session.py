@@ -10,11 +10,12 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
 
-from mllm import chat, families
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
-from mllm.web.desk import Desk, Limits, Turn
-from mllm.writing import Written
+from mllm.inference import assistant
+from mllm.inference.batched import Written
+from mllm.inference.web.session import Desk, Limits, Turn
+from mllm.models import families
 
 
 class Said:
@@ -37,7 +38,7 @@ class Said:
 
 def asked(desk: Desk, models: list[Said], question: str) -> None:
     async def listen():
-        async for _ in desk.ask([chat.Assistant(one) for one in models], desk.at, question, 0):
+        async for _ in desk.ask([assistant.Assistant(one) for one in models], desk.at, question, 0):
             pass
 
     asyncio.run(listen())

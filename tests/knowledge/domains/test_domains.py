@@ -6,9 +6,9 @@ import pickle
 
 import pytest
 
-from mllm import domains
-from mllm.domains import Domain, DomainError
 from mllm.errors import UnknownNameError
+from mllm.knowledge import domains
+from mllm.knowledge.domains import Domain, DomainError
 
 KVG = {
     "aircraft": "aircraft", "car": "car", "reptilia": "reptile", "bird": "bird", "food": "food",

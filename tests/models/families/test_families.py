@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mllm import families
-from mllm.answers import parse
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import FamilyError, FieldmarkError, UnknownNameError
-from mllm.families import Budget, Convention, Family, read_convention, write_convention
+from mllm.models import families
+from mllm.models.families import Budget, Convention, Family, read_convention, write_convention
+from mllm.prompting.answers import parse
 from mllm.records import Thing
-from tests.strategies import boxes
+from tests.support.strategies import boxes
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 ALL = [families.load(name) for name in families.names()]
 SHAPES = [(640, 480), (333, 500), (1920, 300), (97, 1300), (50, 40)]
 """Width and height of pictures: plain, no multiple of anything, very wide, very tall, smaller than the budget."""
@@ -39,13 +39,13 @@ each_family = pytest.mark.parametrize("family", ALL, ids=lambda family: family.n
 
 
 def test_a_file_is_a_family() -> None:
-    files = {file.stem for file in (ROOT / "mllm" / "families").glob("*.py")} - {"__init__"}
+    files = {file.stem for file in (ROOT / "mllm" / "models" / "families").glob("*.py")} - {"__init__"}
     assert set(families.names()) == files >= {"pocket", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 
 
 @each_family
 def test_the_contract(family: Family) -> None:
-    module = import_module(f"mllm.families.{family.name}")
+    module = import_module(f"mllm.models.checkpoint.families.{family.name}")
     assert module.FAMILY is family is families.load(family.name)
     assert isinstance(family, Family) and module.__doc__
     assert pickle.loads(pickle.dumps(family)) == family
@@ -284,7 +284,7 @@ def test_a_checkpoint_without_convention_says_the_way_out(tmp_path: Path) -> Non
 def test_families_load_without_torch() -> None:
     program = (
         "import sys\n"
-        "from mllm import answers, families, pictures, prompts, records\n"
+        "from mllm import records\nfrom mllm.io import images\nfrom mllm.models import families\nfrom mllm.prompting import answers, prompts\n"
         "for name in families.names(): families.load(name)\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )

@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from mllm import boosting, retrieval
-from mllm.abilities import Look
-from mllm.boosting import Aid, Limits, Picture, Refused, gist, iiw, only_seen, textualize
 from mllm.boxes import Box
-from mllm.captioned import Request, pictures
 from mllm.captions import words
+from mllm.data.caption_sources import Request, pictures
 from mllm.errors import FieldmarkError, UnknownNameError
-from mllm.knowledge import Cards, KnowledgeError
+from mllm.knowledge.cards import Cards, KnowledgeError
+from mllm.models import encoders
 from mllm.pocket.captions import judge
 from mllm.records import Sample
-from mllm.teachers import cards, pocket
+from mllm.synthesis import captioning
+from mllm.synthesis.capabilities import Look
+from mllm.synthesis.captioning import Aid, Limits, Picture, Refused, gist, iiw, only_seen, textualize
+from mllm.synthesis.teachers import cards, pocket
 
 
 class Liar(pocket.Teacher):
@@ -45,20 +46,20 @@ def picture(scenes: tuple[Path, list[Sample]], number: int = 0, seed: int = 0, *
 
 
 def oracle(writer: Any = None, checker: Any = None, **more: Any) -> Aid:
-    return Aid(writer or pocket.Teacher(), checker, encoder=retrieval.load("pocket"), **more)
+    return Aid(writer or pocket.Teacher(), checker, encoder=encoders.load("pocket"), **more)
 
 
-@pytest.mark.parametrize("name", boosting.names())
+@pytest.mark.parametrize("name", captioning.names())
 def test_every_strategy_writes_true_captions_of_every_scene(scenes: tuple[Path, list[Sample]], name: str) -> None:
     """With writer and checker that are never wrong. GIST tells marks of a kind, not thing by thing."""
-    module = boosting.load(name)
+    module = captioning.load(name)
     assert module.__doc__ and isinstance(module.NEEDS, tuple)
     out, samples = scenes
     aid = oracle(checker=pocket.Teacher(), limits=Limits(marks=4))
-    boosting.fit(name, aid, "pocket", "pocket")
+    captioning.fit(name, aid, "pocket", "pocket")
     for sample in samples:
-        made = boosting.boost(name, sample, out / sample.image, aid, seed=3, variants=1, tries=1)
-        again = boosting.boost(name, sample, out / sample.image, aid, seed=3, variants=1, tries=1)
+        made = captioning.boost(name, sample, out / sample.image, aid, seed=3, variants=1, tries=1)
+        again = captioning.boost(name, sample, out / sample.image, aid, seed=3, variants=1, tries=1)
         assert made == again, "the same seed, the same words"
         if name == "gist":
             seen = {mark for thing in sample.things for mark in thing.marks}
@@ -78,7 +79,7 @@ def test_what_the_checker_does_not_see_is_dropped_and_counted(scenes: tuple[Path
         lied = Liar().describe(Picture(sample, out / sample.image, 0).look())
         assert judge(lied, [thing.marks for thing in sample.things]).precision < 1
         aid = oracle(Liar(), pocket.Teacher())
-        made = boosting.boost(name, sample, out / sample.image, aid, seed=0, variants=1, tries=1)
+        made = captioning.boost(name, sample, out / sample.image, aid, seed=0, variants=1, tries=1)
         assert judge(made.captions[0], [thing.marks for thing in sample.things]).precision == 1.0
         assert made.notes["clauses dropped, not seen"] >= 1
 
@@ -86,17 +87,17 @@ def test_what_the_checker_does_not_see_is_dropped_and_counted(scenes: tuple[Path
 @pytest.mark.parametrize("name", ["textualize", "iiw"])
 def test_a_loop_that_only_adds_is_refused_before_it_starts(name: str) -> None:
     with pytest.raises(FieldmarkError, match=f"strategy '{name}' drops what a checker does not see: name one with"):
-        boosting.fit(name, oracle(), "pocket", None)
+        captioning.fit(name, oracle(), "pocket", None)
 
 
 def test_helpers_without_the_ability_are_refused_by_name() -> None:
     with pytest.raises(FieldmarkError, match="teacher 'cards' has not the ability 'sees'"):
-        boosting.fit("holistic", oracle(cards.Teacher()), "cards", None)
+        captioning.fit("holistic", oracle(cards.Teacher()), "cards", None)
     with pytest.raises(FieldmarkError, match="'cards' has not the ability 'sees'"):
-        boosting.fit("blend", oracle(checker=cards.Teacher()), "pocket", "cards")
-    boosting.fit("blend", oracle(cards.Teacher()), "cards", None)
+        captioning.fit("blend", oracle(checker=cards.Teacher()), "pocket", "cards")
+    captioning.fit("blend", oracle(cards.Teacher()), "cards", None)
     with pytest.raises(UnknownNameError, match="Did you mean 'gist'"):
-        boosting.load("gits")
+        captioning.load("gits")
 
 
 def test_gist_keeps_the_class_and_takes_the_marks_that_fit(scenes: tuple[Path, list[Sample]]) -> None:

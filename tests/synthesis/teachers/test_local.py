@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mllm import teachers
-from mllm.abilities import Edits, Knows, Look, Points, Reasons, Reports, Sees, TeacherError
+from mllm.inference.server import Service
 from mllm.pocket import world
-from mllm.serve import Service
-from tests.served import served
+from mllm.synthesis import teachers
+from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, Reports, Sees, TeacherError
+from tests.support.served import served
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from mllm import teachers
-from mllm.abilities import Edits, Knows, Look, Points, Reasons, Reports, Sees, TeacherError
-from mllm.asking.outages import asked_to_wait
 from mllm.errors import ConfigError, FieldmarkError
-from tests.faulty_server import FaultyServer, serving
+from mllm.inference.openai_errors import asked_to_wait
+from mllm.synthesis import teachers
+from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, Reports, Sees, TeacherError
+from tests.support.faulty_server import FaultyServer, serving
 
 
 def teacher_of(server: FaultyServer, folder, **settings):

@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from mllm.abilities import Edits, Knows, Look, Points, Reasons, Sees
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.pocket import world
 from mllm.records import Sample, Thing
-from mllm.teachers import Reasoning, load
+from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, Sees
+from mllm.synthesis.teachers import Reasoning, load
 
 
 def _sample(names: list[str], asked: str) -> Sample:

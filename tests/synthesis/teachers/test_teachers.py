@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllm import teachers
-from mllm.abilities import Knows
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError, UnknownNameError
-from mllm.knowledge import Cards, KnowledgeError
+from mllm.knowledge.cards import Cards, KnowledgeError
 from mllm.pocket import world
 from mllm.records import REFERENCE, Sample, Thing
-from mllm.teachers import Reasoning, cards, concluded, conclusion, problem, target_index, targets
+from mllm.synthesis import teachers
+from mllm.synthesis.capabilities import Knows
+from mllm.synthesis.teachers import Reasoning, cards, concluded, conclusion, problem, target_index, targets
 
 SPECIES = world.species("bird")
 CARDS = Cards({one.name: one.marks for one in SPECIES})
@@ -211,7 +211,7 @@ def test_a_thought_that_gives_the_target_a_mark_of_another_is_refused() -> None:
 
 
 def test_cards_says_what_tells_two_look_alikes_apart() -> None:
-    from mllm.cardfiles import Card, Mark
+    from mllm.knowledge.card_files import Card, Mark
 
     known = Cards(
         {

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mllm.training import kernels
+from mllm.training.engine import attention
 
 PARTS = (4, 3, 2)
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     module = SimpleNamespace(is_causal=True, training=False, num_key_value_groups=1)
-    mask = kernels.no_mask(query.device)
+    mask = attention.no_mask(query.device)
     return ALL_ATTENTION_FUNCTIONS["sdpa_in_rows"](module, query, key, value, mask, shared_parts=(PARTS,))[0]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mllm.training import kernels, packing, prefix
+from mllm.training.engine import attention, packing, shared_prefix
 from tests.training import tiny
 
 from trl.trainer import utils as trl_utils  # isort: skip
@@ -53,10 +53,10 @@ def test_packed_rows_have_the_padded_batchs_gradients(family: str, checkpointing
         model.train()
     inputs = rows_of(model)
     theirs, stock = loss_and_gradients(model, inputs)
-    kernels.in_rows(model)
-    packed = packing.pack(prefix.multimodal_core(model), inputs)
+    attention.in_rows(model)
+    packed = packing.pack(shared_prefix.multimodal_core(model), inputs)
     assert packed["input_ids"].shape == (1, int(inputs["attention_mask"].sum()))
-    with kernels.labelled_only():
+    with attention.labelled_only():
         ours, found = loss_and_gradients(model, packed)
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert stock.keys() == found.keys()
@@ -71,7 +71,7 @@ def test_hidden_states_read_packed_are_those_of_the_padded_batch(family: str) ->
     real_BT = inputs["attention_mask"].bool()
     with torch.no_grad():
         padded = model.model(**inputs, output_hidden_states=True).hidden_states
-        kernels.in_rows(model)
+        attention.in_rows(model)
         packed = packing.hidden_states(model, inputs)
     assert len(padded) == len(packed) > 2 and not real_BT.all()
     for one, other in zip(padded, packed, strict=True):
@@ -82,12 +82,12 @@ def test_hidden_states_read_packed_are_those_of_the_padded_batch(family: str) ->
 def test_a_row_sees_no_other() -> None:
     model = tiny.build("qwen3_vl")
     add_fused_lm_head(model)
-    kernels.in_rows(model)
+    attention.in_rows(model)
     inputs = rows_of(model)
     other = {**inputs, "input_ids": inputs["input_ids"].clone(), "pixel_values": inputs["pixel_values"].clone()}
     other["input_ids"][1, :5] = 7
     other["pixel_values"][20:28] += 1.0  # a picture of the second row
-    core = prefix.multimodal_core(model)
+    core = shared_prefix.multimodal_core(model)
     with torch.no_grad():
         before, after = (model(**packing.pack(core, one), fused_lm_head=True).log_probs for one in (inputs, other))
     lengths = inputs["attention_mask"].sum(1).tolist()
@@ -103,7 +103,7 @@ def test_without_row_lengths_the_kernel_is_the_plain_one() -> None:
     inputs = {name: value for name, value in rows_of(model).items() if name != "labels"}
     with torch.no_grad():
         before = model(**inputs).logits
-        kernels.in_rows(model)
+        attention.in_rows(model)
         after = model(**inputs).logits
     torch.testing.assert_close(before, after, rtol=0, atol=0)
 
@@ -120,7 +120,7 @@ def test_a_head_for_labelled_tokens_alone_gives_the_same_and_bears_a_batch_witho
         seen.append(len(hidden))
         return hook(hidden, *rest)
 
-    with pytest.MonkeyPatch.context() as patched, kernels.labelled_only():
+    with pytest.MonkeyPatch.context() as patched, attention.labelled_only():
         patched.setattr(trl_utils._ChunkedLogProbFunction, "apply", counted)
         labelled = model(**inputs, fused_lm_head=True)
         none = model(**(inputs | {"labels": torch.full_like(inputs["labels"], -100)}), fused_lm_head=True)

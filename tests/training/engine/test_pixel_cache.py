@@ -10,12 +10,12 @@ import torch
 
 from mllm.errors import FieldmarkError
 from mllm.pocket.model import build_picture_processor
-from mllm.training.pixels import remember_pixels
-from tests.scenes import make_scene
+from mllm.training.engine.pixel_cache import remember_pixels
+from tests.support.scenes import make_scene
 
 
 def test_the_same_numbers_come_out(tmp_path: Path) -> None:
-    from mllm import pictures
+    from mllm.io import images as pictures
 
     images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train", across=1 + k).image) for k in range(3)]
     stock, ours = build_picture_processor(), build_picture_processor()
@@ -35,7 +35,7 @@ def test_the_same_numbers_come_out(tmp_path: Path) -> None:
 
 
 def test_it_forgets_above_its_limit_and_saves_without_its_memory(tmp_path: Path) -> None:
-    from mllm import pictures
+    from mllm.io import images as pictures
 
     images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(3)]
     processor = build_picture_processor()
@@ -54,7 +54,7 @@ def _processed(images: list[Any], **settings: Any) -> dict[str, torch.Tensor]:
 
 
 def test_a_folder_serves_other_processes_with_the_same_numbers(tmp_path: Path) -> None:
-    from mllm import pictures
+    from mllm.io import images as pictures
 
     images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train", across=1 + k).image) for k in range(3)]
     small = {"size": {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}}
@@ -77,7 +77,7 @@ def test_a_folder_serves_other_processes_with_the_same_numbers(tmp_path: Path) -
 def test_workers_fill_the_folder(tmp_path: Path) -> None:
     from torch.utils.data import DataLoader
 
-    from mllm import pictures
+    from mllm.io import images as pictures
 
     images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(4)]
     ours = build_picture_processor()
@@ -94,7 +94,7 @@ def test_workers_fill_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    from mllm import pictures
+    from mllm.io import images as pictures
 
     image = pictures.load(tmp_path / make_scene(tmp_path, 0, "train").image)
     for turn in range(2):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from mllm.training import prefix
-from mllm.training.rollout import prefilled_once
+from mllm.training.engine import shared_prefix
+from mllm.training.engine.rollout import prefilled_once
 from tests.training import tiny
 
 SOURCE = [0, 0, 0, 1, 1, 2]
@@ -48,8 +48,8 @@ def test_same_tokens(family: str, frozen: bool) -> None:
     each = _repeated(once, counts)
     pictures = None
     if frozen:
-        core = prefix.multimodal_core(model)
-        pictures = prefix.encode(core, once["pixel_values"], once["image_grid_thw"])
+        core = shared_prefix.multimodal_core(model)
+        pictures = shared_prefix.encode(core, once["pixel_values"], once["image_grid_thw"])
     expected = sample(model, each)
     with prefilled_once(model, SOURCE, pictures):
         found = sample(model, once)

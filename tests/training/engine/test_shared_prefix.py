@@ -11,9 +11,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from mllm import cpu
-from mllm.training import costs, kernels, prefix, scoring
-from mllm.training.scoring import Pictures
+from mllm.models import cpu_kernels
+from mllm.training.engine import attention, cost_model, logprobs, shared_prefix
+from mllm.training.engine.logprobs import Pictures
 from tests.training import tiny
 
 from trl import GRPOTrainer  # isort: skip
@@ -40,19 +40,21 @@ def packed(
     model: Any, batch: dict[str, Any], share: int = 9, frozen: bool = False, wanted: list[int] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ours, at most `share` completions in a row."""
-    core, pictures = prefix.multimodal_core(model), Pictures.read(batch)
+    core, pictures = shared_prefix.multimodal_core(model), Pictures.read(batch)
     room = batch["logits_to_keep"]
     ids, mask = batch["input_ids"], batch["attention_mask"]
     places = [(pictures.count(k), tuple(ids[k, :-room].tolist())) for k in range(len(ids))]
-    taken = scoring.read(core, ids, mask, room, prefix.runs(places), pictures, batch.get("mm_token_type_ids"))
+    taken = logprobs.read(core, ids, mask, room, shared_prefix.runs(places), pictures, batch.get("mm_token_type_ids"))
     wanted = wanted if wanted is not None else list(range(len(ids)))
     mine = [[b for b in wanted if taken.prompt_of[b] == number] for number in range(len(taken.prompts))]
     rows = [group[k : k + share] for group in mine for k in range(0, len(group), share)]
     features = None
     if frozen:
-        held = [prefix.encode(core, **_pixels(pictures, row)) if pictures.count(row) else [] for row in taken.first]
+        held = [
+            shared_prefix.encode(core, **_pixels(pictures, row)) if pictures.count(row) else [] for row in taken.first
+        ]
         features = [held[number] for number in taken.prompt_of]
-    return scoring.score(model, taken, rows, pictures, features, ids.device, nullcontext)
+    return logprobs.score(model, taken, rows, pictures, features, ids.device, nullcontext)
 
 
 def _pixels(pictures: Pictures, row: int) -> dict[str, Any]:
@@ -93,8 +95,8 @@ def test_a_shared_prefix_changes_nothing(family: str, tied: bool) -> None:
     model = prepared(family, tied=tied)
     batch = tiny.batch(model, groups_of(family))
     agree(model, batch, share=2)
-    kernels.in_rows(model)
-    assert prefix.unsupported(model) is None and kernels.cuts(model)
+    attention.in_rows(model)
+    assert shared_prefix.unsupported(model) is None and attention.cuts(model)
     agree(model, batch)
     agree(model, batch, share=2)
 
@@ -102,7 +104,7 @@ def test_a_shared_prefix_changes_nothing(family: str, tied: bool) -> None:
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_pictures_of_a_frozen_tower_are_encoded_once(family: str) -> None:
     model = prepared(family)
-    prefix.multimodal_core(model).visual.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
+    shared_prefix.multimodal_core(model).visual.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
     agree(model, tiny.batch(model, GROUPS), frozen=True)
 
 
@@ -113,7 +115,7 @@ def test_with_adapters_and_gradient_checkpointing(family: str) -> None:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    kernels.in_rows(base)
+    attention.in_rows(base)
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
@@ -122,16 +124,16 @@ def test_with_adapters_and_gradient_checkpointing(family: str) -> None:
 
 def test_with_the_detour_for_cpus() -> None:
     model = prepared("qwen3_vl")
-    cpu.take_detours(model)
-    kernels.in_rows(model)
-    assert prefix.unsupported(model) is None and kernels.cuts(model)
+    cpu_kernels.take_detours(model)
+    attention.in_rows(model)
+    assert shared_prefix.unsupported(model) is None and attention.cuts(model)
     agree(model, tiny.batch(model, GROUPS))
 
 
 def test_a_completion_sees_no_other() -> None:
     """Other neighbours, same numbers: a leak between completions of a row would show."""
     model = prepared("qwen3_vl")
-    kernels.in_rows(model)
+    attention.in_rows(model)
     one, two = (tiny.batch(model, [(5, 1, [4, 4, 4])], seed=1) for _ in range(2))
     two["input_ids"][0, -4:] = 7
     with torch.no_grad():
@@ -150,26 +152,26 @@ def test_completions_may_be_left_out_or_empty() -> None:
     assert found[[0, 2, 4, 5, 6, 7]].abs().max() == 0
     batch["attention_mask"][1, -batch["logits_to_keep"] :] = 0  # a clipped completion that TRL masks away
     agree(model, batch)
-    kernels.in_rows(model)
+    attention.in_rows(model)
     agree(model, batch)
 
 
 def test_eager_attention_and_unknown_models_are_refused() -> None:
     model = prepared("qwen3_vl")
     model.set_attn_implementation("eager")
-    assert prefix.unsupported(model) == "attention 'eager' (sdpa is needed)"
+    assert shared_prefix.unsupported(model) == "attention 'eager' (sdpa is needed)"
     other = prepared("qwen3")
     other.config.model_type = "gemma3"
-    assert "model type 'gemma3'" in str(prefix.unsupported(other))
+    assert "model type 'gemma3'" in str(shared_prefix.unsupported(other))
     sliding = prepared("qwen3")
     sliding.config.layer_types = ["full_attention", "sliding_attention"]
-    assert prefix.unsupported(sliding) == "layers with sliding_attention"
+    assert shared_prefix.unsupported(sliding) == "layers with sliding_attention"
 
 
 def test_runs() -> None:
-    assert prefix.runs(["a", "a", "b", "a"]) == [0, 0, 1, 2]
-    assert prefix.firsts([4, 4, 5, 9, 9]) == [0, 2, 3]
-    assert prefix.runs([]) == [] and prefix.firsts([]) == []
+    assert shared_prefix.runs(["a", "a", "b", "a"]) == [0, 0, 1, 2]
+    assert shared_prefix.firsts([4, 4, 5, 9, 9]) == [0, 2, 3]
+    assert shared_prefix.runs([]) == [] and shared_prefix.firsts([]) == []
 
 
 def test_layout_by_hand() -> None:
@@ -179,7 +181,7 @@ def test_layout_by_hand() -> None:
         [torch.tensor(ids) for ids in ([8, 9], [4], [6])],
     )
     places = [torch.arange(3)[None], torch.arange(2)[None]]
-    layout = prefix.pack(prompts, places, answers, [[0, 1], [2]], [0, 0, 1], room=3)
+    layout = shared_prefix.pack(prompts, places, answers, [[0, 1], [2]], [0, 0, 1], room=3)
     assert layout.input_ids_1T.tolist() == [[5, 6, 7, 8, 7, 3, 2]]
     assert layout.labels_1T.tolist() == [[-100, -100, 8, 9, 4, -100, 6]]
     assert layout.position_ids.tolist() == [[0, 1, 2, 3, 2, 0, 1]]
@@ -196,30 +198,30 @@ def test_layout_by_hand() -> None:
     ]
 
 
-QWEN3_VL_8B = costs.Costs(per_token=8.2e9, per_pair=2 * 36 * 4096)
+QWEN3_VL_8B = cost_model.Costs(per_token=8.2e9, per_pair=2 * 36 * 4096)
 
 
 @pytest.mark.parametrize(
     ("prompt", "completion", "size"), [(300, 128, 8), (1000, 256, 8), (2500, 256, 8), (2500, 256, 16)]
 )
 def test_long_prompts_are_shared_by_the_whole_group_on_a_large_model(prompt: int, completion: int, size: int) -> None:
-    rows = costs.plan(QWEN3_VL_8B, [0] * size, [prompt], [completion] * size)
+    rows = cost_model.plan(QWEN3_VL_8B, [0] * size, [prompt], [completion] * size)
     assert rows == [list(range(size))]
 
 
 def test_the_cheaper_route_is_chosen() -> None:
     """Counted by hand in a model in which attention is dear: 8 completions of 50 after 500, and of 600 after 5."""
-    dear = costs.Costs(per_token=1e6, per_pair=2e3)
-    assert costs.packed(dear, [(500, [50] * 8)], 0) == 899e6 + 2 * (125_000 + 8 * 50 * 550) * 2e3
-    assert costs.stock(dear, [500] * 8, [50] * 8, [0] * 8) == 4400e6 + 2 * (8 * 550 * 550 / 2) * 2e3
-    assert costs.plan(dear, [0] * 8, [500], [50] * 8) == [list(range(8))]
-    assert costs.packed(dear, [(5, [600] * 8)], 0) > costs.stock(dear, [5] * 8, [600] * 8, [0] * 8)
-    assert costs.plan(dear, [0] * 8, [5], [600] * 8) is None
-    assert costs.plan(QWEN3_VL_8B, [0, 1], [900, 900], [90, 90]) is None, "nothing is shared"
+    dear = cost_model.Costs(per_token=1e6, per_pair=2e3)
+    assert cost_model.packed(dear, [(500, [50] * 8)], 0) == 899e6 + 2 * (125_000 + 8 * 50 * 550) * 2e3
+    assert cost_model.stock(dear, [500] * 8, [50] * 8, [0] * 8) == 4400e6 + 2 * (8 * 550 * 550 / 2) * 2e3
+    assert cost_model.plan(dear, [0] * 8, [500], [50] * 8) == [list(range(8))]
+    assert cost_model.packed(dear, [(5, [600] * 8)], 0) > cost_model.stock(dear, [5] * 8, [600] * 8, [0] * 8)
+    assert cost_model.plan(dear, [0] * 8, [5], [600] * 8) is None
+    assert cost_model.plan(QWEN3_VL_8B, [0, 1], [900, 900], [90, 90]) is None, "nothing is shared"
 
 
 def test_groups_are_never_mixed() -> None:
-    rows = costs.plan(QWEN3_VL_8B, [0, 0, 0, 1, 1, 2], [900, 800, 700], [10, 20, 30, 10, 20, 30])
+    rows = cost_model.plan(QWEN3_VL_8B, [0, 0, 0, 1, 1, 2], [900, 800, 700], [10, 20, 30, 10, 20, 30])
     assert rows is not None and sorted(b for row in rows for b in row) == list(range(6))
     assert all(len({[0, 0, 0, 1, 1, 2][b] for b in row}) == 1 for row in rows)
 
@@ -228,5 +230,5 @@ def test_costs_are_read_off_the_model() -> None:
     """Multiply-adds of the tiny text model, by its weights: every matrix that a token goes through."""
     model = tiny.build("qwen3", tied=False)
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name)
-    assert costs.of_model(model.config).per_token == matrices
-    assert costs.of_model(model.config).per_pair == 2 * 2 * 4 * 8  # scores and values, 2 layers, 4 heads of 8
+    assert cost_model.of_model(model.config).per_token == matrices
+    assert cost_model.of_model(model.config).per_pair == 2 * 2 * 4 * 8  # scores and values, 2 layers, 4 heads of 8

@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 
-from mllm import answers, families, rewards
+from mllm import rewards
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError
-from mllm.mastery import LEVELS
+from mllm.knowledge.mastery import LEVELS
+from mllm.models import families
+from mllm.prompting import answers
 from mllm.records import Completion, Sample
-from mllm.training import advantages
+from mllm.training.grpo import advantages
 
 SAMPLE = Sample("a", "ground", "a.png", Frame(100, 100), "bird", "wren", "Find it.", (Box(0, 0, 1, 1),))
 PLUS = (0.65, 0.85, 1.0, 1.2, 1.4)

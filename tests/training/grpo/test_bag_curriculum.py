@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
-from mllm import rewards, rows
-from mllm.bags import Bag
+from mllm import rewards
 from mllm.config import Bags, Settings
+from mllm.data.bags import Bag
 from mllm.errors import ConfigError, FieldmarkError
+from mllm.io import codec
 from mllm.records import Completion, Sample, Score, load_samples, write_jsonl
-from mllm.training import bagcurri
-from mllm.training.bagcurri import STATE_FILE, Stages
-from mllm.training.samplers import BagSampler, Schedule
-from tests.scenes import make_captions
+from mllm.training.grpo import bag_curriculum
+from mllm.training.grpo.bag_curriculum import STATE_FILE, Stages
+from mllm.training.grpo.bag_sampler import BagSampler, Schedule
+from tests.support.scenes import make_captions
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def trl(**changes: int) -> Any:
 
 
 def test_smaller_bags_are_cut_out_of_the_rows_that_share_one(samples: list[Sample]) -> None:
-    found = bagcurri.by_size(Bags(), samples, [2, 3])
+    found = bag_curriculum.by_size(Bags(), samples, [2, 3])
     assert found[2][:3] == [(0, 1), (2, 3), (4, 5)] and len(found[2]) == 8
     assert found[3] == [(0, 1, 2), (4, 5, 6), (8, 9, 10), (12, 13, 14)], "the fourth of a family is in no bag of three"
     assert all(samples[bag[0]].bag == samples[bag[-1]].bag for made in found.values() for bag in made)
@@ -50,15 +51,17 @@ def test_smaller_bags_are_cut_out_of_the_rows_that_share_one(samples: list[Sampl
 def test_bags_of_files_are_taken_as_they_are(samples: list[Sample], tmp_path: Path) -> None:
     mined = tmp_path / "bags.jsonl"
     write_jsonl(mined, [Bag("a", (samples[3].id, samples[7].id)), Bag("b", tuple(s.id for s in samples[:3]))])
-    assert bagcurri.by_size(Bags(files=(mined,)), samples, [2, 3]) == {2: [(3, 7)], 3: [(0, 1, 2)]}
+    assert bag_curriculum.by_size(Bags(files=(mined,)), samples, [2, 3]) == {2: [(3, 7)], 3: [(0, 1, 2)]}
     write_jsonl(mined, [Bag("a", ("nobody", samples[7].id))])
     with pytest.raises(FieldmarkError, match="no sample 'nobody'"):
-        bagcurri.by_size(Bags(files=(mined,)), samples, [2])
+        bag_curriculum.by_size(Bags(files=(mined,)), samples, [2])
     assert Settings(bags=Bags(files=(mined,))).tables == (mined,), "another bag file is another run"
 
 
 def test_the_sampler_counts_pictures_not_captions(samples: list[Sample]) -> None:
-    made = bagcurri.sampler(Bags(schedule=((1, 2), (2, 4))), samples, trl(num_iterations=2, steps_per_generation=3))
+    made = bag_curriculum.sampler(
+        Bags(schedule=((1, 2), (2, 4))), samples, trl(num_iterations=2, steps_per_generation=3)
+    )
     assert (made.rows, made.batch, made.generations, made.repeats) == (16, 6, 2, 6)
     assert made.schedule == Schedule(((1, 2), (2, 4)))
 
@@ -73,16 +76,16 @@ def test_the_sampler_counts_pictures_not_captions(samples: list[Sample]) -> None
 )
 def test_schedules_that_the_data_cannot_follow_are_refused(samples: list[Sample], settings: Bags, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        bagcurri.sampler(settings, samples, trl())
+        bag_curriculum.sampler(settings, samples, trl())
 
 
 def test_rewards_and_bags_have_to_go_together() -> None:
     over_bags = {"self_retrieval": rewards.load("self_retrieval", over="bag_batch")}
     with pytest.raises(ConfigError, match="add a `bags` section"):
-        bagcurri.check(Settings(), over_bags)
-    bagcurri.check(Settings(bags=Bags()), over_bags)
+        bag_curriculum.check(Settings(), over_bags)
+    bag_curriculum.check(Settings(bags=Bags()), over_bags)
     with pytest.raises(ConfigError, match="saturation"):
-        bagcurri.check(Settings(bags=Bags(saturation=0.9)), {"length": rewards.load("length")})
+        bag_curriculum.check(Settings(bags=Bags(saturation=0.9)), {"length": rewards.load("length")})
 
 
 def stages(resume_from: Path | None = None) -> Stages:
@@ -145,8 +148,8 @@ def test_two_processes_keep_bags_whole_and_earn_what_one_would(
     for number, parts in enumerate(batches):
         size = 2 if number < 2 else 3
         together = [*parts[0], *parts[1]]
-        asked = [rows.decode(json.dumps(row["sample"]).encode(), Sample) for row in together]
-        said = [rows.decode(json.dumps(row["said"]).encode(), Completion) for row in together]
+        asked = [codec.decode(json.dumps(row["sample"]).encode(), Sample) for row in together]
+        said = [codec.decode(json.dumps(row["said"]).encode(), Completion) for row in together]
         members: dict[str | None, set[str]] = defaultdict(set)
         for sample in asked:
             members[sample.bag].add(sample.id)

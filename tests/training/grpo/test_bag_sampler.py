@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from mllm.errors import ConfigError
-from mllm.training.samplers import PUBLISHED, BagSampler, Schedule
+from mllm.training.grpo.bag_sampler import PUBLISHED, BagSampler, Schedule
 
 
 @st.composite

@@ -14,10 +14,10 @@ import torch
 
 from mllm.config import Settings
 from mllm.errors import ConfigError
-from mllm.training import dynamic
-from mllm.training.preflight import Row
-from tests.scenes import make_scene
-from tests.training.test_grpo import agree, drift, trainer
+from mllm.training.dataset import Row
+from mllm.training.grpo import dynamic_sampling
+from tests.support.scenes import make_scene
+from tests.training.grpo.test_trainer import agree, drift, trainer
 
 
 def batch(
@@ -44,7 +44,7 @@ def test_a_group_is_replaced_by_hand() -> None:
     """The second of two groups gives way to the first of two; what was narrower is padded where padding belongs."""
     old = batch([[1], [1], [2], [2]], [[5, 6], [7, 0], [8, 8], [8, 8]], [1, -1, 0, 0], [0, 0, 1, 1])
     new = batch([[3, 3], [3, 3], [0, 4], [0, 4]], [[9], [6], [5], [5]], [2, -2, 0, 0], [0, 0, 1, 1])
-    found = dynamic.replaced(old, new, [(1, 0)], size=2, pad=0)
+    found = dynamic_sampling.replaced(old, new, [(1, 0)], size=2, pad=0)
     assert found["prompt_ids"].tolist() == [[0, 1], [0, 1], [3, 3], [3, 3]]
     assert found["completion_ids"].tolist() == [[5, 6], [7, 0], [9, 0], [6, 0]]
     assert found["mm_token_type_ids"].tolist() == [[0, 1, 0, 0]] * 2 + [[1, 1, 0, 0]] * 2
@@ -88,7 +88,7 @@ def test_what_is_drawn_follows_from_seed_and_step(resampled: tuple[Any, list[dic
     made, _, _ = resampled
 
     def ids(number: int) -> list[str]:
-        return [row["sample"].id for row in dynamic._rows(made, 8, number)]
+        return [row["sample"].id for row in dynamic_sampling._rows(made, 8, number)]
 
     assert ids(0) == ids(0) != ids(1)
 
@@ -107,7 +107,7 @@ def test_settings_that_cannot_resample_are_refused(
     for name, value in how.items():
         monkeypatch.setattr(made.args, name, value)
     with pytest.raises(ConfigError, match=named):
-        dynamic.check(made)
+        dynamic_sampling.check(made)
 
 
 def test_weights_and_bags_are_refused() -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from mllm import models
-from mllm.training import bridge, dynamic, launch, prefix, setup
-from mllm.training.grpo import PrefixGRPOTrainer
-from mllm.training.preflight import Row
-from tests.scenes import make_scene
+from mllm.models import checkpoint
+from mllm.training import arguments, launch, trl_adapter
+from mllm.training.dataset import Row
+from mllm.training.engine import shared_prefix
+from mllm.training.grpo import dynamic_sampling
+from mllm.training.grpo.trainer import PrefixGRPOTrainer
+from tests.support.scenes import make_scene
 
 from trl import GRPOConfig, GRPOTrainer  # isort: skip
 
@@ -44,7 +46,7 @@ def trainer(
     freeze: Any = ("vision",),
     **how: Any,
 ) -> Any:
-    loaded = models.load(str(pocket_folder), freeze=[*freeze, *(["projector"] if freeze else [])])
+    loaded = checkpoint.load(str(pocket_folder), freeze=[*freeze, *(["projector"] if freeze else [])])
     engine = {name: how.pop(name) for name in ("engine", "dynamic_sampling", "resample_rounds") if name in how}
     settings = {
         "output_dir": str(folder), "per_device_train_batch_size": 8, "num_generations": 4, "steps_per_generation": 2,
@@ -57,7 +59,7 @@ def trainer(
         model=loaded.model,
         reward_funcs=reward,
         args=GRPOConfig(**(settings | how)),
-        train_dataset=bridge.dataset(rows, loaded.convention, answers=False),
+        train_dataset=trl_adapter.dataset(rows, loaded.convention, answers=False),
         processing_class=loaded.processor,
         **engine,
     )
@@ -116,7 +118,7 @@ def _metrics(made: Any) -> dict[str, float]:
 def _count_calls(made: Any) -> dict[str, list[int]]:
     """Tokens that go through the model in each forward from now on."""
     seen: dict[str, list[int]] = {"tokens": []}
-    core = prefix.multimodal_core(made.model)
+    core = shared_prefix.multimodal_core(made.model)
     layer = core.language_model.layers[0]  # pyright: ignore[reportOptionalMemberAccess]
     layer._forward_pre_hooks.clear()
     layer.register_forward_pre_hook(lambda module, args: seen["tokens"].append(args[0].shape[0] * args[0].shape[1]))
@@ -127,7 +129,7 @@ def test_rollouts_are_trls_and_pictures_are_seen_once(rows: list[Row], pocket_fo
     ours = trainer(rows, pocket_folder, tmp_path / "ours", beta=0.1)
     stock = trainer(rows, pocket_folder, tmp_path / "stock", kind=GRPOTrainer, beta=0.1)
     seen: list[int] = []
-    core = prefix.multimodal_core(ours.model)
+    core = shared_prefix.multimodal_core(ours.model)
     core.visual.register_forward_pre_hook(lambda module, args: seen.append(1))  # pyright: ignore
     found, expected = generated(ours), generated(stock)
     assert len(seen) == 1, "rollout, old and reference pass look at one encoding of the pictures"
@@ -212,7 +214,7 @@ def test_dropped_groups_do_not_count(drifted: tuple[Any, Any], monkeypatch: pyte
     for name, value in {"beta": 0.0, "loss_type": "dapo"}.items():
         monkeypatch.setattr(made, name, value)
     fewer = dict(batch)
-    dynamic.drop(made, fewer)
+    dynamic_sampling.drop(made, fewer)
     live = batch["advantages"].ne(0)
     left, all_tokens = batch["completion_mask"][live].sum(), batch["completion_mask"].sum()
     assert fewer["num_items_in_batch"] == left < all_tokens == batch["num_items_in_batch"]
@@ -280,5 +282,5 @@ def test_what_cannot_share_is_trls_own_and_says_so_once(
 
 
 def test_the_settings_name_the_engine() -> None:
-    settings, _ = setup.read(["--engine", "stock"], Path("recipes/rl.yaml"), GRPOConfig)
+    settings, _ = arguments.read(["--engine", "stock"], Path("recipes/rl.yaml"), GRPOConfig)
     assert settings.engine == "stock"

@@ -10,40 +10,41 @@ from typing import Any
 import pytest
 import torch
 
-from mllm import conversations, models
 from mllm.errors import FieldmarkError
-from mllm.models import Loaded
-from mllm.training import selfcheck
-from mllm.training.preflight import Row
-from tests.scenes import make_scene
+from mllm.models import checkpoint
+from mllm.models.checkpoint import Loaded
+from mllm.prompting import conversations
+from mllm.training.dataset import Row
+from mllm.training.grpo import vllm_check
+from tests.support.scenes import make_scene
 
 
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
-    return models.load("pocket")
+    return checkpoint.load("pocket")
 
 
 @pytest.fixture(scope="module")
 def row(tmp_path_factory: pytest.TempPathFactory, loaded: Loaded) -> dict[str, Any]:
-    from mllm.training import bridge
+    from mllm.training import trl_adapter
 
     folder = tmp_path_factory.mktemp("scene")
     scene = make_scene(folder, 0, "train", across=2, down=1)
-    return bridge.dataset([Row(scene, folder / scene.image)], loaded.convention, answers=False)[0]
+    return trl_adapter.dataset([Row(scene, folder / scene.image)], loaded.convention, answers=False)[0]
 
 
 def test_two_sound_engines_agree(loaded: Loaded, row: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    rollout = selfcheck.write(loaded.model, loaded.processor, row, temperature=0.8)
-    reread = selfcheck.read(loaded.model, loaded.processor, row, rollout.written, temperature=0.8)
+    rollout = vllm_check.write(loaded.model, loaded.processor, row, temperature=0.8)
+    reread = vllm_check.read(loaded.model, loaded.processor, row, rollout.written, temperature=0.8)
     assert 0 < len(rollout.written) <= 16 and rollout.prompt_tokens > 12
-    assert selfcheck.compare(rollout, reread) < 1e-4
+    assert vllm_check.compare(rollout, reread) < 1e-4
 
 
 @pytest.mark.parametrize(("use", "mode", "told"), [(True, "colocate", 1), (True, "server", 0), (False, "colocate", 0)])
 def test_vllm_is_kept_from_writing_picture_tokens(use: bool, mode: str, told: bool, loaded: Loaded) -> None:
     args: Any = SimpleNamespace(use_vllm=use, vllm_mode=mode, generation_kwargs={"top_k": 5})
-    selfcheck.no_picture_tokens(args, loaded.processor)
+    vllm_check.no_picture_tokens(args, loaded.processor)
     assert args.generation_kwargs.pop("top_k") == 5
     never = {loaded.processor.image_token_id, loaded.processor.vision_start_token_id}
     assert never <= set(args.generation_kwargs.get("logit_bias", {})) if told else not args.generation_kwargs
@@ -52,12 +53,12 @@ def test_vllm_is_kept_from_writing_picture_tokens(use: bool, mode: str, told: bo
 def test_a_picture_spelled_out_twice_is_noticed(loaded: Loaded, row: dict[str, Any]) -> None:
     """What TRL 1.16 does to vLLM: the prompt's picture tokens, each spelled out again."""
     torch.manual_seed(0)
-    sound = selfcheck.write(loaded.model, loaded.processor, row)
+    sound = vllm_check.write(loaded.model, loaded.processor, row)
     image = loaded.processor.image_token_id
-    ids = selfcheck._encode(loaded.model, loaded.processor, row)["input_ids"][0].tolist()
+    ids = vllm_check._encode(loaded.model, loaded.processor, row)["input_ids"][0].tolist()
     twice = replace(sound, prompt_tokens=len(ids) + ids.count(image))
     with pytest.raises(FieldmarkError, match="the rollout engine reads .* spelled out twice.*use_vllm: false"):
-        selfcheck.compare(twice, sound)
+        vllm_check.compare(twice, sound)
 
 
 def test_an_engine_that_sees_another_picture_is_noticed(loaded: Loaded, row: dict[str, Any], tmp_path: Path) -> None:
@@ -66,24 +67,24 @@ def test_an_engine_that_sees_another_picture_is_noticed(loaded: Loaded, row: dic
     words = conversations.target(row["sample"], loaded.convention)  # what is in the picture, and where
     written = loaded.processor.tokenizer(words, add_special_tokens=False)["input_ids"]
     blank = row | {"images": [Image.new("RGB", row["images"][0].size, "white")]}
-    reread = selfcheck.read(loaded.model, loaded.processor, row, written)
-    rollout = selfcheck.read(loaded.model, loaded.processor, blank, written)
+    reread = vllm_check.read(loaded.model, loaded.processor, row, written)
+    rollout = vllm_check.read(loaded.model, loaded.processor, blank, written)
     assert rollout.prompt_tokens == reread.prompt_tokens
     with pytest.raises(FieldmarkError, match="disagree on how likely the same [0-9]+ tokens are: by .* nats"):
-        selfcheck.compare(rollout, reread)
+        vllm_check.compare(rollout, reread)
 
 
 def test_an_engine_at_another_temperature_is_noticed(loaded: Loaded, row: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    rollout = selfcheck.write(loaded.model, loaded.processor, row, temperature=2.0)
+    rollout = vllm_check.write(loaded.model, loaded.processor, row, temperature=2.0)
     with pytest.raises(FieldmarkError, match="disagree"):
-        selfcheck.compare(rollout, selfcheck.read(loaded.model, loaded.processor, row, rollout.written))
+        vllm_check.compare(rollout, vllm_check.read(loaded.model, loaded.processor, row, rollout.written))
 
 
 @pytest.mark.parametrize("logp", [float("nan"), -9.0])
 def test_a_number_that_is_none_and_no_answer_at_all(logp: float) -> None:
-    sound = selfcheck.Heard(10, (4,), (-1.0,))
+    sound = vllm_check.Heard(10, (4,), (-1.0,))
     with pytest.raises(FieldmarkError, match="disagree"):
-        selfcheck.compare(replace(sound, logps=(logp,)), sound)
+        vllm_check.compare(replace(sound, logps=(logp,)), sound)
     with pytest.raises(FieldmarkError, match="other tokens"):
-        selfcheck.compare(replace(sound, written=(), logps=()), replace(sound, written=(), logps=()))
+        vllm_check.compare(replace(sound, written=(), logps=()), replace(sound, written=(), logps=()))

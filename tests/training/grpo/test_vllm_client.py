@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from mllm import models
 from mllm.errors import FieldmarkError
-from mllm.families import Budget
-from mllm.training import selfcheck
-from mllm.training.preflight import Row
-from tests.scenes import described, make_scene
-from tests.training.test_grpo import trainer
-from tests.vllm_server import Engine, served
+from mllm.models import checkpoint
+from mllm.models.families import Budget
+from mllm.training.dataset import Row
+from mllm.training.grpo import vllm_check
+from tests.support.scenes import described, make_scene
+from tests.support.vllm_server import Engine, served
+from tests.training.grpo.test_trainer import trainer
 
 from trl.generation import vllm_client  # isort: skip
 from trl.generation.vllm_generation import VLLMGeneration  # isort: skip
@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("rollout")
     scenes = [described(make_scene(folder, k, "train", across=2, down=1)) for k in range(2)]
     rows = [Row(scene, folder / scene.image) for scene in scenes]
-    return trainer(rows, Path(models.base_and_adapter("pocket")[0]), folder / "out", temperature=TEMPERATURE)
+    return trainer(rows, Path(checkpoint.base_and_adapter("pocket")[0]), folder / "out", temperature=TEMPERATURE)
 
 
 def check(made: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -52,7 +52,7 @@ def check(made: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Any:
             model=made.model, accelerator=made.accelerator, processing_class=made.processing_class, mode="server",
             server_base_url=address, temperature=TEMPERATURE, top_k=0, max_completion_length=12, logprobs=0,
         )  # fmt: skip
-        callback = selfcheck.RolloutCheck(made, made.train_dataset[0])
+        callback = vllm_check.RolloutCheck(made, made.train_dataset[0])
         callback.on_train_begin(made.args, made.state, made.control)
     return made.vllm_generation
 
@@ -60,7 +60,7 @@ def check(made: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_sound_server_is_trained_with(
     made: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loaded = models.load("pocket")
+    loaded = checkpoint.load("pocket")
     engine = Engine(loaded.model, loaded.processor)
     with caplog.at_level(logging.INFO):
         assert check(made, engine, monkeypatch).synced == 1
@@ -70,8 +70,8 @@ def test_a_sound_server_is_trained_with(
 
 def test_a_server_with_another_picture_budget_is_noticed(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """TRL writes the lengths of its own prompt over the server's, and says that as many tokens were read as it sent."""
-    loaded = models.load("pocket")
-    models.set_budget(loaded.processor, Budget(32 * 32, 2 * 32 * 32))
+    loaded = checkpoint.load("pocket")
+    checkpoint.set_budget(loaded.processor, Budget(32 * 32, 2 * 32 * 32))
     with pytest.raises(FieldmarkError, match=r"makes \[[0-9]+\] tokens of the pictures for which the prompt holds"):
         check(made, Engine(loaded.model, loaded.processor), monkeypatch)
 
@@ -79,7 +79,7 @@ def test_a_server_with_another_picture_budget_is_noticed(made: Any, monkeypatch:
 @pytest.mark.parametrize("wrong", ["picture", "weights"])
 def test_other_log_probabilities_are_noticed(made: Any, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     """It sees a white picture, or has not got the weights."""
-    loaded = models.load("pocket")
+    loaded = checkpoint.load("pocket")
     if wrong == "weights":
         with torch.no_grad():
             loaded.model.get_output_embeddings().weight.mul_(0.3)

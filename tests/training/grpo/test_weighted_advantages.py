@@ -10,14 +10,16 @@ import pytest
 import torch
 import yaml
 
-from mllm import config, mastery, models
+from mllm import config
 from mllm.errors import FieldmarkError
-from mllm.mastery import LEVELS, Table
+from mllm.knowledge import mastery
+from mllm.knowledge.mastery import LEVELS, Table
+from mllm.models import checkpoint as models
 from mllm.records import load_samples, read_jsonl
-from mllm.training import refresh
-from mllm.training.bridge import Row
-from mllm.training.weighting import Weighing, WeightedAdvantages
-from tests.scenes import make_data
+from mllm.training.grpo import mastery_refresh
+from mllm.training.grpo.weighted_advantages import Weighing, WeightedAdvantages
+from mllm.training.trl_adapter import Row
+from tests.support.scenes import make_data
 
 WEIGHTS = [0.5, 1.0, 1.0, 1.0, 2.0]
 
@@ -60,8 +62,9 @@ def inputs(data: tuple[Path, Path]) -> list[dict]:
 
 def gold(rows: list[dict], which: list[bool]) -> list[str]:
     """Right answers, or none, to each row."""
-    from mllm import families, prompts
     from mllm.boxes import Frame
+    from mllm.models import families
+    from mllm.prompting import prompts
 
     pocket = families.load("pocket")
     return [
@@ -152,4 +155,4 @@ def test_a_run_weighs_and_asks_anew(data, pocket_folder, tmp_path) -> None:
 def test_composites_cannot_be_asked_with_names(data, pocket_folder) -> None:
     rows = [Row(sample, data[0].parent / sample.image) for sample in load_samples(data[0])]
     with pytest.raises(FieldmarkError, match="by: marks"):
-        refresh.questions(rows, config.Refresh(by="choices"), models.open_checkpoint(pocket_folder), 0)
+        mastery_refresh.questions(rows, config.Refresh(by="choices"), models.open_checkpoint(pocket_folder), 0)

@@ -10,14 +10,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from mllm import cli
+from mllm.cli import __main__
 from mllm.errors import FieldmarkError
-from mllm.mastery import LEVELS, Entry, Table
-from mllm.preflight import proof
+from mllm.knowledge.mastery import LEVELS, Entry, Table
 from mllm.records import load_samples
-from tests.scenes import make_captions, make_data
+from mllm.training.preflight import check
+from tests.support.scenes import make_captions, make_data
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RECIPES = ROOT / "recipes"
 KARL = RECIPES / "kvg_karl_qwen3vl_8b.yaml"
 
@@ -34,7 +34,7 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def preflight(*words: str | Path) -> Result:
-    done = CliRunner().invoke(cli.app, ["preflight", "--config", *map(str, words)])
+    done = CliRunner().invoke(__main__.app, ["preflight", "--config", *map(str, words)])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done
@@ -70,13 +70,14 @@ def test_time_is_told_for_rows_that_are_not_made_yet() -> None:
 
 
 def test_the_lengths_are_those_of_the_run_s_own_check(rows: list[str]) -> None:
-    from mllm import conversations, models
+    from mllm.models import checkpoint
+    from mllm.prompting import conversations
     from mllm.records import load_samples
 
-    found = proof.prove(RECIPES / "rl.yaml", ["--model", "pocket", *rows])
+    found = check.prove(RECIPES / "rl.yaml", ["--model", "pocket", *rows])
     told = {finding.topic: finding.lines for finding in found.findings}
     counted = conversations.lengths(
-        load_samples(rows[1]), models.open_checkpoint("pocket", style="think"), answers=False
+        load_samples(rows[1]), checkpoint.open_checkpoint("pocket", style="think"), answers=False
     )
     assert told["row lengths"][0].startswith(f"{min(counted) + 208} to {max(counted) + 208} tokens")
     assert sum(int(line.split()[1]) for line in told["row lengths"][1:-1]) == 50

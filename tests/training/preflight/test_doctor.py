@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from mllm import fitness
 from mllm.errors import ConfigError
+from mllm.io.installation import program_folder
+from mllm.training.preflight import doctor
 
 
 def test_installed_versions_fit_and_others_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [line for line in fitness.misfits() if line.startswith("fieldmark")] == []
-    real = fitness.version
-    monkeypatch.setattr(fitness, "version", lambda name: "9.9" if name == "transformers" else real(name))
-    assert any("fieldmark asks for transformers<5.24,>=5.23, and 9.9 is installed" in one for one in fitness.misfits())
+    assert [line for line in doctor.misfits() if line.startswith("fieldmark")] == []
+    real = doctor.version
+    monkeypatch.setattr(doctor, "version", lambda name: "9.9" if name == "transformers" else real(name))
+    assert any("fieldmark asks for transformers<5.24,>=5.23, and 9.9 is installed" in one for one in doctor.misfits())
 
 
 TWICE, RANGE, SERVER = "tokens out twice (huggingface/trl#6294)", "TRL 1.16 speaks to vLLM", "--enable-scale-out"
@@ -35,7 +36,7 @@ PAIRED = [
 
 
 def test_nothing_installed_here_is_known_to_be_bad() -> None:
-    assert fitness.bad_pairs() == []
+    assert doctor.bad_pairs() == []
 
 
 @pytest.mark.parametrize(("there", "told"), PAIRED, ids=[" ".join(there.values()) for there, _ in PAIRED])
@@ -44,11 +45,11 @@ def test_known_bad_pairs_are_told_with_a_way_out(
 ) -> None:
     def version(name: str) -> str:
         if name not in there:
-            raise fitness.PackageNotFoundError(name)
+            raise doctor.PackageNotFoundError(name)
         return there[name]
 
-    monkeypatch.setattr(fitness, "version", version)
-    found = fitness.bad_pairs()
+    monkeypatch.setattr(doctor, "version", version)
+    found = doctor.bad_pairs()
     assert len(found) == len(told)
     for line, words in zip(found, told, strict=True):
         assert words in line and "Way out: " in line and all(number in line for number in there.values())
@@ -56,22 +57,22 @@ def test_known_bad_pairs_are_told_with_a_way_out(
 
 def test_every_known_pair_is_tried() -> None:
     tried = [words for _, told in PAIRED for words in told]
-    for pair in fitness.PAIRS:
+    for pair in doctor.PAIRS:
         assert any(words in f"{pair.what}. Way out: {pair.way_out}" for words in tried), pair
 
 
 def test_memory_and_disk_are_plausible(tmp_path: Path) -> None:
-    told = fitness.memory()
+    told = doctor.memory()
     assert told is not None
     total, free = told
-    assert 0 < free <= total and fitness.disk(tmp_path) > 0
+    assert 0 < free <= total and doctor.disk(tmp_path) > 0
 
 
 @pytest.mark.ci
 def test_a_recipe_fits_the_card_it_is_for_and_no_smaller_one() -> None:
-    file = fitness.recipes_folder() / "one_card_qwen3vl_2b_sft.yaml"
-    needs, fits = fitness.peak(file, 24)
+    file = program_folder("recipes") / "one_card_qwen3vl_2b_sft.yaml"
+    needs, fits = doctor.peak(file, 24)
     assert fits and 1 < needs < 24
-    assert fitness.peak(file, 2) == (needs, False)
+    assert doctor.peak(file, 2) == (needs, False)
     with pytest.raises(ConfigError, match="no such recipe"):
-        fitness.peak(Path("gone.yaml"), 24)
+        doctor.peak(Path("gone.yaml"), 24)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from mllm.errors import ConfigError
-from mllm.preflight import machine
-from mllm.preflight.machine import Machine
+from mllm.training.preflight import hardware
+from mllm.training.preflight.hardware import Machine
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(
@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_the_configurations_of_the_repository(file: str | None, expected: Machine) -> None:
-    assert machine.read(ROOT / file if file else None) == expected
+    assert hardware.read(ROOT / file if file else None) == expected
 
 
 def test_flags_win() -> None:
-    found = machine.read(ROOT / "accelerate_config.yaml", processes=4, gpu_memory=48)
+    found = hardware.read(ROOT / "accelerate_config.yaml", processes=4, gpu_memory=48)
     assert found == Machine(4, 2, True, False, 48) and found.words == "4 x 48 GiB, DeepSpeed ZeRO-2"
 
 
@@ -37,11 +37,11 @@ def test_what_cannot_be_worked_out_is_refused(tmp_path: Path) -> None:
     text = (ROOT / "accelerate_config.yaml").read_text()
     file.write_text(text.replace("DEEPSPEED", "FSDP"))
     with pytest.raises(ConfigError, match="FSDP"):
-        machine.read(file)
+        hardware.read(file)
     file.write_text(text + "no_such_key: 1\n")
     with pytest.raises(ConfigError, match="accelerate cannot read it"):
-        machine.read(file)
+        hardware.read(file)
     with pytest.raises(ConfigError, match="no such accelerate configuration"):
-        machine.read(tmp_path / "b.yaml")
+        hardware.read(tmp_path / "b.yaml")
     with pytest.raises(ConfigError, match="at least one process"):
-        machine.read(None, processes=0)
+        hardware.read(None, processes=0)

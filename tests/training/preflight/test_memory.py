@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from mllm import models
 from mllm.config import Lora, Settings
-from mllm.preflight import anatomy, memory
-from mllm.preflight.anatomy import Anatomy, Sizes
-from mllm.preflight.machine import Machine
-from mllm.preflight.memory import Draw, Load
+from mllm.models import checkpoint
+from mllm.training.preflight import memory, parameters
+from mllm.training.preflight.hardware import Machine
+from mllm.training.preflight.memory import Draw, Load
+from mllm.training.preflight.parameters import Anatomy, Sizes
 
 QWEN3_8B = Sizes(
     layers=36, hidden=4096, heads=32, kv_heads=8, head_dim=128, inner=12288, vocabulary=151936, normed=True,
@@ -105,9 +105,9 @@ def test_the_peak_is_the_worst_moment_and_leaves_room() -> None:
 
 
 def pocket(pocket_folder: Any, lora: Lora | None, dtype: str = "float32") -> tuple[Any, Anatomy]:
-    loaded = models.load(str(pocket_folder), dtype=dtype, freeze=("vision", "projector"), lora=lora)
+    loaded = checkpoint.load(str(pocket_folder), dtype=dtype, freeze=("vision", "projector"), lora=lora)
     config = loaded.model.config
-    return loaded.model.train(), anatomy.dissect(config, loaded.family, Settings(), lora)
+    return loaded.model.train(), parameters.dissect(config, loaded.family, Settings(), lora)
 
 
 def text_pass(model: Any, rows: int = 2, length: int = 64) -> torch.Tensor:

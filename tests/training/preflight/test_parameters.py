@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mllm import families
 from mllm.config import Lora, Settings
 from mllm.errors import FieldmarkError
-from mllm.preflight import anatomy
+from mllm.models import families
+from mllm.training.preflight import parameters
 
 # Totals of the safetensors files on the Hub.
 PUBLISHED = {
@@ -29,8 +29,8 @@ def test_every_named_checkpoint_is_here() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_sizes_make_the_published_number_of_parameters(name: str) -> None:
-    config, family, published = anatomy.config_of(name, None)
-    body = anatomy.dissect(config, family, Settings(), None)
+    config, family, published = parameters.config_of(name, None)
+    body = parameters.dissect(config, family, Settings(), None)
     assert body.parameters == published == PUBLISHED[name]
     assert body.trained == {"vision": 0, "projector": 0, "llm": body.total["llm"]}
     assert body.head_trained and not body.vision_learns and body.adapters == body.quantized == 0
@@ -38,9 +38,9 @@ def test_the_sizes_make_the_published_number_of_parameters(name: str) -> None:
 
 def test_adapters_and_four_bits_by_hand() -> None:
     """Qwen3-VL-8B, rank 32: 32 (in + out) for each of seven projections of 36 layers; linear weights but the head."""
-    config, family, _ = anatomy.config_of("Qwen/Qwen3-VL-8B-Instruct", None)
+    config, family, _ = parameters.config_of("Qwen/Qwen3-VL-8B-Instruct", None)
     lora = Lora(r=32)
-    body = anatomy.dissect(config, family, Settings(lora=lora, quantize="4bit"), lora)
+    body = parameters.dissect(config, family, Settings(lora=lora, quantize="4bit"), lora)
     h, k, f = 4096, 1024, 12288
     assert body.adapters == 36 * 32 * ((h + h) + 2 * (h + k) + (h + h) + 2 * (h + f) + (f + h)) == 87_293_952
     language = 36 * (2 * h * h + 2 * h * k + 3 * h * f)
@@ -52,20 +52,20 @@ def test_adapters_and_four_bits_by_hand() -> None:
 
 
 def test_what_is_not_frozen_is_counted() -> None:
-    config, family, _ = anatomy.config_of("pocket", None)
-    body = anatomy.dissect(config, family, Settings(freeze_vision=False, freeze_llm=True), None)
+    config, family, _ = parameters.config_of("pocket", None)
+    body = parameters.dissect(config, family, Settings(freeze_vision=False, freeze_llm=True), None)
     assert body.trained == {"vision": body.total["vision"], "projector": 0, "llm": 0}
     assert body.vision_learns and not body.head_trained
 
 
 def test_sizes_of_the_two_other_lines() -> None:
-    two = anatomy.sizes_of(anatomy.config_of("Qwen/Qwen2-VL-7B-Instruct", None)[0])
+    two = parameters.sizes_of(parameters.config_of("Qwen/Qwen2-VL-7B-Instruct", None)[0])
     assert (two.head_dim, two.vision_hidden, two.vision_inner, two.patch_values) == (128, 1280, 5120, 1176)
     assert (two.normed, two.gated) == (False, False)
-    half = anatomy.sizes_of(anatomy.config_of("Qwen/Qwen2.5-VL-3B-Instruct", None)[0])
+    half = parameters.sizes_of(parameters.config_of("Qwen/Qwen2.5-VL-3B-Instruct", None)[0])
     assert (half.hidden, half.vision_inner, half.gated, half.kv_heads) == (2048, 3420, True, 2)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(FieldmarkError, match="Qwen/Qwen9: neither.*Qwen/Qwen2-VL-2B-Instruct"):
-        anatomy.config_of("Qwen/Qwen9", None)
+        parameters.config_of("Qwen/Qwen9", None)

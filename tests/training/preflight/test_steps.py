@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
 from mllm.errors import ConfigError
-from mllm.preflight import batches
+from mllm.training.preflight import steps as batches
 from mllm.training.recipe import Recipe
 
 

@@ -1,0 +1,41 @@
+"""Plugins: one file adds one thing, and the file's name is its name. The loader of every plugin folder.
+
+The folder's `__init__.py` says what a file has to define and holds `_FILES = Registry(__name__, "reward", "Reward")`.
+No file is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from mllm.errors import UnknownNameError
+
+
+class Registry:
+    """The modules of one package, by name.
+
+    Args:
+        package: dotted name of the package.
+        kind: what one file stands for, in words; used in the error for an unknown name.
+        attribute: what `load` returns from the module; None for the module itself.
+    """
+
+    def __init__(self, package: str, kind: str, attribute: str | None = None) -> None:
+        self.package, self.kind, self.attribute = package, kind, attribute
+
+    def names(self) -> tuple[str, ...]:
+        """List the known names, sorted: the files of the folder."""
+        return tuple(sorted(module.name for module in iter_modules(import_module(self.package).__path__)))
+
+    def load(self, name: str) -> Any:
+        """Return what the file `name` defines.
+
+        Raises:
+            UnknownNameError: no such file; lists the known names.
+        """
+        if name not in self.names():
+            raise UnknownNameError(self.kind, name, self.names())
+        module = import_module(f"{self.package}.{name}")
+        return module if self.attribute is None else getattr(module, self.attribute)
