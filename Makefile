@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)  ## data, training, reward, benchmark and report.html on the pocket world (10 minutes on two cores)
-	$(PY) -m mllm.cli.__main__ demo
+	$(PY) -m mllm.cli demo
 
 test: test-fast test-ci  ## what continuous integration runs: test-fast, then test-ci (15 minutes)
 
@@ -67,16 +67,16 @@ constraints: $(READY)  ## resolve constraints.txt anew, with every extra but vll
 	mv build/constraints.txt constraints.txt
 
 table-spine: $(READY)  ## the results table of docs/log.md: six arms, three seeds (hours; resumes)
-	$(PY) -m mllm.cli.__main__ table-spine
+	$(PY) -m mllm.cli table-spine
 
 table-grounding: $(READY)  ## plain GRPO, KARL as published and ours, three seeds (an hour; resumes)
-	$(PY) -m mllm.cli.__main__ table-grounding
+	$(PY) -m mllm.cli table-grounding
 
 table-captions: $(READY)  ## self-retrieval, BagCurri and CLIP reward from sparse and boosted captions, three seeds (an hour; resumes)
-	$(PY) -m mllm.cli.__main__ table-captions
+	$(PY) -m mllm.cli table-captions
 
 pets: $(READY)  ## the whole chain on real photos of cats and dogs
-	$(PY) -m mllm.cli.__main__ pets
+	$(PY) -m mllm.cli pets
 
 kill: $(READY)  ## SFT and GRPO killed at random moments: do they end as undisturbed runs? (10 minutes on two cores)
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/recipes/killed.py --kills 24

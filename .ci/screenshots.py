@@ -65,7 +65,7 @@ class Desk:
 
     def command(self, *words: str) -> None:
         """Run one of our commands beside the demo, whose pages then name it as the documentation does."""
-        subprocess.run([sys.executable, "-m", "mllm.cli.__main__", *words], cwd=self.demo.parent.parent, check=True)
+        subprocess.run([sys.executable, "-m", "mllm.cli", *words], cwd=self.demo.parent.parent, check=True)
 
 
 def answers(desk: Desk) -> Image.Image:
@@ -152,7 +152,7 @@ def terminal(desk: Desk) -> Image.Image:
 def talk(words: list[str], questions: list[str], folder: Path, desk: Desk) -> str:
     """Run a command in a terminal of its own, type the questions, and return all that it showed."""
     model = str((desk.demo / "rl" / "best").resolve())
-    real = [sys.executable, "-m", "mllm.cli.__main__", words[1], model, *words[3:]]
+    real = [sys.executable, "-m", "mllm.cli", words[1], model, *words[3:]]
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": "88", "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(real, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 Part = Literal["vision", "projector", "llm"]
 Level = Literal["completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect"]
-"""The levels of `mllm.knowledge.cards.mastery.LEVELS`."""
+"""The levels of `mllm.knowledge.mastery.LEVELS`."""
 SECTION = "fieldmark"
 Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str | Path) else value)]
 """Files; a single one may stand for a list of one."""

@@ -55,7 +55,7 @@ def flags() -> frozenset[str]:
     ]
     makers = ("recipes.pretrain", "recipes.pretrain_clip", "recipes.pretrain_grammar")
     known = {flag for name in (*programs, *makers) for flag in flags_of(name)}
-    known |= {flag for name in commands.names() for flag in flags_of("mllm.cli.__main__", name.replace("_", "-"))}
+    known |= {flag for name in commands.names() for flag in flags_of("mllm.cli", name.replace("_", "-"))}
     return frozenset(known | {f"--{name}" for name in {*trl_fields(), *Settings.model_fields, "config"}})
 
 

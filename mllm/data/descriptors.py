@@ -1,6 +1,6 @@
 """Knowledge that somebody has written down already, in the shapes in which it is published, read into cards.
 
-    {entity: [mark, ...]}            json or yaml: class descriptors, and every card file of ours (`mllm.knowledge.cards.card_files`)
+    {entity: [mark, ...]}            json or yaml: class descriptors, and every card file of ours (`mllm.knowledge.card_files`)
     {entity_0: [mark, ...], ...}     json: what was said of single pictures, numbered; the share of pictures that say
                                      the same becomes the confidence
     entity,mark[,part,source,confidence,domain]    csv: one mark a row

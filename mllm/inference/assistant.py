@@ -124,7 +124,7 @@ class Assistant:
         Args:
             image: a file, or a PIL picture.
             name: of the thing; a text that ends with `.` or `?` is asked as it stands.
-            domain: kind of thing (`mllm.knowledge.cards.domains`), for the wording; the pocket world's species know their own.
+            domain: kind of thing (`mllm.knowledge.domains`), for the wording; the pocket world's species know their own.
             options: those of `ask`.
 
         Raises:

@@ -50,7 +50,7 @@ def generate(
     """Answer each sample once; completions come in batches of like size, not in the order of `samples`.
 
     Args:
-        loaded: model, processor, family and convention (`mllm.models.checkpoint.checkpoint.load`).
+        loaded: model, processor, family and convention (`mllm.models.checkpoint.load`).
         samples: what is asked; only `id`, `image`, `size` and `question` are looked at.
         images_root: the folder that `sample.image` is relative to.
         style: prompt style; None means the one saved beside the weights.

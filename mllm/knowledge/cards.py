@@ -1,6 +1,6 @@
 """Knowledge cards: for each entity, the marks by which it is known, and what it is easily taken for.
 
-How cards lie in files is told in `mllm.knowledge.cards.card_files`. Names are compared without regard to case, underscores, hyphens,
+How cards lie in files is told in `mllm.knowledge.card_files`. Names are compared without regard to case, underscores, hyphens,
 apostrophes and accents.
 """
 

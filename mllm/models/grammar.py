@@ -81,7 +81,7 @@ class Grammar:
 
 
 def from_encoder(name: str, device: str = "cpu") -> Grammar:
-    """A new head on a copy of a dual encoder's text tower; `name` as for `mllm.models.checkpoint.encoders.load`."""
+    """A new head on a copy of a dual encoder's text tower; `name` as for `mllm.models.encoders.load`."""
     from mllm.models import encoders
 
     encoder = encoders.load(name, device=device)

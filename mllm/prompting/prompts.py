@@ -1,6 +1,6 @@
 """How a model is asked: prompt styles by name, and the text it should write.
 
-One style is one entry of `STYLES`. Its wording is part of a checkpoint's convention (`mllm.models.checkpoint.families.Convention`):
+One style is one entry of `STYLES`. Its wording is part of a checkpoint's convention (`mllm.models.families.Convention`):
 changing a word here asks old weights something they were not trained on, so it comes with a new convention version.
 """
 

@@ -26,7 +26,7 @@ class Reward(BaseReward):
     of several words, where its last word, the part, stands with other words only ("red cap"). Marks of one word have no
     part to be wrong about; wrong ones earn nothing.
 
-    The card is that of `cards` (a file of `mllm.knowledge.cards.cards`) or else the marks of the sample's own thing; where neither
+    The card is that of `cards` (a file of `mllm.knowledge.cards`) or else the marks of the sample's own thing; where neither
     knows the entity: None. Weight 0 by default: a reward for naming marks can be earned by listing many.
     """
 

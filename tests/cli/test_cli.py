@@ -91,7 +91,7 @@ def test_names_of_runs():
 
 def test_report_of_no_benchmark_is_one_line(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "mllm.cli.__main__", "report", "--runs", f"A={tmp_path}", "--out", str(tmp_path / "r.html")],
+        [sys.executable, "-m", "mllm.cli", "report", "--runs", f"A={tmp_path}", "--out", str(tmp_path / "r.html")],
         capture_output=True,
         text=True,
         check=False,

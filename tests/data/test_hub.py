@@ -38,7 +38,7 @@ def test_what_is_pushed_is_opened_as_it_was_made(made: Path, tmp_path: Path) -> 
     with hub.serving() as served:
         words = ["push", str(made), "me/birds", "--private", "--out", str(packed)]
         done = subprocess.run(
-            [sys.executable, "-m", "mllm.cli.__main__", *words],
+            [sys.executable, "-m", "mllm.cli", *words],
             env=os.environ | hub.environment(served), text=True, capture_output=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]

@@ -264,7 +264,7 @@ def test_the_command_serves_and_ends(root) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mllm.cli.__main__", "serve", "pocket", "--port", str(port)]
+    command = [sys.executable, "-m", "mllm.cli", "serve", "pocket", "--port", str(port)]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0, timeout=60)
     try:

@@ -130,7 +130,7 @@ def lines_of(page: Path) -> list[Line]:
 def program_of(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """Split a command into what is started (the words after `python`) and its arguments; None for other commands."""
     if words[0] in COMMANDS:
-        return ("-m", "mllm.cli.__main__"), words[1:]
+        return ("-m", "mllm.cli"), words[1:]
     if words[0] in LAUNCHERS:
         assert words[1] == "launch"
         at = next((k for k, word in enumerate(words) if word.endswith(".py")), None)
@@ -168,8 +168,8 @@ def help_of(module: str, *sub: str) -> str:
 
 def starter_of(module: ModuleType) -> Callable[[], object]:
     """What starts a program with the words of `sys.argv`: its typer app, or a `main` that reads them itself."""
-    if module.__name__ == "mllm.cli.__main__":
-        return import_module("mllm.cli.__main__.__main__").app
+    if module.__name__ == "mllm.cli":
+        return import_module("mllm.cli.__main__").app
     parameters = set(inspect.signature(module.main).parameters)
     if parameters <= {"argv"}:
         return module.main
@@ -185,7 +185,7 @@ def flags_of(module: str, *sub: str) -> frozenset[str]:
 
 def sub_command(program: tuple[str, ...], rest: tuple[str, ...]) -> tuple[str, ...]:
     """The sub-command, where the first argument is one."""
-    is_one = rest and not rest[0].startswith("-") and (program == ("-m", "mllm.cli.__main__") or rest[0] == "compare")
+    is_one = rest and not rest[0].startswith("-") and (program == ("-m", "mllm.cli") or rest[0] == "compare")
     return (rest[0],) if is_one else ()
 
 

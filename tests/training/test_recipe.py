@@ -29,7 +29,7 @@ def test_trl_sees_the_batch_of_all_processes() -> None:
 def test_another_machine_is_not_told_what_this_cpu_lacks(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("mllm.models.checkpoint.cpu_kernels.computes_bfloat16", lambda: False)
+    monkeypatch.setattr("mllm.models.cpu_kernels.computes_bfloat16", lambda: False)
     recipe.read(KARL, processes=8)
     assert not caplog.records
     arguments.read(["--config", str(KARL), "--use_cpu", "True"], KARL, GRPOConfig)

@@ -37,7 +37,7 @@ def digest(function: object) -> str:
 
 def test_this_trl_was_tested() -> None:
     assert trl.__version__.startswith(f"{TRL_TESTED}."), (
-        f"TRL {trl.__version__} is new here: read the methods of mllm.training.grpo.trainer.trainer.TRL_INTERNALS again, run the tests "
+        f"TRL {trl.__version__} is new here: read the methods of mllm.training.grpo.trainer.TRL_INTERNALS again, run the tests "
         "of tests/training/grpo/test_trainer.py against it, then change TRL_TESTED and the hashes of this file"
     )
 

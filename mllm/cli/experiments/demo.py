@@ -107,7 +107,7 @@ def _report(out: Path, needs: tuple[str, ...]) -> Stage:
         *_repeat("--captions", tuple(f"{name}={out / 'captions-eval' / name}" for name in CAPTIONERS)),
         *("--out", str(out / "report.html")),
     )
-    return Stage("report", "mllm.cli.__main__", arguments, 10, needs)
+    return Stage("report", "mllm.cli", arguments, 10, needs)
 
 
 CAPTIONERS = {"base": "pocket", "SFT": "captions-sft/best", "self-retrieval": "captions-rl/best"}

@@ -34,7 +34,7 @@ def pets_stages(data: Path, out: Path, *, model: str = "pocket", fast: bool = Fa
         Stage("benchmark of the base", "mllm.eval.kvg_bench", _benchmark(model, made, out / "eval" / "base"), 60),
         Stage("benchmark of CoT-SFT", "mllm.eval.kvg_bench", _benchmark(str(cot / "best"), made, out / "eval/cot"), 60),
         Stage("benchmark of GRPO", "mllm.eval.kvg_bench", _benchmark(str(rl / "best"), made, out / "eval/rl"), 60),
-        Stage("report", "mllm.cli.__main__", _report(out), 10),
+        Stage("report", "mllm.cli", _report(out), 10),
     ]
 
 

@@ -1,4 +1,4 @@
-"""A teacher in this process: any checkpoint that `mllm.models.checkpoint.checkpoint` loads, asked in batches.
+"""A teacher in this process: any checkpoint that `mllm.models.checkpoint` loads, asked in batches.
 
 Threads that ask at the same time share a batch, so give the program as many workers as `batch`. Replies are not kept
 on the disk: weights under one name change, and what was asked of them is in the program's own log.
@@ -47,7 +47,7 @@ class Teacher(ModelTeacher):
     """All abilities, by questions to a model in this process."""
 
     def __init__(self, config: Config) -> None:
-        """Load the model. Raises ConfigError where none is named, FieldmarkError as `mllm.models.checkpoint.checkpoint.load`."""
+        """Load the model. Raises ConfigError where none is named, FieldmarkError as `mllm.models.checkpoint.load`."""
         from mllm.models import checkpoint
 
         if not config.model:

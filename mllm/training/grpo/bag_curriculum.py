@@ -1,4 +1,4 @@
-"""Joins `mllm.training.grpo.trainer.bag_sampler` to TRL's GRPO trainer: whole bags in a batch, and stages that survive a stop."""
+"""Joins `mllm.training.grpo.bag_sampler` to TRL's GRPO trainer: whole bags in a batch, and stages that survive a stop."""
 
 from __future__ import annotations
 

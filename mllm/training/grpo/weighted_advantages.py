@@ -1,4 +1,4 @@
-"""Joins `mllm.training.grpo.trainer.advantages` to TRL's GRPO trainer: difficulty of the prompt, mastery of the entity."""
+"""Joins `mllm.training.grpo.advantages` to TRL's GRPO trainer: difficulty of the prompt, mastery of the entity."""
 
 from __future__ import annotations
 

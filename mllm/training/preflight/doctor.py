@@ -119,7 +119,7 @@ def peak(file: Path, gpu_memory: float, cards: int = 1) -> tuple[float, bool]:
     """Return the memory that a recipe needs of each of `cards` GPUs, in GiB, and whether it fits.
 
     Several cards are taken as the everyday accelerate configuration has them: DeepSpeed ZeRO-2. Rows are as long as the
-    recipe lets pass. Estimated by formulas (`mllm.training.dataset`), not measured.
+    recipe lets pass. Estimated by formulas (`mllm.training.preflight`), not measured.
 
     Raises:
         ConfigError: no such recipe, or one that these cards cannot share out.

@@ -45,7 +45,7 @@ def test_a_file_is_a_family() -> None:
 
 @each_family
 def test_the_contract(family: Family) -> None:
-    module = import_module(f"mllm.models.checkpoint.families.{family.name}")
+    module = import_module(f"mllm.models.families.{family.name}")
     assert module.FAMILY is family is families.load(family.name)
     assert isinstance(family, Family) and module.__doc__
     assert pickle.loads(pickle.dumps(family)) == family
