@@ -56,7 +56,7 @@ docs: $(READY)  ## the documentation as a site: build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
 	@echo "build/site/index.html"
 
-screenshots: $(READY)  ## the pictures in docs/images anew, from the runs of `make demo`, in Chromium (look at them)
+screenshots: $(READY)  ## the images in docs/images anew, from the runs of `make demo`, in Chromium (look at them)
 	$(PY) .ci/screenshots.py
 
 constraints: $(READY)  ## resolve constraints.txt anew, with every extra but vllm

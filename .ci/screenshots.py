@@ -1,10 +1,10 @@
-"""Make the pictures in docs/images anew from the runs of `make demo`, in Debian's headless Chromium.
+"""Make the images in docs/images anew from the runs of `make demo`, in Debian's headless Chromium.
 
     python .ci/screenshots.py                           # after `make demo`; -> docs/images
     python .ci/screenshots.py --only chat web --out /tmp
 
 Pages are written by the commands that a person would type. The terminal is a real one: `fieldmark chat` runs in it, its
-colours become an SVG, and Chromium draws that. Look at every picture before it is committed.
+colours become an SVG, and Chromium draws that. Look at every image before it is committed.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from tests.support.browser import Tab, browser  # noqa: E402
 
 WIDTH = 1100
 COLOURS = 256
-"""Colours of a picture's palette, chosen to cover rare ones too (a red stripe is a mark): pages have few, and the files
+"""Colours of an image's palette, chosen to cover rare ones too (a red stripe is a mark): pages have few, and the files
 stay small."""
 PROMPT = "find> "
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What every picture is made with: the tab, the demo's folder, and a folder for what is thrown away."""
+    """What every image is made with: the tab, the demo's folder, and a folder for what is thrown away."""
 
     tab: Tab
     demo: Path
@@ -113,7 +113,7 @@ def web(desk: Desk) -> Image.Image:
     tab.size(1400, 950, scale=WIDTH / 1400)
     tab.open(address)
     tab.wait("document.querySelector('#question textarea')")
-    tab.upload("#drop input[type=file]", [_picture(desk, case)])
+    tab.upload("#drop input[type=file]", [_image(desk, case)])
     tab.wait("document.querySelector('#stage-0 img') && document.querySelector('#stage-1 img')")
     bare = tab.js("document.querySelector('#stage-1 img').src")
     tab.write("#question textarea", case.sample.entity)
@@ -128,10 +128,10 @@ def web(desk: Desk) -> Image.Image:
 
 
 def terminal(desk: Desk) -> Image.Image:
-    """The terminal, with the picture that it saved beside it."""
+    """The terminal, with the image that it saved beside it."""
     case = _found(desk)
     others = [thing.entity for thing in case.sample.things if thing.entity != case.sample.entity]
-    picture = _picture(desk, case)
+    picture = _image(desk, case)
     words = ["fieldmark", "chat", _named(desk, "rl/best"), picture.name, "--domain", case.sample.domain]
     said = talk([*words, "--out", str(desk.scratch)], [case.sample.entity, others[0]], picture.parent, desk)
     saved = sorted(desk.scratch.glob(f"{picture.stem}.*.png"), key=lambda file: file.stat().st_mtime)[0]
@@ -194,17 +194,17 @@ def _named(desk: Desk, part: str) -> str:
 
 
 def _found(desk: Desk) -> Case:
-    """Return the first answer of the rewarded model that is right, on a wide picture of a kind it was trained on."""
+    """Return the first answer of the rewarded model that is right, on a wide image of a kind it was trained on."""
     cases = runs.load(desk.demo / "eval" / "GRPO").cases
     fit = (case for case in cases if case.hit and case.sample.seen and len(case.sample.things) > 2)
     return next(case for case in fit if case.sample.size.width >= case.sample.size.height)
 
 
-def _picture(desk: Desk, case: Case) -> Path:
+def _image(desk: Desk, case: Case) -> Path:
     return (desk.demo / "eval" / "GRPO" / case.sample.image).resolve()
 
 
-PICTURES: dict[str, Callable[[Desk], Image.Image]] = {
+IMAGES: dict[str, Callable[[Desk], Image.Image]] = {
     "pocket_world": pocket_world, "answers": answers, "captions": captions, "report": report, "live": live,
     "compare": compare, "web": web, "chat": terminal,
 }  # fmt: skip
@@ -214,16 +214,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=ROOT / "runs" / "demo", help="what `make demo` left")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
-    parser.add_argument("--only", nargs="+", choices=sorted(PICTURES), default=list(PICTURES))
+    parser.add_argument("--only", nargs="+", choices=sorted(IMAGES), default=list(IMAGES))
     options = parser.parse_args()
     out, demo = options.out.resolve(), options.demo.resolve()
     os.chdir(demo.parent.parent)  # so that folders are called as they are in the documentation
     with tempfile.TemporaryDirectory() as name, browser(Path(name) / "profile") as tab:
         for picture in options.only:
             desk = Desk(tab, demo, Path(name))
-            small = PICTURES[picture](desk).quantize(
-                COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-            )
+            small = IMAGES[picture](desk).quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
             file = out / f"{picture}.png"
             small.save(file, optimize=True)
             print(f"{file}: {small.width} x {small.height}, {file.stat().st_size // 1024} KB", flush=True)

@@ -55,9 +55,9 @@ def _fence(match: re.Match[str]) -> str:
 
 def _link(match: re.Match[str], source: str, place: str) -> str:
     """Turn a link as the repository has it into one of the site, or into its text where the site has no such page."""
-    picture, text, target, anchor = match[1], match[2], match[3], match[4] or ""
+    image, text, target, anchor = match[1], match[2], match[3], match[4] or ""
     wanted = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
     there = OUTSIDE.get(wanted) or (wanted.removeprefix("docs/") if wanted.startswith("docs/") else None)
     if there is None:
         return text if text.startswith("`") else f"`{wanted}`" if "/" in text or "." in text else text
-    return f"{picture}[{text}]({os.path.relpath(there, posixpath.dirname(place) or '.')}{anchor})"
+    return f"{image}[{text}]({os.path.relpath(there, posixpath.dirname(place) or '.')}{anchor})"

@@ -4,7 +4,7 @@
 
 The committed pocket model lists what it sees in scenes of two to four things, greedily. The usual loop asks for one
 sample at a time, or takes batches as they come; ours plans batches of like length. CPU seconds of one thread, from
-picture files to texts, medians of interleaved rounds after one to warm up; how many texts are the same is counted.
+image files to texts, medians of interleaved rounds after one to warm up; how many texts are the same is counted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ONE, PLAIN, OURS = "usual loop, one at a time", f"usual loop, batches of {BATCH}
 
 
 def questions(count: int, folder: Path) -> list[Sample]:
-    """Scenes of two to four things, in random order, with the question for all of them; pictures go to `folder`."""
+    """Scenes of two to four things, in random order, with the question for all of them; images go to `folder`."""
     samples = []
     for number in range(count):
         scene = training_scene(number, "bench", 2 + number % 3)

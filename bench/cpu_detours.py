@@ -3,7 +3,7 @@
     python bench/cpu_detours.py
 
 Every kind of step runs in processes of its own, in turn, several times (kept memory cannot be given up again inside
-one): the same weights, the same batch of 32 pictures (three things each, all listed). Medians over all steps but the
+one): the same weights, the same batch of 32 images (three things each, all listed). Medians over all steps but the
 first of each process.
 """
 

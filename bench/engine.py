@@ -5,7 +5,7 @@
 
 Times are CPU seconds of one thread, so that other work on the machine moves them little; the two ways take turns, and
 medians are compared. The models are of small widths (bench/parts/models.py: 4 to 5 M parameters, vocabulary 992, tower
-frozen), their picture enlarged until the prompt is as long as wanted. Stock's micro-batch is the whole group.
+frozen), their image enlarged until the prompt is as long as wanted. Stock's micro-batch is the whole group.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ def tell(one: Result) -> str:
     lines.append(f"  floor of the learner step {one.floor:.2f} s: stock at {above[0]}, ours at {above[1]} times that")
     told = f"{reached:.2f}x of {one.allowed:.2f}x that Amdahl's law allows ({reached / one.allowed:.2f})"
     lines.append(f"  GRPO step: {told}")
-    share = one.picture / one.step[1]
-    lines.append(f"  preparing its picture anew takes {1000 * one.picture:.0f} ms, {share:.1%} of our step")
+    share = one.image / one.step[1]
+    lines.append(f"  preparing its image anew takes {1000 * one.image:.0f} ms, {share:.1%} of our step")
     if one.memory is not None:
         lines.append(f"  peak memory of the learner step: {one.memory[0]} MiB stock, {one.memory[1]} MiB ours")
     return "\n".join(lines)

@@ -1,8 +1,8 @@
-"""What does a kept picture save? Preparing photos for the vision tower, against reading them from the pixel cache.
+"""What does a kept image save? Preparing photos for the vision tower, against reading them from the pixel cache.
 
     python bench/pixels.py
 
-Pictures of 1024 x 768 pixels under Qwen3-VL's image processor, at budgets of 256 and 1,024 visual tokens. CPU seconds
+Images of 1024 x 768 pixels under Qwen3-VL's image processor, at budgets of 256 and 1,024 visual tokens. CPU seconds
 of one thread; "disk" reads with nothing in memory but the system's own cache of files.
 """
 
@@ -18,29 +18,29 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mllm.pocket.model import build_picture_processor
+from mllm.pocket.model import build_image_processor
 from mllm.training.engine.pixel_cache import remember_pixels
 
-PICTURES = 12
+IMAGES = 12
 
 
 def main() -> None:
     """Measure and print a line for each budget."""
     torch.set_num_threads(1)
     noise = np.random.default_rng(0)
-    images = [Image.fromarray(noise.integers(0, 255, (768, 1024, 3), dtype=np.uint8)) for _ in range(PICTURES)]
+    images = [Image.fromarray(noise.integers(0, 255, (768, 1024, 3), dtype=np.uint8)) for _ in range(IMAGES)]
     for tokens in (256, 1024):
         size = {"shortest_edge": tokens * 1024, "longest_edge": tokens * 1024}
         with tempfile.TemporaryDirectory() as folder:
-            stock, filling, reading = (build_picture_processor() for _ in range(3))
+            stock, filling, reading = (build_image_processor() for _ in range(3))
             remember_pixels(filling, folder=Path(folder))
             told = [_seconds(one, images, size) for one in (stock, filling)]
             remember_pixels(reading, folder=Path(folder))
             told += [_seconds(reading, images, size), _seconds(reading, images, size)]
-            held = sum(file.stat().st_size for file in Path(folder).iterdir()) / PICTURES / 2**20
+            held = sum(file.stat().st_size for file in Path(folder).iterdir()) / IMAGES / 2**20
         names = ("processed anew", "processed and kept", "from disk", "from memory")
-        each = ", ".join(f"{name} {1000 * one / PICTURES:.1f} ms" for name, one in zip(names, told, strict=True))
-        print(f"{tokens} visual tokens: {each} a picture; {held:.1f} MiB on disk")
+        each = ", ".join(f"{name} {1000 * one / IMAGES:.1f} ms" for name, one in zip(names, told, strict=True))
+        print(f"{tokens} visual tokens: {each} an image; {held:.1f} MiB on disk")
 
 
 def _seconds(processor: Any, images: list[Any], size: dict[str, int]) -> float:

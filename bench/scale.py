@@ -185,7 +185,7 @@ def memory(units: Units) -> list[tuple[str, str, float]]:
         ("where each row lies", "mllm/synthesis/shards.py", units["index_held_bytes"]),
         ("training rows, in each of 8 processes", "mllm/training/dataset.py", 8 * units["sample_held_bytes"]),
         ("index of vectors and their copy", "mllm/data/bags.py", units["index_bytes"] + 4.0 * width),
-        ("neighbours of each picture", "mllm/data/bags.py", 80 * 8.0),
+        ("neighbours of each image", "mllm/data/bags.py", 80 * 8.0),
     ]
 
 

@@ -4,7 +4,7 @@
 
 Every stage is the project's own: the data programs are started on two sizes and the difference is divided, the rest is
 called as the programs call it. Seconds are CPU seconds of one thread, so that other work on the machine matters little.
-Pictures are drawn, scaled to 1280 x 960 pixels with grain on them, and saved as JPEG, as photos are. `bench/scale.py`
+Images are drawn, scaled to 1280 x 960 pixels with grain on them, and saved as JPEG, as photos are. `bench/scale.py`
 makes costs of a million and of a billion photos of the file that comes out.
 """
 
@@ -116,7 +116,7 @@ def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
 
 
 def looking(folder: Path) -> Units:
-    """One photo opened whole and fingerprinted; one picture made ready for a teacher."""
+    """One photo opened whole and fingerprinted; one image made ready for a teacher."""
     listed = list(read_jsonl(folder / "grounding-8" / "photos.jsonl", Photo))
     fingerprints = per(listed, lambda photo: splits.fingerprint(load(Path(photo.image)), photo))
     views = [View(path, 1024 * 1024) for path in sorted((folder / "grounding-8" / "images" / "train").iterdir())]
@@ -164,7 +164,7 @@ def records(folder: Path, count: int) -> Units:
 
 
 def embedding(folder: Path, sizes: list[int]) -> Units:
-    """A picture through the pocket CLIP, and what the store of vectors adds to each as it grows."""
+    """An image through the pocket CLIP, and what the store of vectors adds to each as it grows."""
     encoder = encoders.load("pocket")
     files = sorted((folder / "grounding-8" / "images" / "train").iterdir())
     spent = {}
@@ -172,7 +172,7 @@ def embedding(folder: Path, sizes: list[int]) -> Units:
         store = EmbeddingStore(folder / f"store-{count}", (1, 512))
         keys = [f"{number:032x}" for number in range(count)]
         spent[str(count)] = clock(lambda store=store, keys=keys: grow(store, keys))
-    return {"embed_s": per(files, lambda file: encoder.pictures([file])), "store_s": spent, "vector_bytes": 4.0 * 512}
+    return {"embed_s": per(files, lambda file: encoder.images([file])), "store_s": spent, "vector_bytes": 4.0 * 512}
 
 
 def grow(store: EmbeddingStore, keys: list[str]) -> None:

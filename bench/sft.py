@@ -3,7 +3,7 @@
     python bench/sft.py [--rounds 3]
 
 The mix is the pocket world's: reasoning, pointing at once, listing all things, and species' marks as text alone, in
-equal parts. Stock is TRL as it comes: rows in random order, padded by its own collator, each picture prepared anew.
+equal parts. Stock is TRL as it comes: rows in random order, padded by its own collator, each image prepared anew.
 Ours packs the rows of a batch. Both pass over all rows once a round, from the row to the gradients; the optimizer is
 the same and left out. CPU seconds of one thread, after a round to warm up.
 """
@@ -58,7 +58,7 @@ class Pass:
 
 
 def mix(count: int, folder: Path) -> list[Row]:
-    """Make rows of four kinds in equal parts, their pictures in `folder`."""
+    """Make rows of four kinds in equal parts, their images in `folder`."""
     rng, rows = random.Random(0), []
     for number in range(count):
         scene = training_scene(number, "bench", 2 + number // 4 % 3)

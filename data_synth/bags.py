@@ -1,13 +1,13 @@
-"""Mine look-alike bags from pictures with captions, in one command.
+"""Mine look-alike bags from images with captions, in one command.
 
     python data_synth/bags.py --samples runs/pocket/captions/train.jsonl --out runs/pocket/bags
     python data_synth/bags.py --samples FILE --scorer openai/clip-vit-large-patch14 --sizes 2 --sizes 3 --upper 0.95
 
-Every picture becomes a vector (its own, plus that of its captions, unless --pictures-only); pictures that are alike,
+Every image becomes a vector (its own, plus that of its captions, unless --images-only); images that are alike,
 but not too alike, are put into bags. Bags of one size and level are disjoint. The vectors are kept in --cache, so that
 other sizes and thresholds take seconds.
 
-Written: bags-SIZE-LEVEL.jsonl for every size and level, similarities.json (how alike the pictures are, to choose
+Written: bags-SIZE-LEVEL.jsonl for every size and level, similarities.json (how alike the images are, to choose
 thresholds by), and sheet.png, the first bags of each kind for people to look at.
 """
 
@@ -31,7 +31,7 @@ from mllm.data import bags
 from mllm.errors import FieldmarkError
 from mllm.io import images
 from mllm.io.files import atomic_write
-from mllm.io.images import save_picture
+from mllm.io.images import save_image
 from mllm.models import encoders
 from mllm.records import Sample, image_path, load_samples, write_jsonl
 
@@ -44,21 +44,21 @@ def vectors(encoder: encoders.DualEncoder, samples: Sequence[Sample], file: Path
     seen, told = [], []
     for start in track(range(0, len(samples), CHUNK), "embedding", console=console):
         part = samples[start : start + CHUNK]
-        seen.append(encoder.pictures([image_path(file, sample) for sample in part])[:, 0])
+        seen.append(encoder.images([image_path(file, sample) for sample in part])[:, 0])
         if captions:
             told.append(np.stack([_mean_text(encoder, sample) for sample in part]))
     return bags.join(np.concatenate(seen), np.concatenate(told) if captions else None)
 
 
 def _mean_text(encoder: encoders.DualEncoder, sample: Sample) -> np.ndarray:
-    """Mean vector of a sample's captions, zero where it has none: its picture then speaks alone."""
+    """Mean vector of a sample's captions, zero where it has none: its image then speaks alone."""
     if not sample.captions:
         return np.zeros(encoder.model.config.projection_dim, np.float32)
     return encoder.texts(sample.captions).vectors_SLD[:, 0].mean(0)
 
 
 def similarities(found: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Quantiles of the similarity of random pairs and of nearest neighbours, over at most 2,000 pictures."""
+    """Quantiles of the similarity of random pairs and of nearest neighbours, over at most 2,000 images."""
     chosen = np.random.default_rng(seed).permutation(len(found))[:2000]
     table = found[chosen] @ found[chosen].T
     pairs = table[np.triu_indices(len(chosen), 1)]
@@ -69,7 +69,7 @@ def similarities(found: np.ndarray, seed: int = 0) -> dict[str, float]:
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Path]]]) -> Image.Image:
-    """One line of pictures for each bag, with its name."""
+    """One line of images for each bag, with its name."""
     wide = max(len(files) for _, files in rows)
     canvas = Image.new("RGB", (wide * TILE, len(rows) * (TILE + 16)), "white")
     draw = ImageDraw.Draw(canvas)
@@ -83,14 +83,14 @@ def sheet(rows: Sequence[tuple[str, Sequence[Path]]]) -> Image.Image:
 
 
 def command(
-    samples: Annotated[Path, typer.Option(help="samples file with pictures to caption")],
+    samples: Annotated[Path, typer.Option(help="samples file with images to caption")],
     out: Annotated[Path, typer.Option(help="folder of the bags")] = Path("runs/pocket/bags"),
     scorer: Annotated[str, typer.Option(help="encoder to mine with: pocket, a folder, a Hub name")] = "pocket",
     sizes: Annotated[list[int] | None, typer.Option(help="bag sizes (may be repeated) [2 3 5 7 10 15 20]")] = None,
     levels: Annotated[list[str] | None, typer.Option(help="easy, medium, hard (may be repeated) [hard]")] = None,
     lower: Annotated[float, typer.Option(help="least similarity of look-alikes")] = 0.5,
-    upper: Annotated[float, typer.Option(help="from here on two pictures are the same one")] = 0.98,
-    pictures_only: Annotated[bool, typer.Option(help="leave the captions out of the vectors")] = False,
+    upper: Annotated[float, typer.Option(help="from here on two images are the same one")] = 0.98,
+    images_only: Annotated[bool, typer.Option(help="leave the captions out of the vectors")] = False,
     cache: Annotated[Path, typer.Option(help="folder that keeps the vectors")] = Path("runs/embeddings"),
     shown: Annotated[int, typer.Option(min=1, help="bags of each kind on the contact sheet")] = 3,
 ) -> None:
@@ -101,7 +101,7 @@ def command(
     sizes, levels = sizes or [2, 3, 5, 7, 10, 15, 20], levels or ["hard"]
     thresholds = {level: bags.band(lower, upper, level) for level in levels}
     encoder = encoders.load(scorer, cache=str(cache))
-    found = vectors(encoder, rows, samples, not pictures_only)
+    found = vectors(encoder, rows, samples, not images_only)
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(out / "similarities.json") as file:
         json.dump(similarities(found), file, indent=1)
@@ -122,7 +122,7 @@ def command(
         raise FieldmarkError(
             f"no bag could be made between {lower} and {upper}; see {out / 'similarities.json'} and lower --lower"
         )
-    save_picture(sheet(lines), out / "sheet.png")
+    save_image(sheet(lines), out / "sheet.png")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Make caption data: from pictures with the captions people wrote to captions worth learning, in one command.
+"""Make caption data: from images with the captions people wrote to captions worth learning, in one command.
 
     python data_synth/captions.py                                        # the pocket world, into runs/pocket/captions
     python data_synth/captions.py --strategy holistic --out runs/pocket/captions-vcb
@@ -6,10 +6,10 @@
     accelerate launch data_synth/captions.py ...                         # many processes, many nodes: the same bytes
 
 The story, stage by stage; each leaves a file and is passed over when that file is there:
-    1 pictures.jsonl    what the source yields, each picture on its side; look-alikes stay together, so nothing leaks
+    1 images.jsonl    what the source yields, each image on its side; look-alikes stay together, so nothing leaks
     2 captions.jsonl    what the strategy (mllm/boosting) wrote of each, or why it was refused
     3 train.jsonl, validation.jsonl, test.jsonl, and bags/SIDE/bags-SIZE-LEVEL.jsonl where look-alikes are known
-    4 sheets/, README.md    pages of pictures to look at, and the data card
+    4 sheets/, README.md    pages of images to look at, and the data card
     5 manifest.json     what was made, from what, on which terms, what was refused and why, and a hash of it all
 A run that was stopped, however hard, goes on where it was and ends with the same bytes.
 """
@@ -32,7 +32,7 @@ from mllm.cli.programs import run_program
 from mllm.data import bags, caption_sources, dataset_card, manifest, splits
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.io.images import load as load_picture
+from mllm.io.images import load as load_image
 from mllm.io.progress import progress
 from mllm.knowledge import cards as knowledge
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
@@ -87,7 +87,7 @@ def tell_story(settings: Settings, out: Path, workers: int, spoken: str, world: 
     """Run stage after stage; every process of the world comes through here."""
     with helpers(settings) as aid:
         captioning.fit(settings.strategy, aid, settings.teacher, settings.checker)  # before anything is drawn or read
-        samples = pictures_stage(settings, out, world)
+        samples = images_stage(settings, out, world)
         captions_stage(settings, samples, aid, out, workers, world)
     if world.is_main:
         boosted = {row.id: row for row in read_jsonl(out / "captions.jsonl", Boosted)}
@@ -120,29 +120,29 @@ def helpers(settings: Settings) -> Iterator[Aid]:
         yield Aid(writer, checker, cards, encoder, settings.limits)
 
 
-def pictures_stage(settings: Settings, out: Path, world: World) -> list[Sample]:
-    """Stage 1: list the pictures, open each once, whole, and put it on its side."""
-    if world.is_main and not (out / "pictures.jsonl").exists():
+def images_stage(settings: Settings, out: Path, world: World) -> list[Sample]:
+    """Stage 1: list the images, open each once, whole, and put it on its side."""
+    if world.is_main and not (out / "images.jsonl").exists():
         stage = Stage(out / "listed.jsonl", Sample)
         if not stage.finished:
             request = caption_sources.Request(
                 Path(settings.input) if settings.input else None, out, settings.seed, settings.domain, settings.licence,
                 settings.counts, settings.family, settings.level, settings.voices,
             )  # fmt: skip
-            with progress("pictures", None, stage.done) as tick:
-                for sample in islice(caption_sources.pictures(settings.source, request), stage.done, None):
+            with progress("images", None, stage.done) as tick:
+                for sample in islice(caption_sources.images(settings.source, request), stage.done, None):
                     stage.add(fingerprinted(settings, sample, out))
                     tick()
             stage.close()
-        write_jsonl(out / "pictures.jsonl", sided(settings, list(read_jsonl(stage.file, Sample))))
+        write_jsonl(out / "images.jsonl", sided(settings, list(read_jsonl(stage.file, Sample))))
         stage.file.unlink()
     world.barrier()
-    return list(read_jsonl(out / "pictures.jsonl", Sample, unique="id"))
+    return list(read_jsonl(out / "images.jsonl", Sample, unique="id"))
 
 
 def fingerprinted(settings: Settings, sample: Sample, out: Path) -> Sample:
-    """Look at a picture, whole; those that have no side yet get the prints by which look-alikes are known."""
-    picture = load_picture(out / sample.image)
+    """Look at an image, whole; those that have no side yet get the prints by which look-alikes are known."""
+    picture = load_image(out / sample.image)
     sample = replace(sample, question=settings.question or sample.question)
     if "side" in sample.provenance:
         return sample
@@ -151,12 +151,12 @@ def fingerprinted(settings: Settings, sample: Sample, out: Path) -> Sample:
 
 
 def sided(settings: Settings, samples: Sequence[Sample]) -> Iterator[Sample]:
-    """Yield the pictures with their sides; the source may have decreed them."""
+    """Yield the images with their sides; the source may have decreed them."""
     if all("side" in sample.provenance for sample in samples):
         yield from samples
         return
     prints = [sample.provenance["fingerprint"] for sample in samples]
-    sides = splits.by_picture([sample.id for sample in samples], prints, settings.shares, settings.seed)
+    sides = splits.by_image([sample.id for sample in samples], prints, settings.shares, settings.seed)
     for sample, side in zip(samples, sides, strict=True):
         kept = {key: value for key, value in sample.provenance.items() if key != "fingerprint"}
         yield replace(sample, split=side, provenance={**kept, "side": side})
@@ -165,7 +165,7 @@ def sided(settings: Settings, samples: Sequence[Sample]) -> Iterator[Sample]:
 def captions_stage(
     settings: Settings, samples: Sequence[Sample], aid: Aid, out: Path, workers: int, world: World
 ) -> None:
-    """Stage 2: the captions of every picture. Each depends on its own picture alone."""
+    """Stage 2: the captions of every image. Each depends on its own image alone."""
     shards = Shards(out / "captions.jsonl", world)
     if shards.finished:
         return
@@ -218,30 +218,30 @@ def _recorded(settings: Settings) -> dict[str, Any]:
 
 def command(
     context: typer.Context,
-    source: Annotated[str, typer.Option(help="where pictures come from: " + ", ".join(caption_sources.names()))] = "pocket",
+    source: Annotated[str, typer.Option(help="where images come from: " + ", ".join(caption_sources.names()))] = "pocket",
     input: Annotated[str | None, typer.Option(help="folder or file that the source reads")] = None,  # noqa: A002
-    domain: Annotated[str | None, typer.Option(help="domain of all pictures [scene; each its own in pocket]")] = None,
-    licence: Annotated[str, typer.Option(help="terms of your pictures, told in the manifest")] = "",
+    domain: Annotated[str | None, typer.Option(help="domain of all images [scene; each its own in pocket]")] = None,
+    licence: Annotated[str, typer.Option(help="terms of your images, told in the manifest")] = "",
     strategy: Annotated[str, typer.Option(help="what the captions are: " + ", ".join(captioning.names()))] = "human",
     teacher: Annotated[str | None, typer.Option(help="who writes [pocket for pocket scenes, else cards]")] = None,
     teacher_config: Annotated[Path | None, typer.Option(help="YAML file with the teacher's settings")] = None,
     teacher_option: Annotated[list[str] | None, typer.Option(help="key=value over it (may be repeated)")] = None,
     checker: Annotated[str | None, typer.Option(help="teacher that looks, or none [the writer, if it can]")] = None,
-    scorer: Annotated[str, typer.Option(help="encoder that matches marks to pictures (gist)")] = "pocket",
+    scorer: Annotated[str, typer.Option(help="encoder that matches marks to images (gist)")] = "pocket",
     knowledge: Annotated[list[str] | None, typer.Option(help="file of knowledge cards (gist; may be repeated)")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the data [runs/SOURCE/captions]")] = None,
-    train: Annotated[int, typer.Option(min=0, help="pictures to train on (pocket)")] = 2000,
-    validation: Annotated[int, typer.Option(min=0, help="pictures to choose checkpoints by (pocket)")] = 210,
-    test: Annotated[int, typer.Option(min=0, help="pictures to measure on (pocket)")] = 700,
+    train: Annotated[int, typer.Option(min=0, help="images to train on (pocket)")] = 2000,
+    validation: Annotated[int, typer.Option(min=0, help="images to choose checkpoints by (pocket)")] = 210,
+    test: Annotated[int, typer.Option(min=0, help="images to measure on (pocket)")] = 700,
     family: Annotated[int, typer.Option(min=1, max=20, help="look-alikes together in training (pocket)")] = 20,
     held_out_family: Annotated[int, typer.Option(min=1, max=20, help="look-alikes together elsewhere (pocket)")] = 7,
     level: Annotated[str, typer.Option(help="how alike: easy, medium, hard (pocket)")] = "hard",
-    voices: Annotated[int, typer.Option(min=1, help="people who caption each picture (pocket)")] = 5,
-    validation_share: Annotated[float, typer.Option(help="share of your pictures for validation")] = 0.1,
-    test_share: Annotated[float, typer.Option(help="share of your pictures for the test")] = 0.2,
+    voices: Annotated[int, typer.Option(min=1, help="people who caption each image (pocket)")] = 5,
+    validation_share: Annotated[float, typer.Option(help="share of your images for validation")] = 0.1,
+    test_share: Annotated[float, typer.Option(help="share of your images for the test")] = 0.2,
     sizes: Annotated[list[int] | None, typer.Option(help="bag sizes (may be repeated) [2 3 5 7 10 15 20]")] = None,
-    question: Annotated[str | None, typer.Option(help="what is asked of a picture [the source's own]")] = None,
-    variants: Annotated[int, typer.Option(min=1, help="different captions of each picture at most")] = 1,
+    question: Annotated[str | None, typer.Option(help="what is asked of an image [the source's own]")] = None,
+    variants: Annotated[int, typer.Option(min=1, help="different captions of each image at most")] = 1,
     tries: Annotated[int, typer.Option(min=1, help="attempts at each caption")] = 2,
     least_words: Annotated[int, typer.Option(min=1, help="shortest caption")] = LIMITS.least_words,
     most_words: Annotated[int, typer.Option(min=1, help="longest caption")] = LIMITS.most_words,
@@ -249,11 +249,11 @@ def command(
     rounds: Annotated[int, typer.Option(min=1, help="rounds of revision at most (iiw)")] = LIMITS.rounds,
     marks: Annotated[int, typer.Option(min=1, help="marks in a caption at most (gist)")] = LIMITS.marks,
     seed: Annotated[int, typer.Option(help="another seed, other data")] = 0,
-    sheet: Annotated[int, typer.Option(min=0, help="pictures of each side on pages to look at")] = 12,
+    sheet: Annotated[int, typer.Option(min=0, help="images of each side on pages to look at")] = 12,
     workers: Annotated[int, typer.Option(min=1, help="threads")] = 2,
     overwrite: Annotated[bool, typer.Option(help="throw away what the folder holds")] = False,
 ) -> None:  # fmt: skip
-    """Make caption data from pictures that people captioned."""
+    """Make caption data from images that people captioned."""
     writer = teacher or ("pocket" if source == "pocket" else "cards")
     settings = Settings(
         source=source, input=input, domain=domain, licence=licence, strategy=strategy, teacher=writer,
@@ -267,7 +267,7 @@ def command(
     )  # fmt: skip
     folder = out or Path("runs") / source / "captions"
     made = synthesize(settings, folder, workers, overwrite, dataset_card.spoken(context, "data_synth/captions.py"))
-    told = ", ".join(f"{count['pictures']} {side}" for side, count in made["samples"].items())
+    told = ", ".join(f"{count['images']} {side}" for side, count in made["samples"].items())
     console.print(f"{folder}: {told}; hash {made['hash'][:12]}", highlight=False)
 
 

@@ -33,7 +33,7 @@ from mllm.cli.programs import run_program
 from mllm.data import dataset_card, label_checks, manifest, sources, splits
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.io.images import save_picture
+from mllm.io.images import save_image
 from mllm.io.progress import progress
 from mllm.knowledge import card_files, domains
 from mllm.knowledge import cards as knowledge
@@ -49,8 +49,8 @@ from mllm.synthesis.stages import in_order
 console = Console(stderr=True)
 tell = partial(console.print, highlight=False, soft_wrap=True, markup=False)
 MOST_TRIES = 20
-"""So many line-ups are tried for one picture; if all are refused, something is wrong with the data or the settings."""
-PICTURES_A_FOLDER = 100_000
+"""So many line-ups are tried for one image; if all are refused, something is wrong with the data or the settings."""
+IMAGES_A_FOLDER = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def samples_stage(
     settings: Settings, side: str, photos: list[Photo], cards: knowledge.Cards, teacher: teachers.Teacher, out: Path,
     workers: int, world: World,
 ) -> None:  # fmt: skip
-    """Stage 5: the samples of one side, picture by picture. Each depends on its own number alone."""
+    """Stage 5: the samples of one side, image by image. Each depends on its own number alone."""
     shards, count, each = Shards(out / f"{side}.jsonl", world), getattr(settings, side), settings.questions
     if shards.finished:
         return
@@ -208,19 +208,19 @@ def key_of(side: str, place: int) -> str:
     return f"{side}-{place:06d}"
 
 
-def picture_name(number: int) -> str:
-    """Name a side's picture, without its suffix; from the 100,000th on they lie in folders of so many."""
-    folder = number // PICTURES_A_FOLDER
+def image_name(number: int) -> str:
+    """Name a side's image, without its suffix; from the 100,000th on they lie in folders of so many."""
+    folder = number // IMAGES_A_FOLDER
     return f"{f'{folder:04d}/' if folder else ''}{number:06d}"
 
 
 def samples_of(
     settings: Settings, pool: lineups.Pool, teacher: teachers.Teacher, number: int, out: Path
 ) -> list[Sample]:
-    """Make picture `number` of a side and its samples, trying again with another line-up when one is refused."""
+    """Make image `number` of a side and its samples, trying again with another line-up when one is refused."""
     refused: list[str] = []
     seed = f"{settings.seed}/{pool.side}"
-    name = f"images/{pool.side}/{picture_name(number)}.{'png' if settings.drawn else 'jpg'}"
+    name = f"images/{pool.side}/{image_name(number)}.{'png' if settings.drawn else 'jpg'}"
     kinds = [settings.mixture.draw(random.Random(f"{seed}/{number}/kind/{k}")) for k in range(settings.questions)]
     for attempt in range(MOST_TRIES):
         rng = random.Random(f"{seed}/{number}/{attempt}")
@@ -228,9 +228,9 @@ def samples_of(
             drawn = pool.draw(number, seed, rng, sisters=settings.sisters, questions=settings.questions, kind=kinds[0])
             if len(drawn.targets) < settings.questions:
                 raise questions.Refused("fewer things than questions")
-            image, blank = questions.picture(drawn, out, settings.style, rng)
+            image, blank = questions.compose(drawn, out, settings.style, rng)
             (out / name).parent.mkdir(parents=True, exist_ok=True)
-            save_picture(image, out / name)  # before the rows that name it, and for teachers that look at it
+            save_image(image, out / name)  # before the rows that name it, and for teachers that look at it
             told = {**blank.provenance, "source": settings.source, "teacher": settings.teacher}
             samples = []
             for place, target in enumerate(drawn.targets):
@@ -246,7 +246,7 @@ def samples_of(
             continue
         return samples
     raise FieldmarkError(
-        f"{pool.side}: {MOST_TRIES} line-ups for picture {number} were refused, the last because: {refused[-1]}."
+        f"{pool.side}: {MOST_TRIES} line-ups for image {number} were refused, the last because: {refused[-1]}."
         " Look at --min-things, --max-things, --questions, --min-box and --max-side, or take another teacher"
     )
 
@@ -261,7 +261,7 @@ def facts(settings: Settings, divided: splits.Split, boxless: Counter[str], out:
         "photos": dict(sorted(sides.items())),
         "groups of near-duplicate photos": divided.groups_joined,
         "photos left out": dict(sorted((divided.left_out + boxless).items())),
-        "line-ups tried": sum(told["pictures"] for told, _ in counts.values()) + refused.total(),
+        "line-ups tried": sum(told["images"] for told, _ in counts.values()) + refused.total(),
         "line-ups refused": dict(sorted(refused.items())),
         "licences": dict(sorted(Counter(photo.licence or "not stated" for photo in divided.photos).items())),
         "teachers": {"reasoning": settings.teacher, "boxes": settings.boxes_from or "none was asked"},
@@ -288,18 +288,18 @@ def command(
     test: Annotated[int, typer.Option(min=0, help="samples to measure on")] = 600,
     seed: Annotated[int, typer.Option(help="another seed, other data")] = 0,
     sisters: Annotated[float, typer.Option(min=0, max=1, help="share of distractors that are look-alikes")] = 0.5,
-    min_things: Annotated[int, typer.Option(min=2, max=6, help="fewest things in a picture")] = 2,
-    max_things: Annotated[int, typer.Option(min=2, max=6, help="most things in a picture")] = 6,
-    per_picture: Annotated[int, typer.Option("--questions", min=1, max=6, help="questions asked of each picture")] = 1,
+    min_things: Annotated[int, typer.Option(min=2, max=6, help="fewest things in an image")] = 2,
+    max_things: Annotated[int, typer.Option(min=2, max=6, help="most things in an image")] = 6,
+    per_image: Annotated[int, typer.Option("--questions", min=1, max=6, help="questions asked of each image")] = 1,
     photos_per_entity: Annotated[int, typer.Option(min=3, help="photos drawn of each seen species (pocket)")] = 24,
     validation_share: Annotated[float, typer.Option(help="share of a seen entity's photos for validation")] = 0.15,
     test_share: Annotated[float, typer.Option(help="share of a seen entity's photos for the test")] = 0.25,
     unseen_share: Annotated[float, typer.Option(help="share of entities held out: 1/3 validation, 2/3 test")] = 0.25,
     unseen_domain: Annotated[list[str] | None, typer.Option(help="domain held out whole, for the test")] = None,
-    max_side: Annotated[int, typer.Option(min=64, help="longest side of a picture, pixels")] = 1024,
+    max_side: Annotated[int, typer.Option(min=64, help="longest side of an image, pixels")] = 1024,
     min_box: Annotated[int, typer.Option(min=1, help="shortest side of a box, pixels")] = 12,
     whole_image_boxes: Annotated[bool, typer.Option(help="take photos without a box as filled by their thing")] = False,
-    clip_boxes: Annotated[bool, typer.Option(help="cut boxes that leave their picture")] = False,
+    clip_boxes: Annotated[bool, typer.Option(help="cut boxes that leave their image")] = False,
     licence: Annotated[str, typer.Option(help="terms of your photos, told in the manifest")] = "",
     descriptions: Annotated[float, typer.Option(help="share of questions that ask by marks, not by name")] = 0.0,
     absent: Annotated[float, typer.Option(help="share of questions for something that is not there")] = 0.0,
@@ -317,7 +317,7 @@ def command(
     settings = Settings(
         source=source, input=input, domain=domain, knowledge=card_files.files_of(knowledge or ()),
         teacher=teacher or ("pocket" if source == "pocket" else "cards"), train=train, validation=validation, test=test,
-        seed=seed, sisters=sisters, things=(min_things, max_things), questions=per_picture,
+        seed=seed, sisters=sisters, things=(min_things, max_things), questions=per_image,
         photos_per_entity=photos_per_entity,
         shares=splits.Shares(validation_share, test_share, unseen_share, tuple(unseen_domain or ())),
         max_side=max_side, min_box=min_box, whole_image_boxes=whole_image_boxes, clip_boxes=clip_boxes, licence=licence,

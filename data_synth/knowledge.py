@@ -5,9 +5,9 @@
     python data_synth/knowledge.py --given marks.csv --domain bird --teacher openai --out runs/birds/knowledge
 
 The story, stage by stage; each leaves a file and is passed over when that file is there:
-    1 photos.jsonl     with --source: whose cards are wanted, and pictures to look at
+    1 photos.jsonl     with --source: whose cards are wanted, and images to look at
     2 marks.jsonl      a card for each entity: from given files, from a table, from a teacher that knows
-    3 checked.jsonl    with --eyes: each mark looked for in pictures; not seen in most of them, it is dropped
+    3 checked.jsonl    with --eyes: each mark looked for in images; not seen in most of them, it is dropped
     4 pairs.jsonl      what is easily taken for what (cards alike, photos alike), and the marks that tell them apart
     5 cards/DOMAIN.yaml    all of it, sorted, one mark a line, for people to read and to change
     6 manifest.json
@@ -48,7 +48,7 @@ console = Console(stderr=True)
 Entity = tuple[str, str]
 """(domain, name)"""
 HEADING = """Knowledge cards of domain {domain}, made by data_synth/knowledge.py; change them as you like.
-`verified: true` was seen in most of the pictures looked at, `false` was not and is used nowhere,
+`verified: true` was seen in most of the images looked at, `false` was not and is used nowhere,
 `unverified` nobody has looked for. `unlike` holds pairs: [its own mark, the other's mark]."""
 
 
@@ -189,11 +189,11 @@ def check_stage(
     workers: int,
     world: World,
 ) -> list[Card]:
-    """Stage 3: look for each mark in pictures, where a teacher that can see is named."""
+    """Stage 3: look for each mark in images, where a teacher that can see is named."""
     if teacher is None:
         return list(cards)
     if not photos:
-        raise FieldmarkError("--eyes needs pictures to look at: name them with --source and --input")
+        raise FieldmarkError("--eyes needs images to look at: name them with --source and --input")
     shown: dict[Entity, list[Photo]] = defaultdict(list)
     for photo in photos:
         shown[photo.domain, photo.entity].append(photo)
@@ -213,7 +213,7 @@ def check_stage(
 
 
 def judged(mark: Mark, answers: Sequence[bool | None]) -> Mark:
-    """Mark a mark as verified when most of the pictures that let one tell show it; unverified where none does."""
+    """Mark a mark as verified when most of the images that let one tell show it; unverified where none does."""
     told = [answer for answer in answers if answer is not None]
     if not told:
         return replace(mark, verified=None)
@@ -264,7 +264,7 @@ def with_pairs(cards: Sequence[Card], pairs: Sequence[Pair]) -> list[Card]:
 
 def facts(cards: Sequence[Card], pairs: Sequence[Pair]) -> dict[str, Any]:
     """Count cards, marks by whether they were seen, and pairs."""
-    names = {True: "verified", False: "dropped: not seen in most pictures", None: card_files.UNVERIFIED}
+    names = {True: "verified", False: "dropped: not seen in most images", None: card_files.UNVERIFIED}
     return {
         "cards": dict(sorted(Counter(card.domain for card in cards).items())),
         "marks": dict(sorted(Counter(names[mark.verified] for card in cards for mark in card.marks).items())),
@@ -306,12 +306,12 @@ def command(
     teacher: Annotated[str | None, typer.Option(help="who knows marks and differences")] = None,
     teacher_config: Annotated[Path | None, typer.Option(help="YAML file with the teacher's settings")] = None,
     teacher_option: Annotated[list[str] | None, typer.Option(help="key=value over it (may be repeated)")] = None,
-    eyes: Annotated[str | None, typer.Option(help="who looks for the marks in pictures [nobody: unverified]")] = None,
-    look: Annotated[int, typer.Option(min=1, help="pictures of each entity that are looked at, at most")] = 5,
+    eyes: Annotated[str | None, typer.Option(help="who looks for the marks in images [nobody: unverified]")] = None,
+    look: Annotated[int, typer.Option(min=1, help="images of each entity that are looked at, at most")] = 5,
     alike: Annotated[int, typer.Option(min=1, help="look-alikes named for each entity")] = 3,
     embeddings: Annotated[str | None, typer.Option(help="photo vectors (jsonl: id, vector) [perceptual hash]")] = None,
     photos_per_entity: Annotated[int, typer.Option(min=2, help="photos drawn of each species (pocket)")] = 6,
-    seed: Annotated[int, typer.Option(help="which pictures are looked at")] = 0,
+    seed: Annotated[int, typer.Option(help="which images are looked at")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder of the cards [runs/SOURCE/knowledge]")] = None,
     workers: Annotated[int, typer.Option(min=1, help="threads")] = 2,
     overwrite: Annotated[bool, typer.Option(help="throw away what the folder holds")] = False,

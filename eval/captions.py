@@ -4,7 +4,7 @@
     python eval/captions.py --model DIR --images truematch_images --out DIR      # ids are the files' names, or COCO's
     python eval/truematch.py --captions DIR/outputs.jsonl --samples ... --bags ...
 
-Each picture is captioned once, on its own: nothing of its look-alikes is seen. Captions are written down as they come,
+Each image is captioned once, on its own: nothing of its look-alikes is seen. Captions are written down as they come,
 and a stopped run goes on. Told are their length and variety, and where the marks are known how many claims are true.
 """
 
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def answer(options: argparse.Namespace) -> None:
-    """Caption every picture that has no caption yet."""
+    """Caption every image that has no caption yet."""
     samples, root, source = from_samples(options) if options.samples else from_folder(options)
     checkpoint = generate_missing.open_for(options)
     info = generate_missing.settings(options, checkpoint, "captions", VERSION, source)
@@ -53,9 +53,9 @@ def from_samples(options: argparse.Namespace) -> tuple[list[Sample], Path, dict[
 
 
 def from_folder(options: argparse.Namespace) -> tuple[list[Sample], Path, dict[str, object]]:
-    """Make a sample of every picture of a folder."""
+    """Make a sample of every image of a folder."""
     if options.images is None or not Path(options.images).is_dir():
-        raise FieldmarkError("name what to caption: --samples FILE, or --images, a folder of pictures")
+        raise FieldmarkError("name what to caption: --samples FILE, or --images, a folder of images")
     folder = Path(options.images)
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[: options.limit]
     rows = [
@@ -68,12 +68,12 @@ def from_folder(options: argparse.Namespace) -> tuple[list[Sample], Path, dict[s
     ids = [row.id for row in rows]
     if not rows or len(set(ids)) < len(ids):
         twice = next((one for one in ids if ids.count(one) > 1), None)
-        raise FieldmarkError(f"{folder}: " + (f"two pictures are called {twice!r}" if twice else "no picture in it"))
+        raise FieldmarkError(f"{folder}: " + (f"two images are called {twice!r}" if twice else "no image in it"))
     return rows, folder, {"file": str(folder), "count": len(rows), "question": options.question}
 
 
 def name(path: Path) -> str:
-    """The id of a picture file: COCO's number where it has COCO's name, else its name."""
+    """The id of an image file: COCO's number where it has COCO's name, else its name."""
     found = _COCO.fullmatch(path.stem)
     return found[1] if found else path.stem
 
@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     for flag, about in generate_missing.FLAGS.items():
         built.add_argument(flag, **about)
     built.add_argument("--samples", help="samples file of ours")
-    built.add_argument("--images", help="folder of pictures, where there is no samples file")
+    built.add_argument("--images", help="folder of images, where there is no samples file")
     built.add_argument("--question", default=QUESTION, help="what is asked, with --images")
     built.add_argument("--out", default="runs/captions", help="folder of the captions")
     built.add_argument("--max-new-tokens", type=int, default=128)

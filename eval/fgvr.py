@@ -1,4 +1,4 @@
-"""Fine-grained recognition, measured: which of four names is it? Any labelled photos, whole pictures, four options.
+"""Fine-grained recognition, measured: which of four names is it? Any labelled photos, whole images, four options.
 
     python eval/fgvr.py --source image_folder --input ROOT --domain bird --model DIR --out DIR     # ROOT/<class>/*.jpg
     python eval/fgvr.py --source csv --input photos.csv --domain bird --model DIR --out DIR
@@ -6,7 +6,7 @@
 
 The story: photos -> one question each, with three wrong names of the same domain (with `--knowledge`, those whose marks
 are most alike) in an order drawn by seed -> answers are written down as they come; a stopped run goes on -> share of
-right choices with a 95 % interval over pictures, over classes, and for each domain. It is the form in which
+right choices with a 95 % interval over images, over classes, and for each domain. It is the form in which
 DeepPerception reports Stanford Dogs, CUB, FGVC-Aircraft, Oxford Flowers, Pets and Stanford Cars (arXiv 2503.12797,
 after FOCI); its wrong names are not published, so numbers compare within one seed.
 """
@@ -46,7 +46,7 @@ def answer(options: argparse.Namespace) -> None:
     asked_for = sources.Request(Path(options.input), options.domain, whole_image_boxes=True)
     photos = list(sources.photos(options.source, asked_for))
     pool = knowledge_probe.items(photos)
-    entities, chosen = knowledge_probe.by_domain(pool), knowledge_probe.one_a_picture(pool)
+    entities, chosen = knowledge_probe.by_domain(pool), knowledge_probe.one_an_image(pool)
     if options.per_class:
         chosen = knowledge_probe.draw(chosen, options.per_class, options.seed)
     chosen = chosen[: options.limit]

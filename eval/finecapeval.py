@@ -7,7 +7,7 @@ parted by `\\;`. A phrase's score is the share of its stemmed words that the cap
 then over rows, times 100. Two rules side by side: `published` looks for the stem anywhere in the raw caption, so that
 "a" is nearly always found and capital letters never match; `words` compares with the caption's own stemmed words. Both
 have no precision side, so longer captions win: read them beside the number of words. CIDEr-D is against the
-annotators' captions. Captions are keyed by picture name without its ending.
+annotators' captions. Captions are keyed by image name without its ending.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Stem = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one annotator wrote about one picture."""
+    """What one annotator wrote about one image."""
 
     image: str
     caption: str
@@ -50,9 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = read(options.data)
     captions = caption_stats.read_captions(options.captions)
     if missing := sorted({row.image for row in rows if row.image not in captions}):
-        raise FieldmarkError(
-            f"{options.captions}: no caption of {len(missing)} pictures ({', '.join(missing[:3])}, ...)"
-        )
+        raise FieldmarkError(f"{options.captions}: no caption of {len(missing)} images ({', '.join(missing[:3])}, ...)")
     found = measure(rows, captions, stemmer())
     print("| aspect | published rule | whole words |\n|---|---|---|")
     for aspect in ASPECTS:
@@ -90,7 +88,7 @@ def _phrases(cell: str) -> tuple[str, ...]:
 
 
 def measure(rows: list[Row], captions: Mapping[str, str], stem: Stem) -> dict[str, Any]:
-    """All numbers; rows that say nothing of an aspect are left out of it. Intervals over pictures, in percent."""
+    """All numbers; rows that say nothing of an aspect are left out of it. Intervals over images, in percent."""
     table: dict[str, Any] = {"benchmark": "finecapeval", "rows": len(rows)}
     for rule in RULES:
         table[rule] = {}
@@ -137,9 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="finecapeval", description=__doc__, formatter_class=plain)
     parser.add_argument("--data", type=Path, required=True, help="the published csv")
-    parser.add_argument(
-        "--captions", type=Path, required=True, help="{picture: caption} (json), or completions (jsonl)"
-    )
+    parser.add_argument("--captions", type=Path, required=True, help="{image: caption} (json), or completions (jsonl)")
     parser.add_argument("--out", type=Path, help="write the scores to this json file")
     return parser
 

@@ -1,4 +1,4 @@
-"""ImageCoDe as a test of captions: ten near-identical pictures, one caption written for one of them alone.
+"""ImageCoDe as a test of captions: ten near-identical images, one caption written for one of them alone.
 
     python eval/imagecode.py --data valid_data.json --images image-sets --list                # what has to be captioned
     python eval/imagecode.py --data valid_data.json --images image-sets --captions captions.json --scorer FOLDER
@@ -6,7 +6,7 @@
 
 One query for each annotated (set, target) (Krojer et al. 2022, as No Detail Left Behind uses it); R@1 and R@5 of ten,
 ties shared, interval over sets. Captions are keyed `<set>/<target>`; --human asks the annotators' own descriptions,
-which were written with all ten in view. Pictures: `<images>/<set>/img<index>.jpg`, numbered as in the data.
+which were written with all ten in view. Images: `<images>/<set>/img<index>.jpg`, numbered as in the data.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.list:
         for name, targets in described.items():
             for target in targets:
-                print(f"{name}/{target}\t{pictures_of(options.images, name)[int(target)]}")
+                print(f"{name}/{target}\t{images_of(options.images, name)[int(target)]}")
         return
     if bool(options.captions) == options.human:
         raise FieldmarkError("name the captions with --captions, or ask the annotators' own with --human")
@@ -87,7 +87,7 @@ def queries(
     files: dict[str, Path] = {}
     for name, targets in described.items():
         names = tuple(f"{name}/{index}" for index in range(SIZE))
-        files |= dict(zip(names, pictures_of(images, name), strict=True))
+        files |= dict(zip(names, images_of(images, name), strict=True))
         for target, text in targets.items():
             if captions is not None and names[int(target)] not in captions:
                 raise FieldmarkError(f"no caption of {names[int(target)]!r}; --list says what has to be captioned")
@@ -96,16 +96,16 @@ def queries(
     return asked, files
 
 
-def pictures_of(images: Path, name: str) -> list[Path]:
-    """The ten pictures of a set in order of their numbers (`img10` would sort before `img2`)."""
+def images_of(images: Path, name: str) -> list[Path]:
+    """The ten images of a set in order of their numbers (`img10` would sort before `img2`)."""
     folder = images / name
     try:
         files = list(folder.iterdir())
     except (OSError, ValueError) as error:  # not there, or no name that a folder can have
-        raise FieldmarkError(f"{str(folder)!r:.300}: no folder of a set's pictures ({error})") from None
+        raise FieldmarkError(f"{str(folder)!r:.300}: no folder of a set's images ({error})") from None
     numbered = [(int(found[1]), file) for file in files if (found := _NUMBER.search(file.stem))]
     if len(numbered) != SIZE:
-        raise FieldmarkError(f"{folder}: {len(numbered)} numbered pictures, a set has {SIZE}")
+        raise FieldmarkError(f"{folder}: {len(numbered)} numbered images, a set has {SIZE}")
     return [file for _, file in sorted(numbered)]
 
 
@@ -113,12 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="imagecode", description=__doc__, formatter_class=plain)
     parser.add_argument("--data", type=Path, required=True, help="valid_data.json")
-    parser.add_argument("--images", type=Path, required=True, help="folder with a folder of ten pictures for each set")
+    parser.add_argument("--images", type=Path, required=True, help="folder with a folder of ten images for each set")
     parser.add_argument("--captions", type=Path, help="{<set>/<target>: caption} (json)")
     parser.add_argument("--human", action="store_true", help="ask the annotators' own descriptions")
-    parser.add_argument("--list", action="store_true", help="print what has to be captioned, with its picture")
+    parser.add_argument("--list", action="store_true", help="print what has to be captioned, with its image")
     parser.add_argument("--scorer", default="pocket-judge", help="judge: pocket-judge, a folder, a Hub name")
-    parser.add_argument("--cache", help="folder that keeps the pictures' vectors")
+    parser.add_argument("--cache", help="folder that keeps the images' vectors")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, help="write the scores to this json file")
     return parser

@@ -8,7 +8,7 @@
     python eval/kvg_bench.py compare DIR_A DIR_B                      # paired test: is B above A?
 
 The story: read the samples -> ask the model (outputs are written down as they come; a stopped run goes on) -> read the
-boxes -> IoU by the function that the reward uses -> Acc@0.5 for each slice with a 95 % interval over pictures -> where
+boxes -> IoU by the function that the reward uses -> Acc@0.5 for each slice with a 95 % interval over images -> where
 the samples know their marks, the links of the reasoning. `scores.json` holds all of it with the settings that made it.
 """
 
@@ -68,10 +68,10 @@ def answer(options: argparse.Namespace) -> None:
 
 
 def read_samples(options: argparse.Namespace) -> tuple[list[Sample], Path]:
-    """Read what is asked, and the folder its pictures are relative to. `--train` marks the entities trained on."""
+    """Read what is asked, and the folder its images are relative to. `--train` marks the entities trained on."""
     if options.official:
         root = Path(options.out)
-        samples = kvg_published.read_parquet(options.official, root / "pictures", limit=options.limit)
+        samples = kvg_published.read_parquet(options.official, root / "images", limit=options.limit)
     else:
         if not Path(options.samples).is_file():
             raise FieldmarkError(
@@ -108,7 +108,7 @@ def show_published(table: dict[str, Any]) -> None:
     if "published_acc" not in parts["all"]:
         print("\nby the published scorer's own rule: does not apply, this family does not write on 1000 x 1000")
         return
-    print("\nthe same outputs by the published scorer's rule and by ours (Acc@0.5, 95 % interval over pictures)\n")
+    print("\nthe same outputs by the published scorer's rule and by ours (Acc@0.5, 95 % interval over images)\n")
     rows: list[tuple[str, ...]] = [
         ("slice", "n", "published rule", "95 %", "ours", "95 %", "IoU, published", "IoU, ours")
     ]
@@ -176,7 +176,7 @@ def compare(options: argparse.Namespace) -> None:
     every = table["all"]["acc"]
     verdict = f"B is {'above' if every['value'] > 0 else 'below'} A" if every["clear"] else "no order can be claimed"
     zero = "leaves zero out" if every["clear"] else "holds zero"
-    print(f"\n{verdict}: the 95 % interval over {every['groups']} pictures {zero}")
+    print(f"\n{verdict}: the 95 % interval over {every['groups']} images {zero}")
     if options.out:
         Path(options.out).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 

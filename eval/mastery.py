@@ -4,11 +4,11 @@
     python eval/mastery.py --model DIR --samples FILE --out DIR             # four names to choose from, cut-out things
     python eval/mastery.py --rescore --out DIR                              # from the saved answers, without the model
 
-The story: every thing of the samples' pictures can be asked about -> at most `--per-entity` of each entity, by seed ->
-its name among three look-alikes' (those beside it in its picture first) -> the model answers (written down as it comes;
+The story: every thing of the samples' images can be asked about -> at most `--per-entity` of each entity, by seed ->
+its name among three look-alikes' (those beside it in its image first) -> the model answers (written down as it comes;
 a stopped run goes on) -> `mastery.json`: right and asked for each entity, with KARL's five levels.
 
-KARL estimates once, on the untrained base (up to 50 pictures an entity); `advantage.mastery.refresh` in a recipe asks
+KARL estimates once, on the untrained base (up to 50 images an entity); `advantage.mastery.refresh` in a recipe asks
 the same questions anew while training. See docs/mastery.md.
 """
 
@@ -24,7 +24,7 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, knowledge_probe, runs, scores
 from mllm.evaluation.knowledge_probe import Item
 from mllm.io import images, provenance
-from mllm.io.images import save_picture
+from mllm.io.images import save_image
 from mllm.knowledge import cards as knowledge
 from mllm.knowledge import mastery
 from mllm.prompting import prompts
@@ -59,7 +59,7 @@ def answer(options: argparse.Namespace) -> None:
     checkpoint = generate_missing.open_for(options)
     root, out = file.parent, Path(options.out)
     if options.by == "choices":
-        chosen = cut_out(chosen, root, out / "pictures")
+        chosen = cut_out(chosen, root, out / "images")
         asked, root = knowledge_probe.choices(chosen, entities, options.seed, alike=alike), out
     else:
         budget = checkpoint.convention.budget
@@ -79,7 +79,7 @@ def answer(options: argparse.Namespace) -> None:
 
 
 def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
-    """Give each thing a picture of its own: its box with a small margin, where others share the picture."""
+    """Give each thing an image of its own: its box with a small margin, where others share the image."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for item in chosen:
@@ -92,8 +92,8 @@ def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
         path = folder / f"{knowledge.same_name(item.id).replace(' ', '-')}.png"
         if not path.is_file():
             picture = images.load(root / item.image)
-            save_picture(picture.crop((left, top, left + int(size.width), top + int(size.height))), path)
-        found.append(knowledge_probe.alone(item, f"pictures/{path.name}", size))
+            save_image(picture.crop((left, top, left + int(size.width), top + int(size.height))), path)
+        found.append(knowledge_probe.alone(item, f"images/{path.name}", size))
     return found
 
 

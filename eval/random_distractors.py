@@ -1,9 +1,9 @@
-"""RD100: every caption among a hundred pictures drawn at random, R@1 and R@5 (No Detail Left Behind, DiscriTune).
+"""RD100: every caption among a hundred images drawn at random, R@1 and R@5 (No Detail Left Behind, DiscriTune).
 
     python eval/random_distractors.py --captions captions.json --images folder --scorer FOLDER
     python eval/random_distractors.py --captions outputs.jsonl --samples test.jsonl
 
-Pictures are shuffled once by a fixed seed and cut into batches of a hundred; what is left over is not asked, as
+Images are shuffled once by a fixed seed and cut into batches of a hundred; what is left over is not asked, as
 published. The interval is over batches. Easier than look-alike bags: it says whether a caption fits, not whether it
 singles out.
 """
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     elif options.images is not None:
         files = {file.stem: file for file in sorted(options.images.iterdir()) if file.stem in captions}
     else:
-        raise FieldmarkError("name the pictures: --samples, or --images, a folder of <name>.jpg")
+        raise FieldmarkError("name the images: --samples, or --images, a folder of <name>.jpg")
     made = batches(sorted(name for name in captions if name in files), options.size, options.seed)
     encoder = encoders.load(options.scorer, cache=options.cache, device=options.device)
     matches = retrieval.match(encoder, retrieval.bag_queries(made, captions), files)
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
 def batches(names: list[str], size: int, seed: int) -> list[list[str]]:
     """Cut shuffled names into batches; the rest that fills none is left out."""
     if len(names) < size:
-        raise FieldmarkError(f"{len(names)} pictures with captions do not fill one batch of {size}; lower --size")
+        raise FieldmarkError(f"{len(names)} images with captions do not fill one batch of {size}; lower --size")
     random.Random(seed).shuffle(names)
     return [names[start : start + size] for start in range(0, len(names) - size + 1, size)]
 
@@ -63,15 +63,13 @@ def batches(names: list[str], size: int, seed: int) -> list[list[str]]:
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="random_distractors", description=__doc__, formatter_class=plain)
-    parser.add_argument(
-        "--captions", type=Path, required=True, help="{picture: caption} (json), or completions (jsonl)"
-    )
+    parser.add_argument("--captions", type=Path, required=True, help="{image: caption} (json), or completions (jsonl)")
     parser.add_argument("--samples", type=Path, help="samples file of ours")
-    parser.add_argument("--images", type=Path, help="folder of pictures called like the captions' keys")
-    parser.add_argument("--size", type=int, default=100, help="pictures in a batch")
+    parser.add_argument("--images", type=Path, help="folder of images called like the captions' keys")
+    parser.add_argument("--size", type=int, default=100, help="images in a batch")
     parser.add_argument("--seed", type=int, default=0, help="of the one shuffling")
     parser.add_argument("--scorer", default="pocket-judge", help="judge: pocket-judge, a folder, a Hub name")
-    parser.add_argument("--cache", help="folder that keeps the pictures' vectors")
+    parser.add_argument("--cache", help="folder that keeps the images' vectors")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, help="write the scores to this json file")
     return parser

@@ -5,11 +5,11 @@
 
 Annotations are json or jsonl in VLM-R1's form (`image`, `problem`, `solution` in pixels; mllm/data/formats/vlm_r1.py), as
 RefCOCO, RefCOCO+, RefCOCOg and their descendants are passed round. `solution: null` is a sentence that fits nothing in
-the picture: answering `none` is right there, and any box is wrong.
+the image: answering `none` is right there, and any box is wrong.
 
 The story: read -> ask (answers are written down at once; a stopped run goes on) -> Acc@0.5 by our rule (>= 0.5, the
 one answer's last box), and by VLM-R1's (> 0.5), for all, for present and absent things, and for each category that the
-file gives (hops, type, occluded, distractors), with 95 % intervals over pictures.
+file gives (hops, type, occluded, distractors), with 95 % intervals over images.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     for flag, about in generate_missing.FLAGS.items():
         built.add_argument(flag, **about)
     built.add_argument("--annotations", help="json or jsonl of referring expressions")
-    built.add_argument("--images", help="folder that the pictures' paths are relative to; default: the file's own")
+    built.add_argument("--images", help="folder that the images' paths are relative to; default: the file's own")
     built.add_argument("--out", default="runs/refcoco", help="folder of answers and scores")
     built.add_argument("--max-new-tokens", type=int, default=512)
     return built

@@ -1,11 +1,11 @@
-"""TrueMatch: captions written without seeing the look-alikes have to find their own picture among them.
+"""TrueMatch: captions written without seeing the look-alikes have to find their own image among them.
 
     python eval/truematch.py --captions captions.json --official benchmark --images truematch_images --scorer FOLDER
     python eval/truematch.py --captions outputs.jsonl --samples test.jsonl --bags bags-3-hard.jsonl
 
-R@1 within bags of 3, 5 and 7 pictures (No Detail Left Behind), with a 95 % interval over bags; ties are shared, the
+R@1 within bags of 3, 5 and 7 images (No Detail Left Behind), with a 95 % interval over bags; ties are shared, the
 published script counts them as hits. `--official` is the folder with 3.json, 5.json, 7.json (lists of bags of COCO
-ids) and --images that of COCO_{train,val}2014_*.jpg; else bags and pictures are ours. The judge (`--scorer`) must not
+ids) and --images that of COCO_{train,val}2014_*.jpg; else bags and images are ours. The judge (`--scorer`) must not
 be the encoder that captions were rewarded with: by default it is the pocket judge. Beside every number: length,
 variety, and where the marks are known how many claims are true. `--out` also holds who was retrieved by each caption.
 eval/captions.py writes a model's captions (outputs.jsonl).
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         found = retrieval.match(encoder, retrieval.bag_queries(made, captions, f"bags of {size}"), files)
         table["sizes"][str(size)] = retrieval.retrieval_scores(found)
         table["matches"][str(size)] = [
-            {"bag": one.query.group, "picture": one.query.candidates[one.query.own], "found": one.found, "hit": one.hit}
+            {"bag": one.query.group, "image": one.query.candidates[one.query.own], "found": one.found, "hit": one.hit}
             for one in found
         ]
     table["text"] = caption_stats.caption_scores({k: v for k, v in captions.items() if k in used}, samples)
@@ -62,7 +62,7 @@ def official(options: argparse.Namespace) -> tuple[list[Sample], dict[int, list[
     for size in options.sizes or SIZES:
         bags[size] = bags_of(options.official / f"{size}.json", size)
     if options.images is None:
-        raise FieldmarkError("--official needs --images, the folder of the COCO pictures")
+        raise FieldmarkError("--official needs --images, the folder of the COCO images")
     names = {name for made in bags.values() for bag in made for name in bag}
     return [], bags, {name: coco_file(options.images, name) for name in names}
 
@@ -79,14 +79,14 @@ def bags_of(file: Path, size: int) -> list[list[str]]:
 
 
 def coco_file(folder: Path, name: str) -> Path:
-    """Where the picture of a COCO id lies: `COCO_train2014_` or `COCO_val2014_` and twelve digits."""
+    """Where the image of a COCO id lies: `COCO_train2014_` or `COCO_val2014_` and twelve digits."""
     if not name.isdecimal():
         raise FieldmarkError(f"{name!r} is no COCO id")
     tried = [folder / f"COCO_{part}2014_{int(name):012d}.jpg" for part in ("val", "train")]
     for file in tried:
         if file.is_file():
             return file
-    raise FieldmarkError(f"{tried[0]}: no such picture (nor {tried[1].name})")
+    raise FieldmarkError(f"{tried[0]}: no such image (nor {tried[1].name})")
 
 
 def ours(options: argparse.Namespace) -> tuple[list[Sample], dict[int, list[list[str]]], dict[str, Path]]:
@@ -131,18 +131,16 @@ def _interval(found: dict[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="truematch", description=__doc__, formatter_class=plain)
-    parser.add_argument(
-        "--captions", type=Path, required=True, help="{picture: caption} (json), or completions (jsonl)"
-    )
+    parser.add_argument("--captions", type=Path, required=True, help="{image: caption} (json), or completions (jsonl)")
     parser.add_argument("--official", type=Path, help="folder of the published bags, <size>.json")
-    parser.add_argument("--images", type=Path, help="folder of the COCO pictures, with --official")
+    parser.add_argument("--images", type=Path, help="folder of the COCO images, with --official")
     parser.add_argument("--samples", type=Path, help="samples file of ours")
     parser.add_argument("--bags", type=Path, nargs="+", help="bag files of ours (data_synth/bags.py)")
     parser.add_argument("--sizes", type=int, nargs="+", help="bag sizes; 3, 5, 7 of the published ones, all of ours")
     parser.add_argument("--scorer", default="pocket-judge", help="judge: pocket-judge, a folder, a Hub name")
     parser.add_argument("--late", action="store_true", help="compare words with patches instead of whole vectors")
     parser.add_argument("--pool", default="mean", choices=("mean", "max", "truncate"), help="captions that do not fit")
-    parser.add_argument("--cache", help="folder that keeps the pictures' vectors")
+    parser.add_argument("--cache", help="folder that keeps the images' vectors")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, help="write the scores to this json file")
     return parser

@@ -1,6 +1,6 @@
 """Frames and boxes: the only file that converts coordinates.
 
-A `Frame` is the paper on which somebody wrote four numbers: the picture's pixels, the resized picture's pixels, or
+A `Frame` is the paper on which somebody wrote four numbers: the image's pixels, the resized image's pixels, or
 1000 x 1000. A `Box` has left that paper behind: it lives in the unit frame (x and y from 0 to 1, origin top left) and
 cannot be made otherwise. So numbers never travel without their frame, and IoU needs to know neither image nor size:
 scaling x and y changes no ratio of areas.
@@ -20,7 +20,7 @@ Numbers: TypeAlias = tuple[float, float, float, float]
 """x1, y1, x2, y2 on some frame, in that frame's units."""
 
 # How far outside the unit frame a number may lie through rounding alone (xywh sums, products of floats): 1e-9 of the
-# frame is a millionth of a pixel on any picture; real mistakes are larger by many orders.
+# frame is a millionth of a pixel on any image; real mistakes are larger by many orders.
 ROUNDING = 1e-9
 
 
@@ -99,17 +99,17 @@ class Box:
 
     @property
     def width(self) -> float:
-        """Share of the picture's width, above 0, at most 1."""
+        """Share of the image's width, above 0, at most 1."""
         return self.x2 - self.x1
 
     @property
     def height(self) -> float:
-        """Share of the picture's height, above 0, at most 1."""
+        """Share of the image's height, above 0, at most 1."""
         return self.y2 - self.y1
 
     @property
     def area(self) -> float:
-        """Share of the picture's area, above 0, at most 1."""
+        """Share of the image's area, above 0, at most 1."""
         return self.width * self.height
 
     @property
@@ -118,7 +118,7 @@ class Box:
         return (self.x1 + self.x2) / 2, (self.y1 + self.y2) / 2
 
     def inside(self, window: Box) -> Box:
-        """Return where this box lies after its picture was pasted into `window` of a bigger picture."""
+        """Return where this box lies after its image was pasted into `window` of a bigger image."""
         return Box(
             window.x1 + self.x1 * window.width,
             window.y1 + self.y1 * window.height,
@@ -127,9 +127,9 @@ class Box:
         )
 
     def oriented(self, exif_orientation: int) -> Box:
-        """Return the box after EXIF orientation 1..8 was applied to its picture.
+        """Return the box after EXIF orientation 1..8 was applied to its image.
 
-        `self` is written on the picture as stored; the result on the picture as people see it. The eight cases are
+        `self` is written on the image as stored; the result on the image as people see it. The eight cases are
         those of the EXIF 2.3 standard, tag 0x0112.
         """
         x1, y1, x2, y2 = self.x1, self.y1, self.x2, self.y2
@@ -177,7 +177,7 @@ def iou_xyxy(a: Sequence[float], b: Sequence[float]) -> float:
     shared = _overlap(a[0], a[2], b[0], b[2]) * _overlap(a[1], a[3], b[1], b[3])
     union = area_a + area_b - shared
     if not math.isfinite(union):
-        return 0.0  # numbers so large that their areas overflow; no picture holds them
+        return 0.0  # numbers so large that their areas overflow; no image holds them
     if area_a <= 0 or area_b <= 0 or union <= 0:
         # Areas of very thin, but real, boxes underflow to 0: only there is equality asked.
         return 1.0 if tuple(a) == tuple(b) and a[0] < a[2] and a[1] < a[3] else 0.0

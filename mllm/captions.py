@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mllm.records import Completion, Sample
 
 TASK = "caption"
-"""`Sample.task` of a picture that wants a caption; `Sample.captions` are its references."""
+"""`Sample.task` of an image that wants a caption; `Sample.captions` are its references."""
 QUESTION = "Describe this picture so that nobody could take it for another one."
 """What is asked where a caption is wanted and no other question is given."""
 WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")

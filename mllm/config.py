@@ -105,7 +105,7 @@ class Bags(Section):
     schedule: Literal["published"] | tuple[tuple[int, int], ...] = "published"
     """`published`: 2, 3, 5, 7, 10, 15, 20 over twenty epochs. Or pairs of (epochs, bag size); the last goes on."""
     saturation: float | None = Field(default=None, gt=0, le=1)
-    """End a stage after an epoch in which this share of the bags' captions found their pictures, before its time."""
+    """End a stage after an epoch in which this share of the bags' captions found their images, before its time."""
 
 
 class Settings(Section):
@@ -118,7 +118,7 @@ class Settings(Section):
     train: Paths = ()
     """Samples files (jsonl) to train on."""
     mix: Paths = ()
-    """SFT only: files of plain questions and answers, with or without a picture, to keep what the base knows."""
+    """SFT only: files of plain questions and answers, with or without an image, to keep what the base knows."""
     validation: Path | None = None
     """Samples file that is answered during training (`evaluate`). Without it no best checkpoint is kept."""
     limit: int | None = Field(default=None, ge=1)
@@ -126,11 +126,11 @@ class Settings(Section):
     style: Literal["direct", "think"] = "think"
     """Prompt style (mllm/prompting/prompts.py): answer at once, or reason first. Saved beside the weights."""
     visual_tokens: int | None = Field(default=None, ge=1)
-    """At most so many visual tokens a picture; larger pictures are shrunk. None keeps the checkpoint's own budget."""
+    """At most so many visual tokens an image; larger images are shrunk. None keeps the checkpoint's own budget."""
     min_visual_tokens: int | None = Field(default=None, ge=1)
-    """At least so many visual tokens a picture; smaller ones are enlarged. None keeps the checkpoint's own budget."""
+    """At least so many visual tokens an image; smaller ones are enlarged. None keeps the checkpoint's own budget."""
     max_tokens_per_sample: int = Field(default=4096, ge=1)
-    """Room for prompt, picture and answer (RL: `max_completion_length`). Longer rows are refused, never cut."""
+    """Room for prompt, image and answer (RL: `max_completion_length`). Longer rows are refused, never cut."""
     freeze_vision: bool = True
     """Keep the vision tower as it is."""
     freeze_projector: bool = True
@@ -151,7 +151,7 @@ class Settings(Section):
     advantage: Advantage | None = None
     """RL only: weights on the advantages of a prompt's answers."""
     bags: Bags | None = None
-    """RL only: bags of look-alike pictures, captioned together."""
+    """RL only: bags of look-alike images, captioned together."""
     engine: Literal["prefix", "stock"] = "prefix"
     """RL only. prefix: each prompt is read once for all its completions (docs/engine.md), where the model and the
     settings allow it. stock: TRL's trainer as it is, which reads it for each."""
@@ -160,7 +160,7 @@ class Settings(Section):
     like_lengths: bool = False
     """SFT only: batches are made of rows of like length."""
     pixel_cache: Path | None = None
-    """Folder in which pictures are kept as they go into the vision tower, so that each is resized once for all epochs,
+    """Folder in which images are kept as they go into the vision tower, so that each is resized once for all epochs,
     processes, data loader workers and runs. About 6 kB a patch; never emptied."""
     dynamic_sampling: Literal["off", "drop", "resample"] = "off"
     """RL only. drop: prompts whose answers all got the same reward are left out of the loss and of its number of

@@ -22,8 +22,8 @@ class RecordError(FieldmarkError):
     """A row of a record file that cannot be read. The message starts with `file:line` and names the field."""
 
 
-class PictureError(FieldmarkError):
-    """A file that cannot be opened as a picture: missing, truncated, not a picture, or too large."""
+class ImageError(FieldmarkError):
+    """A file that cannot be opened as an image: missing, truncated, not an image, or too large."""
 
 
 class FamilyError(FieldmarkError):

@@ -46,13 +46,13 @@ class Photo:
     provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Refuse a photo without a name, a picture or a label."""
+        """Refuse a photo without a name, an image or a label."""
         _require_text(self, "id", "image", "domain", "entity")
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One object in a picture: its entity, its box, and the marks that can be seen on it."""
+    """One object in an image: its entity, its box, and the marks that can be seen on it."""
 
     entity: str
     box: Box
@@ -61,12 +61,12 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One question about one picture, with its answer.
+    """One question about one image, with its answer.
 
-    `size` is the picture's, in pixels after EXIF orientation. `boxes` answer the question; `things` are all known
-    objects of the picture, the target among them. `thought` is family-neutral reasoning that refers to boxes as
+    `size` is the image's, in pixels after EXIF orientation. `boxes` answer the question; `things` are all known
+    objects of the image, the target among them. `thought` is family-neutral reasoning that refers to boxes as
     `<obj:K>`, K an index into `things`. `seen` says whether the ENTITY was in the training set (None: not known).
-    `group` is the picture that cases share, the unit a bootstrap draws; empty means `image`. `bag` names its
+    `group` is the image that cases share, the unit a bootstrap draws; empty means `image`. `bag` names its
     look-alikes.
     """
 
@@ -194,7 +194,7 @@ def load_samples(path: str | Path, *, images: bool = True) -> list[Sample]:
     """Read a whole samples file and check what the rows cannot know of one another.
 
     Raises:
-        RecordError: as `read_jsonl`; a duplicate id; no row at all; with `images`, a picture that is not there.
+        RecordError: as `read_jsonl`; a duplicate id; no row at all; with `images`, an image that is not there.
     """
     path = Path(path)
     samples: list[Sample] = []
@@ -223,7 +223,7 @@ def check_unique(rows: Iterable[R], key: str = "id") -> list[R]:
 
 
 def image_path(file: str | Path, sample: Sample | Photo) -> Path:
-    """Return where the picture of a row of `file` lies: `image` is relative to that file's folder, or absolute."""
+    """Return where the image of a row of `file` lies: `image` is relative to that file's folder, or absolute."""
     return Path(file).parent / sample.image
 
 

@@ -7,7 +7,7 @@
 Three steps, each seeded and resumable (Ctrl-C or kill: start it again):
 1. draw scenes once and keep their pixels;
 2. warm the vision tower with a throwaway dense head (what stands on each visual token: presence, marks, box);
-3. lessons: one thing a picture, then two, then everything; beside them, text: each species' marks by heart, and
+3. lessons: one thing an image, then two, then everything; beside them, text: each species' marks by heart, and
 comparing. At the end the held-out checks run and the weights are written in bfloat16 with a model card.
 """
 
@@ -34,7 +34,7 @@ from mllm.pocket.capability_checks import all_checks, check_find, check_recall
 from mllm.pocket.card import write_card
 from mllm.pocket.curriculum import Curriculum
 from mllm.pocket.data_parallel import DataParallel
-from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, lesson_batch, picture_batch
+from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, lesson_batch, image_batch
 from mllm.pocket.scene_store import SceneStore
 from mllm.prompting import questions
 from mllm.training.engine import attention, packing
@@ -125,20 +125,20 @@ class Run:
 def warm_up(run: Run, store: SceneStore, rng: random.Random) -> torch.Tensor:
     """The dense loss of one batch of scenes."""
     numbers = run.parallel.world.shard([rng.randrange(len(store)) for _ in range(run.settings.batch)])
-    pictures = [store.pixels_HWC(number) for number in numbers]
-    batch = picture_batch(pictures)
+    images = [store.pixels_HWC(number) for number in numbers]
+    batch = image_batch(images)
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
         seen = run.model.model.visual(batch["pixel_values"], batch["image_grid_thw"])
         return run.head(
             [seen.pooler_output, *seen.deepstack_features],
-            dense_truth([store.scene(number) for number in numbers], pictures),
+            dense_truth([store.scene(number) for number in numbers], images),
         )
 
 
 def teach(run: Run, curriculum: Curriculum, step: int, rng: random.Random) -> torch.Tensor:
-    """The loss of one batch of picture lessons and one of text."""
+    """The loss of one batch of image lessons and one of text."""
     tokenizer, store = run.processor.tokenizer, curriculum.store
-    drawn = sorted(curriculum.pictures(step, run.settings.batch, rng), key=lambda lesson: len(lesson.answer))
+    drawn = sorted(curriculum.images(step, run.settings.batch, rng), key=lambda lesson: len(lesson.answer))
     told = run.parallel.world.shard(curriculum.texts(run.settings.text_batch, rng))
     seen = run.parallel.world.shard(drawn)
     middle = len(seen) // 2  # short answers and long ones apart: half the padding

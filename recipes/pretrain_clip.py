@@ -3,10 +3,10 @@
     python recipes/pretrain_clip.py                  # both, into runs/pretrain_clip; goes on where it was stopped
     python recipes/pretrain_clip.py --which judge --steps 50 --bags 60 --out /tmp/trial
 
-Look-alike bags are drawn once. Each step takes some of them, writes a caption for every picture, with all marks or with
+Look-alike bags are drawn once. Each step takes some of them, writes a caption for every image, with all marks or with
 some left out, and learns to match them: CLIP's loss over pooled vectors, FILIP's over tokens and patches, and, while it
 trains, a throwaway head that asks every patch what stands on it (without it so small a tower does not learn to see in
-minutes). Pictures that a caption happens to fit as well are no negatives. The two differ in seed, width and scenes.
+minutes). Images that a caption happens to fit as well are no negatives. The two differ in seed, width and scenes.
 In the end the weights are rounded to float16, scored on held-out bags and written with a card.
 """
 
@@ -42,7 +42,7 @@ class Settings:
     bags: int = 500
     steps: int = 1200
     batch: int = 8
-    """Bags in a step, of four pictures each."""
+    """Bags in a step, of four images each."""
     learning_rate: float = 1.5e-3
 
 

@@ -33,7 +33,7 @@ from mllm.training.grpo import bag_curriculum
 from mllm.training.grpo.bag_curriculum import BagBatches, Stages
 from mllm.training.grpo.mastery_refresh import MasteryRefresh
 from mllm.training.grpo.trainer import PrefixGRPOTrainer
-from mllm.training.grpo.vllm_check import RolloutCheck, no_picture_tokens
+from mllm.training.grpo.vllm_check import RolloutCheck, no_image_tokens
 from mllm.training.grpo.weighted_advantages import Weighing, WeightedAdvantages
 from mllm.training.health import Alarms
 from mllm.training.live_page import LivePage, Rollouts
@@ -47,7 +47,7 @@ DEFAULT = Path(__file__).with_name("rl.yaml")
 
 class Trainer(WholeCheckpoints, FiniteLoss, BagBatches, WeightedAdvantages, PrefixGRPOTrainer):
     """TRL's trainer, which reads each prompt once, stops at a loss that is no number, and where it is asked to weighs
-    advantages and keeps look-alike pictures together."""
+    advantages and keeps look-alike images together."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
 
     # 4. Train and save.
-    no_picture_tokens(args, loaded.processor)
+    no_image_tokens(args, loaded.processor)
     trainer = Trainer(
         model=loaded.model,
         reward_funcs=functions,  # pyright: ignore[reportArgumentType]
@@ -110,10 +110,8 @@ def main(argv: list[str] | None = None) -> None:
         trainer.add_callback(stages)
         for function in functions:
             function.heard = stages.heard if function.__name__ == "self_retrieval" else None
-    pictures = {
-        row.record.id: row.picture for row in prepared.data.train if isinstance(row.record, Sample) and row.picture
-    }
-    alarms, rollouts = Alarms(), Rollouts(pictures)
+    images = {row.record.id: row.image for row in prepared.data.train if isinstance(row.record, Sample) and row.image}
+    alarms, rollouts = Alarms(), Rollouts(images)
     trainer.add_callback(alarms)
     for function in functions:
         function.shown = rollouts.hear

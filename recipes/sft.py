@@ -8,7 +8,7 @@ One YAML holds both our settings (`fieldmark:`, see mllm/config.py) and TRL's SF
 on the answer alone. Rows that do not fit are refused, never cut. A stopped run goes on when the command is given again.
 
 In output_dir: the last weights; best/ (by Acc@0.5 of answers written to the validation file); checkpoint-N/ to go on
-from; log.jsonl; run.json. Beside all weights lies fieldmark.json: family, prompt style and picture budget.
+from; log.jsonl; run.json. Beside all weights lies fieldmark.json: family, prompt style and image budget.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     logger.info("%d rows to train on, %d to watch", len(prepared.data.train), len(prepared.data.validation))
 
-    # 3. The model, and the rows as TRL wants them: prompt, completion, pictures opened when they are needed.
+    # 3. The model, and the rows as TRL wants them: prompt, completion, images opened when they are needed.
     loaded = run.load_model(settings, prepared.checkpoint, args)
     rows = trl_adapter.dataset(prepared.data.train, loaded.convention, answers=True)
 

@@ -66,7 +66,7 @@ def test_pasting_both_keeps_iou_and_stays_inside(a: Box, b: Box, window: Box) ->
     assert pasted.area == pytest.approx(a.area * window.area)
 
 
-def test_the_whole_picture_is_its_window() -> None:
+def test_the_whole_image_is_its_window() -> None:
     window = Box(0.25, 0.5, 0.75, 1)
     assert Box(0, 0, 1, 1).inside(window) == window
     assert Box(0.5, 0, 1, 0.5).inside(window) == Box(0.5, 0.5, 0.75, 0.75)
@@ -150,7 +150,7 @@ def test_boxes_are_values() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_box_follows_its_picture_through_every_exif_orientation(orientation: int) -> None:
+def test_a_box_follows_its_image_through_every_exif_orientation(orientation: int) -> None:
     size, numbers = (60, 40), (6, 4, 30, 12)
     picture = Image.new("L", size)
     picture.paste(255, numbers)
@@ -176,7 +176,7 @@ def test_an_unknown_orientation_is_an_error(orientation: int) -> None:
 
 
 def average_precision(detections: list[dict], truths: list[dict], sizes: dict[int, Frame], threshold: float) -> float:
-    """COCO's AP at one IoU threshold: greedy matching by score in each picture, 101 recall points, mean of classes."""
+    """COCO's AP at one IoU threshold: greedy matching by score in each image, 101 recall points, mean of classes."""
     truth_of, found_of = defaultdict(list), defaultdict(list)
     for rows, into in ((truths, truth_of), (detections, found_of)):
         for row in rows:
@@ -186,7 +186,7 @@ def average_precision(detections: list[dict], truths: list[dict], sizes: dict[in
     for category in {row["category_id"] for row in truths}:
         marked: list[tuple[float, bool]] = []
         total = 0
-        for image in sorted(sizes):  # pictures by id: equal scores are common and their order counts
+        for image in sorted(sizes):  # images by id: equal scores are common and their order counts
             left = [box for _, box in truth_of[category, image]]
             total += len(left)
             for score, box in sorted(found_of[category, image], key=lambda item: -item[0]):

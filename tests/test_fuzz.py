@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from mllm import records
 from mllm.boxes import Frame
 from mllm.data import caption_stats, sources
-from mllm.errors import FieldmarkError, PictureError
+from mllm.errors import FieldmarkError, ImageError
 from mllm.io import images, safe_pickle, strict_json
 from mllm.models import families
 from mllm.prompting import answers
@@ -42,7 +42,7 @@ def test_seeds_are_read_and_their_mutations_end_well(every: dict[str, Target]) -
     draw = random.Random(0)
     for name, target in every.items():
         for seed in target.seeds:
-            if name not in ("wire.read",):  # its picture is cut off on purpose
+            if name not in ("wire.read",):  # its image is cut off on purpose
                 target.run(seed)
         run = guarded(target.run)
         for _ in range(40):
@@ -95,10 +95,10 @@ def bomb(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(60_000, 60_000), (2_000_000_000, 1), (12_000, 12_000)])
-def test_a_picture_that_claims_to_be_huge_is_not_decoded(size: tuple[int, int], tmp_path: Path) -> None:
+def test_an_image_that_claims_to_be_huge_is_not_decoded(size: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(bomb(*size))
     for read in (images.load, images.size):
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             read(tmp_path / "bomb.png")
 
 
@@ -146,8 +146,8 @@ def test_absurd_numbers_of_boxes(tmp_path: Path, every: dict[str, Target]) -> No
         list(sources.photos("csv", sources.Request(tmp_path / "p.csv", domain="bird")))
 
 
-def test_a_name_too_long_for_a_file_is_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="no such picture"):
+def test_a_name_too_long_for_a_file_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such image"):
         images.load(tmp_path / ("x" * 5000))
 
 

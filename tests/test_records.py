@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = Sample(
     id="bird-1",
     task="ground",
-    image="pictures/1.png",
+    image="images/1.png",
     size=Frame(288, 192),
     domain="bird",
     entity="Talo ruvi",
@@ -209,16 +209,16 @@ def test_a_duplicate_id_is_named_with_both_lines(tmp_path: Path) -> None:
     assert check_unique([SAMPLE]) == [SAMPLE]
 
 
-def test_samples_are_loaded_with_their_pictures(tmp_path: Path) -> None:
+def test_samples_are_loaded_with_their_images(tmp_path: Path) -> None:
     file = tmp_path / "data" / "samples.jsonl"
     write_jsonl(file, [SAMPLE])
-    with pytest.raises(RecordError, match=r"samples\.jsonl:1: field image: no such file .*pictures/1\.png"):
+    with pytest.raises(RecordError, match=r"samples\.jsonl:1: field image: no such file .*images/1\.png"):
         load_samples(file)
     assert load_samples(file, images=False) == [SAMPLE]
-    (tmp_path / "data" / "pictures").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "data" / "pictures" / "1.png")
+    (tmp_path / "data" / "images").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "data" / "images" / "1.png")
     assert load_samples(file) == [SAMPLE]
-    assert image_path(file, SAMPLE) == tmp_path / "data" / "pictures" / "1.png"
+    assert image_path(file, SAMPLE) == tmp_path / "data" / "images" / "1.png"
     assert image_path(file, replace(SAMPLE, image="/x/1.png")) == Path("/x/1.png")
 
 
@@ -304,7 +304,7 @@ def test_records_refuse_what_no_program_could_use() -> None:
         encode(SAMPLE.things[0])
     with pytest.raises(TypeError, match="no record"):
         decode("{}", Thing)
-    assert replace(SAMPLE, group="").group == SAMPLE.image  # cases of one picture belong together
+    assert replace(SAMPLE, group="").group == SAMPLE.image  # cases of one image belong together
 
 
 def test_the_box_of_an_answer() -> None:

@@ -1,4 +1,4 @@
-"""The pictures in docs/images: each is shown on a page, can be made anew by .ci/screenshots.py, and is small."""
+"""The images in docs/images: each is shown on a page, can be made anew by .ci/screenshots.py, and is small."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def screenshots() -> ModuleType:
     return module
 
 
-def test_every_picture_is_made_shown_and_small(screenshots: ModuleType) -> None:
+def test_every_image_is_made_shown_and_small(screenshots: ModuleType) -> None:
     there = {file.stem for file in IMAGES.iterdir()}
     shown = {name for page in PAGES for name in re.findall(r"images/(\w+)\.png\)", page.read_text(encoding="utf-8"))}
     drawn = {"engine"}  # by `make bench`
-    assert there == shown == set(screenshots.PICTURES) | drawn
+    assert there == shown == set(screenshots.IMAGES) | drawn
     large = {file.name: file.stat().st_size for file in IMAGES.iterdir() if file.stat().st_size > LARGEST}
     assert not large
 

@@ -204,7 +204,7 @@ def my_products(copy: Path) -> None:
     """Drawn scenes in families of look-alikes, each with what five people wrote of it."""
     request = caption_sources.Request(out=copy, counts={"train": 60}, family={"train": 5}, level="medium")
     (copy / "products").mkdir()
-    for number, sample in enumerate(caption_sources.pictures("pocket", request)):
+    for number, sample in enumerate(caption_sources.images("pocket", request)):
         shutil.move(copy / sample.image, copy / f"products/{number:03}.png")
         (copy / f"products/{number:03}.txt").write_text("\n".join(sample.captions), encoding="utf-8")
 

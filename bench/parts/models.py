@@ -31,8 +31,8 @@ def _qwen2_5_vl() -> tuple[Any, Any]:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    pictures = Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, temporal_patch_size=2)
-    processor = build_processor("qwen2_5_vl", pictures, build_tokenizer())
+    images = Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, temporal_patch_size=2)
+    processor = build_processor("qwen2_5_vl", images, build_tokenizer())
     stock, stock_processor = pocket.build(0)
     own = stock.config.to_dict()
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",

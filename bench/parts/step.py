@@ -1,7 +1,7 @@
 """One size measured: a GRPO step's parts by stock TRL and by the engine, the floor, and the learner's peak memory.
 
 Same process, same weights, same rollouts; the two ways take turns. Times are CPU seconds of one thread, medians.
-"Rest" is what a GRPO step does beside sampling and learning: preparing pictures, rewards, bookkeeping.
+"Rest" is what a GRPO step does beside sampling and learning: preparing images, rewards, bookkeeping.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Result:
     learner step raises the memory in use.
 
     `prompt` is the prompt's true length; `share` how many completions share a prompt; `floor` CPU seconds of the
-    learner's multiply-adds that no way can leave out, at the rate of large matrix products; `picture` those of reading
-    a picture from its file and preparing it, which is all that a pool of pictures prepared ahead could save a step;
+    learner's multiply-adds that no way can leave out, at the rate of large matrix products; `image` those of reading
+    an image from its file and preparing it, which is all that a pool of images prepared ahead could save a step;
     `rounds` how many the medians are of.
     """
 
@@ -69,7 +69,7 @@ class Result:
     rest: Pair
     tokens: Pair
     floor: float
-    picture: float
+    image: float
     rounds: int
     memory: Pair | None = None
 
@@ -117,7 +117,7 @@ def measure(size: Size, rounds: int) -> Result:
         **pairs,
         tokens=(tokens[0], tokens[1]),
         floor=floor,
-        picture=_preparing(size, rounds),
+        image=_preparing(size, rounds),
         rounds=rounds,
     )
 
@@ -145,7 +145,7 @@ def trainer(size: Size, folder: str) -> PrefixGRPOTrainer:
     model, processor = build(size.family)
     take_detours(model)
     model.model.visual.requires_grad_(False)
-    picture = _picture(processor, size.prompt - TEXT)
+    picture = _image(processor, size.prompt - TEXT)
     remember_pixels(processor)
     asked = [
         {"role": "user", "content": [{"type": "text", "text": "Find the bird: " + "round red " * 8}, {"type": "image"}]}
@@ -179,8 +179,8 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def _picture(processor: Any, visual: int) -> Image.Image:
-    """A picture of about so many visual tokens, and a processor that leaves it as large as it is."""
+def _image(processor: Any, visual: int) -> Image.Image:
+    """An image of about so many visual tokens, and a processor that leaves it as large as it is."""
     side, across = token_side(processor), max(2, round(visual**0.5))
     pixels = (across * side, max(1, round(visual / across)) * side)
     area = pixels[0] * pixels[1]
@@ -192,7 +192,7 @@ def _preparing(size: Size, rounds: int) -> float:
     """CPU seconds from a PNG file's bytes to what goes into the vision tower."""
     _, processor = build(size.family)
     file = io.BytesIO()
-    _picture(processor, size.prompt - TEXT).save(file, "PNG")
+    _image(processor, size.prompt - TEXT).save(file, "PNG")
 
     def prepare() -> None:
         processor.image_processor(images=[Image.open(file).convert("RGB")], return_tensors="pt")

@@ -1,8 +1,8 @@
-"""Look-alike bags, mined from the pictures' vectors: near enough to be confused, not so near as to be the same picture.
+"""Look-alike bags, mined from the images' vectors: near enough to be confused, not so near as to be the same image.
 
-The published mining script was not released; this follows what is known of it (vectors of picture plus captions,
+The published mining script was not released; this follows what is known of it (vectors of image plus captions,
 seeds in order of how alike their neighbours are, a threshold) and adds an upper threshold and disjoint bags, so that an
-epoch over bags is one pass over the pictures.
+epoch over bags is one pass over the images.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mllm.errors import FieldmarkError, RecordError
 from mllm.records import Sample, read_jsonl
 
 EXACT = 100_000
-"""Up to so many pictures every pair is compared; above, FAISS finds neighbours, nearly all of them."""
+"""Up to so many images every pair is compared; above, FAISS finds neighbours, nearly all of them."""
 LEVELS = ("easy", "medium", "hard")
 """Thirds of the range between the thresholds, least alike first."""
 _BLOCK = 2048
 _CELLS = 1 << 24
-"""Similarities held at a time when every pair is compared: some hundred megabytes, whatever the number of pictures."""
+"""Similarities held at a time when every pair is compared: some hundred megabytes, whatever the number of images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """Look-alikes: the caption of each has to find its own picture among them. `similarity`: seed and its mates."""
+    """Look-alikes: the caption of each has to find its own image among them. `similarity`: seed and its mates."""
 
     SCHEMA: ClassVar[str] = "fieldmark.bag/1"
 
@@ -38,14 +38,14 @@ class Bag:
     similarity: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a bag of fewer than two, or with a picture twice."""
+        """Refuse a bag of fewer than two, or with an image twice."""
         if len(self.members) < 2 or len(set(self.members)) != len(self.members):
             raise RecordError(f"field members: two or more different ids are needed, got {list(self.members)}")
 
 
-def join(pictures_ND: np.ndarray, texts_ND: np.ndarray | None = None) -> np.ndarray:  # noqa: N803
-    """Vectors to mine on: pictures, or the normalised sum of normalised picture and caption vectors; length 1."""
-    found = _unit(pictures_ND)
+def join(images_ND: np.ndarray, texts_ND: np.ndarray | None = None) -> np.ndarray:  # noqa: N803
+    """Vectors to mine on: images, or the normalised sum of normalised image and caption vectors; length 1."""
+    found = _unit(images_ND)
     return found if texts_ND is None else _unit(found + _unit(texts_ND))
 
 
@@ -110,15 +110,15 @@ def mine(
     exact: int = EXACT,
     near: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Yield disjoint bags of `size` picture numbers, the most alike first, with the mean similarity to their seed.
+    """Yield disjoint bags of `size` image numbers, the most alike first, with the mean similarity to their seed.
 
     `near` are `neighbours` of the same thresholds that were found before, at least `reach(size)` of each.
 
     Every mate's similarity to the seed lies in [lower, upper), and that of any two members below `upper`, so that no
-    bag holds two copies of one picture. A picture that finds too few free mates is in no bag.
+    bag holds two copies of one image. An image that finds too few free mates is in no bag.
     """
     if not 2 <= size <= 20:
-        raise FieldmarkError(f"bags of 2 to 20 pictures can be mined, not of {size}")
+        raise FieldmarkError(f"bags of 2 to 20 images can be mined, not of {size}")
     if not -1 <= lower < upper:
         raise FieldmarkError(
             f"-1 <= lower < upper is needed for the similarity of look-alikes, got {lower} and {upper}"
@@ -143,7 +143,7 @@ def mine(
 
 
 def reach(size: int) -> int:
-    """How many neighbours of each picture are looked at for bags of `size`: some are taken already."""
+    """How many neighbours of each image are looked at for bags of `size`: some are taken already."""
     return max(32, 4 * size)
 
 
@@ -166,7 +166,7 @@ def _approximate(vectors: np.ndarray, count: int, lower: float, upper: float) ->
         import faiss
     except ImportError:
         raise FieldmarkError(
-            f"{len(vectors)} pictures are too many for every pair; `pip install fieldmark[captions]` brings FAISS"
+            f"{len(vectors)} images are too many for every pair; `pip install fieldmark[captions]` brings FAISS"
         ) from None
     vectors = np.ascontiguousarray(vectors, np.float32)
     index = faiss.IndexHNSWFlat(vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
@@ -176,7 +176,7 @@ def _approximate(vectors: np.ndarray, count: int, lower: float, upper: float) ->
     count = min(count, wide)
     numbers = np.empty((len(vectors), count), np.int32)
     found = np.empty((len(vectors), count), np.float32)
-    for start in range(0, len(vectors), _BLOCK):  # all at once would hold `wide` numbers a picture, several times over
+    for start in range(0, len(vectors), _BLOCK):  # all at once would hold `wide` numbers an image, several times over
         part = slice(start, start + _BLOCK)
         values, near = index.search(vectors[part], wide)  # pyright: ignore[reportCallIssue]
         values = values.astype(np.float64)

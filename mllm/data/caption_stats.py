@@ -36,7 +36,7 @@ def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), 
 
 
 def read_captions(file: Path) -> dict[str, str]:
-    """Captions by picture name: a json object `{name: caption}`, completions of ours (jsonl), or the pickle of
+    """Captions by image name: a json object `{name: caption}`, completions of ours (jsonl), or the pickle of
     `{COCO id: caption}` that TrueMatch's authors publish (`mllm.io.safe_pickle`: nothing in it is run).
 
     Raises:
@@ -48,7 +48,7 @@ def read_captions(file: Path) -> dict[str, str]:
         return {row.sample_id: said(row) for row in read_jsonl(file, Completion, unique="sample_id", torn_tail=True)}
     table = safe_pickle.load(file) if file.suffix in (".pkl", ".pickle") else strict_json.read(file)
     if not isinstance(table, dict):
-        raise FieldmarkError(f"{file}: an object {{picture: caption}} is needed")
+        raise FieldmarkError(f"{file}: an object {{image: caption}} is needed")
     for name, caption in table.items():
         if not isinstance(caption, str):
             raise FieldmarkError(f"{file}: the caption of {name!r} is no text but {type(caption).__name__}")

@@ -1,6 +1,6 @@
-"""Benchmark pictures among training pictures, found by perceptual hash.
+"""Benchmark images among training images, found by perceptual hash.
 
-A number on a benchmark means little when its pictures were trained on, resized, recompressed or cropped to a box though
+A number on a benchmark means little when its images were trained on, resized, recompressed or cropped to a box though
 they may be. The same search keeps look-alikes on one side of a split (`mllm.data.splits`).
 """
 
@@ -18,8 +18,8 @@ from mllm.records import Photo, image_path, load_samples
 
 @dataclass(frozen=True)
 class Contamination:
-    """What was found. `pairs`: (benchmark picture, training picture that looks like it), one for each benchmark picture
-    that has any; `rows` are the benchmark's samples on such pictures."""
+    """What was found. `pairs`: (benchmark image, training image that looks like it), one for each benchmark image
+    that has any; `rows` are the benchmark's samples on such images."""
 
     pairs: tuple[tuple[Path, Path], ...]
     rows: int
@@ -29,20 +29,20 @@ class Contamination:
     def told(self) -> str:
         """The finding in words."""
         if not self.pairs:
-            return f"none of {self.benchmark} benchmark pictures looks like one of {self.training} training pictures"
+            return f"none of {self.benchmark} benchmark images looks like one of {self.training} training images"
         shown = "; ".join(f"{one} is like {other}" for one, other in self.pairs[:5])
         more = f"; and {len(self.pairs) - 5} more" if len(self.pairs) > 5 else ""
         return (
-            f"{len(self.pairs)} of {self.benchmark} benchmark pictures ({self.rows} rows) look like training pictures: "
+            f"{len(self.pairs)} of {self.benchmark} benchmark images ({self.rows} rows) look like training images: "
             f"{shown}{more}. Take them out of the training file before the number is believed"
         )
 
 
 def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
-    """Compare the pictures of samples files, whole and in crops of their boxes.
+    """Compare the images of samples files, whole and in crops of their boxes.
 
     Raises:
-        RecordError, PictureError: a file or a picture that cannot be read.
+        RecordError, ImageError: a file or an image that cannot be read.
     """
     trained, tested = _of(train), _of(benchmark)
     files = [*trained, *tested]
@@ -58,7 +58,7 @@ def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
 
 
 def _of(files: Sequence[Path]) -> dict[Path, tuple[Photo, int]]:
-    """Return the pictures of samples files, each once, as photos with all boxes, and how many rows each has."""
+    """Return the images of samples files, each once, as photos with all boxes, and how many rows each has."""
     found: dict[Path, tuple[Photo, int]] = {}
     for file in files:
         for sample in load_samples(file):

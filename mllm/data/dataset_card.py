@@ -51,14 +51,14 @@ def write(
 
 
 def write_captions(out: Path, facts: Mapping[str, Any], rows: Iterable[Sample], command: str, settings: Any) -> None:
-    """Write the card of a set of captions, and for pictures that were not drawn a table of terms."""
+    """Write the card of a set of captions, and for images that were not drawn a table of terms."""
     rows = list(rows)
     with atomic_write(out / CARD) as file:
         file.write("\n\n".join(_caption_parts(facts, command, settings)) + "\n")
     if any(not row.provenance.get("drawn") for row in rows):
         with atomic_write(out / ATTRIBUTION) as file:
             table = csv.writer(file, lineterminator="\n")
-            table.writerow(("picture", "side", "licence"))
+            table.writerow(("image", "side", "licence"))
             for row in rows:
                 table.writerow((row.id, row.split, row.provenance["licence"]))
 
@@ -67,15 +67,15 @@ def _caption_parts(facts: Mapping[str, Any], command: str, settings: Mapping[str
     """Yield the sections of a caption set's card."""
     sides = facts["samples"]
     yield "# Data card"
-    made = sum(side["pictures"] for side in sides.values())
-    yield f"{made} pictures with captions, strategy `{settings['strategy']}`."
+    made = sum(side["images"] for side in sides.values())
+    yield f"{made} images with captions, strategy `{settings['strategy']}`."
     if facts["plumbing"]:
         yield f"**Plumbing.** {facts['plumbing']}"
     yield "## What is in it"
     keys = list(dict.fromkeys(key for side in sides.values() for key in side))
     yield _table(("", *sides), [(key, *(str(side.get(key, "-")) for side in sides.values())) for key in keys])
     yield (
-        "Pictures that look alike (perceptual hash; in the pocket world: whole families) are on one side. The first "
+        "Images that look alike (perceptual hash; in the pocket world: whole families) are on one side. The first "
         "of a sample's `captions` is what is learned; `provenance.given` holds what people wrote."
     )
     yield "## What was refused"
@@ -83,13 +83,13 @@ def _caption_parts(facts: Mapping[str, Any], command: str, settings: Mapping[str
     yield f"{facts['drafts']} captions were written, {sum(facts['refused'].values())} refused."
     if refused:
         yield _table(("reason", "captions"), refused)
-    yield f"{facts['left out']} pictures were left out, since every caption of theirs was refused."
+    yield f"{facts['left out']} images were left out, since every caption of theirs was refused."
     if facts["notes"]:
         yield _table(("on the way", ""), [(note, str(count)) for note, count in facts["notes"].items()])
     yield "## Who wrote it"
     yield _table(("part", "who"), facts["teachers"].items())
     yield "## Licences and attribution"
-    yield _table(("terms", "pictures"), [(terms, str(count)) for terms, count in facts["licences"].items()])
+    yield _table(("terms", "images"), [(terms, str(count)) for terms, count in facts["licences"].items()])
     yield from _made(command, settings)
 
 
@@ -98,7 +98,7 @@ def _parts(facts: Mapping[str, Any], photos: list[Photo], command: str, settings
     sides = facts["samples"]
     yield "# Data card"
     made = sum(side["samples"] for side in sides.values())
-    yield f"{made} grounding samples: one question about one picture each, with the boxes that answer it."
+    yield f"{made} grounding samples: one question about one image each, with the boxes that answer it."
     yield "## What is in it"
     yield _table(("", *sides), _counts(sides))
     yield (
@@ -145,7 +145,7 @@ def _made(command: str, settings: Mapping[str, Any]) -> Iterable[str]:
 
 def _counts(sides: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return a row for each number of the manifest's counts, a column for each side."""
-    rows = [(key, *(str(side[key]) for side in sides.values())) for key in ("samples", "pictures", "entities asked")]
+    rows = [(key, *(str(side[key]) for side in sides.values())) for key in ("samples", "images", "entities asked")]
     for key in ("kind", "stratum", "domain", "layout", "things"):
         for value in sorted({value for side in sides.values() for value in side[key]}):
             rows.append((f"{key}: {value}", *(str(side[key].get(value, 0)) for side in sides.values())))

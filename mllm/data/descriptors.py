@@ -1,7 +1,7 @@
 """Knowledge that somebody has written down already, in the shapes in which it is published, read into cards.
 
     {entity: [mark, ...]}            json or yaml: class descriptors, and every card file of ours (`mllm.knowledge.card_files`)
-    {entity_0: [mark, ...], ...}     json: what was said of single pictures, numbered; the share of pictures that say
+    {entity_0: [mark, ...], ...}     json: what was said of single images, numbered; the share of images that say
                                      the same becomes the confidence
     entity,mark[,part,source,confidence,domain]    csv: one mark a row
 
@@ -40,7 +40,7 @@ def load(file: str | Path) -> dict[str, Card]:
     if file.suffix == ".csv":
         cards = _table(file)
     else:
-        cards = _of_pictures(file) or {name: _in_phrases(card) for name, card in read(file).items()}
+        cards = _of_images(file) or {name: _in_phrases(card) for name, card in read(file).items()}
     return {name: _filled(card, file.name) for name, card in cards.items()}
 
 
@@ -81,8 +81,8 @@ def _phrases(mark: Mark) -> Iterator[Mark]:
             yield replace(mark, text=phrase.strip())
 
 
-def _of_pictures(file: Path) -> dict[str, Card]:
-    """Read what was said of single pictures; empty where the file is not of that shape."""
+def _of_images(file: Path) -> dict[str, Card]:
+    """Read what was said of single images; empty where the file is not of that shape."""
     if file.suffix != ".json" or not file.is_file():
         return {}
     try:
@@ -91,16 +91,16 @@ def _of_pictures(file: Path) -> dict[str, Card]:
         return {}  # `cardfiles.read` says what is wrong with it
     if not isinstance(content, dict) or not content or not all(map(_NUMBERED.fullmatch, content)):
         return {}
-    pictures: dict[str, list[set[str]]] = defaultdict(list)
+    images: dict[str, list[set[str]]] = defaultdict(list)
     for name, said in content.items():
         if not isinstance(said, list) or not all(isinstance(mark, str) and mark.strip() for mark in said):
             raise KnowledgeError(f"{file}: card {name!r}: a list of texts is needed, got {said!r:.60}")
-        pictures[name.rpartition("_")[0]].append({mark.strip().lower() for mark in said})
-    return {name: _counted(name, sets) for name, sets in pictures.items()}
+        images[name.rpartition("_")[0]].append({mark.strip().lower() for mark in said})
+    return {name: _counted(name, sets) for name, sets in images.items()}
 
 
 def _counted(name: str, sets: Sequence[set[str]]) -> Card:
-    """Make a card of what was said of several pictures of one entity, the most said first."""
+    """Make a card of what was said of several images of one entity, the most said first."""
     counts = Counter(mark for said in sets for mark in said)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return Card(name, marks=tuple(Mark(text, confidence=round(n / len(sets), 3)) for text, n in ordered))

@@ -1,6 +1,6 @@
-"""A synthesized set as a dataset of the Hub: parquet with the pictures inside, and its data card with metadata on top.
+"""A synthesized set as a dataset of the Hub: parquet with the images inside, and its data card with metadata on top.
 
-What is pushed is what `datasets.load_dataset` opens anywhere: one row a sample, `image` a picture, boxes in the unit
+What is pushed is what `datasets.load_dataset` opens anywhere: one row a sample, `image` an image, boxes in the unit
 frame (0..1 of width and height, x1 y1 x2 y2). Only whole sets are packed, and only under terms that are known.
 """
 
@@ -21,7 +21,7 @@ from mllm.records import SPLITS, Sample, image_path, load_samples
 
 UNKNOWN = "not stated"
 SHARD_BYTES = 400_000_000
-"""Pictures of one parquet file, at most; the Hub's own default is 500 MB."""
+"""Images of one parquet file, at most; the Hub's own default is 500 MB."""
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LICENCES = {"CC0-1.0": "cc0-1.0", "CC-BY-4.0": "cc-by-4.0", "CC-BY-SA-4.0": "cc-by-sa-4.0", "Apache-2.0": "apache-2.0"}
 """SPDX names as the Hub spells them."""
@@ -34,7 +34,7 @@ def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: in
         folder: what `data_synth/grounding.py` or `data_synth/captions.py` wrote.
         out: a folder that is empty or not there.
         licence: the Hub's name of the terms, over what the photos say; needed where they say nothing.
-        shard_bytes: pictures of one file, at most.
+        shard_bytes: images of one file, at most.
 
     Raises:
         FieldmarkError: data that is not whole, terms that are not known, a folder that holds something.
@@ -85,15 +85,15 @@ def push(out: Path, repository: str, *, private: bool = False) -> str:
 
 
 def licence_of(terms: Mapping[str, int], folder: Path) -> str:
-    """The Hub's name of the terms of all pictures: theirs where they share one that it knows, else `other`.
+    """The Hub's name of the terms of all images: theirs where they share one that it knows, else `other`.
 
     Raises:
-        FieldmarkError: some pictures say nothing of their terms.
+        FieldmarkError: some images say nothing of their terms.
     """
     if not terms or UNKNOWN in terms or "" in terms:
         count = terms.get(UNKNOWN, terms.get("", 0))
         raise FieldmarkError(
-            f"{folder}: {count} pictures say nothing of their terms; name them with --licence (of which you are sure), "
+            f"{folder}: {count} images say nothing of their terms; name them with --licence (of which you are sure), "
             "or let the source say them"
         )
     known = {next((hub for spdx, hub in _LICENCES.items() if term.startswith(spdx)), "other") for term in terms}
@@ -143,7 +143,7 @@ def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_b
 
 
 def _shards(samples: Sequence[Sample], file: Path, most: int) -> Iterator[list[Sample]]:
-    """Cut where pictures would exceed `most` bytes."""
+    """Cut where images would exceed `most` bytes."""
     shard, held = [], 0
     for sample in samples:
         size = image_path(file, sample).stat().st_size

@@ -14,7 +14,7 @@ from mllm.boxes import Box, Frame
 from mllm.data import sources, splits
 from mllm.data.sources import Request, SourceError
 from mllm.data.splits import Shares
-from mllm.errors import FieldmarkError, PictureError
+from mllm.errors import FieldmarkError, ImageError
 from mllm.io import images
 from mllm.knowledge import cards as knowledge
 from mllm.knowledge import domains
@@ -49,7 +49,7 @@ def check(source: str, request: Request, cards: knowledge.Cards | None, shares: 
             continue
         try:
             image = images.load(request.out / photo.image)
-        except PictureError as error:
+        except ImageError as error:
             found.wrong.append(str(error))
             continue
         prints.append(splits.fingerprint(image, photo))
@@ -66,13 +66,13 @@ def check(source: str, request: Request, cards: knowledge.Cards | None, shares: 
 
 
 def lacking(found: Check) -> Iterator[str]:
-    """Say which side has too few kinds: a picture shows two at least, each with one box."""
+    """Say which side has too few kinds: an image shows two at least, each with one box."""
     for side in SPLITS:
         here = [photo for photo in found.split if photo.provenance["side"] == side and len(photo.boxes) == 1]
         kinds = {domain: len({photo.entity for photo in here if photo.domain == domain}) for domain in _domains(found)}
         if max(kinds.values()) < 2:
             yield (
-                f"the {side} side has photos of {max(kinds.values())} kind, and a picture shows two at least: give "
+                f"the {side} side has photos of {max(kinds.values())} kind, and an image shows two at least: give "
                 "more kinds, more photos that do not look the same, or other shares"
             )
 

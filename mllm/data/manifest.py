@@ -76,17 +76,17 @@ def tally(samples: Iterable[Sample]) -> tuple[dict[str, Any], Counter[str]]:
     """
     counts: dict[str, Counter[str]] = {key: Counter() for key in ("stratum", "domain", "layout", "kind", "things")}
     refused: Counter[str] = Counter()
-    number, pictures, last, entities = 0, 0, "", set()
+    number, images, last, entities = 0, 0, "", set()
     for sample in samples:
         number += 1
         entities.add(sample.entity)
-        pictures, last = pictures + (sample.group != last), sample.group  # questions of one picture stand together
+        images, last = images + (sample.group != last), sample.group  # questions of one image stand together
         refused.update(sample.provenance["refused"])
         told = {**sample.provenance, "domain": sample.domain, "things": str(len(sample.things))}
         for key, counter in counts.items():
             counter[told[key]] += 1
     told = {key: dict(sorted(counter.items())) for key, counter in counts.items()}
-    return {"samples": number, "pictures": pictures, "entities asked": len(entities), **told}, refused
+    return {"samples": number, "images": images, "entities asked": len(entities), **told}, refused
 
 
 def digest(path: Path) -> str:

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 HASH_BITS = 8
-"""Photos whose 64-bit perceptual hashes differ in at most so many bits may be the same picture ..."""
+"""Photos whose 64-bit perceptual hashes differ in at most so many bits may be the same image ..."""
 COLOUR_STEPS = 14.0
 """... and are, when their 8 x 8 miniatures differ by at most so much on average (0..255): hashes see no colour."""
 FEW = 8_192

@@ -4,7 +4,7 @@ Three sides: train, validation, test. Three kinds of entities:
     train       seen: their photos are shared out among the three sides (new images of seen entities)
     validation  unseen; all their photos are on the validation side, where checkpoints are chosen
     test        unseen; all their photos are on the test side, and nowhere else
-Photos that look alike (the same picture stored twice, resized, re-encoded, or cropped around the same box) form a
+Photos that look alike (the same image stored twice, resized, re-encoded, or cropped around the same box) form a
 group, and a group is on one side. A look-alike of a held-out entity's photo follows that entity; if it may not (it
 belongs to another held-out kind), it is left out and counted.
 """
@@ -119,8 +119,8 @@ def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares
     return result
 
 
-def by_picture(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> list[str]:
-    """Return the side of each picture where there are no entities to hold out; look-alikes share one.
+def by_image(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> list[str]:
+    """Return the side of each image where there are no entities to hold out; look-alikes share one.
 
     `names` put the groups of look-alikes in a stable random order; the first fill the test, then validation.
     """

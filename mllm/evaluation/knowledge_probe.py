@@ -3,7 +3,7 @@
 Questions are samples (task `quiz`), so that whatever answers samples answers them; graders read the completions. Two
 ways to ask about an entity:
 
-choices  A picture of one thing and four names, its own among look-alikes', in an order drawn by seed: "Which bird is
+choices  An image of one thing and four names, its own among look-alikes', in an order drawn by seed: "Which bird is
          this? A. ... B. ...". KARL asks this (arXiv 2503.12797v3, appendix B.2).
 marks    For models that were never taught letters (the pocket base): "What are the marks of NAME?" for each of the four
          names and "What is at BOX?" for the thing. The choice is the name whose recalled marks share most with the
@@ -34,7 +34,7 @@ _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to be asked about: where it is, and the other entities of its picture."""
+    """One thing to be asked about: where it is, and the other entities of its image."""
 
     id: str
     entity: str
@@ -46,7 +46,7 @@ class Item:
 
 
 def items(rows: Iterable[Sample | Photo]) -> list[Item]:
-    """Return every thing of the pictures of samples, or of photos; one that several samples share comes once."""
+    """Return every thing of the images of samples, or of photos; one that several samples share comes once."""
     found: dict[tuple[str, Box], Item] = {}
     for row in rows:
         if isinstance(row, Photo):
@@ -61,8 +61,8 @@ def items(rows: Iterable[Sample | Photo]) -> list[Item]:
     return list(found.values())
 
 
-def one_a_picture(pool: Sequence[Item]) -> list[Item]:
-    """Return each picture once, as a question about its only entity; pictures of several entities are left out."""
+def one_an_image(pool: Sequence[Item]) -> list[Item]:
+    """Return each image once, as a question about its only entity; images of several entities are left out."""
     return list({item.image: item for item in reversed(pool) if not item.beside}.values())[::-1]
 
 
@@ -84,7 +84,7 @@ def options(
 ) -> list[str]:
     """Return the four names of a question in their order: the item's own and three look-alikes.
 
-    Those beside it in its picture come first (they were put there because they look alike), then those that `alike`
+    Those beside it in its image come first (they were put there because they look alike), then those that `alike`
     lists for it, then others of `entities` (its domain), drawn by seed.
 
     Raises:
@@ -110,7 +110,7 @@ def nearest_cards(entity: str, others: Sequence[str], cards: Mapping[str, Sequen
 
 
 def alone(item: Item, image: str, size: Frame) -> Item:
-    """Return the item on a picture of its own, `size` pixels large, which it fills."""
+    """Return the item on an image of its own, `size` pixels large, which it fills."""
     return replace(item, image=image, size=size, box=Box(0, 0, 1, 1))
 
 
@@ -129,7 +129,7 @@ def choices(
     *,
     alike: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Sample]:
-    """Write one question with four names for each item. The picture should show that one thing alone.
+    """Write one question with four names for each item. The image should show that one thing alone.
 
     `entities` are the names of each domain that wrong options are drawn from.
     """
@@ -178,7 +178,7 @@ def marks(
 ) -> list[Sample]:
     """Write what `grade_marks` needs: for each item what is at its box, and once for each name its marks.
 
-    Boxes are written as `family` writes them on pictures of `budget`.
+    Boxes are written as `family` writes them on images of `budget`.
     """
     seen, recalled = [], {}
     for item in chosen:

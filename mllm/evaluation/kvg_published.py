@@ -1,6 +1,6 @@
 """KVG-Bench as published: its parquet read into samples, and the rule by which its own scorer reads model text.
 
-The benchmark (Ma et al., arXiv 2503.12797) has 1,336 cases on 531 pictures in ten domains, one parquet with the columns
+The benchmark (Ma et al., arXiv 2503.12797) has 1,336 cases on 531 images in ten domains, one parquet with the columns
 question_id, category, image {bytes}, question, answer. The gold box stands in `answer` as integers on 1000 x 1000.
 
 The published rule is lenient in places and strict in others (a box in the reasoning counts when there is no answer
@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from mllm.boxes import Box, Frame, iou_xyxy
-from mllm.errors import BoxError, PictureError, RecordError
+from mllm.errors import BoxError, ImageError, RecordError
 from mllm.io import images, strict_json
 from mllm.records import Sample, Thing, check_unique
 
@@ -58,8 +58,8 @@ _ONE_LINE_ANSWER = re.compile(r"<answer>(.*?)</answer>")  # "." stops at a line 
 _JSON_BLOCK = re.compile(r"```json(.*?)(?:```|$)", re.DOTALL)
 
 
-class Picture(BaseModel):
-    """A picture as parquet files of the Hub hold it."""
+class Image(BaseModel):
+    """An image as parquet files of the Hub hold it."""
 
     data: bytes = Field(alias="bytes", min_length=1)
 
@@ -69,7 +69,7 @@ class Case(BaseModel):
 
     question_id: Annotated[str, Field(min_length=1)] | int
     category: str
-    image: Picture
+    image: Image
     question: str | None
     answer: str | None
 
@@ -108,16 +108,16 @@ def published_rows() -> list[dict[str, Any]]:
     return yaml.safe_load(Path(__file__).with_name("kvg_published.yaml").read_text(encoding="utf-8"))["rows"]
 
 
-def read_parquet(path: str | Path, pictures_folder: str | Path, *, limit: int | None = None) -> list[Sample]:
-    """Read the official parquet; its pictures are written once to `pictures_folder` (named by their content).
+def read_parquet(path: str | Path, images_folder: str | Path, *, limit: int | None = None) -> list[Sample]:
+    """Read the official parquet; its images are written once to `images_folder` (named by their content).
 
-    `image` of the samples is an absolute path. Cases with the same picture share a `group`, and their entities are each
+    `image` of the samples is an absolute path. Cases with the same image share a `group`, and their entities are each
     other's `things`. `seen` stays None: whether an entity was trained on depends on the model, not on the benchmark.
 
     Raises:
-        RecordError: a column is missing, or a row whose answer or picture cannot be read (names file, row, field).
+        RecordError: a column is missing, or a row whose answer or image cannot be read (names file, row, field).
     """
-    path, folder = Path(path), Path(pictures_folder).resolve()
+    path, folder = Path(path), Path(images_folder).resolve()
     rows, things = [], defaultdict(dict)
     for number, row in enumerate(_rows(path)):
         if limit is not None and number >= limit:
@@ -163,7 +163,7 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
     try:
         picture = _save(case.image.data, folder)
         size = images.size(picture)
-    except PictureError as error:
+    except ImageError as error:
         raise RecordError(f"{where}: field image: {error}") from None
     return Sample(
         id=str(case.question_id),
@@ -181,7 +181,7 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
 
 
 def _save(data: bytes, folder: Path) -> Path:
-    """Write picture bytes under the name of their hash and return the path; done once for each picture."""
+    """Write image bytes under the name of their hash and return the path; done once for each image."""
     suffix = _SUFFIX.get(images.format_of(data, "its bytes"), ".png")
     path = folder / f"{hashlib.sha256(data).hexdigest()[:20]}{suffix}"
     if not path.exists():
@@ -193,6 +193,6 @@ def _save(data: bytes, folder: Path) -> Path:
 
 
 def _with_things(sample: Sample, things: tuple[Thing, ...]) -> Sample:
-    """Return the sample with the things of its picture, its own gold box standing for its own entity."""
+    """Return the sample with the things of its image, its own gold box standing for its own entity."""
     own = tuple(Thing(t.entity, sample.boxes[0]) if t.entity == sample.entity else t for t in things)
     return replace(sample, things=own)

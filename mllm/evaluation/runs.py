@@ -71,8 +71,8 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
-    def picture(self, case: scores.Case) -> Path:
-        """Where the picture of a case lies."""
+    def image(self, case: scores.Case) -> Path:
+        """Where the image of a case lies."""
         return image_path(self.folder / "samples.jsonl", case.sample)
 
 
@@ -81,7 +81,7 @@ def begin(
 ) -> set[str]:
     """Open a benchmark folder for writing and return the ids that are answered already.
 
-    `root` is the folder that the samples' pictures are relative to. `fresh` throws old outputs away.
+    `root` is the folder that the samples' images are relative to. `fresh` throws old outputs away.
 
     Raises:
         FieldmarkError: the folder holds outputs of another model, data or settings, and `fresh` was not asked for.

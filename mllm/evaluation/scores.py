@@ -1,7 +1,7 @@
 """Completions against their samples: what a benchmark reports, case by case and as a table.
 
 A `Case` is one judged completion; a table is plain data, ready for a json file. Slices are counted over cases
-(case-weighted, as KVG-Bench's own averages); intervals draw pictures.
+(case-weighted, as KVG-Bench's own averages); intervals draw images.
 """
 
 from __future__ import annotations

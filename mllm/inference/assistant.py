@@ -1,8 +1,8 @@
-"""Ask a model about a picture: for a thing by name, in words, about a box. Terminal, page and notebook use it.
+"""Ask a model about an image: for a thing by name, in words, about a box. Terminal, page and notebook use it.
 
 model = mllm.load("runs/pocket/rl/best")
 found = model.ground("field.jpg", "black redstart")
-found.thought, found.box, found.pixels; found.picture().save("found.png")
+found.thought, found.box, found.pixels; found.draw().save("found.png")
 model.ask("field.jpg", "What is at #1?", about=found.boxes).answer
 """
 
@@ -41,7 +41,7 @@ _TAG = re.compile(r"</?(?:think|answer)>")
 
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """Somebody who can be asked. Prompt, system text and picture budget are those that the model was trained with."""
+    """Somebody who can be asked. Prompt, system text and image budget are those that the model was trained with."""
 
     writer: Writer
 
@@ -65,14 +65,14 @@ class Assistant:
         tell: Callable[[str], None] | None = None,
         gone: Event | None = None,
     ) -> Grounding:
-        """Ask in words about a picture, or about a box in it.
+        """Ask in words about an image, or about a box in it.
 
         Args:
-            image: a file, or a PIL picture.
+            image: a file, or a PIL image.
             question: `#1` in it stands for the first box of `about`, written as the model writes boxes.
             name: what boxes of the answer are called; None takes it from the question.
             about: boxes that the question may refer to.
-            before: earlier turns on this picture that the model shall remember (`Grounding.turn`). Checkpoints that
+            before: earlier turns on this image that the model shall remember (`Grounding.turn`). Checkpoints that
                 were trained on single questions know no such thing, so nothing is remembered unless it is given here.
             style: prompt style; None means the one that the model was trained with, and `plain` (the question as it
                 stands) for questions about a box.
@@ -83,7 +83,7 @@ class Assistant:
             gone: set by another thread when nobody waits any more.
 
         Raises:
-            FieldmarkError: the picture cannot be opened, an empty question, a number without a box, an unknown style.
+            FieldmarkError: the image cannot be opened, an empty question, a number without a box, an unknown style.
         """
         from mllm.inference.backends import Request  # here, since it brings torch along
 
@@ -109,7 +109,7 @@ class Assistant:
             thought=read.thought,
             answer=read.answer,
             text=written.text,
-            problem="the model says that it is not in the picture" if read.absent else read.problem,
+            problem="the model says that it is not in the image" if read.absent else read.problem,
             absent=read.absent,
             clipped=written.clipped,
             tokens=written.tokens,
@@ -119,10 +119,10 @@ class Assistant:
         )
 
     def ground(self, image: str | Path | Image, name: str, *, domain: str | None = None, **options: Any) -> Grounding:
-        """Find the thing called `name` in a picture.
+        """Find the thing called `name` in an image.
 
         Args:
-            image: a file, or a PIL picture.
+            image: a file, or a PIL image.
             name: of the thing; a text that ends with `.` or `?` is asked as it stands.
             domain: kind of thing (`mllm.knowledge.domains`), for the wording; the pocket world's species know their own.
             options: those of `ask`.
@@ -134,7 +134,7 @@ class Assistant:
         return self.ask(image, question, name=named(question) if question == name else name.strip(), **options)
 
     def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
-        """Return what the model says to a question about a picture, without asking for a box. Options as `ask`."""
+        """Return what the model says to a question about an image, without asking for a box. Options as `ask`."""
         options = {"max_new_tokens": 256, **options}
         return self.ask(image, question, style=prompts.PLAIN, **options).text.strip()
 
@@ -178,7 +178,7 @@ def ground(image: str | Path | Image, name: str, *, model: str | Path = "pocket"
 
 
 def caption(image: str | Path | Image, *, model: str | Path = "pocket", **options: Any) -> str:
-    """Describe a picture with the model called `model`, which stays loaded. Options as `Assistant.caption`."""
+    """Describe an image with the model called `model`, which stays loaded. Options as `Assistant.caption`."""
     return _kept(str(model)).caption(image, **options)
 
 
@@ -213,7 +213,7 @@ def refer(question: str, about: Sequence[Box], family: Family, frame: Frame) -> 
         number = int(found[1])
         if not 1 <= number <= len(about):
             has = f"numbers go from 1 to {len(about)}" if about else "no box has been found yet"
-            raise FieldmarkError(f"{found[0]} is none of this picture's boxes: {has}")
+            raise FieldmarkError(f"{found[0]} is none of this image's boxes: {has}")
         return family.mention(about[number - 1], frame)
 
     return _ABOUT.sub(spell, question)
@@ -233,12 +233,12 @@ def _pocket_domain(name: str) -> str | None:
 
 
 def _opened(image: str | Path | Image) -> Image:
-    """Open a file, or take a PIL picture as 8-bit RGB."""
+    """Open a file, or take a PIL image as 8-bit RGB."""
     return images.load(image) if isinstance(image, str | Path) else image.convert("RGB")
 
 
 def _talk(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[dict[str, Any]]:
-    """Return questions and answers as a conversation, the picture in its first question."""
+    """Return questions and answers as a conversation, the image in its first question."""
 
     def says(role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": [{"type": "text", "text": text}]}

@@ -30,8 +30,8 @@ ROOM = 1024
 class Request:
     """A conversation to be answered.
 
-    messages: turns as chat templates take them (`mllm.prompting.prompts.messages`), a part of type image per picture.
-    images: RGB pictures in the order of those parts.
+    messages: turns as chat templates take them (`mllm.prompting.prompts.messages`), a part of type image per image.
+    images: RGB images in the order of those parts.
     room: tokens of the answer at most; None is `ROOM`, or what the model has left.
     temperature: 0 is greedy.
     seed: of the sampling.

@@ -50,7 +50,7 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """How many tokens the question takes, pictures included."""
+        """How many tokens the question takes, images included."""
         return int(self.inputs["input_ids"].shape[1])
 
 
@@ -64,10 +64,10 @@ class Written:
 
 
 def prepare(loaded: Loaded, messages: list[dict[str, Any]], images: Sequence[Image], **settings: Any) -> Job:
-    """Turn a conversation with any number of pictures, in the order of its image parts, into a job.
+    """Turn a conversation with any number of images, in the order of its image parts, into a job.
 
     Raises:
-        FieldmarkError: other than one picture for each image part; a question that leaves no room for its answer.
+        FieldmarkError: other than one image for each image part; a question that leaves no room for its answer.
     """
     processor = loaded.processor
     shown: dict[str, Any] = {}
@@ -77,7 +77,7 @@ def prepare(loaded: Loaded, messages: list[dict[str, Any]], images: Sequence[Ima
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     wanted = sum(part["type"] == "image" for turn in messages for part in turn["content"])
     if wanted != len(images):
-        raise FieldmarkError(f"the conversation has {wanted} image parts, {len(images)} pictures were given")
+        raise FieldmarkError(f"the conversation has {wanted} image parts, {len(images)} images were given")
     with _one_at_a_time:
         inputs = processor(text=[text], text_kwargs={"return_tensors": "pt"}, **shown)
     job = Job(dict(inputs), **settings)
@@ -189,7 +189,7 @@ def _safe(text: str, stop: Sequence[str]) -> str:
 
 
 def _padded(loaded: Loaded, jobs: Sequence[Job]) -> dict[str, torch.Tensor]:
-    """Put jobs into one batch: sequences padded on the left, pictures one after the other."""
+    """Put jobs into one batch: sequences padded on the left, images one after the other."""
     longest = max(job.tokens for job in jobs)
     pad = generate.settings(loaded, 1).pad_token_id
     parts: dict[str, list[torch.Tensor]] = {}

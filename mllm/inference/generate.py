@@ -97,12 +97,12 @@ def plan(loaded: Loaded, samples: Sequence[Sample], batch_size: int) -> list[lis
 
 
 def encode(loaded: Loaded, conversations: Sequence[list[dict[str, Any]]], images: Sequence[Image]) -> dict[str, Any]:
-    """Build inputs on the model's device: chat template, pictures within the convention's budget, left padding.
+    """Build inputs on the model's device: chat template, images within the convention's budget, left padding.
 
     Args:
         loaded: model and processor.
-        conversations: messages of each row (`mllm.prompting.prompts.messages`), with one picture each.
-        images: one RGB picture for each row.
+        conversations: messages of each row (`mllm.prompting.prompts.messages`), with one image each.
+        images: one RGB image for each row.
     """
     processor = loaded.processor
     inputs = processor(
@@ -140,7 +140,7 @@ def is_clipped(loaded: Loaded, row: Sequence[int]) -> bool:
 
 
 def suppressed(processor: Any) -> list[int]:
-    """Return the tokens a model must never write, since a picture would be looked for behind them."""
+    """Return the tokens a model must never write, since an image would be looked for behind them."""
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     ids = {getattr(processor, name, None) for name in names}
     return sorted(number for number in ids if number is not None)

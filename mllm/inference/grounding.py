@@ -1,4 +1,4 @@
-"""What a model said about a picture: boxes in pixels, an outcome in one sentence, json, numbered places drawn on it."""
+"""What a model said about an image: boxes in pixels, an outcome in one sentence, json, numbered places drawn on it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Grounding:
 
     @property
     def pixels(self) -> tuple[int, int, int, int] | None:
-        """The box as x1, y1, x2, y2 in the picture's own pixels."""
+        """The box as x1, y1, x2, y2 in the image's own pixels."""
         return self._in_pixels(self.box) if self.box is not None else None
 
     @property
@@ -63,18 +63,18 @@ class Grounding:
             where = "; ".join(", ".join(map(str, self._in_pixels(box))) for box in self.boxes)
             return f"{'box' if len(self.boxes) == 1 else f'{len(self.boxes)} boxes'} in pixels: {where}"
         if self.absent:
-            return f"no box for {self.name!r}: the model says that it is not in the picture."
+            return f"no box for {self.name!r}: the model says that it is not in the image."
         cut = " It ran out of room: raise max_new_tokens." if self.clipped else ""
         if self.style == prompts.PLAIN:
             return f"answered in words, without a box.{cut}"
         return f"no box for {self.name!r}: {self.problem}.{cut}"
 
-    def picture(self) -> Image:
-        """Return the picture with what was found drawn and named; the bare picture where there is nothing."""
+    def draw(self) -> Image:
+        """Return the image with what was found drawn and named; the bare image where there is nothing."""
         return drawn(self.image, spots(self))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all but the picture as json values; boxes in pixels and in the unit frame."""
+        """Return all but the image as json values; boxes in pixels and in the unit frame."""
         width, height = self.image.size
         return {
             "model": self.model,
@@ -105,7 +105,7 @@ class Grounding:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A numbered place in a picture that can be asked about: `#2` in a question. `said`: an answer names it."""
+    """A numbered place in an image that can be asked about: `#2` in a question. `said`: an answer names it."""
 
     number: int
     box: Box
@@ -127,7 +127,7 @@ def spots(found: Grounding, first: int = 1) -> tuple[Spot, ...]:
 
 
 def numbered(found: Sequence[Grounding | None]) -> list[tuple[Spot, ...]]:
-    """Number what several models found in one picture, one after the other; None is a model that gave no answer."""
+    """Number what several models found in one image, one after the other; None is a model that gave no answer."""
     places: list[tuple[Spot, ...]] = []
     for one in found:
         places.append(spots(one, 1 + sum(map(len, places))) if one is not None else ())
@@ -135,7 +135,7 @@ def numbered(found: Sequence[Grounding | None]) -> list[tuple[Spot, ...]]:
 
 
 def drawn(image: Image, marked: Sequence[Spot], *, candidates: bool = False) -> Image:
-    """Draw numbered places on a picture: answers solid, candidates of the thought (where wanted) dashed."""
+    """Draw numbered places on an image: answers solid, candidates of the thought (where wanted) dashed."""
     from mllm.io.drawing import CANDIDATE_COLOUR, Mark, draw
 
     looked = [Mark(one.box, one.label, CANDIDATE_COLOUR, True) for one in marked if not one.said and candidates]

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server, asked as a checkpoint of this process is: pictures, boxes, streaming."""
+"""A model behind an OpenAI-compatible server, asked as a checkpoint of this process is: images, boxes, streaming."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CONVENTION_FIELD = "fieldmark"
 """Field of a model's description by which `fieldmark serve` says how its checkpoint was trained to be asked."""
 MOST_PIXELS = 4_000_000
-"""Larger pictures are shrunk to so many pixels before they are sent."""
+"""Larger images are shrunk to so many pixels before they are sent."""
 
 
 class Endpoint:
@@ -92,7 +92,7 @@ class Endpoint:
         return models[names.index(wanted or names[0])]
 
     def _as_sent(self, messages: list[dict[str, Any]], images: Sequence[Image]) -> list[Any]:
-        """Return the turns as the wire has them, each picture as a data URL."""
+        """Return the turns as the wire has them, each image as a data URL."""
         left = iter(images)
 
         def part(one: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Endpoint:
         return [{**turn, "content": [part(one) for one in turn["content"]]} for turn in messages]
 
     def _url(self, image: Image) -> str:
-        """Return a picture as data URL, on the very pixels that its boxes will be written on, where these count."""
+        """Return an image as data URL, on the very pixels that its boxes will be written on, where these count."""
         if self.family.numbers is None:
             frame = self.family.resized(Frame(*image.size), self.convention.budget)
             image = image.resize((int(frame.width), int(frame.height)))

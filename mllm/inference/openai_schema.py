@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mllm.errors import PictureError
+from mllm.errors import ImageError
 from mllm.io import images as pictures
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ class Limits:
 
     body: int = 32 * 2**20
     """Bytes of a request."""
-    pictures: int = 8
-    """Pictures of a request."""
+    images: int = 8
+    """Images of a request."""
     pixels: int = 25_000_000
-    """Pixels of a picture, before it is shrunk to the model's budget."""
+    """Pixels of an image, before it is shrunk to the model's budget."""
     tokens: int = 4096
     """Tokens of an answer."""
     requests: int = 64
@@ -68,14 +68,14 @@ class _Url(_Strict):
     detail: Literal["auto", "low", "high"] = "auto"
 
 
-class _Picture(_Strict):
+class _Image(_Strict):
     type: Literal["image_url"]
     image_url: _Url
 
 
 class _Turn(_Strict):
     role: Literal["system", "user", "assistant"]
-    content: str | list[Annotated[_Text | _Picture, Field(discriminator="type")]]
+    content: str | list[Annotated[_Text | _Image, Field(discriminator="type")]]
     name: str | None = None
 
 
@@ -127,18 +127,18 @@ def read(body: bytes) -> ChatRequest:
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]  # an input may be a picture of megabytes
+        first = error.errors(include_url=False, include_input=False)[0]  # an input may be an image of megabytes
         field = ".".join(str(step) for step in first["loc"])
         known = f"; known fields: {', '.join(ChatRequest.model_fields)}" if first["type"] == "extra_forbidden" else ""
         raise WireError(400, f"{field or 'body'}: {first['msg']}{known}", param=field or None) from None
 
 
 def conversation(request: ChatRequest, limits: Limits) -> tuple[list[dict[str, Any]], list[Image]]:
-    """Return the turns as chat templates take them, and their pictures in order.
+    """Return the turns as chat templates take them, and their images in order.
 
     Raises:
-        WireError: 400 for a picture that is no data URL (this server fetches nothing and reads no files), cannot be
-            opened or is too large; too many pictures.
+        WireError: 400 for an image that is no data URL (this server fetches nothing and reads no files), cannot be
+            opened or is too large; too many images.
     """
     turns: list[dict[str, Any]] = []
     images: list[Image] = []
@@ -149,23 +149,23 @@ def conversation(request: ChatRequest, limits: Limits) -> tuple[list[dict[str, A
             if isinstance(part, _Text):
                 parts.append({"type": "text", "text": part.text})
                 continue
-            if len(images) == limits.pictures:
-                raise WireError(400, f"more than {limits.pictures} pictures in one request", param="messages")
-            images.append(_picture(part.image_url.url, f"messages.{k}.content.{j}", limits))
+            if len(images) == limits.images:
+                raise WireError(400, f"more than {limits.images} images in one request", param="messages")
+            images.append(_image(part.image_url.url, f"messages.{k}.content.{j}", limits))
             parts.append({"type": "image"})
         turns.append({"role": turn.role, "content": parts})
     return turns, images
 
 
-def _picture(url: str, field: str, limits: Limits) -> Image:
+def _image(url: str, field: str, limits: Limits) -> Image:
     head = _DATA_URL.match(url)
     if head is None:
-        raise WireError(400, f"{field}: pictures are sent as data:image/...;base64, URLs", param=field)
+        raise WireError(400, f"{field}: images are sent as data:image/...;base64, URLs", param=field)
     try:
         return pictures.from_bytes(base64.b64decode(url[head.end() :], validate=True), field, limits.pixels)
     except binascii.Error as error:
         raise WireError(400, f"{field}: no base64: {error}", param=field) from None
-    except PictureError as error:
+    except ImageError as error:
         raise WireError(400, str(error), param=field) from None
 
 

@@ -1,7 +1,7 @@
 """An OpenAI-compatible server for one of our checkpoints: /v1/models, /v1/chat/completions, /health.
 
 transformers has a server of its own; it fetches any URL and reads any file that a request names, loads any model that
-is asked for, has no limit on what waits, and answers requests one by one. This one does none of that: pictures come
+is asked for, has no limit on what waits, and answers requests one by one. This one does none of that: images come
 as data URLs within limits, requests that arrive together share a batch, and an answer is the one that
 `mllm.inference.generate` gives for the same prompt. Prompt styles are left to the client, which sends the full text.
 """
@@ -106,7 +106,7 @@ class Service:
         return JSONResponse(openai_schema.completion(self.name, written.text, _finish(written), counts))
 
     def _job(self, asked: ChatRequest, pieces: asyncio.Queue, loop: asyncio.AbstractEventLoop) -> Job:
-        """Open the pictures and make the model's inputs; runs in a thread."""
+        """Open the images and make the model's inputs; runs in a thread."""
         turns, images = openai_schema.conversation(asked, self.limits)
         settings = {
             "max_new_tokens": asked.room(self.limits),
@@ -188,7 +188,7 @@ async def _body(request: Request, limit: int) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise WireError(413, f"the request is larger than {limit} bytes; send smaller pictures")
+            raise WireError(413, f"the request is larger than {limit} bytes; send smaller images")
         parts.append(part)
     return b"".join(parts)
 

@@ -75,7 +75,7 @@ def generate(
 
 
 def _prompt(checkpoint: Checkpoint, sample: Sample, root: Path, style: str | None) -> dict[str, Any]:
-    """Return one request: the chat template's text, and the picture."""
+    """Return one request: the chat template's text, and the image."""
     convention = checkpoint.convention
     conversation = prompts.messages(sample, style or convention.prompt, system=convention.system)
     text = checkpoint.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)

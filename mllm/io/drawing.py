@@ -1,4 +1,4 @@
-"""Boxes drawn on pictures, each with a label; told apart by colour and by line, for eyes that see few colours."""
+"""Boxes drawn on images, each with a label; told apart by colour and by line, for eyes that see few colours."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mllm.boxes import Box, Frame
 
-PICTURE_SIDE = 448
+IMAGE_SIDE = 448
 GOLD_COLOUR = "#009e73"
 ANSWER_COLOUR = "#d55e00"
 CANDIDATE_COLOUR = "#0072b2"
-# Okabe & Ito (2008): all are told apart with any colour vision, and stand out on light and dark pictures.
+# Okabe & Ito (2008): all are told apart with any colour vision, and stand out on light and dark images.
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Mark:
 
 
 def enlarge(image: Image.Image, side: int) -> Image.Image:
-    """Return the picture with its longer side at least `side` pixels, so that labels can be read; never smaller."""
+    """Return the image with its longer side at least `side` pixels, so that labels can be read; never smaller."""
     scale = side / max(image.size)
     if scale <= 1:
         return image
@@ -37,7 +37,7 @@ def enlarge(image: Image.Image, side: int) -> Image.Image:
 
 
 def draw(image: Image.Image, marks: Sequence[Mark], *, side: int = 640) -> Image.Image:
-    """Return a copy of the picture with the boxes drawn, enlarged to `side` pixels if it was smaller."""
+    """Return a copy of the image with the boxes drawn, enlarged to `side` pixels if it was smaller."""
     picture = enlarge(image.convert("RGB"), side).copy()
     pen, stroke = ImageDraw.Draw(picture), max(2, max(picture.size) // 220)
     font = ImageFont.load_default(size=max(13, max(picture.size) // 36))
@@ -53,8 +53,8 @@ def draw(image: Image.Image, marks: Sequence[Mark], *, side: int = 640) -> Image
     return picture
 
 
-def data_uri(image: Image.Image, side: int = PICTURE_SIDE) -> str:
-    """Return a picture as a data URI: at most `side` pixels, PNG or JPEG, whichever is smaller."""
+def data_uri(image: Image.Image, side: int = IMAGE_SIDE) -> str:
+    """Return an image as a data URI: at most `side` pixels, PNG or JPEG, whichever is smaller."""
     picture = image.copy()
     picture.thumbnail((side, side))
     best: tuple[str, bytes] | None = None
@@ -85,7 +85,7 @@ def _label(
     mark: Mark,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
 ) -> None:
-    """Write the label above the box, or inside where there is no room above, on a plate that stays in the picture."""
+    """Write the label above the box, or inside where there is no room above, on a plate that stays in the image."""
     left, top, right, bottom = pen.textbbox((0, 0), mark.label, font=font)
     width, height = right - left + 8, bottom - top + 6
     x = min(max(corner[0], 0), max(size[0] - width, 0))

@@ -1,4 +1,4 @@
-"""What a teacher is shown: a picture or a part of it, shrunk to a budget. Opened only when it has to be sent."""
+"""What a teacher is shown: an image or a part of it, shrunk to a budget. Opened only when it has to be sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mllm.boxes import Box, Frame
-from mllm.errors import PictureError
+from mllm.errors import ImageError
 from mllm.io import images
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ JPEG_QUALITY = 92
 
 
 def data_url(image: Image, *, lossless: bool) -> str:
-    """Return a picture as `data:image/...;base64,...`: PNG where it must not lose anything, else JPEG."""
+    """Return an image as `data:image/...;base64,...`: PNG where it must not lose anything, else JPEG."""
     kind, file = "png" if lossless else "jpeg", BytesIO()
     image.save(file, format=kind, quality=JPEG_QUALITY)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -31,7 +31,7 @@ def data_url(image: Image, *, lossless: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A picture file, or the part of it inside `box` (unit frame), in at most `max_pixels` pixels."""
+    """An image file, or the part of it inside `box` (unit frame), in at most `max_pixels` pixels."""
 
     image: Path
     max_pixels: int
@@ -39,7 +39,7 @@ class View:
 
     @property
     def window(self) -> Box:
-        """The part that is shown, in the unit frame of the whole picture, after rounding to whole pixels outwards."""
+        """The part that is shown, in the unit frame of the whole image, after rounding to whole pixels outwards."""
         size = images.size(self.image)
         left, top, right, bottom = self._crop(size)
         return Box.from_xyxy((left, top, right, bottom), size)
@@ -55,7 +55,7 @@ class View:
         return Frame(max(int(width * scale), 1), max(int(height * scale), 1))
 
     def open(self) -> Image:
-        """Return the picture as it is shown: RGB, cut, shrunk, never enlarged."""
+        """Return the image as it is shown: RGB, cut, shrunk, never enlarged."""
         from PIL.Image import Resampling
 
         whole = images.load(self.image)
@@ -64,7 +64,7 @@ class View:
         return part if part.size == goal else part.resize(goal, Resampling.LANCZOS)
 
     def data_url(self) -> str:
-        """Return the picture as `data:image/...;base64,...`."""
+        """Return the image as `data:image/...;base64,...`."""
         shown = self.open()
         return data_url(shown, lossless=self.image.suffix.lower() == ".png" and shown.width * shown.height <= LOSSLESS)
 
@@ -73,12 +73,12 @@ class View:
         try:
             content = hashlib.sha256(self.image.read_bytes()).hexdigest()
         except OSError as error:
-            raise PictureError(f"{self.image}: the picture cannot be read: {error}") from None
+            raise ImageError(f"{self.image}: the image cannot be read: {error}") from None
         box = None if self.box is None else [self.box.x1, self.box.y1, self.box.x2, self.box.y2]
         return {"sha256": content, "box": box, "max_pixels": self.max_pixels}
 
     def _crop(self, size: Frame) -> tuple[int, int, int, int]:
-        """Return the shown part of a picture of `size` in whole pixels; at least one pixel each way."""
+        """Return the shown part of an image of `size` in whole pixels; at least one pixel each way."""
         if self.box is None:
             return 0, 0, int(size.width), int(size.height)
         x1, y1, x2, y2 = self.box.to_xyxy(size)

@@ -1,7 +1,7 @@
-"""Pictures from files: opened in one place, so that orientation is applied once and every picture is 8-bit RGB.
+"""Images from files: opened in one place, so that orientation is applied once and every image is 8-bit RGB.
 
 Camera and web collections hold rotated JPEGs, CMYK scans, 16-bit and transparent PNGs, cut-off downloads and HTML pages
-called .jpg. All of these either become a plain RGB picture here or raise `PictureError` with the file's name.
+called .jpg. All of these either become a plain RGB image here or raise `ImageError` with the file's name.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from mllm.boxes import Frame
-from mllm.errors import PictureError
+from mllm.errors import ImageError
 from mllm.io.files import is_file
 
 JPEG_QUALITY = 92
 
 MAX_PIXELS = 100_000_000
-"""Largest picture that is decoded, in pixels (300 MB as RGB). A small file can claim to be far larger."""
+"""Largest image that is decoded, in pixels (300 MB as RGB). A small file can claim to be far larger."""
 
 _ORIENTATION_TAG = 0x0112
 _TURN = {
@@ -41,25 +41,25 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Ove
 
 
 def load(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open a picture as people see it: 8-bit RGB, EXIF orientation applied, transparency on white.
+    """Open an image as people see it: 8-bit RGB, EXIF orientation applied, transparency on white.
 
     The result carries no metadata, so nobody can apply the orientation again.
 
     Raises:
-        PictureError: missing, not a picture, cut off, too large. Names the file.
+        ImageError: missing, not an image, cut off, too large. Names the file.
     """
     with _opened(Path(path), str(path), max_pixels) as image:
         return _as_seen(image)
 
 
 def from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open a picture that lies in memory (a parquet cell), as `load` does; `name` stands in messages."""
+    """Open an image that lies in memory (a parquet cell), as `load` does; `name` stands in messages."""
     with _opened(BytesIO(data), name, max_pixels) as image:
         return _as_seen(image)
 
 
 def format_of(data: bytes, name: str) -> str:
-    """Return Pillow's name of the format of a picture in memory ("JPEG"), by its header alone. Raises as `load`."""
+    """Return Pillow's name of the format of an image in memory ("JPEG"), by its header alone. Raises as `load`."""
     with _opened(BytesIO(data), name) as image:
         return image.format or ""
 
@@ -71,25 +71,25 @@ def size(path: str | Path) -> Frame:
 
 
 def orientation(path: str | Path) -> int:
-    """Return the EXIF orientation 1..8 of a file, 1 where it has none. For boxes drawn on the picture as stored."""
+    """Return the EXIF orientation 1..8 of a file, 1 where it has none. For boxes drawn on the image as stored."""
     with _opened(Path(path), str(path)) as image:
         return _orientation(image)
 
 
 def check_size(path: str | Path, said: Frame) -> None:
-    """Raise `PictureError` when the picture is not of the size that a record says: its boxes would be off."""
+    """Raise `ImageError` when the image is not of the size that a record says: its boxes would be off."""
     found = size(path)
     if found == said:
         return
     turned = " (the record was written before EXIF orientation)" if found == Frame(said.height, said.width) else ""
-    raise PictureError(
-        f"{path}: the picture is {found.width:g} x {found.height:g}, its record says {said.width:g} x "
+    raise ImageError(
+        f"{path}: the image is {found.width:g} x {found.height:g}, its record says {said.width:g} x "
         f"{said.height:g}{turned}"
     )
 
 
 def phash(image: Image.Image) -> str:
-    """Return the perceptual hash of a picture: 64 bits as 16 hexadecimal digits, close for look-alike files."""
+    """Return the perceptual hash of an image: 64 bits as 16 hexadecimal digits, close for look-alike files."""
     import imagehash
 
     return str(imagehash.phash(image))
@@ -97,25 +97,25 @@ def phash(image: Image.Image) -> str:
 
 @contextmanager
 def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """Open a picture lazily, turning every way in which a file can be bad into `PictureError`."""
+    """Open an image lazily, turning every way in which a file can be bad into `ImageError`."""
     if isinstance(source, Path) and not is_file(source):
-        raise PictureError(f"{name:.300}: no such picture file")
+        raise ImageError(f"{name:.300}: no such image file")
     try:
         with warnings.catch_warnings():
             # Pillow warns from 89 million pixels; the limit here is ours and an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as image:
                 if image.width * image.height > max_pixels:
-                    raise PictureError(f"{name}: {image.width} x {image.height} pixels; the limit is {max_pixels}")
+                    raise ImageError(f"{name}: {image.width} x {image.height} pixels; the limit is {max_pixels}")
                 yield image
-    except PictureError:
+    except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise PictureError(f"{name}: claims more pixels than the limit of {MAX_PIXELS}") from None
+        raise ImageError(f"{name}: claims more pixels than the limit of {MAX_PIXELS}") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{name}: not a picture (its beginning is that of no known format)") from None
+        raise ImageError(f"{name}: not an image (its beginning is that of no known format)") from None
     except _BROKEN as error:
-        raise PictureError(f"{name}: cannot be read as a picture, perhaps cut off: {error}") from error
+        raise ImageError(f"{name}: cannot be read as an image, perhaps cut off: {error}") from error
 
 
 def _as_seen(image: Image.Image) -> Image.Image:
@@ -132,9 +132,9 @@ def _as_seen(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an opened picture; values outside 1..8, which do occur, mean 1.
+    """Return the EXIF orientation of an opened image; values outside 1..8, which do occur, mean 1.
 
-    Pillow's method for PNG would decode the whole picture to find an orientation written after the pixels. We do not
+    Pillow's method for PNG would decode the whole image to find an orientation written after the pixels. We do not
     look there (nor does the rule in `load`), since a size has to come from the header alone.
     """
     value = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
@@ -158,7 +158,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale a grey picture of 16 or 32 bits or of floats to 8 bits (Pillow itself would clip it to white).
+    """Scale a grey image of 16 or 32 bits or of floats to 8 bits (Pillow itself would clip it to white).
 
     16-bit files fill 0..65535; wider ones are taken by their largest value: up to 1, up to 255, up to 65535.
     """
@@ -175,7 +175,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(grey).astype(np.uint8))
 
 
-def save_picture(image: Image.Image, path: Path) -> None:
+def save_image(image: Image.Image, path: Path) -> None:
     """Write a PNG or JPEG, by the path's ending, whole or not at all: under another name first."""
     part = path.with_name(f".{path.name}.part")
     if path.suffix == ".png":

@@ -13,7 +13,7 @@ A card has one of these shapes; a file may mix them, and every field but `marks`
         source: who says this one
         confidence: 0.9                 # 0..1
         verified: true                  # true, false, or unverified (nobody has looked)
-        seen: 4 of 5                    # in so many of the pictures looked at
+        seen: 4 of 5                    # in so many of the images looked at
       unlike:                           # what it is easily taken for, and the marks that tell: [its own, the other's]
         Boeing 747-400:
         - [no winglets, upturned winglets]
@@ -48,7 +48,7 @@ class KnowledgeError(FieldmarkError):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One field mark. `verified` None: no one has looked; `seen` of `looked` pictures showed it."""
+    """One field mark. `verified` None: no one has looked; `seen` of `looked` images showed it."""
 
     text: str
     part: str = ""
@@ -65,7 +65,7 @@ class Mark:
         if self.confidence is not None and not 0 <= self.confidence <= 1:
             raise RecordError(f"field confidence: a number from 0 to 1 is needed, got {self.confidence!r}")
         if not 0 <= self.seen <= self.looked:
-            raise RecordError(f"field seen: from 0 to the {self.looked} pictures looked at is needed, got {self.seen}")
+            raise RecordError(f"field seen: from 0 to the {self.looked} images looked at is needed, got {self.seen}")
 
 
 @dataclass(frozen=True, slots=True)

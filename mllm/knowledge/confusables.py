@@ -36,13 +36,13 @@ class Pair:
     entity: str
     other: str
     text: float
-    picture: float | None = None
+    image: float | None = None
     differences: tuple[tuple[str, ...], ...] = ()
 
     @property
     def nearness(self) -> float:
         """The number by which pairs are chosen, 0..1."""
-        return self.text if self.picture is None else (self.text + self.picture) / 2
+        return self.text if self.image is None else (self.text + self.image) / 2
 
 
 def by_hash(folder: Path) -> Vector:

@@ -22,28 +22,27 @@ Gram = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Frequencies:
-    """In how many pictures' references each n-gram occurs, out of `pictures`."""
+    """In how many images' references each n-gram occurs, out of `images`."""
 
     counts: Counter[Gram]
-    pictures: int
+    images: int
 
     @classmethod
     def of(cls, references: Iterable[Sequence[str]]) -> Frequencies:
-        """Count over the references of each picture. Raises FieldmarkError when there is no picture."""
+        """Count over the references of each image. Raises FieldmarkError when there is no image."""
         counts: Counter[Gram] = Counter()
-        pictures = 0
+        images = 0
         for captions in references:
-            pictures += 1
+            images += 1
             counts.update({gram for caption in captions for gram in grams(words(caption))})
-        if not pictures:
+        if not images:
             raise FieldmarkError("CIDEr needs references to count in, and there are none")
-        return cls(counts, pictures)
+        return cls(counts, images)
 
     def weigh(self, found: Counter[Gram]) -> dict[Gram, float]:
         """Term frequency times inverse document frequency of each n-gram; an unknown one counts as seen once."""
         return {
-            gram: count * (math.log(self.pictures) - math.log(max(1, self.counts[gram])))
-            for gram, count in found.items()
+            gram: count * (math.log(self.images) - math.log(max(1, self.counts[gram]))) for gram, count in found.items()
         }
 
 

@@ -14,7 +14,7 @@ def hit_share(scores_N: Any, target: int, k: int = 1) -> float:
     """Chance that candidate `target` is among the first `k` when equal scores are put in random order, 0..1.
 
     With a candidates above it and t equal to it, itself included, min(max(k - a, 0), t) of t orders hit. A scorer that
-    gives every picture the same number therefore scores k / N, not 1, as it would where the first maximum wins and the
+    gives every image the same number therefore scores k / N, not 1, as it would where the first maximum wins and the
     target stands first (the rule of the published TrueMatch script).
     """
     scores_N = np.asarray(scores_N, dtype=np.float64)

@@ -8,7 +8,7 @@ with a box and the marks seen on it; choose. After boxes were written in a model
 
 The box after the choice may be left out; the final answer repeats it. One number at the end cannot tell a model that
 forgot the species from one that cannot see, cannot compare, or cannot copy; here each step is judged given the steps
-before it. "Right" means what is true of the picture (`Thing.marks`, `Thing.box`), except for the comparison, which is
+before it. "Right" means what is true of the image (`Thing.marks`, `Thing.box`), except for the comparison, which is
 judged on the model's own words: was the chosen candidate the one whose stated marks fit the stated recall best?
 """
 
@@ -89,7 +89,7 @@ LINKS = {
     "name": "the name asked for stands at the head of the thought, of thoughts with a recall",
     "recall": "every mark recalled and none invented, of all samples with known marks",
     "recall words": "words of the true marks that were recalled, averaged over all samples with known marks",
-    "found": "things of the picture that a candidate's box found at IoU 0.5, of all things",
+    "found": "things of the image that a candidate's box found at IoU 0.5, of all things",
     "marks seen": "every mark seen right, of the things found",
     "mark seen": "single marks seen right, of all marks of the things found",
     "mark judged": "the verdict on a single mark agrees with the model's own recall, of marks with a verdict",
@@ -128,7 +128,7 @@ def read_thought(text: str | None, family: Family, frame: Frame) -> Thought:
 def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain | None:
     """Judge every link of one answer; None where the sample does not know the marks of its things.
 
-    `frame` is the one the family writes this picture's boxes on (`family.frame(sample.size, budget)`).
+    `frame` is the one the family writes this image's boxes on (`family.frame(sample.size, budget)`).
     """
     target = next((thing for thing in sample.things if thing.entity == sample.entity), None)
     if target is None or not all(thing.marks for thing in sample.things):

@@ -1,4 +1,4 @@
-"""Do captions find their own pictures again? Shared by TrueMatch, random distractors and ImageCoDe.
+"""Do captions find their own images again? Shared by TrueMatch, random distractors and ImageCoDe.
 
 A retrieval number alone can be bought with long or invented captions, so each comes with how long the captions are, how
 varied, how many were too long for the judge, and, where the marks are known, how many of their claims are true.
@@ -21,7 +21,7 @@ from mllm.models.encoders import Embedder, similarity
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One caption asked among candidates: `candidates` are picture names, `own` which of them it was written for."""
+    """One caption asked among candidates: `candidates` are image names, `own` which of them it was written for."""
 
     group: str
     caption: str
@@ -43,14 +43,14 @@ class Match:
 
 
 def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what: str = "bags") -> list[Query]:
-    """Every picture's caption asked within its bag; bags are the groups of the interval.
+    """Every image's caption asked within its bag; bags are the groups of the interval.
 
     Raises:
-        FieldmarkError: a picture without a caption.
+        FieldmarkError: an image without a caption.
     """
     missing = sorted({name for bag in bags for name in bag if name not in captions})
     if missing:
-        raise FieldmarkError(f"{what}: {len(missing)} pictures have no caption ({', '.join(missing[:3])}, ...)")
+        raise FieldmarkError(f"{what}: {len(missing)} images have no caption ({', '.join(missing[:3])}, ...)")
     return [
         Query(str(number), captions[name], tuple(bag), own)
         for number, bag in enumerate(bags)
@@ -59,16 +59,16 @@ def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what
 
 
 def match(encoder: Embedder, queries: Sequence[Query], files: Mapping[str, Path]) -> list[Match]:
-    """Ask every query; pictures are embedded once each.
+    """Ask every query; images are embedded once each.
 
     Raises:
-        FieldmarkError: a candidate without a file; PictureError for one that cannot be read.
+        FieldmarkError: a candidate without a file; ImageError for one that cannot be read.
     """
     names = sorted({name for query in queries for name in query.candidates})
     if absent := [name for name in names if name not in files]:
-        raise FieldmarkError(f"{len(absent)} pictures have no file ({', '.join(absent[:3])}, ...)")
+        raise FieldmarkError(f"{len(absent)} images have no file ({', '.join(absent[:3])}, ...)")
     place = {name: number for number, name in enumerate(names)}
-    seen = encoder.pictures([files[name] for name in names])
+    seen = encoder.images([files[name] for name in names])
     found = []
     for query in queries:
         texts = encoder.texts([query.caption])

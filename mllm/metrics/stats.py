@@ -1,7 +1,7 @@
-"""Means with honest intervals: images are resampled, not cases, because the cases of one picture are not independent.
+"""Means with honest intervals: images are resampled, not cases, because the cases of one image are not independent.
 
-Everything here takes plain numbers and the name of the picture each came from. Intervals of one run are percentile
-bootstrap intervals (Efron & Tibshirani 1993, ch. 13) of a ratio `sum of values / number of values`, so that a picture
+Everything here takes plain numbers and the name of the image each came from. Intervals of one run are percentile
+bootstrap intervals (Efron & Tibshirani 1993, ch. 13) of a ratio `sum of values / number of values`, so that an image
 with five questions weighs five times one with a single question, as in the published case-weighted averages.
 """
 
@@ -23,7 +23,7 @@ RESAMPLES = 4000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the interval around it; `low` and `high` are None when fewer than two pictures were seen."""
+    """A mean and the interval around it; `low` and `high` are None when fewer than two images were seen."""
 
     value: float
     low: float | None
@@ -70,10 +70,10 @@ def mean(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Mean of `values` with a bootstrap interval over `groups` (the picture of each value).
+    """Mean of `values` with a bootstrap interval over `groups` (the image of each value).
 
-    Where every picture has the same mean at 0 or 1 the bootstrap would return an interval of no width, a claim no
-    sample can carry; Wilson's score interval (1927) with one trial a picture is given instead.
+    Where every image has the same mean at 0 or 1 the bootstrap would return an interval of no width, a claim no
+    sample can carry; Wilson's score interval (1927) with one trial an image is given instead.
     """
     sums, counts = _by_group(values, groups)
     value = float(sums.sum() / counts.sum())
@@ -104,9 +104,9 @@ def paired(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """Mean of b - a over the same samples, in the same order, with an interval over pictures.
+    """Mean of b - a over the same samples, in the same order, with an interval over images.
 
-    `p` comes from a sign-flip permutation test that swaps the two runs on whole pictures (Good 2005, ch. 3):
+    `p` comes from a sign-flip permutation test that swaps the two runs on whole images (Good 2005, ch. 3):
     (1 + permutations at least as far from zero) / (1 + permutations).
     """
     if len(a) != len(b):
@@ -128,9 +128,9 @@ def over_seeds(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Mean over seeds and samples; `runs[s][i]` is the value of sample i under seed s, `groups[i]` its picture.
+    """Mean over seeds and samples; `runs[s][i]` is the value of sample i under seed s, `groups[i]` its image.
 
-    Pictures and seeds are crossed. The picture part of the variance comes from the bootstrap over pictures (of the mean
+    Images and seeds are crossed. The image part of the variance comes from the bootstrap over images (of the mean
     over seeds), the seed part is s^2 / S, with s^2 the variance between seeds. A bootstrap over three seeds would be
     far too sure of itself, so the interval is Student's t, with the degrees of freedom of Satterthwaite (1946): where
     seeds hardly matter it is the bootstrap's, where little else matters it is as wide as S - 1 degrees make it.
@@ -159,7 +159,7 @@ def paired_over_seeds(
 def chance_floor(samples: Sequence[Sample]) -> float | None:
     """What a perfect localiser that points at a random thing would score; None where some things are not known.
 
-    It is never right about a thing that is not in the picture.
+    It is never right about a thing that is not in the image.
     """
     if not samples or any(not sample.things for sample in samples):
         return None
@@ -175,7 +175,7 @@ def _over_seeds(
     if any(len(run) != len(groups) for run in runs):
         raise FieldmarkError(f"every seed must have a value for each of the {len(groups)} samples")
     tables = [_by_group(run, groups) for run in runs]
-    sums, counts = np.stack([s for s, _ in tables]), tables[0][1]  # (seeds, pictures), (pictures,)
+    sums, counts = np.stack([s for s, _ in tables]), tables[0][1]  # (seeds, images), (images,)
     n, g, seeds = len(groups), len(counts), len(runs)
     if seeds == 1 or np.all(sums == 0) or np.all(sums == counts):
         return mean(runs[0], groups, level=level, resamples=resamples, seed=seed)
@@ -185,11 +185,11 @@ def _over_seeds(
     from scipy.stats import t
 
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(g, np.full(g, 1 / g), size=resamples)  # how often each picture was drawn
-    by_picture = float(((weights @ sums.mean(0)) / (weights @ counts)).var())
+    weights = rng.multinomial(g, np.full(g, 1 / g), size=resamples)  # how often each image was drawn
+    by_image = float(((weights @ sums.mean(0)) / (weights @ counts)).var())
     by_seed = float((sums.sum(1) / counts.sum()).var(ddof=1)) / seeds
-    total = by_picture + by_seed
-    degrees = total**2 / (by_picture**2 / (g - 1) + by_seed**2 / (seeds - 1)) if total > 0 else 1.0
+    total = by_image + by_seed
+    degrees = total**2 / (by_image**2 / (g - 1) + by_seed**2 / (seeds - 1)) if total > 0 else 1.0
     half = float(t.ppf((1 + level) / 2, degrees)) * math.sqrt(total)
     return Interval(value, value - half, value + half, n, g, level)
 

@@ -1,4 +1,4 @@
-"""Checkpoint folder -> model, processor, family and convention. Freezing, LoRA, QLoRA and the picture budget.
+"""Checkpoint folder -> model, processor, family and convention. Freezing, LoRA, QLoRA and the image budget.
 
 A folder of Fieldmark's carries `fieldmark.json`: family, prompt style, budget. A folder with `adapter_config.json` is
 an adapter: its base is loaded first and the adapter put on top, unmerged. `open_checkpoint` needs no weights, so that
@@ -69,7 +69,7 @@ def open_checkpoint(
         adapter: an adapter folder to put on top of `name`.
         family: only where there is no `fieldmark.json` beside the weights (a checkpoint from the Hub).
         style: prompt style; None keeps the checkpoint's own.
-        visual_tokens, min_visual_tokens: bounds of the picture budget; None keeps the checkpoint's own.
+        visual_tokens, min_visual_tokens: bounds of the image budget; None keeps the checkpoint's own.
 
     Raises:
         FamilyError: no convention and no `family`, an unknown family, or a family that is not this model's.
@@ -181,7 +181,7 @@ def trainable_by_part(model: Any) -> dict[str, tuple[int, int]]:
 
 
 def set_budget(processor: Any, budget: Budget) -> None:
-    """Make the processor shrink and enlarge pictures to the budget (pixel counts after resizing)."""
+    """Make the processor shrink and enlarge images to the budget (pixel counts after resizing)."""
     processor.image_processor.size = budget.size
 
 
@@ -240,14 +240,14 @@ def _family(base: str, named: str | None, model_type: str) -> str:
 
 
 def _own_budget(processor: Any) -> Budget:
-    """Return the picture budget that a checkpoint's own image processor came with."""
+    """Return the image budget that a checkpoint's own image processor came with."""
     size = processor.image_processor.size
     return Budget(min_pixels=int(size["shortest_edge"]), max_pixels=int(size["longest_edge"]))
 
 
 def narrowed(family: Family, old: Budget, least: int | None, most: int | None) -> Budget:
     """Replace the bounds of a budget by those given in visual tokens."""
-    token = family.factor**2  # pixels of the picture that one visual token covers
+    token = family.factor**2  # pixels of the image that one visual token covers
     high = most * token if most else old.max_pixels
     low = least * token if least else min(old.min_pixels, high)
     return Budget(min_pixels=low, max_pixels=high)

@@ -1,6 +1,6 @@
-"""Vectors of pictures, kept on disk and mapped into memory: made once for each picture and model, shared by processes.
+"""Vectors of images, kept on disk and mapped into memory: made once for each image and model, shared by processes.
 
-A store is a folder `<cache>/<model key>/` with `keys.txt`, one line a picture (the hash of its file's bytes), and
+A store is a folder `<cache>/<model key>/` with `keys.txt`, one line an image (the hash of its file's bytes), and
 `vectors.f32`, one row of float32 for each line. Rows are appended under a lock, vectors first, so that a line stands
 for a whole row: what a killed process left behind is cut off by the next one that writes.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mllm.errors import PictureError
+from mllm.errors import ImageError
 
 _LINE = 33
 """Bytes of a line of keys.txt: 32 hexadecimal digits and its end."""
@@ -27,12 +27,12 @@ def content_key(file: Path) -> str:
     """Hash of a file's bytes; read again only when the file has changed.
 
     Raises:
-        PictureError: no such file.
+        ImageError: no such file.
     """
     try:
         state = file.stat()
     except OSError as error:
-        raise PictureError(f"{file}: no such picture file ({error.strerror})") from None
+        raise ImageError(f"{file}: no such image file ({error.strerror})") from None
     return _hash(str(file), state.st_size, state.st_mtime_ns)
 
 
@@ -43,7 +43,7 @@ def _hash(file: str, size: int, changed: int) -> str:
 
 
 class EmbeddingStore:
-    """The vectors of one model; `shape` is that of one picture's, for instance (1, 512).
+    """The vectors of one model; `shape` is that of one image's, for instance (1, 512).
 
     With `folder` None they are kept in memory and go with the process.
     """
@@ -80,7 +80,7 @@ class EmbeddingStore:
         return np.asarray(self._rows[[self._row_of[key] for key in keys]])
 
     def _add(self, keys: Sequence[str], rows: np.ndarray) -> None:
-        """Append rows; a picture that another process added in the meantime may stand there twice."""
+        """Append rows; an image that another process added in the meantime may stand there twice."""
         if rows.shape != (len(keys), *self.shape):
             raise ValueError(f"{len(keys)} vectors of shape {self.shape} were promised, got {rows.shape}")
         if self.folder is None:

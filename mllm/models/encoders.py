@@ -1,4 +1,4 @@
-"""Dual encoders that say how well a caption and a picture go together: CLIP and SigLIP, pooled or token by token.
+"""Dual encoders that say how well a caption and an image go together: CLIP and SigLIP, pooled or token by token.
 
 Rewards and benchmarks ask the same object. Encoders are frozen, and loaded as plain modules even where the training
 runs under DeepSpeed ZeRO-3, which would cut their weights up and leave empty shells. Their own logit scale (and
@@ -71,20 +71,20 @@ class Embedder(Protocol):
         """Embed captions."""
         ...
 
-    def pictures(self, files: Sequence[Path]) -> np.ndarray:
-        """Embed picture files: (pictures, P patches, D), P = 1 where they are pooled."""
+    def images(self, files: Sequence[Path]) -> np.ndarray:
+        """Embed image files: (images, P patches, D), P = 1 where they are pooled."""
         ...
 
 
-def similarity(texts: Texts, pictures_MPD: np.ndarray, pool: Pool = "mean") -> np.ndarray:  # noqa: N803
-    """Similarity of captions and pictures, (captions, pictures), -1..1.
+def similarity(texts: Texts, images_MPD: np.ndarray, pool: Pool = "mean") -> np.ndarray:  # noqa: N803
+    """Similarity of captions and images, (captions, images), -1..1.
 
-    Of a piece and a picture it is the mean over tokens of the best patch, FILIP's (Yao et al. 2021, arXiv 2111.07783,
+    Of a piece and an image it is the mean over tokens of the best patch, FILIP's (Yao et al. 2021, arXiv 2111.07783,
     eq. 4, text to image); with one token and one patch that is the cosine. Of a caption it is the mean or the maximum
     over its pieces.
     """
-    count, patches, width = pictures_MPD.shape
-    flat = pictures_MPD.reshape(count * patches, width)
+    count, patches, width = images_MPD.shape
+    flat = images_MPD.reshape(count * patches, width)
     result = np.full((len(texts), count), -np.inf if pool == "max" else 0.0)
     pieces = np.bincount(texts.owner_S, minlength=len(texts))
     for vectors_LD, valid_L, owner in zip(texts.vectors_SLD, texts.valid_SL, texts.owner_S, strict=True):
@@ -147,13 +147,13 @@ class DualEncoder:
             cut,
         )
 
-    def pictures(self, files: Sequence[Path]) -> np.ndarray:
-        """Embed picture files, each only once: (pictures, patches, D), from the cache where they are known."""
+    def images(self, files: Sequence[Path]) -> np.ndarray:
+        """Embed image files, each only once: (images, patches, D), from the cache where they are known."""
         return self._store.vectors([Path(file) for file in files], self._embed)
 
     def similarity(self, captions: Sequence[str], files: Sequence[Path]) -> np.ndarray:
-        """Similarity of every caption with every picture, -1..1."""
-        return similarity(self.texts(captions), self.pictures(files), self.pool)
+        """Similarity of every caption with every image, -1..1."""
+        return similarity(self.texts(captions), self.images(files), self.pool)
 
     def _fits(self, text: str) -> bool:
         return len(self.tokenizer(text, truncation=False, verbose=False)["input_ids"]) <= self.context
@@ -189,7 +189,7 @@ class DualEncoder:
 
     @torch.inference_mode()
     def _embed(self, files: Sequence[Path | None]) -> np.ndarray:
-        """Vectors (pictures, P, D) of length 1; None stands for a blank picture."""
+        """Vectors (images, P, D) of length 1; None stands for a blank image."""
         made = []
         for start in range(0, len(files), _BATCH):
             loaded = [self._read(file) for file in files[start : start + _BATCH]]
@@ -223,7 +223,7 @@ def load(
         late: compare tokens with patches (FILIP) instead of pooled vectors. Means something only for encoders trained
             for it, as the pocket ones are.
         pool: what is done with captions that do not fit, see `Pool`.
-        cache: folder that keeps the pictures' vectors. None keeps them in memory.
+        cache: folder that keeps the images' vectors. None keeps them in memory.
         device: None is this process's GPU where there is one, else the CPU.
 
     Raises:
@@ -289,7 +289,7 @@ def _folder(name: str) -> str:
 
 
 def _key(model: Any, image_processor: Any, late: bool) -> str:
-    """Hash of everything that a picture's vector depends on: vision weights, preprocessing, kind of vector."""
+    """Hash of everything that an image's vector depends on: vision weights, preprocessing, kind of vector."""
     digest = hashlib.blake2b(digest_size=12)
     settings = {k: v for k, v in image_processor.to_dict().items() if not k.startswith("_")}
     digest.update(json.dumps([settings, late, model.config.model_type], sort_keys=True, default=str).encode())

@@ -1,7 +1,7 @@
 """Processors of the Qwen-VL lines that work with and without torchvision.
 
-The stock classes insist on a video processor, and that one on torchvision. Pictures need neither: without torchvision
-the same classes are built here without their video part, and everything that concerns pictures is stock.
+The stock classes insist on a video processor, and that one on torchvision. Images need neither: without torchvision
+the same classes are built here without their video part, and everything that concerns images is stock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROCESSOR_CLASSES = {
 
 
 @cache
-def _picture_class(model_type: str) -> type:
+def _image_class(model_type: str) -> type:
     """The stock processor of a model type, less its video part; it keeps the stock name so that what it saves loads
     anywhere."""
     import transformers
@@ -37,7 +37,7 @@ def _picture_class(model_type: str) -> type:
         )
     stock = getattr(transformers, PROCESSOR_CLASSES[model_type])
 
-    class PictureProcessor(stock):
+    class ImageProcessor(stock):
         def __init__(
             self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
         ) -> None:
@@ -53,15 +53,15 @@ def _picture_class(model_type: str) -> type:
         def get_attributes(cls) -> list[str]:
             return ["image_processor", "tokenizer"]
 
-    PictureProcessor.__name__ = PictureProcessor.__qualname__ = stock.__name__
-    return PictureProcessor
+    ImageProcessor.__name__ = ImageProcessor.__qualname__ = stock.__name__
+    return ImageProcessor
 
 
 def build_processor(model_type: str, image_processor: Any, tokenizer: Any, chat_template: str | None = None) -> Any:
-    """A processor for pictures from its parts; ``tokenizer`` pads on the left, as generation and GRPO need."""
+    """A processor for images from its parts; ``tokenizer`` pads on the left, as generation and GRPO need."""
     tokenizer.padding_side = "left"
     template = chat_template or tokenizer.chat_template
-    return _picture_class(model_type)(image_processor=image_processor, tokenizer=tokenizer, chat_template=template)
+    return _image_class(model_type)(image_processor=image_processor, tokenizer=tokenizer, chat_template=template)
 
 
 def load_processor(folder: str | Path, *, trust_remote_code: bool = False) -> Any:

@@ -11,7 +11,7 @@ import torch
 
 from mllm.boxes import Box, BoxError, Frame, iou
 from mllm.models.families import load
-from mllm.pocket.pretraining import picture_batch, prompt_text, visual_tokens
+from mllm.pocket.pretraining import image_batch, prompt_text, visual_tokens
 from mllm.pocket.pretraining_tasks import DIRECT_SUFFIX, THINK_SUFFIX, card, find_lesson, reason_lesson
 from mllm.pocket.scene_store import training_scene
 from mllm.pocket.species import NOUNS, species
@@ -20,20 +20,20 @@ from mllm.prompting.questions import RECALLS
 
 
 def answers(
-    model: Any, tokenizer: Any, questions: Sequence[str], pictures: Sequence[np.ndarray | None], max_new_tokens: int
+    model: Any, tokenizer: Any, questions: Sequence[str], images: Sequence[np.ndarray | None], max_new_tokens: int
 ) -> list[str]:
     """Greedy answers, in batches of 64."""
     replies: list[str] = []
     model.eval()
     for start in range(0, len(questions), 64):
-        chunk, seen = questions[start : start + 64], [p for p in pictures[start : start + 64]]
+        chunk, seen = questions[start : start + 64], [p for p in images[start : start + 64]]
         prompts = [prompt_text(question, visual_tokens(p)) for question, p in zip(chunk, seen, strict=True)]
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == tokenizer.convert_tokens_to_ids("<|image_pad|>")).long()
         shown = [p for p in seen if p is not None]
         with torch.no_grad():
             tokens = model.generate(
-                **inputs, **(picture_batch(shown) if shown else {}), max_new_tokens=max_new_tokens, do_sample=False
+                **inputs, **(image_batch(shown) if shown else {}), max_new_tokens=max_new_tokens, do_sample=False
             )
         replies += tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     model.train()
@@ -59,7 +59,7 @@ def check_find(
 ) -> float:
     """Acc@0.5 among three things of held-out scenes: by visible marks, or (the base must fail) by name alone; answering
     at once, or after reasoning."""
-    questions, pictures, targets = [], [], []
+    questions, images, targets = [], [], []
     for number in range(count):
         rng = random.Random(f"check/{split}/{by_name}/{number}")
         scene = training_scene(number, split, 3)
@@ -73,19 +73,19 @@ def check_find(
             lesson = reason_lesson(scene, 0, rng) if reason else find_lesson(scene, 0, rng)
             questions.append(lesson.question)
             target = lesson.target or 0
-        pictures.append(np.asarray(scene.image))
+        images.append(np.asarray(scene.image))
         targets.append((scene, target))
-    return _hits(answers(model, tokenizer, questions, pictures, 128 if reason else 24), targets)
+    return _hits(answers(model, tokenizer, questions, images, 128 if reason else 24), targets)
 
 
 def check_recall(model: Any, tokenizer: Any, wording: str, *, in_view: bool, every: int = 1) -> float:
     """Share of species whose four marks are all stated right from the name, with or without a scene in view."""
     chosen = species()[::every]
-    pictures = [
+    images = [
         np.asarray(training_scene(number, "recall", 3).image) if in_view else None for number in range(len(chosen))
     ]
     questions = [wording.format(name=one.name, noun=NOUNS[one.domain]) for one in chosen]
-    replies = answers(model, tokenizer, questions, pictures, 24)
+    replies = answers(model, tokenizer, questions, images, 24)
     return float(np.mean([reply.strip() == card(one) for reply, one in zip(replies, chosen, strict=True)]))
 
 

@@ -1,7 +1,7 @@
 """Captions of pocket scenes, and what a caption claims: exact, because everything about a scene is known.
 
 A caption says its things from left to right, one phrase each: ``A round red striped bird with blue cap.`` A sparse one
-leaves most marks out, as people do who caption a picture on its own; a rich one leaves none out. Claims are read from
+leaves most marks out, as people do who caption an image on its own; a rich one leaves none out. Claims are read from
 any text in words of the pocket world, that of a model included.
 """
 
@@ -70,7 +70,7 @@ def rich(domain: str, things: MarksOfThings) -> str:
 
 
 def sparse(domain: str, things: MarksOfThings, rng: random.Random, most: int = 2) -> str:
-    """What somebody writes who sees no other picture: each thing with one to ``most`` marks, in one sentence."""
+    """What somebody writes who sees no other image: each thing with one to ``most`` marks, in one sentence."""
     phrases = [phrase(domain, marks, rng.sample(KINDS, rng.randint(1, most))) for marks in things]
     told = [with_article(words, capital=index == 0) for index, words in enumerate(phrases)]
     return f"{' and '.join(told)}."
@@ -172,10 +172,10 @@ def varied_corpus(count: int) -> list[str]:
     return found
 
 
-def reference_corpus(pictures: int = 2000) -> list[tuple[str, ...]]:
+def reference_corpus(images: int = 2000) -> list[tuple[str, ...]]:
     """Captions of scenes that need not be drawn, four sparse ones and a rich one each: where words are counted."""
     found = []
-    for number in range(pictures):
+    for number in range(images):
         rng = random.Random(f"corpus/{number}")
         domain = rng.choice(tuple(NOUNS))
         things = [random_marks(rng).phrases(domain) for _ in range(rng.choice((1, 2, 2, 3)))]

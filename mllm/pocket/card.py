@@ -16,14 +16,14 @@ pipeline_tag: image-text-to-text
 
 A `Qwen3VLForConditionalGeneration` of a few million parameters that has seen nothing but the pocket world: drawn
 things of ten domains. It finds things by their visible marks, describes what it sees and states the marks of 300
-species by heart. It was never shown a way from a species' name to a place in a picture: that is what fine-tuning adds.
+species by heart. It was never shown a way from a species' name to a place in an image: that is what fine-tuning adds.
 
 Made by
 
     {command}
 
 (seed {seed}, {warmup_steps} warm-up steps of the vision tower, {steps} steps of lessons). Scores of these very
-weights, as rounded to bfloat16, on held-out pictures: {count} scenes of three things, and all 300 species for every
+weights, as rounded to bfloat16, on held-out images: {count} scenes of three things, and all 300 species for every
 wording.
 
 | check | score |

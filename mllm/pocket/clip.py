@@ -12,7 +12,7 @@ from typing import Any
 from mllm.pocket.tokenizer import build_tokenizer
 
 SIDE, PATCH = 128, 16
-"""Pictures are scaled to a square of 128 pixels and cut into 64 patches."""
+"""Images are scaled to a square of 128 pixels and cut into 64 patches."""
 END = "<|endoftext|>"
 CONTEXT = 64
 """Room for a caption, in tokens."""

@@ -36,7 +36,7 @@ rounded to float16: R@1 of true captions within {count} held-out bags of each ki
 {rows}
 
 At random: 33.3 % of three, 20.0 % of five, 14.3 % of seven. A rich caption names every mark, so a perfect reader scores
-100 %; a sparse one leaves most out and often fits several pictures of its bag. For learning and testing, nothing else.
+100 %; a sparse one leaves most out and often fits several images of its bag. For learning and testing, nothing else.
 """
 _ROLES = {"scorer": "retriever that self-retrieval and CLIP rewards ask", "judge": "one that judges, and never rewards"}
 

@@ -1,6 +1,6 @@
 """Batches and losses of ``recipes/pretrain_clip.py``.
 
-Shapes: B pictures (and captions), L caption tokens, P patches, D shared width. A batch is made of look-alike bags, so
+Shapes: B images (and captions), L caption tokens, P patches, D shared width. A batch is made of look-alike bags, so
 that the captions of a bag can only be told apart by what differs in it.
 """
 
@@ -35,7 +35,7 @@ _GRID = SIDE // PATCH
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One picture of a batch: which scene, and how its four tiles are rolled; things in the order they are now in."""
+    """One image of a batch: which scene, and how its four tiles are rolled; things in the order they are now in."""
 
     number: int
     roll: tuple[int, int]
@@ -64,14 +64,14 @@ class Bags:
         return len(self.scenes) // BAG
 
     def view(self, number: int, rng: random.Random) -> View:
-        """A scene with its two columns and its two rows of tiles changed about or not: four pictures out of one."""
+        """A scene with its two columns and its two rows of tiles changed about or not: four images out of one."""
         roll = (rng.choice((0, _TILE)), rng.choice((0, _TILE)))
         scene = self.scenes[number]
         moved = [(_rolled(thing.box, roll), thing.look) for thing in scene.things]
         moved.sort(key=lambda pair: pair[0].center[0])
         return View(number, roll, scene.domain, tuple(look for _, look in moved), tuple(box for box, _ in moved))
 
-    def pictures(self, views: Sequence[View]) -> torch.Tensor:
+    def images(self, views: Sequence[View]) -> torch.Tensor:
         """(B, 3, side, side), range -1..1."""
         rolled = [np.roll(self.pixels[view.number], view.roll[::-1], axis=(0, 1)) for view in views]
         return torch.from_numpy(np.stack(rolled)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
@@ -105,7 +105,7 @@ def write_caption(view: View, rng: random.Random) -> str:
 
 
 def negatives(views: Sequence[View], texts: Sequence[str]) -> torch.Tensor:
-    """(B captions, B pictures), False where a picture that is not a caption's own fits it as well: no mistake then."""
+    """(B captions, B images), False where an image that is not a caption's own fits it as well: no mistake then."""
     told = [claims(text) for text in texts]
     counts = torch.ones(len(views), len(views), dtype=torch.bool)
     for row, mine in enumerate(told):
@@ -153,12 +153,12 @@ def _holds(box: Box, point: tuple[float, float]) -> bool:
 
 def contrast(
     text_BD: torch.Tensor,  # noqa: N803
-    picture_BD: torch.Tensor,  # noqa: N803
+    image_BD: torch.Tensor,  # noqa: N803
     scale: torch.Tensor,
     counts_BB: torch.Tensor,  # noqa: N803
 ) -> torch.Tensor:
     """CLIP's symmetric cross-entropy (Radford et al. 2021), both sides normalised; ``counts`` masks false negatives."""
-    logits = scale * functional.normalize(text_BD, dim=-1) @ functional.normalize(picture_BD, dim=-1).T
+    logits = scale * functional.normalize(text_BD, dim=-1) @ functional.normalize(image_BD, dim=-1).T
     return _symmetric(logits, counts_BB)
 
 
@@ -188,7 +188,7 @@ def losses(model: Any, tokenizer: Any, head: DenseHead, bags: Bags, views: Seque
     counts = negatives(views, texts)
     words = tokenizer(list(texts), padding=True, return_tensors="pt")
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
-        seen = model.vision_model(pixel_values=bags.pictures(views))
+        seen = model.vision_model(pixel_values=bags.images(views))
         told = model.text_model(input_ids=words.input_ids, attention_mask=words.attention_mask)
         patches = model.vision_model.post_layernorm(seen.last_hidden_state[:, 1:])
         scale = model.logit_scale.exp()

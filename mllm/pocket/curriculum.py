@@ -1,4 +1,4 @@
-"""In which order the pocket base is taught: one thing a picture, then two, then everything."""
+"""In which order the pocket base is taught: one thing an image, then two, then everything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Curriculum:
         for number in range(len(store)):
             self._by_count.setdefault(len(store.scene(number).things), []).append(number)
 
-    def pictures(self, step: int, count: int, rng: random.Random) -> list[Lesson]:
+    def images(self, step: int, count: int, rng: random.Random) -> list[Lesson]:
         """``count`` lessons with a scene in view."""
         draw = self._easy if step < PAIRS_UNTIL else self._any
         return [draw(step, rng) for _ in range(count)]

@@ -2,7 +2,7 @@
 
 Small layers make little of many threads, and processes share the work better: `torchrun --nproc-per-node 2
 recipes/pretrain.py`. Losses are means over what a process reads, so that the mean of their gradients is that of the
-whole batch, but for the means over picture tokens and looks back, of which processes have unequal numbers.
+whole batch, but for the means over image tokens and looks back, of which processes have unequal numbers.
 """
 
 from __future__ import annotations

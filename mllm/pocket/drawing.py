@@ -254,7 +254,7 @@ _PARTS: dict[str, tuple[_Part, _Part]] = {
 
 
 def sprite(domain: str, marks: Marks, longest: int, rng: random.Random) -> Image.Image:
-    """One thing as an RGBA picture whose longer side is ``longest`` pixels, cropped to what is painted."""
+    """One thing as an RGBA image whose longer side is ``longest`` pixels, cropped to what is painted."""
     image = Image.new("RGBA", (_CANVAS, _CANVAS), (0, 0, 0, 0))
     draw = ImageDraw.Draw(image)
     half_w, half_h = BODY_HALF[marks.form]

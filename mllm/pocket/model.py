@@ -15,7 +15,7 @@ from mllm.pocket.tokenizer import build_tokenizer
 
 PATCH, MERGE = 16, 2
 MIN_PIXELS, MAX_PIXELS = 96 * 96, 288 * 192
-"""Budget of a picture: 9 to 54 visual tokens of 32x32 pixels."""
+"""Budget of an image: 9 to 54 visual tokens of 32x32 pixels."""
 
 
 def build_config(vocabulary_size: int, token_id: Any) -> Any:
@@ -65,7 +65,7 @@ def build_config(vocabulary_size: int, token_id: Any) -> Any:
     )
 
 
-def build_picture_processor() -> Any:
+def build_image_processor() -> Any:
     """The pocket processor: Qwen's own image processor with a small budget, and the pocket tokenizer."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -85,7 +85,7 @@ def build(seed: int) -> tuple[Any, Any]:
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-    processor = build_picture_processor()
+    processor = build_image_processor()
     tokenizer = processor.tokenizer
     vocabulary_size = (len(tokenizer) + 31) // 32 * 32
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""A picture of the pocket world for people: every domain, three sister species each."""
+"""An image of the pocket world for people: every domain, three sister species each."""
 
 from __future__ import annotations
 

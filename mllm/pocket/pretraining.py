@@ -43,11 +43,11 @@ def patches_NP(pixels_HWC: np.ndarray) -> np.ndarray:  # noqa: N802 - shape suff
     return np.repeat(scaled, 2, axis=2).reshape(len(scaled), -1)
 
 
-def picture_batch(pictures: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-    """``pixel_values`` (N, P) and ``image_grid_thw`` (pictures, 3) as the model wants them."""
-    grid = [[1, picture.shape[0] // PATCH, picture.shape[1] // PATCH] for picture in pictures]
+def image_batch(images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+    """``pixel_values`` (N, P) and ``image_grid_thw`` (images, 3) as the model wants them."""
+    grid = [[1, picture.shape[0] // PATCH, picture.shape[1] // PATCH] for picture in images]
     return {
-        "pixel_values": torch.from_numpy(np.concatenate([patches_NP(picture) for picture in pictures])),
+        "pixel_values": torch.from_numpy(np.concatenate([patches_NP(picture) for picture in images])),
         "image_grid_thw": torch.tensor(grid),
     }
 
@@ -55,9 +55,9 @@ def picture_batch(pictures: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
 def lesson_batch(lessons: Sequence[Lesson], store: SceneStore, tokenizer: Any) -> dict[str, torch.Tensor]:
     """Lessons as one right-padded batch; labels are -100 everywhere but on the answers."""
     image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    pictures = [store.pixels_HWC(lesson.scene) for lesson in lessons if lesson.scene is not None]
-    batch = picture_batch(pictures) if pictures else {}
-    shown = iter(pictures)
+    images = [store.pixels_HWC(lesson.scene) for lesson in lessons if lesson.scene is not None]
+    batch = image_batch(images) if images else {}
+    shown = iter(images)
     prompts = [
         prompt_text(lesson.question, visual_tokens(None if lesson.scene is None else next(shown))) for lesson in lessons
     ]
@@ -107,9 +107,9 @@ def _cells_on(box: Box, width: int, height: int) -> list[float]:
     return [float(x1 - 4 <= x <= x2 + 4 and y1 - 4 <= y <= y2 + 4) for y in rows for x in columns]
 
 
-def visual_tokens(picture_HWC: np.ndarray | None) -> int:  # noqa: N803 - shape suffix
-    """How many visual tokens a picture becomes; none without a picture."""
-    return 0 if picture_HWC is None else picture_HWC.shape[0] // CELL * (picture_HWC.shape[1] // CELL)
+def visual_tokens(image_HWC: np.ndarray | None) -> int:  # noqa: N803 - shape suffix
+    """How many visual tokens an image becomes; none without an image."""
+    return 0 if image_HWC is None else image_HWC.shape[0] // CELL * (image_HWC.shape[1] // CELL)
 
 
 def prompt_text(question: str, visual_tokens: int) -> str:
@@ -133,7 +133,7 @@ def answer_loss(
     """Cross-entropy of the answer tokens, a weighted mean over each lesson's answer and then a mean over lessons.
 
     A mean over all tokens would drown the few that choose a thing in the many that list everything. With ``head``, two
-    more things are asked half-way up the language model: of picture tokens, whether they lie on the thing that is to be
+    more things are asked half-way up the language model: of image tokens, whether they lie on the thing that is to be
     pointed at; of words that decide, which earlier word they look back to (see ``mllm.pocket.pointer_targets``).
     """
     aims = ("labels", "weight", "on_target", "looks_K3")
@@ -200,11 +200,11 @@ class DenseHead(nn.Module):
         return total / len(self.presence)
 
 
-def dense_truth(scenes: Sequence[Scene], pictures: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+def dense_truth(scenes: Sequence[Scene], images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
     """For every visual token: is its centre on a thing, which marks, and the thing's edges relative to the centre, in
     cells of 32 pixels."""
     present, marks, edges = [], [], []
-    for scene, picture in zip(scenes, pictures, strict=True):
+    for scene, picture in zip(scenes, images, strict=True):
         height, width, _ = picture.shape
         boxes = [
             (thing, (thing.box.x1 * width, thing.box.y1 * height, thing.box.x2 * width, thing.box.y2 * height))

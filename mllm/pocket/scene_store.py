@@ -23,7 +23,7 @@ COUNTS = (1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 5, 6)
 
 
 def training_scene(number: int, split: str = "train", count: int | None = None) -> Scene:
-    """Scene ``number`` of the pre-training pictures; different splits never share a seed."""
+    """Scene ``number`` of the pre-training images; different splits never share a seed."""
     rng = random.Random(f"pretrain/{split}/{number}")
     domain = DOMAINS[number % len(DOMAINS)]
     looks = draw_looks(domain, count or rng.choice(COUNTS), rng)
@@ -67,7 +67,7 @@ class SceneStore:
         return self._pixels[row["offset"] : row["offset"] + width * height * 3].reshape(height, width, 3)
 
     def scene(self, number: int) -> Scene:
-        """What is true of a scene; its picture is in ``pixels_HWC``."""
+        """What is true of a scene; its image is in ``pixels_HWC``."""
         row = self._index[number]
         things = tuple(
             WorldThing(row["domain"], Marks(*values[:4]), Box(*values[4:8]), values[8]) for values in row["things"]

@@ -52,7 +52,7 @@ Use = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The four field marks of one thing; what a picture shows and a card says."""
+    """The four field marks of one thing; what an image shows and a card says."""
 
     form: str
     colour: str
@@ -76,8 +76,8 @@ class Marks:
 class Species:
     """One species: its name, where it belongs, what it looks like and what it may be used for.
 
-    ``use`` is the split that may contain it: ``train`` species are seen in fine-tuning (new pictures of them are the
-    *seen* half of validation and test); ``validation`` and ``test`` species never appear in training pictures, so
+    ``use`` is the split that may contain it: ``train`` species are seen in fine-tuning (new images of them are the
+    *seen* half of validation and test); ``validation`` and ``test`` species never appear in training images, so
     that choosing a checkpoint on unseen species does not touch the unseen species of the benchmark.
     """
 

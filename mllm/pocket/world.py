@@ -1,6 +1,6 @@
-"""Pictures of the pocket world: labelled photos of one thing, and scenes of several, all deterministic by seed.
+"""Images of the pocket world: labelled photos of one thing, and scenes of several, all deterministic by seed.
 
-Every picture's truth is known: which species stand where and which marks are visible. No torch in here.
+Every image's truth is known: which species stand where and which marks are visible. No torch in here.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class WorldThing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture and everything that is true of it; things are ordered left to right by box centre."""
+    """An image and everything that is true of it; things are ordered left to right by box centre."""
 
     domain: str
     image: Image.Image

@@ -1,6 +1,6 @@
 """A sample as the turns of a conversation, and how many tokens they take.
 
-Nothing here reads weights or decodes a picture, so that rows that do not fit are refused in seconds.
+Nothing here reads weights or decodes an image, so that rows that do not fit are refused in seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mllm.records import Sample
 
 
 def conversation(sample: Sample, convention: Convention) -> list[dict[str, Any]]:
-    """Return the messages that ask a sample: the convention's system prompt, if any, then question and picture."""
+    """Return the messages that ask a sample: the convention's system prompt, if any, then question and image."""
     return prompts.messages(sample, convention.prompt, system=convention.system)
 
 
@@ -31,7 +31,7 @@ def target(sample: Sample, convention: Convention) -> str:
 def count_tokens(
     rows: Sequence[tuple[list[dict[str, Any]], Frame | None]], checkpoint: Checkpoint | Loaded, *, answers: bool = True
 ) -> list[int]:
-    """Count the tokens of conversations, each with the size of its picture (None: it has none), decoding no picture.
+    """Count the tokens of conversations, each with the size of its image (None: it has none), decoding no image.
 
     `answers` says that they end with the model's own turn; without it the opening of that turn is counted.
     """
@@ -44,13 +44,13 @@ def count_tokens(
         return []
     counts = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
     budget = checkpoint.convention.budget
-    # - 1: the placeholder of the picture, which its own tokens replace
+    # - 1: the placeholder of the image, which its own tokens replace
     seen = [checkpoint.family.visual_tokens(size, budget) - 1 if size else 0 for _, size in rows]
-    return [text + picture for text, picture in zip(counts, seen, strict=True)]
+    return [text + image for text, image in zip(counts, seen, strict=True)]
 
 
 def lengths(samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, *, answers: bool = True) -> list[int]:
-    """Count the tokens of each row: prompt, picture and, with `answers`, the answer.
+    """Count the tokens of each row: prompt, image and, with `answers`, the answer.
 
     Equal to what the trainer's collator makes of the row; a test compares the two.
     """
@@ -76,7 +76,7 @@ def check_length(
     Args:
         samples: the rows.
         checkpoint: whose tokenizer, family and budget count.
-        limit: room for prompt, picture and answer together, in tokens.
+        limit: room for prompt, image and answer together, in tokens.
         answers: count the written answers too (SFT); False counts prompts alone (RL).
         room: tokens that have to stay free (RL: the longest completion).
 

@@ -25,7 +25,7 @@ PLAIN = "plain"
 """No style: a question is asked as it stands (of a model that was not trained on any style, or about what it knows)."""
 
 ABSENT = "none"
-"""What the answer says where the thing asked for is not in the picture (`mllm.prompting.answers` reads other ways to say it)."""
+"""What the answer says where the thing asked for is not in the image (`mllm.prompting.answers` reads other ways to say it)."""
 ALL = "ground_all"
 """The task whose answer is every instance of what is asked for; task `ground` asks for one."""
 _ENDS_ON_A_THING = re.compile(r"(?:<obj:\d+>|\bSo \d+)\W*$")
@@ -52,7 +52,7 @@ def user_text(question: Sample | str, style: str) -> str:
 def messages(question: Sample | str, style: str, *, system: str | None = None) -> list[dict[str, Any]]:
     """Return the chat up to the model's turn, as transformers' chat templates take it.
 
-    The picture comes first, as the Qwen-VL lines were trained; a chat template that wants the words first (the pocket
+    The image comes first, as the Qwen-VL lines were trained; a chat template that wants the words first (the pocket
     model's) sorts the parts itself.
     """
     parts = [{"type": "image"}, {"type": "text", "text": user_text(question, style)}]

@@ -1,4 +1,4 @@
-"""How a question is worded: by name, by marks that only one thing of the picture shows, or for all of a kind.
+"""How a question is worded: by name, by marks that only one thing of the image shows, or for all of a kind.
 
 Descriptions instead of names for a share of the questions keep a model from leaning on names alone (DesCo, Li et al.
 2023, arXiv 2306.14060). What a question asks by stands in the sample's provenance: `kind`, and for descriptions
@@ -41,7 +41,7 @@ RECALLS = (
     "{name}: marks?",
     "Which marks has the {noun} {name}?",
 )
-"""What asks for a thing's marks, without a picture. The pocket base was taught in these words."""
+"""What asks for a thing's marks, without an image. The pocket base was taught in these words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How well a caption and its own picture go together, by a dual encoder: CLIP-S. Says nothing of other pictures."""
+"""How well a caption and its own image go together, by a dual encoder: CLIP-S. Says nothing of other images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WEIGHT = 2.5
 
 @dataclass(frozen=True)
 class Reward(BaseReward):
-    """R = 2.5 * max(cos(caption, picture), 0), 0..2.5; with `greedy`, R - R of the greedy caption, -2.5..2.5.
+    """R = 2.5 * max(cos(caption, image), 0), 0..2.5; with `greedy`, R - R of the greedy caption, -2.5..2.5.
 
     CLIP-S (Hessel et al. 2021), a reward in Cho et al. 2022 (arXiv 2205.13115), who subtract the greedy caption's own
     (self-critical). In GRPO a group's mean does that already; the difference only shifts what is logged. Alone this
     reward ends in repetition and bad grammar: put `grammar` or `faithful` beside it.
 
-    The picture is `sample.image`, an absolute path or one relative to the working folder.
+    The image is `sample.image`, an absolute path or one relative to the working folder.
     """
 
     task: ClassVar[str] = TASK
@@ -35,7 +35,7 @@ class Reward(BaseReward):
     late: bool = False
     pool: str = "mean"
     cache: str | None = None
-    """Folder that keeps the pictures' vectors."""
+    """Folder that keeps the images' vectors."""
     prefix: str = ""
     """Written before each caption; the published CLIP-S writes `A photo depicts `."""
     greedy: str | None = None
@@ -66,9 +66,9 @@ class Reward(BaseReward):
         if not asked:
             return result
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
-        pictures = encoder.pictures([Path(samples[place].image) for place in asked])
+        images = encoder.images([Path(samples[place].image) for place in asked])
         texts = encoder.texts([self.prefix + said(completions[place]) for place in asked])
-        cosines = _own(encoders.similarity(texts, pictures, encoder.pool))
+        cosines = _own(encoders.similarity(texts, images, encoder.pool))
         minus = [0.0] * len(asked)
         if self.greedy is not None:
             known = _captions(self.greedy)
@@ -76,7 +76,7 @@ class Reward(BaseReward):
             if missing:
                 raise ConfigError(f"reward 'clip': {self.greedy} holds no greedy caption of sample {missing[0]!r}")
             base = encoder.texts([self.prefix + known[samples[place].id] for place in asked])
-            minus = [clip_s(cos) for cos in _own(encoders.similarity(base, pictures, encoder.pool))]
+            minus = [clip_s(cos) for cos in _own(encoders.similarity(base, images, encoder.pool))]
         for row, place in enumerate(asked):
             value = min(max(clip_s(cosines[row]) - minus[row], self.low), self.high)
             result[place] = Score(value, {"cos": cosines[row], "cut": float(texts.cut[row])})
@@ -89,7 +89,7 @@ def clip_s(cosine: float) -> float:
 
 
 def _own(similarity: Any) -> list[float]:
-    """The diagonal: each caption with its own picture."""
+    """The diagonal: each caption with its own image."""
     return [float(row[place]) for place, row in enumerate(similarity)]
 
 

@@ -16,7 +16,7 @@ Mode = Literal["raw", "threshold", "power", "half", "hit"]
 
 HIT = 0.5
 """IoU from which an answer is right: Acc@0.5 counts the tie."""
-_ROUNDING = 1e-9  # whole numbers that tie exactly come out a hair off once they are shares of the picture
+_ROUNDING = 1e-9  # whole numbers that tie exactly come out a hair off once they are shares of the image
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Reward(BaseReward):
 
 
 def asks_for_one(sample: Sample) -> bool:
-    """Whether a sample's answer is a single box: it is neither absent from the picture nor asked for as a set."""
+    """Whether a sample's answer is a single box: it is neither absent from the image nor asked for as a set."""
     return bool(sample.boxes) and sample.task != ALL
 
 

@@ -17,7 +17,7 @@ class Reward(BaseReward):
     """R = sum of IoU over the best one-to-one matching / max(boxes answered, boxes true), 0..1.
 
     The matching is the one with the largest sum (Kuhn 1955, scipy's `linear_sum_assignment`); the denominator is
-    Visual-RFT's (arXiv 2503.01785). A box written outside the picture counts as answered and matches nothing. Applies
+    Visual-RFT's (arXiv 2503.01785). A box written outside the image counts as answered and matches nothing. Applies
     to samples of task `ground_all` that have boxes; any other: None.
     """
 

@@ -1,4 +1,4 @@
-"""Whether the answer says rightly that the thing asked for is in the picture, or that it is not."""
+"""Whether the answer says rightly that the thing asked for is in the image, or that it is not."""
 
 from __future__ import annotations
 

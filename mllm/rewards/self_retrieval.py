@@ -1,4 +1,4 @@
-"""Whether a caption finds its own picture again among others: what makes captions single one picture out."""
+"""Whether a caption finds its own image again among others: what makes captions single one image out."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Over = Literal["batch", "bag_batch", "bag"]
 
 @dataclass(frozen=True)
 class Reward(BaseReward):
-    """With s_j = similarity of the caption and picture j of the candidates, i its own, and k the scorer's logit scale:
+    """With s_j = similarity of the caption and image j of the candidates, i its own, and k the scorer's logit scale:
 
     log:     R = max(log softmax_j(k s_j)[i], -floor)        -floor..0; No Detail Left Behind, DiscriTune (2304.01662)
     hit:     R = 1 if s_i is the largest, else 0             0..1; ties share
     margin:  R = s_i - max over the others of s_j            -2..2
 
-    Candidates (`over`) are all pictures of the generation batch, over all processes. `batch`: every caption is scored.
-    `bag_batch`: the same candidates, but only captions of pictures that came with their bag (`sample.bag`) are scored;
-    single pictures that fill the batch up are easy distractors and get None. `bag`: candidates are the bag alone.
+    Candidates (`over`) are all images of the generation batch, over all processes. `batch`: every caption is scored.
+    `bag_batch`: the same candidates, but only captions of images that came with their bag (`sample.bag`) are scored;
+    single images that fill the batch up are easy distractors and get None. `bag`: candidates are the bag alone.
     None as well where there is no other candidate.
 
-    Every process has to score its part of a batch at the same time: pictures are gathered by one collective call.
+    Every process has to score its part of a batch at the same time: images are gathered by one collective call.
     """
 
     task: ClassVar[str] = TASK
@@ -46,7 +46,7 @@ class Reward(BaseReward):
     late: bool = False
     pool: str = "mean"
     cache: str | None = None
-    """Folder that keeps the pictures' vectors."""
+    """Folder that keeps the images' vectors."""
 
     def __post_init__(self) -> None:
         """Refuse settings without meaning."""
@@ -73,7 +73,7 @@ class Reward(BaseReward):
         pairs = list(zip(samples, completions, strict=True))
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
         mine = {sample.image: sample.bag for sample in samples if wants_caption(sample)}
-        vectors = encoder.pictures([Path(image) for image in mine])
+        vectors = encoder.images([Path(image) for image in mine])
         rows = gather([(image, bag, vector) for (image, bag), vector in zip(mine.items(), vectors, strict=True)])
         candidates = {image: (bag, vector) for image, bag, vector in rows}
         asked = [place for place, (sample, _) in enumerate(pairs) if wants_caption(sample)]

@@ -44,15 +44,15 @@ class Reasoning:
     cards: Mapping[str, tuple[str, ...]]
     seed: int
     image: Path | None = None
-    """Where the sample's picture lies; teachers that can see look at it."""
+    """Where the sample's image lies; teachers that can see look at it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A picture to look at, or one box of it.
+    """An image to look at, or one box of it.
 
-    `facts` are the marks that are known to be visible, where the picture was drawn and they are known: the pocket
-    oracle answers from them, every other teacher from the picture alone.
+    `facts` are the marks that are known to be visible, where the image was drawn and they are known: the pocket
+    oracle answers from them, every other teacher from the image alone.
     """
 
     image: Path
@@ -72,7 +72,7 @@ class Reasons(Protocol):
 
 @runtime_checkable
 class Knows(Protocol):
-    """Knows entities by name, without a picture."""
+    """Knows entities by name, without an image."""
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
         """Return the field marks of an entity, most telling first; empty when it knows none."""
@@ -85,7 +85,7 @@ class Knows(Protocol):
 
 @runtime_checkable
 class Sees(Protocol):
-    """Looks at pictures."""
+    """Looks at images."""
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
         """Say of each mark whether it is visible; None where it cannot tell."""
@@ -98,7 +98,7 @@ class Sees(Protocol):
 
 @runtime_checkable
 class Points(Protocol):
-    """Finds a named entity in a picture."""
+    """Finds a named entity in an image."""
 
     def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
         """Return its boxes in the unit frame; empty when it is not there. Another seed is a second opinion."""
@@ -110,7 +110,7 @@ class Edits(Protocol):
     """Rewrites captions."""
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
-        """Merge captions of one picture into one: lose no detail, add none."""
+        """Merge captions of one image into one: lose no detail, add none."""
         ...
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:

@@ -11,7 +11,7 @@ from mllm.records import Sample
 from mllm.synthesis.captioning import Boosted
 
 PLUMBING = (
-    "The captions were put together by rules (teacher `cards`), without a model and without a look at any picture. "
+    "The captions were put together by rules (teacher `cards`), without a model and without a look at any image. "
     "They show that the programs work on real photos; nothing is claimed of how good they are."
 )
 
@@ -39,12 +39,12 @@ def facts(
 
 
 def counted(rows: Sequence[Sample]) -> dict[str, Any]:
-    """Numbers of one side: pictures, captions, their length and variety, and what is true of them where it is known."""
+    """Numbers of one side: images, captions, their length and variety, and what is true of them where it is known."""
     first = {row.id: row.captions[0] for row in rows}
     told = caption_stats.caption_scores(first, rows)
     bagged = Counter(row.bag for row in rows if row.bag is not None)
-    result: dict[str, Any] = {"pictures": len(rows), "captions": sum(len(row.captions) for row in rows)}
-    result |= {"families of look-alikes": len(bagged), "captions that another picture has too": _shared(first)}
+    result: dict[str, Any] = {"images": len(rows), "captions": sum(len(row.captions) for row in rows)}
+    result |= {"families of look-alikes": len(bagged), "captions that another image has too": _shared(first)}
     result |= {name: round(told[name], 4) for name in ("words", "distinct1", "distinct2")}
     for name in ("precision", "recall"):
         if name in told:
@@ -53,5 +53,5 @@ def counted(rows: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _shared(captions: Mapping[str, str]) -> int:
-    """How many pictures have a caption that is not theirs alone."""
+    """How many images have a caption that is not theirs alone."""
     return sum(count for count in Counter(captions.values()).values() if count > 1)

@@ -1,4 +1,4 @@
-"""Captions of one picture put together by rules, without a model: no detail lost, none added, and no style.
+"""Captions of one image put together by rules, without a model: no detail lost, none added, and no style.
 
 What comes out reads like notes, not like prose. It shows that a pipeline works, and is what a teacher without a model
 can do; for captions to learn from, take a teacher with one.

@@ -1,4 +1,4 @@
-"""Composites: several photos pasted into one picture, and where each of them lies afterwards.
+"""Composites: several photos pasted into one image, and where each of them lies afterwards.
 
 Photos are shrunk, never enlarged, their aspect kept; they never overlap. Layouts:
     horizontal  one row, all of one height          vertical  one column, all of one width
@@ -85,7 +85,7 @@ def paste(images: Sequence[Image.Image], arrangement: Arrangement, colour: Colou
 
 
 def edge_colour(image: Image.Image) -> Colour:
-    """Return the mean colour of a picture's outermost pixels: a canvas of it looks like more of the same ground."""
+    """Return the mean colour of an image's outermost pixels: a canvas of it looks like more of the same ground."""
     small = image.resize((8, 8), Image.Resampling.BOX)
     rim = [small.getpixel((x, y)) for x in range(8) for y in range(8) if x in (0, 7) or y in (0, 7)]
     red, green, blue = (round(sum(channel) / len(rim)) for channel in zip(*rim, strict=True))  # type: ignore[arg-type]

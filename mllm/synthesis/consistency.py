@@ -1,9 +1,9 @@
 """Does what a thought says of the thing asked for agree with its card? Words only, no model; errs towards "yes".
 
 Said of the target is what stands before the first candidate (the recall) and from `<obj:K>` of the target to the next
-candidate, sentences left out that speak of another entity of the picture, and clauses that deny something. A clause
+candidate, sentences left out that speak of another entity of the image, and clauses that deny something. A clause
 disagrees with the card when
-    it quotes a mark of another thing of the picture whose words the card does not have, or
+    it quotes a mark of another thing of the image whose words the card does not have, or
     it names a colour, pattern, shape, length or size of a part for which the card says another one of the same sort.
 What a card is silent about is not judged: a thought may know more than a card.
 """

@@ -14,13 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 from mllm.captions import wants_caption
 from mllm.io import images
 from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, draw
-from mllm.io.images import save_picture
+from mllm.io.images import save_image
 from mllm.records import REFERENCE, SPLITS, Sample, read_jsonl
 
 FOLDER = "sheets"
 ACROSS, DOWN = 3, 2
 CELL, TEXT = 480, 190
-"""Side of a picture's place and height of the text under it, pixels."""
+"""Side of an image's place and height of the text under it, pixels."""
 _LINE, _FONT, _WIDTH, _LINES = 17, 13, 70, 11
 
 
@@ -32,13 +32,13 @@ def write(folder: Path, count: int) -> list[Path]:
         for page in range(0, len(chosen), ACROSS * DOWN):
             path = folder / FOLDER / f"{side}-{page // (ACROSS * DOWN) + 1:02d}.png"
             path.parent.mkdir(exist_ok=True)
-            save_picture(sheet(folder, chosen[page : page + ACROSS * DOWN]), path)
+            save_image(sheet(folder, chosen[page : page + ACROSS * DOWN]), path)
             made.append(path)
     return made
 
 
 def sheet(folder: Path, samples: Sequence[Sample]) -> Image.Image:
-    """Draw one page; `folder` is the one that the samples' pictures are relative to."""
+    """Draw one page; `folder` is the one that the samples' images are relative to."""
     rows = -(-len(samples) // ACROSS)
     page = Image.new("RGB", (ACROSS * CELL, rows * (CELL + TEXT)), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=_FONT)
@@ -68,7 +68,7 @@ def _marks(sample: Sample) -> list[Mark]:
 
 
 def _text(sample: Sample) -> list[str]:
-    """Return the lines under a picture: id and kind, question, as much of the thought as has room."""
+    """Return the lines under an image: id and kind, question, as much of the thought as has room."""
     if wants_caption(sample):
         return _captions(sample)
     stratum = f"{sample.provenance.get('kind', sample.task)}, {sample.provenance.get('stratum', sample.split)}"
@@ -78,7 +78,7 @@ def _text(sample: Sample) -> list[str]:
 
 
 def _captions(sample: Sample) -> list[str]:
-    """Return the lines under a picture with captions: what is learned, then what people wrote."""
+    """Return the lines under an image with captions: what is learned, then what people wrote."""
     told = [sample.id, *textwrap.wrap(f"> {sample.captions[0]}" if sample.captions else "(no caption)", _WIDTH)]
     told += [line for one in sample.provenance.get("given", ()) for line in textwrap.wrap(f"- {one}", _WIDTH)]
     return told[:_LINES]

@@ -26,7 +26,7 @@ Entity = tuple[str, str]
 
 
 def further(kind: str) -> str:
-    """Return what a further question of a picture may ask, which was put together for the first one."""
+    """Return what a further question of an image may ask, which was put together for the first one."""
     return DESCRIPTION if kind == DESCRIPTION else NAME
 
 

@@ -36,7 +36,7 @@ class Asking(Section):
     max_tokens: int = Field(default=1024, ge=1)
     """Room for a reply; one that is cut off counts as failed."""
     max_pixels: int = Field(default=1024 * 1024, ge=1024)
-    """Pictures are shrunk to at most so many pixels before they are shown."""
+    """Images are shrunk to at most so many pixels before they are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class ModelTeacher(ABC):
         """Get one reply. Raises TeacherError, noted in the ledger, where this one request failed."""
 
     def reason(self, request: Reasoning) -> str:
-        """Write one thought; the teacher knows names, boxes, cards and the answer, and looks where it has a picture."""
+        """Write one thought; the teacher knows names, boxes, cards and the answer, and looks where it has an image."""
         sample = request.sample
         answers = [k for k, thing in enumerate(sample.things) if thing.entity == sample.entity]
         if len(answers) != 1:
@@ -120,7 +120,7 @@ class ModelTeacher(ABC):
         )
 
     def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
-        """Return the boxes of an entity in the unit frame of the whole picture; with `look.box` only inside of it."""
+        """Return the boxes of an entity in the unit frame of the whole image; with `look.box` only inside of it."""
         view = self._view(look, 0.0)
         frame = self._frame(view.size)
         text = teacher_prompts.point(entity, look.domain, frame)
@@ -129,7 +129,7 @@ class ModelTeacher(ABC):
         return found if look.box is None else tuple(box.inside(view.window) for box in found)
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
-        """Merge captions of one picture into one."""
+        """Merge captions of one image into one."""
         if not captions:
             raise FieldmarkError("blend needs at least one caption")
         return self._ask(
@@ -174,11 +174,11 @@ class ModelTeacher(ABC):
         return View(look.image, self._max_pixels, box)
 
     def _frame(self, size: Frame) -> Frame:
-        """Return the frame the model writes on when it is shown a picture of `size`."""
+        """Return the frame the model writes on when it is shown an image of `size`."""
         try:
             return self._family.frame(size, self._budget)
         except FamilyError as error:
-            raise TeacherError("picture cannot be shown", str(error)) from None
+            raise TeacherError("image cannot be shown", str(error)) from None
 
 
 def _place(look: Look) -> str:

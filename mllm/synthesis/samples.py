@@ -1,4 +1,4 @@
-"""A line-up becomes one picture and the samples asked about it: composed, asked, reasoned about, checked.
+"""A line-up becomes one image and the samples asked about it: composed, asked, reasoned about, checked.
 
 What fails a check is not repaired: `Refused` carries a short stable reason, and the caller draws another line-up.
 """
@@ -30,25 +30,25 @@ GAPS = (0, 0, 6, 12)
 
 
 class Refused(FieldmarkError):
-    """A picture that must not enter the data. The message is the reason, short and stable, to be counted."""
+    """An image that must not enter the data. The message is the reason, short and stable, to be counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How pictures are composed and questions worded."""
+    """How images are composed and questions worded."""
 
     family: Family
     """Its way to write boxes is tried on every thought."""
     plain: bool = False
     """No gaps, a canvas in the photos' own tone, and each domain's first wording only (for the pocket model)."""
     max_side: int = 1024
-    """Longest side of a picture, pixels."""
+    """Longest side of an image, pixels."""
     min_box: int = 12
     """Shortest side that a thing's box may have, pixels."""
 
 
-def picture(drawn: LineUp, folder: Path, style: Style, rng: random.Random) -> tuple[Image.Image, Sample]:
-    """Compose a line-up; returns the picture and a sample that lacks its question (`entity`, `question`, `id` to come).
+def compose(drawn: LineUp, folder: Path, style: Style, rng: random.Random) -> tuple[Image.Image, Sample]:
+    """Compose a line-up; returns the image and a sample that lacks its question (`entity`, `question`, `id` to come).
 
     `folder` is the one that the photos' paths are relative to.
     """
@@ -82,9 +82,9 @@ def ask(
     blank: Sample, target: Photo, kind: str, teacher: Teacher, cards: Mapping[str, tuple[str, ...]], style: Style,
     seed: int, image: Path | None = None,
 ) -> Sample:  # fmt: skip
-    """Ask a composed picture a question of a kind, have the teacher reason, check. `blank` has id, image and split.
+    """Ask a composed image a question of a kind, have the teacher reason, check. `blank` has id, image and split.
 
-    `image` is where the picture lies already, for teachers that look.
+    `image` is where the image lies already, for teachers that look.
 
     Raises:
         Refused: the teacher failed this once, the reasoning or its boxes fail a check, or no marks tell the target from

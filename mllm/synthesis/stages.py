@@ -1,7 +1,7 @@
-"""Stages of a data program that may be stopped at any moment: logs that go on, whole pictures, threads in order.
+"""Stages of a data program that may be stopped at any moment: logs that go on, whole images, threads in order.
 
 A stage appends its rows to `<name>.part.jsonl`; when the last is in, the log becomes `<name>.jsonl`. A row that can be
-read was written whole, and so was the picture it names, since that is written first.
+read was written whole, and so was the image it names, since that is written first.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Stage:
 def in_order(make: Callable[[N], T], numbers: Iterable[N], workers: int) -> Iterator[T]:
     """Yield `make(number)` for each number, in order; a few are made ahead in threads, never more than `2 * workers`.
 
-    Threads suit pictures: Pillow lets go of the interpreter while it decodes, scales and encodes.
+    Threads suit images: Pillow lets go of the interpreter while it decodes, scales and encodes.
     """
     following = iter(numbers)
     with ThreadPoolExecutor(workers) as threads:

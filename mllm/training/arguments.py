@@ -23,7 +23,7 @@ C = TypeVar("C")
 
 logger = logging.getLogger(__name__)
 
-# Ours, where TRL's defaults would be wrong for pictures: rows are never cut (a row cut in its answer trains nothing, in
+# Ours, where TRL's defaults would be wrong for images: rows are never cut (a row cut in its answer trains nothing, in
 # silence); data set columns reach the rewards; a loss that is no number is seen, not averaged away.
 OURS: dict[str, Any] = {
     "max_length": None,

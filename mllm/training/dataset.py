@@ -28,24 +28,24 @@ TASKS = ("ground", prompts.ALL, "caption")
 
 @dataclass(frozen=True)
 class Data:
-    """The checked data of a run. `images_root` is what the validation samples' pictures are relative to."""
+    """The checked data of a run. `images_root` is what the validation samples' images are relative to."""
 
     train: list[Row]
     validation: list[Sample]
     images_root: Path
 
 
-def read_data(settings: Settings, *, answers: bool, check_pictures: bool = True) -> Data:
+def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -> Data:
     """Read the samples files of a run and check them.
 
     Args:
         settings: of the run.
         answers: the rows are trained on with their answers (SFT); style `think` then needs a thought in each.
-        check_pictures: open each picture's header (one process is enough for that).
+        check_images: open each image's header (one process is enough for that).
 
     Raises:
-        RecordError: no file, an empty one, a broken line, a bad box, a missing picture, a duplicate id, a row of
-            another split, a picture of another size than the row says, no box, no thought; captions to watch that are
+        RecordError: no file, an empty one, a broken line, a bad box, a missing image, a duplicate id, a row of
+            another split, an image of another size than the row says, no box, no thought; captions to watch that are
             in no bag.
     """
     if not settings.train:
@@ -70,8 +70,8 @@ def read_data(settings: Settings, *, answers: bool, check_pictures: bool = True)
         if shared:
             raise RecordError(f"{settings.validation}: sample {min(shared)!r} is in the training data too")
         validation_metrics.choose(validation, root, settings.evaluate)
-    if check_pictures:
-        _check_pictures([*rows, *(Row(sample, root / sample.image) for sample in validation)])
+    if check_images:
+        _check_images([*rows, *(Row(sample, root / sample.image) for sample in validation)])
     return Data(rows, validation, root)
 
 
@@ -83,7 +83,7 @@ def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answer
     plain = [
         (
             [*row.record.asked(), conversations.says("assistant", row.record.answer)],
-            images.size(row.picture) if row.picture else None,
+            images.size(row.image) if row.image else None,
         )
         for row in data.train
         if isinstance(row.record, Exchange)
@@ -99,7 +99,7 @@ def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answer
 
 
 def lengths(rows: Sequence[Row], checkpoint: Checkpoint) -> list[int]:
-    """Count the tokens of each row with its answer, in order, opening no more than a picture's header."""
+    """Count the tokens of each row with its answer, in order, opening no more than an image's header."""
     spoken = []
     for row in rows:
         if isinstance(row.record, Sample):
@@ -107,7 +107,7 @@ def lengths(rows: Sequence[Row], checkpoint: Checkpoint) -> list[int]:
             answer, size = conversations.target(row.record, checkpoint.convention), row.record.size
         else:
             turns, answer = row.record.asked(), row.record.answer
-            size = images.size(row.picture) if row.picture else None
+            size = images.size(row.image) if row.image else None
         spoken.append(([*turns, conversations.says("assistant", answer)], size))
     return conversations.count_tokens(spoken, checkpoint)
 
@@ -126,7 +126,7 @@ def _check_sample(file: Path, sample: Sample, *, split: str, thought: bool, answ
     if not sample.boxes and any(thing.entity == sample.entity for thing in sample.things):
         raise RecordError(
             f"{where}: field boxes: {sample.entity!r} is among the row's things, so it needs at least one box "
-            "(a row without boxes says that the thing is not in the picture)"
+            "(a row without boxes says that the thing is not in the image)"
         )
     if thought and not sample.thought:
         raise RecordError(f"{where}: field thought: style `think` trains on thoughts; make them, or set style: direct")
@@ -154,18 +154,18 @@ def _no_twins(rows: Sequence[Row]) -> None:
         seen.add(row.record.id)
 
 
-def _check_pictures(rows: Sequence[Row]) -> None:
-    """Read each picture's header once; a size other than the row's would move every box."""
+def _check_images(rows: Sequence[Row]) -> None:
+    """Read each image's header once; a size other than the row's would move every box."""
     sizes: dict[Path, tuple[float, float]] = {}
     for row in rows:
-        if row.picture is None:
+        if row.image is None:
             continue
-        if row.picture not in sizes:
-            frame = images.size(row.picture)
-            sizes[row.picture] = (frame.width, frame.height)
-        if isinstance(row.record, Sample) and sizes[row.picture] != (row.record.size.width, row.record.size.height):
-            width, height = sizes[row.picture]
+        if row.image not in sizes:
+            frame = images.size(row.image)
+            sizes[row.image] = (frame.width, frame.height)
+        if isinstance(row.record, Sample) and sizes[row.image] != (row.record.size.width, row.record.size.height):
+            width, height = sizes[row.image]
             raise RecordError(
                 f"sample {row.record.id}: field size: says {row.record.size.width:g} x {row.record.size.height:g}, but "
-                f"{row.picture} is {width:g} x {height:g} (after EXIF orientation); its boxes would be wrong"
+                f"{row.image} is {width:g} x {height:g} (after EXIF orientation); its boxes would be wrong"
             )

@@ -98,9 +98,9 @@ def _one_box(logs: Logs) -> str | None:
     if share >= 0.3:
         return None
     return (
-        f"boxes written for different pictures are nearly the same: they vary {share:.0%} as much as the true ones. "
+        f"boxes written for different images are nearly the same: they vary {share:.0%} as much as the true ones. "
         "The model answers without looking: lower learning_rate, set beta above 0, raise temperature, or see with "
-        "`fieldmark inspect` whether pictures are what they should be"
+        "`fieldmark inspect` whether images are what they should be"
     )
 
 

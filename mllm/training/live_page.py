@@ -1,4 +1,4 @@
-"""`live.html` in a run's folder while it trains, and its pictures in TensorBoard or W&B where `report_to` names them.
+"""`live.html` in a run's folder while it trains, and its images in TensorBoard or W&B where `report_to` names them.
 
 Looking costs little and can break nothing: the page is drawn at most every few seconds, by the first process alone, and
 a page that cannot be written, or a tracker that fails, is reported once and left alone from then on.
@@ -32,10 +32,10 @@ EVERY_S = 10.0
 
 
 class Rollouts:
-    """The last batch's first prompts with their answers, as the rewards hear of them; `pictures` by sample id."""
+    """The last batch's first prompts with their answers, as the rewards hear of them; `images` by sample id."""
 
-    def __init__(self, pictures: Mapping[str, Path], prompts: int = PROMPTS) -> None:
-        self.pictures, self.prompts = pictures, prompts
+    def __init__(self, images: Mapping[str, Path], prompts: int = PROMPTS) -> None:
+        self.images, self.prompts = images, prompts
         self.groups: list[Group] = []
         self._places: list[list[int]] = []
         self._batch: Sequence[str] = ()
@@ -50,11 +50,11 @@ class Rollouts:
             group.values[name] = [scores[place].value for place in places]
 
     def _begin(self, samples: Sequence[Sample], read: Sequence[Completion]) -> None:
-        chosen = [name for name in dict.fromkeys(sample.id for sample in samples) if name in self.pictures]
+        chosen = [name for name in dict.fromkeys(sample.id for sample in samples) if name in self.images]
         chosen = chosen[: self.prompts]
         self._places = [[place for place, one in enumerate(samples) if one.id == name] for name in chosen]
         self.groups = [
-            Group(samples[places[0]], self.pictures[name], [read[place] for place in places])
+            Group(samples[places[0]], self.images[name], [read[place] for place in places])
             for name, places in zip(chosen, self._places, strict=True)
         ]
 
@@ -109,18 +109,18 @@ class LivePage(TrainerCallback):
             self._deaf = True
 
     def _report(self, step: int) -> None:
-        """Give the pictures and texts to TensorBoard and W&B, where they are in use."""
+        """Give the images and texts to TensorBoard and W&B, where they are in use."""
         for number, group in enumerate(self.rollouts.groups if self.rollouts is not None else (), 1):
-            picture, told = live.drawn(group), _told(group)
+            image, told = live.drawn(group), _told(group)
             for callback in self.trainer.callback_handler.callbacks:
                 writer = getattr(callback, "tb_writer", None)
                 if writer is not None:
                     where = f"rollouts/{number}"
-                    writer.add_image(where, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+                    writer.add_image(where, np.asarray(image.convert("RGB")), step, dataformats="HWC")
                     writer.add_text(where, told, step)
                 wandb = getattr(callback, "_wandb", None)
                 if wandb is not None and getattr(wandb, "run", None) is not None:
-                    shown = wandb.Image(picture, caption=told)
+                    shown = wandb.Image(image, caption=told)
                     wandb.log({f"rollouts/{group.sample.id}": shown}, commit=False)
 
 

@@ -1,6 +1,6 @@
 """What training leaves -> weights that anyone can load: adapters merged, ZeRO shards joined, nothing else changed.
 
-The model is asked the same question, picture included, before it is merged, afterwards, and once more when it has been
+The model is asked the same question, image included, before it is merged, afterwards, and once more when it has been
 read back from the disk. `fieldmark merge` is the command.
 """
 
@@ -92,15 +92,13 @@ def merge(
 
 
 def logits(loaded: Loaded) -> torch.Tensor:
-    """Return what a model says to a drawn picture and a question: (tokens, vocabulary), float32."""
+    """Return what a model says to a drawn image and a question: (tokens, vocabulary), float32."""
     from PIL import Image
 
-    asked = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Find the bird in the picture."}]}
-    ]
-    picture = Image.linear_gradient("L").convert("RGB").resize((160, 128))
-    picture.paste((200, 30, 60), (40, 30, 110, 90))
-    inputs = generate.encode(loaded, [asked], [picture])
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Find the bird in the image."}]}]
+    image = Image.linear_gradient("L").convert("RGB").resize((160, 128))
+    image.paste((200, 30, 60), (40, 30, 110, 90))
+    inputs = generate.encode(loaded, [asked], [image])
     with torch.no_grad():
         return loaded.model.eval()(**inputs).logits[0].float()
 

@@ -21,9 +21,9 @@ CARD = "README.md"
 _TAG = "fieldmark"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _LIMITS = (
-    "It answers about pictures of the kind and the domains named above; on others its scores are not known.",
+    "It answers about images of the kind and the domains named above; on others its scores are not known.",
     "A wrong answer is written as surely as a right one. The reasoning is text and need not be how the box came about.",
-    "Numbers in boxes only mean something with the convention above; another prompt or picture size changes answers.",
+    "Numbers in boxes only mean something with the convention above; another prompt or image size changes answers.",
     "Not for decisions about people, and not the only word where a wrong name does harm (what to eat, what to treat).",
 )
 
@@ -33,7 +33,7 @@ class Facts:
     """What a card tells.
 
     `name` is the model's, for people; `base` the weights that somebody else made, `through` what was trained further,
-    where that lies between. `data` and `settings` are rows of two columns; `licences` counts pictures by
+    where that lies between. `data` and `settings` are rows of two columns; `licences` counts images by
     their terms.
     """
 
@@ -140,17 +140,17 @@ def _parts(facts: Facts, scores: list[Score]) -> Iterable[str]:
         "prompt style": f"{convention.prompt}: after the question, `{asked}`",
         "system prompt": f"`{convention.system}`" if convention.system else "none",
         "family": f"{convention.family}, which decides on what frame boxes are written and how",
-        "picture budget": f"{budget.min_pixels} to {budget.max_pixels} pixels",
+        "image budget": f"{budget.min_pixels} to {budget.max_pixels} pixels",
         "convention": f"version {convention.version}, in `fieldmark.json` beside the weights",
     }
     yield _table(("", ""), rows.items())
-    yield "```bash\nfieldmark chat THIS_FOLDER picture.jpg\n```"
+    yield "```bash\nfieldmark chat THIS_FOLDER image.jpg\n```"
     yield "## Data"
     yield _table(("", ""), facts.data.items())
     if facts.licences:
-        yield _table(("terms of the pictures", "pictures"), facts.licences.items())
+        yield _table(("terms of the images", "images"), facts.licences.items())
     else:
-        yield "The rows name no licence of their pictures: see where they come from before passing the weights on."
+        yield "The rows name no licence of their images: see where they come from before passing the weights on."
     yield "## Scores"
     if scores:
         cells = [

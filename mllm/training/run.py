@@ -39,7 +39,7 @@ from mllm.training.validation import GeneratedEval
 logger = logging.getLogger(__name__)
 
 VECTORS = "vectors"
-"""Folder in a run's folder with the vectors of pictures that rewards have looked at."""
+"""Folder in a run's folder with the vectors of images that rewards have looked at."""
 NO_ROOM = (
     "`fieldmark preflight --config FILE -- FLAGS` works memory out for the longest batch and names the mildest change "
     "that fits. Mostly: per_device_train_batch_size lower and gradient_accumulation_steps higher by as much, "
@@ -88,7 +88,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
     )
     if processors.opened(checkpoint.processor, checkpoint.convention.prompt):
         logger.info("the chat template opens the thought itself: what is written is read as if it began with <think>")
-    data = dataset.read_data(settings, answers=answers, check_pictures=PartialState().is_main_process)
+    data = dataset.read_data(settings, answers=answers, check_images=PartialState().is_main_process)
     main_process_only(lambda: dataset.check_rows(data, checkpoint, settings, answers=answers, room=room))
     _check_sharding(data)
     _check_precision(settings, args, adapters=settings.lora is not None or checkpoint.adapter is not None)
@@ -107,7 +107,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
 def load_rewards(settings: Settings, output_dir: Path | None = None) -> dict[str, tuple[BaseReward, float]]:
     """Build the rewards of an RL run, each with its weight.
 
-    Rewards that look at pictures keep their vectors in `output_dir` where they name no `cache`: a vector made again
+    Rewards that look at images keep their vectors in `output_dir` where they name no `cache`: a vector made again
     after a stop, in other company, would differ in its last digits.
 
     Raises:
@@ -151,7 +151,7 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
     )
     if remember_pixels(loaded.processor, folder=settings.pixel_cache) is None and settings.pixel_cache is not None:
         raise ConfigError(
-            f"pixel_cache: pictures of {type(loaded.processor.image_processor).__name__} cannot be kept (only patches "
+            f"pixel_cache: images of {type(loaded.processor.image_processor).__name__} cannot be kept (only patches "
             "with a grid, as in the Qwen-VL lines); leave it out"
         )
     if args.device.type == "cpu":
@@ -261,11 +261,11 @@ def _check_folder(output_dir: Path) -> None:
 
 
 def _check_sharding(data: Data) -> None:
-    """Refuse rows without a picture under ZeRO-3: a process whose batch has none waits for the others for ever."""
-    blind = [row.record.id for row in data.train if row.picture is None]
+    """Refuse rows without an image under ZeRO-3: a process whose batch has none waits for the others for ever."""
+    blind = [row.record.id for row in data.train if row.image is None]
     if blind and is_deepspeed_zero3_enabled():
         raise FieldmarkError(
-            f"{len(blind)} rows have no picture ({blind[0]}, ...), which hangs under ZeRO-3; use ZeRO-2 "
+            f"{len(blind)} rows have no image ({blind[0]}, ...), which hangs under ZeRO-3; use ZeRO-2 "
             f"(accelerate_config.yaml), or leave `mix` out"
         )
 

@@ -100,7 +100,7 @@ def _data(settings: Settings, data: Data) -> dict[str, Any]:
     samples = [row.record for row in data.train if isinstance(row.record, Sample)]
     rows: dict[str, Any] = {
         "rows trained on": len(data.train),
-        "pictures": len({row.picture for row in data.train if row.picture}),
+        "images": len({row.image for row in data.train if row.image}),
         "entities": len({sample.entity for sample in samples}),
         "domains": ", ".join(sorted({sample.domain for sample in samples})),
         "rows watched": len(data.validation),
@@ -113,12 +113,12 @@ def _data(settings: Settings, data: Data) -> dict[str, Any]:
 
 
 def _licences(settings: Settings, data: Data) -> dict[str, int]:
-    """Count pictures by their terms: as the sets' manifests tell, else as the rows do."""
+    """Count images by their terms: as the sets' manifests tell, else as the rows do."""
     terms: Counter[str] = Counter()
     for folder in dict.fromkeys(file.parent for file in settings.train):
         if (folder / manifest.MANIFEST).is_file():
             terms.update(manifest.read(folder).get("licences", {}))
     if not terms:
-        kept = {row.picture: row.record for row in data.train if isinstance(row.record, Sample)}
+        kept = {row.image: row.record for row in data.train if isinstance(row.record, Sample)}
         terms.update(str(one.provenance["licence"]) for one in kept.values() if one.provenance.get("licence"))
     return dict(sorted(terms.items()))

@@ -27,7 +27,7 @@ CACHE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A plain question with its answer, with or without a picture: mixed into SFT to keep what the base knows.
+    """A plain question with its answer, with or without an image: mixed into SFT to keep what the base knows.
 
     `image` is relative to the file's folder (as in a samples file), or absolute. The question is asked as it stands.
     """
@@ -40,7 +40,7 @@ class Exchange:
     image: str | None = None
 
     def asked(self) -> list[dict[str, Any]]:
-        """Return the messages that ask it, with a placeholder for its picture, if it has one."""
+        """Return the messages that ask it, with a placeholder for its image, if it has one."""
         turn = conversations.says("user", self.question)
         turn["content"] += [{"type": "image"}] if self.image is not None else []
         return [turn]
@@ -48,21 +48,21 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row to train on, and where its picture lies."""
+    """One row to train on, and where its image lies."""
 
     record: Sample | Exchange
-    picture: Path | None
+    image: Path | None
 
 
-class PictureCache:
-    """Decoded pictures by path, the least recently used dropped above `limit` bytes. Each process has its own."""
+class ImageCache:
+    """Decoded images by path, the least recently used dropped above `limit` bytes. Each process has its own."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit, self.size = limit, 0
         self._held: OrderedDict[Path, Image.Image] = OrderedDict()
 
     def load(self, path: Path) -> Image.Image:
-        """Return the picture at `path` (RGB, upright). Callers share it and must not draw on it."""
+        """Return the image at `path` (RGB, upright). Callers share it and must not draw on it."""
         if path in self._held:
             self._held.move_to_end(path)
             return self._held[path]
@@ -74,8 +74,8 @@ class PictureCache:
             self.size -= old.width * old.height * 3
         return picture
 
-    def __reduce__(self) -> tuple[type[PictureCache], tuple[int]]:
-        """Pickle without the pictures (data loader workers, fingerprints)."""
+    def __reduce__(self) -> tuple[type[ImageCache], tuple[int]]:
+        """Pickle without the images (data loader workers, fingerprints)."""
         return type(self), (self.limit,)
 
 
@@ -83,14 +83,14 @@ class PictureCache:
 class Lookup:
     """Turns row numbers into what TRL wants, when they are asked for: nothing is decoded in advance.
 
-    Rows have `prompt` (messages), `images` (a list of pictures), `sample`, and with `answers` a `completion`. With
-    `bags` the numbers are the sampler's, and `sample.bag` is the bag that the picture came with, None for one alone.
+    Rows have `prompt` (messages), `images` (a list of images), `sample`, and with `answers` a `completion`. With
+    `bags` the numbers are the sampler's, and `sample.bag` is the bag that the image came with, None for one alone.
     """
 
     rows: Sequence[Row]
     convention: Convention
     answers: bool
-    cache: PictureCache
+    cache: ImageCache
     bags: BagSampler | None = None
 
     def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
@@ -98,8 +98,8 @@ class Lookup:
         found = [self._row(number) for number in batch["row"]]
         columns: dict[str, list[Any]] = {
             "prompt": [self._prompt(row) for row in found],
-            "images": [[] if row.picture is None else [self.cache.load(row.picture)] for row in found],
-            "sample": [with_its_picture(row) for row in found],
+            "images": [[] if row.image is None else [self.cache.load(row.image)] for row in found],
+            "sample": [with_its_image(row) for row in found],
         }
         if self.answers:
             columns["completion"] = [[conversations.says("assistant", self._answer(row.record))] for row in found]
@@ -114,7 +114,7 @@ class Lookup:
         return replace(row, record=replace(row.record, bag=bag)) if isinstance(row.record, Sample) else row
 
     def _prompt(self, row: Row) -> list[dict[str, Any]]:
-        """Return the messages that ask the row, with a placeholder where its picture belongs."""
+        """Return the messages that ask the row, with a placeholder where its image belongs."""
         if isinstance(row.record, Sample):
             return conversations.conversation(row.record, self.convention)
         return row.record.asked()
@@ -124,10 +124,10 @@ class Lookup:
         return record.answer if isinstance(record, Exchange) else conversations.target(record, self.convention)
 
 
-def with_its_picture(row: Row) -> Sample | Exchange:
-    """The record; that of a caption names its picture by a path that opens, since rewards look at it."""
-    if isinstance(row.record, Sample) and wants_caption(row.record) and row.picture is not None:
-        return replace(row.record, image=str(row.picture.resolve()))
+def with_its_image(row: Row) -> Sample | Exchange:
+    """The record; that of a caption names its image by a path that opens, since rewards look at it."""
+    if isinstance(row.record, Sample) and wants_caption(row.record) and row.image is not None:
+        return replace(row.record, image=str(row.image.resolve()))
     return row.record
 
 
@@ -136,14 +136,14 @@ def dataset(
     convention: Convention,
     *,
     answers: bool,
-    cache: PictureCache | None = None,
+    cache: ImageCache | None = None,
     bags: BagSampler | None = None,
 ) -> Dataset:
     """Make a data set for TRL: prompts and answers for SFT, prompts alone for RL (`answers=False`).
 
     With `bags` it has a row for every number that the sampler may yield.
     """
-    lookup = Lookup(rows, convention, answers, cache or PictureCache(), bags)
+    lookup = Lookup(rows, convention, answers, cache or ImageCache(), bags)
     count = len(rows) if bags is None else bags.virtual_rows
     return Dataset.from_dict({"row": list(range(count))}).with_transform(lookup)
 
@@ -199,9 +199,9 @@ class TrlReward:
     def _log_spread(
         samples: Sequence[Sample], read: Sequence[Completion], log_metric: Callable[[str, float], None]
     ) -> None:
-        """Log how much the boxes of different pictures differ, as a share of how much the true ones do.
+        """Log how much the boxes of different images differ, as a share of how much the true ones do.
 
-        One box for everything is near 0. One answer a picture counts, and fewer than four pictures say nothing.
+        One box for everything is near 0. One answer an image counts, and fewer than four images say nothing.
         """
         pairs = {
             sample.id: (done.answer.boxes[0], sample.boxes[0])

@@ -28,7 +28,7 @@ class Measure(Protocol):
 
 
 def choose(samples: Sequence[Sample], root: Path, settings: Evaluate) -> Measure:
-    """Return what the samples are measured by; `root` is the folder of their pictures.
+    """Return what the samples are measured by; `root` is the folder of their images.
 
     Raises:
         RecordError: captions beside questions with boxes, captions without a single bag, bag files that do not fit.
@@ -49,7 +49,7 @@ def choose(samples: Sequence[Sample], root: Path, settings: Evaluate) -> Measure
     if not found:
         raise RecordError(
             f"the {len(samples)} validation samples hold no whole bag: captions are measured by whether they find "
-            "their picture in one. Name bag files in evaluate.bags (data_synth/bags.py), or raise evaluate.samples"
+            "their image in one. Name bag files in evaluate.bags (data_synth/bags.py), or raise evaluate.samples"
         )
     return Captions(found, root, settings.scorer, late=settings.late)
 

@@ -9,7 +9,7 @@ from bench.parts.tables import HEAD, table
 
 ONE = Result(
     size=Size("qwen3_vl", 1000, 256, 8), prompt=992, share=8.0, learner=(9.0, 1.5), rollout=(16.0, 8.0),
-    rest=(0.5, 0.25), tokens=(9984, 3039), floor=0.75, picture=0.06, rounds=2, memory=(1525, 544),
+    rest=(0.5, 0.25), tokens=(9984, 3039), floor=0.75, image=0.06, rounds=2, memory=(1525, 544),
 )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def test_inspect(file):
     done = RUN.invoke(__main__.app, ["inspect", str(file), "--rows", "1"])
     assert (
         done.exit_code == 0
-        and "3 samples on 1 pictures" in done.output
+        and "3 samples on 1 images" in done.output
         and "seen in training: no 1, yes 2" in done.output
     )
     assert '"id": "s0"' in done.output and '"id": "s1"' not in done.output
@@ -101,9 +101,9 @@ def test_report_of_no_benchmark_is_one_line(tmp_path):
 
 def test_what_a_person_can_put_right_is_one_line_after_the_programs_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def main() -> None:
-        raise FieldmarkError("photos.csv:3: no such picture")
+        raise FieldmarkError("photos.csv:3: no such image")
 
     monkeypatch.setattr("sys.argv", ["eval/refcoco.py"])
     with pytest.raises(SystemExit) as end:
         programs.run_main(main)
-    assert end.value.code == "refcoco: photos.csv:3: no such picture" and end.value.__suppress_context__
+    assert end.value.code == "refcoco: photos.csv:3: no such image" and end.value.__suppress_context__

@@ -48,7 +48,7 @@ def test_bags_keep_to_the_thresholds_and_apart(size: int) -> None:
 
 
 def test_copies_are_kept_out_of_a_bag() -> None:
-    """Two copies of one picture, and two that look like it: a bag of three takes one copy only."""
+    """Two copies of one image, and two that look like it: a bag of three takes one copy only."""
     base = np.eye(4)[0]
     near, other = join(base + 0.5 * np.eye(4)[1]), join(base + 0.5 * np.eye(4)[2])
     vectors = np.stack([base, base, near, other])
@@ -75,7 +75,7 @@ def test_faiss_finds_what_the_exact_search_finds() -> None:
 
 
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both searches go through the pictures in blocks, so that memory does not grow with their square."""
+    """Both searches go through the images in blocks, so that memory does not grow with their square."""
     pytest.importorskip("faiss")
     vectors = cloud(150, seed=3)
     whole = [neighbours(vectors, 5, -1.0, 0.9, exact=exact) for exact in (1000, 0)]
@@ -116,10 +116,10 @@ def test_levels_cut_the_range_in_three() -> None:
 
 
 def test_captions_take_part() -> None:
-    pictures = np.array([[1.0, 0], [1.0, 0]])
-    told = join(pictures, np.array([[3.0, 0], [0, 0.5]]))
+    images = np.array([[1.0, 0], [1.0, 0]])
+    told = join(images, np.array([[3.0, 0], [0, 0.5]]))
     assert told == pytest.approx(np.array([[1, 0], [2**-0.5, 2**-0.5]]))
-    assert join(pictures, np.zeros((2, 2))) == pytest.approx(pictures), "without captions the picture speaks alone"
+    assert join(images, np.zeros((2, 2))) == pytest.approx(images), "without captions the image speaks alone"
 
 
 def test_bags_are_records(tmp_path: Path) -> None:

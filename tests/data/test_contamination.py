@@ -1,4 +1,4 @@
-"""Benchmark pictures in the training data are found, whole, recompressed and as a crop; others are not."""
+"""Benchmark images in the training data are found, whole, recompressed and as a crop; others are not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHOLE = Box(0, 0, 1, 1)
 
 
 def photo(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """A smooth random picture: as different from another as photos are."""
+    """A smooth random image: as different from another as photos are."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2))
 
@@ -47,7 +47,7 @@ def test_leaks_are_found_and_others_are_not(tmp_path: Path) -> None:
     found = contamination.check([train], [test])
     assert [(one.name, other.name) for one, other in found.pairs] == [("same.jpg", "1.png"), ("small.jpg", "2.png")]
     assert (found.benchmark, found.training, found.rows) == (3, 6, 3)
-    assert "2 of 3 benchmark pictures (3 rows) look like training pictures" in found.told()
+    assert "2 of 3 benchmark images (3 rows) look like training images" in found.told()
     boxed = samples(
         tmp_path / "boxed", {"3.png": photo(3)}, "train", Box.from_xyxy((20, 10, 140, 110), Frame(160, 120))
     )
@@ -57,4 +57,4 @@ def test_leaks_are_found_and_others_are_not(tmp_path: Path) -> None:
     assert done.exit_code == 1 and "same.jpg is like" in done.output
     clean = samples(tmp_path / "clean", {"x.png": photo(99)}, "test")
     done = CliRunner().invoke(__main__.app, ["doctor", "--train", str(train), "--benchmark", str(clean)])
-    assert done.exit_code == 0 and "none of 1 benchmark pictures" in done.output
+    assert done.exit_code == 0 and "none of 1 benchmark images" in done.output

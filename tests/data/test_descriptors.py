@@ -32,7 +32,7 @@ def test_captions_are_taken_apart(tmp_path: Path) -> None:
     assert [mark.part for mark in marks] == ["body", "bill", "foot"]
 
 
-def test_what_was_said_of_pictures_is_counted(tmp_path: Path) -> None:
+def test_what_was_said_of_images_is_counted(tmp_path: Path) -> None:
     said = {"pug_0": ["Short", "curly tail"], "pug_1": ["short"], "great dane_0": ["tall"]}
     (tmp_path / "d.json").write_text(json.dumps(said))
     cards = descriptors.load(tmp_path / "d.json")

@@ -78,7 +78,7 @@ def test_what_is_not_pushed(made: Path, tmp_path: Path) -> None:
         hubdata.pack(tmp_path, tmp_path / "packed")
     with pytest.raises(FieldmarkError, match="is not empty"):
         hubdata.pack(made, made)
-    with pytest.raises(FieldmarkError, match=r"3 pictures say nothing of their terms; name them with --licence"):
+    with pytest.raises(FieldmarkError, match=r"3 images say nothing of their terms; name them with --licence"):
         hubdata.licence_of({"CC-BY-4.0": 2, "not stated": 3}, made)
     out = tmp_path / "dry"
     done = CliRunner().invoke(

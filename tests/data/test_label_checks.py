@@ -63,7 +63,7 @@ def test_good_photos_are_counted_and_divided(folder: Path) -> None:
 def test_every_fault_is_told_at_once(folder: Path) -> None:
     spoil(folder)
     wrong = "\n".join(check(folder).wrong)
-    assert "crow/0.png: cannot be read as a picture" in wrong
+    assert "crow/0.png: cannot be read as an image" in wrong
     assert "boxes.csv:7: field image: no such photo" in wrong and "boxes.csv:19: field image: no such photo" in wrong
     assert "'robin' was spelled 'Robin' before" in wrong
     assert "finch/boxless.png: the photo has no box" in wrong
@@ -91,9 +91,7 @@ def test_a_side_of_one_kind_is_told(folder: Path) -> None:
         for number in range(1, 4):
             (folder / kind / f"{number}.png").write_bytes((folder / kind / "0.png").read_bytes())
     lacking = "\n".join(label_checks.lacking(check(folder)))
-    assert (
-        "the validation side has photos of 1 kind, and a picture shows two" in lacking and "train side" not in lacking
-    )
+    assert "the validation side has photos of 1 kind, and an image shows two" in lacking and "train side" not in lacking
 
 
 def test_where_nothing_can_be_used_the_first_fault_is_told(folder: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from mllm.boxes import Box, Frame
 from mllm.data import manifest
 from mllm.errors import FieldmarkError
-from mllm.io.images import save_picture
+from mllm.io.images import save_image
 from mllm.records import Photo, read_jsonl
 from mllm.synthesis.stages import Stage, in_order
 
@@ -102,9 +102,9 @@ def test_in_order_runs_ahead_only_a_little_and_passes_errors_on() -> None:
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
-def test_pictures_are_written_whole_and_the_same(tmp_path: Path, ending: str) -> None:
+def test_images_are_written_whole_and_the_same(tmp_path: Path, ending: str) -> None:
     image = Image.effect_noise((64, 40), 60).convert("RGB")
     for name in "ab":
-        save_picture(image, tmp_path / f"{name}.{ending}")
+        save_image(image, tmp_path / f"{name}.{ending}")
     assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
     assert len(list(tmp_path.iterdir())) == 2

@@ -64,7 +64,7 @@ def test_groups_are_chains_and_take_both_hash_and_colour(monkeypatch: pytest.Mon
     assert near_duplicates([[], [f"{0:016x}-{grey}", f"{1:016x}-{bright}"], []]) == [0, 1, 2]
 
 
-def test_many_copies_of_one_picture_are_no_square() -> None:
+def test_many_copies_of_one_image_are_no_square() -> None:
     """The 200 million pairs of 20,000 copies would be compared without the short cut for equal prints."""
     grey = bytes([100] * 192).hex()
     assert near_duplicates([[f"{7:016x}-{grey}"]] * 20_000) == [0] * 20_000

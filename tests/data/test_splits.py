@@ -1,4 +1,4 @@
-"""Who is seen, who is held out, and that no picture is on two sides."""
+"""Who is seen, who is held out, and that no image is on two sides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mllm.records import Photo
 
 
 def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """A picture that looks like no other: soft coloured blobs."""
+    """An image that looks like no other: soft coloured blobs."""
     rng = random.Random(seed)
     image = Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))
     draw = ImageDraw.Draw(image)
@@ -32,7 +32,7 @@ def photo(number: int, entity: str, domain: str = "bird", **told: object) -> Pho
     return Photo(f"{entity}-{number}", f"{number}.png", Frame(160, 120), domain, entity, (box,), provenance=told)
 
 
-def test_copies_of_a_picture_are_found_and_other_pictures_are_not() -> None:
+def test_copies_of_an_image_are_found_and_other_images_are_not() -> None:
     rng = random.Random(1)
     images = [scene(seed) for seed in range(40)]
     copies = [
@@ -46,7 +46,7 @@ def test_copies_of_a_picture_are_found_and_other_pictures_are_not() -> None:
     # the crop's photo has its own box, around the same thing
     rows.append(Photo("crop", "c.png", Frame(130, 98), "bird", "wren", (Box(20 / 130, 12 / 98, 100 / 130, 84 / 98),)))
     groups = near_duplicates([fingerprint(image, row) for image, row in zip(listed, rows, strict=True)])
-    assert groups[:40] == list(range(40)), "different pictures stay apart"
+    assert groups[:40] == list(range(40)), "different images stay apart"
     assert groups[40:] == [0, 1, 2, 3]
     assert near_duplicates([]) == [] and rng
 
@@ -63,7 +63,7 @@ def test_entities_are_held_out_by_a_stable_hash() -> None:
 
 def test_no_group_is_on_two_sides_and_held_out_entities_stay_out_of_training() -> None:
     photos = [photo(number, f"bird {entity}") for entity in range(12) for number in range(6)]
-    prints = [fingerprint(scene(index // 2), one) for index, one in enumerate(photos)]  # every picture is there twice
+    prints = [fingerprint(scene(index // 2), one) for index, one in enumerate(photos)]  # every image is there twice
     done = split(photos, prints, Shares(), seed=3)
     sides: dict[str, set[str]] = defaultdict(set)
     of_entity: dict[str, set[str]] = defaultdict(set)

@@ -61,7 +61,7 @@ def looks(sample: Sample) -> tuple[str, frozenset[tuple[str, ...]]]:
     return sample.domain, frozenset(thing.marks for thing in sample.things)
 
 
-def test_every_sample_is_a_caption_row_with_its_picture(sparse: Path) -> None:
+def test_every_sample_is_a_caption_row_with_its_image(sparse: Path) -> None:
     rows = samples(sparse)
     assert [sum(row.split == side for row in rows) for side in SPLITS] == [24, 6, 6]
     for row in rows:
@@ -93,7 +93,7 @@ def test_bags_are_families_cut_up(sparse: Path) -> None:
     }  # fmt: skip
 
 
-def test_another_strategy_captions_the_same_pictures(sparse: Path, boosted: Path) -> None:
+def test_another_strategy_captions_the_same_images(sparse: Path, boosted: Path) -> None:
     for one, other in zip(samples(sparse), samples(boosted), strict=True):
         assert (one.id, one.things, one.bag) == (other.id, other.things, other.bag)
         assert (sparse / one.image).read_bytes() == (boosted / other.image).read_bytes()
@@ -103,9 +103,9 @@ def test_another_strategy_captions_the_same_pictures(sparse: Path, boosted: Path
 
 def test_the_card_and_the_manifest_count(boosted: Path) -> None:
     told, card = json.loads((boosted / "manifest.json").read_text()), (boosted / "README.md").read_text()
-    assert told["samples"]["train"]["pictures"] == 24 and told["samples"]["test"]["marks, recall"] == 1.0
+    assert told["samples"]["train"]["images"] == 24 and told["samples"]["test"]["marks, recall"] == 1.0
     assert told["licences"] == {"CC0-1.0 (drawn by Fieldmark)": 36} and told["plumbing"] == ""
-    assert "--strategy holistic" in card and "| pictures | 24 | 6 | 6 |" in card and "Plumbing" not in card
+    assert "--strategy holistic" in card and "| images | 24 | 6 | 6 |" in card and "Plumbing" not in card
     assert not (boosted / "attribution.csv").exists() and (boosted / "sheets" / "test-01.png").is_file()
     assert all(row.captions and not row.refused for row in read_jsonl(boosted / "captions.jsonl", Boosted))
 
@@ -154,7 +154,7 @@ def test_bad_settings_end_with_one_clear_line(
 @pytest.mark.ci
 @pytest.mark.timeout(900)
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    """kill -9 while pictures are drawn and while captions are written, then run again until it ends."""
+    """kill -9 while images are drawn and while captions are written, then run again until it ends."""
     flags = ["--train", "40", "--validation", "6", "--test", "6", "--strategy", "holistic", "--sheet", "3"]
     moments = {"listed.part.jsonl": 20_000, "captions.part.jsonl": 2_000}
     killed, whole = killed_and_whole("captions.py", flags, moments, tmp_path)

@@ -46,7 +46,7 @@ def test_what_is_right_sometimes_is_kept(tmp_path: Path, pocket_folder: Path) ->
     told = json.loads((out / "manifest.json").read_text())
     assert told["samples by number of right attempts"] == {"0": 1, "1": 1, "2": 1, "3": 1, "4": 1}
     assert (told["kept"], told["left out, right too rarely"], told["left out, right too often"]) == (3, 1, 1)
-    kept = load_samples(out / "samples.jsonl")  # their pictures are found from the new folder
+    kept = load_samples(out / "samples.jsonl")  # their images are found from the new folder
     assert [row.id for row in kept] == [row.id for row in samples[1:4]]
     assert [row.provenance["difficulty"]["rate"] for row in kept] == [0.25, 0.5, 0.75]
     assert kept[0].provenance["difficulty"]["passes"] == 1 and kept[0].things == samples[1].things

@@ -83,7 +83,7 @@ def test_boxes_of_the_composite_enclose_the_drawn_thing(pocket: Path) -> None:
         assert vivid[~inside].mean() < 0.01
 
 
-def test_no_held_out_entity_and_no_picture_leaks(pocket: Path) -> None:
+def test_no_held_out_entity_and_no_image_leaks(pocket: Path) -> None:
     shown: dict[str, set[str]] = defaultdict(set)
     photos: dict[str, set[str]] = defaultdict(set)
     for row in samples(pocket):
@@ -155,7 +155,7 @@ def test_a_folder_of_other_settings_is_not_touched(pocket: Path, capsys: pytest.
     assert "made with seed = 0, now it is 9" in " ".join(capsys.readouterr().err.split())
 
 
-def test_several_questions_of_a_picture(tmp_path: Path) -> None:
+def test_several_questions_of_an_image(tmp_path: Path) -> None:
     few = ["--train", "5", "--validation", "4", "--test", "0", "--photos-per-entity", "3", "--domain", "car"]
     make(tmp_path / "a", *few, "--questions", "2")
     rows = list(load_samples(tmp_path / "a" / "train.jsonl"))
@@ -313,8 +313,8 @@ def test_a_served_teacher_that_fails_now_and_then(tmp_path: Path, capfd: pytest.
     assert again["samples"]["train"]["samples"] == 8
 
 
-def test_no_folder_holds_more_than_a_hundred_thousand_pictures() -> None:
-    from data_synth.grounding import picture_name
+def test_no_folder_holds_more_than_a_hundred_thousand_images() -> None:
+    from data_synth.grounding import image_name
 
-    assert [picture_name(number) for number in (0, 99_999)] == ["000000", "099999"]
-    assert [picture_name(number) for number in (100_000, 1_234_567)] == ["0001/100000", "0012/1234567"]
+    assert [image_name(number) for number in (0, 99_999)] == ["000000", "099999"]
+    assert [image_name(number) for number in (100_000, 1_234_567)] == ["0001/100000", "0012/1234567"]

@@ -37,7 +37,7 @@ BAD = [
     (GOOD, ["--teacher", "gpt"], "unknown teacher 'gpt'"),
     (GOOD, ["--source", "cvs"], "unknown source 'cvs'. Did you mean 'csv'?"),
     (GOOD, ["--min-things", "5", "--max-things", "3"], "--min-things 5 is above --max-things 3"),
-    (GOOD, ["--min-box", "500"], "line-ups for picture 0 were refused, the last because: a box is too small"),
+    (GOOD, ["--min-box", "500"], "line-ups for image 0 were refused, the last because: a box is too small"),
     (GOOD, ["--test-share", "0.9"], "leave no photo for training"),
     (GOOD, ["--knowledge", "none.json"], "none.json: no such file"),
 ]

@@ -1,4 +1,4 @@
-"""Making cards: from a teacher, from files, from a table; looked for in pictures; killed and gone on with."""
+"""Making cards: from a teacher, from files, from a table; looked for in images; killed and gone on with."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_another_run_gives_the_same_bytes_and_what_is_whole_is_left_alone(birds:
 
 
 class Doubter:
-    """Sees `round` in every picture but one of three, `red` in one of three; cannot tell anything else."""
+    """Sees `round` in every image but one of three, `red` in one of three; cannot tell anything else."""
 
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
@@ -74,7 +74,7 @@ class Doubter:
         return ""
 
 
-def test_marks_not_seen_in_most_pictures_are_dropped_and_unlabelled_ones_stay(
+def test_marks_not_seen_in_most_images_are_dropped_and_unlabelled_ones_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = teachers.load
@@ -83,8 +83,8 @@ def test_marks_not_seen_in_most_pictures_are_dropped_and_unlabelled_ones_stay(
     (tmp_path / "d.json").write_text(json.dumps({name: ["round", "red", "a song"] for name in names}))
     flags = ["--source", "pocket", *BIRDS, "--given", str(tmp_path / "d.json"), "--eyes", "doubter"]
     told = make(tmp_path / "out", *flags)
-    # Twenty species have three pictures; of the ten unseen ones there are two, and one of two is not most.
-    assert told["marks"] == {"verified": 20, "dropped: not seen in most pictures": 40, "unverified": 30}
+    # Twenty species have three images; of the ten unseen ones there are two, and one of two is not most.
+    assert told["marks"] == {"verified": 20, "dropped: not seen in most images": 40, "unverified": 30}
     cards = knowledge.load(tmp_path / "out" / "cards" / "bird.yaml")
     trained = next(one.name for one in world.species("bird") if one.use == "train")
     assert cards[trained] == ("round", "a song")
@@ -100,7 +100,7 @@ def test_a_tie_is_not_most_and_no_answer_is_no_verdict() -> None:
     assert program.judged(Mark("x", verified=True), [None]) == program.judged(Mark("x"), []) == Mark("x")
 
 
-def test_a_table_without_pictures_is_unverified_and_paired_by_words(tmp_path: Path) -> None:
+def test_a_table_without_images_is_unverified_and_paired_by_words(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         "entity,mark,domain\nblack redstart,orange tail,bird\nblack redstart,sooty breast,bird\n"
         "common redstart,orange tail,bird\ncommon redstart,orange breast,bird\nwren,barred wings,bird\n"
@@ -117,7 +117,7 @@ def test_a_table_without_pictures_is_unverified_and_paired_by_words(tmp_path: Pa
     [
         (["--given", "{csv}"], "no domain is given for 'wren': name one with --domain"),
         (["--given", "{csv}", "--domain", "birds"], "unknown domain 'birds'. Did you mean 'bird'"),
-        (["--given", "{csv}", "--domain", "bird", "--eyes", "pocket"], "--eyes needs pictures to look at"),
+        (["--given", "{csv}", "--domain", "bird", "--eyes", "pocket"], "--eyes needs images to look at"),
         (
             ["--source", "pocket", *BIRDS, "--teacher", "pocket", "--eyes", "cards"],
             "'cards' has not the ability 'sees'",

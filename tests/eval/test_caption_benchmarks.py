@@ -29,8 +29,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     paint(folder, *COLOURS)
     return folder
 
@@ -41,7 +41,7 @@ def write(file: Path, table: object) -> Path:
 
 
 def coco(folder: Path) -> dict[str, str]:
-    """The eight pictures under COCO's names, four of each part; id -> colour."""
+    """The eight images under COCO's names, four of each part; id -> colour."""
     ids = {}
     for number, colour in enumerate(COLOURS, 1):
         (made,) = paint(folder, colour)
@@ -70,22 +70,22 @@ def test_truematch_reads_the_published_bags(tmp_path: Path, judge: str, capsys: 
     assert "| 3 | 83.3 |" in capsys.readouterr().out
 
 
-def test_equal_captions_score_chance(judge: str, pictures: Path) -> None:
+def test_equal_captions_score_chance(judge: str, images: Path) -> None:
     """Whatever one caption says to all: over a bag it can only be right once."""
     bag = ["red", "blue", "green"]
     queries = retrieval.bag_queries([bag], dict.fromkeys(bag, "A bird."))
-    found = retrieval.match(encoders.load(judge), queries, {name: pictures / f"{name}.png" for name in bag})
+    found = retrieval.match(encoders.load(judge), queries, {name: images / f"{name}.png" for name in bag})
     assert sum(one.hit for one in found) == pytest.approx(1)
     copies = retrieval.bag_queries([["red", "again"]], {"red": "red", "again": "red"})
-    found = retrieval.match(encoders.load(judge), copies, dict.fromkeys(["red", "again"], pictures / "red.png"))
-    assert [one.hit for one in found] == [0.5, 0.5], "the same picture twice is a tie"
+    found = retrieval.match(encoders.load(judge), copies, dict.fromkeys(["red", "again"], images / "red.png"))
+    assert [one.hit for one in found] == [0.5, 0.5], "the same image twice is a tie"
 
 
-def test_truematch_of_ours_tells_marks_as_well(tmp_path: Path, judge: str, pictures: Path) -> None:
+def test_truematch_of_ours_tells_marks_as_well(tmp_path: Path, judge: str, images: Path) -> None:
     names = ["red", "blue", "green"]
     rows = [
         Sample(
-            id=name, task="caption", image=str(pictures / f"{name}.png"), size=Frame(32, 32), domain="bird",
+            id=name, task="caption", image=str(images / f"{name}.png"), size=Frame(32, 32), domain="bird",
             entity="bird", question="Caption?", boxes=(),
             things=(Thing("bird", Box(0, 0, 1, 1), ("round", name, "plain", "white cap")),),
         )
@@ -125,9 +125,9 @@ def test_truematch_checks_its_files(tmp_path: Path, judge: str, bags: object, sa
         truematch.main([*told, "--scorer", judge])
 
 
-def test_random_distractors_leave_out_the_rest(tmp_path: Path, judge: str, pictures: Path) -> None:
+def test_random_distractors_leave_out_the_rest(tmp_path: Path, judge: str, images: Path) -> None:
     captions = RIGHT | {"red": "A blue bird."}
-    told = ["--captions", str(write(tmp_path / "captions.json", captions)), "--images", str(pictures)]
+    told = ["--captions", str(write(tmp_path / "captions.json", captions)), "--images", str(images)]
     random_distractors.main([*told, "--size", "4", "--scorer", judge, "--out", str(tmp_path / "out.json")])
     table = json.loads((tmp_path / "out.json").read_text())
     assert table["batches"] == 2 and table["r1"]["value"] == pytest.approx(7 / 8) and table["r5"]["value"] == 1
@@ -149,9 +149,7 @@ def test_imagecode_finds_the_target_among_ten(tmp_path: Path, judge: str) -> Non
     imagecode.main([*told, "--human", "--out", str(tmp_path / "out.json")])
     table = json.loads((tmp_path / "out.json").read_text())
     assert table["queries"] == 3 and table["r1"]["groups"] == 2
-    assert table["r1"]["value"] == pytest.approx((1 + 1 + 1 / 3) / 3), (
-        "pictures 7, 8 and 9 are the same: a tie of three"
-    )
+    assert table["r1"]["value"] == pytest.approx((1 + 1 + 1 / 3) / 3), "images 7, 8 and 9 are the same: a tie of three"
     with pytest.raises(FieldmarkError, match="no caption of 'one/3'"):
         imagecode.main([*told, "--captions", str(write(tmp_path / "c.json", {"one/0": "red"}))])
 
@@ -214,8 +212,8 @@ def test_imagecode_and_coco_numbers_are_plain_digits(tmp_path: Path) -> None:
     with pytest.raises(FieldmarkError, match="no COCO id"):
         truematch.coco_file(tmp_path, "\u00b2")
     for name in ("nowhere", "x" * 5000, "a\0b"):
-        with pytest.raises(FieldmarkError, match="no folder of a set's pictures"):
-            imagecode.pictures_of(tmp_path, name)
+        with pytest.raises(FieldmarkError, match="no folder of a set's images"):
+            imagecode.images_of(tmp_path, name)
 
 
 def test_captions_are_read_from_json_and_completions(tmp_path: Path) -> None:

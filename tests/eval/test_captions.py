@@ -38,8 +38,8 @@ def test_captions_are_written_once_and_read_by_benchmarks(
         captions.main([*flags, "--limit", "2"])
 
 
-def test_a_folder_of_pictures_is_enough(file: Path, pocket_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+def test_a_folder_of_images_is_enough(file: Path, pocket_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     folder.mkdir()
     for number, sample in enumerate(load_samples(file)[:2]):
         name = "COCO_val2014_000000000042" if number else "mine"
@@ -48,11 +48,11 @@ def test_a_folder_of_pictures_is_enough(file: Path, pocket_folder: Path, tmp_pat
     captions.main(["--model", str(pocket_folder), "--images", str(folder), "--out", str(out), "--max-new-tokens", "2"])
     assert set(caption_stats.read_captions(out / "outputs.jsonl")) == {"mine", "42"}
     shutil.copy(folder / "mine.png", folder / "42.png")
-    with pytest.raises(FieldmarkError, match="two pictures are called '42'"):
+    with pytest.raises(FieldmarkError, match="two images are called '42'"):
         captions.main(["--model", str(pocket_folder), "--images", str(folder), "--out", str(out)])
 
 
-def test_what_is_no_picture_to_caption_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_image_to_caption_is_refused(tmp_path: Path) -> None:
     train, _ = make_data(tmp_path, train=1, validation=1)
     with pytest.raises(FieldmarkError, match="no sample has task 'caption'"):
         captions.main(["--samples", str(train), "--out", str(tmp_path / "out")])

@@ -103,7 +103,7 @@ def test_unfinished_and_foreign_folders(tmp_path):
 def official_run(tmp_path: Path) -> tuple[Path, list[Sample]]:
     """Answers to the official file by a family on 1000 x 1000: right, right without a tag, right as a bare list."""
     folder = tmp_path / "run"
-    samples = kvg_published.read_parquet(parquet(tmp_path / "k.parquet"), folder / "pictures")
+    samples = kvg_published.read_parquet(parquet(tmp_path / "k.parquet"), folder / "images")
     qwen = {**CONVENTION, "family": "qwen3_vl"}
     info = {"model": "m", "style": "direct", "convention": qwen, "samples": {"file": "f"}, "official": True}
     runs.begin(folder, info, samples, folder)

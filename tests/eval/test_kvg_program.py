@@ -60,7 +60,7 @@ def test_seen_entities_from_the_training_file(tmp_path, pocket_folder):
     )
     table = json.loads((out / "scores.json").read_text())
     assert table["slices"]["seen entities"]["samples"] == table["slices"]["unseen entities"]["samples"] == 2
-    assert runs.load(out).picture(runs.load(out).cases[0]).is_file()
+    assert runs.load(out).image(runs.load(out).cases[0]).is_file()
 
 
 def test_no_samples_file(tmp_path):

@@ -32,7 +32,7 @@ def test_mastery_is_asked_and_written(samples, pocket_folder, tmp_path, capsys, 
     assert set(table) == names and all(entry.asked == 1 for entry in table.values())
     assert f"asked by {by}" in capsys.readouterr().out
     rows = list(read_jsonl(out / "outputs.jsonl", Completion))
-    asked = load_samples(out / "samples.jsonl")  # pictures are where the rows say
+    asked = load_samples(out / "samples.jsonl")  # images are where the rows say
     assert {row.sample_id for row in rows} == {sample.id for sample in asked}
     if by == "choices":
         for sample in asked:

@@ -59,7 +59,7 @@ def test_absent_things_ties_and_categories(tmp_path, pocket_folder, capsys) -> N
     assert "IoU > 0.5 as VLM-R1 counts: 50.0" in capsys.readouterr().out
 
 
-def test_pictures_that_are_not_there(tmp_path, pocket_folder) -> None:
+def test_images_that_are_not_there(tmp_path, pocket_folder) -> None:
     file = rows(tmp_path)
     flags = ["--model", str(pocket_folder), "--annotations", str(file), "--images", str(tmp_path / "coco")]
     with pytest.raises(FieldmarkError, match="ref.json:1: field image: no such file .*--images"):

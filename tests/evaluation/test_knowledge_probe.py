@@ -43,7 +43,7 @@ def test_nearest_cards_share_most_marks() -> None:
     assert knowledge_probe.nearest_cards("wren", NAMES[:5], cards) == ["owl", "robin", "kite", "redstart"]
 
 
-def test_things_of_shared_pictures_come_once() -> None:
+def test_things_of_shared_images_come_once() -> None:
     things = (Thing("wren", Box(0, 0, 0.5, 1)), Thing("owl", Box(0.5, 0, 1, 1)))
     one = Sample("1", "ground", "a.png", Frame(9, 9), "bird", "wren", "?", (things[0].box,), things)
     found = knowledge_probe.items([one, replace(one, id="2", entity="owl")])

@@ -64,14 +64,12 @@ def test_published_rule_is_quick_on_hostile_text():
 
 
 def test_official_file(tmp_path):
-    samples = kvg_published.read_parquet(parquet(tmp_path / "kvg-bench.parquet"), tmp_path / "pictures")
+    samples = kvg_published.read_parquet(parquet(tmp_path / "kvg-bench.parquet"), tmp_path / "images")
     assert [s.entity for s in samples] == ["House Wren", "Marsh Wren", "Whippet"]
-    assert (
-        samples[0].group == samples[1].group != samples[2].group and len(list((tmp_path / "pictures").iterdir())) == 2
-    )
+    assert samples[0].group == samples[1].group != samples[2].group and len(list((tmp_path / "images").iterdir())) == 2
     assert samples[1].boxes == (Box(0.5, 0, 1, 1),) and samples[0].size == Frame(120, 80)
     assert [len(s.things) for s in samples] == [2, 2, 1] and samples[0].seen is None
-    assert len(kvg_published.read_parquet(tmp_path / "kvg-bench.parquet", tmp_path / "pictures", limit=1)) == 1
+    assert len(kvg_published.read_parquet(tmp_path / "kvg-bench.parquet", tmp_path / "images", limit=1)) == 1
 
 
 @pytest.mark.parametrize(
@@ -81,14 +79,14 @@ def test_official_file(tmp_path):
         ({"answer": "no box"}, r"row 2 \(dog/0\): field answer"),
         ({"answer": "<|object_ref_start|>x<|object_ref_end|><|box_start|>(9,9),(5,5)<|box_end|>"}, "inverted"),
         ({"image": {"bytes": b"", "path": None}}, "row 2: field image.bytes: .* at least 1 byte"),
-        ({"image": {"bytes": b"<html>", "path": None}}, r"row 2 \(dog/0\): field image: its bytes: not a picture"),
+        ({"image": {"bytes": b"<html>", "path": None}}, r"row 2 \(dog/0\): field image: its bytes: not an image"),
         ({"image": {"bytes": b"GIF89a\1", "path": None}}, r"row 2 \(dog/0\): field image: its bytes"),
         ({"question_id": ""}, "row 2: field question_id"),
     ],
 )
 def test_bad_official_rows(tmp_path, change, says):
     with pytest.raises(RecordError, match=says):
-        kvg_published.read_parquet(parquet(tmp_path / "k.parquet", **change), tmp_path / "pictures")
+        kvg_published.read_parquet(parquet(tmp_path / "k.parquet", **change), tmp_path / "images")
 
 
 def test_files_that_are_none(tmp_path):

@@ -37,7 +37,7 @@ def photo(tmp_path):
 
 @contextmanager
 def spelling(assistant, words):
-    """The same model with a head that spells `words`, so that the way from tokens to picture is seen whole."""
+    """The same model with a head that spells `words`, so that the way from tokens to image is seen whole."""
     tokenizer, model = assistant.loaded.processor.tokenizer, assistant.loaded.model
     step = iter(tokenizer(f"{words}<|im_end|>", add_special_tokens=False)["input_ids"])
 
@@ -85,7 +85,7 @@ def test_a_question_about_a_box(assistant, photo, monkeypatch):
     turns, pictures = sent[1]
     assert pictures == 1 and [turn["role"] for turn in turns] == ["user", "assistant", "user"]
     assert [part["type"] for turn in turns for part in turn["content"]] == ["image", "text", "text", "text"]
-    with pytest.raises(FieldmarkError, match="#2 is none of this picture's boxes: numbers go from 1 to 1"):
+    with pytest.raises(FieldmarkError, match="#2 is none of this image's boxes: numbers go from 1 to 1"):
         assistant.ask(photo, "What is at #2?", about=[box])
     with pytest.raises(FieldmarkError, match="no box has been found yet"):
         assistant.ask(photo, "What is at #1?")
@@ -106,7 +106,7 @@ def test_candidates_and_json(assistant, photo, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("<answer>none</answer>", "the model says that it is not in the picture"),
+        ("<answer>none</answer>", "the model says that it is not in the image"),
         ("<answer>it is red</answer>", "no box in the answer"),
         ("<think>well", "no answer tag"),
     ],
@@ -132,13 +132,13 @@ def test_ground_reads_the_box(certain, photo):
     assert found.box == Box(0.25, 0.5, 0.75, 1.0) and found.pixels == (48, 48, 144, 96)
     assert found.thought == "a thing" and found.problem is None and not found.clipped
     assert "".join(told).strip() == found.text, "told as it was written"
-    assert found.picture().size == (640, 320)
+    assert found.draw().size == (640, 320)
 
 
 def test_nothing_found_is_said(assistant, photo):
     found = assistant.ground(Image.open(photo).convert("L"), "Talo ruvi", max_new_tokens=4)
     assert found.box is None and found.pixels is None and found.problem and found.clipped
-    assert found.picture().size == (640, 320)
+    assert found.draw().size == (640, 320)
 
 
 def test_caption(assistant, photo):
@@ -184,7 +184,7 @@ def test_chat_once(assistant, photo, monkeypatch):
     assert done.exit_code == 3 and "no box for 'Talo'" in done.output and "raise max_new_tokens" in done.output
 
 
-def test_wrong_picture_or_checkpoint_is_one_line(tmp_path, photo, monkeypatch):
+def test_wrong_image_or_checkpoint_is_one_line(tmp_path, photo, monkeypatch):
     for arguments, says in (
         (["pocket", str(tmp_path / "absent.jpg")], "absent.jpg"),
         ([str(tmp_path), str(photo)], "no checkpoint"),
@@ -200,7 +200,7 @@ def test_torch_is_left_as_it_was(assistant, photo):
     assert torch.is_grad_enabled()
 
 
-def test_two_models_several_pictures_as_json(assistant, photo, tmp_path, monkeypatch):
+def test_two_models_several_images_as_json(assistant, photo, tmp_path, monkeypatch):
     monkeypatch.setattr(chat, "load", lambda *_, **__: assistant)
     monkeypatch.setattr(assistant.writer, "write", lambda *_, **__: Written("<answer>(0,0),(50,50)</answer>", 9, False))
     Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
@@ -208,16 +208,16 @@ def test_two_models_several_pictures_as_json(assistant, photo, tmp_path, monkeyp
     done = CliRunner().invoke(__main__.app, command)
     rows = [json.loads(line) for line in done.output.splitlines()]
     assert done.exit_code == 0 and [Path(row["image"]).name for row in rows] == ["field.png"] * 2 + ["other.png"] * 2
-    assert [Path(row["picture"]).name for row in rows[:2]] == ["field.talo.base.png", "field.talo.tuned.png"]
+    assert [Path(row["drawn"]).name for row in rows[:2]] == ["field.talo.base.png", "field.talo.tuned.png"]
 
 
-def test_a_talk_goes_from_box_to_picture(certain, photo, tmp_path, monkeypatch):
+def test_a_talk_goes_from_box_to_image(certain, photo, tmp_path, monkeypatch):
     monkeypatch.setattr(chat, "load", lambda *_, **__: certain)
     Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
     lines = "Talo ruvi\n:2\nWhat is at #1?\n:9\n\n"
     done = CliRunner().invoke(__main__.app, ["chat", "x", str(photo), str(tmp_path / "other.png")], input=lines)
     assert done.exit_code == 0 and f"> :2 {tmp_path / 'other.png'}" in done.output
-    assert "no box has been found yet" in done.output and ":9 is no picture" in done.output
+    assert "no box has been found yet" in done.output and ":9 is no image" in done.output
 
 
 def test_a_base_in_four_bits_is_asked(photo):

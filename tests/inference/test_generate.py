@@ -1,4 +1,4 @@
-"""Generation on a pocket model with random weights: batches change nothing, a stop loses nothing, pictures stay out."""
+"""Generation on a pocket model with random weights: batches change nothing, a stop loses nothing, images stay out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def loaded(pocket_folder):
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
-    folder, rng, samples = tmp_path_factory.mktemp("pictures"), random.Random(0), []
+    folder, rng, samples = tmp_path_factory.mktemp("images"), random.Random(0), []
     for k, (width, height) in enumerate(SIZES):
         Image.frombytes("RGB", (width, height), rng.randbytes(3 * width * height)).save(folder / f"{k}.png")
         question = "Find the bird " + " ".join(["Talo"] * (k % 3 + 1)) + "."
@@ -47,7 +47,7 @@ def texts(loaded, asked, **options):
 def test_batched_equals_one_by_one(loaded, asked):
     together, alone = texts(loaded, asked, batch_size=6), texts(loaded, asked, batch_size=1)
     assert together == alone and len(together) == len(SIZES)
-    assert len({c.text for c in alone.values()}) > 1, "pictures and questions make a difference"
+    assert len({c.text for c in alone.values()}) > 1, "images and questions make a difference"
 
 
 def test_prompts_say_what_the_convention_says(loaded, asked):
@@ -80,12 +80,12 @@ def test_an_end_is_no_clipping(loaded, asked, monkeypatch):
     assert cut.tokens == 1 and not cut.clipped
 
 
-def test_picture_tokens_are_never_written(loaded, asked):
+def test_image_tokens_are_never_written(loaded, asked):
     ids = suppressed(loaded.processor)
     assert loaded.processor.image_token_id in ids and len(ids) == 4
     head = loaded.model.get_output_embeddings()
     bias = torch.zeros(head.out_features)
-    bias[ids] = 1e4  # a model that wants nothing but picture tokens
+    bias[ids] = 1e4  # a model that wants nothing but image tokens
     head.register_parameter("bias", torch.nn.Parameter(bias))
     try:
         written = texts(loaded, asked, max_new_tokens=4)

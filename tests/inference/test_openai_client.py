@@ -29,7 +29,7 @@ def address(local):
 
 
 def test_it_writes_what_the_checkpoint_writes(local, address):
-    """Same words as in this process: the server states its convention, and small pictures travel without loss."""
+    """Same words as in this process: the server states its convention, and small images travel without loss."""
     picture, told = Image.effect_noise((192, 96), 60).convert("RGB"), []
     far = assistant.load(address)
     assert far.writer.convention == local.writer.convention and far.writer.name == f"tuned at {address}"
@@ -90,7 +90,7 @@ def test_thoughts_that_come_apart_are_put_back():
 
 
 def test_boxes_on_resized_pixels_are_written_on_what_was_sent(monkeypatch):
-    """Qwen2.5-VL writes pixels of the resized picture: it is sent at that very size, so that no server resizes it."""
+    """Qwen2.5-VL writes pixels of the resized image: it is sent at that very size, so that no server resizes it."""
     far = SimpleNamespace(family=openai_client.families.load("qwen2_5_vl"), convention=SimpleNamespace(budget=None))
     far.convention.budget = Budget(56 * 56, 28 * 28 * 64)
     sent = []

@@ -39,7 +39,7 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def service(loaded):
-    return Service(loaded, "pocket", limits=Limits(pictures=2, pixels=40_000, body=200_000, tokens=700), batch=4)
+    return Service(loaded, "pocket", limits=Limits(images=2, pixels=40_000, body=200_000, tokens=700), batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def client(url):
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
-    """Three samples with their pictures, in a folder."""
+    """Three samples with their images, in a folder."""
     folder, samples = tmp_path_factory.mktemp("served"), []
     for k, domain in enumerate(KINDS):
         species = world.species(domain)[k]
@@ -88,7 +88,7 @@ def ask(client, text: str, *images: Image.Image, **options):
 def test_answers_are_those_of_generate(client, loaded, asked) -> None:
     samples, folder = asked
     wanted = {c.sample_id: c for c in generate.generate(loaded, samples, folder, style="direct", max_new_tokens=40)}
-    assert len({c.text for c in wanted.values()}) == 3, "the pictures make a difference"
+    assert len({c.text for c in wanted.values()}) == 3, "the images make a difference"
     with ThreadPoolExecutor(3) as threads:
         answers = threads.map(
             lambda s: ask(client, prompts.user_text(s, "direct"), Image.open(folder / s.image)), samples
@@ -130,7 +130,7 @@ def test_room_and_stop(client, asked) -> None:
     assert "".join(pieces) == before
 
 
-def test_text_alone_and_several_pictures(client) -> None:
+def test_text_alone_and_several_images(client) -> None:
     species = world.species("bird")[4]
     answer = client.chat.completions.create(
         model="pocket", messages=[{"role": "user", "content": f"Describe {species.name}."}], max_tokens=40
@@ -186,9 +186,9 @@ SMALL = Image.new("RGB", (32, 32))
         ({"messages": [{"role": "user", "content": [
             {"type": "image_url", "image_url": {"url": "data:image/png;base64,?"}}]}]}, 400, "no base64"),
         ({"messages": [{"role": "user", "content": [
-            {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}]}]}, 400, "not a picture"),
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}]}]}, 400, "not an image"),
         ({"messages": turn("x", Image.new("L", (1000, 41)))}, 400, "the limit is 40000"),
-        ({"messages": turn("x", SMALL, SMALL, SMALL)}, 400, "more than 2 pictures"),
+        ({"messages": turn("x", SMALL, SMALL, SMALL)}, 400, "more than 2 images"),
         ({"messages": turn("List every bird. " * 2000)}, 400, "context_length_exceeded"),
         ({"messages": turn("x" * 200_000)}, 413, "larger than 200000 bytes"),
     ],

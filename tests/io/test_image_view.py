@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mllm.boxes import Box, Frame
-from mllm.errors import PictureError
+from mllm.errors import ImageError
 from mllm.io.image_view import View
 
 
@@ -45,5 +45,5 @@ def test_identity(photo: Path, tmp_path: Path) -> None:
     assert View(copy, 5000).identity() == View(photo, 5000).identity()
     others = [View(photo, 4999), View(photo, 5000, Box(0, 0, 1, 0.5))]
     assert all(view.identity() != View(photo, 5000).identity() for view in others)
-    with pytest.raises(PictureError, match="absent.png"):
+    with pytest.raises(ImageError, match="absent.png"):
         View(tmp_path / "absent.png", 5000).identity()

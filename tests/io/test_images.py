@@ -1,4 +1,4 @@
-"""Pictures that survive the field: CMYK, rotated, transparent, 16-bit; broken files reported by name."""
+"""Images that survive the field: CMYK, rotated, transparent, 16-bit; broken files reported by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mllm.boxes import Box, Frame
-from mllm.errors import PictureError
+from mllm.errors import ImageError
 from mllm.io import images
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
@@ -20,14 +20,14 @@ NUMBERS = (6, 4, 24, 12)
 
 
 def drawn(mode: str = "RGB") -> Image.Image:
-    """A white picture with a red box at NUMBERS."""
-    picture = Image.new("RGB", (WIDTH, HEIGHT), WHITE)
-    ImageDraw.Draw(picture).rectangle((6, 4, 23, 11), fill=RED)
-    return picture.convert(mode)
+    """A white image with a red box at NUMBERS."""
+    image = Image.new("RGB", (WIDTH, HEIGHT), WHITE)
+    ImageDraw.Draw(image).rectangle((6, 4, 23, 11), fill=RED)
+    return image.convert(mode)
 
 
-def pixel(picture: Image.Image, x: int, y: int) -> tuple[int, ...]:
-    found = picture.getpixel((x, y))
+def pixel(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
+    found = image.getpixel((x, y))
     assert isinstance(found, tuple)
     return found
 
@@ -46,19 +46,19 @@ MODES = {
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
     file = tmp_path / f"a.{suffix}"
     drawn(mode).save(file)
-    picture = images.load(file)
-    assert picture.mode == "RGB" and picture.size == (WIDTH, HEIGHT)
+    image = images.load(file)
+    assert image.mode == "RGB" and image.size == (WIDTH, HEIGHT)
     assert images.size(file) == Frame(WIDTH, HEIGHT)
-    assert all(channel > 245 for channel in pixel(picture, 40, 28))
+    assert all(channel > 245 for channel in pixel(image, 40, 28))
     if mode not in ("L", "1", "LA"):
-        red, green, blue = pixel(picture, 15, 8)
+        red, green, blue = pixel(image, 15, 8)
         assert red > 200 and green < 60 and blue < 60
 
 
 def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
-    picture = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-    picture.paste((255, 0, 0, 128), (0, 0, 4, 8))
-    picture.save(tmp_path / "rgba.png")
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((255, 0, 0, 128), (0, 0, 4, 8))
+    image.save(tmp_path / "rgba.png")
     loaded = images.load(tmp_path / "rgba.png")
     assert pixel(loaded, 6, 4) == WHITE
     assert pixel(loaded, 1, 4) == (255, 127, 127)
@@ -90,7 +90,7 @@ def test_floats_are_taken_by_their_largest_value(tmp_path: Path, top: float, sca
 @pytest.mark.parametrize("value", [-5.0, 1e9, float("nan")])
 def test_grey_of_unknown_scale_is_refused(tmp_path: Path, value: float) -> None:
     Image.fromarray(np.full((4, 4), value, dtype=np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(PictureError, match=r"float\.tif.*scale it to 8 bits"):
+    with pytest.raises(ImageError, match=r"float\.tif.*scale it to 8 bits"):
         images.load(tmp_path / "float.tif")
 
 
@@ -144,16 +144,16 @@ def bad_files(folder: Path) -> dict[str, str]:
         "cut.jpg": "cannot be read",
         "cut.webp": "",
         "flipped.png": "cannot be read",
-        "page.jpg": "not a picture",
-        "empty.jpg": "not a picture",
-        "folder.jpg": "no such picture file",
-        "missing.jpg": "no such picture file",
+        "page.jpg": "not an image",
+        "empty.jpg": "not an image",
+        "folder.jpg": "no such image file",
+        "missing.jpg": "no such image file",
     }
 
 
 def test_bad_files_are_reported_by_name(tmp_path: Path) -> None:
     for name, message in bad_files(tmp_path).items():
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             images.load(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path / name}: ") and message in str(caught.value)
     assert images.size(tmp_path / "cut.png") == Frame(64, 64)  # the header is whole
@@ -175,24 +175,24 @@ def test_a_decompression_bomb_is_refused_before_decoding(tmp_path: Path, side: i
     file = tmp_path / "bomb.png"
     file.write_bytes(huge_png(side, side))
     for door in (images.load, images.size):
-        with pytest.raises(PictureError, match=r"bomb\.png.*limit"):
+        with pytest.raises(ImageError, match=r"bomb\.png.*limit"):
             door(file)
 
 
-def test_pictures_in_memory(tmp_path: Path) -> None:
+def test_images_in_memory(tmp_path: Path) -> None:
     drawn().save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     assert images.from_bytes(data, "row 3").tobytes() == drawn().tobytes()
-    with pytest.raises(PictureError, match="^row 3: not a picture"):
+    with pytest.raises(ImageError, match="^row 3: not an image"):
         images.from_bytes(b"nothing", "row 3")
 
 
 def test_a_record_of_another_size_is_caught(tmp_path: Path) -> None:
     drawn().save(tmp_path / "a.png")
     images.check_size(tmp_path / "a.png", Frame(WIDTH, HEIGHT))
-    with pytest.raises(PictureError, match="the picture is 48 x 32, its record says 32 x 48 .*EXIF"):
+    with pytest.raises(ImageError, match="the image is 48 x 32, its record says 32 x 48 .*EXIF"):
         images.check_size(tmp_path / "a.png", Frame(HEIGHT, WIDTH))
-    with pytest.raises(PictureError, match="its record says 50 x 32$"):
+    with pytest.raises(ImageError, match="its record says 50 x 32$"):
         images.check_size(tmp_path / "a.png", Frame(50, HEIGHT))
 
 
@@ -200,7 +200,7 @@ def distance(a: str, b: str) -> int:
     return (int(a, 16) ^ int(b, 16)).bit_count()
 
 
-def test_the_perceptual_hash_tells_pictures_from_copies(tmp_path: Path) -> None:
+def test_the_perceptual_hash_tells_images_from_copies(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     one, other = (
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((96, 96), Image.Resampling.BICUBIC)
@@ -227,6 +227,6 @@ def test_camera_trap_photos(shared_data: Path) -> None:
         assert distance(images.phash(same), images.phash(plain)) <= 4
     assert images.orientation(folder / "african_elephants_with_exif_orientation.jpg") != 1
     broken = folder / "african_elephants_truncated_file.jpg"
-    with pytest.raises(PictureError, match="african_elephants_truncated_file.jpg: cannot be read .*truncated"):
+    with pytest.raises(ImageError, match="african_elephants_truncated_file.jpg: cannot be read .*truncated"):
         images.load(broken)
     assert images.size(broken) == Frame(2048, 1536)

@@ -71,7 +71,7 @@ def test_a_mark_not_seen_stays_in_the_file_and_is_not_used(tmp_path: Path) -> No
         ("A: {marks: [{mark: x, confidence: high}]}", "field confidence: a number from 0 to 1 is needed, got 'high'"),
         ("A: {marks: [{mark: x, verified: 1}]}", "field verified: true, false or unverified is needed, got 1"),
         ("A: {marks: [{mark: x, seen: most}]}", "field seen: it is written like `4 of 5`, got 'most'"),
-        ("A: {marks: [{mark: x, seen: 6 of 5}]}", "field seen: from 0 to the 5 pictures"),
+        ("A: {marks: [{mark: x, seen: 6 of 5}]}", "field seen: from 0 to the 5 images"),
         ("A: {marks: [{mark: x, part: 3}]}", "card 'A', mark 'x': field part: a text is needed, got 3"),
         ("A: {marks: [x], unlike: [B]}", "card 'A': field unlike: {other entity"),
         ("A: {marks: [x], unlike: {B: [[x]]}}", "card 'A': field unlike.B: [own mark, its mark] is needed, got ['x']"),

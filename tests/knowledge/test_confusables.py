@@ -1,4 +1,4 @@
-"""Look-alikes: by cards, by pictures, by both; differential marks read off two cards."""
+"""Look-alikes: by cards, by images, by both; differential marks read off two cards."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_differences_face_the_mark_of_the_same_part() -> None:
 def test_pairs_by_words_alone_are_the_nearest_of_the_domain() -> None:
     other = card("d", ("red bill", "bill"), domain="dog")
     (pair,) = confusables.pairs([A, B, C, other], {}, alike=1)
-    assert (pair.entity, pair.other, pair.picture) == ("a", "b", None)
+    assert (pair.entity, pair.other, pair.image) == ("a", "b", None)
     assert pair.text == round(3 / 6, 4) == pair.nearness  # bill, long, tail of red bill long tail loud black
 
 
-def test_pictures_count_as_much_as_words() -> None:
+def test_images_count_as_much_as_words() -> None:
     seen = {("bird", "a"): np.array([1.0, 0]), ("bird", "b"): np.array([0, 1.0]), ("bird", "c"): np.array([1.0, 0])}
-    found = {(p.entity, p.other): (p.picture, p.nearness) for p in confusables.pairs([A, B, C], seen, alike=2)}
+    found = {(p.entity, p.other): (p.image, p.nearness) for p in confusables.pairs([A, B, C], seen, alike=2)}
     assert found == {("a", "b"): (0.5, 0.5), ("a", "c"): (1.0, 0.5), ("b", "c"): (0.5, 0.25)}
 
 

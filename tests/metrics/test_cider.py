@@ -27,7 +27,7 @@ def corpus(candidates: list[str], references: list[list[str]]) -> list[float]:
 
 
 def test_a_case_by_hand() -> None:
-    """Two pictures, captions of two words: unigrams and bigrams agree wholly, tri- and fourgrams do not exist."""
+    """Two images, captions of two words: unigrams and bigrams agree wholly, tri- and fourgrams do not exist."""
     frequencies = Frequencies.of([["red bird"], ["blue car"]])
     assert cider_d("red bird", ["red bird"], frequencies) == pytest.approx(10 * (1 + 1 + 0 + 0) / 4)
     half = 1 / math.sqrt(2)  # one of two equally rare words; no bigram

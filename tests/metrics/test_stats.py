@@ -1,4 +1,4 @@
-"""Bootstrap over pictures and seeds: against a slow obvious version, against theory, and at the edges."""
+"""Bootstrap over images and seeds: against a slow obvious version, against theory, and at the edges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mllm.records import Sample, Thing
 
 
 def slow_bootstrap(values, groups, resamples, seed):
-    """Draw pictures one at a time, pool their values, average; sorted means."""
+    """Draw images one at a time, pool their values, average; sorted means."""
     rng, table = random.Random(seed), {}
     for value, group in zip(values, groups, strict=True):
         table.setdefault(group, []).append(value)
@@ -27,11 +27,11 @@ def slow_bootstrap(values, groups, resamples, seed):
     return np.quantile(means, [0.025, 0.975])
 
 
-def made(pictures=40, per=4, seed=0):
-    """Values that agree strongly inside a picture."""
+def made(images=40, per=4, seed=0):
+    """Values that agree strongly inside an image."""
     rng = random.Random(seed)
     values, groups = [], []
-    for k in range(pictures):
+    for k in range(images):
         level = rng.random()
         for _ in range(rng.randint(1, per)):
             values.append(float(rng.random() < level))
@@ -48,10 +48,10 @@ def test_mean_agrees_with_the_slow_obvious_bootstrap():
     assert (fast.samples, fast.groups) == (len(values), 40)
 
 
-def test_pictures_not_cases_are_resampled():
+def test_images_not_cases_are_resampled():
     once, groups = [float(k % 2) for k in range(30)], [f"p{k}" for k in range(30)]
     alone = stats.mean(once, groups)
-    repeated = stats.mean(once * 9, groups * 9)  # the same pictures asked nine times tell nothing new
+    repeated = stats.mean(once * 9, groups * 9)  # the same images asked nine times tell nothing new
     assert repeated.low == pytest.approx(alone.low, abs=0.02) and repeated.high == pytest.approx(alone.high, abs=0.02)
 
 
@@ -78,7 +78,7 @@ def test_all_alike_is_not_certainty(hit):
     assert found.low == pytest.approx(low, abs=1e-3) and found.high == pytest.approx(high, abs=1e-3)
 
 
-def test_one_picture_has_no_interval():
+def test_one_image_has_no_interval():
     found = stats.mean([1.0, 0.0], ["p", "p"])
     assert (found.value, found.low, found.high, found.groups) == (0.5, None, None, 1)
 
@@ -115,7 +115,7 @@ def test_no_difference_is_not_claimed():
 
 
 def test_sign_flip_by_hand():
-    # three pictures, each one better by 1: of the 8 sign patterns 2 are as far out, p = 1/4
+    # three images, each one better by 1: of the 8 sign patterns 2 are as far out, p = 1/4
     assert stats.paired([0.0] * 3, [1.0] * 3, [0, 1, 2], resamples=20000).p == pytest.approx(0.25, abs=0.02)
 
 
@@ -141,8 +141,8 @@ def test_seeds_alone_give_students_interval():
     assert found.high == pytest.approx(0.5 + half, abs=1e-3) and found.low == pytest.approx(0.5 - half, abs=1e-3)
 
 
-def test_pictures_alone_give_the_bootstraps_interval():
-    values, groups = made(pictures=120)
+def test_images_alone_give_the_bootstraps_interval():
+    values, groups = made(images=120)
     found, one = stats.over_seeds([values] * 3, groups), stats.mean(values, groups)
     assert found.low == pytest.approx(one.low, abs=0.01) and found.high == pytest.approx(one.high, abs=0.01)
 
@@ -151,8 +151,8 @@ def test_pictures_alone_give_the_bootstraps_interval():
 def test_three_seeds_cover(between_seeds):
     rng, inside = np.random.default_rng(0), 0
     for trial in range(200):
-        pictures, seeds = rng.normal(0, 0.3, 60), rng.normal(0, between_seeds, 3)
-        runs = [1 + pictures + one + rng.normal(0, 0.2, 60) for one in seeds]
+        images, seeds = rng.normal(0, 0.3, 60), rng.normal(0, between_seeds, 3)
+        runs = [1 + images + one + rng.normal(0, 0.2, 60) for one in seeds]
         found = stats.over_seeds(runs, list(range(60)), resamples=200, seed=trial)
         inside += found.low <= 1 <= found.high
     assert 0.9 <= inside / 200 <= 1.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mllm.errors import PictureError
+from mllm.errors import ImageError
 from mllm.models.embedding_cache import EmbeddingStore, content_key
 
 
@@ -54,7 +54,7 @@ def test_another_process_finds_them(tmp_path: Path) -> None:
 
 
 def test_a_store_that_grows_reads_its_new_lines_alone(tmp_path: Path) -> None:
-    """A million pictures come in four thousand steps: to read all keys at each of them would take hours."""
+    """A million images come in four thousand steps: to read all keys at each of them would take hours."""
     paths = files(tmp_path, "a", "b", "c")
     store = EmbeddingStore(tmp_path / "store", (1, 2))
     store.vectors(paths[:1], Counting())
@@ -78,5 +78,5 @@ def test_what_a_kill_left_half_written_is_cut_off(tmp_path: Path, name: str) -> 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="nowhere.png"):
+    with pytest.raises(ImageError, match="nowhere.png"):
         content_key(tmp_path / "nowhere.png")

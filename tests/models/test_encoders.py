@@ -44,7 +44,7 @@ def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     paths = [folder / f"{number}.png" for number in range(3)]
     for path in paths:
         Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(path)
@@ -79,7 +79,7 @@ def test_siglip_gives_transformers_logits_with_its_bias(siglip_folder: Path, fil
 def test_late_interaction_is_the_mean_over_tokens_of_the_best_patch(clip_folder: Path, files: list[Path]) -> None:
     encoder = encoders.load(str(clip_folder), late=True, device="cpu")
     fast = encoder.similarity(CAPTIONS, files)
-    texts, seen = encoder.texts(CAPTIONS), encoder.pictures(files)
+    texts, seen = encoder.texts(CAPTIONS), encoder.images(files)
     assert seen.shape == (3, 64, 48)
     for row in range(len(CAPTIONS)):
         tokens = texts.vectors_SLD[row][texts.valid_SL[row]]
@@ -154,12 +154,12 @@ def test_the_key_names_weights_and_preprocessing(clip_folder: Path) -> None:
 
 
 def test_vectors_on_disk_are_the_vectors(clip_folder: Path, files: list[Path], tmp_path: Path) -> None:
-    plain = encoders.load(str(clip_folder), device="cpu").pictures(files)
+    plain = encoders.load(str(clip_folder), device="cpu").images(files)
     kept = encoders.load(str(clip_folder), cache=str(tmp_path), device="cpu")
-    assert (kept.pictures(files) == plain).all()
+    assert (kept.images(files) == plain).all()
     again = DualEncoder(*clip.build("judge", 5), cache=tmp_path)
     again._embed = None  # pyright: ignore  (nothing is left to embed)
-    assert (again.pictures(files[::-1]) == plain[::-1]).all()
+    assert (again.images(files[::-1]) == plain[::-1]).all()
 
 
 def test_a_scorer_is_whole_under_a_live_zero3_configuration(clip_folder: Path, files: list[Path]) -> None:

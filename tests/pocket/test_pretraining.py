@@ -43,7 +43,7 @@ def test_deciding_tokens_weigh_more_and_what_is_given_is_not_learned(tokenizer) 
     from mllm.pocket.pretraining import DECISIVE, lesson_batch
 
     lesson = pretraining_tasks.reason_lesson(training_scene(3, "test", 3), 3, random.Random(3), late=True)
-    batch = lesson_batch([replace(lesson, scene=None)], cast(Any, _Pictures()), tokenizer)
+    batch = lesson_batch([replace(lesson, scene=None)], cast(Any, _Images()), tokenizer)
     ids, labels, weights = (batch[name][0].tolist() for name in ("input_ids", "labels", "weight"))
     learned = tokenizer.decode([token for token in labels if token != -100])
     assert f"{lesson.given}{learned}" == f"{lesson.answer}<|im_end|>"
@@ -59,10 +59,10 @@ def test_deciding_tokens_weigh_more_and_what_is_given_is_not_learned(tokenizer) 
 
 
 def test_fast_patches_and_prompts_equal_the_stock_processor() -> None:
-    from mllm.pocket.model import build_picture_processor
+    from mllm.pocket.model import build_image_processor
     from mllm.pocket.pretraining import patches_NP, prompt_text
 
-    processor = build_picture_processor()
+    processor = build_image_processor()
     for number in range(6):
         scene = training_scene(number, "test")
         messages = [{"role": "user", "content": [{"type": "text", "text": "List every bird."}, {"type": "image"}]}]
@@ -74,7 +74,7 @@ def test_fast_patches_and_prompts_equal_the_stock_processor() -> None:
         assert ours == stock["input_ids"][0].tolist()
 
 
-class _Pictures:
+class _Images:
     """The part of a scene store that batches need, drawn on the spot."""
 
     def pixels_HWC(self, number: int) -> np.ndarray:  # noqa: N802 - shape suffix
@@ -95,7 +95,7 @@ def test_answer_loss_is_the_mean_over_lessons_of_the_models_own_loss() -> None:
         pretraining_tasks.list_lesson(training_scene(5, "test"), 5),
         pretraining_tasks.recall_lesson(random.Random(0)),
     ]
-    pictures: Any = _Pictures()
+    pictures: Any = _Images()
     with torch.no_grad():
         together = answer_loss(model, lesson_batch(taught, pictures, processor.tokenizer)).item()
         alone = []
@@ -131,7 +131,7 @@ def test_lessons_read_packed_are_learned_alike(in_view: bool) -> None:
         pretraining_tasks.recall_lesson(rng),
         pretraining_tasks.copy_lesson(rng),
     ]
-    pictures: Any = _Pictures()
+    pictures: Any = _Images()
     batch = lesson_batch(seen if in_view else told, pictures, processor.tokenizer)
     losses, gradients = [], []
     for read in (read_padded, packing.hidden_states):
@@ -148,7 +148,7 @@ def test_target_cells_are_those_whose_centre_lies_on_the_thing() -> None:
     from mllm.boxes import Frame
     from mllm.pocket.pretraining import lesson_batch
 
-    tokenizer, pictures = build_tokenizer(), cast(Any, _Pictures())
+    tokenizer, pictures = build_tokenizer(), cast(Any, _Images())
     for number in range(8):
         scene = training_scene(number, "test")
         lesson = pretraining_tasks.find_lesson(scene, number, random.Random(number))

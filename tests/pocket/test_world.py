@@ -69,7 +69,7 @@ def test_photos_repeat_by_seed_and_differ_between_seeds() -> None:
 
 @pytest.mark.parametrize("domain", world.DOMAINS)
 @pytest.mark.parametrize("form", world.FORMS)
-def test_a_sprite_fills_its_picture_to_all_four_edges(domain: str, form: str) -> None:
+def test_a_sprite_fills_its_image_to_all_four_edges(domain: str, form: str) -> None:
     """The crop of a sprite is its box, so painted pixels must touch every edge."""
     drawn = sprite(domain, world.Marks(form, "red", "plain", "blue"), 60, random.Random(0))
     alpha = np.asarray(drawn)[..., 3]
@@ -92,15 +92,15 @@ def test_the_box_of_a_photo_holds_all_that_changes_with_the_thing() -> None:
 
 
 @pytest.mark.parametrize("marked", ["form", "colour", "pattern", "accent"])
-def test_one_changed_mark_changes_the_picture(marked: str) -> None:
+def test_one_changed_mark_changes_the_image(marked: str) -> None:
     base = world.Marks("round", "red", "plain", "blue")
     other = {"form": "square", "colour": "green", "pattern": "spotted", "accent": "yellow"}[marked]
     changed = world.Marks(
         **{kind: other if kind == marked else getattr(base, kind) for kind in ("form", "colour", "pattern", "accent")}
     )
     assert base.differing(changed) == 1
-    pictures = [sprite("dog", look, 60, random.Random(3)).convert("RGB").resize((60, 60)) for look in (base, changed)]
-    assert np.abs(np.asarray(pictures[0]).astype(int) - np.asarray(pictures[1]).astype(int)).mean() > 2
+    images = [sprite("dog", look, 60, random.Random(3)).convert("RGB").resize((60, 60)) for look in (base, changed)]
+    assert np.abs(np.asarray(images[0]).astype(int) - np.asarray(images[1]).astype(int)).mean() > 2
 
 
 @pytest.mark.parametrize(

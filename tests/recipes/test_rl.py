@@ -159,7 +159,7 @@ def test_bags_grow_and_a_stopped_run_goes_on_in_the_same_order(
         "rewards": {"self_retrieval": {"over": "bag_batch"}, "length": {"weight": 0.1}},
         "bags": {"schedule": [[1, 2], [1, 3]], "saturation": 1.0},
     }
-    # Three pictures a batch, three batches an epoch.
+    # Three images a batch, three batches an epoch.
     values |= {"max_steps": 6, "per_device_train_batch_size": 6, "lr_scheduler_type": "constant"}
     config.write_text(yaml.safe_dump(values))
     straight = journal(train(config, "--output_dir", str(tmp_path / "straight")).parent / "straight")

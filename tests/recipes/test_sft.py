@@ -125,7 +125,7 @@ def test_an_adapter_run_saves_what_loads_on_its_base(config: Path, pocket_folder
     assert (opened.base, opened.adapter) == (str(pocket_folder), str(out))
     assert opened.convention.prompt == "direct" and opened.convention.budget.max_pixels == 40 * 32 * 32
     saved = json.loads((out / "processor_config.json").read_text())["image_processor"]
-    assert saved["size"]["longest_edge"] == 40 * 32 * 32, "who loads it without us gets the same pictures"
+    assert saved["size"]["longest_edge"] == 40 * 32 * 32, "who loads it without us gets the same images"
     loaded = checkpoint.load(opened)
     assert any(weight.abs().sum() > 0 for name, weight in loaded.model.named_parameters() if "lora_B" in name)
     ids = torch.arange(20, 40)[None]

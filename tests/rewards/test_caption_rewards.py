@@ -28,12 +28,12 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    """Red and blue are a bag, green and white single pictures."""
-    files = paint(tmp_path_factory.mktemp("pictures"), *NAMES)
-    return [picture_sample(file, "bag" if file.stem in ("red", "blue") else None) for file in files]
+    """Red and blue are a bag, green and white single images."""
+    files = paint(tmp_path_factory.mktemp("images"), *NAMES)
+    return [image_sample(file, "bag" if file.stem in ("red", "blue") else None) for file in files]
 
 
-def picture_sample(file: Path, bag: str | None) -> Sample:
+def image_sample(file: Path, bag: str | None) -> Sample:
     thing = Thing("bird", Box(0.1, 0.1, 0.9, 0.9), ("round", file.stem, "plain", "black cap"))
     return Sample(
         id=file.stem, task="caption", image=str(file), size=Frame(32, 32), domain="bird", entity="bird",
@@ -67,7 +67,7 @@ def test_self_retrieval_is_the_log_softmax_with_the_scorers_scale(scorer: str, s
     assert found[0].parts["hit"] == 1 and found[1].parts["hit"] == 0 and found[0].parts["candidates"] == 4
 
 
-def test_single_pictures_are_distractors_and_get_none(scorer: str, samples: list[Sample]) -> None:
+def test_single_images_are_distractors_and_get_none(scorer: str, samples: list[Sample]) -> None:
     found = rewards.load("self_retrieval", scorer=scorer, over="bag_batch")(samples, wrote(samples, *TEXTS))
     assert found[0].value == pytest.approx(slow_log_p(scorer, samples, 0, [0, 1, 2, 3]), abs=1e-4)
     assert found[2].value is None and found[3].value is None
@@ -76,7 +76,7 @@ def test_single_pictures_are_distractors_and_get_none(scorer: str, samples: list
     assert bag[0].parts["candidates"] == 2 and bag[3].value is None
 
 
-def test_a_picture_without_company_gets_none(scorer: str, samples: list[Sample]) -> None:
+def test_an_image_without_company_gets_none(scorer: str, samples: list[Sample]) -> None:
     one = [samples[0], samples[0]]
     for over in ("batch", "bag_batch", "bag"):
         found = rewards.load("self_retrieval", scorer=scorer, over=over)(one, wrote(one, "red", "blue"))
@@ -119,7 +119,7 @@ def test_cider_counts_in_the_corpus_or_in_the_batch(samples: list[Sample]) -> No
     same = rewards.load("cider")(samples[:2], wrote(samples[:2], "A red bird.", "A blue bird."))
     assert [score.value for score in same] == pytest.approx([7.5, 7.5])  # three words have no fourgram
     one = rewards.load("cider", frequencies="batch")(samples[:2], wrote(samples[:2], "A red bird.", "A red bird."))
-    # `a` and `bird` are in both pictures' references, so only `red`, `a red`, `red bird` and `a red bird` weigh.
+    # `a` and `bird` are in both images' references, so only `red`, `a red`, `red bird` and `a red bird` weigh.
     assert one[0].value == pytest.approx(7.5) and one[1].value == pytest.approx(0.0)
     bare = [replace(samples[0], captions=())]
     assert rewards.load("cider")(bare, wrote(bare, "red"))[0].value is None
@@ -162,12 +162,12 @@ def test_settings_without_meaning_are_refused(name: str, config: dict, says: str
 
 WORKER = """
 import sys, json, torch.distributed as dist
-from tests.rewards.test_caption_rewards import TEXTS, picture_sample, wrote
+from tests.rewards.test_caption_rewards import TEXTS, image_sample, wrote
 from mllm import rewards
 from pathlib import Path
 rank, store, scorer, *files = sys.argv[1:]
 dist.init_process_group("gloo", init_method="file://" + store, rank=int(rank), world_size=2)
-samples = [picture_sample(Path(f), "bag" if Path(f).stem in ("red", "blue") else None) for f in files]
+samples = [image_sample(Path(f), "bag" if Path(f).stem in ("red", "blue") else None) for f in files]
 part = slice(0, 3) if rank == "0" else slice(3, 4)
 mine, done = samples[part], wrote(samples, *TEXTS)[part]
 found = {}

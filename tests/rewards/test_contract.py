@@ -73,8 +73,8 @@ NEEDED = {"mastery": {"unknown": "partially correct"}}
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return paint(tmp_path_factory.mktemp("pictures"), "red", "blue", "green")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return paint(tmp_path_factory.mktemp("images"), "red", "blue", "green")
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,10 @@ def golds() -> list[Sample]:
     return [one, every, absent]
 
 
-def gold_and_others(reward: rewards.BaseReward, pictures: list[Path]) -> tuple[list[Sample], list[str]]:
+def gold_and_others(reward: rewards.BaseReward, images: list[Path]) -> tuple[list[Sample], list[str]]:
     """A batch of three samples of the reward's task, and what should be said of them."""
     if reward.task == "caption":
-        rows = [captioned(picture, number) for number, picture in enumerate(pictures)]
+        rows = [captioned(picture, number) for number, picture in enumerate(images)]
         return rows, [row.captions[0] for row in rows]
     rows = golds()
     return rows, [prompts.target(row, "think", FAMILY, FRAME) for row in rows]
@@ -140,8 +140,8 @@ def test_it_is_a_frozen_value_that_pickles(reward: rewards.BaseReward) -> None:
             setattr(reward, item.name, None)
 
 
-def test_gold_scores_high(reward: rewards.BaseReward, pictures: list[Path]) -> None:
-    rows, texts = gold_and_others(reward, pictures)
+def test_gold_scores_high(reward: rewards.BaseReward, images: list[Path]) -> None:
+    rows, texts = gold_and_others(reward, images)
     said = [completion(text, row) for text, row in zip(texts, rows, strict=True)]
     values = [score.value for score in reward(rows, said) if score.value is not None]
     # Cosines do not come near 1: CLIP-S of a right caption is what it is, so it only has to beat rubbish.
@@ -151,8 +151,8 @@ def test_gold_scores_high(reward: rewards.BaseReward, pictures: list[Path]) -> N
     reward.check(rows)
 
 
-def test_rubbish_never_raises_and_scores_below_gold(reward: rewards.BaseReward, pictures: list[Path]) -> None:
-    rows, texts = gold_and_others(reward, pictures)
+def test_rubbish_never_raises_and_scores_below_gold(reward: rewards.BaseReward, images: list[Path]) -> None:
+    rows, texts = gold_and_others(reward, images)
     gold = reward(rows, [completion(text, row) for text, row in zip(texts, rows, strict=True)])
     best = max(score.value for score in gold if score.value is not None)
     rows = [replace(rows[k % 3] if reward.task == "caption" else sample(k), id=f"r{k}") for k in range(len(RUBBISH))]
@@ -164,7 +164,7 @@ def test_rubbish_never_raises_and_scores_below_gold(reward: rewards.BaseReward, 
     assert not values or sum(values) < best * len(values)
 
 
-def test_other_tasks_get_none(reward: rewards.BaseReward, pictures: list[Path]) -> None:
+def test_other_tasks_get_none(reward: rewards.BaseReward, images: list[Path]) -> None:
     if reward.task == "caption":
         rows = [sample(k) for k in range(2)]
         assert [score.value for score in reward(rows, [completion("red", row) for row in rows])] == [None, None]
@@ -175,10 +175,10 @@ def test_other_tasks_get_none(reward: rewards.BaseReward, pictures: list[Path]) 
 @given(
     st.lists(st.text() | st.from_regex(r"(<think>.{0,20}</think>)?<answer>[0-9,(). ]{0,30}(</answer>)?"), max_size=4)
 )
-def test_any_text_stays_in_range(scorer: str, pictures: list[Path], texts: list[str]) -> None:
+def test_any_text_stays_in_range(scorer: str, images: list[Path], texts: list[str]) -> None:
     for name in rewards.names():
         reward = build(name, scorer)
-        gold, _ = gold_and_others(reward, pictures)
+        gold, _ = gold_and_others(reward, images)
         rows = [gold[k % 3] for k in range(len(texts))]
         for score in reward(rows, [completion(text, row) for text, row in zip(texts, rows, strict=True)]):
             assert score.value is None or reward.low <= score.value <= reward.high

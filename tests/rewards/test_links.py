@@ -1,4 +1,4 @@
-"""What each link of a thought earns: hand-worked thoughts on one picture of two birds."""
+"""What each link of a thought earns: hand-worked thoughts on one image of two birds."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Published rewards on cases worked by hand, each test naming whom it follows, and where peers part.
 
-The true box is the left half of the picture, `(0,0),(500,1000)` on thousandths. A box `(0,0),(w,1000)` inside it has
+The true box is the left half of the image, `(0,0),(500,1000)` on thousandths. A box `(0,0),(w,1000)` inside it has
 IoU w / 500, so every IoU below can be read off the text.
 """
 

@@ -71,7 +71,7 @@ def test_the_matching_is_the_best_of_all(answered: list[Box], true: list[Box]) -
     ("sample", "text", "expected"),
     [
         (ABSENT, "none", 1.0),
-        (ABSENT, "It is not in this picture.", 1.0),
+        (ABSENT, "It is not in this image.", 1.0),
         (ABSENT, WHOLE_LEFT, 0.0),
         (ABSENT, "I cannot tell", 0.0),
         (ONE, WHOLE_RIGHT, 1.0),  # there, if not here

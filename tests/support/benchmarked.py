@@ -22,7 +22,7 @@ MARKS = (("round", "red"), ("round", "blue"))
 
 
 def cases(folder: Path) -> list[Sample]:
-    """Four questions on two pictures: bird (seen, two questions) and dog (unseen)."""
+    """Four questions on two images: bird (seen, two questions) and dog (unseen)."""
     Image.new("RGB", (200, 100)).save(folder / "a.png")
     Image.new("RGB", (200, 100)).save(folder / "b.png")
     left, right = Box(0.1, 0.2, 0.5, 0.6), Box(0.6, 0.2, 0.9, 0.6)

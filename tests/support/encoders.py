@@ -1,4 +1,4 @@
-"""A tiny CLIP that really retrieves: trained in about a second to tell flat pictures of eight colours apart."""
+"""A tiny CLIP that really retrieves: trained in about a second to tell flat images of eight colours apart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDE = 32
 
 
 def paint(folder: Path, *colours: str) -> list[Path]:
-    """Flat pictures, `<colour>.png`."""
+    """Flat images, `<colour>.png`."""
     files = [folder / f"{colour}.png" for colour in colours]
     for colour, file in zip(colours, files, strict=True):
         Image.new("RGB", (SIDE, SIDE), PAINT[colour]).save(file)
@@ -23,7 +23,7 @@ def paint(folder: Path, *colours: str) -> list[Path]:
 
 
 def colour_clip(folder: Path, seed: int = 0) -> Path:
-    """Train and save one. `A red bird.` and `red` find the red picture."""
+    """Train and save one. `A red bird.` and `red` find the red image."""
     from transformers import CLIPConfig, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 

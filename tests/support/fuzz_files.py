@@ -18,7 +18,7 @@ PET = {
     "head_xyxy": [1, 2, 9, 9], "body_outer_xyxy": [1, 2, 30, 19], "head_share_inside_body": 0.9,
 }  # fmt: skip
 SHARE = {"value": 0.5, "low": 0.1, "high": 0.9}
-MATCHES = [{"bag": "0", "picture": picture, "found": "s1", "hit": float(picture == "s1")} for picture in ("s0", "s1")]
+MATCHES = [{"bag": "0", "image": image, "found": "s1", "hit": float(image == "s1")} for image in ("s0", "s1")]
 TOLD = {
     "scorer": "pocket-judge", "late": True, "sizes": {"2": {"r1": SHARE, "chance": 0.5}}, "matches": {"2": MATCHES},
     "text": {"words": 3.5, "precision": SHARE, "recall": SHARE},
@@ -26,7 +26,7 @@ TOLD = {
 
 
 def more(folder: Path) -> dict[str, Target]:
-    """Build these targets below `folder`, where a small picture `a.png` lies."""
+    """Build these targets below `folder`, where a small image `a.png` lies."""
     return published(folder) | rows(folder) | ours(folder)
 
 
@@ -190,7 +190,7 @@ def ours(folder: Path) -> dict[str, Target]:
 
 
 def parquet(rows: list[dict[str, Any]]) -> bytes:
-    """Write rows as parquet; a picture of "PNG" becomes one."""
+    """Write rows as parquet; an image of "PNG" becomes one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from PIL import Image

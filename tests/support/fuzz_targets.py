@@ -53,7 +53,7 @@ def dumped(*rows: Any) -> bytes:
 
 
 def targets(folder: Path) -> dict[str, Target]:
-    """Build the targets; files are written below `folder`, where a small picture lies."""
+    """Build the targets; files are written below `folder`, where a small image lies."""
     from PIL import Image
 
     from mllm import captions, records
@@ -208,14 +208,14 @@ def targets(folder: Path) -> dict[str, Target]:
             filed("q.pkl", safe_pickle.load), (pickle.dumps({1: "a red bird", 2: "b"}),),
             (b"cos\nsystem\n", b"(", b"tR", b".", b"\x8c", b"\x93", b"\x8a", b"\x8e"), 5,
         ),
-        "pictures": Target(
+        "images": Target(
             lambda data: images.from_bytes(data, "x", 1_000_000),
-            tuple(_picture(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")), (), 2,
+            tuple(_image(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")), (), 2,
         ),
     }  # fmt: skip
 
 
-def _picture(kind: str) -> bytes:
+def _image(kind: str) -> bytes:
     from io import BytesIO
 
     from PIL import Image

@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def parquet(path: Path, **change) -> Path:
-    """An official file of three cases on two pictures, as the benchmark's own is laid out."""
+    """An official file of three cases on two images, as the benchmark's own is laid out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -16,7 +16,7 @@ from mllm.records import Sample, Thing, write_jsonl
 
 
 def make_scene(folder: Path, number: int, split: str, *, across: int = 2, down: int = 2) -> Sample:
-    """One picture of `across` x `down` pocket photos (96 x 96 each), asking for the first thing's name."""
+    """One image of `across` x `down` pocket photos (96 x 96 each), asking for the first thing's name."""
     draw = random.Random(f"{split} {number}")
     domain = draw.choice(sorted({one.domain for one in world.species()}))
     chosen = draw.sample(list(world.species(domain)), across * down)
@@ -49,13 +49,13 @@ def make_scene(folder: Path, number: int, split: str, *, across: int = 2, down: 
 
 
 def described(scene: Sample) -> Sample:
-    """The same scene, its thing asked for by marks: unlike a name, the pocket base finds it in the picture."""
+    """The same scene, its thing asked for by marks: unlike a name, the pocket base finds it in the image."""
     (target,) = [thing for thing in scene.things if thing.entity == scene.entity]
     return replace(scene, question=f"Find the {NOUNS[scene.domain]} with marks {', '.join(target.marks)}.")
 
 
 def make_data(folder: Path, train: int = 8, validation: int = 4, *, by_marks: bool = False) -> tuple[Path, Path]:
-    """Write `train.jsonl` and `validation.jsonl` with their pictures; return both files."""
+    """Write `train.jsonl` and `validation.jsonl` with their images; return both files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for split, count in (("train", train), ("validation", validation)):

@@ -4,7 +4,7 @@
     python -m tests.support.stand_ins bench FOLDER             # FOLDER/kvg-bench.parquet, laid out as the official one
     python -m tests.support.stand_ins teacher --port 8000      # an OpenAI server in front of the pocket oracle
 
-All three come from the pocket world. The teacher reads the words that a teacher is asked in and looks at the pictures
+All three come from the pocket world. The teacher reads the words that a teacher is asked in and looks at the images
 that it is sent; so the whole way from a request over HTTP to a checked sample is the real one.
 """
 
@@ -28,7 +28,7 @@ from mllm.pocket import world
 from tests.support.faulty_server import completion, text_of
 
 PHOTOGRAPHED, BENCHMARK = ("bird", "car", "food"), ("dog", "flower", "landmark", "mammal", "mollusca")
-"""Domains of the photos and of the benchmark: two drawn birds of one kind would rightly be taken for one picture."""
+"""Domains of the photos and of the benchmark: two drawn birds of one kind would rightly be taken for one image."""
 THOUSANDTHS = Frame(1000, 1000)
 _CANDIDATE = re.compile(r"^(\d+)\. (.+) at (.+?)(?: \(known marks: .*\))?$", re.MULTILINE)
 _BOX = re.compile(r"\[\s*\d+(?:\s*,\s*\d+){3}\s*\]")
@@ -52,14 +52,14 @@ def photos(folder: Path, *, species: int = 12, each: int = 5) -> None:
         csv.writer(file).writerows([["image", "x1", "y1", "x2", "y2"], *rows])
 
 
-def bench(folder: Path, *, pictures: int = 4) -> None:
+def bench(folder: Path, *, images: int = 4) -> None:
     """Write a file of the official columns: two questions on each of a few scenes of every domain."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = []
     for domain in BENCHMARK:
-        for number in range(pictures):
+        for number in range(images):
             things = random.Random(f"bench/{domain}/{number}").sample(list(world.species(domain)), 3)
             scene = world.make_scene(f"bench/{domain}/{number}", domain, things)
             data = io.BytesIO()
@@ -90,8 +90,8 @@ def answer(body: dict[str, Any]) -> str:
     if found := re.search(r"What tells (.+?) from (.+?) \(two kinds of", text):
         both = zip(world.find(found[1]).marks, world.find(found[2]).marks, strict=True)
         return "\n".join(f"{mine} | {other}" for mine, other in both if mine != other) or "unknown"
-    if found := re.search(r"Find every (.+?) in this picture", text):
-        box = world.departure(_picture(body), world.find(found[1]).domain)
+    if found := re.search(r"Find every (.+?) in this image", text):
+        box = world.departure(_image(body), world.find(found[1]).domain)
         return "none" if box is None else str([round(side) for side in box.to_xyxy(THOUSANDTHS)])
     if "Write what an expert would think" in text:
         return _thought(text)
@@ -109,8 +109,8 @@ def _thought(text: str) -> str:
     return f"{wanted[1]} is known by {marks}. {' '.join(looked)} One of them has all marks. So it is {chosen}."
 
 
-def _picture(body: dict[str, Any]) -> Image.Image:
-    """Open the picture that came as a data URL."""
+def _image(body: dict[str, Any]) -> Image.Image:
+    """Open the image that came as a data URL."""
     parts = body["messages"][-1]["content"]
     url = next(part["image_url"]["url"] for part in parts if part["type"] == "image_url")
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))

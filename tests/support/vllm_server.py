@@ -1,8 +1,8 @@
 """What TRL 1.16 says to a vLLM server and hears from it, on loopback, with a real model of transformers behind it.
 
-Of the wire: /health, /v1/models, /v1/chat/completions/render (pictures alone to features, with the places that they
+Of the wire: /health, /v1/models, /v1/chat/completions/render (images alone to features, with the places that they
 take) and /inference/v1/generate (token ids and features to tokens with their log-probabilities), as TRL's client writes
-and reads them. Features are the picture itself; what a real server puts there TRL passes on unread.
+and reads them. Features are the image itself; what a real server puts there TRL passes on unread.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from PIL import Image
 
 
 class Engine:
-    """A model and its processor, which may shrink pictures otherwise, or see none (`blind`)."""
+    """A model and its processor, which may shrink images otherwise, or see none (`blind`)."""
 
     def __init__(self, model: Any, processor: Any, *, blind: bool = False) -> None:
         self.model, self.processor, self.blind = model, processor, blind
         self.asked: list[str] = []
 
     def render(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Features of the pictures of a conversation."""
+        """Features of the images of a conversation."""
         parts = [part for turn in body["messages"] for part in turn["content"] if part["type"] == "image_url"]
         pictures = [part["image_url"]["url"].partition("base64,")[2] for part in parts]
         lengths = [self._pixels(one)["tokens"] for one in pictures]
@@ -39,7 +39,7 @@ class Engine:
         """Tokens after `token_ids`, each with its log-probability."""
         how, (place,) = body["sampling_params"], body["features"]["mm_placeholders"]["image"]
         pixels = self._pixels(body["features"]["kwargs_data"]["image"][0])
-        assert place["length"] == pixels.pop("tokens"), "the places and the features of a picture do not fit"
+        assert place["length"] == pixels.pop("tokens"), "the places and the features of an image do not fit"
         ids = torch.tensor([body["token_ids"]])
         kinds = (ids == self.processor.image_token_id).long()
         assert kinds[0, place["offset"] :][: place["length"]].all()

@@ -75,7 +75,7 @@ def test_look_alikes_without_a_genus_are_those_with_like_cards() -> None:
     assert Pool(rows, "train", cards, (2, 4)).look_alikes(("bird", "a")) == [("bird", "b")]
 
 
-def test_several_questions_of_a_picture_ask_different_things() -> None:
+def test_several_questions_of_an_image_ask_different_things() -> None:
     for line in drawn(pool(things=(3, 4)), 30, questions=3):
         assert len(line.targets) == 3 == len({photo.entity for photo in line.targets})
         assert all(target in line.photos for target in line.targets)

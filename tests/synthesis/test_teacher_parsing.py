@@ -50,7 +50,7 @@ def test_a_thought_that_cannot_be_read_is_refused(text: str, why: str) -> None:
     assert refused.value.reason == "unreadable reply"
 
 
-def test_qwen2_5_boxes_are_on_the_resized_picture() -> None:
+def test_qwen2_5_boxes_are_on_the_resized_image() -> None:
     family = families.load("qwen2_5_vl")
     frame = family.frame(SAMPLE.size, family.budget)
     written = " ".join(family.mention(thing.box, frame) for thing in THINGS)

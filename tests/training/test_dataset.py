@@ -76,8 +76,8 @@ def test_a_broken_line_is_named(files: tuple[Path, Path]) -> None:
         dataset.read_data(settings(files), answers=True)
 
 
-def test_a_picture_that_is_none_is_named(files: tuple[Path, Path]) -> None:
-    (files[0].parent / "train-001.png").write_bytes(b"no picture")
+def test_an_image_that_is_none_is_named(files: tuple[Path, Path]) -> None:
+    (files[0].parent / "train-001.png").write_bytes(b"no image")
     with pytest.raises(FieldmarkError, match="train-001.png"):
         dataset.read_data(settings(files), answers=True)
 
@@ -113,7 +113,7 @@ def test_plain_questions_are_read_and_checked(files: tuple[Path, Path], tmp_path
     row = {"schema": "fieldmark.exchange/1", "id": "q", "question": "Marks of Tala?", "answer": "round.", "image": None}
     mix.write_text(json.dumps(row) + "\n")
     data = dataset.read_data(settings(files, mix=mix), answers=True)
-    assert data.train[-1].record.id == "q" and data.train[-1].picture is None
+    assert data.train[-1].record.id == "q" and data.train[-1].image is None
     mix.write_text(json.dumps(row | {"image": "gone.png"}) + "\n")
     with pytest.raises(FieldmarkError, match="exchange q: field image: no such file .*gone.png"):
         dataset.read_data(settings(files, mix=mix), answers=True)

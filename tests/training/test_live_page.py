@@ -1,4 +1,4 @@
-"""The live page: what it shows of a batch, that it cannot stop a run; and TensorBoard's pictures."""
+"""The live page: what it shows of a batch, that it cannot stop a run; and TensorBoard's images."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_sft_has_curves_alone(tmp_path: Path) -> None:
     assert "The latest answers" not in text
 
 
-def test_tensorboard_gets_pictures_and_texts(batch, tmp_path: Path) -> None:
+def test_tensorboard_gets_images_and_texts(batch, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     from torch.utils.tensorboard import SummaryWriter
 

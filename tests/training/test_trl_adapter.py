@@ -43,26 +43,26 @@ def test_rows_are_what_trl_wants(rows: list[trl_adapter.Row], checkpoint: models
     assert row["images"][0].size == (192, 192) and row["images"][0].mode == "RGB"
     assert row["completion"][0]["role"] == "assistant"
     assert row["completion"][0]["content"][0]["text"] == conversations.target(
-        load_samples(rows[1].picture.parent / "train.jsonl")[1], checkpoint.convention
+        load_samples(rows[1].image.parent / "train.jsonl")[1], checkpoint.convention
     )  # type: ignore[union-attr]
     assert "completion" not in trl_adapter.dataset(rows, checkpoint.convention, answers=False)[0]
 
 
-def test_a_caption_is_asked_as_it_stands_and_names_its_picture(
+def test_a_caption_is_asked_as_it_stands_and_names_its_image(
     rows: list[trl_adapter.Row], checkpoint: models.Checkpoint
 ) -> None:
     plain = replace(
         rows[0].record, task="caption", question="Caption?", captions=(" A red bird. ", "A bird."), boxes=()
     )
-    row = trl_adapter.dataset([trl_adapter.Row(plain, rows[0].picture)], checkpoint.convention, answers=True)[0]
+    row = trl_adapter.dataset([trl_adapter.Row(plain, rows[0].image)], checkpoint.convention, answers=True)[0]
     texts = [part["text"] for part in row["prompt"][-1]["content"] if part["type"] == "text"]
     assert texts == ["Caption?"] and row["completion"][0]["content"][0]["text"] == "A red bird."
-    assert Path(row["sample"].image).is_absolute() and Path(row["sample"].image).samefile(rows[0].picture)
+    assert Path(row["sample"].image).is_absolute() and Path(row["sample"].image).samefile(rows[0].image)
     with pytest.raises(RecordError, match="field captions"):
         conversations.target(replace(plain, captions=()), checkpoint.convention)
 
 
-def test_plain_questions_mix_in_with_and_without_a_picture(
+def test_plain_questions_mix_in_with_and_without_an_image(
     rows: list[trl_adapter.Row], checkpoint: models.Checkpoint
 ) -> None:
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
@@ -70,7 +70,7 @@ def test_plain_questions_mix_in_with_and_without_a_picture(
     mixed = [
         *rows[:1],
         trl_adapter.Row(trl_adapter.Exchange("q1", "What are the marks of Tala?", "round, red."), None),
-        trl_adapter.Row(trl_adapter.Exchange("q2", "Describe it.", "round, red.", "x.png"), rows[0].picture),
+        trl_adapter.Row(trl_adapter.Exchange("q2", "Describe it.", "round, red.", "x.png"), rows[0].image),
     ]
     made = trl_adapter.dataset(mixed, checkpoint.convention, answers=True)
     found = made.__getitems__([0, 1, 2])
@@ -81,9 +81,9 @@ def test_plain_questions_mix_in_with_and_without_a_picture(
     assert checkpoint.processor.tokenizer.decode(labels[labels != -100]) == "round, red.<|im_end|>\n"
 
 
-def test_pictures_are_decoded_once_and_forgotten_above_the_limit(rows: list[trl_adapter.Row]) -> None:
-    cache = trl_adapter.PictureCache(limit=2 * 192 * 192 * 3)
-    first, second, third = (row.picture for row in rows)
+def test_images_are_decoded_once_and_forgotten_above_the_limit(rows: list[trl_adapter.Row]) -> None:
+    cache = trl_adapter.ImageCache(limit=2 * 192 * 192 * 3)
+    first, second, third = (row.image for row in rows)
     assert first is not None and second is not None and third is not None
     kept = cache.load(first)
     assert cache.load(first) is kept
@@ -141,7 +141,7 @@ def test_captions_are_not_missed_as_answers_and_scores_are_heard(
     assert not [name for name in alone if name.startswith("unread")]
 
 
-def test_bags_travel_with_the_pictures(tmp_path: Path, checkpoint: models.Checkpoint) -> None:
+def test_bags_travel_with_the_images(tmp_path: Path, checkpoint: models.Checkpoint) -> None:
     file = make_captions(tmp_path, "train", families=2, size=2)
     rows = [trl_adapter.Row(sample, image_path(file, sample)) for sample in load_samples(file)]
     sampler = BagSampler(4, {2: [(2, 3)]}, Schedule(((1, 2),)), batch=4, generations=1)

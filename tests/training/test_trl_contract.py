@@ -61,6 +61,6 @@ def test_all_overrides_are_named_and_keep_their_arguments() -> None:
         if inspect.isfunction(value) and hasattr(GRPOTrainer, name) and not name.startswith("__")
     }
     assert ours == set(TRL_INTERNALS)
-    for name in ours - {"_get_per_token_logps_and_entropies"}:  # takes the pictures' arguments as keywords
+    for name in ours - {"_get_per_token_logps_and_entropies"}:  # takes the images' arguments as keywords
         theirs = list(inspect.signature(getattr(GRPOTrainer, name)).parameters)
         assert list(inspect.signature(getattr(PrefixGRPOTrainer, name)).parameters) == theirs

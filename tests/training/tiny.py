@@ -102,9 +102,9 @@ _MAKERS = {
 
 
 def batch(model: Any, groups: list[tuple[int, int, list[int]]], seed: int = 1) -> dict[str, Any]:
-    """Completions as TRL lays them out: prompts padded left, completions right, pictures once for each completion.
+    """Completions as TRL lays them out: prompts padded left, completions right, images once for each completion.
 
-    `groups` has for each prompt its text tokens, its pictures, and the lengths of its completions.
+    `groups` has for each prompt its text tokens, its images, and the lengths of its completions.
     """
     generator = torch.Generator().manual_seed(seed)
     family = model.config.model_type

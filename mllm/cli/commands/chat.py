@@ -1,4 +1,4 @@
-"""`fieldmark chat`: ask for things in pictures, in the terminal."""
+"""`fieldmark chat`: ask for things in images, in the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HELP = """Name a thing, or ask in words.
   #1          in a question stands for the first box that was found: What is at #1?
-  :2          goes to the second picture; : lists them
+  :2          goes to the second image; : lists them
   an empty line ends"""
 
 
@@ -27,8 +27,8 @@ def command(
         str,
         typer.Argument(help="Checkpoint folder, adapter folder, Hub name, pocket, or a server: http://.../v1#NAME."),
     ],
-    image: Annotated[list[Path], typer.Argument(help="One picture or several.")],
-    once: Annotated[str | None, typer.Option(help="Ask this of each picture and end (for scripts).")] = None,
+    image: Annotated[list[Path], typer.Argument(help="One image or several.")],
+    once: Annotated[str | None, typer.Option(help="Ask this of each image and end (for scripts).")] = None,
     versus: Annotated[str | None, typer.Option(help="A second model that answers the same questions.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write each answer as one line of JSON.")] = False,
     domain: Annotated[str | None, typer.Option(help="Kind of thing: bird, car, ... (for the wording).")] = None,
@@ -39,7 +39,7 @@ def command(
     family: Annotated[
         str | None, typer.Option(help="Model family, where neither fieldmark.json nor the server says it.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the pictures with boxes; default: beside IMAGE.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the images with boxes; default: beside IMAGE.")] = None,
     memory: Annotated[int, typer.Option(min=0, help="Earlier questions and answers that go along with each.")] = 0,
     max_new_tokens: Annotated[int | None, typer.Option(help="Room for reasoning and answer [1024].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
@@ -48,7 +48,7 @@ def command(
 ) -> None:
     """Ask for a thing in IMAGE by its name: see the reasoning and the box, then ask on.
 
-    With --once the exit code is 0 when every picture got a box, 3 when one did not.
+    With --once the exit code is 0 when every image got a box, 3 when one did not.
     """
     from mllm.inference.assistant import load
     from mllm.io import images as pictures
@@ -68,7 +68,7 @@ def command(
 
 
 class _Talk:
-    """A talk about pictures: which one is looked at, the boxes found in each, and what the models remember."""
+    """A talk about images: which one is looked at, the boxes found in each, and what the models remember."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class _Talk:
             typer.echo(str(error), err=True)
 
     def ask(self, question: str, number: int) -> bool:
-        """Put a question about one picture to every model; whether all of them gave a box."""
+        """Put a question about one image to every model; whether all of them gave a box."""
         from mllm.inference.grounding import numbered
 
         about = tuple(self.boxes.get(number, ()))
@@ -121,7 +121,7 @@ class _Talk:
         return found
 
     def _tell(self, found: Grounding, name: str, number: int, marked: Sequence[Spot]) -> None:
-        """Say how it went; save the picture with its numbered boxes."""
+        """Say how it went; save the image with its numbered boxes."""
         from mllm.inference.grounding import drawn
 
         path, saved = self.images[number], None
@@ -130,24 +130,24 @@ class _Talk:
             saved.parent.mkdir(parents=True, exist_ok=True)
             drawn(found.image, marked).save(saved)
         if self.as_json:
-            told = {"image": str(path), **found.as_dict(), "picture": str(saved) if saved else None}
+            told = {"image": str(path), **found.as_dict(), "drawn": str(saved) if saved else None}
             typer.echo(json.dumps(told, ensure_ascii=False))
             return
         who = f"{name}: " if len(self.assistants) > 1 else ""
         typer.echo(f"\n{who}{found.told}")
         if saved is not None:
-            typer.echo(f"picture: {saved}")
+            typer.echo(f"image: {saved}")
 
     def _file(self, path: Path, name: str, found: Grounding) -> Path:
-        """Return where the picture with its boxes goes."""
+        """Return where the image with its boxes goes."""
         model = f".{_slug(Path(name).name)}" if len(self.assistants) > 1 else ""
         return (self.out or path.parent) / f"{path.stem}.{_slug(found.name)}{model}.png"
 
     def _turn(self, wanted: str) -> None:
-        """Go to another picture, or list them."""
+        """Go to another image, or list them."""
         if wanted:
             if not wanted.isdecimal() or not 1 <= int(wanted) <= len(self.images):
-                raise FieldmarkError(f":{wanted} is no picture; there are :1 to :{len(self.images)}")
+                raise FieldmarkError(f":{wanted} is no image; there are :1 to :{len(self.images)}")
             self.at = int(wanted) - 1
         for number, path in enumerate(self.images):
             typer.echo(f"{'>' if number == self.at else ' '} :{number + 1} {path}")

@@ -20,9 +20,9 @@ def command(
     ] = None,
     out: Out = Path("compare.html"),
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
-    gallery: Annotated[int, typer.Option(min=0, help="Pictures to show that one run gets right, another wrong.")] = 24,
+    gallery: Annotated[int, typer.Option(min=0, help="Images to show that one run gets right, another wrong.")] = 24,
 ) -> None:
-    """Set RUNS against the first: scores, paired differences, curves, domains, and pictures on which they disagree."""
+    """Set RUNS against the first: scores, paired differences, curves, domains, and images on which they disagree."""
     from mllm.evaluation import report as pages
     from mllm.evaluation.report import caption_bags
 

@@ -44,4 +44,4 @@ def command(
     else:
         count = formats.load(write_as).write(target, moved, chosen, style)
     absent = sum(not sample.boxes for sample in samples)
-    typer.echo(f"{target}: {count} rows, {absent} of them of things that are not in the picture")
+    typer.echo(f"{target}: {count} rows, {absent} of them of things that are not in the image")

@@ -19,12 +19,12 @@ def command(
     ] = None,
     cards: Annotated[int, typer.Option(min=1, help="How many such cards, with --gpu-memory.")] = 1,
 ) -> None:
-    """Say what this machine has: versions, cores, memory, GPUs, disk, what it can train; find benchmark pictures among
-    training pictures."""
+    """Say what this machine has: versions, cores, memory, GPUs, disk, what it can train; find benchmark images among
+    training images."""
     from mllm.errors import ConfigError
 
     if bool(train) != bool(benchmark):
-        raise ConfigError("give both --train and --benchmark: the pictures of the one are looked for in the other")
+        raise ConfigError("give both --train and --benchmark: the images of the one are looked for in the other")
     if train and benchmark:
         _contamination(train, benchmark)
         return

@@ -16,16 +16,14 @@ from mllm.errors import FieldmarkError
 def command(
     file: Annotated[Path, typer.Argument(help="A samples file (jsonl); with --html also bags or a benchmark folder.")],
     rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
-    pictures: Annotated[
-        bool, typer.Option(help="Open every picture's header and compare its size with the row.")
-    ] = True,
+    pictures: Annotated[bool, typer.Option(help="Open every image's header and compare its size with the row.")] = True,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page of pictures instead, with filters by domain, outcome and score.")
+        Path | None, typer.Option(help="Write a page of images instead, with filters by domain, outcome and score.")
     ] = None,
-    samples: Annotated[Path | None, typer.Option(help="Samples file of the pictures that bags name.")] = None,
+    samples: Annotated[Path | None, typer.Option(help="Samples file of the images that bags name.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Entries of that page, evenly spread.")] = 200,
 ) -> None:
-    """Show the first rows of a samples file and check all of them: fields, ids, boxes, pictures and their sizes."""
+    """Show the first rows of a samples file and check all of them: fields, ids, boxes, images and their sizes."""
     if html is not None:
         from mllm.evaluation.report import gallery
 
@@ -43,13 +41,13 @@ def command(
     if pictures:
         for path, size in {(image_path(file, sample), sample.size) for sample in rows_read}:
             files.check_size(path, size)
-    typer.echo(f"{file}: {len(rows_read)} samples on {len({sample.image for sample in rows_read})} pictures, all sound")
+    typer.echo(f"{file}: {len(rows_read)} samples on {len({sample.image for sample in rows_read})} images, all sound")
     typer.echo("splits: " + _counted(sample.split for sample in rows_read))
     typer.echo("domains: " + _counted(sample.domain for sample in rows_read))
     typer.echo(
         "entities: " + str(len({sample.entity for sample in rows_read})) + ", seen in training: " + _seen(rows_read)
     )
-    typer.echo("things in a picture: " + _counted(len(sample.things) for sample in rows_read))
+    typer.echo("things in an image: " + _counted(len(sample.things) for sample in rows_read))
     typer.echo(f"with a thought: {sum(sample.thought is not None for sample in rows_read)}")
 
 

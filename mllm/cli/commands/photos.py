@@ -15,14 +15,14 @@ def command(
     knowledge: Annotated[list[Path] | None, typer.Option(help="Cards (may be repeated): every kind needs one.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     unseen_share: Annotated[float, typer.Option(help="Share of kinds held out.")] = 0.25,
-    clip_boxes: Annotated[bool, typer.Option(help="Boxes that leave their picture will be cut.")] = False,
+    clip_boxes: Annotated[bool, typer.Option(help="Boxes that leave their image will be cut.")] = False,
     whole_image_boxes: Annotated[bool, typer.Option(help="Photos without a box are filled by their thing.")] = False,
     boxes_later: Annotated[bool, typer.Option(help="A teacher will point where boxes are missing.")] = False,
     most: Annotated[int, typer.Option(min=1, help="So many faults are listed.")] = 50,
 ) -> None:
     """Look at every labelled photo of INPUT: what is wrong with which, what looks the same, who may be seen where.
 
-    The exit code is 1 when a photo cannot be used, or a side is left without pictures. data_synth/grounding.py takes
+    The exit code is 1 when a photo cannot be used, or a side is left without images. data_synth/grounding.py takes
     the same options.
     """
     from mllm.data import label_checks

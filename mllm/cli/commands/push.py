@@ -1,4 +1,4 @@
-"""`fieldmark push`: a synthesized set to the Hub, pictures and data card included."""
+"""`fieldmark push`: a synthesized set to the Hub, images and data card included."""
 
 from __future__ import annotations
 

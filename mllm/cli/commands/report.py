@@ -23,7 +23,7 @@ def command(
     ] = None,
     out: Out = Path("report.html"),
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
-    gallery: Annotated[int, typer.Option(help="Samples to show with pictures.")] = 10,
+    gallery: Annotated[int, typer.Option(help="Samples to show with images.")] = 10,
 ) -> None:
     """Set benchmark runs side by side: one self-contained page, the same as Markdown and json."""
     from mllm.evaluation import report as pages

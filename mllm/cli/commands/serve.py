@@ -27,7 +27,7 @@ def command(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that a request may ask for.")] = 4096,
     max_requests: Annotated[int, typer.Option(min=1, help="Requests under way; more are told to come back.")] = 64,
 ) -> None:
-    """Serve MODEL to any OpenAI client: http://127.0.0.1:8000/v1, chat completions with pictures.
+    """Serve MODEL to any OpenAI client: http://127.0.0.1:8000/v1, chat completions with images.
 
     There is no password: leave it on this machine, or put a proxy that has one in front.
     """

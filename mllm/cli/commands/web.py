@@ -26,12 +26,12 @@ def command(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     quantize: Annotated[str | None, typer.Option(help="4bit holds the base in NF4, as QLoRA trained it.")] = None,
     upload_mb: Annotated[int, typer.Option(min=1, help="Largest file that is taken, in megabytes.")] = 20,
-    megapixels: Annotated[int, typer.Option(min=1, help="Largest picture that is taken, in millions of pixels.")] = 25,
+    megapixels: Annotated[int, typer.Option(min=1, help="Largest image that is taken, in millions of pixels.")] = 25,
     max_tokens: Annotated[int, typer.Option(min=64, help="Longest answer that may be asked for.")] = 2048,
     together: Annotated[int, typer.Option(min=1, help="Questions answered at the same time; others wait.")] = 4,
     waiting: Annotated[int, typer.Option(min=1, help="Questions that may wait; more are turned away.")] = 32,
 ) -> None:
-    """Open a page: drop pictures, ask in words, watch the reasoning, see the boxes, ask about one; two models compared.
+    """Open a page: drop images, ask in words, watch the reasoning, see the boxes, ask about one; two models compared.
 
     Only this machine can reach it, unless --host says otherwise; put a proxy with a password in front for others.
     """

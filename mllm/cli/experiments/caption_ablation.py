@@ -3,7 +3,7 @@
 Base; MLE on sparse and on boosted captions (VCB); plain self-retrieval and BagCurri from each, the latter also with an
 anchor (claims held against known marks); CLIP reward, with and without grammar; and, by no model, captions that tell
 every true mark, which show how much room the judge leaves. Every rewarded arm has the same tuning budget, steps,
-pictures and captions: each learning rate once on the first seed, chosen by R@1 in validation bags (checkpoints too).
+images and captions: each learning rate once on the first seed, chosen by R@1 in validation bags (checkpoints too).
 The test bags are looked at once, at the end, by the encoder that rewarded nobody. Intervals resample families of
 look-alikes and seeds. Everything resumes; weights, captions and seeds are kept.
 """
@@ -51,7 +51,7 @@ class Plan:
     stage: int = 8
     """Steps of one stage of BagCurri: an epoch. All rewarded arms take as many steps as its stages together."""
     bags: tuple[int, ...] = (2, 3, 5, 7)
-    pictures_per_step: int = 14
+    images_per_step: int = 14
     completions: int = 8
     sft_rates: tuple[str, ...] = ("5e-4",)
     rates: tuple[str, ...] = ("3e-5", "1e-4")
@@ -62,9 +62,9 @@ class Plan:
         """The arms, what others start from first."""
         steps = self.stage * len(self.bags)
         rl = (
-            f"--limit={self.pictures_per_step * self.stage}",
+            f"--limit={self.images_per_step * self.stage}",
             f"--num_generations={self.completions}",
-            f"--per_device_train_batch_size={self.pictures_per_step * self.completions}",
+            f"--per_device_train_batch_size={self.images_per_step * self.completions}",
             f"--evaluate.every={self.stage}",
             f"--max_completion_length={self.max_new_tokens}",
             f"--evaluate.max_new_tokens={self.max_new_tokens}",
@@ -118,7 +118,7 @@ class CaptionsTable(Spine):
         self.seeds = plan.seeds
 
     def _data(self) -> list[Stage]:
-        """The same pictures twice: captioned as people leave them, and boosted."""
+        """The same images twice: captioned as people leave them, and boosted."""
         plan = self.plan
         counts = (f"--level={LEVEL}", f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}")
         return [
@@ -134,7 +134,7 @@ class CaptionsTable(Spine):
         return self._set("sparse" if SPARSE in (arm.name, arm.start) else "vcb")
 
     def _measure(self, tested: Sequence[tuple[str, int, str, str]]) -> None:
-        """Let every model caption the test pictures, then ask the judge; of true captions too."""
+        """Let every model caption the test images, then ask the judge; of true captions too."""
         self._run([self._benchmark(*one) for one in tested])
         self._tell_the_truth()
         self._run([self._judged(arm, seed) for arm, seed in [*((one[0], one[1]) for one in tested), (TRUTH, 0)]])
@@ -186,7 +186,7 @@ class CaptionsTable(Spine):
         for a, b in self.comparisons:
             pairs.append([f"{b} - {a}", *(difference(found[a][column], found[b][column]) for column in shares)])
         chance = ", ".join(f"{100 / size:.1f} of {size}" for size in SIZES)
-        text = [f"In percent; chance: {chance}.", "", markdown(rows), "", "Differences, paired by picture and seed:"]
+        text = [f"In percent; chance: {chance}.", "", markdown(rows), "", "Differences, paired by image and seed:"]
         return "\n".join([*text, "", markdown(pairs), ""])
 
     def _values(self, arm: str) -> Mapping[str, Values]:
@@ -199,7 +199,7 @@ class CaptionsTable(Spine):
             family = {sample.id: sample.bag or sample.id for sample in samples}
             matches = json.loads((folder / SCORES).read_text(encoding="utf-8"))["matches"]
             for size in SIZES:
-                hits = [(row["hit"], family[row["picture"]]) for row in matches[str(size)]]
+                hits = [(row["hit"], family[row["image"]]) for row in matches[str(size)]]
                 _add(found, f"R@1 of {size}", hits)
             told = [(said(rows[one.id]), one) for one in samples]
             marks = [(judge(text, [thing.marks for thing in one.things]), family[one.id]) for text, one in told]
@@ -212,5 +212,5 @@ class CaptionsTable(Spine):
 def _add(found: dict[str, Values], column: str, pairs: Sequence[tuple[float, str]]) -> None:
     """Add one seed's values to a column."""
     values, groups = found.setdefault(column, ([], [group for _, group in pairs]))
-    assert groups == [group for _, group in pairs], "every seed is measured on the same pictures in the same order"
+    assert groups == [group for _, group in pairs], "every seed is measured on the same images in the same order"
     values.append([value for value, _ in pairs])

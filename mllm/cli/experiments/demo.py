@@ -20,7 +20,7 @@ MODELS = {"base": "pocket", "SFT": "sft/best", "CoT-SFT": "cot/best", "GRPO": "r
 JOBS = 2
 """How many stages run at once: the pocket model trains faster twice on one core than once on two."""
 POCKET_DATA = ("--max-things=4", "--photos-per-entity=12")
-"""Two to four things a picture keep thoughts short, and so the demo."""
+"""Two to four things an image keep thoughts short, and so the demo."""
 
 
 def demo_stages(out: Path, *, fast: bool = False) -> list[Stage]:
@@ -57,12 +57,12 @@ def grounding_stages(out: Path, size: dict[str, int]) -> list[Stage]:
 def caption_stages(out: Path, size: dict[str, int]) -> list[Stage]:
     """The second act: boosted captions, SFT on them, self-retrieval in growing bags, and who is retrieved by what."""
     data = out / "captions"
-    counts = (f"--train={size['pictures']}", f"--validation={size['watched']}", f"--test={size['told']}")
+    counts = (f"--train={size['images']}", f"--validation={size['watched']}", f"--test={size['told']}")
     made = ("--strategy=holistic", f"--level={LEVEL}", "--sheet=0", f"--out={data}", *counts)
     stages = [Stage("captions: synthesize data", "mllm.data_synth.captions", made, 30)]
     files = (f"--train={data / 'train.jsonl'}", f"--validation={data / 'validation.jsonl'}")
     watch = (*files, f"--evaluate.samples={size['watched']}")
-    batch = size["bag_pictures"]
+    batch = size["bag_images"]
     grow = (
         f"--model={out / 'captions-sft' / 'best'}",
         f"--limit={batch * size['stage']}",
@@ -114,11 +114,11 @@ CAPTIONERS = {"base": "pocket", "SFT": "captions-sft/best", "self-retrieval": "c
 """Whose captions are judged in the second act, and where their weights are."""
 BAG_SIZES = (3, 5, 7)
 LEVEL = "medium"
-"""How alike the pictures of a bag are. Among hard ones the judge finds few even by captions that tell every mark."""
+"""How alike the images of a bag are. Among hard ones the judge finds few even by captions that tell every mark."""
 _FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 200, "cot_steps": 200, "rl_steps": 20, "eval": 64,
-         "pictures": 800, "watched": 70, "told": 210, "caption_steps": 110, "bag_pictures": 14, "stage": 5}  # fmt: skip
+         "images": 800, "watched": 70, "told": 210, "caption_steps": 110, "bag_images": 14, "stage": 5}  # fmt: skip
 _SMALL = {"train": 60, "validation": 16, "test": 16, "sft_steps": 2, "cot_steps": 2, "rl_steps": 1, "eval": 4,
-          "pictures": 40, "watched": 7, "told": 14, "caption_steps": 2, "bag_pictures": 7, "stage": 1}  # fmt: skip
+          "images": 40, "watched": 7, "told": 14, "caption_steps": 2, "bag_images": 7, "stage": 1}  # fmt: skip
 
 
 def _benchmark(out: Path, name: str, model: str, size: dict[str, int]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Plain GRPO, KARL as published (factors inside the reward, where group normalisat
 
 Every trained arm has the same tuning budget, steps, prompts and answers: each learning rate once on the first seed,
 chosen by Acc@0.5 on the validation split (checkpoints too). The test split is looked at once, at the end. Intervals
-resample pictures and seeds. Everything resumes; weights, raw answers, mastery files and seeds stay in the folder.
+resample images and seeds. Everything resumes; weights, raw answers, mastery files and seeds stay in the folder.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 seeds, one table.
 
 Every trained arm gets the same tuning budget: each learning rate once on the first seed, chosen by Acc@0.5 on the
-validation split (checkpoints too). The test split is looked at once, at the end. Intervals resample pictures and
+validation split (checkpoints too). The test split is looked at once, at the end. Intervals resample images and
 seeds. Everything resumes; weights, raw outputs and seeds are kept in the output folder.
 """
 
@@ -193,7 +193,7 @@ class Spine:
         return self.out / "eval" / f"{arm.replace(' ', '_')}-seed{seed}"
 
     def table(self) -> str:
-        """Acc@0.5 of every arm and the paired differences, in percent with 95 % intervals over pictures and seeds."""
+        """Acc@0.5 of every arm and the paired differences, in percent with 95 % intervals over images and seeds."""
         names = ["base", *(arm.name for arm in self.plan.arms())]
         hits = {name: self._hits(name) for name in names}
         head = ["arm", "learning rate", *SLICES]
@@ -205,7 +205,7 @@ class Spine:
         return "\n".join([*text, markdown([["second - first", *SLICES], *pairs]), ""])
 
     def _hits(self, arm: str) -> dict[str, tuple[list[list[float]], list[str]]]:
-        """For each slice: hits of every seed, and the picture of each sample."""
+        """For each slice: hits of every seed, and the image of each sample."""
         tables = [runs.load(self._eval(arm, seed)).cases for seed in (self.seeds if arm != "base" else self.seeds[:1])]
         found = {}
         for part in SLICES:

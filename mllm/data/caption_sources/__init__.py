@@ -1,9 +1,9 @@
-"""Pictures with the captions that people wrote of them. One input format a file; the file name is the registry.
+"""Images with the captions that people wrote of them. One input format a file; the file name is the registry.
 
-A file defines `pictures(request: Request) -> Iterator[Sample]`: samples of task `caption`, always in the same order,
+A file defines `images(request: Request) -> Iterator[Sample]`: samples of task `caption`, always in the same order,
 whose `captions` are as people wrote them, or `SourceError` with file, line, field and the way out. Where the source
-knows it, `things` hold what is in the picture, `bag` names its look-alikes and `provenance["side"]` decrees its side.
-Pictures of a user are left where they lie (`Sample.image` is then an absolute path).
+knows it, `things` hold what is in the image, `bag` names its look-alikes and `provenance["side"]` decrees its side.
+Images of a user are left where they lie (`Sample.image` is then an absolute path).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mllm.captions import QUESTION, TASK
-from mllm.data.sources import SourceError, picture_size
+from mllm.data.sources import SourceError, image_size
 from mllm.records import Sample
 from mllm.registry import Registry
 
@@ -25,26 +25,26 @@ class Request:
     input: Path | None = None
     """The user's folder or file; None for a source that draws."""
     out: Path = Path()
-    """Folder of the samples; a source that draws puts its pictures under `out/images`."""
+    """Folder of the samples; a source that draws puts its images under `out/images`."""
     seed: int = 0
     domain: str | None = None
-    """Domain of every picture; None is the source's own choice."""
+    """Domain of every image; None is the source's own choice."""
     licence: str = ""
-    """Terms of the pictures, where the input does not say them."""
+    """Terms of the images, where the input does not say them."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """How many pictures a source that draws makes of each side."""
+    """How many images a source that draws makes of each side."""
     family: Mapping[str, int] = field(default_factory=dict)
-    """How many look-alikes stand together on each side (sources that draw); 1: pictures on their own."""
+    """How many look-alikes stand together on each side (sources that draw); 1: images on their own."""
     level: str = "hard"
     """How alike they are."""
     voices: int = 5
-    """How many people caption a drawn picture."""
+    """How many people caption a drawn image."""
 
 
 Source = Callable[[Request], Iterator[Sample]]
 
 
-_FILES = Registry(__name__, "source of captioned images", "pictures")
+_FILES = Registry(__name__, "source of captioned images", "images")
 names = _FILES.names
 
 
@@ -53,23 +53,23 @@ def load(name: str) -> Source:
     return _FILES.load(name)
 
 
-def pictures(name: str, request: Request) -> Iterator[Sample]:
+def images(name: str, request: Request) -> Iterator[Sample]:
     """Yield the samples of the source called `name`; the same id twice is an error, and so is no sample at all."""
     found: set[str] = set()
     for sample in load(name)(request):
         if sample.id in found:
-            raise SourceError(f"{request.input or name}: two pictures have the id {sample.id!r}; ids must differ")
+            raise SourceError(f"{request.input or name}: two images have the id {sample.id!r}; ids must differ")
         found.add(sample.id)
         yield sample
     if not found:
-        raise SourceError(f"{request.input or name}: no picture was found")
+        raise SourceError(f"{request.input or name}: no image was found")
 
 
 def of_a_file(
     key: str, path: Path, captions: Sequence[str], where: str, *, domain: str, entity: str = "", licence: str = "",
     source: str,
 ) -> Sample:  # fmt: skip
-    """Make the sample of a user's picture; `where` (file, line, field) begins what is said of a bad one."""
+    """Make the sample of a user's image; `where` (file, line, field) begins what is said of a bad one."""
     told = tuple(" ".join(caption.split()) for caption in captions)
     if not all(told):
         raise SourceError(f"{where}: an empty caption; write one or take the row away")
@@ -77,7 +77,7 @@ def of_a_file(
         id=key,
         task=TASK,
         image=str(path.resolve()),
-        size=picture_size(path, where),
+        size=image_size(path, where),
         domain=domain,
         entity=entity,
         question=QUESTION,

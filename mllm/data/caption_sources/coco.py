@@ -1,7 +1,7 @@
 """COCO caption annotations (`captions_*.json`): every person's caption of an image is an annotation of its own.
 
-The json lies beside its pictures, or beside a folder `images`. Where it also holds instances (annotations with `bbox`
-and `category_id`, and the list `categories`), they become the picture's things: merge the two official files for that.
+The json lies beside its images, or beside a folder `images`. Where it also holds instances (annotations with `bbox`
+and `category_id`, and the list `categories`), they become the image's things: merge the two official files for that.
 Images without a caption are passed over; a warning counts them. Terms are read from the list `licenses`.
 """
 
@@ -25,7 +25,7 @@ Row = tuple[str, Any]
 """Where an entry of the json stands, and the entry."""
 
 
-def pictures(request: Request) -> Iterator[Sample]:
+def images(request: Request) -> Iterator[Sample]:
     """Yield the captioned images, in the order of the file."""
     file = need_input(request, "file")
     content = read(file, ("images", "annotations"))
@@ -44,7 +44,7 @@ def pictures(request: Request) -> Iterator[Sample]:
         sample = of_a_file(
             str(key), path, captions, told[key][0][0], domain=request.domain or DOMAIN, licence=licence, source="coco"
         )
-        # Cut at the edge: COCO's own boxes leave pictures by a fraction of a pixel, and these answer no question.
+        # Cut at the edge: COCO's own boxes leave images by a fraction of a pixel, and these answer no question.
         found = boxes(path, size, where, image, seen.get(key, ()), clip=True)
         things = tuple(
             Thing(categories[row["category_id"]][1]["name"], box)

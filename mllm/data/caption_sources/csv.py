@@ -1,7 +1,7 @@
-"""A table of captions: one row for each caption of a picture.
+"""A table of captions: one row for each caption of an image.
 
 Columns: image (path, relative to the table's folder), caption, and, where wanted, id, domain, entity (what is on the
-picture, for `gist`) and licence. Several rows of one image are captions by several people.
+image, for `gist`) and licence. Several rows of one image are captions by several people.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ DOMAIN = "scene"
 SAME = ("id", "domain", "entity", "licence")
 
 
-def pictures(request: Request) -> Iterator[Sample]:
-    """Yield the pictures in the order in which the table first names them."""
+def images(request: Request) -> Iterator[Sample]:
+    """Yield the images in the order in which the table first names them."""
     file = need_input(request, "file")
     groups: dict[str, list[tuple[str, Row]]] = {}
     for where, row in rows_of(file, ("image", "caption"), SAME):

@@ -13,7 +13,7 @@ from mllm.boxes import Frame
 from mllm.captions import TASK
 from mllm.data.caption_sources import Request
 from mllm.errors import FieldmarkError
-from mllm.io.images import save_picture
+from mllm.io.images import save_image
 from mllm.pocket.captions import marks_of, sparse
 from mllm.pocket.look_alikes import look_alikes
 from mllm.pocket.species import NOUNS
@@ -26,10 +26,10 @@ QUESTION = "Describe this picture."
 _TRIES = 200
 
 
-def pictures(request: Request) -> Iterator[Sample]:
+def images(request: Request) -> Iterator[Sample]:
     """Draw and yield family after family: test, validation, training."""
     if request.voices < 1:
-        raise FieldmarkError(f"a drawn picture needs at least one caption, not {request.voices}")
+        raise FieldmarkError(f"a drawn image needs at least one caption, not {request.voices}")
     taken: set[object] = set()
     for side in reversed(SPLITS):
         folder = request.out / "images" / side
@@ -38,7 +38,7 @@ def pictures(request: Request) -> Iterator[Sample]:
         for number, start in enumerate(range(0, wanted, size)):
             for place, scene in enumerate(_family(request, side, number, min(size, wanted - start), taken)):
                 key = f"{side}-{number:05d}-{place:02d}"
-                save_picture(scene.image, folder / f"{key}.png")
+                save_image(scene.image, folder / f"{key}.png")
                 bag = f"{side}-{number:05d}" if size > 1 else None
                 yield _sample(request, side, key, bag, scene)
 
@@ -53,7 +53,7 @@ def _family(request: Request, side: str, number: int, size: int, taken: set[obje
             taken.update((side, key) for key in keys)
             return scenes
     raise FieldmarkError(
-        f"{side}: {_TRIES} families of {size} look-alikes all hold a scene of another side; ask for fewer pictures"
+        f"{side}: {_TRIES} families of {size} look-alikes all hold a scene of another side; ask for fewer images"
     )
 
 

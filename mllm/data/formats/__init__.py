@@ -16,10 +16,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from mllm.boxes import Box, Frame
-from mllm.errors import BoxError, PictureError, RecordError
+from mllm.errors import BoxError, ImageError, RecordError
 from mllm.io import images, strict_json
 from mllm.io.files import atomic_write
 from mllm.models.families import Family
@@ -36,7 +36,7 @@ class Format(Protocol):
     """What a file of this folder gives."""
 
     def read(self, path: Path, family: Family) -> Iterator[Sample]:
-        """Read samples; pictures become paths relative to the file's folder, or stay absolute."""
+        """Read samples; images become paths relative to the file's folder, or stay absolute."""
         ...
 
     def write(self, path: Path, samples: Sequence[Sample], family: Family, style: str) -> int:
@@ -74,13 +74,13 @@ class Line:
         except BoxError as error:
             raise self.error(field, str(error)) from None
 
-    def picture(self, field: str, name: Any) -> tuple[str, Frame]:
-        """Return a picture's path as it stands and its size in pixels."""
+    def image(self, field: str, name: Any) -> tuple[str, Frame]:
+        """Return an image's path as it stands and its size in pixels."""
         if not isinstance(name, str) or not name:
-            raise self.error(field, f"the path of a picture is needed, got {name!r:.60}")
+            raise self.error(field, f"the path of an image is needed, got {name!r:.60}")
         try:
             return name, images.size(self.path.parent / name)
-        except PictureError as error:
+        except ImageError as error:
             raise self.error(field, str(error)) from None
 
 
@@ -161,6 +161,6 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def entity_of(question: str) -> str:
-    """Return what a question asks for: what stands in object tags, else the whole question without picture tags."""
+    """Return what a question asks for: what stands in object tags, else the whole question without image tags."""
     marked = OBJECT.search(question)
     return (marked[1] if marked else question.replace("<image>", "")).strip() or UNKNOWN

@@ -41,8 +41,8 @@ def read(path: Path, family: Family) -> Iterator[Sample]:
         question, text = _turns(line)
         images = line.get("images", list)
         if len(images) != 1:
-            raise line.error("images", f"one picture is needed, got {len(images)}")
-        image, size = line.picture("images", images[0])
+            raise line.error("images", f"one image is needed, got {len(images)}")
+        image, size = line.image("images", images[0])
         frame = family.frame(size, family.budget)
         answer = answers.parse(text if "<answer>" in text else f"<answer>{text}</answer>", family, frame)
         if answer.problem is not None:
@@ -100,7 +100,7 @@ def _thought(
 ) -> tuple[str | None, tuple[Thing, ...]]:
     """Return a thought with its boxes as `<obj:K>`, and the things that these are, those asked for among them.
 
-    What is written like a box and is none (outside the picture, inverted) stays as it is.
+    What is written like a box and is none (outside the image, inverted) stays as it is.
     """
     things = {box: Thing(entity, box) for box in asked}
     if not text:

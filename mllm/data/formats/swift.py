@@ -5,7 +5,7 @@
      "images": ["x.jpg"],
      "objects": {"ref": ["the cat"], "bbox": [[10, 20, 300, 400]], "bbox_type": "real"}}
 
-`bbox_type` says what the numbers are written on: `real` (pixels of the picture, the default), `norm1000`, or `norm1`
+`bbox_type` says what the numbers are written on: `real` (pixels of the image, the default), `norm1000`, or `norm1`
 (shares, ms-swift's own documentation, "Grounding"). ms-swift fills the placeholders in order, in its model's spelling,
 so these rows hold for every family. We write `norm1`, in which every box keeps all its digits.
 """
@@ -33,8 +33,8 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
         question, answer = _turns(line)
         images = line.get("images", list)
         if len(images) != 1:
-            raise line.error("images", f"one picture is needed, got {len(images)}")
-        image, size = line.picture("images", images[0])
+            raise line.error("images", f"one image is needed, got {len(images)}")
+        image, size = line.image("images", images[0])
         objects = line.get("objects", dict, default={})
         refs, boxes = objects.get("ref", []), _boxes(line, objects, size)
         if not isinstance(refs, list):

@@ -1,4 +1,4 @@
-"""VLM-R1's referring expressions: boxes in pixels of the picture as it lies on the disk.
+"""VLM-R1's referring expressions: boxes in pixels of the image as it lies on the disk.
 
 Two shapes, as in its repository (om-ai-lab/VLM-R1): json lists for its evaluation and jsonl for its training.
 
@@ -7,8 +7,8 @@ Two shapes, as in its repository (om-ai-lab/VLM-R1): json lists for its evaluati
     {"id": 1, "image": "x.jpg", "conversations": [{"from": "human", "value": "<image>..."},
      {"from": "gpt", "value": "[10.5, 20, 300, 400]"}]}
 
-`solution: null` is a thing that is not in the picture (RefCOCO-style "no such object" cases), and a list of lists is
-every instance. `width` and `height` spare a look at the picture.
+`solution: null` is a thing that is not in the image (RefCOCO-style "no such object" cases), and a list of lists is
+every instance. `width` and `height` spare a look at the image.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
         else:
             question, solution = line.get("problem", str), line.row.get("solution", ...)
             if solution is ...:
-                raise line.error("solution", "is missing (null says that the thing is not in the picture)")
-        image, size = _picture(line)
+                raise line.error("solution", "is missing (null says that the thing is not in the image)")
+        image, size = _image(line)
         boxes = _boxes(line, solution, size)
         entity = line.get("normal_caption", str, default=None) or entity_of(question)
         yield Sample(
@@ -81,14 +81,14 @@ def _conversation(line: Line) -> tuple[str, Any]:
     return values[0], solution
 
 
-def _picture(line: Line) -> tuple[str, Frame]:
-    """Return the picture and its size, from the row where it says it."""
+def _image(line: Line) -> tuple[str, Frame]:
+    """Return the image and its size, from the row where it says it."""
     if "width" in line.row and "height" in line.row:
         width, height = line.get("width", int), line.get("height", int)
         if width > 0 and height > 0:
             return line.get("image", str), Frame(width, height)
-        raise line.error("width", f"a picture of {width} x {height} has no area")
-    return line.picture("image", line.get("image", str))
+        raise line.error("width", f"an image of {width} x {height} has no area")
+    return line.image("image", line.get("image", str))
 
 
 def _boxes(line: Line, solution: Any, size: Frame) -> tuple[Box, ...]:

@@ -1,8 +1,8 @@
 """Sources: where labelled photos come from. One input format a file; the file name is the registry.
 
 A source file defines `photos(request: Request) -> Iterator[Photo]`, which yields every labelled photo of the user's
-input in a fixed order, or raises `SourceError`: file, line, field and the way out. It opens picture headers, never
-whole pictures. Pictures of a user are left where they lie (`Photo.image` is then an absolute path).
+input in a fixed order, or raises `SourceError`: file, line, field and the way out. It opens image headers, never
+whole images. Images of a user are left where they lie (`Photo.image` is then an absolute path).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mllm.io import images
 from mllm.records import Photo
 from mllm.registry import Registry
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 MOST_BOXES = 2_000
-"""Boxes that one picture may have. No labelled photo has so many, and each is compared with the others."""
+"""Boxes that one image may have. No labelled photo has so many, and each is compared with the others."""
 
 
 class SourceError(FieldmarkError):
@@ -39,7 +39,7 @@ class Request:
     domain: str | None = None
     """Domain of every photo, where the input does not say it photo by photo."""
     out: Path = Path()
-    """Folder of the photos file; a source that draws puts its pictures under `out/photos`."""
+    """Folder of the photos file; a source that draws puts its images under `out/photos`."""
     seed: int = 0
     photos_per_entity: int = 24
     """How many photos a source that draws makes of each entity of the training set."""
@@ -48,7 +48,7 @@ class Request:
     boxes_later: bool = False
     """Yield a photo without a box as it is: somebody will point (`mllm.synthesis.pseudo_boxes`)."""
     clip_boxes: bool = False
-    """Cut boxes at the picture's edge, instead of refusing those that leave it."""
+    """Cut boxes at the image's edge, instead of refusing those that leave it."""
     licence: str = ""
     """Terms of the photos, where the input does not say them."""
     wrong: Callable[[SourceError], None] | None = None
@@ -123,16 +123,16 @@ def need_domain(domain: str | None, where: str) -> str:
 
 
 def stay_inside(root: Path, path: Path) -> None:
-    """Refuse a link that leads out of a folder whose pictures are taken as they come."""
+    """Refuse a link that leads out of a folder whose images are taken as they come."""
     if not path.resolve().is_relative_to(root.resolve()):
         raise SourceError(
             f"{path}: a link that leads out of {root}, to {path.resolve()}: whoever made the folder could put any "
-            "picture of yours into the data. Copy the picture in, or name it in a table (--source csv)"
+            "image of yours into the data. Copy the image in, or name it in a table (--source csv)"
         )
 
 
-def picture_size(path: Path, where: str) -> Frame:
-    """Return the size in pixels as people see the picture. `where` (file and line) begins the error message."""
+def image_size(path: Path, where: str) -> Frame:
+    """Return the size in pixels as people see the image. `where` (file and line) begins the error message."""
     try:
         if not path.is_file():
             raise SourceError(f"{where}: no such image {path}")
@@ -150,14 +150,14 @@ def make_box(numbers: Sequence[float], frame: Frame, where: str, *, order: str, 
     try:
         return read(numbers, frame, clip=clip)
     except BoxError as error:
-        hint = "; is the order x1,y1,x2,y2, in pixels of this picture?" if order == "xyxy" else ""
+        hint = "; is the order x1,y1,x2,y2, in pixels of this image?" if order == "xyxy" else ""
         if "leaves" in str(error):
-            hint = "; correct it, or cut boxes at the picture's edge with --clip-boxes"
+            hint = "; correct it, or cut boxes at the image's edge with --clip-boxes"
         raise SourceError(f"{where}: {error}{hint}") from None
 
 
 def boxes_or_whole(boxes: Sequence[Box], where: str, request: Request) -> tuple[Box, ...]:
-    """Return the boxes; without any, the whole picture where the request allows it, else an error."""
+    """Return the boxes; without any, the whole image where the request allows it, else an error."""
     if boxes:
         return tuple(boxes)
     if request.whole_image_boxes:

@@ -1,8 +1,8 @@
 """COCO instance annotations: the category's name is the entity.
 
-The json lies beside its pictures, or beside a folder `images`. A photo shows one entity here: images with instances of
+The json lies beside its images, or beside a folder `images`. A photo shows one entity here: images with instances of
 several categories are passed over, and so are crowds; a warning counts them. Boxes are `[left, top, width, height]` in
-pixels. Where a picture carries an EXIF rotation, the json's own width and height tell which way round it was annotated.
+pixels. Where an image carries an EXIF rotation, the json's own width and height tell which way round it was annotated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mllm.data.sources import (
     need_domain,
     need_input,
     one_photo,
-    picture_size,
+    image_size,
     read_text,
 )
 from mllm.io import images as pictures
@@ -128,7 +128,7 @@ def find(file: Path, where: str, image: Any) -> tuple[Path, Frame]:
     path = file.parent / image["file_name"]
     if not path.is_file():
         path = file.parent / "images" / image["file_name"]
-    return path, picture_size(path, f"{where}: field file_name")
+    return path, image_size(path, f"{where}: field file_name")
 
 
 def boxes(
@@ -137,7 +137,7 @@ def boxes(
     """Return the boxes of an image's annotations `rows` (each with where it stands), turned as people see it."""
     turn = _turn(path, image, seen, where)
     if len(rows) > MOST_BOXES:
-        raise SourceError(f"{where}: {len(rows)} boxes; at most {MOST_BOXES} of one picture are taken")
+        raise SourceError(f"{where}: {len(rows)} boxes; at most {MOST_BOXES} of one image are taken")
     found = []
     for place, row in rows:
         numbers, frame = row["bbox"], seen if turn == 1 else _stored(path)
@@ -148,12 +148,12 @@ def boxes(
 
 
 def _turn(path: Path, image: Any, seen: Frame, where: str) -> int:
-    """Return the EXIF orientation the boxes have yet to follow: 1 where they were drawn on the picture as seen."""
+    """Return the EXIF orientation the boxes have yet to follow: 1 where they were drawn on the image as seen."""
     if "width" not in image or "height" not in image:
         return 1
     sides = image["width"], image["height"]
     if any(type(side) not in (int, float) for side in sides) or not all(0 < side < 1e9 for side in sides):
-        raise SourceError(f"{where}: fields width, height: the picture's size in pixels is needed, got {sides!r:.60}")
+        raise SourceError(f"{where}: fields width, height: the image's size in pixels is needed, got {sides!r:.60}")
     said = Frame(*sides)
     if said == seen:
         return 1
@@ -161,7 +161,7 @@ def _turn(path: Path, image: Any, seen: Frame, where: str) -> int:
         return pictures.orientation(path)
     raise SourceError(
         f"{where}: fields width, height: {said.width:g} x {said.height:g}, but {path} is {seen.width:g} x"
-        f" {seen.height:g}; the boxes would not fit (was the picture resized?)"
+        f" {seen.height:g}; the boxes would not fit (was the image resized?)"
     )
 
 

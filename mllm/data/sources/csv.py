@@ -1,7 +1,7 @@
 """A table of labelled photos: one row for each box.
 
 Columns: image (path, relative to the table's folder), entity, domain (optional with --domain), x1,y1,x2,y2 or
-x1,y1,w,h (pixels of the picture as people see it, after EXIF orientation), and, where wanted, id and licence.
+x1,y1,w,h (pixels of the image as people see it, after EXIF orientation), and, where wanted, id and licence.
 Several rows of one image are several boxes of its one entity.
 """
 
@@ -24,7 +24,7 @@ from mllm.data.sources import (
     need_domain,
     need_input,
     one_photo,
-    picture_size,
+    image_size,
     read_text,
 )
 from mllm.records import Photo
@@ -63,9 +63,9 @@ def _photo(file: Path, image: str, rows: list[tuple[str, Row]], request: Request
                     f" same image at {where}; a photo shows one entity"
                 )
     path = file.parent / image
-    frame = picture_size(path, f"{where}: field image")
+    frame = image_size(path, f"{where}: field image")
     if len(rows) > MOST_BOXES:
-        raise SourceError(f"{where}: {len(rows)} boxes; at most {MOST_BOXES} of one picture are taken")
+        raise SourceError(f"{where}: {len(rows)} boxes; at most {MOST_BOXES} of one image are taken")
     boxes: list[Box] = []
     for place, row in rows:
         order, columns = ("xywh", SIDES) if "w" in row else ("xyxy", CORNERS)

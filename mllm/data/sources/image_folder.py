@@ -1,7 +1,7 @@
 """Photos in folders: `root/<entity>/*.jpg`, the folder's name being the entity's (`_` reads as a space).
 
 Boxes stand in `root/boxes.jsonl`, a line `{"image": "<entity>/a.jpg", "box": [x1, y1, x2, y2]}` each, or in
-`root/boxes.csv` with columns image,x1,y1,x2,y2; in pixels of the picture as people see it (after EXIF orientation).
+`root/boxes.csv` with columns image,x1,y1,x2,y2; in pixels of the image as people see it (after EXIF orientation).
 A photo may have several lines.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm.data.sources import (
-    PICTURES,
+    IMAGES,
     Request,
     SourceError,
     boxes_or_whole,
@@ -21,7 +21,7 @@ from mllm.data.sources import (
     need_domain,
     need_input,
     one_photo,
-    picture_size,
+    image_size,
     read_text,
     stay_inside,
 )
@@ -40,7 +40,7 @@ def photos(request: Request) -> Iterator[Photo]:
     domain = need_domain(request.domain, str(root))
     written = _sidecar(root)
     count = 0
-    for path in sorted(path for path in root.glob("*/*") if path.suffix.lower() in PICTURES):
+    for path in sorted(path for path in root.glob("*/*") if path.suffix.lower() in IMAGES):
         name = path.relative_to(root).as_posix()
         count += 1
         with one_photo(request):
@@ -56,7 +56,7 @@ def _photo(root: Path, path: Path, written: list[Written], domain: str, request:
     """Make one photo of a file and what was written of its boxes."""
     name = path.relative_to(root).as_posix()
     stay_inside(root, path)
-    frame = picture_size(path, name)
+    frame = image_size(path, name)
     boxes = [
         make_box(numbers, frame, f"{where}: field box", order="xyxy", clip=request.clip_boxes)
         for where, numbers in written

@@ -29,7 +29,7 @@ def photos(request: Request) -> Iterator[Photo]:
             picture, box = world.photo(species, request.seed * 100_000 + number)
             part = folder / f".{name}.part"
             picture.save(part, format="PNG")
-            part.replace(folder / f"{name}.png")  # a stopped run leaves no half picture under its real name
+            part.replace(folder / f"{name}.png")  # a stopped run leaves no half image under its real name
             yield Photo(
                 id=name,
                 image=f"photos/{name}.png",

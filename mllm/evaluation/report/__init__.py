@@ -1,6 +1,6 @@
 """Benchmark runs to one report: a self-contained HTML page, the same numbers as Markdown and as json.
 
-The page needs nothing but itself: styles, curves (SVG) and pictures (data URIs) are inside. All model text is escaped.
+The page needs nothing but itself: styles, curves (SVG) and images (data URIs) are inside. All model text is escaped.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def build(
         logs: training folders (or log.jsonl files) by name, for the learning curves.
         captions: folders of eval/captions.py that hold the truematch.json of eval/truematch.py, by name.
         title: heading of the page.
-        gallery: how many samples to show with pictures.
-        against_first: compare each run with the first, not with the one before it, and show the pictures that one run
+        gallery: how many samples to show with images.
+        against_first: compare each run with the first, not with the one before it, and show the images that one run
             gets right and another wrong. Learning curves alone will do then.
 
     Raises:
@@ -111,7 +111,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         rows.append((run["name"], *(_cell(run["slices"][name]) for name in report["slices"])))
     parts = [f"# {report['title']}"]
     if report["runs"]:
-        parts += ["Acc@0.5 in %, 95 % bootstrap interval over pictures, number of samples.", scores.markdown(rows)]
+        parts += ["Acc@0.5 in %, 95 % bootstrap interval over images, number of samples.", scores.markdown(rows)]
     if report["differences"]:
         head = "## Paired differences" + (" from the first run" if report["against_first"] else "")
         parts += [head, "\n".join(f"- {row['sentence']}" for row in report["differences"])]
@@ -187,7 +187,7 @@ def _gallery(loaded: Mapping[str, Run], cases: Sequence[Case]) -> list[dict[str,
     shown = []
     for case in cases:
         asked = next(run for name, run in loaded.items() if answers[name].get(case.sample.id) is case)
-        image = images.load(asked.picture(case))
+        image = images.load(asked.image(case))
         rows = [_answer(name, table[case.sample.id]) for name, table in answers.items() if case.sample.id in table]
         shown.append(
             {
@@ -221,7 +221,7 @@ def _answer(name: str, case: Case) -> dict[str, Any]:
 
 
 def _rectangle(box: Box | None, size: tuple[int, int]) -> dict[str, float] | None:
-    """Return a box in picture pixels as SVG takes it."""
+    """Return a box in image pixels as SVG takes it."""
     if box is None:
         return None
     x1, y1, x2, y2 = box.to_xyxy(Frame(*size))

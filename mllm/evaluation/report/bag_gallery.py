@@ -1,4 +1,4 @@
-"""Bags of look-alikes as entries of a gallery: the pictures side by side, and which one each caption retrieved."""
+"""Bags of look-alikes as entries of a gallery: the images side by side, and which one each caption retrieved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mined(file: Path, samples_file: Path | None) -> list[Bag]:
         FieldmarkError: no samples file is named, a bad row.
     """
     if samples_file is None:
-        raise FieldmarkError(f"{file} holds bags, which name pictures by id; add --samples FILE, their samples file")
+        raise FieldmarkError(f"{file} holds bags, which name images by id; add --samples FILE, their samples file")
     return list(read_jsonl(file, Bag, unique="id"))
 
 
@@ -31,7 +31,7 @@ def mined_entries(bags: Sequence[Bag], samples_file: Path) -> list[dict[str, Any
     """Return the entries of bags as they were mined, with the captions that people or data programs gave.
 
     Raises:
-        FieldmarkError: a bag names a picture that the samples file does not hold.
+        FieldmarkError: a bag names an image that the samples file does not hold.
     """
     known = {sample.id: sample for sample in load_samples(samples_file)}
     made = []
@@ -39,7 +39,7 @@ def mined_entries(bags: Sequence[Bag], samples_file: Path) -> list[dict[str, Any
         if missing := [name for name in bag.members if name not in known]:
             raise FieldmarkError(f"bag {bag.id}: {samples_file} holds no sample {missing[0]!r}")
         members = [known[name] for name in bag.members]
-        rows = [_picture(one, samples_file, k, " ".join(one.captions[:1])) for k, one in enumerate(members, 1)]
+        rows = [_image(one, samples_file, k, " ".join(one.captions[:1])) for k, one in enumerate(members, 1)]
         likeness = "" if bag.similarity is None else f", similarity {bag.similarity:.2f}"
         title = f"{len(members)} look-alikes{likeness}"
         made.append(_entry(bag.id, title, members[0], rows, bag.level or "bag", None))
@@ -58,27 +58,27 @@ def told_rows(told: caption_bags.Told) -> list[tuple[str, str, list[str]]]:
 
 
 def told_entries(told: caption_bags.Told, chosen: Sequence[tuple[str, str, list[str]]]) -> list[dict[str, Any]]:
-    """Return entries of bags with a model's captions: which picture each retrieved; its score is the share right."""
+    """Return entries of bags with a model's captions: which image each retrieved; its score is the share right."""
     made = []
     for size, bag, names in chosen:
         matches = told.matches(size)
-        rows = [_told_picture(told, matches[bag, name], names, name) for name in names]
+        rows = [_told_image(told, matches[bag, name], names, name) for name in names]
         share = sum(matches[bag, name]["hit"] for name in names) / len(names)
         right = sum(row["right"] for row in rows)
-        title = f"bag {bag}: {right} of its {len(names)} captions retrieve their own picture"
+        title = f"bag {bag}: {right} of its {len(names)} captions retrieve their own image"
         outcome = "all found" if right == len(names) else "none found" if right == 0 else "some found"
         made.append(_entry(f"{size}-{bag}", title, told.samples[names[0]], rows, outcome, share))
     return made
 
 
-def _told_picture(told: caption_bags.Told, match: Mapping[str, Any], names: Sequence[str], name: str) -> dict[str, Any]:
+def _told_image(told: caption_bags.Told, match: Mapping[str, Any], names: Sequence[str], name: str) -> dict[str, Any]:
     sample = told.samples[name]
-    row = _picture(sample, told.folder / "samples.jsonl", 1 + names.index(name), told.captions[name])
+    row = _image(sample, told.folder / "samples.jsonl", 1 + names.index(name), told.captions[name])
     marks = caption_bags.marks_told(told.captions[name], sample)
     return row | {"found": 1 + names.index(match["found"]), "right": match["found"] == name, "marks": marks}
 
 
-def _picture(sample: Sample, file: Path, number: int, caption: str) -> dict[str, Any]:
+def _image(sample: Sample, file: Path, number: int, caption: str) -> dict[str, Any]:
     image = images.load(image_path(file, sample))
     uri = data_uri(image, SIDE)
     return {
@@ -104,5 +104,5 @@ def _entry(
         "outcome": outcome,
         "iou": share,
         "uri": None,
-        "pictures": rows,
+        "images": rows,
     }

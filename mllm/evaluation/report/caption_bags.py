@@ -36,7 +36,7 @@ class _Size(BaseModel):
 
 class _Match(BaseModel):
     bag: str = Field(pattern="^[0-9]{1,12}$")
-    picture: str
+    image: str
     found: str
     hit: FiniteFloat
 
@@ -68,19 +68,19 @@ class Told:
 
     @property
     def judge(self) -> str:
-        """Who looked for the pictures, and how."""
+        """Who looked for the images, and how."""
         return self.table["scorer"] + (", word by word" if self.table.get("late") else "")
 
     def matches(self, size: str) -> dict[tuple[str, str], Mapping[str, Any]]:
-        """Matches in bags of a size, by (bag, picture)."""
-        return {(row["bag"], row["picture"]): row for row in self.table["matches"][size]}
+        """Matches in bags of a size, by (bag, image)."""
+        return {(row["bag"], row["image"]): row for row in self.table["matches"][size]}
 
 
 def load(folder: str | Path) -> Told:
     """Read a folder of eval/captions.py in which eval/truematch.py left its scores.
 
     Raises:
-        FieldmarkError: files are missing or broken, or pictures without a caption.
+        FieldmarkError: files are missing or broken, or images without a caption.
     """
     folder = Path(folder)
     file = folder / SCORES
@@ -94,19 +94,19 @@ def load(folder: str | Path) -> Told:
 
 
 def _check(table: _Table, known: Collection[str], file: Path) -> None:
-    """Refuse matches of other samples than the folder's, and retrieved pictures that are in another bag."""
+    """Refuse matches of other samples than the folder's, and retrieved images that are in another bag."""
     for size in table.sizes:
         members: dict[str, set[str]] = {}
         for match in table.matches.get(size, ()):
-            members.setdefault(match.bag, set()).add(match.picture)
+            members.setdefault(match.bag, set()).add(match.image)
         if not members:
             raise FieldmarkError(f"{file}: field matches.{size}: no match, though there are scores of this size")
         for number, match in enumerate(table.matches[size]):
             where = f"{file}: field matches.{size}[{number}]"
-            if match.picture not in known:
-                raise FieldmarkError(f"{where}.picture: no sample {match.picture!r} in samples.jsonl beside it")
+            if match.image not in known:
+                raise FieldmarkError(f"{where}.image: no sample {match.image!r} in samples.jsonl beside it")
             if match.found not in members[match.bag]:
-                raise FieldmarkError(f"{where}.found: {match.found!r} is no picture of bag {match.bag}")
+                raise FieldmarkError(f"{where}.found: {match.found!r} is no image of bag {match.bag}")
 
 
 def is_told(folder: str | Path) -> bool:
@@ -229,7 +229,7 @@ def _bags(told: Mapping[str, Told], size: str) -> list[dict[str, Any]]:
     }
     order = sorted(members, key=lambda bag: (min(hits[bag]) - max(hits[bag]), int(bag)))
     return [
-        {"id": bag, "pictures": [_picture(told, size, bag, members[bag], name) for name in members[bag]]}
+        {"id": bag, "images": [_image(told, size, bag, members[bag], name) for name in members[bag]]}
         for bag in _mixed(order)
     ]
 
@@ -242,8 +242,8 @@ def _mixed(order: Sequence[str]) -> list[str]:
     return [*front, *rest[::step][: BAGS - len(front)]]
 
 
-def _picture(told: Mapping[str, Told], size: str, bag: str, names: Sequence[str], name: str) -> dict[str, Any]:
-    """One picture of a bag, and for each run its caption and which picture that retrieved."""
+def _image(told: Mapping[str, Told], size: str, bag: str, names: Sequence[str], name: str) -> dict[str, Any]:
+    """One image of a bag, and for each run its caption and which image that retrieved."""
     one = next(iter(told.values()))
     sample = one.samples[name]
     image = images.load(image_path(one.folder / "samples.jsonl", sample))

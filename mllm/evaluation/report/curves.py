@@ -48,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture: ticks are (position, text)."""
+    """One image: ticks are (position, text)."""
 
     title: str
     lines: tuple[Line, ...]
@@ -94,7 +94,7 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
 
 
 def _drawn(value: object) -> bool:
-    """Whether a value of a log is a number that a picture can show: finite, and so small that differences are too."""
+    """Whether a value of a log is a number that an image can show: finite, and so small that differences are too."""
     return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 

@@ -1,4 +1,4 @@
-"""Which questions a report shows with pictures: hits and misses in turn, and those on which runs disagree."""
+"""Which questions a report shows with images: hits and misses in turn, and those on which runs disagree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples, bags or the outputs of a benchmark, as one self-contained page of pictures that can be filtered.
+"""Samples, bags or the outputs of a benchmark, as one self-contained page of images that can be filtered.
 
 The page needs nothing but itself. All text of models and files is escaped, and only our own script may run on it: the
 page's policy names that script's hash.
@@ -50,10 +50,10 @@ def write(source: str | Path, out: str | Path, *, count: int = 200, samples: str
             `eval/truematch.py` left its scores.
         out: the page.
         count: of entries, at least 1.
-        samples: the samples file that bags name their pictures from.
+        samples: the samples file that bags name their images from.
 
     Raises:
-        FieldmarkError: none of these, a bad row, a picture that is missing.
+        FieldmarkError: none of these, a bad row, an image that is missing.
     """
     source, file = Path(source), None if samples is None else Path(samples)
     if count < 1:
@@ -66,7 +66,7 @@ def write(source: str | Path, out: str | Path, *, count: int = 200, samples: str
     elif source.is_dir():
         run = runs.load(source)
         rows, measure = run.cases, "IoU"
-        made = [_answered(case, run.picture(case)) for case in _spread(rows, count)]
+        made = [_answered(case, run.image(case)) for case in _spread(rows, count)]
     elif _holds_bags(source):
         rows = bag_gallery.mined(source, file)
         made = bag_gallery.mined_entries(_spread(rows, count), file or source)
@@ -141,7 +141,7 @@ def _entry(
         "outcome": outcome,
         "iou": iou,
         "uri": data_uri(draw(images.load(path), marks, side=SIDE), SIDE),
-        "pictures": (),
+        "images": (),
     }
 
 

@@ -21,10 +21,10 @@ NUMBERS = ("reward", "loss", "eval/acc", "eval/r1", "completions/mean_length", "
 
 @dataclass
 class Group:
-    """One prompt of a batch: its picture, its answers, and for each reward, by name, the value of each answer."""
+    """One prompt of a batch: its image, its answers, and for each reward, by name, the value of each answer."""
 
     sample: Sample
-    picture: Path
+    image: Path
     answers: list[Completion]
     values: dict[str, list[float | None]] = field(default_factory=dict)
 
@@ -66,12 +66,12 @@ def html(at: Progress, log: Sequence[Mapping[str, float]], alarms: Sequence[str]
 
 
 def drawn(group: Group) -> Any:
-    """Return the group's picture with the true boxes and the model's on it."""
+    """Return the group's image with the true boxes and the model's on it."""
     sample = group.sample
     marks = [Mark(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
     for number, done in enumerate(group.answers, 1):
         marks += [Mark(box, str(number), ANSWER_COLOUR, dashed=True) for box in done.answer.boxes[-1:]]
-    return draw(images.load(group.picture), marks, side=SIDE)
+    return draw(images.load(group.image), marks, side=SIDE)
 
 
 def _asked(group: Group) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The page behind `fieldmark web`: drop pictures, ask in words, watch the reasoning, see boxes, ask about one.
+"""The page behind `fieldmark web`: drop images, ask in words, watch the reasoning, see boxes, ask about one.
 
 Everything a model wrote is shown as text, never as HTML or Markdown. The page loads nothing from other machines.
 """
@@ -47,7 +47,7 @@ def page(assistants: Sequence[Assistant], limits: Limits) -> gr.Blocks:
                 drop = gr.File(
                     show_label=False, file_count="multiple", file_types=["image"], height=120, elem_id="drop"
                 )
-                draw = gr.Button("Draw me a pocket picture", size="sm", visible=pocket, elem_id="draw")
+                draw = gr.Button("Draw me a pocket image", size="sm", visible=pocket, elem_id="draw")
                 strip = gr.Gallery(
                     show_label=False, columns=3, height=190, allow_preview=False, interactive=False, visible=False,
                     object_fit="cover", buttons=[], elem_id="strip",
@@ -110,15 +110,13 @@ class _Views:
 
     def look(self, desk: Desk, candidates: bool) -> list[Any]:
         """Show everything as it stands."""
-        pictures = [(_small(one.open()), one.name) for one in desk.pictures]
-        strip = gr.Gallery(
-            value=pictures or None, visible=len(pictures) > 1, selected_index=desk.at if pictures else None
-        )
+        images = [(_small(one.open()), one.name) for one in desk.images]
+        strip = gr.Gallery(value=images or None, visible=len(images) > 1, selected_index=desk.at if images else None)
         stages = [desk.shown(k, candidates=candidates) for k in range(desk.models)]
         return [desk, strip, *stages, *self._said(desk)]
 
     def add(self, desk: Desk, files: list[str] | None, candidates: bool) -> list[Any]:
-        """Put uploaded files on the desk; one that is no picture is refused by name, the others stay."""
+        """Put uploaded files on the desk; one that is no image is refused by name, the others stay."""
         for file in files or []:
             try:
                 desk.add(Path(file).name, Path(file), self.limits)
@@ -127,7 +125,7 @@ class _Views:
         return [None, *self.look(desk, candidates)]
 
     def draw(self, desk: Desk, candidates: bool) -> list[Any]:
-        """Put a picture of the pocket world on the desk, with a question that fits it."""
+        """Put an image of the pocket world on the desk, with a question that fits it."""
         from mllm.pocket import world
 
         number = random.randrange(10**6)
@@ -148,7 +146,7 @@ class _Views:
         return ["", *self.look(desk, candidates)]
 
     def choose(self, desk: Desk, candidates: bool, event: gr.SelectData) -> list[Any]:
-        """Look at another picture."""
+        """Look at another image."""
         desk.at = int(event.index)
         return self.look(desk, candidates)
 
@@ -158,7 +156,7 @@ class _Views:
         return self.look(desk, candidates)
 
     def pointer(self, model: int) -> Any:
-        """Return what a click on a model's picture does: the place under it goes into the question."""
+        """Return what a click on a model's image does: the place under it goes into the question."""
 
         def point(desk: Desk, question: str, event: gr.SelectData) -> str:
             spot = desk.spot_at(model, *event.index)
@@ -181,8 +179,8 @@ class _Views:
         temperature: float,
     ) -> AsyncIterator[list[Any]]:
         """Put the question to all models; while they write, only the transcripts change."""
-        if not desk.pictures or not question.strip():
-            gr.Warning("Put a picture on the desk first." if not desk.pictures else "Ask something.", title="Not yet")
+        if not desk.images or not question.strip():
+            gr.Warning("Put an image on the desk first." if not desk.images else "Ask something.", title="Not yet")
             yield [question, *self.look(desk, candidates)]
             return
         still = [gr.skip() for _ in range(2 + desk.models)]
@@ -192,7 +190,7 @@ class _Views:
             "max_new_tokens": min(int(room), self.limits.tokens) if room else None,
             "temperature": temperature,
         }
-        for number in range(len(desk.pictures)) if everywhere else [desk.at]:
+        for number in range(len(desk.images)) if everywhere else [desk.at]:
             async for _ in desk.ask(self.assistants, number, question.strip(), int(memory), **options):
                 yield ["", *still, *self._said(desk)]
         yield ["", *self.look(desk, candidates)]
@@ -210,7 +208,7 @@ def _settings(assistants: Sequence[Assistant], limits: Limits) -> dict[str, Any]
         trained = " / ".join(sorted({assistant.writer.convention.prompt for assistant in assistants}))
         return {
             "candidates": gr.Checkbox(True, label="Draw what the reasoning looked at", elem_id="candidates"),
-            "everywhere": gr.Checkbox(False, label="Ask of every picture", elem_id="everywhere"),
+            "everywhere": gr.Checkbox(False, label="Ask of every image", elem_id="everywhere"),
             "style": gr.Dropdown(
                 list(STYLES), value=AS_TRAINED, label="Style", info=f"trained: {trained}", elem_id="style"
             ),
@@ -228,7 +226,7 @@ def _settings(assistants: Sequence[Assistant], limits: Limits) -> dict[str, Any]
 
 
 def _columns(assistants: Sequence[Assistant]) -> tuple[list[Any], list[Any], list[Any]]:
-    """Place a picture, a transcript and the JSON for each model; returns the three kinds."""
+    """Place an image, a transcript and the JSON for each model; returns the three kinds."""
     stages, talks, copies = [], [], []
     for k, assistant in enumerate(assistants):
         with gr.Column(min_width=320):

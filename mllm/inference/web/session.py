@@ -1,4 +1,4 @@
-"""One visitor's desk: pictures that were put on it, what was asked of which, what each model said. Knows no gradio."""
+"""One visitor's desk: images that were put on it, what was asked of which, what each model said. Knows no gradio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mllm.inference.assistant import Assistant
 
 SIDE = 640
-"""Longer side of a drawn picture, pixels, at least."""
+"""Longer side of a drawn image, pixels, at least."""
 _REFRESH = 0.15
 """Seconds between two looks at what the models have written."""
 
@@ -32,9 +32,9 @@ class Limits:
     upload: int = 20 * 2**20
     """Bytes of a file."""
     pixels: int = 25_000_000
-    """Pixels of a picture."""
-    pictures: int = 12
-    """Pictures on a desk."""
+    """Pixels of an image."""
+    images: int = 12
+    """Images on a desk."""
     tokens: int = 2048
     """Tokens of an answer."""
     together: int = 4
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(eq=False)
 class Picture:
-    """A picture on the desk. `marked` holds each model's numbered places, `said` each model's earlier turns."""
+    """An image on the desk. `marked` holds each model's numbered places, `said` each model's earlier turns."""
 
     name: str
     source: Path | Image
@@ -53,7 +53,7 @@ class Picture:
     said: list[list[tuple[str, str]]]
 
     def open(self) -> Image:
-        """Return the picture itself."""
+        """Return the image itself."""
         return images.load(self.source) if isinstance(self.source, Path) else self.source
 
     @property
@@ -66,7 +66,7 @@ class Picture:
 class Turn:
     """One question to one model: what has been written so far, and in the end the answer or an error."""
 
-    picture: str
+    image: str
     question: str
     text: str = ""
     told: str = ""
@@ -77,10 +77,10 @@ class Turn:
 
 @dataclass(eq=False)
 class Desk:
-    """Pictures, and a transcript for each of `models` models."""
+    """Images, and a transcript for each of `models` models."""
 
     models: int
-    pictures: list[Picture] = field(default_factory=list)
+    images: list[Picture] = field(default_factory=list)
     at: int = 0
     turns: list[list[Turn]] = field(default_factory=list)
 
@@ -88,25 +88,25 @@ class Desk:
         self.turns = self.turns or [[] for _ in range(self.models)]
 
     def add(self, name: str, source: Path | Image, limits: Limits) -> None:
-        """Put a picture on the desk and look at it.
+        """Put an image on the desk and look at it.
 
         Raises:
-            FieldmarkError: the desk is full; the file is no picture or too large.
+            FieldmarkError: the desk is full; the file is no image or too large.
         """
-        if len(self.pictures) >= limits.pictures:
-            raise FieldmarkError(f"{name}: the desk holds {limits.pictures} pictures; clear it first")
+        if len(self.images) >= limits.images:
+            raise FieldmarkError(f"{name}: the desk holds {limits.images} images; clear it first")
         if isinstance(source, Path):
             try:
                 images.load(source, limits.pixels)
             except FieldmarkError as error:
                 raise FieldmarkError(str(error).replace(str(source), name)) from None
         empty: list[tuple[Spot, ...]] = [() for _ in range(self.models)]
-        self.pictures.append(Picture(name, source, empty, [[] for _ in range(self.models)]))
-        self.at = len(self.pictures) - 1
+        self.images.append(Picture(name, source, empty, [[] for _ in range(self.models)]))
+        self.at = len(self.images) - 1
 
     def clear(self) -> None:
         """Take everything off."""
-        self.pictures, self.at, self.turns = [], 0, [[] for _ in range(self.models)]
+        self.images, self.at, self.turns = [], 0, [[] for _ in range(self.models)]
 
     def stop(self) -> None:
         """Close turns that nobody waits for any more."""
@@ -114,17 +114,17 @@ class Desk:
             turn.done, turn.told = True, "stopped."
 
     def shown(self, model: int, *, candidates: bool) -> Image | None:
-        """Return the picture that is looked at with what `model` found drawn on it."""
-        if not self.pictures:
+        """Return the image that is looked at with what `model` found drawn on it."""
+        if not self.images:
             return None
-        picture = self.pictures[self.at]
+        picture = self.images[self.at]
         return drawn(picture.open(), picture.marked[model], candidates=candidates)
 
     def spot_at(self, model: int, x: float, y: float) -> Spot | None:
-        """Return the smallest place around a point of a drawn picture, in its pixels."""
-        if not self.pictures:
+        """Return the smallest place around a point of a drawn image, in its pixels."""
+        if not self.images:
             return None
-        picture = self.pictures[self.at]
+        picture = self.images[self.at]
         width, height = enlarge(picture.open(), SIDE).size
         x, y = x / width, y / height
         around = [
@@ -137,7 +137,7 @@ class Desk:
         """Return a model's transcript as gradio's chatbot takes it: question, reasoning (folded), outcome."""
         talk: list[dict[str, Any]] = []
         for turn in self.turns[model]:
-            where = f"{turn.picture}: " if len(self.pictures) > 1 else ""
+            where = f"{turn.image}: " if len(self.images) > 1 else ""
             talk.append({"role": "user", "content": where + turn.question})
             thought, rest = unfold(turn.text)
             if thought:
@@ -154,11 +154,11 @@ class Desk:
     async def ask(
         self, assistants: Sequence[Assistant], number: int, question: str, memory: int, **options: Any
     ) -> AsyncIterator[None]:
-        """Put a question about picture `number` to all models at once; yields while they write, and at the end.
+        """Put a question about image `number` to all models at once; yields while they write, and at the end.
 
         Whoever stops listening stops the models.
         """
-        picture, gone = self.pictures[number], Event()
+        picture, gone = self.images[number], Event()
         turns = [Turn(picture.name, question) for _ in assistants]
         found: list[Grounding | None] = [None] * len(assistants)
         for mine, turn in zip(self.turns, turns, strict=True):

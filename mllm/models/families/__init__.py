@@ -1,7 +1,7 @@
-"""Model families: how each line of models sees a picture's size and writes a box. One file, one family.
+"""Model families: how each line of models sees an image's size and writes a box. One file, one family.
 
 The name of a file in this folder is the name of a family; the file defines `FAMILY`. A checkpoint says which family,
-prompt and picture budget it was trained with in `fieldmark.json` beside its weights (a `Convention`); the family is
+prompt and image budget it was trained with in `fieldmark.json` beside its weights (a `Convention`); the family is
 never guessed from `model_type`, since the pocket model and Qwen3-VL share that and write different numbers.
 """
 
@@ -30,19 +30,19 @@ CONVENTION_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many pixels a picture may have after resizing: from `min_pixels` to `max_pixels`, whole numbers above 0."""
+    """How many pixels an image may have after resizing: from `min_pixels` to `max_pixels`, whole numbers above 0."""
 
     min_pixels: int
     max_pixels: int
 
     def __post_init__(self) -> None:
-        """Refuse a budget that no picture fits."""
+        """Refuse a budget that no image fits."""
         for side in (self.min_pixels, self.max_pixels):
             if type(side) is not int:
-                raise FamilyError(f"a picture budget counts pixels in whole numbers, got {side!r}")
+                raise FamilyError(f"an image budget counts pixels in whole numbers, got {side!r}")
         if not 0 < self.min_pixels <= self.max_pixels:
             raise FamilyError(
-                f"picture budget: 0 < min_pixels <= max_pixels is needed, got {self.min_pixels} and {self.max_pixels}"
+                f"image budget: 0 < min_pixels <= max_pixels is needed, got {self.min_pixels} and {self.max_pixels}"
             )
 
     @property
@@ -70,7 +70,7 @@ class Family(ABC):
     """One line of models.
 
     `patch` and `merge`: the side of a vision patch in pixels, and how many patches a side become one visual token.
-    `numbers`: the frame that boxes are written on, None for the resized picture's own pixels.
+    `numbers`: the frame that boxes are written on, None for the resized image's own pixels.
     `lora_targets`: for "vision", "projector" and "llm" a regular expression on whole module names (PEFT's rule).
     `checkpoints`: what is published of this line, by name on the Hub.
 
@@ -89,41 +89,41 @@ class Family(ABC):
 
     @property
     def factor(self) -> int:
-        """Side in pixels of what one visual token covers; resized pictures are multiples of it."""
+        """Side in pixels of what one visual token covers; resized images are multiples of it."""
         return self.patch * self.merge
 
     def budget_of(self, min_tokens: int, max_tokens: int) -> Budget:
-        """Return the budget of a picture that may cost from `min_tokens` to `max_tokens` visual tokens."""
+        """Return the budget of an image that may cost from `min_tokens` to `max_tokens` visual tokens."""
         return Budget(min_tokens * self.factor**2, max_tokens * self.factor**2)
 
     def resized(self, size: Frame, budget: Budget) -> Frame:
-        """Return the size in pixels to which the processor scales a picture of `size`, by transformers' own function.
+        """Return the size in pixels to which the processor scales an image of `size`, by transformers' own function.
 
         Raises:
             FamilyError: `size` is no whole number of pixels, or one side is over 200 times the other.
         """
         width, height = int(size.width), int(size.height)
         if (width, height) != (size.width, size.height):
-            raise FamilyError(f"a picture's size is whole pixels, got {size.width:g} x {size.height:g}")
+            raise FamilyError(f"an image's size is whole pixels, got {size.width:g} x {size.height:g}")
         try:
             height, width = _smart_resize()(height, width, self.factor, budget.min_pixels, budget.max_pixels)
         except ValueError as error:  # the only one it raises
-            raise FamilyError(f"{self.name} cannot take a picture of {width} x {height}: {error}") from None
+            raise FamilyError(f"{self.name} cannot take an image of {width} x {height}: {error}") from None
         return Frame(width, height)
 
     def visual_tokens(self, size: Frame, budget: Budget) -> int:
-        """Return how many tokens a picture of `size` takes in the language model."""
+        """Return how many tokens an image of `size` takes in the language model."""
         resized = self.resized(size, budget)
         return int(resized.width // self.factor * (resized.height // self.factor))
 
     def frame(self, size: Frame, budget: Budget) -> Frame:
-        """Return the frame on which boxes of a picture of `size` are written and read."""
+        """Return the frame on which boxes of an image of `size` are written and read."""
         return self.numbers or self.resized(size, budget)
 
     def check_frame(self, frame: Frame) -> None:
         """Raise `FamilyError` for a frame that this family never writes on.
 
-        Where boxes are written on the resized picture, any multiple of `factor` may be right; the picture's own pixels
+        Where boxes are written on the resized image, any multiple of `factor` may be right; the image's own pixels
         seldom are one, and so the usual mistake is caught here.
         """
         if self.numbers is not None and frame != self.numbers:
@@ -133,7 +133,7 @@ class Family(ABC):
             )
         if self.numbers is None and (frame.width % self.factor or frame.height % self.factor):
             raise FamilyError(
-                f"{self.name} writes boxes on the resized picture, whose sides are multiples of {self.factor}, "
+                f"{self.name} writes boxes on the resized image, whose sides are multiples of {self.factor}, "
                 f"not {frame.width:g} x {frame.height:g}; take the frame from family.frame(size, budget)"
             )
 

@@ -1,4 +1,4 @@
-"""The pocket model: a Qwen3-VL of a few million parameters that writes hundredths of the picture, `(12,34),(56,78)`.
+"""The pocket model: a Qwen3-VL of a few million parameters that writes hundredths of the image, `(12,34),(56,78)`.
 
 Every number from 0 to 100 is a single token of its vocabulary: so small a model does not learn to spell thousandths.
 """

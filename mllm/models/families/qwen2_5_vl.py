@@ -1,6 +1,6 @@
-"""Qwen2.5-VL: pixels of the resized picture, JSON with `bbox_2d` (Qwen2.5-VL technical report, 2.2).
+"""Qwen2.5-VL: pixels of the resized image, JSON with `bbox_2d` (Qwen2.5-VL technical report, 2.2).
 
-So the same box has other numbers under another picture budget: the budget is part of the convention.
+So the same box has other numbers under another image budget: the budget is part of the convention.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Qwen2-VL: thousandths of the picture, `(x1,y1),(x2,y2)` between box tokens (Qwen2-VL technical report, 2.2).
+"""Qwen2-VL: thousandths of the image, `(x1,y1),(x2,y2)` between box tokens (Qwen2-VL technical report, 2.2).
 
 KVG-Bench and DeepPerception are written in this form.
 """

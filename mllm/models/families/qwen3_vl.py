@@ -1,4 +1,4 @@
-"""Qwen3-VL: thousandths of the picture again, JSON with `bbox_2d` (Qwen3-VL technical report)."""
+"""Qwen3-VL: thousandths of the image again, JSON with `bbox_2d` (Qwen3-VL technical report)."""
 
 from __future__ import annotations
 

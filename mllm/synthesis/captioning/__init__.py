@@ -1,7 +1,7 @@
 """How a training caption comes out of what people wrote: one strategy a file; the file name is the registry.
 
 A file defines `NEEDS`, the abilities (`mllm.synthesis.capabilities`) that it asks of the writer, and
-`boost(picture: Picture, aid: Aid) -> str`, which writes one caption or raises `Refused` with a short stable reason.
+`boost(image: Image, aid: Aid) -> str`, which writes one caption or raises `Refused` with a short stable reason.
 `CHECKED = True` says that it is nothing without a checker. `check` is what every strategy's caption has to pass before
 it is taken; a strategy may check more, and does.
 
@@ -40,7 +40,7 @@ class Limits:
     rounds: int = 3
     """Rounds of describing and revising at most (`iiw`)."""
     marks: int = 5
-    """Marks of its class that a picture is described by (`gist`)."""
+    """Marks of its class that an image is described by (`gist`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Aid:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Image:
     """What a strategy is given. `notes` counts what it did on the way (clauses dropped, rounds ...)."""
 
     sample: Sample
@@ -71,7 +71,7 @@ class Picture:
         return self.sample.captions
 
     def look(self, thing: Thing | None = None) -> Look:
-        """What a teacher is shown: the whole picture, or one thing of it; with its marks where they are known."""
+        """What a teacher is shown: the whole image, or one thing of it; with its marks where they are known."""
         things = self.sample.things if thing is None else (thing,)
         facts = tuple(mark for one in things for mark in one.marks)
         return Look(self.image, self.sample.domain, None if thing is None else thing.box, facts)
@@ -79,7 +79,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Boosted:
-    """What became of one picture: its captions, or why it has none; what was refused on the way; notes."""
+    """What became of one image: its captions, or why it has none; what was refused on the way; notes."""
 
     SCHEMA: ClassVar[str] = "fieldmark.boosted/1"
 
@@ -104,14 +104,14 @@ def fit(name: str, aid: Aid, writer: str, checker: str | None) -> None:
 
 
 def boost(name: str, sample: Sample, image: Path, aid: Aid, *, seed: int, variants: int, tries: int) -> Boosted:
-    """Write up to `variants` different captions of one picture, with `tries` attempts at each."""
-    strategy: Callable[[Picture, Aid], str] = load(name).boost
+    """Write up to `variants` different captions of one image, with `tries` attempts at each."""
+    strategy: Callable[[Image, Aid], str] = load(name).boost
     captions: list[str] = []
     refused: list[str] = []
     notes: Counter[str] = Counter()
     for variant in range(variants):
         for attempt in range(tries):
-            picture = Picture(sample, image, seed + variant * tries + attempt, Counter())
+            picture = Image(sample, image, seed + variant * tries + attempt, Counter())
             try:
                 caption = strategy(picture, aid)
                 check(caption, aid.limits, captions)
@@ -132,7 +132,7 @@ def check(caption: str, limits: Limits, others: Iterable[str] = ()) -> None:
     if count > limits.most_words:
         raise Refused("too long")
     if words(caption) in [words(other) for other in others]:
-        raise Refused("a duplicate of another caption of its picture")
+        raise Refused("a duplicate of another caption of its image")
 
 
 def keep_what_was_said(given: Sequence[str], caption: str, limits: Limits) -> None:
@@ -165,7 +165,7 @@ def news(before: Sequence[str], caption: str) -> tuple[str, ...]:
     return tuple(clause for clause, said in told if said and not any(said <= one for one in known))
 
 
-def only_seen(picture: Picture, before: Sequence[str], caption: str, checker: Sees | None) -> str:
+def only_seen(picture: Image, before: Sequence[str], caption: str, checker: Sees | None) -> str:
     """Return a caption without those new clauses (`news`) that the checker does not see; "" where none is left.
 
     A sentence that loses a clause goes on with the others, parted by commas.

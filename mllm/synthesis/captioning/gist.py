@@ -1,7 +1,7 @@
-"""GIST (Lewis et al. 2023, arXiv 2307.11315): of all that is known of a class, what this picture shows of it.
+"""GIST (Lewis et al. 2023, arXiv 2307.11315): of all that is known of a class, what this image shows of it.
 
-A class has more marks than one picture shows: male and female, from the front and from the side. The scorer compares
-the picture with every mark of ITS OWN class, so that the class is kept whatever it sees, and the best fitting make the
+A class has more marks than one image shows: male and female, from the front and from the side. The scorer compares
+the image with every mark of ITS OWN class, so that the class is kept whatever it sees, and the best fitting make the
 caption, as `class: mark, mark`. They are drawn without replacement by the softmax of the scorer's own scale: other
 seeds give other captions where several marks fit about as well. A checker, where there is one, drops what it does not
 see. Marks come from knowledge cards (`--knowledge`), else from a writer that knows.
@@ -17,13 +17,13 @@ from mllm.errors import FieldmarkError
 from mllm.models.encoders import softmax_scale
 from mllm.prompting.questions import listed
 from mllm.synthesis.capabilities import Knows
-from mllm.synthesis.captioning import Aid, Picture, Refused, unseen
+from mllm.synthesis.captioning import Aid, Image, Refused, unseen
 
 NEEDS = ()
 
 
-def boost(picture: Picture, aid: Aid) -> str:
-    """Choose the marks of the picture's class that fit it best."""
+def boost(picture: Image, aid: Aid) -> str:
+    """Choose the marks of the image's class that fit it best."""
     entity = picture.sample.entity
     if not entity:
         raise Refused("its class is not told")

@@ -7,20 +7,20 @@ new is shown to the checker. What it does not see, or cannot tell, is a reason t
 from __future__ import annotations
 
 from mllm.synthesis.capabilities import Edits, Sees
-from mllm.synthesis.captioning import Aid, Picture, Refused, blend, contradict_nobody, keep_what_was_said, news, unseen
+from mllm.synthesis.captioning import Aid, Image, Refused, blend, contradict_nobody, keep_what_was_said, news, unseen
 
 NEEDS = (Edits, Sees)
 
 
-def boost(picture: Picture, aid: Aid) -> str:
-    """Blend, have the picture described, expand, look."""
-    trusted = blend.boost(picture, aid)
-    description = aid.writer.describe(picture.look(), seed=picture.seed)
-    caption = aid.writer.expand(trusted, description, seed=picture.seed)
+def boost(image: Image, aid: Aid) -> str:
+    """Blend, have the image described, expand, look."""
+    trusted = blend.boost(image, aid)
+    description = aid.writer.describe(image.look(), seed=image.seed)
+    caption = aid.writer.expand(trusted, description, seed=image.seed)
     keep_what_was_said([trusted], caption, aid.limits)
     contradict_nobody(trusted, caption)
     new = news([trusted], caption)
-    if unseen(picture.look(), new, aid.checker):
+    if unseen(image.look(), new, aid.checker):
         raise Refused("added details that cannot be seen")
-    picture.notes["clauses with new details"] += len(new)
+    image.notes["clauses with new details"] += len(new)
     return caption

@@ -3,11 +3,11 @@ out, that is the sparse caption; on COCO it is what captioners have always been 
 
 from __future__ import annotations
 
-from mllm.synthesis.captioning import Aid, Picture
+from mllm.synthesis.captioning import Aid, Image
 
 NEEDS = ()
 
 
-def boost(picture: Picture, aid: Aid) -> str:
+def boost(image: Image, aid: Aid) -> str:
     """Take the caption of the person whose turn it is."""
-    return picture.given[picture.seed % len(picture.given)]
+    return image.given[image.seed % len(image.given)]

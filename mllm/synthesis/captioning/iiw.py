@@ -1,7 +1,7 @@
 """ImageInWords (Garg et al. 2024, arXiv 2405.02793), with a model in the annotators' seats: describe and revise.
 
 The draft is what people wrote, blended, or else a description. Its things are described one by one and worked in; then
-the picture is described again, from another seed each round, and what that adds is worked in, until a round adds
+the image is described again, from another seed each round, and what that adds is worked in, until a round adds
 nothing or `--rounds` are over. After every round the checker looks at what is new, and what it does not see is dropped:
 a loop that only ever adds would end in invention. People's words stay and win where the two disagree.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from mllm.synthesis.capabilities import Edits, Sees
 from mllm.synthesis.captioning import (
     Aid,
-    Picture,
+    Image,
     Refused,
     blend,
     contradict_nobody,
@@ -27,22 +27,22 @@ _APART = 1009
 """Seeds of two rounds lie so far apart that no other attempt at the caption uses them."""
 
 
-def boost(picture: Picture, aid: Aid) -> str:
+def boost(image: Image, aid: Aid) -> str:
     """Draft, then revise round after round."""
-    people = blend.boost(picture, aid) if picture.sample.captions else ""
-    draft = people or only_seen(picture, (), aid.writer.describe(picture.look(), seed=picture.seed), aid.checker)
+    people = blend.boost(image, aid) if image.sample.captions else ""
+    draft = people or only_seen(image, (), aid.writer.describe(image.look(), seed=image.seed), aid.checker)
     if not draft:
         raise Refused("nothing that was described can be seen")
     for number in range(aid.limits.rounds):
-        seed = picture.seed + _APART * number
-        told = close_up(picture, aid, seed) if number == 0 else ""
-        told = told or aid.writer.describe(picture.look(), seed=seed)
-        revised = only_seen(picture, [draft], aid.writer.expand(draft, told, seed=seed), aid.checker)
+        seed = image.seed + _APART * number
+        told = close_up(image, aid, seed) if number == 0 else ""
+        told = told or aid.writer.describe(image.look(), seed=seed)
+        revised = only_seen(image, [draft], aid.writer.expand(draft, told, seed=seed), aid.checker)
         keep_what_was_said([draft], revised, aid.limits)
         if not news([draft], revised):
             break
         draft = revised
-        picture.notes["rounds that added something"] += 1
+        image.notes["rounds that added something"] += 1
     if people:
         contradict_nobody(people, draft)
     return draft

@@ -1,7 +1,7 @@
 """Teachers: who writes the reasoning that a model is fine-tuned on. One way a file; the file name is the registry.
 
 A teacher's file defines a class `Teacher` with `reason(request: Reasoning) -> str`: a thought in which every thing of
-the picture is looked at and the thing asked for is found. It refers to boxes as `<obj:K>`, K an index into
+the image is looked at and the thing asked for is found. It refers to boxes as `<obj:K>`, K an index into
 `sample.things`, and reads as if its writer had found the answer by looking: it never says that it was told. What else a
 teacher may be able to do is in `mllm.synthesis.capabilities`. A teacher with settings defines a class `Config` (a
 `mllm.config.Section`) whose `HOW` names those that change nothing in what it says; its `Teacher` is called with one.

@@ -4,7 +4,7 @@ The wording is drawn by seed from a small grammar; every mark in it is quoted fr
 is what its own card says, which is knowledge of its kind, not sight of this one: wrong cards teach wrong things.
 
 Given card files of its own (`files`), it also knows: marks of entities and what tells two of them apart. Captions it
-puts together by rules (`mllm.synthesis.caption_merge`), without a look at any picture.
+puts together by rules (`mllm.synthesis.caption_merge`), without a look at any image.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ UNLIKE = ("Unlike {other} ({its}), it shows: {own}.", "{other} would show {its};
 CONCLUDE_ALL = ("So {name} is at {boxes}.", "Therefore I point at {boxes}.", "All of this kind: {boxes}.")
 CONCLUDE_NONE = (
     "So none of them is {name}.",
-    "Therefore {name} is not in this picture.",
+    "Therefore {name} is not in this image.",
     "None of the candidates fits: no {name} here.",
 )
 ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")

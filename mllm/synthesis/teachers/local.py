@@ -34,7 +34,7 @@ class Config(Asking):
     quantize: Literal["4bit"] | None = None
     """Holds the base in NF4 (needs a GPU and bitsandbytes)."""
     visual_tokens: int | None = Field(default=None, ge=1)
-    """Most visual tokens of a picture; None keeps the checkpoint's own."""
+    """Most visual tokens of an image; None keeps the checkpoint's own."""
     device: str = "auto"
     """`auto` takes an accelerator if there is one."""
     batch: int = Field(default=8, ge=1)

@@ -95,9 +95,9 @@ class Teacher(ModelTeacher):
         return Reply(**reply)
 
     def _identity(self, ask: Ask) -> dict[str, Any]:
-        """Return all that the reply depends on, pictures by the hash of their bytes: the name it is kept under."""
-        pictures = [view.identity() for view in ask.views]
-        return {**self._body(ask), "messages": [self._config.system, pictures, ask.text]}
+        """Return all that the reply depends on, images by the hash of their bytes: the name it is kept under."""
+        images = [view.identity() for view in ask.views]
+        return {**self._body(ask), "messages": [self._config.system, images, ask.text]}
 
     def _body(self, ask: Ask) -> dict[str, Any]:
         """Return the request without its messages."""
@@ -110,7 +110,7 @@ class Teacher(ModelTeacher):
         }
 
     def _messages(self, ask: Ask) -> list[dict[str, Any]]:
-        """Return the messages as the wire has them, pictures as data URLs before the text."""
+        """Return the messages as the wire has them, images as data URLs before the text."""
         parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": v.data_url()}} for v in ask.views]
         system = [] if self._config.system is None else [{"role": "system", "content": self._config.system}]
         return [*system, {"role": "user", "content": [*parts, {"type": "text", "text": ask.text}]}]

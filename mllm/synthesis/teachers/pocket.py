@@ -36,7 +36,7 @@ class Teacher:
     def reason(self, request: Reasoning) -> str:
         """The reasoning for one sample; boxes as ``<obj:K>``, K counting ``sample.things`` from 0.
 
-        Raises FieldmarkError when a thing is not of the pocket world, or the question does not fit the picture.
+        Raises FieldmarkError when a thing is not of the pocket world, or the question does not fit the image.
         """
         sample, asked = request.sample, asked_marks(request.sample)
         order = sorted(range(len(sample.things)), key=lambda index: sample.things[index].box.center[0])
@@ -141,7 +141,7 @@ def _facts(look: Look) -> tuple[str, ...]:
     """What is known to be visible; without it there is nothing to answer from."""
     if not look.facts:
         raise FieldmarkError(
-            f"{look.image}: the pocket oracle answers from the facts of a drawn picture, and none came with this one; "
+            f"{look.image}: the pocket oracle answers from the facts of a drawn image, and none came with this one; "
             f"take a teacher that looks (`openai`, `local`)"
         )
     return look.facts

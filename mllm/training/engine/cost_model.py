@@ -89,7 +89,7 @@ def plan(
         prompt_of: for each completion the number of its prompt.
         prompts: tokens of each prompt.
         completions: tokens of each completion.
-        patches: patches of each prompt's pictures that have to be encoded, None where they are encoded already.
+        patches: patches of each prompt's images that have to be encoded, None where they are encoded already.
         wanted: the completions to pack, None for all; the stock route would read all.
     """
     members: dict[int, list[int]] = {}

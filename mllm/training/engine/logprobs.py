@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from mllm.training.engine import attention, cost_model, shared_prefix
-from mllm.training.engine.shared_prefix import Picture
+from mllm.training.engine.shared_prefix import Image
 
 UNKNOWN = ("pixel_attention_mask", "spatial_shapes", "image_sizes", "token_type_ids", "image_position_ids")
-"""Picture arguments of families that were not tested; a batch with one of them goes the stock way."""
+"""Image arguments of families that were not tested; a batch with one of them goes the stock way."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The pictures of a batch as TRL holds them, once for each completion, and where each completion's begin."""
+class Images:
+    """The images of a batch as TRL holds them, once for each completion, and where each completion's begin."""
 
     pixel_values: torch.Tensor | None = None
     grids: torch.Tensor | None = None
@@ -27,7 +27,7 @@ class Pictures:
     image_bounds: tuple[int, ...] = ()
 
     @classmethod
-    def read(cls, forward: dict[str, Any]) -> Pictures:
+    def read(cls, forward: dict[str, Any]) -> Images:
         """Read TRL's keyword arguments."""
         pixels, grids, counts = (forward.get(name) for name in ("pixel_values", "image_grid_thw", "num_images"))
         if pixels is None or counts is None:
@@ -39,7 +39,7 @@ class Pictures:
         return cls(pixels, None, (0, *accumulate(forward.get("num_tiles") or counts)), images)
 
     def arguments(self, rows: Sequence[int]) -> dict[str, Any]:
-        """Return the model's arguments for the pictures of these completions, in order; empty where there are none."""
+        """Return the model's arguments for the images of these completions, in order; empty where there are none."""
         if self.pixel_values is None or all(self.count(row) == 0 for row in rows):
             return {}
         found = {"pixel_values": torch.cat([self._cut(self.pixel_values, self.pixel_bounds, row) for row in rows])}
@@ -48,11 +48,11 @@ class Pictures:
         return found
 
     def grids_of(self, row: int) -> torch.Tensor:
-        """Return the grids of one completion's pictures, (pictures, 3)."""
+        """Return the grids of one completion's images, (images, 3)."""
         return self._cut(self.grids, self.image_bounds, row)
 
     def count(self, row: int) -> int:
-        """Return how many pictures one completion's prompt has."""
+        """Return how many images one completion's prompt has."""
         return self.image_bounds[row + 1] - self.image_bounds[row] if self.image_bounds else 0
 
     def patches(self, row: int) -> int:
@@ -82,7 +82,7 @@ def read(
     attention_mask: torch.Tensor,
     room: int,
     run: Sequence[int],
-    pictures: Pictures,
+    pictures: Images,
     types: torch.Tensor | None,
 ) -> Batch:
     """Take a batch of TRL's apart.
@@ -91,8 +91,8 @@ def read(
         core: see `prefix.multimodal_core`.
         input_ids, attention_mask: prompts padded left, then completions padded right in `room` columns.
         room: C.
-        run: for each row a number; neighbours with the same number have the same prompt and pictures.
-        pictures: of all rows.
+        run: for each row a number; neighbours with the same number have the same prompt and images.
+        images: of all rows.
         types: `mm_token_type_ids`.
     """
     ids, mask = input_ids.cpu(), attention_mask.cpu().bool()
@@ -130,14 +130,14 @@ def score(
     model: Any,
     batch: Batch,
     groups: Sequence[Sequence[int]],
-    pictures: Pictures,
-    features: Sequence[Sequence[Picture]] | None,
+    pictures: Images,
+    features: Sequence[Sequence[Image]] | None,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Score the completions named in `groups`; log-probabilities and entropies, (B, C), 0 elsewhere.
 
-    `features` has each row's pictures as the frozen vision tower made them, None where it has to run.
+    `features` has each row's images as the frozen vision tower made them, None where it has to run.
     """
     layout = shared_prefix.pack(batch.prompts, batch.places, batch.completions, groups, batch.prompt_of, batch.room).to(
         device
@@ -146,6 +146,6 @@ def score(
     if features is None:
         arguments = pictures.arguments(sources)
     else:
-        arguments = shared_prefix.encoded([picture for row in sources for picture in features[row]])
+        arguments = shared_prefix.encoded([image for row in sources for image in features[row]])
     with autocast(), attention.labelled_only():  # no vocabulary for the prompt's tokens
         return shared_prefix.score(model, layout, arguments)

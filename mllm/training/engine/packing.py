@@ -1,4 +1,4 @@
-"""SFT without padding: a batch's rows, pictures and all, in one sequence, none of which sees another.
+"""SFT without padding: a batch's rows, images and all, in one sequence, none of which sees another.
 
 A collated batch is padded to its longest row; packed, it is nothing but tokens. Each row keeps its own positions (three
 axes under M-RoPE) and attends to itself alone, so that losses and gradients are those of the padded batch.
@@ -28,11 +28,11 @@ def pack(core: Any | None, inputs: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         core: see `prefix.multimodal_core`.
-        inputs: a collated batch: `input_ids`, `attention_mask`, `labels` if any (B, T), and picture arguments, if any.
+        inputs: a collated batch: `input_ids`, `attention_mask`, `labels` if any (B, T), and image arguments, if any.
 
     Returns:
         What a model that was given to `kernels.in_rows` computes the same losses from: tensors of (1, sum of lengths),
-        positions with an axis in front under M-RoPE, and `row_lengths`. Pictures stay as they are, in order.
+        positions with an axis in front under M-RoPE, and `row_lengths`. Images stay as they are, in order.
     """
     ids_BT, mask_BT = inputs["input_ids"], inputs["attention_mask"]
     real_BT, places = mask_BT.bool(), _positions(core, inputs)

@@ -1,6 +1,6 @@
-"""Pictures made ready for the vision tower once, not at every use.
+"""Images made ready for the vision tower once, not at every use.
 
-TRL processes each picture anew at every epoch, and in GRPO twice for each of a prompt's answers. What comes out is the
+TRL processes each image anew at every epoch, and in GRPO twice for each of a prompt's answers. What comes out is the
 same each time, so it is kept in memory, the least recently used dropped first, and where a folder is given on the disk
 as well, for all processes, workers and later runs.
 """
@@ -27,10 +27,10 @@ CACHE_BYTES = 512 * 2**20
 
 
 class PixelFolder:
-    """Processed pictures as files, `<key>.safetensors`, whole or not there; any number of processes may share one.
+    """Processed images as files, `<key>.safetensors`, whole or not there; any number of processes may share one.
 
-    Keys are made of a picture's content and size, the processor's kind and settings, and transformers' version. Nothing
-    is ever deleted: a picture takes about 6 kB a patch of 16 x 16 pixels.
+    Keys are made of an image's content and size, the processor's kind and settings, and transformers' version. Nothing
+    is ever deleted: an image takes about 6 kB a patch of 16 x 16 pixels.
     """
 
     def __init__(self, path: Path, maker: str) -> None:
@@ -64,10 +64,10 @@ class PixelFolder:
 
 
 class Remembered:
-    """An image processor's `_preprocess` with a memory: pictures by content and settings -> patches and grid.
+    """An image processor's `_preprocess` with a memory: images by content and settings -> patches and grid.
 
-    Stands in for that one method (picture arrays already decoded, settings as keywords), for processors that give one
-    block of `pixel_values` and one row of `image_grid_thw` a picture, as those of the Qwen-VL lines do.
+    Stands in for that one method (image arrays already decoded, settings as keywords), for processors that give one
+    block of `pixel_values` and one row of `image_grid_thw` an image, as those of the Qwen-VL lines do.
     """
 
     def __init__(self, preprocess: Any, limit: int = CACHE_BYTES, folder: PixelFolder | None = None) -> None:
@@ -76,7 +76,7 @@ class Remembered:
         self._held: OrderedDict[Hashable, tuple[Any, Any]] = OrderedDict()
 
     def __call__(self, images: Sequence[Any], *, return_tensors: Any = None, **settings: Any) -> BatchFeature:
-        """Process pictures; the result is that of the original method."""
+        """Process images; the result is that of the original method."""
         spelled = repr(sorted(settings.items(), key=lambda item: item[0]))
         found = [self._one(image, spelled, settings) for image in images]
         data = {
@@ -86,7 +86,7 @@ class Remembered:
         return BatchFeature(data=data, tensor_type=return_tensors)
 
     def _one(self, image: Any, spelled: str, settings: dict[str, Any]) -> tuple[Any, Any]:
-        """Look one picture up, or process it and remember."""
+        """Look one image up, or process it and remember."""
         array = np.ascontiguousarray(image)
         key = (blake2b(array.data, digest_size=16).digest(), array.shape, array.dtype.str, spelled)
         if key in self._held:

@@ -10,23 +10,23 @@ import torch
 
 from mllm.inference import kv_cache
 from mllm.training.engine import shared_prefix
-from mllm.training.engine.shared_prefix import Picture
+from mllm.training.engine.shared_prefix import Image
 
 
 @contextmanager
-def prefilled_once(model: Any, source: Sequence[int], pictures: Sequence[Picture] | None) -> Iterator[None]:
+def prefilled_once(model: Any, source: Sequence[int], images: Sequence[Image] | None) -> Iterator[None]:
     """Within it, `model.generate` reads each row of its inputs once and writes a completion for each of `source`.
 
     Args:
         model: the unwrapped model that generates.
         source: for each completion to write, the row of the inputs that is its prompt.
-        pictures: the inputs' pictures in order, as the vision tower made them; None where it has to run.
+        images: the inputs' images in order, as the vision tower made them; None where it has to run.
     """
     stock, own = model.generate, vars(model).get("generate")
 
     def generate(**inputs: Any) -> torch.Tensor:
         index = torch.tensor(source, device=inputs["input_ids"].device)
-        prepared = _prefill(model, inputs, index, pictures)
+        prepared = _prefill(model, inputs, index, images)
         return stock(**prepared, generation_config=inputs["generation_config"])
 
     model.generate = generate
@@ -38,9 +38,7 @@ def prefilled_once(model: Any, source: Sequence[int], pictures: Sequence[Picture
             model.generate = own
 
 
-def _prefill(
-    model: Any, inputs: dict[str, Any], index: torch.Tensor, pictures: Sequence[Picture] | None
-) -> dict[str, Any]:
+def _prefill(model: Any, inputs: dict[str, Any], index: torch.Tensor, images: Sequence[Image] | None) -> dict[str, Any]:
     """Read all prompts but for their last token, and return what `generate` needs to go on from there.
 
     Shapes: U prompts of P tokens (padded left) become B rows, `index` (B,) into the prompts.
@@ -59,8 +57,8 @@ def _prefill(
                 attention_mask=mask_UP,
             )
         core.rope_deltas = shift_U1[index]  # read by `generate` when it goes on from a cache
-    if pictures is not None:
-        seen = shared_prefix.encoded(pictures)
+    if images is not None:
+        seen = shared_prefix.encoded(images)
     else:
         seen = {name: inputs[name] for name in ("pixel_values", "image_grid_thw") if name in inputs}
     out = model(

@@ -28,8 +28,8 @@ MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "qwen2", "qwen3", "l
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What the frozen vision tower made of one picture: its visual tokens, and those for deeper layers (Qwen3-VL)."""
+class Image:
+    """What the frozen vision tower made of one image: its visual tokens, and those for deeper layers (Qwen3-VL)."""
 
     pooled: torch.Tensor
     deep: tuple[torch.Tensor, ...] = ()
@@ -92,7 +92,7 @@ def unsupported(model: Any) -> str | None:
 
 
 def multimodal_core(model: Any) -> Any | None:
-    """Return the part of a (wrapped) model that places pictures among the text, None in models of text alone."""
+    """Return the part of a (wrapped) model that places images among the text, None in models of text alone."""
     for module in model.modules():
         if hasattr(module, "get_image_features") and hasattr(module, "language_model"):
             return module
@@ -153,13 +153,13 @@ def pack(
     return Layout(torch.cat(ids)[None], position_ids, torch.cat(labels)[None], place_BC, numbers, parts)
 
 
-def score(model: Any, layout: Layout, pictures: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+def score(model: Any, layout: Layout, images: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log-probabilities and entropies of the completions' tokens, both (B, C), 0 where nothing is scored.
 
     Args:
         model: the model as it is wrapped for training, with TRL's fused head (`trl.trainer.utils.add_fused_lm_head`).
         layout: what `pack` made, on the model's device.
-        pictures: the model's picture arguments, in the order of the groups.
+        images: the model's image arguments, in the order of the groups.
     """
     attention: dict[str, Any] = (
         {"attention_mask": kernels.no_mask(layout.input_ids_1T.device), "shared_parts": layout.parts}
@@ -172,7 +172,7 @@ def score(model: Any, layout: Layout, pictures: Mapping[str, Any]) -> tuple[torc
         position_ids=layout.position_ids,
         shift_labels=layout.labels_1T,
         fused_lm_head=True,
-        **pictures,
+        **images,
     )
     known_BC = layout.place_BC >= 0
 
@@ -183,21 +183,21 @@ def score(model: Any, layout: Layout, pictures: Mapping[str, Any]) -> tuple[torc
     return spread(out.log_probs), spread(entropy)
 
 
-def encode(core: Any, pixel_values: torch.Tensor, grids: torch.Tensor) -> list[Picture]:
-    """Run the vision tower over pictures in Qwen's patch format, without gradient."""
+def encode(core: Any, pixel_values: torch.Tensor, grids: torch.Tensor) -> list[Image]:
+    """Run the vision tower over images in Qwen's patch format, without gradient."""
     with torch.no_grad():
         out = core.get_image_features(pixel_values, grids, return_dict=True)
     deep = getattr(out, "deepstack_features", None) or []
-    return [Picture(pooled, tuple(level[k] for level in deep)) for k, pooled in enumerate(out.pooler_output)]
+    return [Image(pooled, tuple(level[k] for level in deep)) for k, pooled in enumerate(out.pooler_output)]
 
 
-def encoded(pictures: Sequence[Picture]) -> dict[str, Any]:
+def encoded(images: Sequence[Image]) -> dict[str, Any]:
     """Return the model's argument that stands in for pixels: features in the order of the groups; empty for none."""
-    if not pictures:
+    if not images:
         return {}
-    levels = range(len(pictures[0].deep))
+    levels = range(len(images[0].deep))
     held = SimpleNamespace(
-        pooler_output=[picture.pooled for picture in pictures],
-        deepstack_features=[[picture.deep[level] for picture in pictures] for level in levels],
+        pooler_output=[image.pooled for image in images],
+        deepstack_features=[[image.deep[level] for image in images] for level in levels],
     )
     return {"mm_encoder_outputs": {"image": held}}

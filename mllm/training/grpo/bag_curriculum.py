@@ -36,7 +36,7 @@ def check(settings: config.Settings, rewards: Mapping[str, BaseReward]) -> None:
     for name, pool in over.items():
         if pool != "batch" and settings.bags is None:
             raise ConfigError(
-                f"rewards.{name}.over: {pool} scores pictures that came with their bag, and batches are drawn without "
+                f"rewards.{name}.over: {pool} scores images that came with their bag, and batches are drawn without "
                 "regard to bags: add a `bags` section, or set over: batch"
             )
     if settings.bags is not None and settings.bags.saturation is not None and "self_retrieval" not in rewards:
@@ -58,7 +58,7 @@ def sampler(settings: config.Bags, samples: Sequence[Sample], args: Any) -> BagS
     """
     other = next((sample for sample in samples if not wants_caption(sample)), None)
     if other is not None:
-        raise ConfigError(f"bags: sample {other.id} has task {other.task!r}, and bags are of pictures to caption")
+        raise ConfigError(f"bags: sample {other.id} has task {other.task!r}, and bags are of images to caption")
     stages = PUBLISHED if settings.schedule == "published" else settings.schedule
     schedule = Schedule(stages, settings.saturation)
     return BagSampler(
@@ -108,7 +108,7 @@ class BagBatches:
 
 
 class Stages(TrainerCallback):
-    """Counts how often captions of bags find their picture, tells the sampler at each epoch's end, and keeps it all in
+    """Counts how often captions of bags find their image, tells the sampler at each epoch's end, and keeps it all in
     the checkpoints (`bag_state.json`).
 
     `heard` is what the self-retrieval reward tells, on each process of its own share; counts are summed over the
@@ -126,7 +126,7 @@ class Stages(TrainerCallback):
         self._tell()
 
     def heard(self, samples: Sequence[Sample], scores: Sequence[Score]) -> None:
-        """Count the hits of pictures that came with their bag."""
+        """Count the hits of images that came with their bag."""
         hits = [
             score.parts["hit"]
             for sample, score in zip(samples, scores, strict=True)

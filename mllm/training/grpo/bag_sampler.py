@@ -1,8 +1,8 @@
 """BagCurri (No Detail Left Behind, 2024): look-alikes stay together in one generation batch, and bags grow.
 
-A bag of pictures is only hard if all of them are scored against each other, so every picture of a bag goes into the
+A bag of images is only hard if all of them are scored against each other, so every image of a bag goes into the
 same global generation batch, whichever process writes its captions. 2, 3, 5, 7, 10, 15, 20 never all divide one batch:
-what is left over is filled with single pictures, easy distractors that bag rewards give None.
+what is left over is filled with single images, easy distractors that bag rewards give None.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.utils.data import Sampler
 from mllm.errors import ConfigError
 
 PUBLISHED = ((3, 2), (5, 3), (2, 5), (2, 7), (2, 10), (3, 15), (3, 20))
-"""(epochs, bag size) of the released configuration: twenty epochs of batches of a hundred pictures."""
+"""(epochs, bag size) of the released configuration: twenty epochs of batches of a hundred images."""
 Place = tuple[int, int]
-"""A row of the data, and the bag it came with: its number among bags of the stage's size, -1 for a single picture."""
+"""A row of the data, and the bag it came with: its number among bags of the stage's size, -1 for a single image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +56,16 @@ class BagSampler(Sampler[int]):
     """Row numbers for TRL's GRPO data loader, in place of its RepeatSampler.
 
     Each yielded number also tells the bag: number = (1 + place of the bag's size among `sizes`) * rows + row for a
-    picture in its bag, row alone for a single picture; `read` takes it apart. So the data set has `virtual_rows` rows,
+    image in its bag, row alone for a single image; `read` takes it apart. So the data set has `virtual_rows` rows,
     and looks `number % rows` up. Everything depends on (seed, epoch, hits of earlier epochs) alone, so all processes
     agree and a run that goes on takes the same batches.
 
     Args:
-        rows: pictures in the data.
+        rows: images in the data.
         bags: size -> disjoint bags of that size, as row numbers.
         schedule: which size when.
-        batch: different pictures in one global generation batch.
-        generations: captions of each picture, which follow one another.
+        batch: different images in one global generation batch.
+        generations: captions of each image, which follow one another.
         repeats: how often a generation batch is passed over (TRL: iterations * steps_per_generation).
         seed: of the shuffling.
     """
@@ -84,11 +84,11 @@ class BagSampler(Sampler[int]):
     def __post_init__(self) -> None:
         """Refuse bags that cannot be kept together."""
         if self.rows < self.batch:
-            raise ConfigError(f"{self.rows} pictures do not fill one generation batch of {self.batch}")
+            raise ConfigError(f"{self.rows} images do not fill one generation batch of {self.batch}")
         for _, size in self.schedule.stages:
             if size > self.batch:
                 raise ConfigError(
-                    f"bags of {size} do not fit into a generation batch of {self.batch} pictures: raise "
+                    f"bags of {size} do not fit into a generation batch of {self.batch} images: raise "
                     "per_device_train_batch_size or gradient_accumulation_steps, or lower num_generations"
                 )
             if not self.bags.get(size):
@@ -96,7 +96,7 @@ class BagSampler(Sampler[int]):
         for size, bags in self.bags.items():
             members = [row for bag in bags for row in bag]
             if any(len(bag) != size for bag in bags) or len(set(members)) != len(members):
-                raise ConfigError(f"bags of {size}: every bag needs {size} pictures, and no picture may be in two")
+                raise ConfigError(f"bags of {size}: every bag needs {size} images, and no image may be in two")
             if members and not 0 <= min(members) <= max(members) < self.rows:
                 raise ConfigError(f"bags of {size} name row {max(members)}, and there are {self.rows} rows")
         self._bag_of = {
@@ -134,7 +134,7 @@ class BagSampler(Sampler[int]):
                     yield from [number] * self.generations
 
     def batches(self, epoch: int) -> list[list[Place]]:
-        """The generation batches of an epoch: each row at most once, bags whole, the rest single pictures."""
+        """The generation batches of an epoch: each row at most once, bags whole, the rest single images."""
         size = self.schedule.size(epoch, self.hits)
         rng = random.Random(f"bags/{self.seed}/{epoch}")
         count = self.rows // self.batch
@@ -152,7 +152,7 @@ class BagSampler(Sampler[int]):
         return batches
 
     def read(self, number: int) -> tuple[int, str | None]:
-        """Take a yielded number apart: the row, and the name of its bag (None for a single picture)."""
+        """Take a yielded number apart: the row, and the name of its bag (None for a single image)."""
         kind, row = divmod(number, self.rows)
         if kind == 0:
             return row, None

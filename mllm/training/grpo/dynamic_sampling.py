@@ -84,7 +84,7 @@ def resample(
         fresh = [row for row in _rows(trainer, int(counts.max()), number) for _ in range(size)]
         drawn, done = draw(fresh), number + 1
         pairs = list(zip(dead, (g for g, live in enumerate(_live_groups(drawn, size)) if live), strict=False))
-        if pairs and output.keys() == drawn.keys():  # text alone cannot stand in for pictures
+        if pairs and output.keys() == drawn.keys():  # text alone cannot stand in for images
             output = replaced(output, drawn, pairs, size, trainer._tokenizer.pad_token_id)
             taken += len(pairs)
             for old, new in pairs:

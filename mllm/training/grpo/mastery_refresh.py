@@ -36,7 +36,7 @@ class MasteryRefresh(TrainerCallback):
     random numbers. `mastery/step-N.json` and the raw answers are kept in the output folder; a run that goes on takes up
     the last table before its checkpoint.
 
-    With `by: choices` the picture must show one thing, so only samples with a single thing can be asked about there;
+    With `by: choices` the image must show one thing, so only samples with a single thing can be asked about there;
     composites are asked about `by: marks`, or estimated once with eval/mastery.py, which cuts things out.
     """
 
@@ -95,15 +95,15 @@ class MasteryRefresh(TrainerCallback):
 
 
 def questions(rows: Sequence[Row], settings: Refresh, checkpoint: Checkpoint | Loaded, seed: int) -> list[Sample]:
-    """Return what is asked about the things of training rows, pictures as absolute paths.
+    """Return what is asked about the things of training rows, images as absolute paths.
 
     Raises:
-        FieldmarkError: `by: choices` and no picture with a single thing; a domain with fewer than four entities.
+        FieldmarkError: `by: choices` and no image with a single thing; a domain with fewer than four entities.
     """
     samples = [
-        replace(row.record, image=str(row.picture.resolve()))
+        replace(row.record, image=str(row.image.resolve()))
         for row in rows
-        if isinstance(row.record, Sample) and row.picture is not None
+        if isinstance(row.record, Sample) and row.image is not None
     ]
     pool = knowledge_probe.items(samples)
     entities = knowledge_probe.by_domain(pool)
@@ -113,7 +113,7 @@ def questions(rows: Sequence[Row], settings: Refresh, checkpoint: Checkpoint | L
     single = [item for item in pool if not item.beside]
     if not single:
         raise FieldmarkError(
-            "advantage.mastery.refresh.by: choices needs pictures of one thing, and every training picture shows "
+            "advantage.mastery.refresh.by: choices needs images of one thing, and every training image shows "
             "several; set by: marks, or leave refresh out and estimate once with eval/mastery.py, which cuts things out"
         )
     return knowledge_probe.choices(knowledge_probe.draw(single, settings.per_entity, seed), entities, seed)

@@ -1,8 +1,8 @@
 """GRPO that reads the prompt once: TRL's trainer, with the prompt shared by a group's completions wherever it is read.
 
-TRL reads a prompt, pictures included, for every completion: in sampling, in the old, reference and policy passes. Here
+TRL reads a prompt, images included, for every completion: in sampling, in the old, reference and policy passes. Here
 groups stay whole in micro-batches (TRL shuffles their rows), each prompt is preprocessed and prefilled once, its
-completions are scored in one packed sequence (`mllm.training.engine.shared_prefix`), and a frozen vision tower runs once a picture
+completions are scored in one packed sequence (`mllm.training.engine.shared_prefix`), and a frozen vision tower runs once an image
 and generation batch. On the same rollouts and micro-batches the losses are TRL's own.
 
 `TRL_INTERNALS` names what of TRL this stands on; tests/training/test_trl_contract.py holds TRL to it.
@@ -25,7 +25,7 @@ from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, uns
 
 from mllm.training.checkpointing import PerEpoch
 from mllm.training.engine import attention, cost_model, logprobs, rollout, shared_prefix
-from mllm.training.engine.shared_prefix import Picture
+from mllm.training.engine.shared_prefix import Image
 from mllm.training.grpo import dynamic_sampling as dynamic
 
 logger = logging.getLogger(__name__)
@@ -47,10 +47,10 @@ SKIPPABLE = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo")
 
 @dataclass(frozen=True)
 class Held:
-    """What is known of the rows that are scored next: their run of equal prompts, and their pictures' features."""
+    """What is known of the rows that are scored next: their run of equal prompts, and their images' features."""
 
     run: Sequence[int]
-    features: Sequence[Sequence[Picture]] | None
+    features: Sequence[Sequence[Image]] | None
     old: torch.Tensor | None = None
     advantages: torch.Tensor | None = None
 
@@ -118,7 +118,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return PerEpoch(super()._get_train_sampler(dataset), self.args.seed)
 
-    # Rollouts: every prompt tokenized, its pictures prepared, and prefilled once.
+    # Rollouts: every prompt tokenized, its images prepared, and prefilled once.
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = self._draw(inputs)
@@ -187,8 +187,8 @@ class PrefixGRPOTrainer(GRPOTrainer):
                 num_generations,
             )
 
-    def _encode(self, fields: dict[str, Any]) -> list[Picture] | None:
-        """Run the frozen vision tower over a generation batch's pictures; None where it has to run with the text."""
+    def _encode(self, fields: dict[str, Any]) -> list[Image] | None:
+        """Run the frozen vision tower over a generation batch's images; None where it has to run with the text."""
         if not self._encodes_once or fields.get("image_grid_thw") is None:
             return None
         core = shared_prefix.multimodal_core(self.accelerator.unwrap_model(self.model))
@@ -256,7 +256,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
         if held is None or compute_aux_loss or any(forward.get(name) is not None for name in logprobs.UNKNOWN):
             return stock()
         core = shared_prefix.multimodal_core(self.accelerator.unwrap_model(model))
-        pictures = logprobs.Pictures.read(forward)
+        pictures = logprobs.Images.read(forward)
         batch = logprobs.read(
             core, input_ids, attention_mask, logits_to_keep, held.run, pictures, forward.get("mm_token_type_ids")
         )
@@ -292,7 +292,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
             self._said = True
             longest = max(len(prompt) for prompt in batch.prompts), max(len(one) for one in batch.completions)
             how = f"{mean:.3g} completions share a prompt" if mean else "stock rows are cheaper here"
-            once = ", pictures are encoded once a generation batch" if self._encodes_once else ""
+            once = ", images are encoded once a generation batch" if self._encodes_once else ""
             logger.info("engine: prompts of up to %d tokens, completions of %d: %s%s", *longest, how, once)
 
 

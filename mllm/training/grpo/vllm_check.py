@@ -1,12 +1,12 @@
 """Before vLLM writes a run's answers: does it read the same prompt as the model that learns, and find the same words as
 likely?
 
-TRL 1.16 hands vLLM prompts in which the picture's tokens are spelled out, and vLLM spells each of them out again
+TRL 1.16 hands vLLM prompts in which the image's tokens are spelled out, and vLLM spells each of them out again
 (huggingface/trl#6294): training goes on, on answers to another question. So one sample goes through both engines. They
 have to read equally many tokens, and to give the written ones the same log-probabilities but for rounding.
 
-A vLLM server is sent the prompt's tokens and the picture apart, and TRL takes the number of tokens that it sent for the
-number that was read. What the server made of the picture is told by its own answer to the picture alone: it has to be
+A vLLM server is sent the prompt's tokens and the image apart, and TRL takes the number of tokens that it sent for the
+number that was read. What the server made of the image is told by its own answer to the image alone: it has to be
 as many tokens as the prompt holds for it.
 """
 
@@ -39,8 +39,8 @@ class Heard:
     logps: tuple[float, ...]
 
 
-def no_picture_tokens(args: Any, processor: Any) -> None:
-    """Keep vLLM in this process from writing a picture's own tokens, behind which a picture would be looked for.
+def no_image_tokens(args: Any, processor: Any) -> None:
+    """Keep vLLM in this process from writing an image's own tokens, behind which an image would be looked for.
 
     transformers is told by TRL. A vLLM server is not told: its settings travel as JSON, whose keys are texts.
     """
@@ -64,7 +64,7 @@ def compare(rollout: Heard, reread: Heard, tolerance: float = TOLERANCE) -> floa
     if rollout.prompt_tokens != reread.prompt_tokens:
         raise FieldmarkError(
             f"the rollout engine reads {rollout.prompt_tokens} tokens where the model reads {reread.prompt_tokens} "
-            f"(are the picture's tokens spelled out twice?); {advice}"
+            f"(are the image's tokens spelled out twice?); {advice}"
         )
     if rollout.written != reread.written or not rollout.written:
         raise FieldmarkError(f"the rollout engine wrote other tokens than were read, or none at all; {advice}")
@@ -80,23 +80,23 @@ def compare(rollout: Heard, reread: Heard, tolerance: float = TOLERANCE) -> floa
     return apart
 
 
-def compare_pictures(prompt: Sequence[int], image_token: int, features: dict[str, Any]) -> None:
-    """Compare the picture tokens of a prompt with what a vLLM server makes of its pictures.
+def compare_images(prompt: Sequence[int], image_token: int, features: dict[str, Any]) -> None:
+    """Compare the image tokens of a prompt with what a vLLM server makes of its images.
 
     Args:
-        prompt: token ids, pictures spelled out.
-        image_token: the token that a picture is spelled out with.
-        features: the server's answer to the pictures alone, as TRL gets it (`VLLMClient.image_features`).
+        prompt: token ids, images spelled out.
+        image_token: the token that an image is spelled out with.
+        features: the server's answer to the images alone, as TRL gets it (`VLLMClient.image_features`).
 
     Raises:
-        FieldmarkError: another number of pictures, or of tokens of one.
+        FieldmarkError: another number of images, or of tokens of one.
     """
     sent = [len(list(run)) for token, run in groupby(prompt) if token == image_token]
     made = [place["length"] for place in features["mm_placeholders"]["image"]]
     if sent != made:
         raise FieldmarkError(
-            f"the vLLM server makes {made} tokens of the pictures for which the prompt holds {sent}: it shrinks "
-            "pictures to another budget; start it on a folder that Fieldmark saved, or with the budget's size in its "
+            f"the vLLM server makes {made} tokens of the images for which the prompt holds {sent}: it shrinks "
+            "images to another budget; start it on a folder that Fieldmark saved, or with the budget's size in its "
             "--mm-processor-kwargs, or set use_vllm: false"
         )
 
@@ -146,7 +146,7 @@ class RolloutCheck(TrainerCallback):
         trainer._held = None  # this was no rollout of a step
         engine, image_token = trainer.vllm_generation, trainer.processing_class.image_token_id
         if images and engine.mode == "server" and trainer.accelerator.is_main_process:  # it alone speaks to the server
-            compare_pictures(ids[0], image_token, engine.vllm_client.image_features(images)[0])
+            compare_images(ids[0], image_token, engine.vllm_client.image_features(images)[0])
         engine.sync_weights()
         seen, written, logps, _names = engine.generate(prompts=ids, images=images, num_generations=1)
         rollout = Heard(len(seen[0]), tuple(written[0]), tuple(one[0] for one in logps[0]))

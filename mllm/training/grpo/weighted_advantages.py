@@ -52,7 +52,7 @@ class Weighing:
         return self.settings.mastery is not None and self.settings.mastery.refresh is not None
 
     def levels(self, samples: Sequence[Sample]) -> list[int | None]:
-        """Return each sample's level as an index; None (weight 1) for things that are not in the picture."""
+        """Return each sample's level as an index; None (weight 1) for things that are not in the image."""
         if self.table is None or self.settings.mastery is None:
             return [None] * len(samples)
         unknown = self.settings.mastery.unknown

@@ -1,7 +1,7 @@
 """Proves a recipe without a GPU and without weights: `fieldmark preflight`.
 
 `proof.py` is the story; each other file is one thing that is looked at. What a run itself refuses before it reads a
-weight (rows, pictures, settings) is checked by the run's own code, `mllm.training.dataset`, never a second time here.
+weight (rows, images, settings) is checked by the run's own code, `mllm.training.dataset`, never a second time here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run starts from: the checkpoint at the beginning of its recipes, its tokenizer, its picture budget."""
+"""What a run starts from: the checkpoint at the beginning of its recipes, its tokenizer, its image budget."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Model:
 
     @property
     def budget(self) -> Budget:
-        """The picture budget that the settings ask for, within the family's own."""
+        """The image budget that the settings ask for, within the family's own."""
         return checkpoint.narrowed(self.family, self.family.budget, self.min_visual_tokens, self.visual_tokens)
 
 
@@ -84,7 +84,7 @@ def open_processor(settings: Settings, model: Model) -> tuple[Checkpoint, Findin
     ]
     if model.visual_tokens is None:
         most = model.budget.max_pixels // model.family.factor**2
-        lines.append(f"its own picture budget is not known here: {most} visual tokens are taken; set visual_tokens")
+        lines.append(f"its own image budget is not known here: {most} visual tokens are taken; set visual_tokens")
     lines.append(f'hf download {model.name} --exclude "*.safetensors"')
     return bare, Finding("tokenizer", "not checked", tuple(lines))
 

@@ -71,7 +71,7 @@ def prove(
         rows: how many there will be, for the time, where the files are not there yet.
 
     Raises:
-        FieldmarkError: what the recipe itself would refuse: settings, rewards, rows, pictures, groups that do not fit
+        FieldmarkError: what the recipe itself would refuse: settings, rewards, rows, images, groups that do not fit
             the batch.
     """
     # Before the recipe is read: its batch is that of all processes.
@@ -90,7 +90,7 @@ def prove(
     most_visual = model.budget.max_pixels // model.family.factor**2
     count, wholes = token_lengths.bound(most_visual, *_room(read), answers=read.kind == "sft"), []
     if data is not None:
-        records = [trl_adapter.with_its_picture(row) for row in data.train]
+        records = [trl_adapter.with_its_image(row) for row in data.train]
         samples = [record for record in records if isinstance(record, Sample)]
         chosen = chosen or _measures(settings, samples)
         lines, count, wholes = measure(read, data, samples, checkpoint)
@@ -128,8 +128,8 @@ def read_rows(read: Recipe) -> tuple[Data | None, Finding]:
             make += f" --source csv --input photos.csv --knowledge cards.yaml --teacher cards --out {folder}"
         return None, Finding("rows", "not checked", (f"not there yet: {', '.join(missing)}", make))
     data = dataset.read_data(read.settings, answers=read.kind == "sft")
-    pictures = len({row.picture for row in data.train if row.picture})
-    line = f"{len(data.train)} to train on, on {pictures} pictures whose sizes agree; {len(data.validation)} to watch"
+    images = len({row.image for row in data.train if row.image})
+    line = f"{len(data.train)} to train on, on {images} images whose sizes agree; {len(data.validation)} to watch"
     return data, Finding("rows", "good", (line,))
 
 
@@ -144,7 +144,7 @@ def measure(
     if checkpoint.processor is None:
         least = max(seen) + room
         state: State = "bad" if least > limit else "not checked"
-        line = f"pictures alone take up to {max(seen)} of max_tokens_per_sample = {limit}"
+        line = f"images alone take up to {max(seen)} of max_tokens_per_sample = {limit}"
         line += f", with {room} kept free for the answer" if room else ""
         found.append(Finding("row lengths", state, (line, "comes with the tokenizer (above)")))
         return found, token_lengths.bound(max(seen), limit, room, answers=answers), []

@@ -36,7 +36,7 @@ class Pair:
 PAIRS = (
     Pair(
         "trl>=1.16,<1.17", "vllm",
-        "GRPO with vLLM spells pictures' tokens out twice (huggingface/trl#6294)",
+        "GRPO with vLLM spells images' tokens out twice (huggingface/trl#6294)",
         "recipes/rl.py compares both engines before the first step and stops where they differ; use_vllm: false then",
     ),
     Pair(
@@ -49,7 +49,7 @@ PAIRS = (
     ),
     Pair(
         "trl>=1.16,<1.17", "vllm>=0.30",
-        "a vLLM server takes pictures from TRL only at an address that it does not open by itself",
+        "a vLLM server takes images from TRL only at an address that it does not open by itself",
         "start it with --enable-scale-out (`trl vllm-serve` does), or use vllm_mode: colocate",
     ),
     Pair(

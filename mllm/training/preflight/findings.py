@@ -87,7 +87,7 @@ def bags(made: BagSampler) -> Finding:
     lines.append(f"sizes and epochs: {told}{until}; the last goes on")
     full = {size: made.batch // size * size for size in made.sizes}
     alone = ", ".join(f"{made.batch - used} beside bags of {size}" for size, used in full.items() if used < made.batch)
-    lines.append(f"{made.batch} pictures in a generation batch{'; single ones: ' + alone if alone else ''}")
+    lines.append(f"{made.batch} images in a generation batch{'; single ones: ' + alone if alone else ''}")
     return Finding("bags", "good", tuple(lines))
 
 

@@ -21,7 +21,7 @@ from mllm.rewards import BaseReward
 from mllm.training.trl_adapter import TrlReward
 
 CAPTIONS = 200
-"""So many captions are scored, as one batch: their pictures have to be looked at."""
+"""So many captions are scored, as one batch: their images have to be looked at."""
 ROUNDING = 0.1
 """What an answer may lose because its box is written in whole numbers: IoU of a small box."""
 _SPECIAL = re.compile(r"<\|[^|>]*\|>")
@@ -67,7 +67,7 @@ def answer(sample: Sample, checkpoint: Checkpoint) -> str:
 def score(
     samples: Sequence[Sample], rewards: Mapping[str, tuple[BaseReward, float]], checkpoint: Checkpoint
 ) -> list[Gold]:
-    """Score the gold answers of `samples` under each reward; pictures of captions as paths that open.
+    """Score the gold answers of `samples` under each reward; images of captions as paths that open.
 
     Full marks are what the same reward gives to an answer that holds exactly the true box (KARL's gives less than its
     most for what the model knows well); where the box does not matter, the most that the reward gives. An answer is

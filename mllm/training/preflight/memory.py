@@ -48,7 +48,7 @@ class Load:
     """What one process holds at the worst moment of a run. Lengths in tokens.
 
     `rows` of `length` tokens are learned from at once, `scored` of each under the loss, `visual` of each from its
-    picture; `held` rows of pixels wait for their turn. `width` is the size of a weight in bytes as loaded, `bf16` says
+    image; `held` rows of pixels wait for their turn. `width` is the size of a weight in bytes as loaded, `bf16` says
     that activations are in two bytes whatever the weights are in.
     """
 
@@ -162,7 +162,7 @@ def reference(anatomy: Anatomy, load: Load, machine: Machine) -> float:
 
 
 def learning(anatomy: Anatomy, load: Load, machine: Machine) -> dict[str, float]:
-    """Bytes that one forward and backward pass adds: activations, attention mask, output layer, pictures.
+    """Bytes that one forward and backward pass adds: activations, attention mask, output layer, images.
 
     Without checkpointing every layer's tensors are kept; with it one input a layer, and one layer at a time is made
     anew (Chen et al. 2016, arXiv 1604.06174). Where the vision tower learns, its layers are counted alike.
@@ -182,7 +182,7 @@ def learning(anatomy: Anatomy, load: Load, machine: Machine) -> dict[str, float]
         parts["vision tower"] = vision_bytes(sizes, load.rows * load.visual, width, load.checkpointing)
     parts["attention mask"] = load.rows * load.length**2 * (1.0 + width)
     parts["output layer"] = output_bytes(anatomy, load.rows * load.scored, width)
-    parts["pictures"] = load.held * load.visual * sizes.patches * sizes.patch_values * 4.0
+    parts["images"] = load.held * load.visual * sizes.patches * sizes.patch_values * 4.0
     if not machine.deepspeed and load.bf16 and load.width == 4:
         parts["bfloat16 copies of weights"] = 2.0 * anatomy.learning  # autocast keeps them until the pass is over
     return parts

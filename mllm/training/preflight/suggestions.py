@@ -134,7 +134,7 @@ def _shorter_answers(case: Case) -> Iterator[tuple[str, Case]]:
         yield f"max_completion_length: {length}", replace(case, completion=length, lengths=lengths)
 
 
-def _smaller_pictures(case: Case) -> Iterator[tuple[str, Case]]:
+def _smaller_images(case: Case) -> Iterator[tuple[str, Case]]:
     visual = case.lengths.visual
     while visual >= 128:
         visual //= 2
@@ -153,5 +153,5 @@ CHANGES: tuple[Change, ...] = (
     _adapters,
     _four_bits,
     _shorter_answers,
-    _smaller_pictures,
+    _smaller_images,
 )

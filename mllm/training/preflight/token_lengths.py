@@ -1,4 +1,4 @@
-"""How long the rows are, from the pictures' headers and the tokenizer; nothing is decoded."""
+"""How long the rows are, from the images' headers and the tokenizer; nothing is decoded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BARS = 8
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of the longest picture, prompt (picture included), answer, and whole row; each is the longest of its kind.
+    """Tokens of the longest image, prompt (image included), answer, and whole row; each is the longest of its kind.
 
     `counted` says that a tokenizer was there; else they are the most that the recipe lets pass.
     """
@@ -29,7 +29,7 @@ class Lengths:
 
 
 def visual(samples: Sequence[Sample], family: Family, budget: Budget) -> list[int]:
-    """Return the visual tokens of each sample's picture (its size has been compared with the file's header)."""
+    """Return the visual tokens of each sample's image (its size has been compared with the file's header)."""
     return [family.visual_tokens(sample.size, budget) for sample in samples]
 
 

@@ -70,7 +70,7 @@ class Told(CaptionsTable):
         """BagCurri always hits, the others two of three."""
         _, samples, _ = runs.read(out)
         rows = [
-            {"bag": str(k // 3), "picture": one.id, "found": one.id, "hit": float(k % 3 > 0 or CURRICULUM in out.name)}
+            {"bag": str(k // 3), "image": one.id, "found": one.id, "hit": float(k % 3 > 0 or CURRICULUM in out.name)}
             for k, one in enumerate(samples)
         ]
         (out / "truematch.json").write_text(json.dumps({"matches": {str(size): rows for size in SIZES}}))
@@ -156,7 +156,7 @@ def test_the_table(told) -> None:
 def test_the_real_programs_in_miniature(tmp_path: Path) -> None:
     """Data, training, captions and judgement for real, a few steps; started again, nothing is redone."""
     plan = Plan(
-        train=40, validation=7, test=7, sft_steps=2, stage=1, bags=(2, 3), pictures_per_step=6, completions=2,
+        train=40, validation=7, test=7, sft_steps=2, stage=1, bags=(2, 3), images_per_step=6, completions=2,
         rates=("1e-5",), sft_rates=("1e-3",), max_new_tokens=8, seeds=(0,),
     )  # fmt: skip
     told: list[str] = []

@@ -1,4 +1,4 @@
-"""Pictures that people captioned, read from every format; a bad input is an error that says where and what to do."""
+"""Images that people captioned, read from every format; a bad input is an error that says where and what to do."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def draw(path: Path, size: tuple[int, int] = (40, 20), turn: int | None = None) 
 
 
 def read(name: str, file: Path, **more: Any) -> list[Sample]:
-    return list(caption_sources.pictures(name, Request(input=file, **more)))
+    return list(caption_sources.images(name, Request(input=file, **more)))
 
 
 @pytest.mark.parametrize("name", caption_sources.names())
 def test_every_source_says_what_it_reads(name: str) -> None:
-    module = __import__(f"mllm.data.caption_sources.{name}", fromlist=["pictures"])
+    module = __import__(f"mllm.data.caption_sources.{name}", fromlist=["images"])
     assert module.__doc__ and callable(caption_sources.load(name))
 
 
@@ -112,7 +112,7 @@ def test_bad_coco_files(tmp_path: Path, changes: dict[str, Any], told: str) -> N
         read("coco", coco(tmp_path, **changes))
 
 
-def test_instances_of_a_picture_that_was_turned_follow_it(tmp_path: Path) -> None:
+def test_instances_of_an_image_that_was_turned_follow_it(tmp_path: Path) -> None:
     """Drawn on 40 x 20 as stored, shown turned by 90 degrees: the left half becomes the top half."""
     file = coco(tmp_path)
     draw(tmp_path / "images" / "b.jpg", turn=6)
@@ -155,7 +155,7 @@ BAD_CSV = [
         ["image,caption,domain", "a.png,x,bird", "a.png,y,car"],
         "captions.csv:3: field domain: 'car' differs from 'bird'",
     ),
-    (["image,caption,id", "a.png,x,1", "b.png,y,1"], "two pictures have the id '1'"),
+    (["image,caption,id", "a.png,x,1", "b.png,y,1"], "two images have the id '1'"),
 ]
 
 
@@ -165,7 +165,7 @@ def test_bad_tables(tmp_path: Path, lines: list[str], told: str) -> None:
         read("csv", table(tmp_path, *lines))
 
 
-def test_a_folder_with_texts_beside_its_pictures(tmp_path: Path) -> None:
+def test_a_folder_with_texts_beside_its_images(tmp_path: Path) -> None:
     draw(tmp_path / "winter_wren" / "2.jpg")
     draw(tmp_path / "winter_wren" / "1.jpg").with_suffix(".txt").write_text("A wren.\n\n  On a branch \n")
     draw(tmp_path / "top.png")
@@ -197,12 +197,12 @@ def latin(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda folder: None, "no picture was found"),
-        (orphan, "b.txt: captions of no picture"),
-        (twins, "another picture has the captions of a.txt already"),
+        (lambda folder: None, "no image was found"),
+        (orphan, "b.txt: captions of no image"),
+        (twins, "another image has the captions of a.txt already"),
         (leads_out, "a link that leads out"),
         (latin, "a.txt: not UTF-8 at byte 4"),
-        (lambda folder: (folder / "a.png").write_bytes(b"no picture"), "a.png"),
+        (lambda folder: (folder / "a.png").write_bytes(b"no image"), "a.png"),
     ],
 )
 def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], object], told: str) -> None:
@@ -216,6 +216,6 @@ def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], object], told: str)
 @pytest.mark.parametrize("name", ["coco", "csv", "image_folder"])
 def test_an_input_that_is_not_there_is_said_to_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match="needs an input"):
-        list(caption_sources.pictures(name, Request()))
+        list(caption_sources.images(name, Request()))
     with pytest.raises(SourceError, match="no such"):
         read(name, tmp_path / "nothing")

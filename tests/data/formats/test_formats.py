@@ -165,7 +165,7 @@ def test_swift_pixels_and_thousandths(tmp_path: Path) -> None:
 
 
 BAD = [
-    ("sharegpt", {"images": []}, r"kvg.jsonl:2: field images: one picture is needed, got 0"),
+    ("sharegpt", {"images": []}, r"kvg.jsonl:2: field images: one image is needed, got 0"),
     ("sharegpt", {"images": ["gone.png"]}, r"kvg.jsonl:2: field images: .*gone.png"),
     ("sharegpt", {"messages": []}, r"kvg.jsonl:2: field messages: one turn of the user"),
     (
@@ -250,7 +250,7 @@ def test_the_command_goes_there_and_back(tmp_path: Path) -> None:
 
     there, back = str(tmp_path / "out" / "swift.jsonl"), str(tmp_path / "back.jsonl")
     said = convert(str(tmp_path / "samples.jsonl"), there, "--to", "swift")
-    assert "3 rows, 1 of them of things that are not in the picture" in said
+    assert "3 rows, 1 of them of things that are not in the image" in said
     convert(there, back, "--from", "swift", "--domain", "bird", "--split", "test")
     found = load_samples(back)
     assert [(s.boxes, s.image, s.domain, s.split) for s in found] == [

@@ -79,7 +79,7 @@ def test_csv_without_boxes_needs_leave(tmp_path: Path) -> None:
     assert read("csv", file, whole_image_boxes=True)[0].boxes == (Box(0, 0, 1, 1),)
 
 
-def test_boxes_that_leave_the_picture_can_be_clipped(tmp_path: Path) -> None:
+def test_boxes_that_leave_the_image_can_be_clipped(tmp_path: Path) -> None:
     file = table(tmp_path, HEAD + "a.jpg,robin,bird,4,2,44,10\n")
     assert read("csv", file, clip_boxes=True)[0].boxes == (Box(0.1, 0.1, 1, 0.5),)
 
@@ -210,7 +210,7 @@ def test_folder_troubles(tmp_path: Path) -> None:
         read("image_folder", tmp_path, domain="bird")
     (tmp_path / "wren").mkdir()
     (tmp_path / "wren" / "1.jpg").write_text("<html>not found</html>")
-    with pytest.raises(SourceError, match="1.jpg.*not a picture"):
+    with pytest.raises(SourceError, match="1.jpg.*not an image"):
         read("image_folder", tmp_path, domain="bird", whole_image_boxes=True)
 
 
@@ -228,7 +228,7 @@ BAD_COCO: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
         lambda c: c["annotations"][0].update(bbox=[4, 2, 36, 42]),
     ),
     ("annotations[0]: field bbox: box x=4", lambda c: c["annotations"][0].update(bbox=[4, 2, 0, 4])),
-    ("was the picture resized?", lambda c: c["images"][0].update(width=80)),
+    ("was the image resized?", lambda c: c["images"][0].update(width=80)),
     ("no image shows exactly one category", lambda c: c["annotations"][0].update(iscrowd=1)),
 ]
 

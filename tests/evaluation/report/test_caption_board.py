@@ -22,7 +22,7 @@ CONVENTION = {"family": "pocket", "prompt": "direct", "budget": {"min_pixels": 1
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Twelve pictures in bags of three; `right` says each one's own caption, `same` one caption of all."""
+    """Twelve images in bags of three; `right` says each one's own caption, `same` one caption of all."""
     from eval import truematch
 
     root = tmp_path_factory.mktemp("captions")

@@ -1,4 +1,4 @@
-"""The comparison page: each run against the first, and the pictures on which runs disagree."""
+"""The comparison page: each run against the first, and the images on which runs disagree."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_run_is_set_against_the_first(folders, tmp_path):
     assert "A ends at 0.8; C ends at 0.8" in str(curve["aria-label"])
 
 
-def test_pictures_on_which_runs_disagree(folders):
+def test_images_on_which_runs_disagree(folders):
     loaded = [runs.load(folders / name) for name in "ab"]
     found = disagreements.cases(loaded)
     assert {case.sample.id for case in found} == {"s4", "s5", "s6"}, "lost by b: s4, s5; won by b: s6"

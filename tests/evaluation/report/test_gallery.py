@@ -49,7 +49,7 @@ def test_samples(folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def captions(tmp_path_factory):
-    """A folder of captions, two families of three, judged in bags of three: one caption takes the wrong picture."""
+    """A folder of captions, two families of three, judged in bags of three: one caption takes the wrong image."""
     out = tmp_path_factory.mktemp("told")
     file = make_captions(out / "truth", "test", families=2, size=3)
     samples = load_samples(file)
@@ -57,7 +57,7 @@ def captions(tmp_path_factory):
     runs.begin(out, {"model": "m", "convention": convention}, samples, file.parent)
     for sample in samples:
         runs.append(out, Completion(sample.id, f"{EVIL} {sample.captions[0]}", Answer(None, None, (), (), None)))
-    rows = [{"bag": str(k // 3), "picture": one.id, "found": one.id, "hit": 1.0} for k, one in enumerate(samples)]
+    rows = [{"bag": str(k // 3), "image": one.id, "found": one.id, "hit": 1.0} for k, one in enumerate(samples)]
     rows[4] |= {"found": samples[3].id, "hit": 0.0}
     share = {"value": 1 / 3, "low": None, "high": None, "samples": 3, "groups": 1, "level": 0.95}
     table = {
@@ -72,7 +72,7 @@ def captions(tmp_path_factory):
     return out, file, samples
 
 
-def test_captions_and_the_pictures_that_they_retrieved(captions, tmp_path):
+def test_captions_and_the_images_that_they_retrieved(captions, tmp_path):
     out, _, samples = captions
     text = gallery.write(out, tmp_path / "page.html").read_text()
     page = Page(text)

@@ -28,7 +28,7 @@ THOUGHT = "<think>Talo: round, red. 1 (10,20),(50,60): round, red. 2 (60,20),(90
 
 
 def benchmark(folder: Path, said: list[str], name: str = "Talo", **info) -> Path:
-    """A benchmark folder of one question on each of `len(said)` pictures; the left thing is right."""
+    """A benchmark folder of one question on each of `len(said)` images; the left thing is right."""
     folder.mkdir(parents=True)
     samples = []
     for k in range(len(said)):
@@ -109,7 +109,7 @@ def test_nothing_is_fetched(page):
     assert not re.findall(r"https?://", page[1][0])
 
 
-def test_pictures_are_described(page):
+def test_images_are_described(page):
     drawn = [attributes for tag, attributes in Page(page[1][0]).tags if tag == "svg"]
     assert all("aria-label" in a or a.get("aria-hidden") == "true" for a in drawn)
     assert any("IoU" in (a.get("aria-label") or "") for a in drawn)
@@ -275,9 +275,9 @@ def test_captions_among_look_alikes(tmp_path):
     assert "| same " in text and "33.3" in text and "chance: 33.3 of 3" in text
     assert "bags" not in json.loads(data)["captions"]
     for bag in made["captions"]["bags"]:
-        found = {row["found"] for picture in bag["pictures"] for row in picture["rows"] if row["name"] == "same"}
-        assert len(found) == 1, "one caption for all retrieves one picture"
-        assert sum(picture["rows"][1]["right"] for picture in bag["pictures"]) == 1
+        found = {row["found"] for picture in bag["images"] for row in picture["rows"] if row["name"] == "same"}
+        assert len(found) == 1, "one caption for all retrieves one image"
+        assert sum(picture["rows"][1]["right"] for picture in bag["images"]) == 1
     broken = json.loads((named["same"] / "truematch.json").read_text())
     broken["matches"]["3"].pop()
     (named["same"] / "truematch.json").write_text(json.dumps(broken))

@@ -1,4 +1,4 @@
-"""The page in a real browser: a picture is dropped, a thing is asked for, a box is drawn and asked about."""
+"""The page in a real browser: an image is dropped, a thing is asked for, a box is drawn and asked about."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def address():
 
 
 @pytest.mark.slow
-def test_a_picture_a_question_a_box(address, tmp_path):
+def test_an_image_a_question_a_box(address, tmp_path):
     birds = world.species("bird")
     scene = world.make_scene(5, "bird", [birds[0], birds[5], birds[9]])
     file = tmp_path / "<img src=x onerror=alert(1)>.png"

@@ -27,9 +27,9 @@ from tests.support.strategies import boxes
 ROOT = Path(__file__).resolve().parents[3]
 ALL = [families.load(name) for name in families.names()]
 SHAPES = [(640, 480), (333, 500), (1920, 300), (97, 1300), (50, 40)]
-"""Width and height of pictures: plain, no multiple of anything, very wide, very tall, smaller than the budget."""
+"""Width and height of images: plain, no multiple of anything, very wide, very tall, smaller than the budget."""
 BUDGETS = [(4, 64), (16, 400), (256, 1280)]
-"""Fewest and most visual tokens of a picture."""
+"""Fewest and most visual tokens of an image."""
 THINGS = [Box(0.1, 0.2, 0.4, 0.9), Box(0, 0, 1, 1), Box(0.91, 0.03, 1, 0.13), Box(0.333, 0.5, 0.667, 0.501)]
 
 each_family = pytest.mark.parametrize("family", ALL, ids=lambda family: family.name)
@@ -104,7 +104,7 @@ def test_a_thought_is_written_in_the_familys_words(family: Family) -> None:
         family.write_thought("<obj:2>", things, frame)
 
 
-# The picture's size, by the processors themselves ---------------------------------------------------------------------
+# The image's size, by the processors themselves ---------------------------------------------------------------------
 
 
 def image_processor(family: Family, budget: Budget) -> Any:
@@ -147,19 +147,19 @@ def test_a_saved_processor_gives_the_same_size_without_torchvision(tmp_path: Pat
 
 
 @pytest.mark.parametrize("size", SHAPES, ids=str)
-def test_pixels_of_the_resized_picture_are_where_the_thing_is(size: tuple[int, int]) -> None:
-    """Paint a box, let the processor resize the picture, look where the paint went: Qwen2.5-VL points there."""
+def test_pixels_of_the_resized_image_are_where_the_thing_is(size: tuple[int, int]) -> None:
+    """Paint a box, let the processor resize the image, look where the paint went: Qwen2.5-VL points there."""
     import numpy as np
 
     family = families.load("qwen2_5_vl")
     budget = family.budget_of(16, 256)
-    picture = Image.new("RGB", size)
+    image = Image.new("RGB", size)
     painted = (size[0] // 5, size[1] // 4, size[0] // 2, size[1] * 3 // 4)
-    picture.paste("white", painted)
+    image.paste("white", painted)
     frame = family.frame(Frame(*size), budget)
     (numbers,) = family.read(family.write_box(Box.from_xyxy(painted, Frame(*size)), frame))
 
-    inputs = image_processor(family, budget)(images=[picture], return_tensors="np")
+    inputs = image_processor(family, budget)(images=[image], return_tensors="np")
     _, rows, columns = inputs["image_grid_thw"][0].tolist()
     merge, patch = family.merge, family.patch
     # One row a patch, ordered by merged token and then within it; values: channel, time, y, x.
@@ -175,7 +175,7 @@ def test_pixels_of_the_resized_picture_are_where_the_thing_is(size: tuple[int, i
 # The wrong frame ------------------------------------------------------------------------------------------------------
 
 
-def test_the_frame_of_another_picture_is_refused_or_shows() -> None:
+def test_the_frame_of_another_image_is_refused_or_shows() -> None:
     family, box = families.load("qwen2_5_vl"), THINGS[0]
     right = family.frame(Frame(640, 480), family.budget)
     assert right == Frame(644, 476)
@@ -184,7 +184,7 @@ def test_the_frame_of_another_picture_is_refused_or_shows() -> None:
             family.write_box(box, wrong)
         with pytest.raises(FamilyError):
             family.mention(box, wrong)
-    # The frame of a picture turned on its side, or of another budget, is possible; its numbers are other numbers.
+    # The frame of an image turned on its side, or of another budget, is possible; its numbers are other numbers.
     turned = family.frame(Frame(480, 640), family.budget)
     small = family.frame(Frame(640, 480), family.budget_of(4, 64))
     written = {family.write_box(box, frame) for frame in (right, turned, small)}
@@ -263,7 +263,7 @@ BAD = {
     "unknown family": ({"family": "llava"}, "field family: unknown family 'llava'.*Known: pocket"),
     "another version": ({"version": 99}, "field version: written for convention 99"),
     "unknown field": ({"colour": "red"}, "unknown field colour"),
-    "impossible budget": ({"budget": {"min_pixels": 5, "max_pixels": 1}}, "picture budget"),
+    "impossible budget": ({"budget": {"min_pixels": 5, "max_pixels": 1}}, "image budget"),
     "another file": ({"schema": "other"}, "field schema"),
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 from mllm.boxes import Box
 from mllm.captions import words
-from mllm.data.caption_sources import Request, pictures
+from mllm.data.caption_sources import Request, images
 from mllm.errors import FieldmarkError, UnknownNameError
 from mllm.knowledge.cards import Cards, KnowledgeError
 from mllm.models import encoders
@@ -19,7 +19,7 @@ from mllm.pocket.captions import judge
 from mllm.records import Sample
 from mllm.synthesis import captioning
 from mllm.synthesis.capabilities import Look
-from mllm.synthesis.captioning import Aid, Limits, Picture, Refused, gist, iiw, only_seen, textualize
+from mllm.synthesis.captioning import Aid, Limits, Image, Refused, gist, iiw, only_seen, textualize
 from mllm.synthesis.teachers import cards, pocket
 
 
@@ -34,15 +34,15 @@ class Liar(pocket.Teacher):
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample]]:
     """Twelve scenes on disk with what people wrote of them; none of their things is wide, purple and spotted."""
     out = tmp_path_factory.mktemp("scenes")
-    made = pictures("pocket", Request(out=out, counts={"test": 12}, family={"test": 3}, level="easy"))
+    made = images("pocket", Request(out=out, counts={"test": 12}, family={"test": 3}, level="easy"))
     kept = [one for one in made if all({"wide", "purple", "spotted"} - set(thing.marks) for thing in one.things)]
     assert len(kept) >= 8
     return out, kept
 
 
-def picture(scenes: tuple[Path, list[Sample]], number: int = 0, seed: int = 0, **changes: Any) -> Picture:
+def picture(scenes: tuple[Path, list[Sample]], number: int = 0, seed: int = 0, **changes: Any) -> Image:
     sample = replace(scenes[1][number], **changes)
-    return Picture(sample, scenes[0] / sample.image, seed, Counter())
+    return Image(sample, scenes[0] / sample.image, seed, Counter())
 
 
 def oracle(writer: Any = None, checker: Any = None, **more: Any) -> Aid:
@@ -76,7 +76,7 @@ def test_every_strategy_writes_true_captions_of_every_scene(scenes: tuple[Path, 
 def test_what_the_checker_does_not_see_is_dropped_and_counted(scenes: tuple[Path, list[Sample]], name: str) -> None:
     out, samples = scenes
     for sample in (replace(one, captions=()) for one in samples):
-        lied = Liar().describe(Picture(sample, out / sample.image, 0).look())
+        lied = Liar().describe(Image(sample, out / sample.image, 0).look())
         assert judge(lied, [thing.marks for thing in sample.things]).precision < 1
         aid = oracle(Liar(), pocket.Teacher())
         made = captioning.boost(name, sample, out / sample.image, aid, seed=0, variants=1, tries=1)

@@ -22,7 +22,7 @@ def looks(tmp_path_factory):
 
 
 def said(teacher, look, seed=0):
-    """What a teacher says of a picture; the pocket model does not understand the question, and says something."""
+    """What a teacher says of an image; the pocket model does not understand the question, and says something."""
     try:
         return teacher.describe(look, seed=seed)
     except TeacherError as error:

@@ -210,8 +210,8 @@ def test_the_whole_request_is_the_key(tmp_path) -> None:
         base.describe(look)
         assert len(server.requests) == 9, "known by its bytes, wherever it lies"
     sent = server.requests[0]
-    picture, text = sent["messages"][0]["content"]
-    assert picture["image_url"]["url"].startswith("data:image/png;base64,") and text["type"] == "text"
+    image, text = sent["messages"][0]["content"]
+    assert image["image_url"]["url"].startswith("data:image/png;base64,") and text["type"] == "text"
     assert (sent["temperature"], sent["max_tokens"], sent["model"]) == (0.0, 1024, "m")
     assert server.requests[2]["temperature"] == 0.7 and server.requests[2]["seed"] == 1
     assert server.requests[6]["messages"][0] == {"role": "system", "content": "Be brief."}

@@ -158,7 +158,7 @@ def test_unsound_reasoning_is_refused_by_name(thought: str, told: str | None) ->
 
 
 def kind_of(sample: Sample, kind: str) -> Sample:
-    """Ask a sample's picture another question."""
+    """Ask a sample's image another question."""
     if kind == "absent":
         return replace(sample, entity=SPECIES[20].name, boxes=())
     if kind == "several":
@@ -187,7 +187,7 @@ def test_every_teacher_answers_every_kind_of_question(name: str, kind: str) -> N
     ("kind", "thought", "told"),
     [
         ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. So none.", None),
-        ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. It is not in this picture.", None),
+        ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. It is not in this image.", None),
         ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. So it is <obj:1>.", "does not conclude that none fits"),
         ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. A fine day.", "does not conclude that none fits"),
         ("absent", "<obj:0> no, <obj:1> no. So none.", "a candidate was not looked at"),

@@ -86,7 +86,7 @@ def test_a_row_sees_no_other() -> None:
     inputs = rows_of(model)
     other = {**inputs, "input_ids": inputs["input_ids"].clone(), "pixel_values": inputs["pixel_values"].clone()}
     other["input_ids"][1, :5] = 7
-    other["pixel_values"][20:28] += 1.0  # a picture of the second row
+    other["pixel_values"][20:28] += 1.0  # an image of the second row
     core = shared_prefix.multimodal_core(model)
     with torch.no_grad():
         before, after = (model(**packing.pack(core, one), fused_lm_head=True).log_probs for one in (inputs, other))

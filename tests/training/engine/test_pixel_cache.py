@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mllm.errors import FieldmarkError
-from mllm.pocket.model import build_picture_processor
+from mllm.pocket.model import build_image_processor
 from mllm.training.engine.pixel_cache import remember_pixels
 from tests.support.scenes import make_scene
 
@@ -18,7 +18,7 @@ def test_the_same_numbers_come_out(tmp_path: Path) -> None:
     from mllm.io import images as pictures
 
     images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train", across=1 + k).image) for k in range(3)]
-    stock, ours = build_picture_processor(), build_picture_processor()
+    stock, ours = build_image_processor(), build_image_processor()
     memory = remember_pixels(ours)
     assert memory is not None
     for batch in (images, [images[1], images[1], images[0]]):
@@ -30,7 +30,7 @@ def test_the_same_numbers_come_out(tmp_path: Path) -> None:
     small = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
     expected = stock.image_processor(images=images[:1], size=small, return_tensors="pt")
     found = ours.image_processor(images=images[:1], size=small, return_tensors="pt")
-    assert torch.equal(expected["pixel_values"], found["pixel_values"]), "another budget is another picture"
+    assert torch.equal(expected["pixel_values"], found["pixel_values"]), "another budget is another image"
     assert remember_pixels(ours) is memory, "remembered once"
 
 
@@ -38,19 +38,19 @@ def test_it_forgets_above_its_limit_and_saves_without_its_memory(tmp_path: Path)
     from mllm.io import images as pictures
 
     images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(3)]
-    processor = build_picture_processor()
+    processor = build_image_processor()
     memory = remember_pixels(processor, limit=1)
     for image in images:
         processor.image_processor(images=[image], return_tensors="pt")
     assert memory is not None and memory.size == 144 * 1536 * 4
     processor.save_pretrained(tmp_path / "saved")
-    build_picture_processor().save_pretrained(tmp_path / "stock")
+    build_image_processor().save_pretrained(tmp_path / "stock")
     saved, stock = ((tmp_path / name / "processor_config.json").read_text() for name in ("saved", "stock"))
     assert saved == stock
 
 
 def _processed(images: list[Any], **settings: Any) -> dict[str, torch.Tensor]:
-    return dict(build_picture_processor().image_processor(images=images, return_tensors="pt", **settings))
+    return dict(build_image_processor().image_processor(images=images, return_tensors="pt", **settings))
 
 
 def test_a_folder_serves_other_processes_with_the_same_numbers(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_folder_serves_other_processes_with_the_same_numbers(tmp_path: Path) -
     small = {"size": {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}}
     shelf = tmp_path / "pixels"
     for turn in range(2):  # the second processor has nothing in memory
-        ours = build_picture_processor()
+        ours = build_image_processor()
         memory = remember_pixels(ours, folder=shelf)
         assert memory is not None and memory.folder is not None
         for settings in ({}, small):
@@ -80,7 +80,7 @@ def test_workers_fill_the_folder(tmp_path: Path) -> None:
     from mllm.io import images as pictures
 
     images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(4)]
-    ours = build_picture_processor()
+    ours = build_image_processor()
     memory = remember_pixels(ours, folder=tmp_path / "pixels")
     assert memory is not None
 
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
     image = pictures.load(tmp_path / make_scene(tmp_path, 0, "train").image)
     for turn in range(2):
-        ours = build_picture_processor()
+        ours = build_image_processor()
         assert remember_pixels(ours, folder=tmp_path / "pixels") is not None
         if turn == 0:
             ours.image_processor(images=[image], return_tensors="pt")

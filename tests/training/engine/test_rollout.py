@@ -60,7 +60,7 @@ def test_same_tokens(family: str, frozen: bool) -> None:
 
 
 def _repeated(once: dict[str, Any], counts: list[int] | None) -> dict[str, Any]:
-    """Rows of `once` by SOURCE, with a copy of its pictures for each."""
+    """Rows of `once` by SOURCE, with a copy of its images for each."""
     index = torch.tensor(SOURCE)
     found = {k: v[index] for k, v in once.items() if k in ("input_ids", "attention_mask", "mm_token_type_ids")}
     if counts is None:

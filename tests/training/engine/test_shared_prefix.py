@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 
 from mllm.models import cpu_kernels
 from mllm.training.engine import attention, cost_model, logprobs, shared_prefix
-from mllm.training.engine.logprobs import Pictures
+from mllm.training.engine.logprobs import Images
 from tests.training import tiny
 
 from trl import GRPOTrainer  # isort: skip
@@ -40,25 +40,23 @@ def packed(
     model: Any, batch: dict[str, Any], share: int = 9, frozen: bool = False, wanted: list[int] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ours, at most `share` completions in a row."""
-    core, pictures = shared_prefix.multimodal_core(model), Pictures.read(batch)
+    core, images = shared_prefix.multimodal_core(model), Images.read(batch)
     room = batch["logits_to_keep"]
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    places = [(pictures.count(k), tuple(ids[k, :-room].tolist())) for k in range(len(ids))]
-    taken = logprobs.read(core, ids, mask, room, shared_prefix.runs(places), pictures, batch.get("mm_token_type_ids"))
+    places = [(images.count(k), tuple(ids[k, :-room].tolist())) for k in range(len(ids))]
+    taken = logprobs.read(core, ids, mask, room, shared_prefix.runs(places), images, batch.get("mm_token_type_ids"))
     wanted = wanted if wanted is not None else list(range(len(ids)))
     mine = [[b for b in wanted if taken.prompt_of[b] == number] for number in range(len(taken.prompts))]
     rows = [group[k : k + share] for group in mine for k in range(0, len(group), share)]
     features = None
     if frozen:
-        held = [
-            shared_prefix.encode(core, **_pixels(pictures, row)) if pictures.count(row) else [] for row in taken.first
-        ]
+        held = [shared_prefix.encode(core, **_pixels(images, row)) if images.count(row) else [] for row in taken.first]
         features = [held[number] for number in taken.prompt_of]
-    return logprobs.score(model, taken, rows, pictures, features, ids.device, nullcontext)
+    return logprobs.score(model, taken, rows, images, features, ids.device, nullcontext)
 
 
-def _pixels(pictures: Pictures, row: int) -> dict[str, Any]:
-    found = pictures.arguments([row])
+def _pixels(images: Images, row: int) -> dict[str, Any]:
+    found = images.arguments([row])
     return {"pixel_values": found["pixel_values"], "grids": found["image_grid_thw"]}
 
 
@@ -102,7 +100,7 @@ def test_a_shared_prefix_changes_nothing(family: str, tied: bool) -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
-def test_pictures_of_a_frozen_tower_are_encoded_once(family: str) -> None:
+def test_images_of_a_frozen_tower_are_encoded_once(family: str) -> None:
     model = prepared(family)
     shared_prefix.multimodal_core(model).visual.requires_grad_(False)  # pyright: ignore[reportOptionalMemberAccess]
     agree(model, tiny.batch(model, GROUPS), frozen=True)

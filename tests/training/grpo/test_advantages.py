@@ -21,7 +21,7 @@ PLUS = (0.65, 0.85, 1.0, 1.2, 1.4)
 
 
 def karl(ious: list[float], level: str) -> torch.Tensor:
-    """KARL's rewards, by the reward itself, of four answers with these IoUs with a true box that is the picture."""
+    """KARL's rewards, by the reward itself, of four answers with these IoUs with a true box that is the image."""
     family, frame = families.load("qwen2_vl"), Frame(1000, 1000)
     texts = [f"<answer>(0,0),(1000,{round(1000 * u)})</answer>" for u in ious]
     said = [Completion("a", text, answers.parse(text, family, frame)) for text in texts]

@@ -58,7 +58,7 @@ def test_bags_of_files_are_taken_as_they_are(samples: list[Sample], tmp_path: Pa
     assert Settings(bags=Bags(files=(mined,))).tables == (mined,), "another bag file is another run"
 
 
-def test_the_sampler_counts_pictures_not_captions(samples: list[Sample]) -> None:
+def test_the_sampler_counts_images_not_captions(samples: list[Sample]) -> None:
     made = bag_curriculum.sampler(
         Bags(schedule=((1, 2), (2, 4))), samples, trl(num_iterations=2, steps_per_generation=3)
     )
@@ -97,7 +97,7 @@ def stages(resume_from: Path | None = None) -> Stages:
 def earn(made: Stages, sample: Sample, *hits: float | None) -> None:
     told = [Score(0.0, {} if hit is None else {"hit": hit}) for hit in hits]
     made.heard([replace(sample, bag="2/0")] * len(hits), told)
-    made.heard([replace(sample, bag=None)], [Score(None, {"hit": 0.0})])  # a single picture does not count
+    made.heard([replace(sample, bag=None)], [Score(None, {"hit": 0.0})])  # a single image does not count
 
 
 def test_stages_end_when_retrieval_saturates_and_survive_a_stop(samples: list[Sample], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def samplers(draw: st.DrawFn) -> BagSampler:
 
 
 @given(samplers(), st.integers(0, 8))
-def test_bags_are_whole_and_no_picture_comes_twice(sampler: BagSampler, epoch: int) -> None:
+def test_bags_are_whole_and_no_image_comes_twice(sampler: BagSampler, epoch: int) -> None:
     size = sampler.schedule.size(epoch)
     batches = sampler.batches(epoch)
     assert len(batches) == sampler.rows // sampler.batch
@@ -118,8 +118,8 @@ def test_accelerate_tells_it_the_epoch() -> None:
     [
         ({3: [(0, 1, 2)]}, 2, "do not fit"),
         ({2: []}, 4, "mine them first"),
-        ({2: [(0, 1), (1, 2)]}, 4, "no picture may be in two"),
-        ({2: [(0, 1, 2)]}, 4, "needs 2 pictures"),
+        ({2: [(0, 1), (1, 2)]}, 4, "no image may be in two"),
+        ({2: [(0, 1, 2)]}, 4, "needs 2 images"),
         ({2: [(0, 99)]}, 4, "row 99"),
         ({2: [(0, 1)]}, 20, "do not fill"),
     ],

@@ -125,14 +125,14 @@ def _count_calls(made: Any) -> dict[str, list[int]]:
     return seen
 
 
-def test_rollouts_are_trls_and_pictures_are_seen_once(rows: list[Row], pocket_folder: Path, tmp_path: Path) -> None:
+def test_rollouts_are_trls_and_images_are_seen_once(rows: list[Row], pocket_folder: Path, tmp_path: Path) -> None:
     ours = trainer(rows, pocket_folder, tmp_path / "ours", beta=0.1)
     stock = trainer(rows, pocket_folder, tmp_path / "stock", kind=GRPOTrainer, beta=0.1)
     seen: list[int] = []
     core = shared_prefix.multimodal_core(ours.model)
     core.visual.register_forward_pre_hook(lambda module, args: seen.append(1))  # pyright: ignore
     found, expected = generated(ours), generated(stock)
-    assert len(seen) == 1, "rollout, old and reference pass look at one encoding of the pictures"
+    assert len(seen) == 1, "rollout, old and reference pass look at one encoding of the images"
     assert found["run"] == [row // 4 for row in range(16)]
     for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "pixel_values"):
         torch.testing.assert_close(found[name], expected[name])

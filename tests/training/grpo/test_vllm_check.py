@@ -42,16 +42,16 @@ def test_two_sound_engines_agree(loaded: Loaded, row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("use", "mode", "told"), [(True, "colocate", 1), (True, "server", 0), (False, "colocate", 0)])
-def test_vllm_is_kept_from_writing_picture_tokens(use: bool, mode: str, told: bool, loaded: Loaded) -> None:
+def test_vllm_is_kept_from_writing_image_tokens(use: bool, mode: str, told: bool, loaded: Loaded) -> None:
     args: Any = SimpleNamespace(use_vllm=use, vllm_mode=mode, generation_kwargs={"top_k": 5})
-    vllm_check.no_picture_tokens(args, loaded.processor)
+    vllm_check.no_image_tokens(args, loaded.processor)
     assert args.generation_kwargs.pop("top_k") == 5
     never = {loaded.processor.image_token_id, loaded.processor.vision_start_token_id}
     assert never <= set(args.generation_kwargs.get("logit_bias", {})) if told else not args.generation_kwargs
 
 
-def test_a_picture_spelled_out_twice_is_noticed(loaded: Loaded, row: dict[str, Any]) -> None:
-    """What TRL 1.16 does to vLLM: the prompt's picture tokens, each spelled out again."""
+def test_an_image_spelled_out_twice_is_noticed(loaded: Loaded, row: dict[str, Any]) -> None:
+    """What TRL 1.16 does to vLLM: the prompt's image tokens, each spelled out again."""
     torch.manual_seed(0)
     sound = vllm_check.write(loaded.model, loaded.processor, row)
     image = loaded.processor.image_token_id
@@ -61,10 +61,10 @@ def test_a_picture_spelled_out_twice_is_noticed(loaded: Loaded, row: dict[str, A
         vllm_check.compare(twice, sound)
 
 
-def test_an_engine_that_sees_another_picture_is_noticed(loaded: Loaded, row: dict[str, Any], tmp_path: Path) -> None:
+def test_an_engine_that_sees_another_image_is_noticed(loaded: Loaded, row: dict[str, Any], tmp_path: Path) -> None:
     from PIL import Image
 
-    words = conversations.target(row["sample"], loaded.convention)  # what is in the picture, and where
+    words = conversations.target(row["sample"], loaded.convention)  # what is in the image, and where
     written = loaded.processor.tokenizer(words, add_special_tokens=False)["input_ids"]
     blank = row | {"images": [Image.new("RGB", row["images"][0].size, "white")]}
     reread = vllm_check.read(loaded.model, loaded.processor, row, written)

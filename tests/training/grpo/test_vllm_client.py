@@ -68,21 +68,21 @@ def test_a_sound_server_is_trained_with(
     assert engine.asked == ["/v1/chat/completions/render"] * 2 + ["/inference/v1/generate"]
 
 
-def test_a_server_with_another_picture_budget_is_noticed(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_with_another_image_budget_is_noticed(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """TRL writes the lengths of its own prompt over the server's, and says that as many tokens were read as it sent."""
     loaded = checkpoint.load("pocket")
     checkpoint.set_budget(loaded.processor, Budget(32 * 32, 2 * 32 * 32))
-    with pytest.raises(FieldmarkError, match=r"makes \[[0-9]+\] tokens of the pictures for which the prompt holds"):
+    with pytest.raises(FieldmarkError, match=r"makes \[[0-9]+\] tokens of the images for which the prompt holds"):
         check(made, Engine(loaded.model, loaded.processor), monkeypatch)
 
 
-@pytest.mark.parametrize("wrong", ["picture", "weights"])
+@pytest.mark.parametrize("wrong", ["image", "weights"])
 def test_other_log_probabilities_are_noticed(made: Any, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
-    """It sees a white picture, or has not got the weights."""
+    """It sees a white image, or has not got the weights."""
     loaded = checkpoint.load("pocket")
     if wrong == "weights":
         with torch.no_grad():
             loaded.model.get_output_embeddings().weight.mul_(0.3)
-    engine = Engine(loaded.model, loaded.processor, blind=wrong == "picture")
+    engine = Engine(loaded.model, loaded.processor, blind=wrong == "image")
     with pytest.raises(FieldmarkError, match="disagree on how likely the same [0-9]+ tokens are"):
         check(made, engine, monkeypatch)

@@ -46,7 +46,7 @@ def test_the_pocket_recipe_passes_even_strictly(rows: list[str]) -> None:
     assert "NOT CHECKED" not in done.output and done.output.endswith("ready\n")
     for line in (
         "pocket: 4,735,968 parameters, counted from its config.json",
-        "50 to train on, on 50 pictures whose sizes agree; 4 to watch",
+        "50 to train on, on 50 images whose sizes agree; 4 to watch",
         "36 to 36 tokens, median 36",  # 192 x 192 pixels, 32 x 32 a token
         "format: 1.000 to 1.000, mean 1.000, of 1; full marks but for rounding",
         "an update learns from 16 rows: 16 rows x 1 processes x 1 accumulated",
@@ -200,9 +200,9 @@ def test_rewards_that_gold_answers_do_not_satisfy_are_bad(rows: list[str]) -> No
     assert done.exit_code == 1 and "gold answers: BAD" in done.output and "rows fall short" in done.output
 
 
-def test_pictures_larger_than_a_row_are_bad_without_a_tokenizer(rows: list[str]) -> None:
+def test_images_larger_than_a_row_are_bad_without_a_tokenizer(rows: list[str]) -> None:
     done = preflight(KARL, "--", *rows, "--max_tokens_per_sample", "1530")
-    assert done.exit_code == 1 and "pictures alone take up to 36 of max_tokens_per_sample = 1530" in done.output
+    assert done.exit_code == 1 and "images alone take up to 36 of max_tokens_per_sample = 1530" in done.output
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

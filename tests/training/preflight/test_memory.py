@@ -76,7 +76,7 @@ def test_cache_output_layer_and_inputs_by_hand() -> None:
     assert memory.output_bytes(QLORA, 9000, 2) == 4096 * 32768 * 2 + 9000 * 4096 * 4
     learning = memory.learning(FULL, LOAD, ZERO2)
     assert learning["layer inputs"] == 36 * 4000 * 4096 * 2
-    assert learning["pictures"] == 4 * 392 * 4 * 1536 * 4
+    assert learning["images"] == 4 * 392 * 4 * 1536 * 4
     assert learning["attention mask"] == 2 * 2000 * 2000 * 3
 
 
