@@ -83,14 +83,14 @@ def show(out: Path) -> None:
     info, samples, rows = runs.read_whole(out)
     captions = {sample.id: said(rows[sample.id]) for sample in samples}
     text = caption_stats.caption_scores(captions, samples)
-    text["clipped"] = sum(row.clipped for row in rows.values()) / len(rows)
+    text["truncated"] = sum(row.truncated for row in rows.values()) / len(rows)
     runs.write_json(out, "scores.json", {**info, "text": text})
     told = (
         f"{text['captions']} captions of {info['model']}, {text['words']:.1f} words, distinct-2 {text['distinct2']:.3f}"
     )
     for which in ("precision", "recall"):
         told += f", marks' {which} {text[which]['value']:.1%}" if which in text else ""
-    print(f"{told}, {text['clipped']:.1%} cut off\nwritten: {out / 'outputs.jsonl'}")
+    print(f"{told}, {text['truncated']:.1%} cut off\nwritten: {out / 'outputs.jsonl'}")
 
 
 def parser() -> argparse.ArgumentParser:

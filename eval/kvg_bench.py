@@ -93,8 +93,8 @@ def show(table: dict[str, Any]) -> None:
     every = table["slices"]["all"]
     for problem, count in sorted(table["problems"].items(), key=lambda item: -item[1]):
         print(f"could not be read, {problem}: {count}")
-    if every["clipped"]:
-        print(f"cut off by --max-new-tokens: {scores.percent(every['clipped'])} %")
+    if every["truncated"]:
+        print(f"cut off by --max-new-tokens: {scores.percent(every['truncated'])} %")
     if table.get("official"):
         show_published(table)
     if table.get("knowledge"):

@@ -125,7 +125,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model wrote for one sample. `tokens` counts the completion; `clipped` says that it ran out of room."""
+    """What a model wrote for one sample. `tokens` counts the completion; `truncated` says that it ran out of room."""
 
     SCHEMA: ClassVar[str] = "fieldmark.completion/1"
 
@@ -133,7 +133,7 @@ class Completion:
     text: str
     answer: Answer
     tokens: int | None = None
-    clipped: bool = False
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

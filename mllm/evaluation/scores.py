@@ -110,7 +110,7 @@ def slices(cases: Sequence[Case], seen_domains: Collection[str] | None = None) -
 
 
 def measure(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESAMPLES) -> dict[str, Any]:
-    """Measure one slice: Acc@0.5 and mean IoU with intervals, chance floor, unreadable and clipped shares, tokens."""
+    """Measure one slice: Acc@0.5 and mean IoU with intervals, chance floor, unreadable and truncated shares, tokens."""
     groups = [case.sample.group for case in cases]
     acc = stats.mean([float(case.hit) for case in cases], groups, seed=seed, resamples=resamples)
     mean_iou = stats.mean([case.iou for case in cases], groups, seed=seed, resamples=resamples)
@@ -122,7 +122,7 @@ def measure(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESA
         "iou": mean_iou.as_dict(),
         "chance": stats.chance_floor([case.sample for case in cases]),
         "unreadable": sum(case.completion.answer.problem is not None for case in cases) / len(cases),
-        "clipped": sum(case.completion.clipped for case in cases) / len(cases),
+        "truncated": sum(case.completion.truncated for case in cases) / len(cases),
         "tokens": sum(tokens) / len(tokens) if tokens else None,
     }
     if all(case.published is not None for case in cases):

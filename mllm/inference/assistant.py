@@ -111,7 +111,7 @@ class Assistant:
             text=written.text,
             problem="the model says that it is not in the image" if read.absent else read.problem,
             absent=read.absent,
-            clipped=written.clipped,
+            truncated=written.truncated,
             tokens=written.tokens,
             seconds=round(time.monotonic() - started, 2),
             model=self.writer.name,

@@ -56,11 +56,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An answer. `clipped`: it ran out of room; `tokens` counts what was written, its end included."""
+    """An answer. `truncated`: it ran out of room; `tokens` counts what was written, its end included."""
 
     text: str
     tokens: int
-    clipped: bool
+    truncated: bool
 
 
 def prepare(loaded: Loaded, messages: list[dict[str, Any]], images: Sequence[Image], **settings: Any) -> Job:
@@ -142,7 +142,7 @@ class _Rows(StoppingCriteria):
         for k, (job, row) in enumerate(zip(self.jobs, rows, strict=True)):
             if self.done[k]:
                 continue
-            ended = len(row) >= job.max_new_tokens or job.gone.is_set() or not generate.is_clipped(self.loaded, row)
+            ended = len(row) >= job.max_new_tokens or job.gone.is_set() or not generate.is_truncated(self.loaded, row)
             if job.stop or job.tell:
                 text, stopped = cut(generate.decode(self.loaded, row), job.stop)
                 ended |= stopped
@@ -155,12 +155,12 @@ class _Rows(StoppingCriteria):
         written = []
         for job, row in zip(self.jobs, rows, strict=True):
             row = row[: job.max_new_tokens]
-            ends = (k for k, token in enumerate(row, 1) if not generate.is_clipped(self.loaded, [token]))
+            ends = (k for k, token in enumerate(row, 1) if not generate.is_truncated(self.loaded, [token]))
             row = row[: next(ends, None)]
             text, stopped = cut(generate.decode(self.loaded, row), job.stop)
             if stopped:
                 row = row[: self._length_of(row, job)]
-            written.append(Written(text, len(row), not stopped and generate.is_clipped(self.loaded, row)))
+            written.append(Written(text, len(row), not stopped and generate.is_truncated(self.loaded, row)))
         return written
 
     def _length_of(self, row: list[int], job: Job) -> int:

@@ -54,7 +54,7 @@ def generate(
         samples: what is asked; only `id`, `image`, `size` and `question` are looked at.
         images_root: the folder that `sample.image` is relative to.
         style: prompt style; None means the one saved beside the weights.
-        max_new_tokens: room for one completion; those that fill it without ending are marked `clipped`.
+        max_new_tokens: room for one completion; those that fill it without ending are marked `truncated`.
         temperature: 0 is greedy; above 0 tokens are sampled, seeded for each batch.
         top_p: share of probability mass sampled from, with `temperature` above 0.
         seed: of the sampling. The caller's random state is left as it was.
@@ -134,7 +134,7 @@ def decode(loaded: Loaded, row: Sequence[int]) -> str:
     return loaded.processor.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def is_clipped(loaded: Loaded, row: Sequence[int]) -> bool:
+def is_truncated(loaded: Loaded, row: Sequence[int]) -> bool:
     """Whether a row ran out of room before it came to its end."""
     return row[-1] not in _ends(loaded)
 
@@ -175,7 +175,7 @@ def _completion(loaded: Loaded, sample: Sample, row: list[int], opening: str) ->
     text = text if wants_caption(sample) else answers.whole(opening, text)
     frame = loaded.family.frame(sample.size, loaded.convention.budget)
     answer = answers.parse(text, loaded.family, frame)
-    return Completion(sample.id, text, answer, tokens=len(row), clipped=is_clipped(loaded, row))
+    return Completion(sample.id, text, answer, tokens=len(row), truncated=is_truncated(loaded, row))
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class Grounding:
     text: str
     problem: str | None
     absent: bool
-    clipped: bool
+    truncated: bool
     tokens: int
     seconds: float
     model: str
@@ -64,7 +64,7 @@ class Grounding:
             return f"{'box' if len(self.boxes) == 1 else f'{len(self.boxes)} boxes'} in pixels: {where}"
         if self.absent:
             return f"no box for {self.name!r}: the model says that it is not in the image."
-        cut = " It ran out of room: raise max_new_tokens." if self.clipped else ""
+        cut = " It ran out of room: raise max_new_tokens." if self.truncated else ""
         if self.style == prompts.PLAIN:
             return f"answered in words, without a box.{cut}"
         return f"no box for {self.name!r}: {self.problem}.{cut}"
@@ -88,7 +88,7 @@ class Grounding:
             "thought": self.thought,
             "answer": self.answer,
             "problem": self.problem,
-            "clipped": self.clipped,
+            "truncated": self.truncated,
             "tokens": self.tokens,
             "seconds": self.seconds,
             "text": self.text,

@@ -210,7 +210,7 @@ async def _waited(request: Request, future: Future[Written]) -> bool:
 
 
 def _finish(written: Written) -> str:
-    return "length" if written.clipped else "stop"
+    return "length" if written.truncated else "stop"
 
 
 def _event(content: dict[str, Any]) -> str:

@@ -87,5 +87,5 @@ def _completion(checkpoint: Checkpoint, sample: Sample, output: Any, opening: st
     frame = checkpoint.family.frame(sample.size, checkpoint.convention.budget)
     text = output.text if wants_caption(sample) else answers.whole(opening, output.text)
     answer = answers.parse(text, checkpoint.family, frame)
-    clipped = output.finish_reason == "length"
-    return Completion(sample.id, text, answer, tokens=len(output.token_ids), clipped=clipped)
+    truncated = output.finish_reason == "length"
+    return Completion(sample.id, text, answer, tokens=len(output.token_ids), truncated=truncated)

@@ -53,10 +53,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. `clipped`: it ran out of room. Tokens are None where they were not counted."""
+    """What came back. `truncated`: it ran out of room. Tokens are None where they were not counted."""
 
     text: str
-    clipped: bool = False
+    truncated: bool = False
     tokens_in: int | None = None
     tokens_out: int | None = None
 
@@ -159,7 +159,7 @@ class ModelTeacher(ABC):
         """Get a reply and read it; one that cannot be read is noted as a failure."""
         reply = self._write(ask)
         try:
-            if reply.clipped:
+            if reply.truncated:
                 raise TeacherError("reply cut off", f"{ask.max_tokens} tokens were no room; raise max_tokens")
             return read(reply.text)
         except TeacherError as error:

@@ -62,7 +62,7 @@ def _zero_variance(logs: Logs) -> str | None:
     )
 
 
-def _clipped(logs: Logs) -> str | None:
+def _truncated(logs: Logs) -> str | None:
     share = _mean(logs, "completions/clipped_ratio")
     if share <= 0.3:
         return None
@@ -117,7 +117,7 @@ def _kl_runaway(logs: Logs) -> str | None:
 
 ALARMS = (
     Alarm("zero_variance", "frac_reward_zero_std", _zero_variance),
-    Alarm("clipped", "completions/clipped_ratio", _clipped),
+    Alarm("truncated", "completions/clipped_ratio", _truncated),
     Alarm("format_without_iou", "rewards/iou/mean", _format_without_iou),
     Alarm("length_collapse", "completions/mean_length", _length_collapse),
     Alarm("one_box", "boxes/spread", _one_box),

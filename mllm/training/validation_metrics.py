@@ -86,11 +86,11 @@ class Captions:
         found = retrieval.match(encoders.load(self.scorer, late=self.late), queries, files)
         text = caption_stats.caption_scores(captions, samples)
         marks = {f"eval/{name}": text[name]["value"] for name in ("precision", "recall") if name in text}
-        clipped = sum(done.clipped for done in completions) / len(completions)
+        truncated = sum(done.truncated for done in completions) / len(completions)
         return {
             self.key: sum(one.hit for one in found) / len(found),
             "eval/chance": sum(1 / len(query.candidates) for query in queries) / len(queries),
             **marks,
             "eval/words": text["words"],
-            "eval/clipped": clipped,
+            "eval/truncated": truncated,
         }

@@ -29,7 +29,7 @@ def test_captions_are_written_once_and_read_by_benchmarks(
     assert set(told) == {sample.id for sample in load_samples(file)}
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["text"]["captions"] == 3 and 0 <= scores["text"]["precision"]["value"] <= 1
-    assert scores["text"]["clipped"] == 1.0, "four tokens are too few for random weights"
+    assert scores["text"]["truncated"] == 1.0, "four tokens are too few for random weights"
     assert "3 captions of" in capsys.readouterr().out
     before = (tmp_path / "outputs.jsonl").read_bytes()
     captions.main(flags)

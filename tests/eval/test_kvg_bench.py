@@ -31,7 +31,7 @@ def test_golden_scores(tmp_path, capsys):
     assert every["acc"]["value"] == 0.5 and every["iou"]["value"] == pytest.approx(1.75 / 4)
     assert (every["samples"], every["images"], every["acc"]["groups"]) == (4, 2, 2)
     assert every["unreadable"] == 0.25 and table["problems"] == {"no answer tag": 1}
-    assert every["chance"] == 0.5 and every["tokens"] == 10 and every["clipped"] == 0
+    assert every["chance"] == 0.5 and every["tokens"] == 10 and every["truncated"] == 0
     assert part["domain bird"]["acc"]["value"] == 0.5 and part["domain dog"]["iou"]["value"] == pytest.approx(0.375)
     assert list(part) == [
         "all", "seen entities", "unseen entities", "seen domains", "unseen domains", "domain bird", "domain dog"

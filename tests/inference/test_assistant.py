@@ -130,14 +130,14 @@ def test_ground_reads_the_box(certain, photo):
     told = []
     found = certain.ground(photo, "Talo ruvi", tell=told.append)
     assert found.box == Box(0.25, 0.5, 0.75, 1.0) and found.pixels == (48, 48, 144, 96)
-    assert found.thought == "a thing" and found.problem is None and not found.clipped
+    assert found.thought == "a thing" and found.problem is None and not found.truncated
     assert "".join(told).strip() == found.text, "told as it was written"
     assert found.draw().size == (640, 320)
 
 
 def test_nothing_found_is_said(assistant, photo):
     found = assistant.ground(Image.open(photo).convert("L"), "Talo ruvi", max_new_tokens=4)
-    assert found.box is None and found.pixels is None and found.problem and found.clipped
+    assert found.box is None and found.pixels is None and found.problem and found.truncated
     assert found.draw().size == (640, 320)
 
 

@@ -69,7 +69,7 @@ def test_long_batches_come_first(loaded, asked):
 
 def test_tokens_and_clipping(loaded, asked):
     short = texts(loaded, asked, max_new_tokens=3)
-    assert all(c.tokens is not None and c.tokens <= 3 and (c.clipped or c.tokens < 3) for c in short.values())
+    assert all(c.tokens is not None and c.tokens <= 3 and (c.truncated or c.tokens < 3) for c in short.values())
     assert all(c.answer.problem for c in short.values()), "a random model writes no answer"
 
 
@@ -77,7 +77,7 @@ def test_an_end_is_no_clipping(loaded, asked, monkeypatch):
     every = list(range(loaded.model.config.text_config.vocab_size))
     monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", every)
     cut = texts(loaded, asked)["s0"]
-    assert cut.tokens == 1 and not cut.clipped
+    assert cut.tokens == 1 and not cut.truncated
 
 
 def test_image_tokens_are_never_written(loaded, asked):

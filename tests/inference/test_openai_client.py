@@ -34,7 +34,9 @@ def test_it_writes_what_the_checkpoint_writes(local, address):
     far = assistant.load(address)
     assert far.writer.convention == local.writer.convention and far.writer.name == f"tuned at {address}"
     here, there = (one.ground(picture, "Talo", max_new_tokens=8) for one in (local, far))
-    assert (there.text, there.tokens, there.clipped) == (here.text, here.tokens, here.clipped) == (here.text, 8, True)
+    assert (
+        (there.text, there.tokens, there.truncated) == (here.text, here.tokens, here.truncated) == (here.text, 8, True)
+    )
     again = far.ground(picture, "Talo", max_new_tokens=8, tell=told.append)
     assert "".join(told) == again.text and len(told) > 1, "told in pieces"
     far.writer.close()
@@ -86,7 +88,7 @@ def test_thoughts_that_come_apart_are_put_back():
         pieces.take(one)
     written = pieces.written()
     assert written.text == "<think>it is</think><answer>[1]</answer>" == "".join(told)
-    assert written.clipped and written.tokens == 7
+    assert written.truncated and written.tokens == 7
 
 
 def test_boxes_on_resized_pixels_are_written_on_what_was_sent(monkeypatch):

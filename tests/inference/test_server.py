@@ -98,7 +98,7 @@ def test_answers_are_those_of_generate(client, loaded, asked) -> None:
             assert answer.choices[0].message.content == text and answer.model == "pocket"
             assert answer.usage.completion_tokens == count
             assert answer.usage.total_tokens == answer.usage.prompt_tokens + count
-            assert answer.choices[0].finish_reason == ("length" if wanted[sample.id].clipped else "stop")
+            assert answer.choices[0].finish_reason == ("length" if wanted[sample.id].truncated else "stop")
 
 
 def test_streamed_pieces_make_the_same_text(client, asked) -> None:

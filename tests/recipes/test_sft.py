@@ -206,7 +206,7 @@ def test_captions_are_measured_in_their_bags(config: Path, tmp_path: Path) -> No
     (row,) = [row for row in journal(out) if "eval/r1" in row]
     assert row["step"] == 2 and row["eval/samples"] == 5 and 0 <= row["eval/r1"] <= 1
     assert row["eval/chance"] == pytest.approx((3 / 3 + 2 / 2) / 5), "the second family lost one to evaluate.samples"
-    assert {"eval/precision", "eval/recall", "eval/words", "eval/clipped"} <= set(row)
+    assert {"eval/precision", "eval/recall", "eval/words", "eval/truncated"} <= set(row)
     assert json.loads((out / "best" / "score.json").read_text())["eval/r1"] == row["eval/r1"]
 
 

@@ -64,6 +64,6 @@ def answered(folder: Path, texts=TEXTS, **info) -> Path:
     runs.begin(folder, base | info, samples, folder)
     for sample in samples:
         append_jsonl(
-            folder / "outputs.jsonl", Completion(sample.id, texts[sample.id], UNREAD, tokens=10, clipped=False)
+            folder / "outputs.jsonl", Completion(sample.id, texts[sample.id], UNREAD, tokens=10, truncated=False)
         )
     return folder

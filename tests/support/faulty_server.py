@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         "no text": lambda self: self._send(200, completion("m", None)),
         "a list": lambda self: self._send(200, [1, 2]),
         "refuses": lambda self: self._send(200, completion("m", "That I cannot say.")),
-        "clipped": lambda self: self._send(200, completion("m", "half a", finish="length")),
+        "truncated": lambda self: self._send(200, completion("m", "half a", finish="length")),
     }
 
 

@@ -136,7 +136,7 @@ def rows(folder: Path) -> dict[str, Target]:
     }  # fmt: skip
     said = {
         "schema": "fieldmark.completion/1", "sample_id": "a", "text": "x", "answer": answer, "tokens": 3,
-        "clipped": True,
+        "truncated": True,
     }  # fmt: skip
     bag = {"schema": "fieldmark.bag/1", "id": "1", "members": ["a", "b"], "level": "easy", "similarity": 0.5}
     return {

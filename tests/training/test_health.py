@@ -23,7 +23,7 @@ GOOD: dict[str, tuple[float, float]] = {
 }
 TROUBLE = {
     "zero_variance": ({"frac_reward_zero_std": (0.6, 0.8)}, "num_generations"),
-    "clipped": ({"completions/clipped_ratio": (0.3, 0.6)}, "max_completion_length"),
+    "truncated": ({"completions/clipped_ratio": (0.3, 0.6)}, "max_completion_length"),
     "format_without_iou": ({"rewards/iou/mean": (0.3, 0.29)}, "rewards.format.weight"),
     "length_collapse": ({"completions/mean_length": (200, 20)}, "loss_type"),
     "one_box": ({"boxes/spread": (0.2, 0.05)}, "temperature"),

@@ -61,7 +61,7 @@ def test_the_first_prompts_of_the_last_batch_with_every_reward(batch) -> None:
 
 def callback(out: Path, rollouts: live_page.Rollouts, writer: Any = None) -> live_page.LivePage:
     trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=[SimpleNamespace(tb_writer=writer)]))
-    return live_page.LivePage(trainer, out, rollouts, SimpleNamespace(said={"clipped": f"Too long {EVIL}"}))
+    return live_page.LivePage(trainer, out, rollouts, SimpleNamespace(said={"truncated": f"Too long {EVIL}"}))
 
 
 def state(step: int, steps: int = 10, *, first: bool = True) -> Any:

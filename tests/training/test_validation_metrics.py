@@ -31,7 +31,7 @@ def wrote(samples: list[Sample]) -> list[Completion]:
     """Every third caption is that of its neighbour, the others are right."""
     texts = [samples[k - (k % 3 == 2)].captions[0] for k in range(len(samples))]
     return [
-        Completion(sample.id, text, Answer(None, None, (), (), None), tokens=7, clipped=k == 0)
+        Completion(sample.id, text, Answer(None, None, (), (), None), tokens=7, truncated=k == 0)
         for k, (sample, text) in enumerate(zip(samples, texts, strict=True))
     ]
 
@@ -48,7 +48,7 @@ def test_captions_get_the_number_of_the_benchmark(file: Path, samples: list[Samp
     assert measured["eval/chance"] == pytest.approx(1 / 3)
     for name in ("precision", "recall"):
         assert measured[f"eval/{name}"] == pytest.approx(table["text"][name]["value"])
-    assert measured["eval/precision"] < 1 and measured["eval/clipped"] == pytest.approx(1 / 12)
+    assert measured["eval/precision"] < 1 and measured["eval/truncated"] == pytest.approx(1 / 12)
 
 
 def test_bags_may_come_from_files(file: Path, samples: list[Sample], tmp_path: Path) -> None:

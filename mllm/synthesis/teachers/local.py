@@ -76,7 +76,7 @@ class Teacher(ModelTeacher):
         self._ledger.tried()
         written = self._gatherer(job)
         self._ledger.answered(job.tokens, written.tokens)
-        return Reply(written.text, written.clipped, job.tokens, written.tokens)
+        return Reply(written.text, written.truncated, job.tokens, written.tokens)
 
     def _work(self, jobs: Sequence[Job]) -> list[Written]:
         from mllm.inference import batched

@@ -143,7 +143,7 @@ class Teacher(ModelTeacher):
         usage, choice = completion.usage, completion.choices[0]
         counts = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (None, None)
         self._ledger.answered(*counts)
-        told = {"text": choice.message.content or "", "clipped": choice.finish_reason == "length"}
+        told = {"text": choice.message.content or "", "truncated": choice.finish_reason == "length"}
         return {**told, "tokens_in": counts[0], "tokens_out": counts[1]}
 
     def _wait(self, state: Any) -> float:

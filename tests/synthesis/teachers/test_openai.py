@@ -126,8 +126,8 @@ def test_a_server_that_is_gone_ends_the_run(tmp_path) -> None:
     assert say(teacher).startswith("Said"), "what is kept needs no server"
 
 
-def test_unreadable_and_clipped_replies_are_failures_and_are_kept(tmp_path) -> None:
-    with serving(lambda number, text: "clipped" if "Write one caption" in text else "refuses") as server:
+def test_unreadable_and_truncated_replies_are_failures_and_are_kept(tmp_path) -> None:
+    with serving(lambda number, text: "truncated" if "Write one caption" in text else "refuses") as server:
         teacher = teacher_of(server, tmp_path)
         for _ in range(2):
             with pytest.raises(TeacherError, match="reply cut off"):

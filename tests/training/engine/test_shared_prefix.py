@@ -148,7 +148,7 @@ def test_completions_may_be_left_out_or_empty() -> None:
         found = packed(model, batch, wanted=[1, 3])[0]
     torch.testing.assert_close(found[[1, 3]], expected[[1, 3]], rtol=1e-5, atol=1e-5)
     assert found[[0, 2, 4, 5, 6, 7]].abs().max() == 0
-    batch["attention_mask"][1, -batch["logits_to_keep"] :] = 0  # a clipped completion that TRL masks away
+    batch["attention_mask"][1, -batch["logits_to_keep"] :] = 0  # a truncated completion that TRL masks away
     agree(model, batch)
     attention.in_rows(model)
     agree(model, batch)
