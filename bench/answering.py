@@ -1,4 +1,4 @@
-"""How many samples a second are answered? `mllm.inference.generate` in batches, against the usual loop over `model.generate`.
+"""Samples answered per second: `mllm.inference.generate` in batches against the usual loop over `model.generate`.
 
     python -m bench.answering [--rows 96]
 

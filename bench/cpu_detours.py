@@ -1,4 +1,4 @@
-"""How much faster is a pocket training step on a CPU with the detours and the kept memory of mllm/models/cpu_kernels.py?
+"""How much faster a pocket training step is on a CPU with the fast paths and the allocator of models/cpu_kernels.py.
 
     python bench/cpu_detours.py
 
