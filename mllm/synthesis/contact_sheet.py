@@ -11,7 +11,6 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mllm.captions import wants_caption
 from mllm.io import images
 from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, draw
 from mllm.io.images import save_image
@@ -69,7 +68,7 @@ def _marks(sample: Sample) -> list[Mark]:
 
 def _text(sample: Sample) -> list[str]:
     """Return the lines under an image: id and kind, question, as much of the thought as has room."""
-    if wants_caption(sample):
+    if sample.task == "caption":
         return _captions(sample)
     stratum = f"{sample.provenance.get('kind', sample.task)}, {sample.provenance.get('stratum', sample.split)}"
     thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "(no thought)")

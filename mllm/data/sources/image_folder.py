@@ -17,11 +17,11 @@ from mllm.data.sources import (
     Request,
     SourceError,
     boxes_or_whole,
+    image_size,
     make_box,
     need_domain,
     need_input,
     one_photo,
-    image_size,
     read_text,
     stay_inside,
 )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, Field, FiniteFloat
 
 from mllm.boxes import Frame
-from mllm.data.sources import Request, SourceError, make_box, need_input, one_photo, image_size
+from mllm.data.sources import Request, SourceError, image_size, make_box, need_input, one_photo
 from mllm.io import strict_json
 from mllm.records import Photo
 
