@@ -12,7 +12,7 @@ from datasets import Dataset
 from PIL import Image
 
 from mllm.captions import wants_caption
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.models import processors
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import Convention
@@ -66,7 +66,7 @@ class ImageCache:
         if path in self._held:
             self._held.move_to_end(path)
             return self._held[path]
-        picture = images.load(path)
+        picture = open_image(path)
         self._held[path] = picture
         self.size += picture.width * picture.height * 3
         while self.size > self.limit and len(self._held) > 1:
