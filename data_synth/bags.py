@@ -28,9 +28,8 @@ from rich.progress import track
 from mllm.cli.programs import run_program
 from mllm.data import bags
 from mllm.errors import FieldmarkError
-from mllm.io import images
 from mllm.io.files import atomic_write
-from mllm.io.images import save_image
+from mllm.io.images import open_image, save_image
 from mllm.models import encoders
 from mllm.records import Sample, image_path, load_samples, write_jsonl
 
@@ -75,7 +74,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Path]]]) -> Image.Image:
     for row, (name, files) in enumerate(rows):
         draw.text((4, row * (TILE + 16) + 2), name, fill="black")
         for column, file in enumerate(files):
-            small = images.load(file)
+            small = open_image(file)
             small.thumbnail((TILE - 4, TILE - 4))
             canvas.paste(small, (column * TILE + 2, row * (TILE + 16) + 16))
     return canvas

@@ -19,7 +19,8 @@ from mllm.cli.programs import run_main
 from mllm.data import caption_stats
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, runs
-from mllm.io import images, provenance
+from mllm.io import provenance
+from mllm.io.images import image_size
 from mllm.records import Sample, load_samples
 
 VERSION = "1"
@@ -60,7 +61,7 @@ def from_folder(options: argparse.Namespace) -> tuple[list[Sample], Path, dict[s
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[: options.limit]
     rows = [
         Sample(
-            id=name(path), task="caption", image=path.name, size=images.size(path), domain="scene", entity="",
+            id=name(path), task="caption", image=path.name, size=image_size(path), domain="scene", entity="",
             question=options.question, boxes=(), split="test",
         )
         for path in files

@@ -21,7 +21,7 @@ from mllm.boxes import Box, Frame
 from mllm.captions import QUESTION
 from mllm.errors import BoxError, FieldmarkError
 from mllm.inference.grounding import Grounding
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.models.families import Family
 from mllm.prompting import answers, prompts, styles
@@ -234,7 +234,7 @@ def _pocket_domain(name: str) -> str | None:
 
 def _opened(image: str | Path | Image) -> Image:
     """Open a file, or take a PIL image as 8-bit RGB."""
-    return images.load(image) if isinstance(image, str | Path) else image.convert("RGB")
+    return open_image(image) if isinstance(image, str | Path) else image.convert("RGB")
 
 
 def _talk(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 
 from mllm.errors import FieldmarkError
 from mllm.inference import kv_cache
-from mllm.io import images as pictures
+from mllm.io.images import open_image
 from mllm.models import processors
 from mllm.prompting import prompts
 from mllm.prompting.completions import CompletionReader
@@ -75,7 +75,7 @@ def generate(
         if temperature == 0:  # no randomness that the rest of the batch could share
             batch = [sample for sample in batch if sample.id not in skip]
         conversations = [prompts.messages(sample, style, system=loaded.convention.system) for sample in batch]
-        inputs = encode(loaded, conversations, [pictures.load(Path(images_root) / sample.image) for sample in batch])
+        inputs = encode(loaded, conversations, [open_image(Path(images_root) / sample.image) for sample in batch])
         config = settings(loaded, max_new_tokens, temperature, top_p)
         rows = write(loaded, inputs, config, seed=_seed(seed, batch))
         for sample, row in zip(batch, rows, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 
 from mllm.errors import FieldmarkError
 from mllm.inference.generate import suppressed
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.models import processors
 from mllm.models.checkpoint import Checkpoint
 from mllm.prompting import prompts
@@ -82,4 +82,4 @@ def _prompt(checkpoint: Checkpoint, sample: Sample, root: Path, style: str | Non
     convention = checkpoint.convention
     conversation = prompts.messages(sample, style or convention.prompt, system=convention.system)
     text = checkpoint.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    return {"prompt": text, "multi_modal_data": {"image": images.load(root / sample.image)}}
+    return {"prompt": text, "multi_modal_data": {"image": open_image(root / sample.image)}}

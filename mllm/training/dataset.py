@@ -13,7 +13,7 @@ from statistics import median
 
 from mllm.config import Settings
 from mllm.errors import FieldmarkError, RecordError
-from mllm.io import images
+from mllm.io.images import image_size
 from mllm.models.checkpoint import Checkpoint
 from mllm.prompting import conversations
 from mllm.prompting.tasks import task_of
@@ -81,7 +81,7 @@ def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answer
     plain = [
         (
             [*row.record.asked(), conversations.says("assistant", row.record.answer)],
-            images.size(row.image) if row.image else None,
+            image_size(row.image) if row.image else None,
         )
         for row in data.train
         if isinstance(row.record, Exchange)
@@ -105,7 +105,7 @@ def lengths(rows: Sequence[Row], checkpoint: Checkpoint) -> list[int]:
             answer, size = conversations.target(row.record, checkpoint.convention), row.record.size
         else:
             turns, answer = row.record.asked(), row.record.answer
-            size = images.size(row.image) if row.image else None
+            size = image_size(row.image) if row.image else None
         spoken.append(([*turns, conversations.says("assistant", answer)], size))
     return conversations.count_tokens(spoken, checkpoint)
 
@@ -151,7 +151,7 @@ def _check_images(rows: Sequence[Row]) -> None:
         if row.image is None:
             continue
         if row.image not in sizes:
-            frame = images.size(row.image)
+            frame = image_size(row.image)
             sizes[row.image] = (frame.width, frame.height)
         if isinstance(row.record, Sample) and sizes[row.image] != (row.record.size.width, row.record.size.height):
             width, height = sizes[row.image]

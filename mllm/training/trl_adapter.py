@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from PIL import Image
 
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.models import processors
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import Convention
@@ -67,7 +67,7 @@ class ImageCache:
         if path in self._held:
             self._held.move_to_end(path)
             return self._held[path]
-        picture = images.load(path)
+        picture = open_image(path)
         self._held[path] = picture
         self.size += picture.width * picture.height * 3
         while self.size > self.limit and len(self._held) > 1:

@@ -20,12 +20,12 @@ from mllm.data.sources import (
     Request,
     SourceError,
     boxes_or_whole,
-    image_size,
     make_box,
     need_domain,
     need_input,
     one_photo,
     read_text,
+    source_image_size,
 )
 from mllm.records import Photo
 
@@ -63,7 +63,7 @@ def _photo(file: Path, image: str, rows: list[tuple[str, Row]], request: Request
                     f" same image at {where}; a photo shows one entity"
                 )
     path = file.parent / image
-    frame = image_size(path, f"{where}: field image")
+    frame = source_image_size(path, f"{where}: field image")
     if len(rows) > MOST_BOXES:
         raise SourceError(f"{where}: {len(rows)} boxes; at most {MOST_BOXES} of one image are taken")
     boxes: list[Box] = []

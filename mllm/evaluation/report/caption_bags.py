@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field, FiniteFloat
 from mllm.captions import caption_of
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
-from mllm.io import images, strict_json
+from mllm.io import strict_json
 from mllm.io.drawing import data_uri
+from mllm.io.images import open_image
 from mllm.metrics import stats
 from mllm.records import Sample, image_path
 
@@ -246,7 +247,7 @@ def _image(told: Mapping[str, Told], size: str, bag: str, names: Sequence[str], 
     """One image of a bag, and for each run its caption and which image that retrieved."""
     one = next(iter(told.values()))
     sample = one.samples[name]
-    image = images.load(image_path(one.folder / "samples.jsonl", sample))
+    image = open_image(image_path(one.folder / "samples.jsonl", sample))
     rows = []
     for run, each in told.items():
         match = each.matches(size)[bag, name]
