@@ -9,7 +9,6 @@ from statistics import mean
 from typing import Any
 
 from mllm import rewards
-from mllm.captions import wants_caption
 from mllm.config import Settings
 from mllm.knowledge.mastery import LEVELS
 from mllm.models.checkpoint import Checkpoint
@@ -185,9 +184,9 @@ def _sft_measures(settings: Settings, samples: Sequence[Sample]) -> dict[str, tu
     """Return what scores the gold answers of an SFT run: the benchmark's IoU and the format of the prompt style; for
     captions with known marks, the share of true claims."""
     chosen: dict[str, dict[str, Any]] = {}
-    if not all(map(wants_caption, samples)):
+    if not all(sample.task == "caption" for sample in samples):
         chosen |= {"format": {"style": settings.style}, "iou": {}}
-    if any(wants_caption(sample) and any(thing.marks for thing in sample.things) for sample in samples):
+    if any(sample.task == "caption" and any(thing.marks for thing in sample.things) for sample in samples):
         chosen["faithful"] = {}
     return rewards.load_all(chosen)
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mllm.boxes import Box
-from mllm.captions import TASK, wants_caption
 from mllm.errors import FieldmarkError
 from mllm.models.checkpoint import Checkpoint
 from mllm.models.families import Convention
@@ -55,7 +54,7 @@ def answer(sample: Sample, checkpoint: Checkpoint) -> str:
     Without a tokenizer the special tokens are removed from the text. A row without a thought gets a placeholder.
     """
     convention = checkpoint.convention
-    if convention.prompt == "think" and not sample.thought and not wants_caption(sample):
+    if convention.prompt == "think" and not sample.thought and sample.task != "caption":
         direct = Convention(convention.family, "direct", convention.budget)
         text = f"<think>{_NO_THOUGHT}</think>{conversations.target(sample, direct)}"
     else:
@@ -76,8 +75,8 @@ def score(
     maximum for what the model knows well); if the box does not matter, the reward's maximum. An answer is `short` if it
     earns less by more than `ROUNDING`, or if nothing at all can be earned; a caption if it earns the minimum.
     """
-    boxed = [sample for sample in samples if not wants_caption(sample)]
-    captioned = [sample for sample in samples if wants_caption(sample) and sample.captions][:CAPTIONS]
+    boxed = [sample for sample in samples if sample.task != "caption"]
+    captioned = [sample for sample in samples if sample.task == "caption" and sample.captions][:CAPTIONS]
     found: list[GoldScore] = []
     for name, (unbound, _) in rewards.items():
         reward = unbound.reading(checkpoint.family, checkpoint.convention.budget)
