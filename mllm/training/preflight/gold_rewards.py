@@ -80,7 +80,7 @@ def score(
     found: list[GoldScore] = []
     for name, (unbound, _) in rewards.items():
         reward = unbound.reading(checkpoint.family, checkpoint.convention.budget)
-        if reward.task == TASK:
+        if reward.task == "caption":
             found.append(_captions(name, reward, captioned, checkpoint))
         else:
             found.append(_boxes(name, reward, boxed, checkpoint))
