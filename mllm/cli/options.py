@@ -14,7 +14,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
-class LoadOptions:
+class ModelOptions:
     """How the weights of a model are read."""
 
     family: str | None = None
@@ -28,7 +28,7 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
-class SamplingOptions:
+class GenerationOptions:
     """How answers are written."""
 
     max_new_tokens: Annotated[int, Range(1)] = 1024
@@ -41,6 +41,28 @@ class SamplingOptions:
     """share of the probability mass to sample from"""
     seed: int = 0
     """random seed of the sampling, and of what is drawn"""
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions(GenerationOptions, ModelOptions):
+    """The model that a benchmark asks, how, and where its answers go. `mllm.evaluation.generate_missing` reads them."""
+
+    out: Path = Path("runs/eval")
+    """folder of answers and scores"""
+    model: str = "pocket"
+    """checkpoint folder, adapter folder, Hub name, or pocket"""
+    adapter: Path | None = None
+    """adapter folder to put on --model, unmerged"""
+    style: str | None = None
+    """prompt style; default: the one saved beside the weights"""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """vllm if it is installed"""
+    limit: Annotated[int, Range(1)] | None = None
+    """only the first N samples"""
+    rescore: bool = False
+    """score the saved answers again, without the model"""
+    overwrite: bool = False
+    """discard the saved answers and ask again"""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A program defines its options once, as a dataclass; a string below a field is it
     class Options:
         samples: Path
         '''samples file (jsonl)'''
-        sampling: SamplingOptions = SamplingOptions(max_new_tokens=512)      # a shared group: mllm/cli/options.py
+        sampling: GenerationOptions = GenerationOptions(max_new_tokens=512)      # a shared group: mllm/cli/options.py
 
     def main(argv: list[str] | None = None) -> None:
         options = parse(Options, argv)

@@ -13,7 +13,7 @@ import pytest
 from tyro.conf import Positional, arg
 
 from mllm.cli import programs
-from mllm.cli.options import FolderOptions, SamplingOptions, named_folders
+from mllm.cli.options import FolderOptions, GenerationOptions, named_folders
 from mllm.cli.programs import Range, parse, run_program, typed_command
 from mllm.errors import FieldmarkError
 
@@ -26,7 +26,7 @@ class Options:
     share: Annotated[float, Range(0, 1)] = 0.5
     images: bool = True
     write_as: Annotated[str, arg(name="to")] = "html"
-    sampling: SamplingOptions = SamplingOptions(max_new_tokens=64)
+    sampling: GenerationOptions = GenerationOptions(max_new_tokens=64)
     folder: FolderOptions = FolderOptions()
 
 
@@ -41,7 +41,7 @@ def test_flags_are_the_fields_of_all_groups() -> None:
     words = "--samples a.jsonl --sizes 3 5 --sizes 7 --no-images --to md --max_new_tokens 9 --batch-size=2 --overwrite"
     read = parse(Options, words.split())
     assert read == Options(
-        Path("a.jsonl"), (3, 5, 7), 0.5, False, "md", SamplingOptions(9, 2), FolderOptions(overwrite=True)
+        Path("a.jsonl"), (3, 5, 7), 0.5, False, "md", GenerationOptions(9, 2), FolderOptions(overwrite=True)
     )
     typed = "python x.py --samples a.jsonl --sizes 3 --sizes 5 --sizes 7 --no-images --to md --max-new-tokens 9"
     assert typed_command("x.py", read, ["overwrite", "batch_size"]) == typed
