@@ -29,12 +29,13 @@ from PIL import Image
 
 from bench.parts.tokens import training
 from mllm.boxes import Frame
-from mllm.data import bags, manifest, splits
+from mllm.data import bags, splits
 from mllm.data.near_duplicates import by_blocks, by_parts
 from mllm.distributed import World
 from mllm.io.files import atomic_write
 from mllm.io.image_view import View
 from mllm.io.images import load
+from mllm.io.provenance import file_hash
 from mllm.knowledge import cards as knowledge
 from mllm.models import encoders
 from mllm.models.embedding_cache import EmbeddingStore
@@ -157,7 +158,7 @@ def records(folder: Path, count: int) -> Units:
     size = (folder / "rows.jsonl").stat().st_size
     return {
         "append_s": added, "close_s": closed / count, "write_s": written / count, "read_s": read / count,
-        "hash_s_per_byte": clock(lambda: manifest.digest(folder / "rows.jsonl")) / size,
+        "hash_s_per_byte": clock(lambda: file_hash(folder / "rows.jsonl")) / size,
         "sample_held_bytes": held(lambda: load_samples(folder / "rows.jsonl", images=False), count),
         "index_held_bytes": index,
     }  # fmt: skip

@@ -20,7 +20,7 @@ import typer
 from mllm.captions import words
 from mllm.cli.programs import run_program
 from mllm.data import caption_sources
-from mllm.evaluation.scores import markdown
+from mllm.io.tables import markdown
 from mllm.models import encoders
 from mllm.pocket.captions import judge, rich
 from mllm.pocket.species import random_marks
