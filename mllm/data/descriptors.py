@@ -22,7 +22,7 @@ from mllm.data.sources.csv import rows_of
 from mllm.errors import RecordError
 from mllm.io import strict_json
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark, read
-from mllm.knowledge.cards import holds, same_name
+from mllm.knowledge.cards import has_mark, normalize_name
 from mllm.knowledge.parts import part_of
 
 LONG = 12
@@ -48,7 +48,7 @@ def merge(entity: str, domain: str, told: Sequence[Card]) -> Card:
     """Join what several sources say of one entity; where there are several, a mark's confidence is how many agree."""
     marks: list[Mark] = []
     for card in told:
-        marks += [mark for mark in card.marks if not holds([known.text for known in marks], mark.text)]
+        marks += [mark for mark in card.marks if not has_mark([known.text for known in marks], mark.text)]
     if len(told) > 1:
         marks = [replace(mark, confidence=round(_agreeing(told, mark) / len(told), 3)) for mark in marks]
     sources = dict.fromkeys(card.source for card in told if card.source)
@@ -57,7 +57,7 @@ def merge(entity: str, domain: str, told: Sequence[Card]) -> Card:
 
 def _agreeing(told: Sequence[Card], mark: Mark) -> int:
     """Count the sources that hold a mark."""
-    return sum(holds([known.text for known in card.marks], mark.text) for card in told)
+    return sum(has_mark([known.text for known in card.marks], mark.text) for card in told)
 
 
 def _filled(card: Card, source: str) -> Card:
@@ -111,7 +111,7 @@ def _table(file: Path) -> dict[str, Card]:
     cards: dict[str, Card] = {}
     spelled: dict[str, str] = {}
     for where, row in rows_of(file, needed=("entity", "mark"), optional=_COLUMNS):
-        name = spelled.setdefault(same_name(row["entity"]), row["entity"])
+        name = spelled.setdefault(normalize_name(row["entity"]), row["entity"])
         card = cards.setdefault(name, Card(name, domain=row.get("domain", "")))
         mark = _row_mark(where, row)
         cards[name] = replace(card, marks=(*card.marks, mark))

@@ -16,8 +16,8 @@ from mllm.data.sources import Request, SourceError
 from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError, ImageError
 from mllm.io import images
-from mllm.knowledge import cards as knowledge
 from mllm.knowledge import domains
+from mllm.knowledge.cards import Cards, normalize_name
 from mllm.records import SPLITS, Photo
 
 
@@ -33,7 +33,7 @@ class Check:
     """The photos with their sides, as a synthesis with the same seed and shares would divide them."""
 
 
-def check(source: str, request: Request, cards: knowledge.Cards | None, shares: Shares, seed: int) -> Check:
+def check(source: str, request: Request, cards: Cards | None, shares: Shares, seed: int) -> Check:
     """Open every photo whole, look for its card and for photos like it, and divide the good ones among the sides.
 
     Raises:
@@ -107,9 +107,7 @@ def told(found: Check) -> Iterator[str]:
 _ALL = Box(0, 0, 1, 1)
 
 
-def label_faults(
-    photo: Photo, cards: knowledge.Cards | None, spelled: dict[str, str], *, marks: bool = True
-) -> Iterator[str]:
+def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, marks: bool = True) -> Iterator[str]:
     """Say what is wrong with a photo's labels: its domain, its entity's spelling, what is known of it.
 
     Args:
@@ -118,7 +116,7 @@ def label_faults(
         spelled: how entities were spelled before; filled here. One of two spellings could be held out, the other not.
         marks: without cards, a photo without marks is wrong.
     """
-    first = spelled.setdefault(knowledge.same_name(photo.entity), photo.entity)
+    first = spelled.setdefault(normalize_name(photo.entity), photo.entity)
     if first != photo.entity:
         yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; keep to one"
     try:
@@ -131,7 +129,7 @@ def label_faults(
         yield f"photo {photo.id}: no marks are known of {photo.entity!r}: give knowledge cards with --knowledge FILE"
 
 
-def labelled(source: str, request: Request, cards: knowledge.Cards | None) -> Iterator[Photo]:
+def labelled(source: str, request: Request, cards: Cards | None) -> Iterator[Photo]:
     """Yield the photos of a source whose labels are sound; the first fault is an error."""
     spelled: dict[str, str] = {}
     for photo in sources.photos(source, request):

@@ -58,18 +58,18 @@ _ONE_LINE_ANSWER = re.compile(r"<answer>(.*?)</answer>")  # "." stops at a line 
 _JSON_BLOCK = re.compile(r"```json(.*?)(?:```|$)", re.DOTALL)
 
 
-class Image(BaseModel):
+class ParquetImage(BaseModel):
     """An image as parquet files of the Hub hold it."""
 
     data: bytes = Field(alias="bytes", min_length=1)
 
 
-class Case(BaseModel):
+class ParquetRow(BaseModel):
     """One row of the official parquet."""
 
     question_id: Annotated[str, Field(min_length=1)] | int
     category: str
-    image: Image
+    image: ParquetImage
     question: str | None
     answer: str | None
 
@@ -149,7 +149,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
     """Make one case of the parquet into a sample."""
-    case = strict_json.parsed(row, Case, f"{where}: ", kind=RecordError)
+    case = strict_json.parsed(row, ParquetRow, f"{where}: ", kind=RecordError)
     where = f"{where} ({case.question_id})"
     answer, question = case.answer or "", case.question or ""
     gold = _GOLD.search(answer)

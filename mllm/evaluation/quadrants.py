@@ -11,7 +11,7 @@ from typing import Any
 
 from mllm.evaluation import scores
 from mllm.evaluation.scores import Case
-from mllm.knowledge.mastery import HIGH, LEVELS, Entry, Table
+from mllm.knowledge.mastery import HIGH, LEVELS, Entry, MasteryTable
 
 KNOWN_FROM = 0.5
 """Share of an entity's questions from which it counts as known."""
@@ -23,12 +23,12 @@ def knows(entry: Entry) -> bool:
     return entry.level in HIGH if entry.accuracy is None else entry.accuracy >= KNOWN_FROM
 
 
-def quadrant(case: Case, table: Table) -> str:
+def quadrant(case: Case, table: MasteryTable) -> str:
     """Return the quadrant of one case."""
     return QUADRANTS[(0 if case.hit else 1) if knows(table[case.sample.entity]) else (2 if case.hit else 3)]
 
 
-def measure(cases: Sequence[Case], table: Table, *, seed: int = 0) -> dict[str, Any]:
+def measure(cases: Sequence[Case], table: MasteryTable, *, seed: int = 0) -> dict[str, Any]:
     """Split the cases of present things by what is known of their entities.
 
     Returns a dictionary of plain values: `file`; `unknown`, the entities that the table lacks (their cases are left out

@@ -59,7 +59,7 @@ class Info(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BenchmarkRun:
     """A finished benchmark folder, judged with the code of today."""
 
     folder: Path
@@ -122,7 +122,7 @@ def append(folder: str | Path, completion: Completion) -> None:
     append_jsonl(Path(folder) / "outputs.jsonl", completion)
 
 
-def load(folder: str | Path) -> Run:
+def load(folder: str | Path) -> BenchmarkRun:
     """Read a benchmark folder and judge it anew: model text is read again, so that a better parser needs no model.
 
     Raises:
@@ -139,7 +139,7 @@ def load(folder: str | Path) -> Run:
     by_id = {sample.id: sample for sample in samples}
     again = [_read_again(row, by_id, family, frame) for row in rows.values()]
     published = bool(info.get("official")) and all(frame(sample) == kvg_published.FRAME for sample in samples)
-    return Run(folder, info, scores.judge(samples, again, family, frame, published=published))
+    return BenchmarkRun(folder, info, scores.judge(samples, again, family, frame, published=published))
 
 
 def read(folder: str | Path) -> tuple[dict[str, Any], list[Sample], dict[str, Completion]]:
@@ -175,7 +175,7 @@ def write_json(folder: str | Path, name: str, data: Mapping[str, Any]) -> Path:
     return Path(folder) / name
 
 
-def write_scores(run: Run, *, seed: int = 0, **more: Any) -> dict[str, Any]:
+def write_scores(run: BenchmarkRun, *, seed: int = 0, **more: Any) -> dict[str, Any]:
     """Measure a run, write `scores.json` into its folder and return what was written; `more` goes in where not None."""
     more = {key: value for key, value in more.items() if value is not None}
     table = {**run.info, **scores.table(run.cases, seed=seed), **more}

@@ -31,7 +31,7 @@ class Case:
     completion: Completion
     iou: float
     published: float | None
-    chain: reasoning.Chain | None
+    steps: reasoning.StepCounts | None
 
     @property
     def hit(self) -> bool:
@@ -79,7 +79,7 @@ def judge(
             completion,
             overlap(sample, completion.answer),
             kvg_published.published_iou(completion.text, sample.boxes[0]) if published and sample.boxes else None,
-            reasoning.chain(sample, completion.answer, family, frame(sample)),
+            reasoning.judge_steps(sample, completion.answer, family, frame(sample)),
         )
         for sample, completion in zip(samples, ordered, strict=True)
     ]
@@ -136,13 +136,13 @@ def measure(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESA
 def table(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESAMPLES) -> dict[str, Any]:
     """Measure every slice, count the problems by name, and measure the links where samples know their marks."""
     parts = slices(cases)
-    chains = {name: [case.chain for case in part if case.chain is not None] for name, part in parts.items()}
+    counts = {name: [case.steps for case in part if case.steps is not None] for name, part in parts.items()}
     return {
         "slices": {name: measure(part, seed=seed, resamples=resamples) for name, part in parts.items()},
         "problems": dict(Counter(case.completion.answer.problem for case in cases if case.completion.answer.problem)),
         "links": {
-            name: [link.as_dict() for link in reasoning.table(part)]
-            for name, part in chains.items()
+            name: [step.as_dict() for step in reasoning.sum_steps(part)]
+            for name, part in counts.items()
             if part and not name.startswith("domain ")
         },
     }

@@ -17,7 +17,6 @@ from mllm.io.files import atomic_write
 from mllm.knowledge import card_files
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark
 
-__all__ = ["Card", "Cards", "KnowledgeError", "Mark", "holds", "likeness", "load", "same_name", "save", "words"]
 
 _LITTLE = frozenset("a an and are at by can has have in is it its of on or that the to with often very".split())
 _SAME = 0.5
@@ -33,7 +32,7 @@ class Cards(Mapping[str, tuple[str, ...]]):
         self._cards: dict[str, Card] = {}
         self._names: dict[str, str] = {}
         for name, card in cards.items():
-            key = same_name(name)
+            key = normalize_name(name)
             if key in self._names:
                 raise KnowledgeError(f"{origin}: {name!r} and {self._names[key]!r} are the same name; keep one card")
             self._names[key] = name
@@ -42,7 +41,7 @@ class Cards(Mapping[str, tuple[str, ...]]):
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
         """Return the marks of an entity that may be used."""
-        key = same_name(name)
+        key = normalize_name(name)
         if key not in self._marks:
             near = [self._names[other] for other in get_close_matches(key, self._names, n=3, cutoff=0.5)]
             hint = f"; nearest: {', '.join(near)}" if near else ""
@@ -51,7 +50,7 @@ class Cards(Mapping[str, tuple[str, ...]]):
 
     def __contains__(self, name: object) -> bool:
         """Whether an entity has a card."""
-        return isinstance(name, str) and same_name(name) in self._marks
+        return isinstance(name, str) and normalize_name(name) in self._marks
 
     def __iter__(self) -> Iterator[str]:
         """Go over the names as they were written."""
@@ -64,63 +63,63 @@ class Cards(Mapping[str, tuple[str, ...]]):
     def card(self, name: str) -> Card:
         """Return the whole card of an entity."""
         self[name]
-        return self._cards[same_name(name)]
+        return self._cards[normalize_name(name)]
 
-    def taken_for(self, name: str) -> frozenset[str]:
-        """Return what an entity is easily taken for, by either card, as names reduced by `same_name`."""
-        own = same_name(name)
-        named = {same_name(other) for other in self._cards[own].unlike} if own in self._cards else set()
-        return frozenset(named | {key for key, card in self._cards.items() if own in map(same_name, card.unlike)})
+    def confused_with(self, name: str) -> frozenset[str]:
+        """Return what an entity is easily taken for, by either card, as names reduced by `normalize_name`."""
+        own = normalize_name(name)
+        named = {normalize_name(other) for other in self._cards[own].unlike} if own in self._cards else set()
+        return frozenset(named | {key for key, card in self._cards.items() if own in map(normalize_name, card.unlike)})
 
     def differences(self, name: str, other: str) -> tuple[tuple[str, ...], ...]:
         """Return the pairs (mark of `name`, mark of `other`) that tell the two apart, as far as the cards say."""
         for own, its, swap in ((name, other, False), (other, name, True)):
-            card = self._cards.get(same_name(own))
+            card = self._cards.get(normalize_name(own))
             for told, pairs in card.unlike.items() if card else ():
-                if same_name(told) == same_name(its):
+                if normalize_name(told) == normalize_name(its):
                     return tuple((pair[1], pair[0]) if swap else pair for pair in pairs)
         return ()
 
 
-def same_name(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Reduce a name to what counts when names are compared: `British_Shorthair` and `british shorthair` are one."""
     plain = unicodedata.normalize("NFKD", name.casefold())
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).replace("'", "").replace("’", "")
     return re.sub(r"[\W_]+", " ", plain).strip()
 
 
-def load(*files: str | Path) -> Cards:
+def load_cards(*files: str | Path) -> Cards:
     """Read card files, or folders of them, into one set of cards. An entity may stand in one file only."""
     cards: dict[str, Card] = {}
     clash: set[str] = set()
     for file in card_files.files_of(files):
         found = card_files.read(file)
         for name in found:
-            if same_name(name) in clash:
+            if normalize_name(name) in clash:
                 raise KnowledgeError(f"{file}: {name!r} has a card in an earlier file too; keep one")
-        clash |= {same_name(name) for name in found}
+        clash |= {normalize_name(name) for name in found}
         cards |= found
     return Cards(cards, ", ".join(str(file) for file in files))
 
 
-def save(file: str | Path, cards: Mapping[str, Iterable[str]]) -> None:
+def save_cards(file: str | Path, cards: Mapping[str, Iterable[str]]) -> None:
     """Write cards as json, in the order of their names, whole or not at all."""
     with atomic_write(file) as out:
         json.dump({name: list(cards[name]) for name in sorted(cards)}, out, ensure_ascii=False, indent=1)
         out.write("\n")
 
 
-def likeness(a: Iterable[str], b: Iterable[str]) -> float:
+def word_overlap(a: Iterable[str], b: Iterable[str]) -> float:
     """How much two cards say alike, 0..1: shared words over all words (Jaccard), little words left out."""
-    words_a, words_b = words(a), words(b)
+    words_a, words_b = content_words(a), content_words(b)
     return len(words_a & words_b) / max(len(words_a | words_b), 1)
 
 
-def holds(card: Iterable[str], mark: str) -> bool:
+def has_mark(card: Iterable[str], mark: str) -> bool:
     """Whether a card says the same as `mark`, in these or similar words."""
-    return any(likeness([mark], [other]) >= _SAME for other in card)
+    return any(word_overlap([mark], [other]) >= _SAME for other in card)
 
 
-def words(marks: Iterable[str]) -> frozenset[str]:
+def content_words(marks: Iterable[str]) -> frozenset[str]:
     """Return the words that marks say, in the form in which names are compared, little words left out."""
-    return frozenset(word for mark in marks for word in same_name(mark).split()) - _LITTLE
+    return frozenset(word for mark in marks for word in normalize_name(mark).split()) - _LITTLE

@@ -1,7 +1,7 @@
 """What is easily taken for what: pairs of entities whose cards read alike or whose photos look alike.
 
 Each entity is paired with the few of its domain that come nearest. Nearness is the mean of two numbers from 0 to 1: how
-alike the cards read (`knowledge.likeness`) and how alike the photos look (cosine of the mean photo vectors, rescaled);
+alike the cards read (`knowledge.word_overlap`) and how alike the photos look (cosine of the mean photo vectors, rescaled);
 the first alone where there are no photos. What a photo's vector is may be chosen: any function from a photo to numbers.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from mllm.boxes import Frame
 from mllm.io import images, strict_json
 from mllm.knowledge.card_files import Card, KnowledgeError
-from mllm.knowledge.cards import holds, likeness
+from mllm.knowledge.cards import has_mark, word_overlap
 from mllm.records import Photo
 
 Vector = Callable[[Photo], np.ndarray]
@@ -26,7 +26,7 @@ Vector = Callable[[Photo], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ConfusablePair:
     """Two entities that are easily taken for one another, and why; `differences` are (mark of `entity`, of `other`)."""
 
     SCHEMA: ClassVar[str] = "fieldmark.pair/1"
@@ -96,17 +96,17 @@ def looks(photos: Iterable[Photo], vector: Vector) -> dict[tuple[str, str], np.n
 
 def pairs(
     cards: Sequence[Card], seen: Mapping[tuple[str, str], np.ndarray], alike: int, least: float = 0.0
-) -> list[Pair]:
-    """Pair each card with the `alike` nearest of its domain whose nearness is above `least`; sorted by names.
+) -> list[ConfusablePair]:
+    """ConfusablePair each card with the `alike` nearest of its domain whose nearness is above `least`; sorted by names.
 
     `seen` are the entities' looks, for all cards or for none of a domain.
     """
     by_domain: dict[str, list[Card]] = defaultdict(list)
     for card in sorted(cards, key=lambda card: card.entity):
         by_domain[card.domain].append(card)
-    found: dict[str, Pair] = {}
+    found: dict[str, ConfusablePair] = {}
     for domain, members in by_domain.items():
-        table: dict[str, list[Pair]] = defaultdict(list)
+        table: dict[str, list[ConfusablePair]] = defaultdict(list)
         for index, card in enumerate(members):
             for other in members[index + 1 :]:
                 one = _pair(domain, card, other, seen)
@@ -124,18 +124,18 @@ def differences(card: Card, other: Card) -> tuple[tuple[str, str], ...]:
     """
     own, its = card.used, other.used
     parts = {mark.text.strip().rstrip("."): mark.part for mark in (*card.marks, *other.marks)}
-    left = [mark for mark in its if not holds(own, mark)]
+    left = [mark for mark in its if not has_mark(own, mark)]
     told = []
     for mark in own:
-        if not holds(its, mark):
+        if not has_mark(its, mark):
             facing = next((one for one in left if parts[mark] and parts[one] == parts[mark]), "")
             left = [one for one in left if one != facing]
             told.append((mark, facing))
     return tuple(told)
 
 
-def _pair(domain: str, card: Card, other: Card, seen: Mapping[tuple[str, str], np.ndarray]) -> Pair:
+def _pair(domain: str, card: Card, other: Card, seen: Mapping[tuple[str, str], np.ndarray]) -> ConfusablePair:
     a, b = seen.get((domain, card.entity)), seen.get((domain, other.entity))
     picture = None if a is None or b is None else round((1 + float(a @ b)) / 2, 4)
-    text = round(likeness(card.used, other.used), 4)
-    return Pair(f"{domain}/{card.entity}/{other.entity}", domain, card.entity, other.entity, text, picture)
+    text = round(word_overlap(card.used, other.used), 4)
+    return ConfusablePair(f"{domain}/{card.entity}/{other.entity}", domain, card.entity, other.entity, text, picture)

@@ -21,7 +21,7 @@ from typing import Any
 from mllm.errors import RecordError
 from mllm.io import strict_json
 from mllm.io.files import atomic_write
-from mllm.knowledge.cards import same_name
+from mllm.knowledge.cards import normalize_name
 
 SCHEMA = "fieldmark.mastery/1"
 LEVELS = ("completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect")
@@ -50,17 +50,17 @@ def level(accuracy: float) -> str:
     return next((name for name, bound in zip(LEVELS, BOUNDS, strict=False) if accuracy >= bound), LEVELS[-1])
 
 
-class Table(Mapping[str, Entry]):
+class MasteryTable(Mapping[str, Entry]):
     """Mastery by entity; names are compared as card names are (case, accents and hyphens do not count)."""
 
     def __init__(self, entries: Mapping[str, Entry], origin: str = "the mastery table") -> None:
         """Take entries as given; `origin` (a file name) is told in errors."""
         self.origin = origin
         self._entries = dict(entries)
-        self._keys = {same_name(name): name for name in entries}
+        self._keys = {normalize_name(name): name for name in entries}
 
     @classmethod
-    def counted(cls, answers: Iterable[tuple[str, float]], origin: str = "the mastery table") -> Table:
+    def counted(cls, answers: Iterable[tuple[str, float]], origin: str = "the mastery table") -> MasteryTable:
         """Build a table from (entity, right) pairs, one a question; `right` is 0..1 (between: a shared guess)."""
         sums: dict[str, tuple[float, int]] = {}
         for entity, right in answers:
@@ -70,7 +70,7 @@ class Table(Mapping[str, Entry]):
 
     def __getitem__(self, name: str) -> Entry:
         """Return what is known of an entity; `RecordError` names the file and the nearest entities."""
-        key = same_name(name)
+        key = normalize_name(name)
         if key not in self._keys:
             near = [self._keys[other] for other in get_close_matches(key, self._keys, n=3, cutoff=0.5)]
             hint = f"; nearest: {', '.join(near)}" if near else ""
@@ -79,7 +79,7 @@ class Table(Mapping[str, Entry]):
 
     def __contains__(self, name: object) -> bool:
         """Whether an entity is known."""
-        return isinstance(name, str) and same_name(name) in self._keys
+        return isinstance(name, str) and normalize_name(name) in self._keys
 
     def __iter__(self) -> Iterator[str]:
         """Go over the names as they were written."""
@@ -119,7 +119,7 @@ class Table(Mapping[str, Entry]):
         return Path(path)
 
 
-def load(path: str | Path) -> Table:
+def load_mastery(path: str | Path) -> MasteryTable:
     """Read a mastery file, ours or KARL's; a file read before is not read again while it is unchanged.
 
     Raises:
@@ -132,7 +132,7 @@ def load(path: str | Path) -> Table:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, changed: int) -> Table:
+def _read(path: Path, changed: int) -> MasteryTable:
     """Read a file; `changed` is its time stamp and only part of the cache's key."""
     try:
         data = strict_json.load(path)
@@ -146,7 +146,7 @@ def _read(path: Path, changed: int) -> Table:
     rows = data.get("entities") if ours else data
     if not isinstance(rows, dict) or not rows:
         raise RecordError(f"{path}: field entities: an object with at least one entity is needed")
-    return Table({name: _entry(row, f"{path}: entity {name!r}") for name, row in rows.items()}, str(path))
+    return MasteryTable({name: _entry(row, f"{path}: entity {name!r}") for name, row in rows.items()}, str(path))
 
 
 def _entry(row: Any, where: str) -> Entry:

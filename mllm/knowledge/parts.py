@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mllm.knowledge.cards import same_name
+from mllm.knowledge.cards import normalize_name
 
 PARTS = frozenset(
     # animals
@@ -26,7 +26,7 @@ def part_of(mark: str) -> str:
     What stands after a preposition only says where (`a red spot on the bill` is about the bill all the same, being the
     only part named; `black feet with white claws` is about the feet).
     """
-    words = same_name(mark).split()
+    words = normalize_name(mark).split()
     for stop in ("with", "without", "on", "of", "around", "above", "below", "under"):
         if stop in words and (found := _last(words[: words.index(stop)])):
             return found

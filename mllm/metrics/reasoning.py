@@ -66,7 +66,7 @@ class Thought:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class StepScore:
     """`right` out of `of`: how often one link held among the cases where it could be asked."""
 
     name: str
@@ -84,7 +84,7 @@ class Link:
         return {"name": self.name, "right": self.right, "of": self.of, "share": self.share, "meaning": self.meaning}
 
 
-LINKS = {
+STEPS = {
     "form": "thoughts that could be taken apart (recall, candidates, choice), of all samples with known marks",
     "name": "the name asked for stands at the head of the thought, of thoughts with a recall",
     "recall": "every mark recalled and none invented, of all samples with known marks",
@@ -103,14 +103,14 @@ LINKS = {
 
 
 @dataclass(slots=True)
-class Chain:
+class StepCounts:
     """What one sample contributes: for each link (right, of). Links that could not be asked are absent."""
 
     counts: dict[str, tuple[float, int]] = field(default_factory=dict)
 
-    def ask(self, link: str, right: float, of: int = 1) -> None:
+    def count(self, step: str, right: float, of: int = 1) -> None:
         """Record that a link held `right` times out of `of`."""
-        self.counts[link] = (float(right), of)
+        self.counts[step] = (float(right), of)
 
 
 def read_thought(text: str | None, family: Family, frame: Frame) -> Thought:
@@ -125,7 +125,7 @@ def read_thought(text: str | None, family: Family, frame: Frame) -> Thought:
     )
 
 
-def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain | None:
+def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) -> StepCounts | None:
     """Judge every link of one answer; None where the sample does not know the marks of its things.
 
     `frame` is the one the family writes this image's boxes on (`family.frame(sample.size, budget)`).
@@ -133,23 +133,23 @@ def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain
     target = next((thing for thing in sample.things if thing.entity == sample.entity), None)
     if target is None or not all(thing.marks for thing in sample.things):
         return None
-    thought, links = read_thought(answer.thought, family, frame), Chain()
+    thought, steps = read_thought(answer.thought, family, frame), StepCounts()
     asked = tuple(sample.provenance.get("asked", ()))  # a description asks by these, and names nothing
     head, sought = ("marks", asked) if asked else (sample.entity, target.marks)
     choice = thought.choice()
-    links.ask("form", bool(thought.recalled and thought.candidates and choice))
+    steps.count("form", bool(thought.recalled and thought.candidates and choice))
     if thought.recalled:
-        links.ask("name", thought.name == head)
+        steps.count("name", thought.name == head)
     recalled = set(thought.recalled) == set(sought)
-    links.ask("recall", recalled)
-    links.ask("recall words", _shared_words(sought, thought.recalled))
+    steps.count("recall", recalled)
+    steps.count("recall words", _shared_words(sought, thought.recalled))
     found = match(sample.things, thought.candidates)
-    links.ask("found", len(found), len(sample.things))
+    steps.count("found", len(found), len(sample.things))
     seen = [set(sample.things[k].marks) == set(thought.candidates[c].marks) for k, c in found.items()]
     if found:
-        links.ask("marks seen", sum(seen), len(found))
+        steps.count("marks seen", sum(seen), len(found))
         single = [_single_marks(sample.things[k], thought.candidates[c]) for k, c in found.items()]
-        links.ask("mark seen", sum(right for right, _ in single), sum(of for _, of in single))
+        steps.count("mark seen", sum(right for right, _ in single), sum(of for _, of in single))
     single = [
         (mark in thought.recalled) == fits
         for c in thought.candidates
@@ -157,31 +157,30 @@ def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain
         if fits is not None
     ]
     if single and thought.recalled:
-        links.ask("mark judged", sum(single), len(single))
+        steps.count("mark judged", sum(single), len(single))
     verdicts = [c for c in thought.candidates if c.fits is not None]
     if verdicts and thought.recalled:
         own = set(thought.recalled)
-        links.ask("judged", sum(c.fits == (own <= set(c.marks)) for c in verdicts), len(verdicts))
+        steps.count("judged", sum(c.fits == (own <= set(c.marks)) for c in verdicts), len(verdicts))
     if choice is not None:
         right = choice.box is not None and iou(choice.box, target.box) >= FOUND_AT
-        _compare(links, thought, choice)
-        links.ask("chosen", right)
+        _compare(steps, thought, choice)
+        steps.count("chosen", right)
         if recalled and len(found) == len(sample.things) == len(thought.candidates) and all(seen):
-            links.ask("compared given true", right)
+            steps.count("compared given true", right)
         if thought.restated is not None:
-            links.ask("restated", thought.restated == choice.numbers)
+            steps.count("restated", thought.restated == choice.numbers)
         if answer.problem is None and answer.numbers:
-            links.ask("copied", tuple(answer.numbers[-1]) == choice.numbers)
-    return links
+            steps.count("copied", tuple(answer.numbers[-1]) == choice.numbers)
+    return steps
 
 
-def table(chains: Iterable[Chain]) -> list[Link]:
-    """Sum the chains of many samples into one row for each link, in the order in which a thought runs."""
-    chains = list(chains)
-    rows = []
-    for name, meaning in LINKS.items():
-        counts = [c.counts[name] for c in chains if name in c.counts]
-        rows.append(Link(name, sum(right for right, _ in counts), sum(of for _, of in counts), meaning))
+def sum_steps(counts: Iterable[StepCounts]) -> list[StepScore]:
+    """Sum the counts of many samples: one score for each step, in the order in which a thought runs."""
+    counts, rows = list(counts), []
+    for name, meaning in STEPS.items():
+        found = [one.counts[name] for one in counts if name in one.counts]
+        rows.append(StepScore(name, sum(right for right, _ in found), sum(of for _, of in found), meaning))
     return rows
 
 
@@ -200,11 +199,11 @@ def match(things: Sequence[Thing], candidates: Sequence[Candidate]) -> dict[int,
     return pairs
 
 
-def _compare(links: Chain, thought: Thought, choice: Candidate) -> None:
+def _compare(steps: StepCounts, thought: Thought, choice: Candidate) -> None:
     """Is the choice among the candidates that share most marks with the recall? Not asked where all tie."""
     fits = [len(set(c.marks) & set(thought.recalled)) for c in thought.candidates]
     if min(fits) < max(fits):
-        links.ask("compared", fits[thought.candidates.index(choice)] == max(fits))
+        steps.count("compared", fits[thought.candidates.index(choice)] == max(fits))
 
 
 def _conclusion(text: str, family: Family) -> tuple[str, int | None, tuple[float, ...] | None]:

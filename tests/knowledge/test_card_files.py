@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mllm.knowledge import card_files
-from mllm.knowledge import cards as knowledge
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark
+from mllm.knowledge.cards import load_cards
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12)
 COUNTS = st.integers(0, 5).flatmap(lambda looked: st.tuples(st.integers(0, looked), st.just(looked)))
@@ -52,13 +52,13 @@ def test_a_mark_not_seen_stays_in_the_file_and_is_not_used(tmp_path: Path) -> No
         "  - {mark: barred wings, verified: unverified}\n  unlike:\n    Wood_Lark:\n    - [short tail, long tail]\n"
         "wood lark: [long tail]\n"
     )
-    cards = knowledge.load(tmp_path / "a.yaml")
+    cards = load_cards(tmp_path / "a.yaml")
     assert cards["wren"] == ("short tail", "barred wings")
     assert cards.card("Wren").marks[1] == Mark("red bill", verified=False, seen=1, looked=4)
-    assert cards.taken_for("wren") == {"wood lark"} and cards.taken_for("WOOD LARK") == {"wren"}
+    assert cards.confused_with("wren") == {"wood lark"} and cards.confused_with("WOOD LARK") == {"wren"}
     assert cards.differences("wren", "wood lark") == (("short tail", "long tail"),)
     assert cards.differences("wood lark", "wren") == (("long tail", "short tail"),)
-    assert cards.differences("wren", "crow") == () and cards.taken_for("crow") == frozenset()
+    assert cards.differences("wren", "crow") == () and cards.confused_with("crow") == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_a_folder_is_all_cards_in_it(tmp_path: Path) -> None:
     (tmp_path / "cards/dog.yaml").write_text("pug: [flat face]\n")
     (tmp_path / "cards/cat.json").write_text('{"Sphynx": ["no hair"]}')
     (tmp_path / "cards/notes.txt").write_text("not a card")
-    assert list(knowledge.load(tmp_path / "cards")) == ["Sphynx", "pug"]
+    assert list(load_cards(tmp_path / "cards")) == ["Sphynx", "pug"]
     assert card_files.files_of([tmp_path / "cards/dog.yaml"]) == (str(tmp_path / "cards/dog.yaml"),)
     (tmp_path / "empty").mkdir()
     with pytest.raises(KnowledgeError, match=r"empty: no knowledge cards in this folder"):
-        knowledge.load(tmp_path / "empty")
+        load_cards(tmp_path / "empty")

@@ -28,12 +28,12 @@ def command(
     from mllm.data import label_checks
     from mllm.data.sources import Request
     from mllm.data.splits import Shares
-    from mllm.knowledge import cards
+    from mllm.knowledge.cards import load_cards
 
     request = Request(
         input, domain, clip_boxes=clip_boxes, whole_image_boxes=whole_image_boxes, boxes_later=boxes_later
     )
-    known = cards.load(*knowledge) if knowledge else None
+    known = load_cards(*knowledge) if knowledge else None
     found = label_checks.check(source, request, known, Shares(unseen=unseen_share), seed)
     for line in label_checks.told(found):
         typer.echo(line)

@@ -15,7 +15,7 @@ from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
 from mllm.evaluation.report import caption_bags, curves, disagreements
-from mllm.evaluation.runs import Run
+from mllm.evaluation.runs import BenchmarkRun
 from mllm.evaluation.scores import Case
 from mllm.io import images, provenance, tables
 from mllm.io.drawing import data_uri
@@ -143,13 +143,15 @@ def _slices(tables: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     return main, [name for name in names if name.startswith("domain ")]
 
 
-def _describe(name: str, run: Run, table: Mapping[str, Any]) -> dict[str, Any]:
+def _describe(name: str, run: BenchmarkRun, table: Mapping[str, Any]) -> dict[str, Any]:
     """Return one run's numbers and where they came from."""
     keys = ("model", "weights", "style", "samples", "generation", "commit", "versions", "benchmark", "version")
     return {"name": name, "folder": str(run.folder), **{k: run.info.get(k) for k in keys}, **table}
 
 
-def _differences(loaded: Mapping[str, Run], slices: Sequence[str], *, against_first: bool) -> list[dict[str, Any]]:
+def _differences(
+    loaded: Mapping[str, BenchmarkRun], slices: Sequence[str], *, against_first: bool
+) -> list[dict[str, Any]]:
     """Compare each run with the one before it, or the first, in words that claim no more than the interval carries."""
     rows: list[dict[str, Any]] = []
     names = list(loaded)
@@ -177,11 +179,11 @@ def _links(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         return []
     return [
         {"name": name, "meaning": meaning, "cells": [rows[name] if rows else None for rows in columns]}
-        for name, meaning in reasoning.LINKS.items()
+        for name, meaning in reasoning.STEPS.items()
     ]
 
 
-def _gallery(loaded: Mapping[str, Run], cases: Sequence[Case]) -> list[dict[str, Any]]:
+def _gallery(loaded: Mapping[str, BenchmarkRun], cases: Sequence[Case]) -> list[dict[str, Any]]:
     """Show some samples with every run's answer."""
     answers = {name: {case.sample.id: case for case in run.cases} for name, run in loaded.items()}
     shown = []

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mllm.evaluation import kvg_published
-from mllm.evaluation.runs import Run
+from mllm.evaluation.runs import BenchmarkRun
 from mllm.evaluation.scores import Case
 
 
-def cases(runs: Iterable[Run]) -> list[Case]:
+def cases(runs: Iterable[BenchmarkRun]) -> list[Case]:
     """The questions that one run gets right and another wrong, each as the first run that was asked answered it.
 
     What the first run had right (and another lost) and what it had wrong (and another won) take turns, over all

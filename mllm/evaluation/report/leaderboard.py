@@ -14,7 +14,7 @@ from typing import Any
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
 from mllm.evaluation.report import caption_bags
-from mllm.evaluation.runs import Run
+from mllm.evaluation.runs import BenchmarkRun
 from mllm.io import tables
 
 FORMATS = ("markdown", "latex", "json")
@@ -102,7 +102,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _check_same(loaded: Mapping[str, Run]) -> None:
+def _check_same(loaded: Mapping[str, BenchmarkRun]) -> None:
     """Refuse runs that did not answer the same questions about the same boxes."""
     first, *others = loaded.items()
     asked = {case.sample.id: case.sample.boxes for case in first[1].cases}
