@@ -42,12 +42,12 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
     ("data", "message"),
     [
         ("{", "m.json:1: broken JSON"),
-        ("[]", "an object of entities"),
-        ("{}", "field entities"),
-        ('{"schema": "x/1", "entities": {}}', "field schema: 'x/1'"),
-        ('{"wren": {"knowledge_category": "fair"}}', "entity 'wren': field knowledge_category: 'fair' is none of"),
+        ("[]", "Input should be a valid dictionary"),
+        ("{}", "the file holds no entity"),
+        ('{"schema": "x/1", "entities": {}}', "field schema: Input should be 'fieldmark.mastery/1', got 'x/1'"),
+        ('{"wren": {"knowledge_category": "fair"}}', "entity 'wren': field knowledge_category: Input should be 'completely correct'"),
         ('{"wren": {"right": 1}}', "entity 'wren': field asked"),
-        ('{"wren": {"right": 3, "asked": 2}}', "entity 'wren': field right: a number from 0 to 2"),
+        ('{"wren": {"right": 3, "asked": 2}}', "entity 'wren': field right: must be from 0 to 2, got 3"),
         ('{"wren": 1}', "entity 'wren': an object"),
     ],
 )
@@ -63,7 +63,7 @@ def test_an_unknown_entity_names_the_nearest() -> None:
     with pytest.raises(RecordError, match="karl.json: entity 'blak redstart'.*nearest: black redstart"):
         table.level("blak redstart")
     assert table.level("blak redstart", LEVELS[4]) == LEVELS[4]
-    with pytest.raises(RecordError, match="has a level and no count"):
+    with pytest.raises(RecordError, match="has a level but no count"):
         table.save("nowhere.json")
 
 
