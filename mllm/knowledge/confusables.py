@@ -98,9 +98,9 @@ def looks(photos: Iterable[Photo], vector: Vector) -> dict[tuple[str, str], np.n
 def pairs(
     cards: Sequence[Card], seen: Mapping[tuple[str, str], np.ndarray], alike: int, least: float = 0.0
 ) -> list[ConfusablePair]:
-    """ConfusablePair each card with the `alike` nearest of its domain whose nearness is above `least`; sorted by names.
+    """Pair each card with the `alike` nearest of its domain whose nearness is above `least`; sorted by names.
 
-    `seen` are the entities' looks, for all cards or for none of a domain.
+    `seen` holds the entities' mean photo vectors, for all cards of a domain or for none.
     """
     by_domain: dict[str, list[Card]] = defaultdict(list)
     for card in sorted(cards, key=lambda card: card.entity):

@@ -67,7 +67,7 @@ class Reward(BaseReward):
         """Return the share of each link that an answer can be asked for; None where the things' marks are unknown."""
         family, budget = self._convention()
         found = judge_steps(sample, answer, family, family.frame(sample.size, budget))
-        return None if found is None else {name: right / of for name, (right, of) in found.counts.items()}
+        return None if found is None else {name: right / of for name, (right, of) in found.items()}
 
     def _own(self, sample: Sample) -> Answer:
         """Return the sample's own thought and answer, as the family writes them."""

@@ -43,7 +43,7 @@ def judged(thought, numbers=(10, 10, 40, 50), problem=None):
     answer = Answer(thought, None, (), (tuple(map(float, numbers)),) if numbers else (), problem)
     found = reasoning.judge_steps(SAMPLE, answer, POCKET, FRAME)
     assert found is not None
-    return found.counts
+    return found
 
 
 def with_verdicts(*verdicts: str) -> str:
@@ -163,11 +163,11 @@ def test_a_description_is_recalled_from_the_question_and_judged_by_its_own_marks
     answer = Answer(said, None, (), ((10.0, 10.0, 40.0, 50.0),), None)
     found = reasoning.judge_steps(asked, answer, POCKET, FRAME)
     assert found is not None and set(first.marks) >= {"striped", "blue cap"} and "plain" in second.marks and third
-    assert {name: found.counts[name] for name in ("name", "recall", "recall words")} == dict.fromkeys(
+    assert {name: found[name] for name in ("name", "recall", "recall words")} == dict.fromkeys(
         ("name", "recall", "recall words"), (1.0, 1)
     )
     assert (
-        found.counts["judged"] == (2, 2) and found.counts["mark judged"] == (4, 4) and found.counts["chosen"] == (1, 1)
+        found["judged"] == (2, 2) and found["mark judged"] == (4, 4) and found["chosen"] == (1, 1)
     )
 
 
@@ -224,8 +224,8 @@ def test_the_oracles_own_thoughts_hold_in_every_link():
         sample = replace(sample, thought=teachers.load("pocket").reason(teachers.Reasoning(sample, {}, k)))
         answer = answers.parse(prompts.target(sample, "think", POCKET, FRAME), POCKET, FRAME)
         found = reasoning.judge_steps(sample, answer, POCKET, FRAME)
-        assert found is not None and set(found.counts) == set(reasoning.STEPS), sample.thought
-        assert all(right == of for right, of in found.counts.values()), sample.thought
+        assert found is not None and set(found) == set(reasoning.STEPS), sample.thought
+        assert all(right == of for right, of in found.values()), sample.thought
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "pocket"])
@@ -241,5 +241,5 @@ def test_thoughts_in_every_family(name):
     written = family.write_thought(neutral, THINGS, frame)
     numbers = tuple(tuple(n) for n in family.read(family.write_box(THINGS[0].box, frame)))
     found = reasoning.judge_steps(SAMPLE, Answer(written, None, (), numbers, None), family, frame)
-    assert found is not None and set(found.counts) == set(reasoning.STEPS)
-    assert all(right == of for right, of in found.counts.values())
+    assert found is not None and set(found) == set(reasoning.STEPS)
+    assert all(right == of for right, of in found.values())
