@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mllm.data import near_duplicates as lookalikes
 from mllm.data.near_duplicates import HASH_BITS, by_blocks, by_parts, near_duplicates
 
 

@@ -96,7 +96,7 @@ def test_unfinished_and_foreign_folders(tmp_path):
     with pytest.raises(FieldmarkError, match="style was 'think' and now is 'direct'"):
         runs.begin(folder, {**info, "style": "direct"}, samples, folder)
     assert runs.begin(folder, {**info, "style": "direct"}, samples, folder, fresh=True) == set()
-    with pytest.raises(FieldmarkError, match="no benchmark folder"):
+    with pytest.raises(FieldmarkError, match="not a benchmark folder"):
         runs.load(tmp_path)
 
 
