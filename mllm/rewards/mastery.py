@@ -9,9 +9,10 @@ from typing import ClassVar
 from mllm.errors import ConfigError, RecordError
 from mllm.knowledge.mastery import LEVELS, load_mastery
 from mllm.prompting import answers
+from mllm.prompting.tasks.ground import best_iou, is_above
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
-from mllm.rewards.iou import asks_for_one, best_iou, is_above
+from mllm.rewards.iou import asks_for_one
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, ImageError, RecordError
-from mllm.io import images, strict_json
+from mllm.io import strict_json
 from mllm.io.files import atomic_write
+from mllm.io.images import image_size
 from mllm.models.families import Family
 from mllm.records import Sample
 from mllm.registry import Registry
@@ -99,7 +100,7 @@ class Line(Generic[M]):
     def image_size(self, field: str, name: str) -> Frame:
         """Return the size in pixels of the image `name`, whose path is relative to the file's folder."""
         try:
-            return images.size(self.path.parent / name)
+            return image_size(self.path.parent / name)
         except ImageError as error:
             raise self.error(field, str(error)) from None
 

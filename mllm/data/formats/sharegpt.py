@@ -25,7 +25,7 @@ from mllm.io.codec import decode, encode
 from mllm.models.box_notation import box_spans
 from mllm.models.families import Family, whole
 from mllm.prompting import answers, prompts
-from mllm.prompting.prompts import ALL
+from mllm.prompting.tasks import asked_boxes
 from mllm.records import Sample, Thing
 
 
@@ -53,7 +53,7 @@ def read(path: Path, family: Family) -> Iterator[Sample]:
         thought, things = _thought(answer.thought, answer.boxes, entity, family, frame)
         sample = Sample(
             id=line.id,
-            task=ALL if len(answer.boxes) > 1 else "ground",
+            task="ground_all" if len(answer.boxes) > 1 else "ground",
             image=image,
             size=size,
             domain=UNKNOWN,
@@ -115,7 +115,7 @@ def _with_digits(line: Line[Row], sample: Sample, family: Family, frame: Frame) 
         full = decode(line.row.fieldmark, Sample)
     except RecordError as error:
         raise line.error("fieldmark", str(error)) from None
-    asked = full.boxes if full.task == ALL else full.boxes[:1]
+    asked = asked_boxes(full)
     if [whole(box, frame) for box in asked] != [whole(box, frame) for box in sample.boxes]:
         raise line.error("fieldmark", "its boxes are not those of the text; was the text edited? Remove this column")
     return replace(full, image=sample.image, size=sample.size)

@@ -24,7 +24,7 @@ from mllm.boxes import Box, Frame
 from mllm.data.formats import UNKNOWN, ForeignRow, Line, Turn, entity_of, exact, read_lines, write_rows
 from mllm.io import strict_json
 from mllm.models.families import Family
-from mllm.prompting.prompts import ALL
+from mllm.prompting.tasks import asked_boxes
 from mllm.records import Sample
 
 
@@ -53,7 +53,7 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
         boxes = _boxes(line, solution, size)
         yield Sample(
             id=line.id,
-            task=ALL if len(boxes) > 1 else "ground",
+            task="ground_all" if len(boxes) > 1 else "ground",
             image=row.image,
             size=size,
             domain=UNKNOWN,
@@ -68,8 +68,8 @@ def write(path: Path, samples: Sequence[Sample], family: Family | None = None, s
     """Write `.json` in the shape for evaluation and everything else in the shape for training."""
 
     def row(sample: Sample) -> dict[str, Any]:
-        numbers = [exact(box, sample.size) for box in (sample.boxes if sample.task == ALL else sample.boxes[:1])]
-        solution = None if not numbers else numbers if sample.task == ALL else numbers[0]
+        numbers = [exact(box, sample.size) for box in asked_boxes(sample)]
+        solution = None if not numbers else numbers if sample.task == "ground_all" else numbers[0]
         if path.suffix != ".json":
             turns = [("human", f"<image>{sample.question}"), ("gpt", json.dumps(solution))]
             conversation = [{"from": who, "value": value} for who, value in turns]

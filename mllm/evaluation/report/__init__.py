@@ -18,8 +18,9 @@ from mllm.evaluation.report import caption_bags, curves, disagreements
 from mllm.evaluation.report.pages import render, shortened
 from mllm.evaluation.runs import BenchmarkRun
 from mllm.evaluation.scores import Case
-from mllm.io import images, provenance, tables
+from mllm.io import provenance, tables
 from mllm.io.drawing import data_uri
+from mllm.io.images import open_image
 from mllm.metrics import reasoning
 from mllm.records import atomic_write
 
@@ -180,7 +181,7 @@ def _gallery(loaded: Mapping[str, BenchmarkRun], cases: Sequence[Case]) -> list[
     shown = []
     for case in cases:
         asked = next(run for name, run in loaded.items() if answers[name].get(case.sample.id) is case)
-        image = images.load(asked.image(case))
+        image = open_image(asked.image(case))
         rows = [_answer(name, table[case.sample.id]) for name, table in answers.items() if case.sample.id in table]
         shown.append(
             {

@@ -9,8 +9,8 @@ from typing import Any
 from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
 from mllm.evaluation.report.caption_bags import JudgedCaptions
-from mllm.io import images
 from mllm.io.drawing import data_uri
+from mllm.io.images import open_image
 from mllm.records import Sample, image_path, load_samples, read_jsonl
 
 SIDE = 200
@@ -75,7 +75,7 @@ _NO_MATCH: Mapping[str, Any] = {"found": None, "right": None, "marks": ""}
 
 
 def _image(sample: Sample, file: Path, number: int) -> dict[str, Any]:
-    return {"id": sample.id, "number": number, "uri": data_uri(images.load(image_path(file, sample)), SIDE)}
+    return {"id": sample.id, "number": number, "uri": data_uri(open_image(image_path(file, sample)), SIDE)}
 
 
 def _entry(

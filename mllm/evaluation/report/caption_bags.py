@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, FiniteFloat
 
-from mllm.captions import said
+from mllm.captions import caption_of
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
-from mllm.io import images, strict_json
+from mllm.io import strict_json
 from mllm.io.drawing import data_uri
+from mllm.io.images import open_image
 from mllm.io.tables import markdown as markdown_table
 from mllm.io.tables import percent, percent_interval
 from mllm.metrics import stats
@@ -111,7 +112,7 @@ def load(folder: str | Path) -> JudgedCaptions:
     read = strict_json.parsed(table, _Table, f"{file}: ")
     _, samples, rows = runs.read_whole(folder)
     _check(read, {one.id for one in samples}, file)
-    captions = {key: said(row) for key, row in rows.items()}
+    captions = {key: caption_of(row) for key, row in rows.items()}
     return JudgedCaptions(folder, table, {one.id: one for one in samples}, captions)
 
 
@@ -252,7 +253,7 @@ def _image(
 ) -> dict[str, Any]:
     """Return one image of a bag, and for each run its caption and the image which that retrieved."""
     first = next(iter(loaded.values()))
-    image = images.load(image_path(first.folder / "samples.jsonl", first.samples[name]))
+    image = open_image(image_path(first.folder / "samples.jsonl", first.samples[name]))
     rows = [{"name": run, **one.match_row(size, bag, name, names)} for run, one in loaded.items()]
     return {"id": name, "number": 1 + names.index(name), "uri": data_uri(image, SIDE), "rows": rows}
 
