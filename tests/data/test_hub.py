@@ -78,7 +78,7 @@ def test_what_is_not_pushed(made: Path, tmp_path: Path) -> None:
         pack(tmp_path, tmp_path / "packed")
     with pytest.raises(FieldmarkError, match="is not empty"):
         pack(made, made)
-    with pytest.raises(FieldmarkError, match=r"3 images say nothing of their terms; name them with --licence"):
+    with pytest.raises(FieldmarkError, match=r"3 images name no licence; give --licence"):
         licence_of({"CC-BY-4.0": 2, "not stated": 3}, made)
     out = tmp_path / "dry"
     done = CliRunner().invoke(
