@@ -2,13 +2,16 @@
 
     python .ci/base_and_tuned.py        # after `make demo`
 
-The examples are chosen: the first test samples in the demo's order, one a domain, which the base misses and the model
-of `recipes/sft_direct.yaml` finds. The true box is solid and green, the answered one dashed and orange.
+Both answer the demo's test samples. The base is asked to reason first, since it mostly gives no box otherwise; the tuned
+model is that of `recipes/sft_direct.yaml`. The examples are chosen: the first samples on a square image, one a domain,
+where the base gives a wrong box and the tuned model the right one. The true box is solid and green, the answered one
+dashed and orange.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,51 +25,56 @@ from mllm.evaluation import runs  # noqa: E402
 from mllm.evaluation.scores import Case  # noqa: E402
 from mllm.io import drawing  # noqa: E402
 
-ROWS = {"base": "the base, before fine-tuning", "SFT": "the same model after fine-tuning"}
-"""Folder of the demo's benchmark -> title of its row."""
-COLUMNS, WIDE, HIGH, GAP, TITLE = 4, 265, 205, 12, 26
+ROWS = ("The base", "After fine-tuning")
+COLUMNS, SIDE, GAP, TITLE = 4, 262, 14, 28
 COLOURS = 128
 
 
-def chosen(demo: Path) -> Iterator[tuple[Case, Case, Path]]:
-    """Yield base's and tuned model's case and the image of the examples, one a domain."""
-    base, tuned = (runs.load(demo / "eval" / name) for name in ROWS)
+def ask_base(demo: Path) -> Path:
+    """Let the base answer the demo's test samples, reasoning first; a second call finds them answered."""
+    out = demo / "eval" / "base-think"
+    words = ["--model", "pocket", "--style", "think", "--max-new-tokens", "192", "--batch-size", "48"]
+    words += ["--samples", str(demo / "data" / "test.jsonl"), "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "eval.kvg_bench", *words], cwd=ROOT, check=True)
+    return out
+
+
+def examples(base: Path, tuned: Path) -> Iterator[tuple[Case, Case, Path]]:
+    """Yield the base's case, the tuned model's and the image of each example."""
+    before, after = runs.load(base), runs.load(tuned)
     domains: set[str] = set()
-    for before, after in zip(base.cases, tuned.cases, strict=True):
-        wide = before.sample.size.width > before.sample.size.height
-        shown = before.completion.answer.box is not None and not before.hit and after.hit and wide
-        if shown and before.sample.domain not in domains:
-            domains.add(before.sample.domain)
-            yield before, after, base.image(before)
+    for wrong, right in zip(before.cases, after.cases, strict=True):
+        sample = wrong.sample
+        square = sample.size.width == sample.size.height and len(sample.things) > 2
+        differ = wrong.completion.answer.box is not None and wrong.iou == 0 and right.hit
+        if square and differ and sample.domain not in domains:
+            domains.add(sample.domain)
+            yield wrong, right, before.image(wrong)
 
 
 def panel(case: Case, file: Path) -> Image.Image:
-    """Draw one answer, with the true box under it, on a panel of `WIDE` x `HIGH`."""
+    """Draw one answer over the true box."""
     box = case.completion.answer.box
     assert box is not None
     marks = [
         drawing.Mark(case.sample.boxes[0], case.sample.entity, drawing.GOLD_COLOUR),
-        drawing.Mark(box, "answer", drawing.ANSWER_COLOUR, dashed=True),
+        drawing.Mark(box, f"IoU {case.iou:.2f}", drawing.ANSWER_COLOUR, dashed=True),
     ]
     with Image.open(file) as image:
-        drawn = drawing.draw(image, marks, side=2 * WIDE)
-    drawn.thumbnail((WIDE, HIGH), Image.Resampling.LANCZOS)
-    room = Image.new("RGB", (WIDE, HIGH), "white")
-    room.paste(drawn, ((WIDE - drawn.width) // 2, (HIGH - drawn.height) // 2))
-    return room
+        return drawing.draw(image, marks, side=SIDE).resize((SIDE, SIDE))
 
 
-def poster(demo: Path) -> Image.Image:
+def poster(base: Path, tuned: Path) -> Image.Image:
     """Set the panels into two titled rows."""
-    examples = [example for example, _ in zip(chosen(demo), range(COLUMNS), strict=False)]
-    width, height = COLUMNS * (WIDE + GAP) + GAP, len(ROWS) * (HIGH + GAP + TITLE) + GAP
-    sheet = Image.new("RGB", (width, height), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
-    for row, title in enumerate(ROWS.values()):
-        top = GAP + row * (HIGH + GAP + TITLE)
+    columns = [example for example, _ in zip(examples(base, tuned), range(COLUMNS), strict=False)]
+    height = len(ROWS) * (SIDE + GAP + TITLE) + GAP
+    sheet = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, height), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=19)
+    for row, title in enumerate(ROWS):
+        top = GAP + row * (SIDE + GAP + TITLE)
         pen.text((GAP, top), title, fill="#24292f", font=font)
-        for column, example in enumerate(examples):
-            sheet.paste(panel(example[row], example[2]), (GAP + column * (WIDE + GAP), top + TITLE))
+        for column, example in enumerate(columns):
+            sheet.paste(panel(example[row], example[2]), (GAP + column * (SIDE + GAP), top + TITLE))
     return sheet
 
 
@@ -75,7 +83,8 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=ROOT / "runs" / "demo", help="what `make demo` left")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "base_and_tuned.png")
     options = parser.parse_args()
-    image = poster(options.demo).quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    sheet = poster(ask_base(options.demo.resolve()), options.demo / "eval" / "SFT")
+    image = sheet.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     image.save(options.out, optimize=True)
     print(f"{options.out}: {image.width} x {image.height}, {options.out.stat().st_size // 1024} KB")
 

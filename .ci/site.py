@@ -37,14 +37,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 def rewritten(markdown: str, place: str) -> str:
     """Return the page that lies at `place` (relative to docs/, or one of `OUTSIDE`'s) with the site's links."""
     source = next((outside for outside, at in OUTSIDE.items() if at == place), f"docs/{place}")
-    lines, inside = [], False
-    for line in markdown.splitlines():
-        if line.lstrip().startswith("```"):
-            lines.append(line if inside else _FENCE.sub(_fence, line))
-            inside = not inside
+    done: list[str] = []
+    for number, part in enumerate(re.split(r"^(\s*```.*)$", markdown, flags=re.MULTILINE)):
+        inside = number % 4 == 2  # text, fence, block, fence, text, ...
+        if number % 2:
+            done.append(_FENCE.sub(_fence, part) if number % 4 == 1 else part)
         else:
-            lines.append(line if inside else _LINK.sub(lambda match: _link(match, source, place), line))
-    return "\n".join(lines) + "\n"
+            done.append(part if inside else _LINK.sub(lambda match: _link(match, source, place), part))
+    return "".join(done)
 
 
 def _fence(match: re.Match[str]) -> str:
