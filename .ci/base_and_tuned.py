@@ -26,7 +26,7 @@ from mllm.evaluation.scores import Case  # noqa: E402
 from mllm.io import drawing  # noqa: E402
 
 ROWS = ("The base", "After fine-tuning")
-COLUMNS, SIDE, GAP, TITLE = 4, 262, 14, 28
+COLUMNS, SIDE, GAP, TITLE = 3, 262, 14, 28
 COLOURS = 128
 
 
