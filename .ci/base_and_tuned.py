@@ -2,10 +2,10 @@
 
     python .ci/base_and_tuned.py        # after `make demo`
 
-Both answer the demo's test samples. The base is asked to reason first, since it mostly gives no box otherwise; the tuned
-model is that of `recipes/sft_direct.yaml`. The examples are chosen: the first samples on a square image, one a domain,
-where the base gives a wrong box and the tuned model the right one. The true box is solid and green, the answered one
-dashed and orange.
+Both answer the demo's test samples. The base is asked to reason first, since it mostly gives no box otherwise; the
+tuned model is that of `recipes/sft_direct.yaml`. The examples are chosen: the first samples on a square image, one a
+domain, where the base gives a wrong box and the tuned model the right one. The true box is solid and green, the
+answered one dashed and orange.
 """
 
 from __future__ import annotations

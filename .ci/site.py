@@ -1,8 +1,8 @@
 """A hook of mkdocs.yml: pages outside docs/, links between pages, and the words behind our fences.
 
-README, CONTRIBUTING and CHANGELOG stay where readers of the repository look for them, and become pages of the site, too.
-A link to a page becomes the site's link; a link to a source file is replaced by its text. Words behind a fence's language
-(`bash run`, `yaml fieldmark`) are for the tests and are removed; `file=x.py` becomes the block's title.
+README, CONTRIBUTING and CHANGELOG stay where readers of the repository look for them, and become pages of the site.
+A link to a page becomes the site's link; a link to a source file is replaced by its text. Words behind a fence's
+language (`bash run`, `yaml fieldmark`) are for the tests and are removed; `file=x.py` becomes the block's title.
 """
 
 from __future__ import annotations
