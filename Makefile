@@ -33,8 +33,8 @@ test: test-fast test-ci  ## run what continuous integration runs: test-fast, the
 test-fast: $(READY)  ## run the fast suite, one worker a core (2 to 3 minutes)
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal < /dev/null
 
-test-ci: $(READY)  ## run two-process runs, kills and a tiny end-to-end run (13 minutes)
-	$(PY) -m pytest -m ci < /dev/null
+test-ci: $(READY)  ## a two-process run of each kind, one kill, the wheel and a tiny end-to-end, two tests at a time (13 minutes)
+	$(PY) -m pytest -m ci -n 2 --dist worksteal < /dev/null
 
 test-all: $(READY)  ## run every test, slow ones included
 	$(PY) -m pytest -m "ci or slow or not slow" < /dev/null
@@ -82,8 +82,8 @@ table-captions: $(READY)  ## compare self-retrieval, BagCurri and CLIP reward fr
 pets: $(READY)  ## run the whole chain on real photos of cats and dogs
 	$(PY) -m mllm.cli pets
 
-kill: $(READY)  ## kill SFT and GRPO at random moments and compare with undisturbed runs (10 minutes on two cores)
-	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/recipes/killed.py --kills 24
+kill: $(READY)  ## SFT, GRPO and pretraining killed at random moments: do they end as undisturbed runs? (12 minutes on two cores)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/recipes/killed.py --kills 25
 
 fuzz: $(READY)  ## give every parser a million bad inputs (5 minutes; guided by coverage with the extra `fuzz`)
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/support/fuzzed.py --inputs 1000000
