@@ -21,8 +21,8 @@ from typing import Any
 from mllm.cli.programs import run_main
 from mllm.data import sources
 from mllm.errors import FieldmarkError
-from mllm.evaluation import generate_missing, knowledge_probe, runs, scores
-from mllm.io import provenance
+from mllm.evaluation import generate_missing, knowledge_probe, runs
+from mllm.io import provenance, tables
 from mllm.knowledge import cards as knowledge
 from mllm.metrics import stats
 
@@ -101,10 +101,10 @@ def show(table: dict[str, Any]) -> None:
     print(f"\n{table['model']}  style {table['style']}  {table['samples']['file']}\n")
     rows = [("slice", "n", "right, %", "95 %", "unreadable")]
     for name, row in table["slices"].items():
-        shown = (scores.percent(row["acc"]["value"]), scores.interval(row["acc"]), scores.percent(row["unreadable"]))
+        shown = (tables.percent(row["acc"]["value"]), tables.interval(row["acc"]), tables.percent(row["unreadable"]))
         rows.append((name, str(row["samples"]), *shown))
-    print(scores.markdown(rows))
-    print(f"\nmean over {len(table['classes'])} classes: {scores.percent(table['over_classes'])} %; chance: 25.0 %")
+    print(tables.markdown(rows))
+    print(f"\nmean over {len(table['classes'])} classes: {tables.percent(table['over_classes'])} %; chance: 25.0 %")
 
 
 def parser() -> argparse.ArgumentParser:

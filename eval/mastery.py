@@ -21,9 +21,9 @@ from typing import Any
 from mllm.boxes import Box, Frame
 from mllm.cli.programs import run_main
 from mllm.errors import FieldmarkError
-from mllm.evaluation import generate_missing, knowledge_probe, runs, scores
+from mllm.evaluation import generate_missing, knowledge_probe, runs
 from mllm.evaluation.knowledge_probe import Item
-from mllm.io import provenance
+from mllm.io import provenance, tables
 from mllm.io.images import open_image, save_image
 from mllm.knowledge import cards as knowledge
 from mllm.knowledge import mastery
@@ -104,12 +104,12 @@ def show(out: str | Path) -> None:
     table = mastery.Table.counted(graded, str(out))
     path = table.save(Path(out) / "mastery.json", {k: info[k] for k in ("model", "weights", "samples", "commit")})
     right = sum(value for _, value in graded) / len(graded)
-    print(f"\n{info['model']}: {len(graded)} questions about {len(table)} entities, {scores.percent(right)} % right")
-    print(f"(chance: {scores.percent(knowledge_probe.CHANCE)} %; asked by {info['samples']['by']})\n")
+    print(f"\n{info['model']}: {len(graded)} questions about {len(table)} entities, {tables.percent(right)} % right")
+    print(f"(chance: {tables.percent(knowledge_probe.CHANCE)} %; asked by {info['samples']['by']})\n")
     rows = [("level", "entities", "%")]
     counts = [entry.level for entry in table.values()]
-    rows += [(name, str(counts.count(name)), scores.percent(share)) for name, share in table.shares().items()]
-    print(scores.markdown(rows))
+    rows += [(name, str(counts.count(name)), tables.percent(share)) for name, share in table.shares().items()]
+    print(tables.markdown(rows))
     print(f"\nwritten: {path}")
 
 

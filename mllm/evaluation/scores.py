@@ -14,6 +14,7 @@ from typing import Any
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import kvg_published
+from mllm.io.tables import MISSING, interval, markdown, percent
 from mllm.metrics import reasoning, stats
 from mllm.models.families import Family
 from mllm.prompting.tasks import score_of, task_of
@@ -168,7 +169,7 @@ def compare(a: Sequence[Case], b: Sequence[Case], *, seed: int = 0) -> dict[str,
 
 def ordering(a: str, b: str, part: str, row: Mapping[str, Any]) -> str:
     """Say what a paired difference of two runs shows on a slice; no order is claimed that its interval cannot carry."""
-    change = f"{100 * row['value']:+.1f} points, 95 % {interval(row)}, n={row['samples']}, p={row['p']:.3f}"
+    change = f"{percent(row['value'], sign=True)} points, 95 % {interval(row)}, n={row['samples']}, p={row['p']:.3f}"
     if row["clear"]:
         return f"{part}: {b} is {'above' if row['value'] > 0 else 'below'} {a} ({change})."
     return f"{part}: no order of {b} and {a} can be claimed ({change})."
@@ -188,25 +189,7 @@ def text_table(scores: Mapping[str, Any]) -> str:
                 percent(row["iou"]["value"]),
                 percent(row["chance"]),
                 percent(row["unreadable"]),
-                "–" if row["tokens"] is None else f"{row['tokens']:.0f}",
+                MISSING if row["tokens"] is None else f"{row['tokens']:.0f}",
             )
         )
     return markdown(rows)
-
-
-def percent(share: float | None) -> str:
-    """Write a share as percent with one decimal; a dash for None."""
-    return "–" if share is None else f"{100 * share:.1f}"
-
-
-def interval(row: Mapping[str, Any]) -> str:
-    """Write an interval's ends as percent; a dash where there is none."""
-    return "–" if row["low"] is None else f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Write rows (the first is the head) as an aligned Markdown table."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines)

@@ -13,6 +13,7 @@ from mllm.pocket.species import species
 from mllm.prompting import answers, prompts
 from mllm.records import Answer, Sample, Thing
 from mllm.synthesis import teachers
+from mllm.synthesis.capabilities import ReasoningRequest
 
 POCKET = families.load("pocket")
 FRAME = Frame(100, 100)
@@ -221,7 +222,7 @@ def test_the_oracles_own_thoughts_hold_in_every_link():
         things = tuple(Thing(one.name, places[(5 * n + k) % 6], one.marks) for n, one in enumerate(chosen))
         target = things[k % len(things)]
         sample = replace(SAMPLE, entity=target.entity, boxes=(target.box,), things=things)
-        sample = replace(sample, thought=teachers.load("pocket").reason(teachers.Reasoning(sample, {}, k)))
+        sample = replace(sample, thought=teachers.load("pocket").reason(ReasoningRequest(sample, {}, k)))
         answer = answers.parse(prompts.target(sample, "think", POCKET, FRAME), POCKET, FRAME)
         found = reasoning.chain(sample, answer, POCKET, FRAME)
         assert found is not None and set(found.counts) == set(reasoning.LINKS), sample.thought

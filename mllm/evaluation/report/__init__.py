@@ -17,7 +17,7 @@ from mllm.evaluation import runs, scores
 from mllm.evaluation.report import caption_bags, curves, disagreements
 from mllm.evaluation.runs import Run
 from mllm.evaluation.scores import Case
-from mllm.io import provenance
+from mllm.io import provenance, tables
 from mllm.io.drawing import data_uri
 from mllm.io.images import open_image
 from mllm.metrics import reasoning
@@ -100,7 +100,7 @@ def html(report: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": scores.percent, "interval": scores.interval}
+    environment.filters |= {"percent": tables.percent, "interval": tables.interval}
     return environment.get_template("page.html.jinja").render(report)
 
 
@@ -112,7 +112,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         rows.append((run["name"], *(_cell(run["slices"][name]) for name in report["slices"])))
     parts = [f"# {report['title']}"]
     if report["runs"]:
-        parts += ["Acc@0.5 in %, 95 % bootstrap interval over images, number of samples.", scores.markdown(rows)]
+        parts += ["Acc@0.5 in %, 95 % bootstrap interval over images, number of samples.", tables.markdown(rows)]
     if report["differences"]:
         head = "## Paired differences" + (" from the first run" if report["against_first"] else "")
         parts += [head, "\n".join(f"- {row['sentence']}" for row in report["differences"])]
@@ -120,18 +120,18 @@ def markdown(report: Mapping[str, Any]) -> str:
         table = [("link", *(run["name"] for run in report["runs"]))]
         for row in report["links"]:
             table.append((row["name"], *(_share(cell) for cell in row["cells"])))
-        parts += ["## Where the reasoning holds, % (of n)", scores.markdown(table)]
+        parts += ["## Where the reasoning holds, % (of n)", tables.markdown(table)]
     if report["captions"]:
         parts += ["## Captions among look-alikes", caption_bags.markdown(report["captions"])]
     return "\n\n".join(parts) + "\n"
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    return f"{scores.percent(row['acc']['value'])} ({scores.interval(row['acc'])}), n={row['samples']}"
+    return f"{tables.percent_interval(row['acc'])}, n={row['samples']}"
 
 
 def _share(cell: Mapping[str, Any] | None) -> str:
-    return "–" if cell is None else f"{scores.percent(cell['share'])} ({cell['of']})"
+    return "–" if cell is None else f"{tables.percent(cell['share'])} ({cell['of']})"
 
 
 def _slices(tables: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:

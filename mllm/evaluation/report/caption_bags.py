@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 from mllm.captions import caption_of
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
-from mllm.io import strict_json
+from mllm.io import strict_json, tables
 from mllm.io.drawing import data_uri
 from mllm.io.images import open_image
 from mllm.metrics import stats
@@ -178,19 +178,15 @@ def markdown(found: Mapping[str, Any]) -> str:
     ]
     rows = [head]
     for run in found["runs"]:
-        cells = [_percent(run["sizes"][size]["r1"]) for size in found["sizes"]]
-        marks = [_percent(run["text"].get(name)) for name in ("precision", "recall")]
+        cells = [tables.percent_interval(run["sizes"][size]["r1"]) for size in found["sizes"]]
+        marks = [tables.percent_interval(run["text"].get(name)) for name in ("precision", "recall")]
         rows.append([run["name"], *cells, *marks, f"{run['text']['words']:.1f}"])
     chance = ", ".join(
-        f"{scores.percent(found['runs'][0]['sizes'][size]['chance'])} of {size}" for size in found["sizes"]
+        f"{tables.percent(found['runs'][0]['sizes'][size]['chance'])} of {size}" for size in found["sizes"]
     )
-    table = f"{scores.markdown(rows)}\n\nJudged by {found['runs'][0]['scorer']}; chance: {chance}."
+    table = f"{tables.markdown(rows)}\n\nJudged by {found['runs'][0]['scorer']}; chance: {chance}."
     differences = "\n".join(f"- {one['sentence']}" for one in found["differences"])
     return f"{table}\n\n{differences}" if differences else table
-
-
-def _percent(found: Mapping[str, Any] | None) -> str:
-    return "–" if found is None else f"{scores.percent(found['value'])} ({scores.interval(found)})"
 
 
 def board(named: Mapping[str, str | Path]) -> tuple[list[dict[str, Any]], list[tuple[str, ...]]]:
@@ -209,11 +205,11 @@ def board(named: Mapping[str, str | Path]) -> tuple[list[dict[str, Any]], list[t
         rows.append({"name": name, **about, "judge": one.judge, "captions": len(one.captions), **parts})
     rows.sort(key=lambda row: -row["sizes"][sizes[-1]]["r1"]["value"])
     first = next(iter(told.values())).table["sizes"]
-    heads = [f"R@1 of {size} (chance {scores.percent(first[size]['chance'])})" for size in sizes]
+    heads = [f"R@1 of {size} (chance {tables.percent(first[size]['chance'])})" for size in sizes]
     lines: list[tuple[str, ...]] = [("captions of", "n", *heads, "marks right", "marks told", "words")]
     for row in rows:
-        found = [_percent(row["sizes"][size]["r1"]) for size in sizes]
-        marks = [_percent(row["text"].get(name)) for name in ("precision", "recall")]
+        found = [tables.percent_interval(row["sizes"][size]["r1"]) for size in sizes]
+        marks = [tables.percent_interval(row["text"].get(name)) for name in ("precision", "recall")]
         lines.append((row["name"], str(row["captions"]), *found, *marks, f"{row['text']['words']:.1f}"))
     return rows, lines
 

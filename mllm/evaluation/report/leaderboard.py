@@ -15,6 +15,7 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
 from mllm.evaluation.report import caption_bags
 from mllm.evaluation.runs import Run
+from mllm.io import tables
 
 FORMATS = ("markdown", "latex", "json")
 HEAD = ("model", "style", "n", "Acc@0.5", "95 %", "IoU", "unreadable", "chance")
@@ -72,7 +73,7 @@ def text(table: list[dict[str, Any]], kind: str, lines: Sequence[Sequence[str]] 
         return json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False)
     lines = lines or [HEAD, *(_cells(row) for row in table)]
     if kind == "markdown":
-        return scores.markdown([[cell.replace("|", "\\|") for cell in line] for line in lines])
+        return tables.markdown(lines)
     body = [" & ".join(map(_latex, line)) + r" \\" for line in lines]
     columns = "ll" + "r" * (len(lines[0]) - 2)
     return "\n".join(
@@ -93,11 +94,11 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["name"],
         str(row["style"] or "–"),
         str(row["samples"]),
-        scores.percent(row["acc"]["value"]),
-        scores.interval(row["acc"]),
-        scores.percent(row["iou"]["value"]),
-        scores.percent(row["unreadable"]),
-        scores.percent(row["chance"]),
+        tables.percent(row["acc"]["value"]),
+        tables.interval(row["acc"]),
+        tables.percent(row["iou"]["value"]),
+        tables.percent(row["unreadable"]),
+        tables.percent(row["chance"]),
     )
 
 
