@@ -47,8 +47,6 @@ Made by
 from {captions} captions, the last {held} of them held out. Scores of these very weights on those, as rounded to
 float16:
 
-| captions | judged right |
-|---|---|
 {rows}
 
 Words replaced by words of the same kind, and words left out, may leave a caption that reads well; nothing can tell
@@ -134,7 +132,7 @@ def main(
     command = shlex.join(["python", "recipes/pretrain_grammar.py", *sys.argv[1:]])
     facts = {"command": command, "captions": len(texts), "held": held}
     record = {"command": command, "captions": len(texts), "held_out": held}
-    write_card(out, _CARD, facts, record, scores)
+    write_card(out, _CARD, facts, record, ("captions", "judged right, %"), scores)
     for name, score in scores.items():
         log.info("%-24s %.3f", name, score)
 

@@ -39,8 +39,6 @@ Made by
 weights, as rounded to bfloat16, on held-out images: {count} scenes of three things, and all 300 species for every
 wording.
 
-| check | score |
-|---|---|
 {rows}
 
 Picking one of three things at random would score 33.3 % by name. For learning and testing, nothing else.
@@ -139,4 +137,5 @@ def write_model_card(
 ) -> None:
     """Write the model card of the base from its scores on `count` scenes per check."""
     record = {"command": command, "settings": dict(settings), "scenes_per_check": count}
-    write_card(folder, _CARD, {"command": command, "count": count, **settings}, record, scores)
+    facts = {"command": command, "count": count, **settings}
+    write_card(folder, _CARD, facts, record, ("check", "score, %"), scores)

@@ -32,8 +32,6 @@ Made by
 (seed {seed}, {bags} bags of four look-alikes drawn, {steps} steps of {batch} bags). Scores of these very weights, as
 rounded to float16: R@1 of true captions within {count} held-out bags of each kind, ties shared.
 
-| captions, bags, similarity | R@1 |
-|---|---|
 {rows}
 
 At random: 33.3 % of three, 20.0 % of five, 14.3 % of seven. A rich caption names every mark, so a perfect reader scores
@@ -82,4 +80,4 @@ def write_model_card(
     """Write the model card of an encoder from its scores on `count` bags per check."""
     record = {"command": command, "settings": dict(settings), "bags_per_check": count}
     facts = {"command": command, "role": _ROLES[settings["which"]], "count": count, **settings}
-    write_card(folder, _CARD, facts, record, scores)
+    write_card(folder, _CARD, facts, record, ("captions, bags, similarity", "R@1, %"), scores)

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from mllm.io.tables import markdown, percent
+
 
 class SavedState:
     """Modules and optimizer of a run, with the number of steps taken; saved together, so that a run can resume.
@@ -56,7 +58,12 @@ def command_line(program: str, settings: Any, default: Any) -> str:
 
 
 def write_card(
-    folder: Path, template: str, facts: Mapping[str, Any], record: Mapping[str, Any], scores: Mapping[str, float]
+    folder: Path,
+    template: str,
+    facts: Mapping[str, Any],
+    record: Mapping[str, Any],
+    head: tuple[str, str],
+    scores: Mapping[str, float],
 ) -> None:
     """Write ``scores.json`` (`record` and the scores) and ``README.md`` beside the weights.
 
@@ -65,9 +72,10 @@ def write_card(
         template: the card's text, with the names of `facts` and `rows`, the table of scores, in braces.
         facts: what the card states.
         record: what ``scores.json`` states.
+        head: the two column headings of the table.
         scores: shares by name, 0..1.
     """
     text = json.dumps({**record, "scores": dict(scores)}, indent=1) + "\n"
     (folder / "scores.json").write_text(text, encoding="utf-8")
-    rows = "\n".join(f"| {name} | {score:.1%} |" for name, score in scores.items())
+    rows = markdown([head, *((name, percent(score)) for name, score in scores.items())])
     (folder / "README.md").write_text(template.format(rows=rows, **facts), encoding="utf-8")
