@@ -1,16 +1,14 @@
-"""What does a kept image save? Preparing photos for the vision tower, against reading them from the pixel cache.
+"""What the pixel cache saves: preparing photos for the vision tower against reading them from the cache.
 
     python bench/pixels.py
 
 Images of 1024 x 768 pixels under Qwen3-VL's image processor, at budgets of 256 and 1,024 visual tokens. CPU seconds
-of one thread; "disk" reads with nothing in memory but the system's own cache of files.
+of one thread; "disk" reads with only the system's file cache in memory.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench.parts.clock import cpu_seconds
 from mllm.pocket.model import build_image_processor
 from mllm.training.engine.pixel_cache import remember_pixels
 
@@ -34,13 +33,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             stock, filling, reading = (build_image_processor() for _ in range(3))
             remember_pixels(filling, folder=Path(folder))
-            told = [_seconds(one, images, size) for one in (stock, filling)]
+            spent = [_seconds(one, images, size) for one in (stock, filling)]
             remember_pixels(reading, folder=Path(folder))
-            told += [_seconds(reading, images, size), _seconds(reading, images, size)]
+            spent += [_seconds(reading, images, size), _seconds(reading, images, size)]
             held = sum(file.stat().st_size for file in Path(folder).iterdir()) / IMAGES / 2**20
-        names = ("processed anew", "processed and kept", "from disk", "from memory")
-        each = ", ".join(f"{name} {1000 * one / IMAGES:.1f} ms" for name, one in zip(names, told, strict=True))
-        print(f"{tokens} visual tokens: {each} an image; {held:.1f} MiB on disk")
+        names = ("processed", "processed and cached", "from disk", "from memory")
+        each = ", ".join(f"{name} {1000 * one / IMAGES:.1f} ms" for name, one in zip(names, spent, strict=True))
+        print(f"{tokens} visual tokens: {each} per image; {held:.1f} MiB on disk")
 
 
 def _seconds(processor: Any, images: list[Any], size: dict[str, int]) -> float:
@@ -48,13 +47,7 @@ def _seconds(processor: Any, images: list[Any], size: dict[str, int]) -> float:
         for image in images:
             processor.image_processor(images=[image], size=size, return_tensors="pt")
 
-    return _clocked(work)
-
-
-def _clocked(work: Callable[[], None]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
+    return cpu_seconds(work)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from mllm.training.engine.pixel_cache import remember_pixels
 from mllm.training.grpo import bag_curriculum
 from mllm.training.health import Alarms
 from mllm.training.live_page import LivePage
-from mllm.training.run_card import Card
+from mllm.training.run_card import RunCard
 from mllm.training.validation import GeneratedEval
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Prepared:
     checkpoint: Checkpoint
     data: Data
     resume_from: Path | None
-    card: Card
+    card: RunCard
     finished: bool = False
 
 
@@ -97,7 +97,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, room: int = 0) -> P
         main_process_only(lambda: resume.check_same(Path(args.output_dir), now))
         logger.info("going on from %s", resume_from)
     main_process_only(lambda: resume.write_run(Path(args.output_dir), now))
-    card = Card.of(settings, args, checkpoint, data)
+    card = RunCard.of(settings, args, checkpoint, data)
     finished = resume_from is not None and resume.is_finished(resume_from, args.max_steps)
     if finished:
         main_process_only(lambda: _settle(Path(args.output_dir), resume_from, card))  # pyright: ignore[reportArgumentType]
@@ -240,7 +240,7 @@ def program(main: Callable[[], None]) -> None:
             torch.distributed.destroy_process_group()
 
 
-def _settle(output_dir: Path, last: Path, card: Card) -> None:
+def _settle(output_dir: Path, last: Path, card: RunCard) -> None:
     """Say that a run is finished, after seeing that its last weights are where they belong."""
     if not (output_dir / CONVENTION_FILE).is_file():
         resume.take_weights(last, output_dir)

@@ -19,7 +19,7 @@ from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import write_convention
 from mllm.records import Completion, Sample
 from mllm.training import distributed_generate, validation_metrics
-from mllm.training.run_card import Card
+from mllm.training.run_card import RunCard
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class GeneratedEval(TrainerCallback):
         samples: Sequence[Sample],
         root: Path,
         settings: Evaluate,
-        card: Card | None = None,
+        card: RunCard | None = None,
     ) -> None:
         self.trainer, self.checkpoint = trainer, checkpoint
         self.samples, self.root, self.settings = samples, root, settings
