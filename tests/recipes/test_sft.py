@@ -252,7 +252,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> Non
     assert not (out / "fieldmark.json").exists(), "a stopped run leaves nothing that looks finished"
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_processes_train_one_model(config: Path) -> None:
     finish(*command(config, processes=2))
@@ -264,7 +264,7 @@ def test_two_processes_train_one_model(config: Path) -> None:
     assert row["eval/samples"] == 2
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_processes_end_together_on_a_mistake(config: Path) -> None:
     done = subprocess.run(
