@@ -33,8 +33,8 @@ test: test-fast test-ci  ## what continuous integration runs: test-fast, then te
 test-fast: $(READY)  ## the fast suite, a worker a core (2 to 3 minutes)
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal < /dev/null
 
-test-ci: $(READY)  ## two-process runs, kills and a tiny end-to-end (13 minutes)
-	$(PY) -m pytest -m ci < /dev/null
+test-ci: $(READY)  ## a two-process run of each kind, one kill, the wheel and a tiny end-to-end, two tests at a time (13 minutes)
+	$(PY) -m pytest -m ci -n 2 --dist worksteal < /dev/null
 
 test-all: $(READY)  ## every test, the slow ones included
 	$(PY) -m pytest -m "ci or slow or not slow" < /dev/null
@@ -78,8 +78,8 @@ table-captions: $(READY)  ## self-retrieval, BagCurri and CLIP reward from spars
 pets: $(READY)  ## the whole chain on real photos of cats and dogs
 	$(PY) -m mllm.cli pets
 
-kill: $(READY)  ## SFT and GRPO killed at random moments: do they end as undisturbed runs? (10 minutes on two cores)
-	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/recipes/killed.py --kills 24
+kill: $(READY)  ## SFT, GRPO and pretraining killed at random moments: do they end as undisturbed runs? (12 minutes on two cores)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/recipes/killed.py --kills 25
 
 fuzz: $(READY)  ## a million bad inputs to every parser (5 minutes; with the extra `fuzz` guided by coverage)
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/support/fuzzed.py --inputs 1000000
