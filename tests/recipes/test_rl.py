@@ -137,6 +137,7 @@ def test_a_few_prompts_are_learned_by_heart(config: Path, tmp_path: Path) -> Non
     assert sum(earned[-2:]) / 2 > earned[0] + 0.2, earned
 
 
+@pytest.mark.ci
 def test_bags_grow_and_a_stopped_run_goes_on_in_the_same_order(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def weights(folder: Path) -> dict[str, Any]:
     return load_file(folder / "model.safetensors")
 
 
+@pytest.mark.ci
 def test_packed_rows_train_as_padded_ones(config: Path, tmp_path: Path) -> None:
     """The same batches, padded and packed: the same losses and counts of tokens, step by step."""
     told: dict[str, list[dict[str, Any]]] = {}
