@@ -151,7 +151,7 @@ def test_bad_settings_end_with_one_clear_line(
     assert not (tmp_path / "out" / "train.jsonl").exists()
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """kill -9 while images are drawn and while captions are written, then run again until it ends."""

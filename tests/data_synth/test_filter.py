@@ -87,7 +87,7 @@ def test_bad_settings_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert told in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_pocket_model_finds_some_descriptions_sometimes_and_a_killed_run_ends_alike(tmp_path: Path) -> None:
     data = [str(ROOT / "data_synth" / "grounding.py"), "--train", "24", "--validation", "0", "--test", "0"]

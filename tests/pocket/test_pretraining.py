@@ -191,7 +191,7 @@ def test_kept_memory_is_told_to_glibc_only() -> None:
     assert keep_memory() == (platform.libc_ver()[0] == "glibc")
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_a_killed_pretraining_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
     """kill -9 after the first saved state; started again, the run must end with bit-equal weights."""
     import json
