@@ -71,11 +71,11 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     warnings.filterwarnings("ignore", message=r"`(is_)?gradient_checkpointing\w*` is deprecated")  # TRL's concern
     warnings.filterwarnings("ignore", message="Could not find a config file in pocket")  # PEFT looks on the Hub for it
     try:
-        watch = heartbeat.begin(run.settings.silence)
+        beat = heartbeat.begin(run.settings.silence)
         (built,) = parser.parse_args_into_dataclasses(args=list(run.flags))
         launch.check()
-        if watch is not None:
-            watch.stall = 0.9 * built.ddp_timeout
+        if beat is not None:
+            beat.stall = 0.9 * built.ddp_timeout
     except FieldmarkError:
         raise
     except (TypeError, ValueError) as error:

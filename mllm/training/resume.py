@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 SIZES_FILE = "sizes.json"
-_TRAINERS_OWN = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "bag_state")
+_TRAINERS_OWN = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "run_state")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 

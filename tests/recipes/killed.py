@@ -136,7 +136,7 @@ def finish(child: int, out: Path) -> None:
 def left(out: Path) -> dict[str, Any]:
     """What a run left that may not depend on where it was stopped: bytes of weights and tables, lines of the log."""
     found: dict[str, Any] = {}
-    for pattern in ("*.safetensors", "best/*.safetensors", "mastery/*", "checkpoint-*/bag_state.json"):
+    for pattern in ("*.safetensors", "best/*.safetensors", "mastery/*", "checkpoint-*/run_state_bags.json"):
         found |= {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.glob(pattern))}
     score = out / "best" / "score.json"
     found["best"] = {k: v for k, v in json.loads(score.read_text()).items() if k not in TIMES} if score.exists() else {}

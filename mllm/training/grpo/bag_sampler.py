@@ -92,7 +92,7 @@ class BagSampler(Sampler[int]):
                     "per_device_train_batch_size or gradient_accumulation_steps, or lower num_generations"
                 )
             if not self.bags.get(size):
-                raise ConfigError(f"the schedule asks for bags of {size} and there are none: mine them first")
+                raise ConfigError(f"the schedule needs bags of {size} but there are none: mine them first")
         for size, bags in self.bags.items():
             members = [row for bag in bags for row in bag]
             if any(len(bag) != size for bag in bags) or len(set(members)) != len(members):

@@ -148,7 +148,7 @@ def measure(
         line += f", with {room} kept free for the answer" if room else ""
         found.append(Finding("row lengths", state, (line, "comes with the tokenizer (above)")))
         return found, token_lengths.bound(max(seen), limit, room, answers=answers), []
-    dataset.check_rows(data, checkpoint, read.settings, answers=answers, room=room)
+    dataset.check_rows(data, checkpoint, read.settings, answers=answers, max_completion_length=room)
     prompts, wholes = token_lengths.prompts_and_wholes(samples, checkpoint, answers=answers, room=room)
     rows = [row for row in data.train if isinstance(row.record, Sample)]
     most, ids = token_lengths.longest(rows, wholes, min(read.per_device, len(rows)))
