@@ -34,7 +34,7 @@ from mllm.data.near_duplicates import by_blocks, by_parts
 from mllm.distributed import World
 from mllm.io.files import atomic_write
 from mllm.io.image_view import View
-from mllm.io.images import load
+from mllm.io.images import open_image
 from mllm.knowledge import cards as knowledge
 from mllm.models import encoders
 from mllm.models.embedding_cache import EmbeddingStore
@@ -118,7 +118,7 @@ def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
 def looking(folder: Path) -> Units:
     """One photo opened whole and fingerprinted; one image made ready for a teacher."""
     listed = list(read_jsonl(folder / "grounding-8" / "photos.jsonl", Photo))
-    fingerprints = per(listed, lambda photo: splits.fingerprint(load(Path(photo.image)), photo))
+    fingerprints = per(listed, lambda photo: splits.fingerprint(open_image(Path(photo.image)), photo))
     views = [View(path, 1024 * 1024) for path in sorted((folder / "grounding-8" / "images" / "train").iterdir())]
     return {
         "look_s": fingerprints,

@@ -32,7 +32,7 @@ from mllm.cli.programs import run_program
 from mllm.data import bags, caption_sources, dataset_card, manifest, splits
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.io.images import load as load_image
+from mllm.io.images import open_image
 from mllm.io.progress import progress
 from mllm.knowledge import cards as knowledge
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
@@ -142,7 +142,7 @@ def images_stage(settings: Settings, out: Path, world: World) -> list[Sample]:
 
 def fingerprinted(settings: Settings, sample: Sample, out: Path) -> Sample:
     """Look at an image, whole; those that have no side yet get the prints by which look-alikes are known."""
-    picture = load_image(out / sample.image)
+    picture = open_image(out / sample.image)
     sample = replace(sample, question=settings.question or sample.question)
     if "side" in sample.provenance:
         return sample

@@ -23,11 +23,11 @@ from mllm.cli.programs import run_main
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, knowledge_probe, runs, scores
 from mllm.evaluation.knowledge_probe import Item
-from mllm.io import images, provenance
-from mllm.io.images import save_image
+from mllm.io import provenance
+from mllm.io.images import open_image, save_image
 from mllm.knowledge import cards as knowledge
 from mllm.knowledge import mastery
-from mllm.prompting import prompts
+from mllm.prompting import styles
 from mllm.records import Sample, load_samples
 
 VERSION = "1"
@@ -74,7 +74,7 @@ def answer(options: argparse.Namespace) -> None:
         "seed": options.seed,
     }
     info = generate_missing.settings(options, checkpoint, "mastery", VERSION, source)
-    style = None if options.by == "choices" else prompts.PLAIN
+    style = None if options.by == "choices" else styles.PLAIN
     generate_missing.ask(options, checkpoint, asked, root, info, style=style)
 
 
@@ -91,7 +91,7 @@ def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
         size = Frame(max(1, right - left), max(1, bottom - top))
         path = folder / f"{knowledge.same_name(item.id).replace(' ', '-')}.png"
         if not path.is_file():
-            picture = images.load(root / item.image)
+            picture = open_image(root / item.image)
             save_image(picture.crop((left, top, left + int(size.width), top + int(size.height))), path)
         found.append(knowledge_probe.alone(item, f"images/{path.name}", size))
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mllm.data.near_duplicates import near_duplicates
 from mllm.data.splits import fingerprint
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.records import Photo, image_path, load_samples
 
 
@@ -46,7 +46,7 @@ def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
     """
     trained, tested = _of(train), _of(benchmark)
     files = [*trained, *tested]
-    prints = [fingerprint(images.load(file), photo) for file, (photo, _) in [*trained.items(), *tested.items()]]
+    prints = [fingerprint(open_image(file), photo) for file, (photo, _) in [*trained.items(), *tested.items()]]
     group_of = near_duplicates(prints)
     first = {}
     for place in range(len(trained)):

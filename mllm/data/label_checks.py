@@ -15,7 +15,7 @@ from mllm.data import sources, splits
 from mllm.data.sources import Request, SourceError
 from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError, ImageError
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.knowledge import cards as knowledge
 from mllm.knowledge import domains
 from mllm.records import SPLITS, Photo
@@ -48,7 +48,7 @@ def check(source: str, request: Request, cards: knowledge.Cards | None, shares: 
             found.wrong.append(fault)
             continue
         try:
-            image = images.load(request.out / photo.image)
+            image = open_image(request.out / photo.image)
         except ImageError as error:
             found.wrong.append(str(error))
             continue

@@ -22,7 +22,8 @@ from pydantic import BaseModel, Field
 
 from mllm.boxes import Box, Frame, iou_xyxy
 from mllm.errors import BoxError, ImageError, RecordError
-from mllm.io import images, strict_json
+from mllm.io import strict_json
+from mllm.io.images import image_format, image_size
 from mllm.records import Sample, Thing, check_unique
 
 SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
@@ -162,7 +163,7 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
         raise RecordError(f"{where}: field answer: {error}") from None
     try:
         picture = _save(case.image.data, folder)
-        size = images.size(picture)
+        size = image_size(picture)
     except ImageError as error:
         raise RecordError(f"{where}: field image: {error}") from None
     return Sample(
@@ -182,7 +183,7 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
 
 def _save(data: bytes, folder: Path) -> Path:
     """Write image bytes under the name of their hash and return the path; done once for each image."""
-    suffix = _SUFFIX.get(images.format_of(data, "its bytes"), ".png")
+    suffix = _SUFFIX.get(image_format(data, "its bytes"), ".png")
     path = folder / f"{hashlib.sha256(data).hexdigest()[:20]}{suffix}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

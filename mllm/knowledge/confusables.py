@@ -16,7 +16,8 @@ from typing import ClassVar
 import numpy as np
 
 from mllm.boxes import Frame
-from mllm.io import images, strict_json
+from mllm.io import strict_json
+from mllm.io.images import open_image, phash
 from mllm.knowledge.card_files import Card, KnowledgeError
 from mllm.knowledge.cards import holds, likeness
 from mllm.records import Photo
@@ -51,11 +52,11 @@ def by_hash(folder: Path) -> Vector:
     """
 
     def vector(photo: Photo) -> np.ndarray:
-        image = images.load(folder / photo.image)
+        image = open_image(folder / photo.image)
         if photo.boxes:
             x1, y1, x2, y2 = (round(number) for number in photo.boxes[0].to_xyxy(Frame(*image.size)))
             image = image.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
-        code = int(images.phash(image), 16)
+        code = int(phash(image), 16)
         return np.array([1.0 if code >> bit & 1 else -1.0 for bit in range(64)])
 
     return vector

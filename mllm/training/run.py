@@ -128,8 +128,8 @@ def load_rewards(settings: Settings, output_dir: Path | None = None) -> dict[str
     for name, (reward, _) in list(rewards.items()):
         if getattr(reward, "style", settings.style) != settings.style:
             raise ConfigError(
-                f"rewards.{name}.style is not the prompt's style, {settings.style!r}: it would penalise what the prompt "
-                "asks for"
+                f"rewards.{name}.style is not the prompt's style, {settings.style!r}: it would penalise what the "
+                "prompt asks for"
             )
         if output_dir is not None and getattr(reward, "cache", "none") is None:
             rewards[name] = replace(reward, cache=str(output_dir / VECTORS)), rewards[name][1]  # pyright: ignore

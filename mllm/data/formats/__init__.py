@@ -20,8 +20,9 @@ from typing import Any, Protocol
 
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, ImageError, RecordError
-from mllm.io import images, strict_json
+from mllm.io import strict_json
 from mllm.io.files import atomic_write
+from mllm.io.images import image_size
 from mllm.models.families import Family
 from mllm.records import Sample
 from mllm.registry import Registry
@@ -79,7 +80,7 @@ class Line:
         if not isinstance(name, str) or not name:
             raise self.error(field, f"the path of an image is needed, got {name!r:.60}")
         try:
-            return name, images.size(self.path.parent / name)
+            return name, image_size(self.path.parent / name)
         except ImageError as error:
             raise self.error(field, str(error)) from None
 

@@ -17,8 +17,9 @@ from mllm.evaluation import runs, scores
 from mllm.evaluation.report import caption_bags, curves, disagreements
 from mllm.evaluation.runs import Run
 from mllm.evaluation.scores import Case
-from mllm.io import images, provenance
+from mllm.io import provenance
 from mllm.io.drawing import data_uri
+from mllm.io.images import open_image
 from mllm.metrics import reasoning
 from mllm.records import atomic_write
 
@@ -187,7 +188,7 @@ def _gallery(loaded: Mapping[str, Run], cases: Sequence[Case]) -> list[dict[str,
     shown = []
     for case in cases:
         asked = next(run for name, run in loaded.items() if answers[name].get(case.sample.id) is case)
-        image = images.load(asked.image(case))
+        image = open_image(asked.image(case))
         rows = [_answer(name, table[case.sample.id]) for name, table in answers.items() if case.sample.id in table]
         shown.append(
             {

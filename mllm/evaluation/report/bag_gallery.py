@@ -9,8 +9,8 @@ from typing import Any
 from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
 from mllm.evaluation.report import caption_bags
-from mllm.io import images
 from mllm.io.drawing import data_uri
+from mllm.io.images import open_image
 from mllm.records import Sample, image_path, load_samples, read_jsonl
 
 SIDE = 200
@@ -79,7 +79,7 @@ def _told_image(told: caption_bags.Told, match: Mapping[str, Any], names: Sequen
 
 
 def _image(sample: Sample, file: Path, number: int, caption: str) -> dict[str, Any]:
-    image = images.load(image_path(file, sample))
+    image = open_image(image_path(file, sample))
     uri = data_uri(image, SIDE)
     return {
         "id": sample.id,

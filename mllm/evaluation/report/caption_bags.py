@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, FiniteFloat
 
-from mllm.captions import said
+from mllm.captions import caption_of
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
-from mllm.io import images, strict_json
+from mllm.io import strict_json
 from mllm.io.drawing import data_uri
+from mllm.io.images import open_image
 from mllm.metrics import stats
 from mllm.records import Sample, image_path
 
@@ -90,7 +91,7 @@ def load(folder: str | Path) -> Told:
     read = strict_json.parsed(table, _Table, f"{file}: ")
     _, samples, rows = runs.read_whole(folder)
     _check(read, {one.id for one in samples}, file)
-    return Told(folder, table, {one.id: one for one in samples}, {key: said(row) for key, row in rows.items()})
+    return Told(folder, table, {one.id: one for one in samples}, {key: caption_of(row) for key, row in rows.items()})
 
 
 def _check(table: _Table, known: Collection[str], file: Path) -> None:
@@ -246,7 +247,7 @@ def _image(told: Mapping[str, Told], size: str, bag: str, names: Sequence[str], 
     """One image of a bag, and for each run its caption and which image that retrieved."""
     one = next(iter(told.values()))
     sample = one.samples[name]
-    image = images.load(image_path(one.folder / "samples.jsonl", sample))
+    image = open_image(image_path(one.folder / "samples.jsonl", sample))
     rows = []
     for run, each in told.items():
         match = each.matches(size)[bag, name]

@@ -16,8 +16,8 @@ from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs
 from mllm.evaluation.report import bag_gallery, caption_bags
-from mllm.io import images
 from mllm.io.drawing import ANSWER_COLOUR, CANDIDATE_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
+from mllm.io.images import open_image
 from mllm.records import REFERENCE, Sample, atomic_write, image_path, load_samples
 
 SIDE = 360
@@ -140,7 +140,7 @@ def _entry(
         "text": text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + " […]",
         "outcome": outcome,
         "iou": iou,
-        "uri": data_uri(draw(images.load(path), marks, side=SIDE), SIDE),
+        "uri": data_uri(draw(open_image(path), marks, side=SIDE), SIDE),
         "images": (),
     }
 

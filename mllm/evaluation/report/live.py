@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mllm.evaluation.report import curves
-from mllm.io import images
 from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
+from mllm.io.images import open_image
 from mllm.records import Completion, Sample
 
 SIDE = 360
@@ -71,7 +71,7 @@ def drawn(group: Group) -> Any:
     marks = [Mark(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
     for number, done in enumerate(group.answers, 1):
         marks += [Mark(box, str(number), ANSWER_COLOUR, dashed=True) for box in done.answer.boxes[-1:]]
-    return draw(images.load(group.image), marks, side=SIDE)
+    return draw(open_image(group.image), marks, side=SIDE)
 
 
 def _asked(group: Group) -> dict[str, Any]:

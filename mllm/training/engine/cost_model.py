@@ -50,7 +50,7 @@ def of_model(config: Any, *, vision_parameters: int = 0) -> Costs:
 
 
 def stock(costs: Costs, prompts: Sequence[int], completions: Sequence[int], patches: Sequence[int]) -> float:
-    """Cost of the stock route: each completion with its prompt, all padded to the longest (one entry per completion)."""
+    """Cost of the stock route: each completion with its prompt, padded to the longest (one entry per completion)."""
     wide = max(prompts) + max(completions)
     padded = min(prompts) < max(prompts) or min(completions) < max(completions)
     pairs = len(prompts) * wide * wide * (1.0 if padded else 0.5)

@@ -18,7 +18,7 @@ from mllm.io.codec import encode
 from mllm.io.files import atomic_write
 from mllm.knowledge.mastery import Table, load
 from mllm.models.checkpoint import Checkpoint, Loaded
-from mllm.prompting import prompts
+from mllm.prompting import styles
 from mllm.records import Completion, Sample
 from mllm.training import distributed_generate
 from mllm.training.grpo.weighted_advantages import AdvantageWeights
@@ -87,7 +87,7 @@ class MasteryRefresh(TrainerCallback):
 
     def _answers(self) -> dict[str, Completion]:
         """Answer every question; returns the same completions on every process."""
-        style = prompts.PLAIN if self.settings.by == "marks" else None
+        style = styles.PLAIN if self.settings.by == "marks" else None
         return distributed_generate.answers(
             self.trainer, self.checkpoint, self.questions, Path(), style=style,
             max_new_tokens=self.settings.max_new_tokens, batch_size=self.settings.batch_size,

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from mllm.io import images as image_files
+from mllm.io.images import open_image
 from mllm.pocket.model import build_image_processor
 from mllm.training.engine.image_memory import remember_images
 from tests.support.scenes import make_scene
 
 
 def test_the_same_numbers_come_out(tmp_path: Path) -> None:
-    images = [image_files.load(tmp_path / make_scene(tmp_path, k, "train", across=1 + k).image) for k in range(3)]
+    images = [open_image(tmp_path / make_scene(tmp_path, k, "train", across=1 + k).image) for k in range(3)]
     stock, ours = build_image_processor(), build_image_processor()
     memory = remember_images(ours)
     assert memory is not None
@@ -31,7 +31,7 @@ def test_the_same_numbers_come_out(tmp_path: Path) -> None:
 
 
 def test_it_forgets_above_its_limit_and_saves_without_its_memory(tmp_path: Path) -> None:
-    images = [image_files.load(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(3)]
+    images = [open_image(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(3)]
     processor = build_image_processor()
     memory = remember_images(processor, limit=1)
     for image in images:
