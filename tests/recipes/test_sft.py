@@ -144,7 +144,7 @@ def test_an_adapter_run_saves_what_loads_on_its_base(config: Path, pocket_folder
         (["--max_length", "100"], "max_length cannot be changed: rows are never cut"),
         (["--model", "nowhere/at/all"], "no such checkpoint folder"),
         (["--train", "gone.jsonl"], "gone.jsonl: no such record file"),
-        (["--resume", "gone"], "no complete checkpoint"),
+        (["--resume", "gone"], "not a complete checkpoint"),
         (["--learning_rate", "high"], "learning_rate"),
     ],
 )

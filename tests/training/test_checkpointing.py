@@ -104,8 +104,8 @@ def test_a_file_that_lost_its_end_is_noticed(name: str, tmp_path: Path, caplog: 
     assert resume.last_complete(tmp_path) == broken
     (broken / name).write_bytes(b"x" * 60)
     assert resume.last_complete(tmp_path) == whole
-    assert f"{name} is 60 bytes, and had 100 bytes" in caplog.text
-    with pytest.raises(FieldmarkError, match="no complete checkpoint.*is 60 bytes"):
+    assert f"{name} is 60 bytes, but had 100 bytes" in caplog.text
+    with pytest.raises(FieldmarkError, match="not a complete checkpoint.*is 60 bytes"):
         resume.checkpoint_to_resume(tmp_path, str(broken))
 
 
