@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mllm.errors import ConfigError
-from mllm.metrics.reasoning import LINKS, chain
+from mllm.metrics.reasoning import STEPS, judge_steps
 from mllm.models import families
 from mllm.models.families import Budget, Family
 from mllm.prompting import answers, prompts
@@ -39,8 +39,8 @@ class Reward(SampleReward):
         if not self.of:
             raise ConfigError("reward 'links': of is empty; name at least one step")
         for name in self.of:
-            if name not in LINKS:
-                raise ConfigError(f"reward 'links': of: unknown step {name!r}; known: {', '.join(LINKS)}")
+            if name not in STEPS:
+                raise ConfigError(f"reward 'links': of: unknown step {name!r}; known: {', '.join(STEPS)}")
 
     def reading(self, family: Family, budget: Budget) -> Reward:
         """Return this reward for a checkpoint's notation."""
@@ -61,8 +61,8 @@ class Reward(SampleReward):
     def _shares(self, sample: Sample, answer: Answer) -> dict[str, float] | None:
         """Return the share of each step that applies; None if the things' marks are unknown."""
         family, budget = self._convention()
-        steps = chain(sample, answer, family, family.frame(sample.size, budget))
-        return None if steps is None else {name: right / of for name, (right, of) in steps.counts.items()}
+        steps = judge_steps(sample, answer, family, family.frame(sample.size, budget))
+        return None if steps is None else {name: right / of for name, (right, of) in steps.items()}
 
     def _own(self, sample: Sample) -> Answer:
         """Return the sample's own thought and answer in the family's notation."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mllm.errors import ConfigError, RecordError
-from mllm.knowledge import mastery
-from mllm.knowledge.mastery import LEVELS
+from mllm.knowledge.mastery import LEVELS, load_mastery
 from mllm.prompting import answers
 from mllm.prompting.tasks.ground import best_iou, is_above
 from mllm.records import Completion, Sample, Score
@@ -60,13 +59,13 @@ class Reward(SampleReward):
         if self.file is None and self.unknown is None:
             raise ConfigError("reward 'mastery' needs `file`, a mastery file (make one with eval/mastery.py)")
         if self.file is not None:
-            mastery.load(self.file)
+            load_mastery(self.file)
 
     def check(self, samples: Iterable[Sample]) -> None:
         """Raise `RecordError` naming the entities whose mastery is not known, unless `unknown` sets their level."""
         if self.file is None or self.unknown is not None:
             return
-        missing = mastery.load(self.file).missing(sample.entity for sample in samples if asks_for_one(sample))
+        missing = load_mastery(self.file).missing(sample.entity for sample in samples if asks_for_one(sample))
         if missing:
             raise RecordError(
                 f"{self.file}: {len(missing)} entities of the data are not in it: {', '.join(missing[:5])}"
@@ -89,4 +88,4 @@ class Reward(SampleReward):
         """Return the level of an entity."""
         if self.file is None:
             return str(self.unknown)
-        return mastery.load(self.file).level(entity, self.unknown)
+        return load_mastery(self.file).level(entity, self.unknown)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mllm.knowledge import cards as knowledge
-from mllm.knowledge.cards import Cards
+from mllm.knowledge.cards import Cards, load_cards
 from mllm.models.box_notation import first_box
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import SampleReward
@@ -35,7 +34,7 @@ class Reward(SampleReward):
 
     def __post_init__(self) -> None:
         """Read the card file, so that a bad one is found at once."""
-        object.__setattr__(self, "_cards", knowledge.load(Path(self.cards)) if self.cards else None)
+        object.__setattr__(self, "_cards", load_cards(Path(self.cards)) if self.cards else None)
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         """Score one completion; parts: recalled and contradicted, as shares of the card's marks."""

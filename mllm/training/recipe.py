@@ -136,8 +136,8 @@ def _check_groups(file: Path, values: dict[str, Any], rows: int, processes: int)
         fitting = [n for n in range(1, 4 * rows + group + 1) if n * processes * steps % group == 0]
         near = sorted(fitting, key=lambda n: (abs(n - rows), -n))[:2]
         raise ConfigError(
-            f"{file}: {rows} rows a process x {processes} processes x {steps} steps = {drawn} answers per generation batch, "
-            f"which is not a multiple of num_generations = {group}. Set per_device_train_batch_size to "
+            f"{file}: {rows} rows a process x {processes} processes x {steps} steps = {drawn} answers per generation "
+            f"batch, which is not a multiple of num_generations = {group}. Set per_device_train_batch_size to "
             f"{' or '.join(map(str, near))}, or num_generations to a divisor of {drawn}"
         )
 

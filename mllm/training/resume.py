@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mllm.config import Settings
-from mllm.data import manifest
 from mllm.errors import FieldmarkError
-from mllm.io import strict_json
+from mllm.io import provenance, strict_json
 from mllm.io.files import atomic_write
 from mllm.models.families import CONVENTION_FILE, Convention, write_convention
 
@@ -134,7 +133,7 @@ def describe(settings: Settings, args: Any, files: Iterable[Path]) -> dict[str, 
     return {
         "settings": settings.model_dump(mode="json"),
         "trl": {name: _plain(getattr(args, name)) for name in TRL_BOUND if hasattr(args, name)},
-        "data": manifest.digests(files),
+        "data": {str(file): provenance.file_hash(file) for file in files},
         "world_size": args.world_size,
         "versions": {package: version(package) for package in _PACKAGES},
     }

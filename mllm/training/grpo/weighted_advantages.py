@@ -15,8 +15,7 @@ import torch
 
 from mllm.config import MasteryWeight
 from mllm.errors import ConfigError, RecordError
-from mllm.knowledge import mastery
-from mllm.knowledge.mastery import LEVELS, Table
+from mllm.knowledge.mastery import LEVELS, MasteryTable, load_mastery
 from mllm.records import Sample
 
 
@@ -33,7 +32,7 @@ class AdvantageWeights:
     """Weights by mastery. `table` is replaced when mastery is estimated again (`MasteryRefresh`)."""
 
     settings: MasteryWeight
-    table: Table
+    table: MasteryTable
 
     @classmethod
     def build(cls, settings: MasteryWeight, samples: Sequence[Sample]) -> AdvantageWeights:
@@ -42,7 +41,7 @@ class AdvantageWeights:
         Raises:
             RecordError: no such file, or entities that are not in it (and `unknown` sets no level for them).
         """
-        table = mastery.load(settings.file)
+        table = load_mastery(settings.file)
         missing = table.missing(sample.entity for sample in samples if sample.boxes)
         if missing and settings.unknown is None:
             raise RecordError(

@@ -12,8 +12,7 @@ import yaml
 from mllm import config, rewards
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.knowledge import mastery
-from mllm.knowledge.mastery import LEVELS, Table
+from mllm.knowledge.mastery import LEVELS, MasteryTable, load_mastery
 from mllm.models import checkpoint as models
 from mllm.models import families
 from mllm.prompting import answers
@@ -94,7 +93,7 @@ def test_the_trainer_weighs_what_was_normalised(data, pocket_folder: Path, tmp_p
     samples = load_samples(data[0])
     rows = [Row(sample, image_path(data[0], sample)) for sample in samples]
     shares = {sample.entity: 1.0 if k == 0 else 0.5 for k, sample in enumerate(samples)}
-    file = Table.counted(shares.items()).save(tmp_path / "m.json")
+    file = MasteryTable.counted(shares.items()).save(tmp_path / "m.json")
     weights = AdvantageWeights.build(config.MasteryWeight(file=file, weights=(0.5, 1, 1.5, 2, 3)), samples)
     plain = trainer(rows, pocket_folder, tmp_path / "plain")
     weighted = trainer(rows, pocket_folder, tmp_path / "weighted", reweight=weights)
@@ -108,7 +107,7 @@ def test_the_trainer_weighs_what_was_normalised(data, pocket_folder: Path, tmp_p
 
 
 def test_an_unknown_entity_is_an_error_before_training(data, tmp_path: Path) -> None:
-    file = Table.counted([("wren", 1.0)]).save(tmp_path / "m.json")
+    file = MasteryTable.counted([("wren", 1.0)]).save(tmp_path / "m.json")
     samples = load_samples(data[0])
     with pytest.raises(FieldmarkError, match="entities of the training data are not in it.*eval/mastery.py"):
         AdvantageWeights.build(config.MasteryWeight(file=file), samples)
@@ -121,7 +120,7 @@ def test_a_run_weighs_and_estimates_again(data, pocket_folder: Path, tmp_path: P
     from recipes import rl
 
     names = {thing.entity for sample in load_samples(data[0]) for thing in sample.things}
-    file = Table.counted([(name, 1.0) for name in sorted(names)]).save(tmp_path / "start.json")
+    file = MasteryTable.counted([(name, 1.0) for name in sorted(names)]).save(tmp_path / "start.json")
     ours = {
         "model": str(pocket_folder),
         "train": str(data[0]),
@@ -148,7 +147,7 @@ def test_a_run_weighs_and_estimates_again(data, pocket_folder: Path, tmp_path: P
     assert weights[0] == pytest.approx(0.65)  # all best known at first
     assert weights[1] == pytest.approx(1.2, rel=0.1)  # random weights: four names fit alike, a guess is 1/4
     assert [row["step"] for row in log if "mastery/right" in row] == [1]
-    table = mastery.load(tmp_path / "out" / "mastery" / "step-1.json")
+    table = load_mastery(tmp_path / "out" / "mastery" / "step-1.json")
     assert set(table) == names and table.shares()[LEVELS[3]] > 0.5
     raw = list(read_jsonl(tmp_path / "out" / "mastery" / "step-1.outputs.jsonl", Completion))
     assert len(raw) >= len(names)
