@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from mllm.boxes import Box, Frame
 from mllm.data import sources, splits
-from mllm.data.sources import Request, SourceError
+from mllm.data.sources import PhotoRequest, SourceError
 from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError, ImageError
 from mllm.io import images
@@ -33,7 +33,7 @@ class Check:
     """The photos with their sides, as a synthesis with the same seed and shares would divide them."""
 
 
-def check(source: str, request: Request, cards: knowledge.Cards | None, shares: Shares, seed: int) -> Check:
+def check(source: str, request: PhotoRequest, cards: knowledge.Cards | None, shares: Shares, seed: int) -> Check:
     """Open every photo whole, look for its card and for photos like it, and divide the good ones among the sides.
 
     Raises:
@@ -42,7 +42,7 @@ def check(source: str, request: Request, cards: knowledge.Cards | None, shares: 
     found = Check()
     prints: list[list[str]] = []
     spelled: dict[str, str] = {}
-    wrong = replace(request, wrong=lambda error: found.wrong.append(str(error)))
+    wrong = replace(request, on_error=lambda error: found.wrong.append(str(error)))
     for photo in sources.photos(source, wrong):
         if fault := "; ".join(label_faults(photo, cards, spelled, marks=False)):
             found.wrong.append(fault)
@@ -131,7 +131,7 @@ def label_faults(
         yield f"photo {photo.id}: no marks are known of {photo.entity!r}: give knowledge cards with --knowledge FILE"
 
 
-def labelled(source: str, request: Request, cards: knowledge.Cards | None) -> Iterator[Photo]:
+def labelled(source: str, request: PhotoRequest, cards: knowledge.Cards | None) -> Iterator[Photo]:
     """Yield the photos of a source whose labels are sound; the first fault is an error."""
     spelled: dict[str, str] = {}
     for photo in sources.photos(source, request):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from data_synth import knowledge as program
+from mllm.errors import FieldmarkError
 from mllm.knowledge import cards as knowledge
 from mllm.knowledge.card_files import Mark
 from mllm.pocket import world
@@ -94,12 +95,6 @@ def test_marks_not_seen_in_most_images_are_dropped_and_unlabelled_ones_stay(
     )
 
 
-def test_a_tie_is_not_most_and_no_answer_is_no_verdict() -> None:
-    assert program.judged(Mark("x"), [True, False]) == Mark("x", verified=False, seen=1, looked=2)
-    assert program.judged(Mark("x"), [True, None]) == Mark("x", verified=True, seen=1, looked=1)
-    assert program.judged(Mark("x", verified=True), [None]) == program.judged(Mark("x"), []) == Mark("x")
-
-
 def test_a_table_without_images_is_unverified_and_paired_by_words(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         "entity,mark,domain\nblack redstart,orange tail,bird\nblack redstart,sooty breast,bird\n"
@@ -126,14 +121,11 @@ def test_a_table_without_images_is_unverified_and_paired_by_words(tmp_path: Path
         (["--source", "pocket", *BIRDS, "--teacher", "pocket", "--embeddings", "none.jsonl"], "no such file of embedd"),
     ],
 )
-def test_bad_input_ends_with_one_clear_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], told: str
-) -> None:
+def test_bad_input_is_one_clear_error(tmp_path: Path, flags: list[str], told: str) -> None:
     (tmp_path / "t.csv").write_text("entity,mark\nwren,short tail\n")
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(FieldmarkError) as error:
         make(tmp_path / "out", *(flag.replace("{csv}", str(tmp_path / "t.csv")) for flag in flags))
-    said = " ".join(capsys.readouterr().err.split())
-    assert end.value.code == 2 and told in said and "Traceback" not in said
+    assert told in str(error.value)
 
 
 def test_real_pets(shared_data: Path, tmp_path: Path) -> None:
@@ -178,7 +170,7 @@ def test_a_served_teacher_is_set_up_by_options_and_its_costs_are_told(
         flags += ["--teacher-option", f"base_url={server.url}", "--teacher-option", f"cache={tmp_path / 'replies'}"]
         flags += ["--teacher-option", "api_key=topsecret", "--teacher-option", "model=m"]
         at_once = [*flags, "--teacher-option", "tries=1", "--workers", "1"]
-        with pytest.raises(SystemExit):
+        with pytest.raises(FieldmarkError):
             make(tmp_path / "out", *at_once)
         told = capfd.readouterr().err
         assert "1 failed" in told and "server answered 500" in told, "a run that ends early tells what it paid, too"

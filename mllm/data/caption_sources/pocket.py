@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from mllm.boxes import Frame
 from mllm.captions import TASK
-from mllm.data.caption_sources import Request
+from mllm.data.caption_sources import CaptionRequest
 from mllm.errors import FieldmarkError
 from mllm.io.images import save_image
 from mllm.pocket.captions import marks_of, sparse
@@ -26,7 +26,7 @@ QUESTION = "Describe this picture."
 _TRIES = 200
 
 
-def images(request: Request) -> Iterator[Sample]:
+def images(request: CaptionRequest) -> Iterator[Sample]:
     """Draw and yield family after family: test, validation, training."""
     if request.voices < 1:
         raise FieldmarkError(f"a drawn image needs at least one caption, not {request.voices}")
@@ -43,7 +43,7 @@ def images(request: Request) -> Iterator[Sample]:
                 yield _sample(request, side, key, bag, scene)
 
 
-def _family(request: Request, side: str, number: int, size: int, taken: set[object]) -> tuple[Scene, ...]:
+def _family(request: CaptionRequest, side: str, number: int, size: int, taken: set[object]) -> tuple[Scene, ...]:
     """Draw look-alikes that are on no other side; scenes of the same side may meet again, as in any collection."""
     for attempt in range(_TRIES):
         seed = f"captions/{request.seed}/{side}/{number}/{attempt}"
@@ -57,7 +57,7 @@ def _family(request: Request, side: str, number: int, size: int, taken: set[obje
     )
 
 
-def _sample(request: Request, side: str, key: str, bag: str | None, scene: Scene) -> Sample:
+def _sample(request: CaptionRequest, side: str, key: str, bag: str | None, scene: Scene) -> Sample:
     """The scene's sample, captioned by `voices` people who each leave other marks out."""
     noun, marks = NOUNS[scene.domain], marks_of(scene)
     told = [

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mllm.boxes import Frame
-from mllm.data.sources import Request
+from mllm.data.sources import PhotoRequest
 from mllm.records import Photo
 
 LICENCE = "CC0-1.0 (drawn by Fieldmark)"
 
 
-def photos(request: Request) -> Iterator[Photo]:
+def photos(request: PhotoRequest) -> Iterator[Photo]:
     """Draw and yield the photos of every species, or of one domain's where the request names one."""
     from mllm.pocket import world  # a ring above: the world is drawn, its records are ours
 

@@ -11,7 +11,7 @@ import pytest
 
 from mllm.boxes import Box
 from mllm.captions import words
-from mllm.data.caption_sources import Request, images
+from mllm.data.caption_sources import CaptionRequest, images
 from mllm.errors import FieldmarkError, UnknownNameError
 from mllm.knowledge.cards import Cards, KnowledgeError
 from mllm.models import encoders
@@ -43,7 +43,7 @@ class Liar(pocket.Teacher):
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample]]:
     """Twelve scenes on disk with what people wrote of them; none of their things is wide, purple and spotted."""
     out = tmp_path_factory.mktemp("scenes")
-    made = images("pocket", Request(out=out, counts={"test": 12}, family={"test": 3}, level="easy"))
+    made = images("pocket", CaptionRequest(out=out, counts={"test": 12}, family={"test": 3}, level="easy"))
     kept = [one for one in made if all({"wide", "purple", "spotted"} - set(thing.marks) for thing in one.things)]
     assert len(kept) >= 8
     return out, kept
@@ -95,9 +95,7 @@ def test_what_the_checker_does_not_see_is_dropped_and_counted(scenes: tuple[Path
 
 @pytest.mark.parametrize("name", ["textualize", "iiw"])
 def test_a_loop_that_only_adds_is_refused_before_it_starts(name: str) -> None:
-    with pytest.raises(
-        FieldmarkError, match=f"strategy '{name}' drops .*: name a checker with"
-    ):
+    with pytest.raises(FieldmarkError, match=f"strategy '{name}' drops .*: name a checker with"):
         captioning.check_helpers(name, oracle(), "pocket", None)
 
 
