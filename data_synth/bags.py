@@ -26,13 +26,11 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import track
 
-from mllm.captions import wants_caption
 from mllm.cli.programs import Range, parse, run_program
 from mllm.data import bags
 from mllm.errors import FieldmarkError
-from mllm.io import images
 from mllm.io.files import atomic_write
-from mllm.io.images import save_image
+from mllm.io.images import open_image, save_image
 from mllm.models import encoders
 from mllm.records import Sample, image_path, load_samples, write_jsonl
 
@@ -106,7 +104,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Path]]]) -> Image.Image:
         top = row * (TILE + TITLE)
         draw.text((4, top + 2), name, fill="black")
         for column, file in enumerate(files):
-            small = images.load(file)
+            small = open_image(file)
             small.thumbnail((TILE - 4, TILE - 4))
             canvas.paste(small, (column * TILE + 2, top + TITLE))
     return canvas
@@ -114,7 +112,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Path]]]) -> Image.Image:
 
 def mine(options: BagOptions) -> None:
     """Mine bags of every level and size and write them."""
-    rows = [sample for sample in load_samples(options.samples) if wants_caption(sample)]
+    rows = [sample for sample in load_samples(options.samples) if sample.task == "caption"]
     if not rows:
         raise FieldmarkError(f"{options.samples}: no sample has task 'caption'")
     sizes, levels = options.sizes or SIZES, options.levels or ("hard",)

@@ -32,8 +32,8 @@ from mllm.cli.programs import Range, parse, run_program, typed_command
 from mllm.data import bags, caption_sources, dataset_card, manifest, splits
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.io.images import load as load_image
-from mllm.knowledge import cards as knowledge
+from mllm.io.images import open_image
+from mllm.knowledge.cards import load_cards
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
 from mllm.synthesis import caption_facts, captioning, contact_sheet, teachers
 from mllm.synthesis.captioning import CaptionLimits, CaptionResult, Helpers
@@ -173,7 +173,7 @@ def open_helpers(options: CaptionOptions) -> Iterator[Helpers]:
     checker = None
     if options.checker_name is not None:  # another teacher than the writer is configured by its environment variables
         checker = writer if options.checker_name == options.writer else teachers.load(options.checker_name)
-    cards = knowledge.load(*options.knowledge) if options.knowledge else {}
+    cards = load_cards(*options.knowledge) if options.knowledge else {}
     encoder = None
     if options.strategy == "gist":
         from mllm.models import encoders
@@ -214,7 +214,7 @@ def images_stage(run: Run) -> list[Sample]:
 
 def fingerprinted(run: Run, sample: Sample) -> Sample:
     """Decode an image; add the fingerprint that identifies look-alikes, if it has no side yet."""
-    image = load_image(run.out / sample.image)
+    image = open_image(run.out / sample.image)
     sample = replace(sample, question=run.options.question or sample.question)
     if "side" in sample.provenance:
         return sample

@@ -34,7 +34,7 @@ from mllm.distributed import World
 from mllm.errors import FieldmarkError
 from mllm.io.progress import progress
 from mllm.knowledge import card_files
-from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import Cards, load_cards, save_cards
 from mllm.models import families
 from mllm.prompting.questions import Mixture
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
@@ -157,7 +157,7 @@ def synthesize(options: GroundingOptions) -> dict[str, Any]:
 def run_stages(run: Run, recorded: dict[str, Any]) -> None:
     """Run stage after stage, on every process. `recorded`: the settings as the manifest has them."""
     options = run.options
-    cards = knowledge.load(*card_files.files_of(options.knowledge)) if options.knowledge else None
+    cards = load_cards(*card_files.files_of(options.knowledge)) if options.knowledge else None
     photos, left_out = boxes_stage(run, photos_stage(run, cards))
     split = split_stage(run, photos)
     cards = knowledge_stage(run, split.photos, cards)
@@ -180,7 +180,7 @@ def reasoning_teacher(options: GroundingOptions) -> Iterator[Reasons]:
         yield need(teacher, Reasons, options.reasoner)
 
 
-def photos_stage(run: Run, cards: knowledge.Cards | None) -> list[Photo]:
+def photos_stage(run: Run, cards: Cards | None) -> list[Photo]:
     """Stage 1: list the photos and fingerprint each."""
     options = run.options
     request = sources.PhotoRequest(
@@ -223,16 +223,16 @@ def split_stage(run: Run, photos: list[Photo]) -> splits.Split:
     return split
 
 
-def knowledge_stage(run: Run, photos: list[Photo], cards: knowledge.Cards | None) -> knowledge.Cards:
+def knowledge_stage(run: Run, photos: list[Photo], cards: Cards | None) -> Cards:
     """Stage 4: the card of every entity, from the user's files, otherwise the marks that the source knows."""
     marks = {photo.entity: photo.marks if cards is None else cards[photo.entity] for photo in photos}
     file = run.out / "knowledge.json"
     if run.world.is_main:
-        knowledge.save(file, marks)
-    return knowledge.Cards(marks, str(file)) if cards is None else cards
+        save_cards(file, marks)
+    return Cards(marks, str(file)) if cards is None else cards
 
 
-def samples_stage(run: Run, side: str, photos: list[Photo], cards: knowledge.Cards, teacher: Reasons) -> None:
+def samples_stage(run: Run, side: str, photos: list[Photo], cards: Cards, teacher: Reasons) -> None:
     """Stage 5: the samples of one side, image by image."""
     options = run.options
     count, each = getattr(options, side), options.questions

@@ -36,8 +36,8 @@ from mllm.distributed import World
 from mllm.errors import FieldmarkError
 from mllm.knowledge import card_files, confusables, domains
 from mllm.knowledge.card_files import Card, Mark
-from mllm.knowledge.cards import same_name
-from mllm.knowledge.confusables import Pair
+from mllm.knowledge.cards import normalize_name
+from mllm.knowledge.confusables import ConfusablePair
 from mllm.knowledge.parts import part_of
 from mllm.records import Photo, read_jsonl, write_jsonl
 from mllm.synthesis import card_making, teachers
@@ -170,7 +170,7 @@ def entities_to_describe(
         found = list(dict.fromkeys((photo.domain, photo.entity) for photo in photos))
     else:
         named = [(card.domain or options.domain or "", name) for cards in given for name, card in cards.items()]
-        spelled = {(domain, same_name(name)): (domain, name) for domain, name in reversed(named)}
+        spelled = {(domain, normalize_name(name)): (domain, name) for domain, name in reversed(named)}
         found = list(dict.fromkeys(spelled.values()))
     for domain, name in found:
         if not domain:
@@ -188,11 +188,11 @@ def marks_stage(
     run: Run, entities: Sequence[Entity], given: Sequence[dict[str, Card]], teacher: Knows | None
 ) -> list[Card]:
     """Stage 2: one card for each entity, from the files and the teacher."""
-    by_name = [{same_name(name): card for name, card in cards.items()} for cards in given]
+    by_name = [{normalize_name(name): card for name, card in cards.items()} for cards in given]
 
     def make(entity: Entity) -> Card:
         domain, name = entity
-        found = [cards[same_name(name)] for cards in by_name if same_name(name) in cards]
+        found = [cards[normalize_name(name)] for cards in by_name if normalize_name(name) in cards]
         if teacher is not None and (marks := teacher.marks(name, domain)):
             origin = str(run.options.teacher.teacher)
             found.append(Card(name, domain, tuple(Mark(one, part_of(one), origin) for one in marks), origin))
@@ -223,7 +223,9 @@ def check_stage(run: Run, cards: Sequence[Card], photos: Sequence[Photo], teache
     return run.map_rows(file, Card, cards, make, title="looked at", key="entity", name=attrgetter("entity"))
 
 
-def pairs_stage(run: Run, cards: Sequence[Card], photos: Sequence[Photo], teacher: Knows | None) -> list[Pair]:
+def pairs_stage(
+    run: Run, cards: Sequence[Card], photos: Sequence[Photo], teacher: Knows | None
+) -> list[ConfusablePair]:
     """Stage 4: look-alikes; the marks that tell them apart come from the teacher, otherwise from the cards."""
     by_name = {(card.domain, card.entity): card for card in cards}
     file, nearest, options = run.out / "pairs.jsonl", run.out / "nearest.jsonl", run.options
@@ -232,11 +234,13 @@ def pairs_stage(run: Run, cards: Sequence[Card], photos: Sequence[Photo], teache
         write_jsonl(nearest, confusables.pairs(cards, confusables.looks(photos, vector), options.alike))
     run.world.barrier()
 
-    def make(pair: Pair) -> Pair:
+    def make(pair: ConfusablePair) -> ConfusablePair:
         card, other = by_name[pair.domain, pair.entity], by_name[pair.domain, pair.other]
         return card_making.with_differences(pair, card, other, teacher)
 
-    return run.map_rows(file, Pair, list(read_jsonl(nearest, Pair, unique="id")), make, title="pairs")
+    return run.map_rows(
+        file, ConfusablePair, list(read_jsonl(nearest, ConfusablePair, unique="id")), make, title="pairs"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

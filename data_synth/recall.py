@@ -21,7 +21,7 @@ from rich.console import Console
 from mllm.cli.programs import parse, run_program
 from mllm.errors import FieldmarkError
 from mllm.knowledge import card_files, domains
-from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import Cards, load_cards
 from mllm.prompting import questions
 from mllm.records import write_jsonl
 
@@ -41,7 +41,7 @@ class RecallOptions:
     """file to write; default: recall.jsonl beside the first of them"""
 
 
-def exchanges(cards: knowledge.Cards) -> Iterator[Exchange]:
+def exchanges(cards: Cards) -> Iterator[Exchange]:
     """Yield questions and answers about every card that has a mark."""
     from mllm.training.trl_adapter import Exchange  # loads torch
 
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the program."""
     options = parse(RecallOptions, argv)
     named = options.knowledge or (CARDS,)
-    cards = knowledge.load(*card_files.files_of(named))
+    cards = load_cards(*card_files.files_of(named))
     file = options.out or Path(named[0]).parent / "recall.jsonl"
     rows = list(exchanges(cards))
     if not rows:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, FiniteFloat
 
 from mllm.boxes import Box, Frame
 from mllm.data.source_files import SourceError, check_count, make_box, read_size
-from mllm.io import images
+from mllm.io.images import exif_orientation, image_size
 
 
 def _id(value: Any) -> int | str:
@@ -113,11 +113,11 @@ def find_image(file: Path, image: Placed[CocoImage]) -> ImageFile:
                 f"{image.where}: fields width, height: {row.width:g} x {row.height:g}, but {path} is {size.width:g} x"
                 f" {size.height:g}; the boxes would not fit (was the image resized?)"
             )
-        orientation = images.orientation(path)
+        orientation = exif_orientation(path)
     return ImageFile(image.where, path, size, orientation)
 
 
 def _stored_size(path: Path) -> Frame:
     """Return the size as stored, before EXIF rotation."""
-    size, orientation = images.size(path), images.orientation(path)
+    size, orientation = image_size(path), exif_orientation(path)
     return Frame(size.height, size.width) if orientation >= 5 else size

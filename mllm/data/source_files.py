@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, FieldmarkError
-from mllm.io import images
+from mllm.io.images import image_size
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -107,7 +107,7 @@ def read_size(path: Path, where: str) -> Frame:
     except OSError as error:  # a name that is too long for any file
         raise SourceError(f"{where}: no such image ({error.strerror})") from None
     try:
-        return images.size(path)
+        return image_size(path)
     except FieldmarkError as error:
         raise SourceError(f"{where}: {error}") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mllm.knowledge import card_files, confusables
 from mllm.knowledge.card_files import Card, Mark
-from mllm.knowledge.confusables import Pair
+from mllm.knowledge.confusables import ConfusablePair
 from mllm.records import Photo
 from mllm.synthesis.capabilities import Knows, Look, Sees
 
@@ -39,7 +39,7 @@ def verified(mark: Mark, answers: Sequence[bool | None]) -> Mark:
     return replace(mark, verified=2 * sum(known) > len(known), seen=sum(known), looked=len(known))
 
 
-def with_differences(pair: Pair, card: Card, other: Card, teacher: Knows | None) -> Pair:
+def with_differences(pair: ConfusablePair, card: Card, other: Card, teacher: Knows | None) -> ConfusablePair:
     """Add the marks that tell two look-alikes apart: from the teacher, otherwise from their cards."""
     if teacher is None:
         return replace(pair, differences=confusables.differences(card, other))
@@ -48,7 +48,7 @@ def with_differences(pair: Pair, card: Card, other: Card, teacher: Knows | None)
     return replace(pair, differences=tuple(two for two in named if two[0] and not dropped & set(two)))
 
 
-def with_pairs(cards: Sequence[Card], pairs: Sequence[Pair]) -> list[Card]:
+def with_pairs(cards: Sequence[Card], pairs: Sequence[ConfusablePair]) -> list[Card]:
     """Return the cards with the pairs, each pair on both cards, from the card's own point of view."""
     unlike: dict[Entity, dict[str, tuple[tuple[str, ...], ...]]] = defaultdict(dict)
     known = {(card.domain, card.entity): card for card in cards}
@@ -61,7 +61,7 @@ def with_pairs(cards: Sequence[Card], pairs: Sequence[Pair]) -> list[Card]:
     return [replace(card, unlike=unlike[card.domain, card.entity]) for card in cards]
 
 
-def count_facts(cards: Sequence[Card], pairs: Sequence[Pair]) -> dict[str, Any]:
+def count_facts(cards: Sequence[Card], pairs: Sequence[ConfusablePair]) -> dict[str, Any]:
     """Count cards, marks by verification, and pairs: the manifest's facts."""
     names = {True: "verified", False: "dropped: not seen in most images", None: card_files.UNVERIFIED}
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm.data import splits
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.records import Photo, read_jsonl
 from mllm.synthesis import pseudo_boxes
 from mllm.synthesis.capabilities import Points
@@ -72,5 +72,5 @@ def add_boxes(
 
 def _fingerprinted(photo: Photo, out: Path) -> Photo:
     """Decode a photo and add its fingerprint."""
-    prints = splits.fingerprint(images.load(out / photo.image), photo)
+    prints = splits.fingerprint(open_image(out / photo.image), photo)
     return replace(photo, provenance={**photo.provenance, "fingerprint": prints})

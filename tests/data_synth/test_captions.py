@@ -12,7 +12,7 @@ from data_synth import captions
 from mllm.data import bags
 from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
-from mllm.io.images import load
+from mllm.io.images import open_image
 from mllm.pocket.captions import judge
 from mllm.records import SPLITS, Sample, load_samples, read_jsonl
 from mllm.synthesis.captioning import CaptionResult
@@ -66,7 +66,7 @@ def test_every_sample_is_a_caption_row_with_its_image(sparse: Path) -> None:
     rows = samples(sparse)
     assert [sum(row.split == side for row in rows) for side in SPLITS] == [24, 6, 6]
     for row in rows:
-        assert load(sparse / row.image).size == (192, 192)
+        assert open_image(sparse / row.image).size == (192, 192)
         assert row.task == "caption" and row.question == "Describe this picture." and not row.boxes
         assert row.captions[0] in row.provenance["given"] and 1 <= len(row.provenance["given"]) <= 5
         for caption in row.provenance["given"]:
@@ -103,7 +103,7 @@ def test_another_strategy_captions_the_same_images(sparse: Path, boosted: Path) 
 
 
 def test_the_card_and_the_manifest_count(boosted: Path) -> None:
-    told, card = json.loads((boosted / "manifest.json").read_text()), (boosted / "README.md").read_text()
+    told, card = json.loads((boosted / "manifest.json").read_text()), " ".join((boosted / "README.md").read_text().split())
     assert told["samples"]["train"]["images"] == 24 and told["samples"]["test"]["marks, recall"] == 1.0
     assert told["licences"] == {"CC0-1.0 (drawn by Fieldmark)": 36} and told["plumbing"] == ""
     assert "--strategy holistic" in card and "| images | 24 | 6 | 6 |" in card and "Plumbing" not in card

@@ -51,10 +51,10 @@ def command(
     With --once the exit code is 0 when every image got a box, 3 when one did not.
     """
     from mllm.inference.assistant import load
-    from mllm.io import images as pictures
+    from mllm.io.images import open_image
 
     for path in image:
-        pictures.load(path)  # before the weights: a wrong path should not cost a minute
+        open_image(path)  # before the weights: a wrong path should not cost a minute
     names = [checkpoint] if versus is None else [checkpoint, versus]
     assistants = {name: load(name, device=device, dtype=dtype, family=family, quantize=quantize) for name in names}
     options = {"domain": domain, "style": style, "max_new_tokens": max_new_tokens}

@@ -31,8 +31,8 @@ def command(
         return
     if file.is_dir():
         raise FieldmarkError(f"{file} is a folder: a benchmark's outputs are shown with --html PAGE.html")
-    from mllm.io import images as files
     from mllm.io.codec import encode
+    from mllm.io.images import check_image_size
     from mllm.records import image_path, load_samples
 
     rows_read = load_samples(file, images=pictures)
@@ -40,7 +40,7 @@ def command(
         typer.echo(json.dumps(json.loads(encode(sample)), indent=2, ensure_ascii=False))
     if pictures:
         for path, size in {(image_path(file, sample), sample.size) for sample in rows_read}:
-            files.check_size(path, size)
+            check_image_size(path, size)
     typer.echo(f"{file}: {len(rows_read)} samples on {len({sample.image for sample in rows_read})} images, all sound")
     typer.echo("splits: " + _counted(sample.split for sample in rows_read))
     typer.echo("domains: " + _counted(sample.domain for sample in rows_read))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mllm.captions import QUESTION, TASK
+from mllm.captions import QUESTION
 from mllm.data.source_files import SourceError, SourceRequest, distinct, read_size
 from mllm.records import Sample
 from mllm.registry import Registry
@@ -81,7 +81,7 @@ def sample_of_file(
         raise SourceError(f"{where}: an empty caption; write one or remove the row")
     return Sample(
         id=key,
-        task=TASK,
+        task="caption",
         image=str(path.resolve()),
         size=read_size(path, where),
         domain=facts.get("domain") or request.domain or DOMAIN,
