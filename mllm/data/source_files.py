@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, FieldmarkError
 from mllm.io.images import image_size
+from mllm.records import Photo, Sample
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -37,16 +38,7 @@ class SourceRequest:
     """Terms of the images, if the input does not state them."""
 
 
-class HasId(Protocol):
-    """A record with an id."""
-
-    @property
-    def id(self) -> str:
-        """What it is called."""
-        ...
-
-
-R = TypeVar("R", bound=HasId)
+R = TypeVar("R", Photo, Sample)
 
 
 def distinct(rows: Iterable[R], origin: object, kind: str) -> Iterator[R]:

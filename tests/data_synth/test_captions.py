@@ -103,9 +103,10 @@ def test_another_strategy_captions_the_same_images(sparse: Path, boosted: Path) 
 
 
 def test_the_card_and_the_manifest_count(boosted: Path) -> None:
-    told, card = json.loads((boosted / "manifest.json").read_text()), " ".join((boosted / "README.md").read_text().split())
-    assert told["samples"]["train"]["images"] == 24 and told["samples"]["test"]["marks, recall"] == 1.0
-    assert told["licences"] == {"CC0-1.0 (drawn by Fieldmark)": 36} and told["plumbing"] == ""
+    facts = json.loads((boosted / "manifest.json").read_text())
+    card = " ".join((boosted / "README.md").read_text().split())
+    assert facts["samples"]["train"]["images"] == 24 and facts["samples"]["test"]["marks, recall"] == 1.0
+    assert facts["licences"] == {"CC0-1.0 (drawn by Fieldmark)": 36} and facts["plumbing"] == ""
     assert "--strategy holistic" in card and "| images | 24 | 6 | 6 |" in card and "Plumbing" not in card
     assert not (boosted / "attribution.csv").exists() and (boosted / "sheets" / "test-01.png").is_file()
     assert all(row.captions and not row.refused for row in read_jsonl(boosted / "captions.jsonl", CaptionResult))
@@ -141,11 +142,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "told"), BAD, ids=[told[:40] for _, told in BAD])
-def test_bad_settings_are_one_clear_error(tmp_path: Path, flags: list[str], told: str) -> None:
+@pytest.mark.parametrize(("flags", "message"), BAD, ids=[message[:40] for _, message in BAD])
+def test_bad_settings_are_one_clear_error(tmp_path: Path, flags: list[str], message: str) -> None:
     with pytest.raises(FieldmarkError) as error:
         make(tmp_path / "out", "--train", "2", "--validation", "0", "--test", "0", *flags)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert not (tmp_path / "out" / "train.jsonl").exists()
 
 

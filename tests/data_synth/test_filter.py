@@ -45,9 +45,9 @@ def test_what_is_right_sometimes_is_kept(tmp_path: Path, pocket_folder: Path) ->
     attempts_of(samples, [0, 1, 2, 3, 4], 4, out)
     options = program.FilterOptions(samples=str(train), out=out)
     program.keep_stage(SynthesisRun(options, out), samples, "weights")
-    told = json.loads((out / "manifest.json").read_text())
-    assert told["samples by number of right attempts"] == {"0": 1, "1": 1, "2": 1, "3": 1, "4": 1}
-    assert (told["kept"], told["left out, right too rarely"], told["left out, right too often"]) == (3, 1, 1)
+    facts = json.loads((out / "manifest.json").read_text())
+    assert facts["samples by number of right attempts"] == {"0": 1, "1": 1, "2": 1, "3": 1, "4": 1}
+    assert (facts["kept"], facts["left out, right too rarely"], facts["left out, right too often"]) == (3, 1, 1)
     kept = load_samples(out / "samples.jsonl")  # their images are found from the new folder
     assert [row.id for row in kept] == [row.id for row in samples[1:4]]
     assert [row.provenance["difficulty"]["rate"] for row in kept] == [0.25, 0.5, 0.75]
@@ -75,7 +75,7 @@ def test_a_stopped_run_answers_what_is_missing_and_ends_alike(tmp_path: Path, po
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--temperature", "0"], "--temperature 0.0: must be above 0"),
         (["--least", "3", "--most", "2"], "--least 3, --most 2"),
@@ -83,10 +83,10 @@ def test_a_stopped_run_answers_what_is_missing_and_ends_alike(tmp_path: Path, po
         (["--samples", "none.jsonl"], "none.jsonl: no such record file"),
     ],
 )
-def test_bad_settings_are_told(tmp_path: Path, flags: list[str], told: str) -> None:
+def test_bad_settings_are_told(tmp_path: Path, flags: list[str], message: str) -> None:
     with pytest.raises(FieldmarkError) as error:
         program.main(["--out", str(tmp_path / "out"), *flags])
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.ci

@@ -1,4 +1,4 @@
-"""Grounding data of a user's own photos: faults are told at once, what is right is attributed and boxed."""
+"""Grounding data of a user's own photos: faults are reported at once, the rest is attributed and boxed."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("rows", "flags", "told"), BAD, ids=[told[:50] for *_, told in BAD])
-def test_bad_input_is_one_clear_error(tmp_path: Path, rows: str, flags: list[str], told: str) -> None:
+@pytest.mark.parametrize(("rows", "flags", "message"), BAD, ids=[message[:50] for *_, message in BAD])
+def test_bad_input_is_one_clear_error(tmp_path: Path, rows: str, flags: list[str], message: str) -> None:
     file = photos_csv(tmp_path / "in", rows)
     (tmp_path / "cards.json").write_text(json.dumps({f"bird {n}": [f"mark {n}"] for n in range(12)}))
     given = ["--source", "csv", "--input", str(file), "--domain", "bird", "--knowledge", str(tmp_path / "cards.json")]
     with pytest.raises(FieldmarkError) as error:
         make(tmp_path / "out", *given, "--train", "3", "--validation", "0", "--test", "0", *flags)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert not (tmp_path / "out" / "train.jsonl").exists()
 
 
@@ -122,8 +122,8 @@ def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, m
     monkeypatch.setattr(teachers, "load", lambda name, **more: pointer if name == "pointer" else real(name, **more))
     given = user_photos(tmp_path, "".join(f"{n}.png,bird {n},,,,\n" for n in range(11)) + "11.png,bird 11,5,5,90,90\n")
     counts = ["--train", "8", "--validation", "0", "--test", "0", "--unseen-share", "0", "--boxes-from", "pointer"]
-    told = make(tmp_path / "out", *given, *counts)
-    left_out = {name: count for name, count in told["photos left out"].items() if "looks like" not in name}
+    facts = make(tmp_path / "out", *given, *counts)
+    left_out = {name: count for name, count in facts["photos left out"].items() if "looks like" not in name}
     assert left_out == {"two opinions disagree": 1, "more than one box was found": 1, "no box was found": 1}
     assert pointer.asked == 2 * 11
     rows = {photo.id: photo for photo in read_jsonl(tmp_path / "out" / "boxes.jsonl", Photo)}
@@ -137,7 +137,7 @@ def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, m
             assert len(photo.provenance["fingerprint"]) == 2, "what the new box encloses is searched for, too"
     shown = {thing.entity for row in load_samples(tmp_path / "out" / "train.jsonl") for thing in row.things}
     assert not shown & {"bird 1", "bird 2", "bird 3"}
-    assert make(tmp_path / "out", *given, *counts) == told and pointer.asked == 2 * 11
+    assert make(tmp_path / "out", *given, *counts) == facts and pointer.asked == 2 * 11
 
 
 def test_a_teacher_that_cannot_point_is_told(tmp_path: Path) -> None:

@@ -107,11 +107,11 @@ BAD_COCO: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "told"), BAD_COCO, ids=[told[:40] for _, told in BAD_COCO])
-def test_bad_coco_files(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("changes", "message"), BAD_COCO, ids=[message[:40] for _, message in BAD_COCO])
+def test_bad_coco_files(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     if "images" in changes and isinstance(changes["images"], list):
         changes = changes | {"annotations": [{"id": 1, "image_id": 3, "caption": "x"}]}
-    with pytest.raises(SourceError, match=told):
+    with pytest.raises(SourceError, match=message):
         read("coco", coco(tmp_path, **changes))
 
 
@@ -162,9 +162,9 @@ BAD_CSV = [
 ]
 
 
-@pytest.mark.parametrize(("lines", "told"), BAD_CSV, ids=[told[:40] for _, told in BAD_CSV])
-def test_bad_tables(tmp_path: Path, lines: list[str], told: str) -> None:
-    with pytest.raises(SourceError, match=told):
+@pytest.mark.parametrize(("lines", "message"), BAD_CSV, ids=[message[:40] for _, message in BAD_CSV])
+def test_bad_tables(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
         read("csv", table(tmp_path, *lines))
 
 
@@ -198,7 +198,7 @@ def latin(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda folder: None, "no image was found"),
         (orphan, "b.txt: captions of no image"),
@@ -208,11 +208,11 @@ def latin(folder: Path) -> None:
         (lambda folder: (folder / "a.png").write_bytes(b"no image"), "a.png"),
     ],
 )
-def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], object], told: str) -> None:
+def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     spoil(folder)
-    with pytest.raises(SourceError, match=told):
+    with pytest.raises(SourceError, match=message):
         read("image_folder", folder)
 
 

@@ -143,7 +143,7 @@ def test_oxford_pets_takes_the_head_where_the_outline_is_broken() -> None:
     assert {row.domain for row in read("oxford_pets", PETS, domain="cat")} == {"cat"}
 
 
-# What is said of bad input.
+# What is text of bad input.
 
 BAD_TABLES = [
     ("", "t.csv: the file is empty"),
@@ -166,11 +166,11 @@ BAD_TABLES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), BAD_TABLES, ids=[told[:40] for _, told in BAD_TABLES])
-def test_csv_errors_name_file_line_and_field(tmp_path: Path, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), BAD_TABLES, ids=[message[:40] for _, message in BAD_TABLES])
+def test_csv_errors_name_file_line_and_field(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SourceError) as error:
         read("csv", table(tmp_path, text))
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 BAD_SIDECARS = [
@@ -190,18 +190,18 @@ BAD_SIDECARS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), BAD_SIDECARS, ids=[told[:40] for _, told in BAD_SIDECARS])
-def test_image_folder_errors_name_file_line_and_field(tmp_path: Path, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), BAD_SIDECARS, ids=[message[:40] for _, message in BAD_SIDECARS])
+def test_image_folder_errors_name_file_line_and_field(tmp_path: Path, text: str, message: str) -> None:
     draw(tmp_path / "wren" / "1.jpg")
     (tmp_path / "boxes.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(SourceError) as error:
         read("image_folder", tmp_path, domain="bird", whole_image_boxes=True)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_folder_troubles(tmp_path: Path) -> None:
-    for source, told in (("image_folder", "needs an input folder"), ("csv", "needs an input file")):
-        with pytest.raises(SourceError, match=told):
+    for source, message in (("image_folder", "needs an input folder"), ("csv", "needs an input file")):
+        with pytest.raises(SourceError, match=message):
             list(sources.photos(source, PhotoRequest()))
         with pytest.raises(SourceError, match="none: no such"):
             read(source, tmp_path / "none")
@@ -234,25 +234,25 @@ BAD_COCO: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("told", "change"), BAD_COCO, ids=[told[:40] for told, _ in BAD_COCO])
-def test_coco_errors_name_file_entry_and_field(tmp_path: Path, told: str, change: Any) -> None:
+@pytest.mark.parametrize(("message", "change"), BAD_COCO, ids=[message[:40] for message, _ in BAD_COCO])
+def test_coco_errors_name_file_entry_and_field(tmp_path: Path, message: str, change: Any) -> None:
     with pytest.raises(SourceError) as error:
         read("coco", coco(tmp_path, change))
-    assert "instances.json" in str(error.value) and told in str(error.value).replace(".0", "")
+    assert "instances.json" in str(error.value) and message in str(error.value).replace(".0", "")
 
 
 def test_coco_that_is_no_json(tmp_path: Path) -> None:
-    for text, told in (("", "instances.json:1: broken JSON"), ('{\n"images": [}', "instances.json:2: broken JSON")):
+    for text, message in (("", "instances.json:1: broken JSON"), ('{\n"images": [}', "instances.json:2: broken JSON")):
         file = coco(tmp_path)
         file.write_text(text)
-        with pytest.raises(SourceError, match=told):
+        with pytest.raises(SourceError, match=message):
             read("coco", file)
 
 
 def test_pets_errors(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"annotations.json: no such file"):
         read("oxford_pets", tmp_path)
-    for text, told in (
+    for text, message in (
         ("[", "annotations.json:1: broken JSON"),
         ("[]", "no photo"),
         ('{"image": 1}', "annotations.json: Input should be a valid list"),
@@ -261,7 +261,7 @@ def test_pets_errors(tmp_path: Path) -> None:
         ("[7]", r"\[0\]: Input should be a valid dictionary"),
     ):
         (tmp_path / "annotations.json").write_text(text)
-        with pytest.raises(SourceError, match=told):
+        with pytest.raises(SourceError, match=message):
             read("oxford_pets", tmp_path)
 
 
