@@ -137,6 +137,7 @@ def test_a_few_prompts_are_learned_by_heart(config: Path, tmp_path: Path) -> Non
     assert sum(earned[-2:]) / 2 > earned[0] + 0.2, earned
 
 
+@pytest.mark.ci
 def test_bags_grow_and_a_stopped_run_goes_on_in_the_same_order(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +182,7 @@ def test_bags_grow_and_a_stopped_run_goes_on_in_the_same_order(
         train(config, "--bags.saturation", "0.5", "--max_steps", "8")
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_processes_train_one_model_and_go_on(config: Path) -> None:
     accelerate = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"

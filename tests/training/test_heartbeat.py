@@ -93,9 +93,10 @@ def test_a_lost_connection_is_recognised(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not heartbeat.is_lost_connection(RuntimeError("gloo"))
 
 
-@pytest.mark.ci
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", ["sft", "replay"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("sft", marks=pytest.mark.slow), pytest.param("replay", marks=pytest.mark.ci)]
+)
 def test_two_processes_take_the_steps_of_one_with_twice_the_batch(
     kind: str, data: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -115,11 +116,9 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_batch(
     torch.testing.assert_close(two["logits"], one["logits"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "script",
-    [pytest.param("node.sh", marks=pytest.mark.ci), pytest.param("torchrun.sh", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("script", ["node.sh", "torchrun.sh"])
 def test_two_nodes_on_loopback_train_one_model(script: str, data: tuple[Path, Path], tmp_path: Path) -> None:
     """The launch files as a person starts them, one launcher a node, each with one process."""
     path, port = recipe("sft", data, tmp_path), free_port()

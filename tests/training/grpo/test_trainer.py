@@ -243,7 +243,7 @@ def test_micro_batches_keep_neighbours_together(
 @pytest.mark.parametrize(
     ("loss", "how"),
     [
-        pytest.param("grpo", "cpu_two_processes", marks=pytest.mark.ci),
+        pytest.param("grpo", "cpu_two_processes", marks=pytest.mark.slow),
         pytest.param("dapo", "cpu_two_processes", marks=pytest.mark.ci),
         pytest.param("dapo", "cpu_zero2", marks=pytest.mark.slow),
     ],
