@@ -142,7 +142,7 @@ def test_an_adapter_run_saves_what_loads_on_its_base(config: Path, pocket_folder
         (["--max_tokens_per_sample", "100"], "8 of 8 rows do not fit into max_tokens_per_sample = 100.*train-000"),
         (["--style", "loud"], "fieldmark.style"),
         (["--lerning_rate", "1"], "did you mean '--learning_rate'"),
-        (["--max_length", "100"], "max_length cannot be changed: rows are never cut"),
+        (["--max_length", "100"], "max_length cannot be changed: rows are never truncated"),
         (["--model", "nowhere/at/all"], "no such checkpoint folder"),
         (["--train", "gone.jsonl"], "gone.jsonl: no such record file"),
         (["--resume", "gone"], "not a complete checkpoint"),

@@ -118,21 +118,6 @@ def read(
     return EngineOutput(count, tuple(written), tuple(logps_L.tolist()))
 
 
-def write(
-    model: Any, processor: Any, row: dict[str, Any], max_new_tokens: int = 16, temperature: float = 1.0
-) -> EngineOutput:
-    """Answer a row with transformers' own sampling, as vLLM would."""
-    inputs = _encode(model, processor, row)
-    out = model.generate(
-        **inputs, max_new_tokens=max_new_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
-        output_scores=True, return_dict_in_generate=True,
-    )  # fmt: skip
-    count = inputs["input_ids"].shape[1]
-    written = out.sequences[0, count:].tolist()
-    logps = [score[0].float().log_softmax(-1)[token].item() for score, token in zip(out.scores, written, strict=True)]
-    return EngineOutput(count, tuple(written), tuple(logps))
-
-
 class RolloutCheck(TrainerCallback):
     """Compares vLLM and the model on the first row before the first step."""
 
