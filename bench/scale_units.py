@@ -36,7 +36,7 @@ from mllm.io.files import atomic_write
 from mllm.io.image_view import View
 from mllm.io.images import open_image
 from mllm.io.provenance import file_hash
-from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import load_cards
 from mllm.models import encoders
 from mllm.models.embedding_cache import EmbeddingStore
 from mllm.models.families import load as family_of
@@ -107,7 +107,7 @@ def grounding(folder: Path, few: int, many: int) -> Units:
 
 def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
     """Letters of the words in which a teacher is asked for one thought."""
-    cards, family = knowledge.load(folder / "cards.json"), family_of("qwen3_vl")
+    cards, family = load_cards(folder / "cards.json"), family_of("qwen3_vl")
     lengths = []
     for one in samples[:20]:
         target = next(k for k, thing in enumerate(one.things) if thing.entity == one.entity)

@@ -34,7 +34,7 @@ from mllm.distributed import World
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
 from mllm.io.progress import progress
-from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import load_cards
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
 from mllm.synthesis import caption_facts, captioning, contact_sheet, teachers
 from mllm.synthesis.captioning import CaptionLimits, CaptionResult, Helpers
@@ -112,7 +112,7 @@ def open_helpers(settings: Settings) -> Iterator[Helpers]:
     if settings.checker is not None:
         same = settings.checker == settings.teacher
         checker = writer if same else teachers.load(settings.checker)  # another one is set up by its environment
-    cards = knowledge.load(*settings.knowledge) if settings.knowledge else {}
+    cards = load_cards(*settings.knowledge) if settings.knowledge else {}
     encoder = None
     if settings.strategy == "gist":
         from mllm.models import encoders

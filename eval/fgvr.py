@@ -23,7 +23,7 @@ from mllm.data import sources
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, knowledge_probe, runs
 from mllm.io import provenance, tables
-from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import load_cards
 from mllm.metrics import stats
 
 VERSION = "1"
@@ -52,7 +52,7 @@ def answer(options: argparse.Namespace) -> None:
     chosen = chosen[: options.limit]
     alike = None
     if options.knowledge:
-        cards = knowledge.load(Path(options.knowledge))
+        cards = load_cards(Path(options.knowledge))
         alike = {
             item.entity: knowledge_probe.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen
         }

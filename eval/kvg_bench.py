@@ -25,7 +25,7 @@ from mllm.cli.programs import run_main
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, kvg_published, quadrants, runs, scores
 from mllm.io import provenance, tables
-from mllm.knowledge import mastery
+from mllm.knowledge.mastery import load_mastery
 from mllm.metrics import reasoning
 from mllm.records import Sample, load_samples
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     if not options.rescore:
         answer(options)
     run = runs.load(options.out)
-    known = mastery.load(options.mastery) if options.mastery else None
+    known = load_mastery(options.mastery) if options.mastery else None
     table = runs.write_scores(run, knowledge=quadrants.measure(run.cases, known) if known is not None else None)
     show(table)
     print(f"\nwritten: {Path(options.out) / 'scores.json'}")
@@ -157,7 +157,7 @@ def show_links(found: dict[str, list[dict[str, Any]]]) -> None:
         return
     print("\nwhere the reasoning holds, % (of n)\n")
     rows = [("link", *found)]
-    for k, name in enumerate(reasoning.LINKS):
+    for k, name in enumerate(reasoning.STEPS):
         rows.append((name, *(f"{tables.percent(part[k]['share'])} ({part[k]['of']})" for part in found.values())))
     print(tables.markdown(rows))
 

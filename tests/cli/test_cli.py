@@ -89,7 +89,7 @@ def test_report_of_no_benchmark_is_one_line(tmp_path):
         text=True,
         check=False,
     )
-    assert done.returncode == 1 and done.stderr.startswith("fieldmark: ") and "no benchmark folder" in done.stderr
+    assert done.returncode == 1 and done.stderr.startswith("fieldmark: ") and "not a benchmark folder" in done.stderr
 
 
 def test_what_a_person_can_put_right_is_one_line_after_the_programs_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,7 @@ def targets(folder: Path) -> dict[str, Target]:
             filed("v.jsonl", lambda path: formats.load("vlm_r1").read(path, foreign)), (dumped(vlm, plain),), JSON, 2
         ),
         "mastery.load": Target(
-            filed("m.json", mastery.load),
+            filed("m.json", mastery.load_mastery),
             (dumped({"schema": "fieldmark.mastery/1", "entities": {"a": {"right": 7, "asked": 8}}}),
              dumped({"a": {"knowledge_category": "completely correct"}})), JSON,
         ),
