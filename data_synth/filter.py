@@ -78,9 +78,9 @@ def attempts_stage(
 
 
 def _load(checkpoint: Any, dtype: str) -> Any:
-    from mllm.models.checkpoint import load
+    from mllm.models.checkpoint import LoadOptions, load
 
-    return load(checkpoint, dtype=dtype, device="auto")
+    return load(checkpoint, LoadOptions(dtype, "auto"))
 
 
 def _answers(
@@ -89,14 +89,14 @@ def _answers(
 ) -> Iterator[Completion]:  # fmt: skip
     """Sample one attempt at each sample that has none yet."""
     from mllm.inference.generate import generate
+    from mllm.inference.sampling import Sampling
 
     root = Path(settings["samples"]).parent
-    seed = settings["seed"] * 1000 + attempt
+    sampling = Sampling(
+        settings["max_new_tokens"], settings["temperature"], settings["top_p"], settings["seed"] * 1000 + attempt
+    )
     with progress(f"attempt {attempt + 1}", len(samples), sum(s.id in done for s in samples), world=world) as tick:
-        for completion in generate(
-            loaded, samples, root, max_new_tokens=settings["max_new_tokens"], temperature=settings["temperature"],
-            top_p=settings["top_p"], seed=seed, batch_size=batch_size, skip=done,
-        ):  # fmt: skip
+        for completion in generate(loaded, samples, root, sampling, batch_size=batch_size, skip=done):
             yield completion
             tick()
 

@@ -28,13 +28,13 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mllm.models.cpu_kernels import computes_bfloat16, keep_memory, take_detours
+from mllm.models.cpu_kernels import computes_bfloat16, keep_memory, use_fast_kernels
 from mllm.pocket import model as pocket
 from mllm.pocket.capability_checks import all_checks, check_find, check_recall
 from mllm.pocket.card import write_card
 from mllm.pocket.curriculum import Curriculum
 from mllm.pocket.data_parallel import DataParallel
-from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, lesson_batch, image_batch
+from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, image_batch, lesson_batch
 from mllm.pocket.scene_store import SceneStore
 from mllm.prompting import questions
 from mllm.training.engine import attention, packing
@@ -65,7 +65,7 @@ class Run:
         self.settings, self.out, self.parallel, self.step = settings, out, parallel, 0
         torch.manual_seed(settings.seed)
         self.model, self.processor = pocket.build(settings.seed)
-        take_detours(self.model)
+        use_fast_kernels(self.model)
         attention.in_rows(self.model)
         self.head = DenseHead(
             self.model.config.text_config.hidden_size, 1 + len(self.model.config.vision_config.deepstack_visual_indexes)

@@ -20,7 +20,7 @@ from typing import Any
 
 from mllm.errors import FieldmarkError
 from mllm.io import strict_json
-from mllm.io.files import atomic_write
+from mllm.io.files import atomic_write, sha256
 from mllm.records import Sample
 
 SCHEMA = "fieldmark.data/1"
@@ -61,7 +61,7 @@ def finish(out: Path, facts: Mapping[str, Any], data: Iterable[str]) -> dict[str
         path = out / name
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
-                whole.update(f"{file.relative_to(out).as_posix()} {digest(file)}\n".encode())
+                whole.update(f"{file.relative_to(out).as_posix()} {sha256(file)}\n".encode())
         hashes[name] = whole.hexdigest()
     total = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
     manifest = {**facts, "settings": _read(out / SETTINGS), "hashes": hashes, "hash": total}
@@ -89,15 +89,9 @@ def tally(samples: Iterable[Sample]) -> tuple[dict[str, Any], Counter[str]]:
     return {"samples": number, "images": images, "entities asked": len(entities), **told}, refused
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def digests(files: Iterable[str | Path | None]) -> dict[str, str]:
     """Return the digest of each file by its name; None, and what is no file here, is passed over."""
-    return {str(file): digest(Path(file)) for file in files if file and Path(file).is_file()}
+    return {str(file): sha256(file) for file in files if file and Path(file).is_file()}
 
 
 def _check(out: Path, settings: Mapping[str, Any]) -> None:

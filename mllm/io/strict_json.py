@@ -1,4 +1,4 @@
-"""JSON of strangers: what Python's reader lets through or trips over becomes the one error that readers expect."""
+"""Strict JSON: whatever is malformed raises JSONDecodeError, or a Fieldmark error that names file, line and field."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 Kind = type[FieldmarkError]
 
 
-def loads(text: str | bytes, **how: Any) -> Any:
+def loads(text: str | bytes, **options: Any) -> Any:
     """Parse JSON as `json.loads` does.
 
     Raises:
-        JSONDecodeError: broken, not UTF-8, nested too deeply, or with a number of thousands of digits.
+        JSONDecodeError: malformed, not UTF-8, nested too deeply, or a number with too many digits.
     """
     try:
-        return json.loads(text, **how)
+        return json.loads(text, **options)
     except JSONDecodeError:
         raise
     except UnicodeDecodeError as error:
@@ -30,30 +30,30 @@ def loads(text: str | bytes, **how: Any) -> Any:
         raise JSONDecodeError("nested too deeply", "", 0) from None
     except ValueError as error:
         if "integer string conversion" not in str(error):
-            raise  # a hook's own
-        raise JSONDecodeError("a number of too many digits", "", 0) from None
+            raise  # from a hook
+        raise JSONDecodeError("a number with too many digits", "", 0) from None
 
 
-def load(path: Path, **how: Any) -> Any:
-    """Parse a whole file, with or without a byte order mark. Raises as `loads`, and `OSError`."""
+def load(path: Path, **options: Any) -> Any:
+    """Parse a file, with or without a byte order mark. Raises as `loads`, and `OSError`."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise JSONDecodeError(f"not UTF-8 at byte {error.start + 1}", "", 0) from None
-    return loads(text, **how)
+    return loads(text, **options)
 
 
 def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind = FieldmarkError) -> T | Any:
-    """Read a whole json file of a given shape.
+    """Read a JSON file of a given shape.
 
     Args:
-        path: of the file.
-        shape: a type that pydantic knows: `dict[str, int]`, a `BaseModel` (further fields are passed over).
-        advice: what to do about a file that cannot be read, told in errors.
-        kind: class of the error.
+        path: the file.
+        shape: a type that pydantic can validate: `dict[str, int]`, a `BaseModel` (other fields are ignored).
+        advice: what to do about an invalid file; appended to error messages.
+        kind: class of the error to raise.
 
     Raises:
-        FieldmarkError: no such file, broken JSON (names the line), another shape (names the field).
+        FieldmarkError: no such file, malformed JSON (names the line), another shape (names the field).
     """
     end = f"; {advice}" if advice else ""
     if not path.is_file():
@@ -66,7 +66,7 @@ def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind
 
 
 def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "", kind: Kind = FieldmarkError) -> T | Any:
-    """Return parsed JSON in a given shape; values are not converted ("1" is no number). `where` begins the message."""
+    """Validate parsed JSON strictly ("1" is not a number). `where` is the beginning of the error message."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -74,14 +74,14 @@ def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "", 
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        told = where + (f"field {field:.200}: " if field else "")
-        told += "is missing" if first["type"] == "missing" else f"{first['msg']}, got {first['input']!r:.60}"
-        raise kind(told + (f"; {advice}" if advice else "")) from None
+        message = where + (f"field {field:.200}: " if field else "")
+        message += "is missing" if first["type"] == "missing" else f"{first['msg']}, got {first['input']!r:.60}"
+        raise kind(message + (f"; {advice}" if advice else "")) from None
 
 
 def _finite(number: str) -> float:
-    """Refuse what Python takes for a number and JSON does not: NaN, Infinity, 1e999."""
+    """Refuse numbers that Python accepts and JSON does not: NaN, Infinity, 1e999."""
     value = float(number)
     if not math.isfinite(value):
-        raise JSONDecodeError(f"{number} is no number", "", 0)
+        raise JSONDecodeError(f"{number} is not a number", "", 0)
     return value

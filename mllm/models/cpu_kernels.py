@@ -60,7 +60,7 @@ def computes_bfloat16() -> bool:
     return any(able for name, able in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
-def take_detours(model: Any) -> None:
+def use_fast_kernels(model: Any) -> None:
     """Make a Qwen-VL model (Qwen2-VL, 2.5-VL, 3-VL, pocket) use both detours from now on; its weights and outputs
     stay the same."""
     for module in model.modules():

@@ -81,11 +81,11 @@ def load_processor(folder: str | Path, *, trust_remote_code: bool = False) -> An
     return build_processor(model_type, image_processor, tokenizer, _saved_template(Path(folder)))
 
 
-def opened(processor: Any, style: str) -> str:
+def template_opening(processor: Any, style: str) -> str:
     """Return `<think>` where the chat template itself writes it at the start of the model's turn, else nothing.
 
     Templates of reasoning models do so: what the model writes then begins inside its thought, and is read with the tag
-    put back (`mllm.prompting.answers.whole`). Only style `think` asks for a thought. `processor` is None where gold answers,
+    put back (`answers.whole`). Only style `think` asks for a thought. `processor` is None where gold answers,
     which are whole, are judged before a tokenizer is at hand (preflight).
     """
     if style != "think" or processor is None:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from mllm.captions import wants_caption
 from mllm.io.images import open_image
-from mllm.models import processors
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import Convention
+from mllm.models.processors import template_opening
 from mllm.prompting import answers, conversations
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
@@ -165,7 +165,7 @@ class TrlReward:
         self.__name__ = name
         self.family, self.budget = checkpoint.family, checkpoint.convention.budget
         self.reward, self.count_problems = reward.reading(self.family, self.budget), count_problems
-        self.opening = processors.opened(checkpoint.processor, checkpoint.convention.prompt)
+        self.opening = template_opening(checkpoint.processor, checkpoint.convention.prompt)
 
     def __call__(
         self,

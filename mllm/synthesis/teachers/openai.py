@@ -126,10 +126,12 @@ class Teacher(ModelTeacher):
             with self._slots:  # not held while waiting for the next try
                 tried += 1
                 self._ledger.tried()
-                return openai_errors.checked(self._client.chat.completions.create(messages=messages, **self._body(ask)))
+                return openai_errors.check_completion(
+                    self._client.chat.completions.create(messages=messages, **self._body(ask))
+                )
 
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(openai_errors.is_passing),
+            retry=tenacity.retry_if_exception(openai_errors.is_transient),
             stop=self._is_over,
             wait=self._wait,
             reraise=True,
@@ -153,17 +155,17 @@ class Teacher(ModelTeacher):
         limit = self._config.longest_wait
         pause = tenacity.wait_exponential(self._config.backoff, max=limit)(state)
         pause += tenacity.wait_random(0, self._config.backoff)(state)
-        return min(max(pause, openai_errors.asked_to_wait(state.outcome.exception()) or 0.0), limit)
+        return min(max(pause, openai_errors.retry_after(state.outcome.exception()) or 0.0), limit)
 
     def _is_over(self, state: Any) -> bool:
         """Whether to stop trying: often enough, or the server asks for more patience than we have."""
-        asked = openai_errors.asked_to_wait(state.outcome.exception()) or 0.0
+        asked = openai_errors.retry_after(state.outcome.exception()) or 0.0
         return state.attempt_number >= self._config.tries or asked > self._config.longest_wait
 
     def _failure(self, ask: Ask, error: Exception, tried: int) -> FieldmarkError:
         """Note a request that failed for good; returns what to raise."""
         where = self._config.base_url or "the OpenAI API"
-        if hopeless := openai_errors.hopeless(error):
+        if hopeless := openai_errors.fatal_reason(error):
             return FieldmarkError(
                 f"teacher {self._config.model!r} at {where}: {hopeless} ({openai_errors.short(error)})"
             )

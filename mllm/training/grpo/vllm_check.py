@@ -22,7 +22,7 @@ import torch
 from transformers import TrainerCallback
 
 from mllm.errors import FieldmarkError
-from mllm.inference.generate import suppressed
+from mllm.inference.generate import suppressed_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def no_image_tokens(args: Any, processor: Any) -> None:
 
     transformers is told by TRL. A vLLM server is not told: its settings travel as JSON, whose keys are texts.
     """
-    ids = suppressed(processor)
+    ids = suppressed_tokens(processor)
     if args.use_vllm and args.vllm_mode == "colocate" and ids:
         args.generation_kwargs = {"logit_bias": {number: -100.0 for number in ids}, **(args.generation_kwargs or {})}
 

@@ -14,7 +14,7 @@ from mllm import config
 from mllm.errors import FieldmarkError
 from mllm.knowledge import mastery
 from mllm.knowledge.mastery import LEVELS, Table
-from mllm.models import checkpoint as models
+from mllm.models.checkpoint import open_checkpoint
 from mllm.records import load_samples, read_jsonl
 from mllm.training.grpo import mastery_refresh
 from mllm.training.grpo.weighted_advantages import Weighing, WeightedAdvantages
@@ -80,7 +80,7 @@ def test_difficulty_and_mastery_multiply_what_was_normalised(data, pocket_folder
         table.setdefault(sample.entity, 0.5)
     file = Table.counted(table.items()).save(tmp_path / "m.json")
     settings = config.Advantage(difficulty="univg", mastery=config.MasteryWeight(file=file, weights=tuple(WEIGHTS)))
-    checkpoint = models.open_checkpoint(pocket_folder)
+    checkpoint = open_checkpoint(pocket_folder)
     trainer = Weighted()
     trainer.weighing = Weighing.build(settings, checkpoint, load_samples(data[0]))
     trainer.texts = gold(rows, [True, False, False, False])
@@ -103,7 +103,7 @@ def test_without_weights_nothing_changes(data) -> None:
 
 def test_an_unknown_entity_is_an_error_before_training(data, pocket_folder, tmp_path) -> None:
     file = Table.counted([("wren", 1.0)]).save(tmp_path / "m.json")
-    checkpoint, samples = models.open_checkpoint(pocket_folder), load_samples(data[0])
+    checkpoint, samples = open_checkpoint(pocket_folder), load_samples(data[0])
     settings = config.Advantage(mastery=config.MasteryWeight(file=file))
     with pytest.raises(FieldmarkError, match="entities of the training data are not in it.*eval/mastery.py"):
         Weighing.build(settings, checkpoint, samples)
@@ -155,4 +155,4 @@ def test_a_run_weighs_and_asks_anew(data, pocket_folder, tmp_path) -> None:
 def test_composites_cannot_be_asked_with_names(data, pocket_folder) -> None:
     rows = [Row(sample, data[0].parent / sample.image) for sample in load_samples(data[0])]
     with pytest.raises(FieldmarkError, match="by: marks"):
-        mastery_refresh.questions(rows, config.Refresh(by="choices"), models.open_checkpoint(pocket_folder), 0)
+        mastery_refresh.questions(rows, config.Refresh(by="choices"), open_checkpoint(pocket_folder), 0)

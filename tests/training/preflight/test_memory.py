@@ -105,7 +105,7 @@ def test_the_peak_is_the_worst_moment_and_leaves_room() -> None:
 
 
 def pocket(pocket_folder: Any, lora: Lora | None, dtype: str = "float32") -> tuple[Any, Anatomy]:
-    loaded = checkpoint.load(str(pocket_folder), dtype=dtype, freeze=("vision", "projector"), lora=lora)
+    loaded = checkpoint.load(pocket_folder, checkpoint.LoadOptions(dtype), freeze=("vision", "projector"), lora=lora)
     config = loaded.model.config
     return loaded.model.train(), parameters.dissect(config, loaded.family, Settings(), lora)
 
