@@ -25,7 +25,6 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import track
 
-from mllm.captions import wants_caption
 from mllm.cli.programs import run_program
 from mllm.data import bags
 from mllm.errors import FieldmarkError
@@ -94,7 +93,7 @@ def command(
     shown: Annotated[int, typer.Option(min=1, help="bags of each kind on the contact sheet")] = 3,
 ) -> None:
     """Mine look-alike bags."""
-    rows = [sample for sample in load_samples(samples) if wants_caption(sample)]
+    rows = [sample for sample in load_samples(samples) if sample.task == "caption"]
     if not rows:
         raise FieldmarkError(f"{samples}: no sample has task 'caption'")
     sizes, levels = sizes or [2, 3, 5, 7, 10, 15, 20], levels or ["hard"]

@@ -14,7 +14,7 @@ import argparse
 import re
 from pathlib import Path
 
-from mllm.captions import QUESTION, TASK, said, wants_caption
+from mllm.captions import QUESTION, caption_of
 from mllm.cli.programs import run_main
 from mllm.data import caption_stats
 from mllm.errors import FieldmarkError
@@ -47,9 +47,9 @@ def answer(options: argparse.Namespace) -> None:
 def from_samples(options: argparse.Namespace) -> tuple[list[Sample], Path, dict[str, object]]:
     """Read the caption rows of a samples file."""
     file = Path(options.samples)
-    rows = [sample for sample in load_samples(file) if wants_caption(sample)][: options.limit]
+    rows = [sample for sample in load_samples(file) if sample.task == "caption"][: options.limit]
     if not rows:
-        raise FieldmarkError(f"{file}: no sample has task {TASK!r}")
+        raise FieldmarkError(f"{file}: no sample has task 'caption'")
     return rows, file.parent, {"file": str(file), "hash": provenance.file_hash(file), "count": len(rows)}
 
 
@@ -61,7 +61,7 @@ def from_folder(options: argparse.Namespace) -> tuple[list[Sample], Path, dict[s
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[: options.limit]
     rows = [
         Sample(
-            id=name(path), task=TASK, image=path.name, size=image_size(path), domain="scene", entity="",
+            id=name(path), task="caption", image=path.name, size=image_size(path), domain="scene", entity="",
             question=options.question, boxes=(), split="test",
         )
         for path in files
@@ -82,7 +82,7 @@ def name(path: Path) -> str:
 def show(out: Path) -> None:
     """Print what the captions are like, and write it to scores.json."""
     info, samples, rows = runs.read_whole(out)
-    captions = {sample.id: said(rows[sample.id]) for sample in samples}
+    captions = {sample.id: caption_of(rows[sample.id]) for sample in samples}
     text = caption_stats.caption_scores(captions, samples)
     text["truncated"] = sum(row.truncated for row in rows.values()) / len(rows)
     runs.write_json(out, "scores.json", {**info, "text": text})

@@ -27,7 +27,7 @@ from mllm.io import provenance
 from mllm.io.images import open_image, save_image
 from mllm.knowledge import cards as knowledge
 from mllm.knowledge import mastery
-from mllm.prompting import prompts
+from mllm.prompting import styles
 from mllm.records import Sample, load_samples
 
 VERSION = "1"
@@ -74,7 +74,7 @@ def answer(options: argparse.Namespace) -> None:
         "seed": options.seed,
     }
     info = generate_missing.settings(options, checkpoint, "mastery", VERSION, source)
-    style = None if options.by == "choices" else prompts.PLAIN
+    style = None if options.by == "choices" else styles.PLAIN
     generate_missing.ask(options, checkpoint, asked, root, info, style=style)
 
 

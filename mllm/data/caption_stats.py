@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mllm.captions import distinct, said, words
+from mllm.captions import caption_of, distinct, words
 from mllm.errors import FieldmarkError
 from mllm.io import safe_pickle, strict_json
 from mllm.metrics import stats
@@ -45,11 +45,13 @@ def read_captions(file: Path) -> dict[str, str]:
     if not file.is_file():
         raise FieldmarkError(f"{file}: no such file of captions")
     if file.suffix == ".jsonl":
-        return {row.sample_id: said(row) for row in read_jsonl(file, Completion, unique="sample_id", torn_tail=True)}
+        return {
+            row.sample_id: caption_of(row) for row in read_jsonl(file, Completion, unique="sample_id", torn_tail=True)
+        }
     table = safe_pickle.load(file) if file.suffix in (".pkl", ".pickle") else strict_json.read(file)
     if not isinstance(table, dict):
         raise FieldmarkError(f"{file}: an object {{image: caption}} is needed")
     for name, caption in table.items():
         if not isinstance(caption, str):
             raise FieldmarkError(f"{file}: the caption of {name!r} is no text but {type(caption).__name__}")
-    return {str(name): said(caption) for name, caption in table.items()}
+    return {str(name): caption_of(caption) for name, caption in table.items()}

@@ -12,7 +12,6 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from mllm.captions import TASK
 from mllm.data import manifest
 from mllm.data.dataset_card import ATTRIBUTION, CARD
 from mllm.errors import FieldmarkError
@@ -54,7 +53,7 @@ def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: in
             written += _split(samples, file, out / "data", split, shard_bytes)
             counts[split] = len(samples)
             tasks |= {sample.task for sample in samples}
-    (out / CARD).write_text(card(folder, terms, counts, captions=tasks == {TASK}), encoding="utf-8")
+    (out / CARD).write_text(card(folder, terms, counts, captions=tasks == {"caption"}), encoding="utf-8")
     written.append(out / CARD)
     if (folder / ATTRIBUTION).is_file():
         (out / ATTRIBUTION).write_bytes((folder / ATTRIBUTION).read_bytes())

@@ -22,14 +22,11 @@ from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.knowledge import domains
 from mllm.models.families import Budget, Family
+from mllm.prompting.tasks.quiz import LETTERS, read_choice
 from mllm.records import Completion, Photo, Sample
 
-TASK = "quiz"
-LETTERS = "ABCD"
 OPTIONS = len(LETTERS)
 CHANCE = 1 / OPTIONS
-_LETTER = re.compile(r"\W*\b([A-D])(?=\s*(?:$|[.):,;\]*\n]))")  # "A wren" begins with an article, not with a letter
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,21 +149,6 @@ def grade_choices(asked: Sequence[Sample], said: Mapping[str, Completion]) -> li
     return rows
 
 
-def read_choice(text: str, names: Sequence[str]) -> int | None:
-    """Return which of four names an answer chooses, None where it cannot be told.
-
-    The answer is what stands in the last `<answer>` tags, else the whole text. It chooses by a letter A to D at its
-    beginning (`B`, `(B)`, `B. Boeing 747`), or by naming exactly one of the names.
-    """
-    tagged = _TAGGED.findall(text)
-    answer = (tagged[-1] if tagged else text).strip()
-    if letter := _LETTER.match(answer):
-        return LETTERS.index(letter[1])
-    named = [k for k, name in enumerate(names) if re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", answer.lower())]
-    longest = [k for k in named if not any(names[k].lower() in names[j].lower() for j in named if j != k)]
-    return longest[0] if len(longest) == 1 else None
-
-
 def marks(
     chosen: Sequence[Item],
     entities: Mapping[str, Sequence[str]],
@@ -220,7 +202,7 @@ def _sample(item: Item, name: str, question: str, provenance: dict[str, Any]) ->
     """Make a question about an item."""
     return Sample(
         id=name,
-        task=TASK,
+        task="quiz",
         image=item.image,
         size=item.size,
         domain=item.domain,

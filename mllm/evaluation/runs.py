@@ -23,8 +23,8 @@ from mllm.evaluation import kvg_published, scores
 from mllm.io import strict_json
 from mllm.io.codec import build, is_utf8
 from mllm.models import families
-from mllm.models.families import Convention, Family
-from mllm.prompting import answers
+from mllm.models.families import Convention
+from mllm.prompting.completions import CompletionReader
 from mllm.records import (
     Completion,
     Sample,
@@ -137,7 +137,10 @@ def load(folder: str | Path) -> Run:
         return family.frame(sample.size, convention.budget)
 
     by_id = {sample.id: sample for sample in samples}
-    again = [_read_again(row, by_id, family, frame) for row in rows.values()]
+    reader = CompletionReader(family, convention.budget)
+    again = [
+        reader.read(by_id[row.sample_id], row.text, tokens=row.tokens, truncated=row.truncated) for row in rows.values()
+    ]
     published = bool(info.get("official")) and all(frame(sample) == kvg_published.FRAME for sample in samples)
     return Run(folder, info, scores.judge(samples, again, family, frame, published=published))
 
@@ -181,11 +184,6 @@ def write_scores(run: Run, *, seed: int = 0, **more: Any) -> dict[str, Any]:
     table = {**run.info, **scores.table(run.cases, seed=seed), **more}
     _write(run.folder / "scores.json", table)
     return table
-
-
-def _read_again(row: Completion, samples: Mapping[str, Sample], family: Family, frame: Any) -> Completion:
-    """Read a completion's text with the parser of today."""
-    return replace(row, answer=answers.parse(row.text, family, frame(samples[row.sample_id])))
 
 
 def _read_info(folder: Path) -> dict[str, Any]:

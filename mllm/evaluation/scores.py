@@ -16,15 +16,14 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation import kvg_published
 from mllm.metrics import reasoning, stats
 from mllm.models.families import Family
-from mllm.prompting.prompts import ALL
-from mllm.records import Answer, Completion, Sample
-from mllm.rewards import iou as iou_reward
-from mllm.rewards import matched
+from mllm.prompting.tasks import score_of, task_of
+from mllm.prompting.tasks.ground import is_hit
+from mllm.records import Completion, Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One judged completion. `iou` is its `overlap`, 0 where the text could not be read (`problem` says why)."""
+    """One judged completion. `iou` is its score (`tasks.score_of`), 0 where the text could not be read (`problem` says why)."""
 
     sample: Sample
     completion: Completion
@@ -35,16 +34,7 @@ class Case:
     @property
     def hit(self) -> bool:
         """Whether the answer is right: its box at IoU 0.5, all its boxes and none too many, or rightly none."""
-        if self.sample.boxes and self.sample.task == ALL:
-            return matched.is_exact(self.completion.answer, self.sample)
-        return iou_reward.is_hit(self.iou)
-
-
-def overlap(sample: Sample, answer: Answer) -> float:
-    """How well an answer covers the truth, 0..1, as rewards see it: IoU, matched IoU, or 1 if rightly absent."""
-    if not sample.boxes:
-        return float(answer.absent)
-    return matched.matched_iou(answer, sample) if sample.task == ALL else iou_reward.best_iou(answer, sample)
+        return task_of(self.sample).is_right(self.completion.answer, self.sample)
 
 
 def judge(
@@ -76,7 +66,7 @@ def judge(
         Case(
             sample,
             completion,
-            overlap(sample, completion.answer),
+            score_of(sample, completion.answer),
             kvg_published.published_iou(completion.text, sample.boxes[0]) if published and sample.boxes else None,
             reasoning.chain(sample, completion.answer, family, frame(sample)),
         )
@@ -127,7 +117,7 @@ def measure(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESA
     }
     if all(case.published is not None for case in cases):
         ious = [case.published or 0.0 for case in cases]
-        row["published_acc"] = stats.mean([float(iou_reward.is_hit(v)) for v in ious], groups, seed=seed).as_dict()
+        row["published_acc"] = stats.mean([float(is_hit(v)) for v in ious], groups, seed=seed).as_dict()
         row["published_iou"] = sum(ious) / len(ious)
     return row
 

@@ -26,7 +26,7 @@ from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.models.families import Family
-from mllm.prompting import answers, prompts
+from mllm.prompting import answers, prompts, styles
 from mllm.records import Answer
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Assistant:
         family, convention = self.backend.family, self.backend.convention
         frame = family.frame(Frame(*opened.size), convention.budget)
         words = insert_boxes(question, about, family, frame)
-        style = style or (prompts.PLAIN if words != question else convention.prompt)
+        style = style or (styles.PLAIN if words != question else convention.prompt)
         text = prompts.user_text(words, style)
         messages = _messages([*history, (text, None)], convention.system)
         started = time.monotonic()
@@ -124,7 +124,7 @@ class Assistant:
     def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
         """Return the model's answer to a question that does not ask for a box. Options as `ask`."""
         options = {"sampling": Sampling(max_new_tokens=256), **options}
-        return self.ask(image, question, style=prompts.PLAIN, **options).text.strip()
+        return self.ask(image, question, style=styles.PLAIN, **options).text.strip()
 
 
 def load(
@@ -237,7 +237,7 @@ def _messages(turns: Sequence[tuple[str, str | None]], system: str | None) -> li
 
 def _parse(text: str, style: str, family: Family, frame: Frame) -> Answer:
     """Read generated text. In style `plain` a text without tags counts as the answer."""
-    bare = style == prompts.PLAIN and not _TAG.search(text)
+    bare = style == styles.PLAIN and not _TAG.search(text)
     return answers.parse(f"<answer>{text}</answer>" if bare else text, family, frame)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mllm.inference.sampling import Sampling
 from mllm.models.families import Convention, Family
 from mllm.models.processors import template_opening
-from mllm.prompting import answers, prompts
+from mllm.prompting import answers, styles
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +38,7 @@ class Prompt:
 
     messages: list[dict[str, Any]]
     images: Sequence[Image]
-    style: str = prompts.PLAIN
+    style: str = styles.PLAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
-from mllm.captions import wants_caption
 from mllm.errors import FieldmarkError
 from mllm.inference import kv_cache
 from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models.processors import template_opening
-from mllm.prompting import answers, prompts
+from mllm.prompting import prompts
+from mllm.prompting.completions import CompletionReader
 from mllm.records import Completion, Sample
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def generate(
         raise FieldmarkError(f"batch_size must be at least 1, got {batch_size}")
     style = style or loaded.convention.prompt
     opening = template_opening(loaded.processor, style)
+    reader = CompletionReader(loaded.family, loaded.convention.budget, opening)
     skip = set(skip)
     done = sum(sample.id in skip for sample in samples)
     config = generation_config(loaded, sampling)
@@ -74,7 +75,7 @@ def generate(
         rows = generate_tokens(loaded, inputs, config, seed=_batch_seed(sampling.seed, batch))
         for sample, row in zip(batch, rows, strict=True):
             if sample.id not in skip:
-                yield _completion(loaded, sample, row, opening)
+                yield reader.read(sample, decode(loaded, row), tokens=len(row), truncated=is_truncated(loaded, row))
         done += len(wanted)
         if progress is not None:
             progress(done, len(samples))
@@ -159,14 +160,6 @@ def _end_tokens(loaded: Loaded) -> list[int]:
     if ends is None:
         ends = loaded.processor.tokenizer.eos_token_id
     return list(ends) if isinstance(ends, list | tuple) else [ends]
-
-
-def _completion(loaded: Loaded, sample: Sample, row: list[int], opening: str) -> Completion:
-    text = decode(loaded, row)
-    text = text if wants_caption(sample) else answers.whole(opening, text)
-    frame = loaded.family.frame(sample.size, loaded.convention.budget)
-    answer = answers.parse(text, loaded.family, frame)
-    return Completion(sample.id, text, answer, tokens=len(row), truncated=is_truncated(loaded, row))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mllm.boxes import Box, Frame
-from mllm.prompting import prompts
+from mllm.prompting import styles
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,7 +91,7 @@ class Grounding:
         if self.parsed.absent:
             return f"no box for {self.name!r}: {self.problem}."
         hint = " The answer is truncated: raise max_new_tokens." if self.generation.truncated else ""
-        if self.style == prompts.PLAIN:
+        if self.style == styles.PLAIN:
             return f"answered in words, without a box.{hint}"
         return f"no box for {self.name!r}: {self.problem}.{hint}"
 

@@ -11,14 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mllm.captions import wants_caption
 from mllm.errors import FieldmarkError
 from mllm.inference.generate import Progress, suppressed_tokens
 from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models.checkpoint import Checkpoint
 from mllm.models.processors import template_opening
-from mllm.prompting import answers, prompts
+from mllm.prompting import prompts
+from mllm.prompting.completions import CompletionReader
 from mllm.records import Completion, Sample
 
 CHUNK = 256
@@ -63,12 +63,15 @@ def generate(
     )
     style = style or checkpoint.convention.prompt
     opening = template_opening(checkpoint.processor, style)
+    reader = CompletionReader(checkpoint.family, checkpoint.convention.budget, opening)
     missing = [sample for sample in samples if sample.id not in set(skip)]
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
         requests = [_request(checkpoint, sample, images_root, style) for sample in chunk]
         for sample, output in zip(chunk, model.generate(requests, params, lora_request=adapter), strict=True):
-            yield _completion(checkpoint, sample, output.outputs[0], opening)
+            first = output.outputs[0]
+            truncated = first.finish_reason == "length"
+            yield reader.read(sample, first.text, tokens=len(first.token_ids), truncated=truncated)
         if progress is not None:
             progress(len(samples) - len(missing) + start + len(chunk), len(samples))
 
@@ -78,11 +81,3 @@ def _request(checkpoint: Checkpoint, sample: Sample, root: Path, style: str) -> 
     conversation = prompts.messages(sample, style, system=checkpoint.convention.system)
     text = checkpoint.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
     return {"prompt": text, "multi_modal_data": {"image": open_image(root / sample.image)}}
-
-
-def _completion(checkpoint: Checkpoint, sample: Sample, output: Any, opening: str) -> Completion:
-    frame = checkpoint.family.frame(sample.size, checkpoint.convention.budget)
-    text = output.text if wants_caption(sample) else answers.whole(opening, output.text)
-    answer = answers.parse(text, checkpoint.family, frame)
-    truncated = output.finish_reason == "length"
-    return Completion(sample.id, text, answer, tokens=len(output.token_ids), truncated=truncated)

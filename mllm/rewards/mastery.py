@@ -10,9 +10,10 @@ from mllm.errors import ConfigError, RecordError
 from mllm.knowledge import mastery
 from mllm.knowledge.mastery import LEVELS
 from mllm.prompting import answers
+from mllm.prompting.tasks.ground import best_iou, is_above
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
-from mllm.rewards.iou import asks_for_one, best_iou, is_above
+from mllm.rewards.iou import asks_for_one
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mllm.captions import wants_caption
 from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, DrawnBox, draw
 from mllm.io.images import open_image, save_image
 from mllm.records import REFERENCE, SPLITS, Sample, read_jsonl
@@ -68,7 +67,7 @@ def _marks(sample: Sample) -> list[DrawnBox]:
 
 def _text(sample: Sample) -> list[str]:
     """Return the lines under an image: id and kind, question, as much of the thought as has room."""
-    if wants_caption(sample):
+    if sample.task == "caption":
         return _captions(sample)
     stratum = f"{sample.provenance.get('kind', sample.task)}, {sample.provenance.get('stratum', sample.split)}"
     thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "(no thought)")

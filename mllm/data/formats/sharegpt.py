@@ -25,7 +25,7 @@ from mllm.io.codec import decode, encode
 from mllm.models.box_notation import box_spans
 from mllm.models.families import Family, whole
 from mllm.prompting import answers, prompts
-from mllm.prompting.prompts import ALL
+from mllm.prompting.tasks import asked_boxes
 from mllm.records import Sample, Thing
 
 _SIDES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -51,7 +51,7 @@ def read(path: Path, family: Family) -> Iterator[Sample]:
         thought, things = _thought(answer.thought, answer.boxes, entity, family, frame)
         sample = Sample(
             id=str(line.row.get("id", f"{path.stem}-{line.number:06}")),
-            task=ALL if len(answer.boxes) > 1 else "ground",
+            task="ground_all" if len(answer.boxes) > 1 else "ground",
             image=image,
             size=size,
             domain=UNKNOWN,
@@ -125,7 +125,7 @@ def _with_digits(line: Line, sample: Sample, family: Family, frame: Frame) -> Sa
         full = decode(line.get("fieldmark", str), Sample)
     except RecordError as error:
         raise line.error("fieldmark", str(error)) from None
-    asked = full.boxes if full.task == ALL else full.boxes[:1]
+    asked = asked_boxes(full)
     if [whole(box, frame) for box in asked] != [whole(box, frame) for box in sample.boxes]:
         raise line.error("fieldmark", "its boxes are not those of the text; was the text edited? Remove this column")
     return replace(full, image=sample.image, size=sample.size)

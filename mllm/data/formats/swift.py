@@ -20,7 +20,8 @@ from mllm.boxes import Box, Frame
 from mllm.data.formats import UNKNOWN, Line, exact, lines, write_rows
 from mllm.models.families import Family
 from mllm.prompting import prompts
-from mllm.prompting.prompts import ABSENT, ALL
+from mllm.prompting.tasks import asked_boxes
+from mllm.prompting.tasks.ground import ABSENT
 from mllm.records import REFERENCE, Sample, Thing
 
 FRAMES = {"norm1000": Frame(1000, 1000), "norm1": Frame(1, 1)}
@@ -52,7 +53,7 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
         things = _things(boxes, asked, entity)
         yield Sample(
             id=str(line.row.get("id", f"{path.stem}-{line.number:06}")),
-            task=ALL if len(asked) > 1 else "ground",
+            task="ground_all" if len(asked) > 1 else "ground",
             image=image,
             size=size,
             domain=UNKNOWN,
@@ -74,7 +75,7 @@ def write(path: Path, samples: Sequence[Sample], family: Family | None = None, s
         if thought:
             boxes += [sample.things[int(match[1])].box for match in REFERENCE.finditer(thought)]
             thought = f"<think>{REFERENCE.sub(_BOX, thought)}</think>"
-        asked = sample.boxes if sample.task == ALL else sample.boxes[:1]
+        asked = asked_boxes(sample)
         boxes += asked
         answer = f"<answer>{', '.join([_BOX] * len(asked)) or ABSENT}</answer>"
         question = prompts.user_text(sample, style)

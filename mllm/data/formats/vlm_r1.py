@@ -22,7 +22,7 @@ from mllm.boxes import Box, Frame
 from mllm.data.formats import UNKNOWN, Line, entity_of, exact, lines, write_rows
 from mllm.io import strict_json
 from mllm.models.families import Family
-from mllm.prompting.prompts import ALL
+from mllm.prompting.tasks import asked_boxes
 from mllm.records import Sample
 
 
@@ -40,7 +40,7 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
         entity = line.get("normal_caption", str, default=None) or entity_of(question)
         yield Sample(
             id=str(line.row.get("id", f"{path.stem}-{line.number:06}")),
-            task=ALL if len(boxes) > 1 else "ground",
+            task="ground_all" if len(boxes) > 1 else "ground",
             image=image,
             size=size,
             domain=UNKNOWN,
@@ -55,8 +55,8 @@ def write(path: Path, samples: Sequence[Sample], family: Family | None = None, s
     """Write `.json` in the evaluation's shape and anything else in the training's."""
 
     def row(sample: Sample) -> dict[str, Any]:
-        numbers = [exact(box, sample.size) for box in (sample.boxes if sample.task == ALL else sample.boxes[:1])]
-        solution = None if not numbers else numbers if sample.task == ALL else numbers[0]
+        numbers = [exact(box, sample.size) for box in asked_boxes(sample)]
+        solution = None if not numbers else numbers if sample.task == "ground_all" else numbers[0]
         if path.suffix != ".json":
             turns = [("human", f"<image>{sample.question}"), ("gpt", json.dumps(solution))]
             said = [{"from": who, "value": value} for who, value in turns]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, FiniteFloat
 
-from mllm.captions import said
+from mllm.captions import caption_of
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
 from mllm.io import strict_json
@@ -91,7 +91,7 @@ def load(folder: str | Path) -> Told:
     read = strict_json.parsed(table, _Table, f"{file}: ")
     _, samples, rows = runs.read_whole(folder)
     _check(read, {one.id for one in samples}, file)
-    return Told(folder, table, {one.id: one for one in samples}, {key: said(row) for key, row in rows.items()})
+    return Told(folder, table, {one.id: one for one in samples}, {key: caption_of(row) for key, row in rows.items()})
 
 
 def _check(table: _Table, known: Collection[str], file: Path) -> None:

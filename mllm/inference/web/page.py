@@ -18,13 +18,13 @@ from mllm.errors import FieldmarkError
 from mllm.inference.sampling import Sampling
 from mllm.inference.web.session import SIDE, Session, WebLimits
 from mllm.knowledge import domains
-from mllm.prompting import prompts
+from mllm.prompting import styles
 
 if TYPE_CHECKING:
     from mllm.inference.assistant import Assistant
 
 AS_TRAINED = "as trained"
-STYLES = {AS_TRAINED: None, "answer at once": "direct", "reason first": "think", "question only": prompts.PLAIN}
+STYLES = {AS_TRAINED: None, "answer at once": "direct", "reason first": "think", "question only": styles.PLAIN}
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1560px !important; margin: 0 auto !important; }
 .gradio-container main, .gradio-container .wrap { width: 100%; }

@@ -19,7 +19,7 @@ from mllm.io.codec import encode
 from mllm.io.files import atomic_write
 from mllm.knowledge.mastery import Table, load
 from mllm.models.checkpoint import Checkpoint, Loaded
-from mllm.prompting import prompts
+from mllm.prompting import styles
 from mllm.records import Completion, Sample
 from mllm.training import distributed_generate
 from mllm.training.grpo.weighted_advantages import Weighing
@@ -88,7 +88,7 @@ class MasteryRefresh(TrainerCallback):
 
     def ask(self) -> dict[str, Completion]:
         """Answer every question; the same completions on every process."""
-        style = prompts.PLAIN if self.settings.by == "marks" else None
+        style = styles.PLAIN if self.settings.by == "marks" else None
         return distributed_generate.answers(
             self.trainer, self.checkpoint, self.asked, Path(), style=style,
             sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,
