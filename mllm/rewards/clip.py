@@ -59,6 +59,7 @@ class Reward(BaseReward):
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score each completion; parts: cos, and cut (1 where the caption was too long for the scorer and was cut)."""
         from mllm.models import encoders
+        from mllm.models.similarity import similarity
 
         pairs = list(zip(samples, completions, strict=True))
         asked = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
@@ -68,7 +69,7 @@ class Reward(BaseReward):
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
         images = encoder.images([Path(samples[place].image) for place in asked])
         texts = encoder.texts([self.prefix + caption_of(completions[place]) for place in asked])
-        cosines = _own(encoders.similarity(texts, images, encoder.pool))
+        cosines = _own(similarity(texts, images, encoder.pool))
         minus = [0.0] * len(asked)
         if self.greedy is not None:
             known = _captions(self.greedy)
@@ -76,7 +77,7 @@ class Reward(BaseReward):
             if missing:
                 raise ConfigError(f"reward 'clip': {self.greedy} holds no greedy caption of sample {missing[0]!r}")
             base = encoder.texts([self.prefix + known[samples[place].id] for place in asked])
-            minus = [clip_s(cos) for cos in _own(encoders.similarity(base, images, encoder.pool))]
+            minus = [clip_s(cos) for cos in _own(similarity(base, images, encoder.pool))]
         for row, place in enumerate(asked):
             value = min(max(clip_s(cosines[row]) - minus[row], self.low), self.high)
             result[place] = Score(value, {"cos": cosines[row], "cut": float(texts.cut[row])})
