@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -17,12 +16,6 @@ _HOST = socket.gethostname() or "host"
 def is_file(path: Path) -> bool:
     """Whether a path is a file; False for a path that no file can have (too long, or with a zero byte)."""
     return os.path.isfile(path)  # pathlib's own raises for such paths
-
-
-def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from mllm.boxes import Box, Frame
 from mllm.errors import ImageError
-from mllm.io.files import sha256
 from mllm.io.images import image_size, open_image
+from mllm.io.provenance import file_hash
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,7 +71,7 @@ class ImageView:
     def identity(self) -> dict[str, object]:
         """Return JSON values that identify the view: the hash of the file's bytes, the crop, the budget."""
         try:
-            content = sha256(self.image)
+            content = file_hash(self.image)
         except OSError as error:
             raise ImageError(f"{self.image}: the image cannot be read: {error}") from None
         box = None if self.box is None else [self.box.x1, self.box.y1, self.box.x2, self.box.y2]

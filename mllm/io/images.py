@@ -65,7 +65,7 @@ def image_format(data: bytes, name: str) -> str:
 
 
 def image_size(path: str | Path) -> Frame:
-    """Return width and height in pixels after EXIF orientation. Reads the header only, so a truncated file has a size."""
+    """Return width and height in pixels after EXIF orientation. Reads the header only, also of a truncated file."""
     with _opened(Path(path), str(path)) as image:
         return Frame(*image.size).oriented(_pending_orientation(image))
 

@@ -8,8 +8,6 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mllm.io.files import sha256
-
 PACKAGES = ("fieldmark", "torch", "transformers", "trl", "peft", "accelerate", "numpy", "pillow")
 SETTINGS = ("adapter_config.json", "fieldmark.json", "config.json")
 _EDGE = 1 << 20
@@ -63,8 +61,9 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def file_hash(path: str | Path) -> str:
-    """Return the first 16 digits of a file's SHA-256."""
-    return sha256(path)[:16]
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -84,9 +84,9 @@ def load_processor(folder: str | Path, *, trust_remote_code: bool = False) -> An
 def template_opening(processor: Any, style: str) -> str:
     """Return `<think>` if the chat template writes it at the start of the model's turn, otherwise an empty string.
 
-    Templates of reasoning models do so. The generated text then starts inside the thought, and the tag is put back before it
-    is parsed (`answers.whole`). Only style `think` asks for a thought. `processor` is None where complete texts are
-    judged without a tokenizer (preflight).
+    Templates of reasoning models do so. The generated text then starts inside the thought, and the tag is put back
+    before it is parsed (`answers.whole`). Only style `think` asks for a thought. `processor` is None where complete
+    texts are judged without a tokenizer (preflight).
     """
     if style != "think" or processor is None:
         return ""

@@ -14,8 +14,8 @@ from typing import Any
 
 from mllm.config import Settings
 from mllm.errors import FieldmarkError
-from mllm.io import strict_json
-from mllm.io.files import atomic_write, sha256
+from mllm.io import provenance, strict_json
+from mllm.io.files import atomic_write
 from mllm.models.families import CONVENTION_FILE, Convention, write_convention
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def describe(settings: Settings, args: Any, files: Iterable[Path]) -> dict[str, 
     return {
         "settings": settings.model_dump(mode="json"),
         "trl": {name: _plain(getattr(args, name)) for name in TRL_BOUND if hasattr(args, name)},
-        "data": {str(file): sha256(file) for file in files},
+        "data": {str(file): provenance.file_hash(file) for file in files},
         "world_size": args.world_size,
         "versions": {package: version(package) for package in _PACKAGES},
     }

@@ -14,7 +14,6 @@ from typing import Any
 from mllm.config import Settings
 from mllm.data import manifest
 from mllm.io import provenance
-from mllm.io.files import sha256
 from mllm.metrics import stats
 from mllm.models.checkpoint import Checkpoint
 from mllm.records import Sample
@@ -107,7 +106,7 @@ def _data(settings: Settings, data: Data) -> dict[str, Any]:
         "rows watched": len(data.validation),
     }
     for file in (*settings.train, *settings.mix):
-        rows[f"`{file}`"] = f"SHA-256 {sha256(file)}"
+        rows[f"`{file}`"] = f"SHA-256 {provenance.file_hash(file)}"
         if (file.parent / manifest.MANIFEST).is_file():
             rows[f"`{file.parent / manifest.MANIFEST}`"] = f"hash {manifest.read(file.parent).get('hash')}"
     return rows
