@@ -42,7 +42,7 @@ def asked(tmp_path_factory):
 
 def texts(loaded, asked, max_new_tokens=12, temperature=0.0, seed=0, **options):
     sampling = Sampling(max_new_tokens, temperature, seed=seed)
-    return {c.sample_id: c for c in generate(loaded, *asked, sampling, style="think", **options)}
+    return {c.sample_id: c for c in generate(loaded, *asked, sampling=sampling, style="think", **options)}
 
 
 def test_batched_equals_one_by_one(loaded, asked):
@@ -98,7 +98,7 @@ def test_image_tokens_are_never_written(loaded, asked):
 def test_a_stopped_run_goes_on(loaded, asked):
     for options in ({}, {"temperature": 1.0, "seed": 3}):
         whole = texts(loaded, asked, batch_size=2, **options)
-        run = generate(loaded, *asked, Sampling(12, **options), style="think", batch_size=2)
+        run = generate(loaded, *asked, sampling=Sampling(12, **options), style="think", batch_size=2)
         first = {c.sample_id: c for c, _ in zip(run, range(3), strict=False)}  # stops inside the second batch
         rest = texts(loaded, asked, batch_size=2, skip=first.keys(), **options)
         assert not first.keys() & rest.keys() and first | rest == whole

@@ -78,8 +78,8 @@ def data_url(image: Image.Image) -> str:
 
 
 def turn(text: str, *images: Image.Image) -> list[dict]:
-    shown = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
-    return [{"role": "user", "content": [*shown, {"type": "text", "text": text}]}]
+    parts = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
 
 
 def ask(client, text: str, *images: Image.Image, **options):

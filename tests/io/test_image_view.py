@@ -1,4 +1,4 @@
-"""What a teacher is shown: cut to whole pixels, shrunk to the budget, told apart by its bytes."""
+"""Image views: cropped to whole pixels, shrunk to the budget, identified by the bytes of the file."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (b"[1]", "adapter_config.json: Input should be a valid dictionary"),
         (b"\xff", "adapter_config.json:1: broken JSON: not UTF-8"),
@@ -94,9 +94,9 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         (b'{"base_model_name_or_path": "HERE"}', "is an adapter too; merge that one"),
     ],
 )
-def test_an_adapter_without_a_base_is_told(tmp_path: Path, text: bytes, told: str) -> None:
+def test_an_adapter_without_a_base_is_an_error(tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "adapter_config.json").write_bytes(text.replace(b"HERE", str(tmp_path).encode()))
-    with pytest.raises(FieldmarkError, match=told):
+    with pytest.raises(FieldmarkError, match=message):
         base_and_adapter(str(tmp_path))
 
 

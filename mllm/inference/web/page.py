@@ -1,6 +1,6 @@
 """The page of `fieldmark web`: drop images, ask in words, watch the reasoning, see boxes, ask about one of them.
 
-Generated text is shown as text, never as HTML or Markdown. The page loads nothing from other machines.
+Generated text is displayed as text, never as HTML or Markdown. The page loads nothing from other machines.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:
         displayed = [session, strip, *stages, *talks, *copies]
         handlers = _Handlers(assistants, limits)
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        shown = [settings["candidates"]]
-        drop.upload(handlers.add, [session, drop, *shown], [drop, *displayed], **private)
-        draw.click(handlers.draw, [session, *shown], [question, *displayed], **private)
-        clear.click(handlers.clear, [session, *shown], [question, *displayed], **private)
-        strip.select(handlers.choose, [session, *shown], displayed, **private)
-        settings["candidates"].change(handlers.look, [session, *shown], displayed, **private)
+        drawn = [settings["candidates"]]
+        drop.upload(handlers.add, [session, drop, *drawn], [drop, *displayed], **private)
+        draw.click(handlers.draw, [session, *drawn], [question, *displayed], **private)
+        clear.click(handlers.clear, [session, *drawn], [question, *displayed], **private)
+        strip.select(handlers.choose, [session, *drawn], displayed, **private)
+        settings["candidates"].change(handlers.look, [session, *drawn], displayed, **private)
         for k, stage in enumerate(stages):
             stage.select(handlers.pointer(k), [session, question], question, **private)
         asking = gr.on(
@@ -81,7 +81,7 @@ def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:
             [question, *displayed],
             **private,
         )
-        stop.click(handlers.stop, [session, *shown], displayed, cancels=[asking], queue=False, **private)
+        stop.click(handlers.stop, [session, *drawn], displayed, cancels=[asking], queue=False, **private)
     built.queue(max_size=limits.waiting, default_concurrency_limit=limits.together)
     return built
 

@@ -28,7 +28,7 @@ class Scripted:
         self.name, self.texts = name, list(texts)
 
     def generate(self, prompt, sampling, on_text, cancelled):
-        self.asked = prompt.messages[-1]["content"][-1]["text"]
+        self.question = prompt.messages[-1]["content"][-1]["text"]
         text = self.texts.pop(0)
         if text == "broken":
             raise FieldmarkError("server answered 500")
@@ -36,7 +36,7 @@ class Scripted:
         return Generation(text, 7, False)
 
 
-def asked(session: Session, models: list[Scripted], question: str) -> None:
+def ask(session: Session, models: list[Scripted], question: str) -> None:
     async def listen():
         async for _ in session.ask([assistant.Assistant(one) for one in models], session.current, question, 0):
             pass
@@ -56,7 +56,7 @@ THOUGHT = "<think>1 (0,0),(50,50): red. 2 (25,50),(75,100): blue.</think><answer
 
 def test_two_models_and_a_question_about_a_box(session):
     models = [Scripted("base", THOUGHT, "red."), Scripted("tuned", "<answer>none</answer>", "broken")]
-    asked(session, models, "Talo ruvi")
+    ask(session, models, "Talo ruvi")
     image = session.images[0]
     assert [[spot.label for spot in spots] for spots in image.spots] == [["#1 Talo ruvi", "#2"], []]
     question, thought, outcome = session.messages(0)
@@ -65,8 +65,8 @@ def test_two_models_and_a_question_about_a_box(session):
     assert "says that it is not in the image" in session.messages(1)[-1]["content"]
     assert session.drawn(0, candidates=True).size == (640, 320)
     assert session.spot_at(0, 0.3 * 640, 0.7 * 320).number == 1 and session.spot_at(0, 630, 10) is None
-    asked(session, models, "What is at #2?")
-    assert models[0].asked == "What is at (0,0),(50,50)?", "no style after it, the box as the model writes it"
+    ask(session, models, "What is at #2?")
+    assert models[0].question == "What is at (0,0),(50,50)?", "no style after it, the box as the model writes it"
     assert session.messages(0)[-1]["content"].startswith("red.\n→ Answered in words")
     assert session.messages(1)[-1]["content"] == "server answered 500"
     assert image.all_spots[0].box == Box(0.25, 0.5, 0.75, 1.0), "an answer in words leaves the boxes as they were"
@@ -74,7 +74,7 @@ def test_two_models_and_a_question_about_a_box(session):
 
 
 def test_a_number_without_a_box(session):
-    asked(session, [Scripted("a", THOUGHT), Scripted("b", THOUGHT)], "What is at #3?")
+    ask(session, [Scripted("a", THOUGHT), Scripted("b", THOUGHT)], "What is at #3?")
     assert "there is no box #3" in session.messages(0)[-1]["content"]
 
 
