@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm.config import Section
-from mllm.evaluation.scores import markdown
+from mllm.io.tables import markdown
 from mllm.training.config_file import load_yaml, parse
 from mllm.training.preflight.runtime import CARDS
 

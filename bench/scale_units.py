@@ -29,20 +29,21 @@ from PIL import Image
 
 from bench.parts.tokens import training
 from mllm.boxes import Frame
-from mllm.data import bags, manifest, splits
+from mllm.data import bags, splits
 from mllm.data.near_duplicates import by_blocks, by_parts
 from mllm.distributed import World
 from mllm.io.files import atomic_write
 from mllm.io.image_view import View
 from mllm.io.images import open_image
-from mllm.knowledge import cards as knowledge
+from mllm.io.provenance import file_hash
+from mllm.knowledge.cards import load_cards
 from mllm.models import encoders
 from mllm.models.embedding_cache import EmbeddingStore
 from mllm.models.families import load as family_of
 from mllm.pocket import world
 from mllm.records import Photo, Sample, load_samples, read_jsonl, write_jsonl
 from mllm.synthesis import teacher_prompts
-from mllm.synthesis.capabilities import Reasoning
+from mllm.synthesis.capabilities import ReasoningRequest
 from mllm.synthesis.shards import Shards
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,11 +107,11 @@ def grounding(folder: Path, few: int, many: int) -> Units:
 
 def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
     """Letters of the words in which a teacher is asked for one thought."""
-    cards, family = knowledge.load(folder / "cards.json"), family_of("qwen3_vl")
+    cards, family = load_cards(folder / "cards.json"), family_of("qwen3_vl")
     lengths = []
     for one in samples[:20]:
         target = next(k for k, thing in enumerate(one.things) if thing.entity == one.entity)
-        request = Reasoning(one, cards, 0, out / one.image)
+        request = ReasoningRequest(one, cards, 0, out / one.image)
         lengths.append(len(teacher_prompts.reasoning(request, target, family, Frame(1000, 1000))))
     return float(np.mean(lengths))
 
@@ -157,7 +158,7 @@ def records(folder: Path, count: int) -> Units:
     size = (folder / "rows.jsonl").stat().st_size
     return {
         "append_s": added, "close_s": closed / count, "write_s": written / count, "read_s": read / count,
-        "hash_s_per_byte": clock(lambda: manifest.digest(folder / "rows.jsonl")) / size,
+        "hash_s_per_byte": clock(lambda: file_hash(folder / "rows.jsonl")) / size,
         "sample_held_bytes": held(lambda: load_samples(folder / "rows.jsonl", images=False), count),
         "index_held_bytes": index,
     }  # fmt: skip

@@ -21,9 +21,9 @@ from typing import Any
 from mllm.cli.programs import run_main
 from mllm.data import sources
 from mllm.errors import FieldmarkError
-from mllm.evaluation import generate_missing, knowledge_probe, runs, scores
-from mllm.io import provenance
-from mllm.knowledge import cards as knowledge
+from mllm.evaluation import generate_missing, knowledge_probe, runs
+from mllm.io import provenance, tables
+from mllm.knowledge.cards import load_cards
 from mllm.metrics import stats
 
 VERSION = "1"
@@ -52,7 +52,7 @@ def answer(options: argparse.Namespace) -> None:
     chosen = chosen[: options.limit]
     alike = None
     if options.knowledge:
-        cards = knowledge.load(Path(options.knowledge))
+        cards = load_cards(Path(options.knowledge))
         alike = {
             item.entity: knowledge_probe.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen
         }
@@ -101,10 +101,10 @@ def show(table: dict[str, Any]) -> None:
     print(f"\n{table['model']}  style {table['style']}  {table['samples']['file']}\n")
     rows = [("slice", "n", "right, %", "95 %", "unreadable")]
     for name, row in table["slices"].items():
-        shown = (scores.percent(row["acc"]["value"]), scores.interval(row["acc"]), scores.percent(row["unreadable"]))
+        shown = (tables.percent(row["acc"]["value"]), tables.interval(row["acc"]), tables.percent(row["unreadable"]))
         rows.append((name, str(row["samples"]), *shown))
-    print(scores.markdown(rows))
-    print(f"\nmean over {len(table['classes'])} classes: {scores.percent(table['over_classes'])} %; chance: 25.0 %")
+    print(tables.markdown(rows))
+    print(f"\nmean over {len(table['classes'])} classes: {tables.percent(table['over_classes'])} %; chance: 25.0 %")
 
 
 def parser() -> argparse.ArgumentParser:

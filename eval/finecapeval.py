@@ -27,6 +27,7 @@ from mllm.data import caption_stats
 from mllm.data.sources.csv import table
 from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
+from mllm.io.tables import markdown
 from mllm.metrics import stats
 from mllm.metrics.cider import Frequencies, cider_d
 
@@ -52,9 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     if missing := sorted({row.image for row in rows if row.image not in captions}):
         raise FieldmarkError(f"{options.captions}: no caption of {len(missing)} images ({', '.join(missing[:3])}, ...)")
     found = measure(rows, captions, stemmer())
-    print("| aspect | published rule | whole words |\n|---|---|---|")
-    for aspect in ASPECTS:
-        print(f"| {aspect} | {found['published'][aspect]['value']:.1f} | {found['words'][aspect]['value']:.1f} |")
+    rows = [(aspect, *(f"{found[rule][aspect]['value']:.1f}" for rule in ("published", "words"))) for aspect in ASPECTS]
+    print(markdown([("aspect", "published rule", "whole words"), *rows]))
     print(f"\nCIDEr-D {found['cider']:.3f}; {found['text']['words']:.1f} words a caption")
     if options.out:
         with atomic_write(options.out) as file:

@@ -23,7 +23,7 @@ from mllm.data import caption_stats
 from mllm.errors import FieldmarkError
 from mllm.io import strict_json
 from mllm.io.files import atomic_write
-from mllm.metrics import retrieval as matching
+from mllm.metrics import retrieval
 from mllm.metrics.retrieval import Query
 
 SIZE = 10
@@ -47,9 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     from mllm.models import encoders
 
     encoder = encoders.load(options.scorer, cache=options.cache, device=options.device)
-    found = matching.match(encoder, asked, files)
+    found = retrieval.match(encoder, asked, files)
     table: dict[str, Any] = {"benchmark": "imagecode", "scorer": options.scorer, "queries": len(asked)}
-    table |= matching.retrieval_scores(found)
+    table |= retrieval.retrieval_scores(found)
     table["text"] = caption_stats.caption_scores({f"{k}": query.caption for k, query in enumerate(asked)})
     print(
         f"R@1 {100 * table['r1']['value']:.1f}  R@5 {100 * table['r5']['value']:.1f}  ({len(asked)} captions of ",

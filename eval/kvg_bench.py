@@ -24,8 +24,8 @@ from typing import Any
 from mllm.cli.programs import run_main
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, kvg_published, quadrants, runs, scores
-from mllm.io import provenance
-from mllm.knowledge import mastery
+from mllm.io import provenance, tables
+from mllm.knowledge.mastery import load_mastery
 from mllm.metrics import reasoning
 from mllm.records import Sample, load_samples
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     if not options.rescore:
         answer(options)
     run = runs.load(options.out)
-    known = mastery.load(options.mastery) if options.mastery else None
+    known = load_mastery(options.mastery) if options.mastery else None
     table = runs.write_scores(run, knowledge=quadrants.measure(run.cases, known) if known is not None else None)
     show(table)
     print(f"\nwritten: {Path(options.out) / 'scores.json'}")
@@ -94,7 +94,7 @@ def show(table: dict[str, Any]) -> None:
     for problem, count in sorted(table["problems"].items(), key=lambda item: -item[1]):
         print(f"could not be read, {problem}: {count}")
     if every["truncated"]:
-        print(f"cut off by --max-new-tokens: {scores.percent(every['truncated'])} %")
+        print(f"cut off by --max-new-tokens: {tables.percent(every['truncated'])} %")
     if table.get("official"):
         show_published(table)
     if table.get("knowledge"):
@@ -116,21 +116,21 @@ def show_published(table: dict[str, Any]) -> None:
         both = [
             cell
             for acc in (row["published_acc"], row["acc"])
-            for cell in (scores.percent(acc["value"]), scores.interval(acc))
+            for cell in (tables.percent(acc["value"]), tables.interval(acc))
         ]
-        ious = (scores.percent(row["published_iou"]), scores.percent(row["iou"]["value"]))
+        ious = (tables.percent(row["published_iou"]), tables.percent(row["iou"]["value"]))
         rows.append((name, str(row["samples"]), *both, *ious))
-    print(scores.markdown(rows))
+    print(tables.markdown(rows))
     columns = [*kvg_published.SEEN_DOMAINS, "seen", *kvg_published.UNSEEN_DOMAINS, "unseen", "all"]
     own = {"seen": "seen domains", "unseen": "unseen domains", "all": "all"}
     rows = [("model", *columns)]
     for rule, key in (("published rule", "published_acc"), ("our rule", "acc")):
         found = [parts.get(own.get(name, f"domain {name}")) for name in columns]
-        rows.append((f"this run, {rule}", *(scores.percent(row[key]["value"]) if row else "–" for row in found)))
+        rows.append((f"this run, {rule}", *(tables.percent(row[key]["value"]) if row else "–" for row in found)))
     for row in kvg_published.published_rows():
         rows.append((row["model"] + ("*" if "note" in row else ""), *(f"{row['acc'][name]:.1f}" for name in columns)))
     print("\npublished results (arXiv 2503.12797; one sampled run each, about 2.5 points either way)\n")
-    print(scores.markdown(rows))
+    print(tables.markdown(rows))
     for row in kvg_published.published_rows():
         if "note" in row:
             print(f"* {row['model']}: {row['note']}")
@@ -140,12 +140,12 @@ def show_knowledge(found: dict[str, Any]) -> None:
     """Print the quadrants and the accuracy by mastery."""
     print(f"\nknowing and grounding ({found['file']})\n")
     print(
-        scores.markdown([("quadrant", "% of cases"), *((k, scores.percent(v)) for k, v in found["quadrants"].items())])
+        tables.markdown([("quadrant", "% of cases"), *((k, tables.percent(v)) for k, v in found["quadrants"].items())])
     )
     rows = [("mastery", "n", "Acc@0.5", "95 %")]
     for name, row in found["levels"].items():
-        rows.append((name, str(row["samples"]), scores.percent(row["acc"]["value"]), scores.interval(row["acc"])))
-    print("\n" + scores.markdown(rows))
+        rows.append((name, str(row["samples"]), tables.percent(row["acc"]["value"]), tables.interval(row["acc"])))
+    print("\n" + tables.markdown(rows))
     if found["unknown"]:
         few = ", ".join(found["unknown"][:5])
         print(f"left out: {found['left_out']} cases of {len(found['unknown'])} entities not in the file ({few}, ...)")
@@ -157,22 +157,22 @@ def show_links(found: dict[str, list[dict[str, Any]]]) -> None:
         return
     print("\nwhere the reasoning holds, % (of n)\n")
     rows = [("link", *found)]
-    for k, name in enumerate(reasoning.LINKS):
-        rows.append((name, *(f"{scores.percent(part[k]['share'])} ({part[k]['of']})" for part in found.values())))
-    print(scores.markdown(rows))
+    for k, name in enumerate(reasoning.STEPS):
+        rows.append((name, *(f"{tables.percent(part[k]['share'])} ({part[k]['of']})" for part in found.values())))
+    print(tables.markdown(rows))
 
 
 def compare(options: argparse.Namespace) -> None:
     """Print B minus A for each slice, sample by sample, and write it where asked."""
     a, b = runs.load(options.a), runs.load(options.b)
     table = scores.compare(a.cases, b.cases, seed=options.seed)
-    rows = [("slice", "n", "B - A, Acc@0.5", "95 %", "p", "B right only", "A right only")]
+    rows: list[tuple[Any, ...]] = [("slice", "n", "B - A, Acc@0.5", "95 %", "p", "B right only", "A right only")]
     for name, row in table.items():
         d = row["acc"]
-        counts = (str(d["wins"]), str(d["losses"]))
-        rows.append((name, str(d["samples"]), f"{100 * d['value']:+.1f}", scores.interval(d), f"{d['p']:.3f}", *counts))
+        change = tables.percent(d["value"], sign=True)
+        rows.append((name, d["samples"], change, tables.interval(d), f"{d['p']:.3f}", d["wins"], d["losses"]))
     print(f"A = {a.info['model']} ({options.a})\nB = {b.info['model']} ({options.b})\n")
-    print(scores.markdown(rows))
+    print(tables.markdown(rows))
     every = table["all"]["acc"]
     verdict = f"B is {'above' if every['value'] > 0 else 'below'} A" if every["clear"] else "no order can be claimed"
     zero = "leaves zero out" if every["clear"] else "holds zero"

@@ -21,12 +21,12 @@ from typing import Any
 from mllm.boxes import Box, Frame
 from mllm.cli.programs import run_main
 from mllm.errors import FieldmarkError
-from mllm.evaluation import generate_missing, knowledge_probe, runs, scores
+from mllm.evaluation import generate_missing, knowledge_probe, runs
 from mllm.evaluation.knowledge_probe import Item
-from mllm.io import provenance
+from mllm.io import provenance, tables
 from mllm.io.images import open_image, save_image
-from mllm.knowledge import cards as knowledge
-from mllm.knowledge import mastery
+from mllm.knowledge.cards import load_cards, normalize_name
+from mllm.knowledge.mastery import MasteryTable
 from mllm.prompting import styles
 from mllm.records import Sample, load_samples
 
@@ -52,7 +52,7 @@ def answer(options: argparse.Namespace) -> None:
     chosen = knowledge_probe.draw(pool, options.per_entity, options.seed)
     entities, alike = knowledge_probe.by_domain(pool), None
     if options.knowledge:
-        cards = knowledge.load(Path(options.knowledge))
+        cards = load_cards(Path(options.knowledge))
         alike = {
             item.entity: knowledge_probe.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen
         }
@@ -89,7 +89,7 @@ def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
         )
         left, top, right, bottom = (round(number) for number in window.to_xyxy(item.size))
         size = Frame(max(1, right - left), max(1, bottom - top))
-        path = folder / f"{knowledge.same_name(item.id).replace(' ', '-')}.png"
+        path = folder / f"{normalize_name(item.id).replace(' ', '-')}.png"
         if not path.is_file():
             picture = open_image(root / item.image)
             save_image(picture.crop((left, top, left + int(size.width), top + int(size.height))), path)
@@ -101,15 +101,15 @@ def show(out: str | Path) -> None:
     """Grade the saved answers, write `mastery.json` and print the levels."""
     info, asked, said = runs.read_whole(out)
     graded = grade(info, asked, said)
-    table = mastery.Table.counted(graded, str(out))
+    table = MasteryTable.counted(graded, str(out))
     path = table.save(Path(out) / "mastery.json", {k: info[k] for k in ("model", "weights", "samples", "commit")})
     right = sum(value for _, value in graded) / len(graded)
-    print(f"\n{info['model']}: {len(graded)} questions about {len(table)} entities, {scores.percent(right)} % right")
-    print(f"(chance: {scores.percent(knowledge_probe.CHANCE)} %; asked by {info['samples']['by']})\n")
+    print(f"\n{info['model']}: {len(graded)} questions about {len(table)} entities, {tables.percent(right)} % right")
+    print(f"(chance: {tables.percent(knowledge_probe.CHANCE)} %; asked by {info['samples']['by']})\n")
     rows = [("level", "entities", "%")]
     counts = [entry.level for entry in table.values()]
-    rows += [(name, str(counts.count(name)), scores.percent(share)) for name, share in table.shares().items()]
-    print(scores.markdown(rows))
+    rows += [(name, str(counts.count(name)), tables.percent(share)) for name, share in table.shares().items()]
+    print(tables.markdown(rows))
     print(f"\nwritten: {path}")
 
 

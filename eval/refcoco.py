@@ -25,7 +25,7 @@ from mllm.data import formats
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, runs, scores
 from mllm.evaluation.scores import Case
-from mllm.io import provenance
+from mllm.io import provenance, tables
 from mllm.metrics import stats
 from mllm.prompting.tasks.ground import HIT, is_above
 
@@ -87,8 +87,7 @@ def show(table: dict[str, Any]) -> None:
     print(f"\n{table['model']}  style {table['style']}  {table['samples']['file']}\n")
     print(scores.text_table(table))
     if acc := table.get("above_half"):
-        shown = f"{scores.percent(acc['value'])} ({scores.interval(acc)})"
-        print(f"\npresent things, IoU > 0.5 as VLM-R1 counts: {shown}")
+        print(f"\npresent things, IoU > 0.5 as VLM-R1 counts: {tables.percent_interval(acc)}")
     if table["categories"]:
         print("\n" + scores.text_table({"slices": table["categories"]}))
     for problem, count in sorted(table["problems"].items(), key=lambda item: -item[1]):

@@ -24,6 +24,7 @@ from mllm.data.bags import Bag, check
 from mllm.errors import FieldmarkError
 from mllm.io import strict_json
 from mllm.io.files import atomic_write
+from mllm.io.tables import interval, markdown, percent, percent_interval
 from mllm.metrics import retrieval
 from mllm.models import encoders
 from mllm.records import Sample, image_path, load_samples, read_jsonl
@@ -109,23 +110,18 @@ def ours(options: argparse.Namespace) -> tuple[list[Sample], dict[int, list[list
 def show(table: dict[str, Any]) -> None:
     """Print one line a size, then what the captions are like."""
     print(f"\n{table['captions']}, judged by {table['scorer']}\n")
-    print("| bag size | R@1, % | 95 % | chance | bags | cut by the judge |\n|---|---|---|---|---|---|")
+    rows: list[tuple[Any, ...]] = [("bag size", "R@1, %", "95 %", "chance", "bags", "truncated by the judge, %")]
     for size, row in table["sizes"].items():
-        r1, chance = row["r1"], 100 * row["chance"]
-        print(
-            f"| {size} | {100 * r1['value']:.1f} | {_interval(r1)} | {chance:.1f} | {r1['groups']} | {row['cut']:.1%} |"
-        )
+        r1 = row["r1"]
+        shares = percent(r1["value"]), interval(r1), percent(row["chance"])
+        rows.append((size, *shares, r1["groups"], percent(row["cut"])))
+    print(markdown(rows))
     text = table["text"]
     print(f"\n{text['captions']} captions, {text['words']:.1f} words, distinct-1 {text['distinct1']:.3f}, ", end="")
     print(f"distinct-2 {text['distinct2']:.3f}")
     for name in ("precision", "recall"):
         if name in text:
-            print(f"marks, {name}: {100 * text[name]['value']:.1f} ({_interval(text[name])})")
-
-
-def _interval(found: dict[str, Any]) -> str:
-    """An interval in percent."""
-    return "-" if found["low"] is None else f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+            print(f"marks, {name}: {percent_interval(text[name])}")
 
 
 def _parser() -> argparse.ArgumentParser:

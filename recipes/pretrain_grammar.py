@@ -25,6 +25,7 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mllm.io.tables import markdown, percent
 from mllm.models import cpu_kernels, perturbations
 from mllm.models import grammar as grammars
 from mllm.models.grammar import Grammar
@@ -47,8 +48,6 @@ Made by
 from {captions} captions, the last {held} of them held out. Scores of these very weights on those, as rounded to
 float16:
 
-| captions | judged right |
-|---|---|
 {rows}
 
 Words replaced by words of the same kind, and words left out, may leave a caption that reads well; nothing can tell
@@ -132,7 +131,7 @@ def main(
     command = shlex.join(["python", "recipes/pretrain_grammar.py", *sys.argv[1:]])
     record = {"command": command, "captions": len(texts), "held_out": held, "scores": scores}
     (out / "scores.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    rows = "\n".join(f"| {name} | {score:.1%} |" for name, score in scores.items())
+    rows = markdown([("captions", "judged right, %"), *((name, percent(score)) for name, score in scores.items())])
     card = _CARD.format(command=command, captions=len(texts), held=held, rows=rows)
     (out / "README.md").write_text(card, encoding="utf-8")
     for name, score in scores.items():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.parts.plots import NAMES
 from bench.parts.step import Pair, Result
-from mllm.evaluation.scores import markdown
+from mllm.io.tables import markdown
 
 HEAD = (
     "Model, size, G", "rounds", "learner step, stock / ours", "sampling", "whole GRPO step", "of Amdahl's law",

@@ -1,6 +1,6 @@
-"""The data card that lies beside every set: what is in it, how it was made, on which terms, what was refused and why.
+"""The data card beside every data set: its contents, how it was made, its licences, and what was refused and why.
 
-Written from the manifest's facts; holds no time and no machine's name, so that the same settings give the same bytes.
+It is written from the manifest's facts and holds neither a time nor a machine's name: equal settings give equal bytes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 
 from mllm.io import provenance
 from mllm.io.files import atomic_write
+from mllm.io.tables import markdown
 from mllm.knowledge import domains
 from mllm.records import Photo, Sample
 
 CARD, ATTRIBUTION = "README.md", "attribution.csv"
-_UNTOLD = ("out", "workers", "overwrite")
-"""Flags that change nothing in the data."""
+_NOT_SHOWN = ("out", "workers", "overwrite")
+"""Flags that do not change the data."""
 
 
 def spoken(context: Any, program: str) -> str:
@@ -26,7 +27,7 @@ def spoken(context: Any, program: str) -> str:
     words = ["python", program]
     for flag in context.command.params:
         value = context.params.get(flag.name)
-        if flag.name in _UNTOLD or value in (None, (), [], flag.default):
+        if flag.name in _NOT_SHOWN or value in (None, (), [], flag.default):
             continue
         name = max(flag.opts, key=len)
         for one in value if isinstance(value, list | tuple) else [value]:
@@ -37,33 +38,37 @@ def spoken(context: Any, program: str) -> str:
 def write(
     out: Path, facts: Mapping[str, Any], photos: Iterable[Photo], command: str, settings: Mapping[str, Any]
 ) -> None:
-    """Write the card, and for photos that were not drawn a table of who took which on what terms."""
+    """Write the card of a grounding set, and for photos that were not drawn a table of their authors and licences."""
     photos = list(photos)
-    with atomic_write(out / CARD) as file:
-        file.write("\n\n".join(_parts(facts, photos, command, settings)) + "\n")
+    _write_card(out, _grounding_sections(facts, photos, command, settings))
     if any(not photo.provenance.get("drawn") for photo in photos):
-        with atomic_write(out / ATTRIBUTION) as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(("photo", "entity", "domain", "side", "licence"))
-            for photo in photos:
-                side = photo.provenance.get("side", "")
-                table.writerow((photo.id, photo.entity, photo.domain, side, photo.licence or "not stated"))
+        columns = ("photo", "entity", "domain", "side", "licence")
+        rows = ((p.id, p.entity, p.domain, p.provenance.get("side", ""), p.licence or "not stated") for p in photos)
+        _write_attribution(out, columns, rows)
 
 
 def write_captions(out: Path, facts: Mapping[str, Any], rows: Iterable[Sample], command: str, settings: Any) -> None:
-    """Write the card of a set of captions, and for images that were not drawn a table of terms."""
+    """Write the card of a set of captions, and for images that were not drawn a table of licences."""
     rows = list(rows)
-    with atomic_write(out / CARD) as file:
-        file.write("\n\n".join(_caption_parts(facts, command, settings)) + "\n")
+    _write_card(out, _caption_sections(facts, command, settings))
     if any(not row.provenance.get("drawn") for row in rows):
-        with atomic_write(out / ATTRIBUTION) as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(("image", "side", "licence"))
-            for row in rows:
-                table.writerow((row.id, row.split, row.provenance["licence"]))
+        lines = ((row.id, row.split, row.provenance["licence"]) for row in rows)
+        _write_attribution(out, ("image", "side", "licence"), lines)
 
 
-def _caption_parts(facts: Mapping[str, Any], command: str, settings: Mapping[str, Any]) -> Iterable[str]:
+def _write_card(out: Path, sections: Iterable[str]) -> None:
+    with atomic_write(out / CARD) as file:
+        file.write("\n\n".join(sections) + "\n")
+
+
+def _write_attribution(out: Path, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    with atomic_write(out / ATTRIBUTION) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(rows)
+
+
+def _caption_sections(facts: Mapping[str, Any], command: str, settings: Mapping[str, Any]) -> Iterable[str]:
     """Yield the sections of a caption set's card."""
     sides = facts["samples"]
     yield "# Data card"
@@ -71,89 +76,82 @@ def _caption_parts(facts: Mapping[str, Any], command: str, settings: Mapping[str
     yield f"{made} images with captions, strategy `{settings['strategy']}`."
     if facts["plumbing"]:
         yield f"**Plumbing.** {facts['plumbing']}"
-    yield "## What is in it"
-    keys = list(dict.fromkeys(key for side in sides.values() for key in side))
-    yield _table(("", *sides), [(key, *(str(side.get(key, "-")) for side in sides.values())) for key in keys])
+    yield "## Contents"
+    keys = dict.fromkeys(key for side in sides.values() for key in side)
+    yield markdown([("", *sides), *((key, *(side.get(key, "-") for side in sides.values())) for key in keys)])
     yield (
-        "Images that look alike (perceptual hash; in the pocket world: whole families) are on one side. The first "
-        "of a sample's `captions` is what is learned; `provenance.given` holds what people wrote."
+        "Near-duplicate images (perceptual hash; in the pocket world: whole families) are on one side. The first "
+        "of a sample's `captions` is the training target; `provenance.given` holds what people wrote."
     )
-    yield "## What was refused"
-    refused = [(reason, str(count)) for reason, count in facts["refused"].items()]
+    yield "## Refused captions"
     yield f"{facts['drafts']} captions were written, {sum(facts['refused'].values())} refused."
-    if refused:
-        yield _table(("reason", "captions"), refused)
-    yield f"{facts['left out']} images were left out, since every caption of theirs was refused."
+    if facts["refused"]:
+        yield markdown([("reason", "captions"), *facts["refused"].items()])
+    yield f"{facts['left out']} images were left out because every caption of theirs was refused."
     if facts["notes"]:
-        yield _table(("on the way", ""), [(note, str(count)) for note, count in facts["notes"].items()])
-    yield "## Who wrote it"
-    yield _table(("part", "who"), facts["teachers"].items())
+        yield markdown([("note", "count"), *facts["notes"].items()])
+    yield "## Authors"
+    yield markdown([("part", "author"), *facts["teachers"].items()])
     yield "## Licences and attribution"
-    yield _table(("terms", "images"), [(terms, str(count)) for terms, count in facts["licences"].items()])
-    yield from _made(command, settings)
+    yield markdown([("licence", "images"), *facts["licences"].items()])
+    yield from _how_it_was_made(command, settings)
 
 
-def _parts(facts: Mapping[str, Any], photos: list[Photo], command: str, settings: Mapping[str, Any]) -> Iterable[str]:
-    """Yield the card's sections."""
+def _grounding_sections(
+    facts: Mapping[str, Any], photos: list[Photo], command: str, settings: Mapping[str, Any]
+) -> Iterable[str]:
+    """Yield the sections of a grounding set's card."""
     sides = facts["samples"]
     yield "# Data card"
     made = sum(side["samples"] for side in sides.values())
     yield f"{made} grounding samples: one question about one image each, with the boxes that answer it."
-    yield "## What is in it"
-    yield _table(("", *sides), _counts(sides))
+    yield "## Contents"
+    yield markdown([("", *sides), *_counts(sides)])
     yield (
-        "No photo is on two sides, and no entity whose `stratum` is unseen is met in training. Each sample's "
+        "No photo is on two sides, and no entity whose `stratum` is unseen occurs in training. Each sample's "
         "`provenance` names its photos, its kind, and the line-ups that were refused before it."
     )
-    yield "## What was refused"
+    yield "## Refused line-ups"
     tried, refused = facts["line-ups tried"], facts["line-ups refused"]
-    rows = [(reason, str(count), f"{100 * count / tried:.2f} %") for reason, count in refused.items()]
     total = sum(refused.values())
     yield (
         f"{tried} line-ups were tried, {total} refused ({100 * total / max(tried, 1):.2f} %); "
-        "for each that was refused another was drawn."
+        "each refused one was replaced by another draw."
     )
-    if rows:
-        yield _table(("reason", "line-ups", "of those tried"), rows)
-    left = [(reason, str(count)) for reason, count in facts["photos left out"].items()]
-    yield _table(("photos left out", ""), left) if left else "No photo was left out."
-    yield "## Who wrote it"
-    yield _table(("part", "teacher"), facts["teachers"].items())
-    yield "Photos are pasted into composites whole and changed in nothing but their size; no pixel is generated."
+    if refused:
+        rows = [(reason, count, f"{100 * count / tried:.2f} %") for reason, count in refused.items()]
+        yield markdown([("reason", "line-ups", "share of those tried"), *rows])
+    left_out = facts["photos left out"]
+    yield markdown([("reason", "photos left out"), *left_out.items()]) if left_out else "No photo was left out."
+    yield "## Authors"
+    yield markdown([("part", "teacher"), *facts["teachers"].items()])
+    yield "Photos are pasted into composites whole; only their size changes, and no pixel is generated."
     yield "## Licences and attribution"
-    yield _table(("terms", "photos"), [(terms, str(count)) for terms, count in facts["licences"].items()])
+    yield markdown([("licence", "photos"), *facts["licences"].items()])
     if any(not photo.provenance.get("drawn") for photo in photos):
         yield (
-            f"Photo by photo in `{ATTRIBUTION}`. Photos of these domains often come from the sets named here, "
-            "whose terms then hold:"
+            f"`{ATTRIBUTION}` lists the photos one by one. Photos of these domains often come from the sets named "
+            "here, whose terms then apply:"
         )
         named = [domains.load(name) for name in sorted({photo.domain for photo in photos})]
-        yield _table(("domain", "set", "its terms"), [(one.name, one.source, one.licence) for one in named])
-    yield from _made(command, settings)
+        yield markdown([("domain", "set", "its terms"), *((one.name, one.source, one.licence) for one in named)])
+    yield from _how_it_was_made(command, settings)
 
 
-def _made(command: str, settings: Mapping[str, Any]) -> Iterable[str]:
-    """Yield the section that says how a set can be made again."""
+def _how_it_was_made(command: str, settings: Mapping[str, Any]) -> Iterable[str]:
+    """Yield the section that says how the set can be made again."""
     yield "## How it was made"
     yield f"```bash\n{command}\n```"
-    digests = [f"- `{file}`, SHA-256 {code}" for file, code in settings.get("digests", {}).items()]
-    if digests:
-        yield "From these files:\n\n" + "\n".join(digests)
+    if digests := settings.get("digests"):
+        yield "From these files:\n\n" + "\n".join(f"- `{file}`, SHA-256 {code}" for file, code in digests.items())
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
     yield f"Seed {settings['seed']}; {versions}. `manifest.json` holds hashes, `settings.json` every setting."
 
 
-def _counts(sides: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return a row for each number of the manifest's counts, a column for each side."""
-    rows = [(key, *(str(side[key]) for side in sides.values())) for key in ("samples", "images", "entities asked")]
+def _counts(sides: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[Any, ...]]:
+    """Yield a row for each number of the manifest's counts, with a column for each side."""
+    for key in ("samples", "images", "entities asked"):
+        yield key, *(side[key] for side in sides.values())
     for key in ("kind", "stratum", "domain", "layout", "things"):
         for value in sorted({value for side in sides.values() for value in side[key]}):
-            rows.append((f"{key}: {value}", *(str(side[key].get(value, 0)) for side in sides.values())))
-    return rows
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Write a Markdown table."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+            yield f"{key}: {value}", *(side[key].get(value, 0) for side in sides.values())

@@ -1,7 +1,7 @@
-"""Asks a model what a benchmark has not been told yet, and writes the answers down as they come.
+"""Generates the completions that a benchmark folder lacks, and writes each one down at once.
 
-Shared by the programs in eval/: open the checkpoint, hold the settings against those of the folder's earlier outputs,
-ask what is missing (length-sorted batches, or vLLM where it is asked for), with a progress bar.
+Shared by the programs in eval/: open the checkpoint, compare the settings with those of the folder's earlier outputs,
+and generate what is missing (length-sorted batches, or vLLM) with a progress bar.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from mllm.records import Sample
 FLAGS: dict[str, dict[str, Any]] = {
     "--model": {"default": "pocket", "help": "checkpoint folder, adapter folder, Hub name, or pocket"},
     "--adapter": {"help": "adapter folder to put on --model, unmerged"},
-    "--family": {"help": "model family, where no fieldmark.json lies beside the weights"},
+    "--family": {"help": "model family, if there is no fieldmark.json beside the weights"},
     "--style": {"help": "prompt style; default: the one saved beside the weights"},
-    "--engine": {"choices": ("transformers", "vllm"), "default": "transformers", "help": "vllm where it is installed"},
+    "--engine": {"choices": ("transformers", "vllm"), "default": "transformers", "help": "vllm if it is installed"},
     "--batch-size": {"type": int, "default": 32},
     "--temperature": {"type": float, "default": 0.0, "help": "0 is greedy"},
     "--top-p": {"type": float, "default": 1.0},
-    "--seed": {"type": int, "default": 0, "help": "of the sampling, and of what is drawn"},
+    "--seed": {"type": int, "default": 0, "help": "random seed of sampling and of random choices"},
     "--limit": {"type": int, "help": "only the first N samples"},
     "--dtype": {"default": "float32", "choices": ("float32", "bfloat16", "float16")},
-    "--quantize": {"choices": ("4bit",), "help": "hold the base in NF4, as QLoRA trained it (with --dtype bfloat16)"},
+    "--quantize": {"choices": ("4bit",), "help": "load the base in NF4, as for QLoRA (with --dtype bfloat16)"},
     "--device": {"default": "auto"},
-    "--rescore": {"action": "store_true", "help": "score the saved outputs anew, without the model"},
-    "--fresh": {"action": "store_true", "help": "throw the folder's old outputs away"},
+    "--rescore": {"action": "store_true", "help": "score the saved outputs again, without the model"},
+    "--fresh": {"action": "store_true", "help": "delete the folder's old outputs"},
 }
-"""The flags that all benchmarks share, as argparse takes them; each adds its own --out and --max-new-tokens."""
+"""The flags that all benchmarks share, as arguments of argparse; each adds its own --out and --max-new-tokens."""
 
 
 def open_for(options: Any) -> Checkpoint:
-    """Open the checkpoint that options named as in `FLAGS` ask for; its weights are not read yet."""
+    """Open the checkpoint that the options (named as in `FLAGS`) select, without loading its weights."""
     return open_checkpoint(options.model, adapter=options.adapter, family=options.family, style=options.style)
 
 
 def settings(
     options: Any, checkpoint: Checkpoint, benchmark: str, version: str, source: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Everything that decides the outputs, and where they came from. `source` describes the samples."""
+    """Return everything that determines the outputs, and their origin. `source` describes the samples."""
     weights = [provenance.fingerprint(folder) for folder in (checkpoint.base, checkpoint.adapter) if folder]
     return {
         "benchmark": benchmark,
@@ -62,7 +62,7 @@ def settings(
             "seed": options.seed,
         },
         "engine": options.engine if options.engine != "transformers" else None,
-        "batch_size": options.batch_size if options.temperature > 0 else None,  # greedy answers do not hang on it
+        "batch_size": options.batch_size if options.temperature > 0 else None,  # greedy answers do not depend on it
         "dtype": options.dtype,
         "quantize": options.quantize,
         "commit": provenance.git_commit(),
@@ -79,7 +79,7 @@ def ask(
     *,
     style: str | None = None,
 ) -> bool:
-    """Answer each sample that has no output in the folder `options.out`; whether there were any.
+    """Answer each sample without an output in the folder `options.out`; return whether there were any.
 
     `style` replaces the checkpoint's own.
 
@@ -103,7 +103,7 @@ def ask(
         }
         if options.engine == "vllm":
             if options.quantize:
-                raise ConfigError("--quantize is for --engine transformers; vLLM has settings of its own")
+                raise ConfigError("--quantize needs --engine transformers; vLLM has its own settings")
             from mllm.inference import vllm_engine
 
             completions = vllm_engine.generate(checkpoint, samples, root, dtype=options.dtype, **arguments)
@@ -117,8 +117,8 @@ def ask(
                 runs.append(options.out, completion)
         except torch.OutOfMemoryError as error:
             raise FieldmarkError(
-                f"{str(error).splitlines()[0]} Give the command again with a lower --batch-size; what was answered is "
-                "kept. --dtype bfloat16 halves the weights, --quantize 4bit makes them smaller still (with --fresh: "
-                "other numbers)"
+                f"{str(error).splitlines()[0]} Run the command again with a lower --batch-size; finished answers are "
+                "kept. --dtype bfloat16 halves the weights and --quantize 4bit shrinks them further, but both change "
+                "the outputs and need --fresh"
             ) from error
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from mllm.boxes import Box, Frame
 from mllm.errors import ImageError
 from mllm.io.images import image_size, open_image
+from mllm.io.provenance import file_hash
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,7 +71,7 @@ class View:
     def identity(self) -> dict[str, object]:
         """Return what this view shows as json values: the hash of the file's bytes, the part, the budget."""
         try:
-            content = hashlib.sha256(self.image.read_bytes()).hexdigest()
+            content = file_hash(self.image)
         except OSError as error:
             raise ImageError(f"{self.image}: the image cannot be read: {error}") from None
         box = None if self.box is None else [self.box.x1, self.box.y1, self.box.x2, self.box.y2]

@@ -61,9 +61,9 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def file_hash(path: str | Path) -> str:
-    """Hash a file's whole content."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git(folder: Path, *arguments: str) -> str:

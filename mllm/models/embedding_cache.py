@@ -8,7 +8,6 @@ for a whole row: what a killed process left behind is cut off by the next one th
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mllm.errors import ImageError
+from mllm.io.provenance import file_hash
 
 _LINE = 33
 """Bytes of a line of keys.txt: 32 hexadecimal digits and its end."""
@@ -33,13 +33,12 @@ def content_key(file: Path) -> str:
         state = file.stat()
     except OSError as error:
         raise ImageError(f"{file}: no such image file ({error.strerror})") from None
-    return _hash(str(file), state.st_size, state.st_mtime_ns)
+    return _cached_key(str(file), state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=1_000_000)
-def _hash(file: str, size: int, changed: int) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def _cached_key(file: str, size: int, changed: int) -> str:
+    return file_hash(file)[: _LINE - 1]
 
 
 class EmbeddingStore:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mllm.io.tables import markdown, percent
+
 _CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -26,8 +28,6 @@ Made by
 weights, as rounded to bfloat16, on held-out images: {count} scenes of three things, and all 300 species for every
 wording.
 
-| check | score |
-|---|---|
 {rows}
 
 Picking one of three things at random would score 33.3 % by name. For learning and testing, nothing else.
@@ -40,7 +40,7 @@ def write_card(
     """Write ``scores.json`` and ``README.md`` beside the weights."""
     record = {"command": command, "settings": dict(settings), "scenes_per_check": count, "scores": dict(scores)}
     (folder / "scores.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    rows = "\n".join(f"| {name} | {score:.1%} |" for name, score in scores.items())
+    rows = markdown([("check", "score, %"), *((name, percent(score)) for name, score in scores.items())])
     (folder / "README.md").write_text(
         _CARD.format(command=command, rows=rows, count=count, **settings), encoding="utf-8"
     )

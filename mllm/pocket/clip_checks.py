@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mllm.io.tables import markdown, percent
 from mllm.metrics.ranking import hit_share
 from mllm.pocket.captions import marks_of, rich, sparse
 from mllm.pocket.look_alikes import LEVELS, look_alikes
@@ -31,8 +32,6 @@ Made by
 (seed {seed}, {bags} bags of four look-alikes drawn, {steps} steps of {batch} bags). Scores of these very weights, as
 rounded to float16: R@1 of true captions within {count} held-out bags of each kind, ties shared.
 
-| captions, bags, similarity | R@1 |
-|---|---|
 {rows}
 
 At random: 33.3 % of three, 20.0 % of five, 14.3 % of seven. A rich caption names every mark, so a perfect reader scores
@@ -83,7 +82,8 @@ def write_card(
     """Write ``scores.json`` and ``README.md`` beside the weights."""
     record = {"command": command, "settings": dict(settings), "bags_per_check": count, "scores": dict(scores)}
     (folder / "scores.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    rows = "\n".join(f"| {name} | {score:.1%} |" for name, score in scores.items())
+    shares = ((name, percent(score)) for name, score in scores.items())
+    rows = markdown([("captions, bags, similarity", "R@1, %"), *shares])
     role = _ROLES[settings["which"]]
     card = _CARD.format(command=command, rows=rows, role=role, count=count, **settings)
     (folder / "README.md").write_text(card, encoding="utf-8")

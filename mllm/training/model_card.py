@@ -5,7 +5,6 @@ Written as the Hub reads it (metadata on top, then Markdown), from facts alone; 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
+from mllm.io.tables import markdown, percent
 from mllm.models.families import Convention
 from mllm.prompting import styles
 
@@ -143,38 +143,27 @@ def _parts(facts: Facts, scores: list[Score]) -> Iterable[str]:
         "image budget": f"{budget.min_pixels} to {budget.max_pixels} pixels",
         "convention": f"version {convention.version}, in `fieldmark.json` beside the weights",
     }
-    yield _table(("", ""), rows.items())
+    yield markdown([("", ""), *rows.items()])
     yield "```bash\nfieldmark chat THIS_FOLDER image.jpg\n```"
     yield "## Data"
-    yield _table(("", ""), facts.data.items())
+    yield markdown([("", ""), *facts.data.items()])
     if facts.licences:
-        yield _table(("terms of the images", "images"), facts.licences.items())
+        yield markdown([("terms of the images", "images"), *facts.licences.items()])
     else:
         yield "The rows name no licence of their images: see where they come from before passing the weights on."
     yield "## Scores"
     if scores:
         cells = [
-            (one.name, f"{100 * one.value:.1f}", f"{100 * one.low:.1f} to {100 * one.high:.1f}", one.samples, one.of)
+            (one.name, percent(one.value), f"{percent(one.low)} to {percent(one.high)}", one.samples, one.of)
             for one in scores
         ]
-        yield _table(("", "%", "95 %", "n", "of"), cells)
+        yield markdown([("", "%", "95 %", "n", "of"), *cells])
         yield "Measured while training, which chose the best weights by the first: expect a little less on other data."
     else:
         yield "Not measured. `eval/` holds the benchmarks."
     yield "## Training"
     yield f"```bash\n{facts.command}\n```"
-    yield _table(("setting", ""), facts.settings.items())
+    yield markdown([("setting", ""), *facts.settings.items()])
     yield ", ".join(f"{key} {value}" for key, value in facts.versions.items()) + "."
     yield "## Limits"
     yield "\n".join(f"- {limit}" for limit in _LIMITS)
-
-
-def _table(head: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> str:
-    """Write a Markdown table; lists and mappings as JSON."""
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return said.replace("|", "\\|").replace("\n", " ")

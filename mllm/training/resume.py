@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ from typing import Any
 
 from mllm.config import Settings
 from mllm.errors import FieldmarkError
-from mllm.io import strict_json
+from mllm.io import provenance, strict_json
 from mllm.io.files import atomic_write
 from mllm.models.families import CONVENTION_FILE, Convention, write_convention
 
@@ -134,7 +133,7 @@ def describe(settings: Settings, args: Any, files: Iterable[Path]) -> dict[str, 
     return {
         "settings": settings.model_dump(mode="json"),
         "trl": {name: _plain(getattr(args, name)) for name in TRL_BOUND if hasattr(args, name)},
-        "data": {str(file): _digest(file) for file in files},
+        "data": {str(file): provenance.file_hash(file) for file in files},
         "world_size": args.world_size,
         "versions": {package: version(package) for package in _PACKAGES},
     }
@@ -169,12 +168,6 @@ def write_run(output_dir: Path, now: Mapping[str, Any]) -> None:
     with atomic_write(output_dir / RUN_FILE) as file:
         json.dump(now, file, indent=2)
         file.write("\n")
-
-
-def _digest(file: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def _plain(value: Any) -> Any:

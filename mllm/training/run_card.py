@@ -106,7 +106,7 @@ def _data(settings: Settings, data: Data) -> dict[str, Any]:
         "rows watched": len(data.validation),
     }
     for file in (*settings.train, *settings.mix):
-        rows[f"`{file}`"] = f"SHA-256 {manifest.digest(file)}"
+        rows[f"`{file}`"] = f"SHA-256 {provenance.file_hash(file)}"
         if (file.parent / manifest.MANIFEST).is_file():
             rows[f"`{file.parent / manifest.MANIFEST}`"] = f"hash {manifest.read(file.parent).get('hash')}"
     return rows

@@ -92,8 +92,9 @@ def targets(folder: Path) -> dict[str, Target]:
     def replied(text: str) -> None:
         family, frame = every[0]
         for read in (
-            teacher_parsing.plain, teacher_parsing.prose, teacher_parsing.marks, lambda t: teacher_parsing.differences(t, "a", "b"),
-            lambda t: teacher_parsing.verdicts(t, 3), lambda t: teacher_parsing.boxes(t, family, frame),
+            teacher_parsing.plain, teacher_parsing.prose, teacher_parsing.marks,
+            lambda t: teacher_parsing.differences(t, "a", "b"), lambda t: teacher_parsing.verdicts(t, 3),
+            lambda t: teacher_parsing.boxes(t, family, frame),
         ):  # fmt: skip
             try:
                 read(text)
@@ -186,7 +187,7 @@ def targets(folder: Path) -> dict[str, Target]:
             filed("v.jsonl", lambda path: formats.load("vlm_r1").read(path, foreign)), (dumped(vlm, plain),), JSON, 2
         ),
         "mastery.load": Target(
-            filed("m.json", mastery.load),
+            filed("m.json", mastery.load_mastery),
             (dumped({"schema": "fieldmark.mastery/1", "entities": {"a": {"right": 7, "asked": 8}}}),
              dumped({"a": {"knowledge_category": "completely correct"}})), JSON,
         ),

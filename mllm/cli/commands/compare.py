@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from mllm.cli.programs import Out, named
+from mllm.cli.options import named_folders as named
 from mllm.errors import FieldmarkError
+
+Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
 def command(
@@ -30,7 +32,7 @@ def command(
     if len(shown) < 2:
         raise FieldmarkError("a comparison needs two runs: fieldmark compare SFT=runs/pocket/eval/sft RL=...")
     trained = {name: folder for name, folder in shown.items() if _is_training(Path(folder))}
-    told = {name: folder for name, folder in shown.items() if caption_bags.is_told(folder)}
+    told = {name: folder for name, folder in shown.items() if caption_bags.has_scores(folder)}
     measured = {name: folder for name, folder in shown.items() if name not in trained and name not in told}
     made = pages.build(
         measured,

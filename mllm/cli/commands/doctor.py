@@ -36,7 +36,7 @@ def _contamination(train: list[Path], benchmark: list[Path]) -> None:
     from mllm.data import contamination
 
     found = contamination.check(train, benchmark)
-    typer.echo(found.told())
+    typer.echo(found.summary())
     if found.pairs:
         raise typer.Exit(1)
 

@@ -28,14 +28,14 @@ def command(
     from mllm.data import label_checks
     from mllm.data.sources import Request
     from mllm.data.splits import Shares
-    from mllm.knowledge import cards
+    from mllm.knowledge.cards import load_cards
 
     request = Request(
         input, domain, clip_boxes=clip_boxes, whole_image_boxes=whole_image_boxes, boxes_later=boxes_later
     )
-    known = cards.load(*knowledge) if knowledge else None
+    known = load_cards(*knowledge) if knowledge else None
     found = label_checks.check(source, request, known, Shares(unseen=unseen_share), seed)
-    for line in label_checks.told(found):
+    for line in label_checks.summary(found):
         typer.echo(line)
     if found.wrong:
         typer.echo(f"cannot be used: {len(found.wrong)}")
@@ -43,7 +43,7 @@ def command(
             typer.echo(f"  {fault}")
         if len(found.wrong) > most:
             typer.echo(f"  and {len(found.wrong) - most} more (--most)")
-    short = list(label_checks.lacking(found))
+    short = list(label_checks.sides_without_images(found))
     for line in short:
         typer.echo(line)
     if found.wrong or short:

@@ -21,7 +21,7 @@ from mllm.cli.experiments.pipeline import Stage
 from mllm.cli.experiments.sft_vs_grpo import SEEDS, Arm, Spine, cell, difference
 from mllm.evaluation import runs
 from mllm.evaluation.report.caption_bags import SCORES
-from mllm.evaluation.scores import markdown
+from mllm.io.tables import markdown
 from mllm.models import families
 from mllm.pocket.captions import judge, rich
 from mllm.records import Answer, Completion, load_samples

@@ -17,7 +17,7 @@ from typing import Any
 from mllm.cli.experiments.demo import POCKET_DATA, recipe_file
 from mllm.cli.experiments.pipeline import Pipeline, Stage, cpus
 from mllm.evaluation import runs
-from mllm.evaluation.scores import markdown
+from mllm.io.tables import markdown, percent_interval
 from mllm.metrics import stats
 
 SEEDS = (0, 1, 2)
@@ -220,16 +220,9 @@ class Spine:
 
 def cell(hits: Sequence[Sequence[float]], groups: Sequence[str]) -> str:
     """A share over seeds in percent, with its interval."""
-    return _percent(stats.over_seeds(hits, groups))
+    return percent_interval(stats.over_seeds(hits, groups).as_dict())
 
 
 def difference(a: tuple[list[list[float]], list[str]], b: tuple[list[list[float]], list[str]]) -> str:
     """The second less the first, paired by sample and seed, in percent with its interval."""
-    return _percent(stats.paired_over_seeds(a[0], b[0], a[1]), sign=True)
-
-
-def _percent(interval: stats.Interval, *, sign: bool = False) -> str:
-    shown = f"{100 * interval.value:+.1f}" if sign else f"{100 * interval.value:.1f}"
-    if interval.low is None or interval.high is None:
-        return shown
-    return f"{shown} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    return percent_interval(stats.paired_over_seeds(a[0], b[0], a[1]).as_dict(), sign=True)
