@@ -62,16 +62,16 @@ def mix(count: int, folder: Path) -> list[Row]:
     rng, rows = random.Random(0), []
     for number in range(count):
         scene = training_scene(number, "bench", 2 + number // 4 % 3)
-        lesson = (
-            pretraining_tasks.reason_lesson(scene, 0, rng),
-            pretraining_tasks.find_lesson(scene, 0, rng),
-            pretraining_tasks.list_lesson(scene, 0),
-            pretraining_tasks.recall_lesson(rng),
+        task = (
+            pretraining_tasks.reason_task(scene, 0, rng),
+            pretraining_tasks.find_task(scene, 0, rng),
+            pretraining_tasks.list_task(scene, 0),
+            pretraining_tasks.recall_task(rng),
         )[number % 4]
-        picture = None if lesson.scene is None else folder / f"{number}.png"
+        picture = None if task.scene is None else folder / f"{number}.png"
         if picture is not None:
             scene.image.save(picture)
-        exchange = Exchange(str(number), lesson.question, lesson.answer, picture and picture.name)
+        exchange = Exchange(str(number), task.question, task.answer, picture and picture.name)
         rows.append(Row(exchange, picture))
     return rows
 

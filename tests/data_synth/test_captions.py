@@ -70,7 +70,7 @@ def test_every_sample_is_a_caption_row_with_its_image(sparse: Path) -> None:
         assert row.captions[0] in row.provenance["given"] and 1 <= len(row.provenance["given"]) <= 5
         for caption in row.provenance["given"]:
             found = judge(caption, [thing.marks for thing in row.things])
-            assert found.right == found.claimed and found.things_told == found.things_true
+            assert found.right == found.claimed and found.things_claimed == found.things_true
     assert len({looks(row) for row in rows if row.split == "train"} & {looks(row) for row in rows[24:]}) == 0
 
 

@@ -43,6 +43,6 @@ def test_the_program_runs_in_two_processes_and_goes_on_in_one(tmp_path: Path) ->
     assert ended.stderr.count("weights in") == 1, "only the first process checks and writes"
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 3
     alone = run(sys.executable, *flags, "--steps", "2")
-    assert alone.returncode == 0 and "going on at step 3" in alone.stderr
+    assert alone.returncode == 0 and "resuming at step 3" in alone.stderr
     refused = run(*TORCHRUN, *flags, "--batch", "3")
     assert refused.returncode != 0 and "2 processes need --batch 4 and" in refused.stderr
