@@ -200,6 +200,7 @@ def finish(*parts: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.ci
 def test_captions_are_measured_in_their_bags(config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "captions"
     files = [str(make_captions(folder, split, families=2, size=3)) for split in ("train", "validation")]

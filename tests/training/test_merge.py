@@ -32,6 +32,7 @@ def adapter(base: Path, folder: Path, *parts: Part) -> Path:
     return folder
 
 
+@pytest.mark.ci
 def test_a_merged_adapter_says_what_base_and_adapter_said(pocket_folder: Path, tmp_path: Path) -> None:
     saved = adapter(pocket_folder, tmp_path / "adapter", "llm", "projector", "vision")
     done = merge.merge(saved, tmp_path / "whole")
