@@ -23,6 +23,7 @@ import torch
 from bench.parts.clock import cpu_seconds, use_one_thread
 from mllm.boxes import Frame
 from mllm.inference import generate
+from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models import checkpoint
 from mllm.pocket import pretraining_tasks
@@ -49,7 +50,7 @@ def questions(count: int, folder: Path) -> list[Sample]:
 def loop(loaded: checkpoint.Loaded, samples: list[Sample], folder: Path, batch: int) -> dict[str, str]:
     """Answer as the model cards show it: processor, `model.generate`, `batch_decode`."""
     texts_of: dict[str, str] = {}
-    processor, config = loaded.processor, generate.settings(loaded, MAX_NEW_TOKENS)
+    processor, config = loaded.processor, generate.generation_config(loaded, Sampling(MAX_NEW_TOKENS))
     for start in range(0, len(samples), batch):
         part = samples[start : start + batch]
         asked = [prompts.messages(sample, "direct") for sample in part]
@@ -73,7 +74,7 @@ def compare(count: int, rounds: int) -> dict[str, dict[str, float]]:
 
         def ours() -> None:
             found = generate.generate(
-                loaded, samples, folder, style="direct", max_new_tokens=MAX_NEW_TOKENS, batch_size=BATCH
+                loaded, samples, folder, Sampling(MAX_NEW_TOKENS), style="direct", batch_size=BATCH
             )
             texts[OURS] = {one.sample_id: one.text.strip() for one in found}
 

@@ -25,14 +25,14 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import torch
 
 from bench.parts.clock import use_one_thread
-from mllm.models.cpu_kernels import take_detours
+from mllm.models.cpu_kernels import use_fast_kernels
 from mllm.models.families import Convention, load
 from mllm.pocket import pretraining_tasks
 from mllm.pocket.model import build
 from mllm.pocket.scene_store import training_scene
 from mllm.training import trl_adapter
+from mllm.training.engine.image_memory import remember_images
 from mllm.training.engine.packing import PackedSFTTrainer
-from mllm.training.engine.pixel_cache import remember_pixels
 from mllm.training.trl_adapter import Exchange, Row
 
 from trl import SFTConfig, SFTTrainer  # isort: skip
@@ -78,10 +78,10 @@ def mix(count: int, folder: Path) -> list[Row]:
 def trainer(kind: type[SFTTrainer], rows: list[Row], folder: str, **options: Any) -> Any:
     """Return a trainer of the pocket model, with a frozen vision tower as in the pocket recipes."""
     model, processor = build(0)
-    take_detours(model)
+    use_fast_kernels(model)
     model.model.visual.requires_grad_(False)
     if kind is PackedSFTTrainer:
-        remember_pixels(processor)
+        remember_images(processor)
     settings = SFTConfig(
         output_dir=folder, per_device_train_batch_size=BATCH, max_length=None, bf16=False, use_cpu=True,
         report_to="none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,

@@ -23,9 +23,9 @@ from PIL import Image
 
 from bench.parts.clock import cpu_seconds
 from bench.parts.models import build, token_side
-from mllm.models.cpu_kernels import take_detours
+from mllm.models.cpu_kernels import use_fast_kernels
 from mllm.pocket.scene_store import training_scene
-from mllm.training.engine.pixel_cache import remember_pixels
+from mllm.training.engine.image_memory import remember_images
 from mllm.training.grpo.trainer import PrefixGRPOTrainer
 
 from trl import GRPOConfig  # isort: skip
@@ -142,10 +142,10 @@ def peak(size: Size, way: str) -> int:
 def trainer(size: Size, folder: str) -> PrefixGRPOTrainer:
     """Return a trainer with prompts of about the wanted length and completions of exactly the wanted length."""
     model, processor = build(size.family)
-    take_detours(model)
+    use_fast_kernels(model)
     model.model.visual.requires_grad_(False)
     image = _image(processor, size.prompt - TEXT)
-    remember_pixels(processor)
+    remember_images(processor)
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "Find the bird: " + "round red " * 8}, {"type": "image"}]}
     ]

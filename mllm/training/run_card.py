@@ -121,5 +121,5 @@ def _licences(settings: Settings, data: Data) -> dict[str, int]:
             licences.update(manifest.read(folder).get("licences", {}))
     if not licences:
         kept = {row.image: row.record for row in data.train if isinstance(row.record, Sample)}
-        licences.update(str(one.provenance["licence"]) for one in kept.values() if one.provenance.get("licence"))
+        licences.update(one.licence for one in kept.values() if one.licence)
     return dict(sorted(licences.items()))

@@ -17,7 +17,8 @@ from eval import kvg_bench
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs
-from mllm.records import Completion, Sample, read_jsonl, write_jsonl
+from mllm.io.jsonl import read_jsonl, write_jsonl
+from mllm.records import Completion, Sample
 from tests.support.benchmarked import TEXTS, UNREAD, cases
 from tests.support.official import parquet
 
@@ -68,7 +69,7 @@ def test_no_samples_file(tmp_path):
         kvg_bench.main(["--samples", str(tmp_path / "absent.jsonl"), "--out", str(tmp_path / "out")])
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path, pocket_folder, root):
     """kill -9 in the middle, then the same command: the same outputs as a run that was never stopped."""
     samples = []
@@ -133,7 +134,7 @@ def test_a_card_that_is_too_small_keeps_what_was_answered(tmp_path, monkeypatch)
 
     from mllm.inference import generate
 
-    def some(loaded, samples, root, *, skip, **_):
+    def some(loaded, samples, root, sampling, *, skip, **_):
         yield Completion("a0", TEXTS["a0"], UNREAD, tokens=10, truncated=False)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 

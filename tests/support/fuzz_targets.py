@@ -114,12 +114,12 @@ def targets(folder: Path) -> dict[str, Target]:
 
     def photos(name: str, beside: bool = False) -> Callable[[Path], Any]:
         how = {"domain": "bird", "clip_boxes": True, "whole_image_boxes": True}
-        return lambda path: list(sources.photos(name, sources.Request(path.parent if beside else path, **how)))
+        return lambda path: list(sources.photos(name, sources.PhotoRequest(path.parent if beside else path, **how)))
 
     def asked(data: bytes) -> None:
         try:
-            openai_schema.conversation(openai_schema.read(data), openai_schema.Limits())
-        except openai_schema.WireError:
+            openai_schema.read_prompt(openai_schema.read(data), openai_schema.ServerLimits())
+        except openai_schema.ApiError:
             return
 
     sample = dumped({
