@@ -37,13 +37,13 @@ from mllm.io.progress import progress
 from mllm.knowledge.cards import load_cards
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
 from mllm.synthesis import caption_facts, captioning, contact_sheet, teachers
-from mllm.synthesis.captioning import Aid, Boosted, Limits
+from mllm.synthesis.captioning import CaptionLimits, CaptionResult, Helpers
 from mllm.synthesis.shards import Shards, once
 from mllm.synthesis.stages import Stage, in_order
 
 console = Console(stderr=True)
 tell = partial(console.print, highlight=False, soft_wrap=True, markup=False)
-LIMITS = Limits()
+LIMITS = CaptionLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Settings:
     question: str | None
     variants: int
     tries: int
-    limits: Limits
+    limits: CaptionLimits
     seed: int
     sheet: int
     teacher_config: Mapping[str, Any] = field(default_factory=dict)
@@ -85,12 +85,14 @@ def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool, spo
 
 def tell_story(settings: Settings, out: Path, workers: int, spoken: str, world: World) -> None:
     """Run stage after stage; every process of the world comes through here."""
-    with helpers(settings) as aid:
-        captioning.fit(settings.strategy, aid, settings.teacher, settings.checker)  # before anything is drawn or read
+    with open_helpers(settings) as helpers:
+        captioning.check_helpers(
+            settings.strategy, helpers, settings.teacher, settings.checker
+        )  # before anything is drawn or read
         samples = images_stage(settings, out, world)
-        captions_stage(settings, samples, aid, out, workers, world)
+        captions_stage(settings, samples, helpers, out, workers, world)
     if world.is_main:
-        boosted = {row.id: row for row in read_jsonl(out / "captions.jsonl", Boosted)}
+        boosted = {row.id: row for row in read_jsonl(out / "captions.jsonl", CaptionResult)}
         made = sides_stage(samples, boosted, out)
         bags_stage(settings, made, out)
         told = caption_facts.facts(made, boosted, settings.strategy, settings.teacher, settings.checker)
@@ -103,7 +105,7 @@ def tell_story(settings: Settings, out: Path, workers: int, spoken: str, world: 
 
 
 @contextmanager
-def helpers(settings: Settings) -> Iterator[Aid]:
+def open_helpers(settings: Settings) -> Iterator[Helpers]:
     """Yield who writes and who checks; however the block ends, tell what they cost and every request that failed."""
     writer = teachers.load(settings.teacher, **settings.teacher_config)
     checker = None
@@ -116,8 +118,8 @@ def helpers(settings: Settings) -> Iterator[Aid]:
         from mllm.models import encoders
 
         encoder = encoders.load(settings.scorer)
-    with teachers.closing(writer, checker, tell=tell):
-        yield Aid(writer, checker, cards, encoder, settings.limits)
+    with teachers.closing(writer, checker, report=tell):
+        yield Helpers(writer, checker, cards, encoder, settings.limits)
 
 
 def images_stage(settings: Settings, out: Path, world: World) -> list[Sample]:
@@ -163,7 +165,7 @@ def sided(settings: Settings, samples: Sequence[Sample]) -> Iterator[Sample]:
 
 
 def captions_stage(
-    settings: Settings, samples: Sequence[Sample], aid: Aid, out: Path, workers: int, world: World
+    settings: Settings, samples: Sequence[Sample], helpers: Helpers, out: Path, workers: int, world: World
 ) -> None:
     """Stage 2: the captions of every image. Each depends on its own image alone."""
     shards = Shards(out / "captions.jsonl", world)
@@ -171,9 +173,11 @@ def captions_stage(
         return
     mine = world.shard([number for number, sample in enumerate(samples) if sample.id not in shards.done])
 
-    def make(number: int) -> Boosted:
+    def make(number: int) -> CaptionResult:
         sample, how = samples[number], {"variants": settings.variants, "tries": settings.tries}
-        return captioning.boost(settings.strategy, sample, out / sample.image, aid, seed=settings.seed, **how)
+        return captioning.write_captions(
+            settings.strategy, sample, out / sample.image, helpers, seed=settings.seed, **how
+        )
 
     with progress("captions", len(mine), world=world) as tick:
         for row in in_order(make, mine, workers):
@@ -183,7 +187,7 @@ def captions_stage(
     shards.close(place.__getitem__)
 
 
-def sides_stage(samples: Sequence[Sample], boosted: Mapping[str, Boosted], out: Path) -> dict[str, list[Sample]]:
+def sides_stage(samples: Sequence[Sample], boosted: Mapping[str, CaptionResult], out: Path) -> dict[str, list[Sample]]:
     """Stage 3: the samples of each side, with the captions that were taken."""
     made: dict[str, list[Sample]] = {side: [] for side in SPLITS}
     for sample in samples:
@@ -262,7 +266,7 @@ def command(
         family={"train": family, "validation": held_out_family, "test": held_out_family}, level=level, voices=voices,
         shares=splits.Shares(validation_share, test_share), sizes=tuple(sizes or (2, 3, 5, 7, 10, 15, 20)),
         question=question, variants=variants, tries=tries,
-        limits=Limits(least_words, most_words, kept, rounds, marks), seed=seed, sheet=sheet,
+        limits=CaptionLimits(least_words, most_words, kept, rounds, marks), seed=seed, sheet=sheet,
         teacher_config=teachers.read_config(teacher_config, teacher_option or ()),
     )  # fmt: skip
     folder = out or Path("runs") / source / "captions"

@@ -128,7 +128,7 @@ def tell_story(settings: Settings, out: Path, workers: int, spoken: str, world: 
 def teacher_of(settings: Settings) -> Iterator[Reasons]:
     """Yield the teacher; however the block ends, tell what it cost and every request that failed."""
     teacher = teachers.load(settings.teacher, **settings.teacher_config)
-    with teachers.closing(teacher, tell=tell):
+    with teachers.closing(teacher, report=tell):
         yield need(teacher, Reasons, settings.teacher)
 
 
@@ -180,7 +180,7 @@ def knowledge_stage(photos: list[Photo], known: Cards | None, out: Path, world: 
 
 
 def samples_stage(
-    settings: Settings, side: str, photos: list[Photo], cards: Cards, teacher: teachers.Teacher, out: Path,
+    settings: Settings, side: str, photos: list[Photo], cards: Cards, teacher: Reasons, out: Path,
     workers: int, world: World,
 ) -> None:  # fmt: skip
     """Stage 5: the samples of one side, image by image. Each depends on its own number alone."""
@@ -212,9 +212,7 @@ def image_name(number: int) -> str:
     return f"{f'{folder:04d}/' if folder else ''}{number:06d}"
 
 
-def samples_of(
-    settings: Settings, pool: lineups.Pool, teacher: teachers.Teacher, number: int, out: Path
-) -> list[Sample]:
+def samples_of(settings: Settings, pool: lineups.Pool, teacher: Reasons, number: int, out: Path) -> list[Sample]:
     """Make image `number` of a side and its samples, trying again with another line-up when one is refused."""
     refused: list[str] = []
     seed = f"{settings.seed}/{pool.side}"

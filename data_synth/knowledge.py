@@ -109,7 +109,7 @@ def asked(settings: Settings) -> Iterator[tuple[Knows | None, Sees | None]]:
     teacher = teachers.load(settings.teacher, **settings.teacher_config) if settings.teacher else None
     same = settings.eyes == settings.teacher
     looker = teacher if same or settings.eyes is None else teachers.load(settings.eyes)  # set up by its environment
-    with teachers.closing(teacher, looker, tell=lambda text: console.print(text, highlight=False)):
+    with teachers.closing(teacher, looker, report=lambda text: console.print(text, highlight=False)):
         knows = None if teacher is None else need(teacher, Knows, str(settings.teacher))
         sees = None if settings.eyes is None else need(looker, Sees, settings.eyes)
         yield knows, sees

@@ -8,6 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from enum import IntEnum
+
+STOPPED = "stopped; the same command continues"
+"""What every program prints after Ctrl-C."""
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every program."""
+
+    DONE = 0
+    FAILED = 1
+    """The run failed, or a command that checks something found a fault."""
+    USAGE = 2
+    """Bad usage or bad input: what a `FieldmarkError` says."""
+    STOPPED = 130
+    """Stopped by Ctrl-C."""
 
 
 class FieldmarkError(ValueError):

@@ -1,50 +1,276 @@
-"""How programs and commands end: what a person can put right is one line on stderr, not a traceback."""
+"""The command line of every program: options are one frozen dataclass, and every program ends in the same way.
+
+A program defines its options once, as a dataclass; a string below a field is its help:
+
+    @dataclass(frozen=True)
+    class Options:
+        samples: Path
+        '''samples file (jsonl)'''
+        sampling: GenerationOptions = GenerationOptions(max_new_tokens=512)      # a shared group: mllm/cli/options.py
+
+    def main(argv: list[str] | None = None) -> None:
+        options = parse(Options, argv)
+        ...
+
+    if __name__ == "__main__":
+        run_program(main)
+
+The names of the fields are the flags (`--max-new-tokens`), those of nested groups too. A tuple is an option that may be
+repeated, `Positional[...]` an argument without a flag, a boolean a switch (`--overwrite`, or `--no-images` where the
+default is true). `mllm.errors.ExitCode` lists the exit codes.
+"""
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-import typer
-from rich.console import Console
+import tyro
+from tyro import conf
 
-from mllm.errors import FieldmarkError
+from mllm import __version__
+from mllm.errors import STOPPED, ExitCode, FieldmarkError
 
-Out = Annotated[Path, typer.Option(help="Where to write.")]
+T = TypeVar("T")
+MARKERS = (
+    conf.OmitArgPrefixes, conf.UseAppendAction, conf.FlagCreatePairsOff, conf.DisallowNone,
+    conf.PositionalMetavarFromFieldName, conf.HelptextFromCommentsOff,
+)  # fmt: skip
+"""The dialect, in tyro's words."""
+_POSITIONAL = get_args(conf.Positional[int])[1]
 
 
-def run_program(command: Callable[..., None], argv: list[str] | None = None) -> None:
-    """Run one typer function as a program of its own; what a person can put right is one line, and exit code 2."""
+@dataclass(frozen=True)
+class Range:
+    """Limits of a number, both inclusive: `Annotated[int, Range(1)]`."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One field of an options class: where its value is found, what it is called, and what it may be."""
+
+    path: tuple[str, ...]
+    flag: str
+    default: Any
+    positional: bool
+    repeatable: bool
+    limits: Range | None
+
+    def value(self, options: Any) -> Any:
+        """Return the field's value."""
+        for name in self.path:
+            options = getattr(options, name)
+        return options
+
+
+def parse(
+    cls: type[T],
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> T:
+    """Read a command line.
+
+    Args:
+        cls: the dataclass of the options; the docstring of its module is the help text.
+        argv: the words after the program's name; None for those of `sys.argv`.
+        prog: name of the program in its help; None for the path of the module.
+        renamed: old spellings of flags that still work, each with its new one; using one prints a warning.
+
+    Raises:
+        FieldmarkError: an unknown flag (names the nearest known one), a missing or impossible value.
+        SystemExit: after `--help` and `--version`, with code 0.
+    """
+    module = sys.modules[cls.__module__]
+    path = Path(module.__file__ or cls.__module__)
+    prog = prog or f"{path.parent.name}/{path.name}"
+    words, known = list(sys.argv[1:] if argv is None else argv), list(_options(cls))
+    if "--version" in words[: words.index("--") if "--" in words else None]:
+        print(f"{prog} (fieldmark {__version__})")
+        raise SystemExit(0)
+    words = _separate(_rename(words, renamed or {}), known)
+    _check_flags(words, known)
+    options = _read(cls, words, prog, _paragraphs(module.__doc__ or ""))
+    for option in known:
+        _check_value(option, option.value(options))
+    return options
+
+
+def run_program(main: Callable[..., int | None], *argv: list[str] | None) -> None:
+    """Run `main` and end the process as every program does: one line for an error, and an exit code of `ExitCode`."""
+    try:
+        code = _typer(main, argv[0]) if argv else main()
+    except FieldmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(ExitCode.USAGE) from None
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        raise SystemExit(ExitCode.STOPPED) from None
+    if code:
+        raise SystemExit(code)
+
+
+def typed_command(program: str, options: Any, leave_out: Sequence[str] = ()) -> str:
+    """Return the command that gives these options: every flag that is not at its default, but those named."""
+    words = ["python", program]
+    for option in _options(type(options)):
+        value = option.value(options)
+        if option.path[-1] in leave_out or value in (None, (), option.default):
+            continue
+        for one in value if isinstance(value, tuple) else [value]:
+            words += [option.flag] if isinstance(one, bool) else [option.flag, str(one)]
+    return shlex.join(words)
+
+
+def completion(commands: Mapping[str, Any], prog: str, shell: str) -> None:
+    """Print a script that completes the commands of a program, given with their options classes, and their flags."""
+    union: Any = None
+    for name, cls in commands.items():
+        command = Annotated[cls, conf.subcommand(name=name)]
+        union = command if union is None else union | command
+    tyro.cli(union, prog=prog, args=["--tyro-write-completion", shell, "-"], config=MARKERS)
+
+
+def _options(cls: Any, default: Any = None, path: tuple[str, ...] = ()) -> Iterator[_Option]:
+    """Yield the fields of an options class, those of nested groups in their place."""
+    hints = get_type_hints(cls, include_extras=True)
+    for field in fields(cls):
+        value = field.default if field.default_factory is MISSING else field.default_factory()
+        value = value if default is None else getattr(default, field.name)
+        hint, notes = hints[field.name], ()
+        if get_origin(hint) is Annotated:
+            hint, *notes = get_args(hint)
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from _options(hint, value, (*path, field.name))
+            continue
+        name = next((name for note in notes if (name := getattr(note, "name", None))), field.name).replace("_", "-")
+        yield _Option(
+            path=(*path, field.name),
+            flag=f"--no-{name}" if value is True else f"--{name}",
+            default=value,
+            positional=any(note is _POSITIONAL for note in notes),
+            repeatable=get_origin(hint) is tuple,
+            limits=next((note for note in notes if isinstance(note, Range)), None),
+        )
+
+
+def _rename(words: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """Put new spellings for old ones, with a warning."""
+    found: list[str] = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag in renamed:
+            print(
+                f"warning: {flag} is now {renamed[flag]}; the old spelling goes with the next release", file=sys.stderr
+            )
+            word = renamed[flag] + equals + value
+        found.append(word)
+    return found
+
+
+def _separate(words: Sequence[str], known: Sequence[_Option]) -> list[str]:
+    """Let several values follow a repeatable flag (`--sizes 3 5`), in programs without positional arguments."""
+    if any(option.positional for option in known):
+        return list(words)
+    repeatable, found, last = {option.flag for option in known if option.repeatable}, [], ""
+    for word, before in zip(words, ("", *words), strict=False):
+        if word.startswith("--"):
+            last = word
+        elif last in repeatable and before != last:
+            found.append(last)
+        found.append(word)
+    return found
+
+
+def _check_flags(words: Sequence[str], known: Sequence[_Option]) -> None:
+    """Refuse a flag that the program does not have."""
+    flags = ["--help", "--version", *(option.flag for option in known if not option.positional)]
+    for word in words:
+        if word == "--":
+            return
+        flag = word.partition("=")[0].replace("_", "-")
+        if re.match("--[a-z]", flag) and flag not in flags:
+            close = get_close_matches(flag, flags, n=1)
+            raise FieldmarkError(f"unknown flag {flag}" + (f"; did you mean {close[0]}?" if close else "; see --help"))
+
+
+def _check_value(option: _Option, value: Any) -> None:
+    """Refuse a number outside its limits, and an empty list of required arguments."""
+    if option.positional and option.default is MISSING and value == ():
+        raise FieldmarkError(f"{option.path[-1].upper()} is missing; see --help")
+    if option.limits is not None and value is not None and not option.limits.low <= value <= option.limits.high:
+        low, high = option.limits.low, option.limits.high
+        allowed = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+        raise FieldmarkError(f"{option.flag} {value}: must be {allowed}")
+
+
+def _read(cls: type[T], words: Sequence[str], prog: str, description: str) -> T:
+    """Let tyro read the words; what it prints in a box when it refuses them becomes one line."""
+    printed, width = io.StringIO(), os.environ.get("COLUMNS")
+    helps = bool({"-h", "--help"} & {*words})
+    if not helps:
+        os.environ["COLUMNS"] = "1000"  # so that no line of an error is broken
+    try:
+        with redirect_stderr(printed):
+            return tyro.cli(cls, prog=prog, description=description, args=words, config=MARKERS)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise FieldmarkError(_first_lines(printed.getvalue())) from None
+    finally:
+        if width is not None:
+            os.environ["COLUMNS"] = width
+        elif not helps:
+            del os.environ["COLUMNS"]
+
+
+def _first_lines(box: str) -> str:
+    """The message in a box that tyro printed: its lines down to the first rule, colours and borders removed."""
+    plain = re.sub("\x1b\\[[0-9;]*m", "", box)
+    rows = [line.strip("│ ") for line in plain.splitlines()[1:]]  # the first is the title
+    message = next(
+        list(lines) for is_rule, lines in groupby(rows, lambda row: bool(re.fullmatch("[─╰╯-]+", row))) if not is_rule
+    )
+    text = re.sub(r"no type matching .*<class '\w+'>: ", "", " ".join(filter(None, message)))
+    text = text.removeprefix("Error parsing ").removesuffix(".")
+    return f"{text[:1].lower()}{text[1:]}; see --help"
+
+
+def _paragraphs(text: str) -> str:
+    """Keep tyro from joining a line to the indented one before it."""
+    return re.sub(r"(?m)^( {4}.*)\n(?=\S)", r"\1\n\n", text.strip())
+
+
+# Until every program is converted:
+def _typer(command: Callable[..., Any], argv: list[str] | None) -> int:
+    """Run a typer function."""
+    import typer
+
     app = typer.Typer(add_completion=False)
     app.command()(command)
     try:
         app(args=argv)
     except SystemExit as end:
-        if end.code:
-            raise
-    except FieldmarkError as error:
-        Console(stderr=True).print("error:", str(error), highlight=False, soft_wrap=True, markup=False)
-        raise SystemExit(2) from None
-
-
-def named(pairs: Iterable[str]) -> dict[str, str]:
-    """Read NAME=FOLDER pairs; a bare folder is named after itself."""
-    named: dict[str, str] = {}
-    for pair in pairs:
-        name, found, folder = pair.partition("=")
-        name, folder = (name, folder) if found else (Path(pair).name, pair)
-        if not name or not folder:
-            raise FieldmarkError(f"{pair!r}: NAME=FOLDER is needed, for instance SFT=runs/pocket/eval/sft")
-        if name in named:
-            raise FieldmarkError(f"two folders are called {name!r}: give them different names")
-        named[name] = folder
-    return named
+        return int(end.code or 0)
+    return 0
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run a benchmark's `main`; what a person can put right is one line on stderr, after the program's name."""
+    """Run a benchmark."""
     try:
         main()
     except FieldmarkError as error:

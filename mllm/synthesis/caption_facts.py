@@ -8,7 +8,7 @@ from typing import Any
 
 from mllm.data import caption_stats
 from mllm.records import Sample
-from mllm.synthesis.captioning import Boosted
+from mllm.synthesis.captioning import CaptionResult
 
 PLUMBING = (
     "The captions were put together by rules (teacher `cards`), without a model and without a look at any image. "
@@ -18,7 +18,7 @@ PLUMBING = (
 
 def facts(
     made: Mapping[str, Sequence[Sample]],
-    boosted: Mapping[str, Boosted],
+    boosted: Mapping[str, CaptionResult],
     strategy: str,
     teacher: str,
     checker: str | None,

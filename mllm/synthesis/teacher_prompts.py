@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mllm.boxes import Frame
 from mllm.knowledge import domains
 from mllm.models.families import Family
-from mllm.synthesis.capabilities import Reasoning
+from mllm.synthesis.capabilities import ReasoningRequest
 
 NOTHING = "unknown"
 """What a teacher writes that knows no marks."""
@@ -72,7 +72,7 @@ Rewrite the caption so that it also holds the description's details, in as few w
 disagree, the caption is right. Write only the new caption."""
 
 
-def reasoning(request: Reasoning, target: int, family: Family, frame: Frame) -> str:
+def reasoning(request: ReasoningRequest, target: int, family: Family, frame: Frame) -> str:
     """Word the request for a thought; `frame` is the one that the teacher writes boxes on, `target` an index."""
     sample, domain = request.sample, domains.load(request.sample.domain)
     order = sorted(range(len(sample.things)), key=lambda k: sample.things[k].box.center[0])

@@ -82,13 +82,6 @@ def test_doctor():
         assert word in done.output
 
 
-def test_names_of_runs():
-    assert programs.named(["A=x/y", "runs/b", "C=d=e"]) == {"A": "x/y", "b": "runs/b", "C": "d=e"}
-    for wrong in (["=x"], ["A="], ["A=x", "A=y"]):
-        with pytest.raises(FieldmarkError):
-            programs.named(wrong)
-
-
 def test_report_of_no_benchmark_is_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "mllm.cli", "report", "--runs", f"A={tmp_path}", "--out", str(tmp_path / "r.html")],

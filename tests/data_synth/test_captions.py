@@ -14,7 +14,7 @@ from mllm.data.bags import Bag
 from mllm.io.images import open_image
 from mllm.pocket.captions import judge
 from mllm.records import SPLITS, Sample, load_samples, read_jsonl
-from mllm.synthesis.captioning import Boosted
+from mllm.synthesis.captioning import CaptionResult
 from tests.support.killing import contents, killed_and_whole
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,7 +110,7 @@ def test_the_card_and_the_manifest_count(boosted: Path) -> None:
     assert told["licences"] == {"CC0-1.0 (drawn by Fieldmark)": 36} and told["plumbing"] == ""
     assert "--strategy holistic" in card and "| images | 24 | 6 | 6 |" in card and "Plumbing" not in card
     assert not (boosted / "attribution.csv").exists() and (boosted / "sheets" / "test-01.png").is_file()
-    assert all(row.captions and not row.refused for row in read_jsonl(boosted / "captions.jsonl", Boosted))
+    assert all(row.captions and not row.refused for row in read_jsonl(boosted / "captions.jsonl", CaptionResult))
 
 
 def test_the_same_bytes_whatever_the_threads_and_more_training_leaves_the_test_alone(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from mllm.io.images import open_image
 from mllm.models import families
 from mllm.pocket import world
 from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples, read_jsonl
-from mllm.synthesis import teachers
+from mllm.synthesis import thoughts
 from tests.support.faulty_server import serving
 from tests.support.killing import contents, killed_and_whole
 from tests.support.synthesis import make
@@ -55,7 +55,7 @@ def test_every_sample_is_whole_and_sound(pocket: Path) -> None:
     for row in rows:
         assert Frame(*open_image(pocket / row.image).size) == row.size
         assert row.question == f"Find the bird {row.entity}." and row.group == row.image
-        assert row.thought is not None and teachers.problem(row, row.thought) is None
+        assert row.thought is not None and thoughts.problem(row, row.thought) is None
         centres = [thing.box.center[0] for thing in row.things]
         assert centres == sorted(centres) and len({thing.entity for thing in row.things}) == len(row.things)
         (target,) = [thing for thing in row.things if thing.entity == row.entity]
@@ -210,7 +210,7 @@ def test_every_kind_of_question_is_sound(mixed: Path) -> None:
         kind = row.provenance["kind"]
         kinds[kind] += 1
         there = [thing for thing in row.things if thing.entity == row.entity]
-        assert row.thought is not None and teachers.problem(row, row.thought, cards) is None
+        assert row.thought is not None and thoughts.problem(row, row.thought, cards) is None
         assert row.boxes == tuple(thing.box for thing in there)
         assert row.task == ("ground_all" if kind == "several" else "ground")
         assert len(row.things) <= 6 and len(row.provenance["photos"]) == len(row.things)
@@ -299,11 +299,11 @@ def test_a_served_teacher_that_fails_now_and_then(tmp_path: Path, capfd: pytest.
         made = make(tmp_path / "data", *flags, *at, "--workers", "1")
         told = capfd.readouterr().err
         assert made["line-ups refused"] == {"teacher: server answered 500": 1, "teacher: unreadable reply": 1}
-        assert "m: 9 answered in 10 calls, 0 remembered" in told and "2 failed" in told
+        assert "m: 9 answered in 10 calls, 0 cached" in told and "2 failed" in told
         assert "1 x server answered 500" in told and "no box in the reasoning" in told
         rows = load_samples(tmp_path / "data" / "train.jsonl")
         for row in rows:
-            assert row.thought and teachers.problem(row, row.thought) is None and "[" not in row.thought
+            assert row.thought and thoughts.problem(row, row.thought) is None and "[" not in row.thought
         parts = server.requests[0]["messages"][0]["content"]
         assert [part["type"] for part in parts] == ["image_url", "text"]
         assert not any("topsecret" in file.read_text() for file in tmp_path.rglob("*.json*"))

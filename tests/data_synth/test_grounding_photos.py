@@ -145,7 +145,7 @@ def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, m
 def test_a_teacher_that_cannot_point_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         make(tmp_path / "out", *user_photos(tmp_path, GOOD), "--boxes-from", "cards")
-    assert "teacher 'cards' has not the ability 'points'" in " ".join(capsys.readouterr().err.split())
+    assert "teacher 'cards' cannot point at boxes" in " ".join(capsys.readouterr().err.split())
 
 
 def test_look_alikes_of_the_cards_stand_beside_each_other(tmp_path: Path) -> None:

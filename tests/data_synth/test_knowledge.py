@@ -120,7 +120,7 @@ def test_a_table_without_images_is_unverified_and_paired_by_words(tmp_path: Path
         (["--given", "{csv}", "--domain", "bird", "--eyes", "pocket"], "--eyes needs images to look at"),
         (
             ["--source", "pocket", *BIRDS, "--teacher", "pocket", "--eyes", "cards"],
-            "'cards' has not the ability 'sees'",
+            "'cards' cannot look at images",
         ),
         (["--source", "pocket", *BIRDS, "--given", "{csv}"], "nothing is known of"),
         (["--source", "pocket", *BIRDS, "--teacher", "pocket", "--embeddings", "none.jsonl"], "no such file of embedd"),

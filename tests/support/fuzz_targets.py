@@ -92,8 +92,9 @@ def targets(folder: Path) -> dict[str, Target]:
     def replied(text: str) -> None:
         family, frame = every[0]
         for read in (
-            teacher_parsing.plain, teacher_parsing.prose, teacher_parsing.marks, lambda t: teacher_parsing.differences(t, "a", "b"),
-            lambda t: teacher_parsing.verdicts(t, 3), lambda t: teacher_parsing.boxes(t, family, frame),
+            teacher_parsing.plain, teacher_parsing.prose, teacher_parsing.marks,
+            lambda t: teacher_parsing.differences(t, "a", "b"), lambda t: teacher_parsing.verdicts(t, 3),
+            lambda t: teacher_parsing.boxes(t, family, frame),
         ):  # fmt: skip
             try:
                 read(text)

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from mllm.cli.programs import Out, named
+from mllm.cli.options import named_folders as named
 from mllm.errors import FieldmarkError
+
+Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
 def command(

@@ -16,7 +16,7 @@ def command(
 
     Folders of eval/captions.py that hold truematch.json make a table of R@1, marks and words.
     """
-    from mllm.cli.programs import named
+    from mllm.cli.options import named_folders as named
     from mllm.evaluation.report import leaderboard
 
     typer.echo(leaderboard.write(named(runs), part, kind))

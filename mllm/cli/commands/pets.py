@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mllm.cli.programs import Out
+Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
 def command(

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mllm.cli.programs import Out, named
+from mllm.cli.options import named_folders as named
+
+Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
 def command(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from mllm.cli.programs import Out
+Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
 def command(out: Out = Path("runs/grounding")) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mllm.captions import QUESTION
-from mllm.data.sources import SourceError, image_size
+from mllm.data.sources import SourceError, source_image_size
 from mllm.records import Sample
 from mllm.registry import Registry
 
@@ -77,7 +77,7 @@ def of_a_file(
         id=key,
         task="caption",
         image=str(path.resolve()),
-        size=image_size(path, where),
+        size=source_image_size(path, where),
         domain=domain,
         entity=entity,
         question=QUESTION,

@@ -20,7 +20,6 @@ from mllm.data.sources import (
     Request,
     SourceError,
     boxes_or_whole,
-    image_size,
     make_box,
     need_domain,
     need_input,

@@ -20,7 +20,8 @@ from mllm.knowledge.cards import Cards, has_mark, load_cards, word_overlap
 from mllm.knowledge.parts import part_of
 from mllm.prompting.questions import asked_marks, listed
 from mllm.synthesis import caption_merge
-from mllm.synthesis.teachers import Reasoning, targets
+from mllm.synthesis.capabilities import ReasoningRequest
+from mllm.synthesis.thoughts import targets
 
 MOST_MARKS = 4
 """How many marks are recalled, and quoted for each candidate, at most."""
@@ -124,7 +125,7 @@ class Teacher:
         """Add to a caption by rules; every seed the same."""
         return caption_merge.expand(caption, description)
 
-    def reason(self, request: Reasoning) -> str:
+    def reason(self, request: ReasoningRequest) -> str:
         """Write one thought. Raises `KnowledgeError` (from the cards) for an entity without a card."""
         rng = random.Random(f"cards/{request.seed}/{request.sample.id}")
         sample, chosen, asked = request.sample, targets(request.sample), asked_marks(request.sample)
@@ -178,7 +179,7 @@ def _set_apart(missing: Sequence[str], card: Sequence[str], rng: random.Random) 
     return rng.choice(UNKNOWN).format(missing=listed(missing[:2]))
 
 
-def _unlike(request: Reasoning, rng: random.Random) -> list[str]:
+def _unlike(request: ReasoningRequest, rng: random.Random) -> list[str]:
     """Say what tells the target from a look-alike beside it, where the cards hold differential marks of the two."""
     if not isinstance(request.cards, Cards):
         return []

@@ -21,8 +21,8 @@ from mllm.pocket.captions import KINDS, claims, fits, rich
 from mllm.pocket.pretraining_tasks import judged
 from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, find, species
 from mllm.prompting.questions import asked_marks
-from mllm.synthesis.capabilities import Look
-from mllm.synthesis.teachers import Reasoning, targets
+from mllm.synthesis.capabilities import Look, ReasoningRequest
+from mllm.synthesis.thoughts import targets
 
 DESCRIBED = ("A {noun}: {marks}.", "This {noun} shows: {marks}.", "What can be seen of the {noun}: {marks}.")
 _SLOTS = {mark: slot for slot, marks in (("form", FORMS), ("colour", COLOURS), ("pattern", PATTERNS)) for mark in marks}
@@ -33,7 +33,7 @@ _MARK = re.compile(rf"\b(?:{'|'.join(sorted(_SLOTS, key=len, reverse=True))})\b"
 class Teacher:
     """Teacher interface over the pocket world."""
 
-    def reason(self, request: Reasoning) -> str:
+    def reason(self, request: ReasoningRequest) -> str:
         """The reasoning for one sample; boxes as ``<obj:K>``, K counting ``sample.things`` from 0.
 
         Raises FieldmarkError when a thing is not of the pocket world, or the question does not fit the image.

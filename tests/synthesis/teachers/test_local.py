@@ -9,7 +9,7 @@ import pytest
 from mllm.inference.server import Service
 from mllm.pocket import world
 from mllm.synthesis import teachers
-from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, Reports, Sees, TeacherError
+from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, ReportsUsage, Sees, TeacherError
 from tests.support.served import served
 
 
@@ -31,12 +31,12 @@ def said(teacher, look, seed=0):
 
 def test_local_and_served_say_the_same(looks, tmp_path) -> None:
     local = teachers.load("local", model="pocket", dtype="float32", device="cpu", max_tokens=256, batch=4, patience=0.2)
-    assert all(isinstance(local, ability) for ability in (Reasons, Knows, Sees, Points, Edits, Reports))
+    assert all(isinstance(local, ability) for ability in (Reasons, Knows, Sees, Points, Edits, ReportsUsage))
     asked = [(look, seed) for look in looks for seed in (0, 1)]
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(lambda one: said(local, *one), asked))
     report = local.report()
-    assert report.tries == report.asked == 4 and report.tokens_out > 0 and report.uncounted == 0
+    assert report.calls == report.answered == 4 and report.tokens_out > 0 and report.uncounted == 0
     assert said(local, *asked[1]) == together[1], "alone as in a batch"
     assert len({str(one) for one in together}) > 1
     with served(Service(local._loaded, "pocket", batch=4)) as address:
