@@ -136,10 +136,10 @@ def numbered(found: Sequence[Grounding | None]) -> list[tuple[Spot, ...]]:
 
 def drawn(image: Image, marked: Sequence[Spot], *, candidates: bool = False) -> Image:
     """Draw numbered places on an image: answers solid, candidates of the thought (where wanted) dashed."""
-    from mllm.io.drawing import CANDIDATE_COLOUR, Mark, draw
+    from mllm.io.drawing import CANDIDATE_COLOUR, DrawnBox, draw
 
-    looked = [Mark(one.box, one.label, CANDIDATE_COLOUR, True) for one in marked if not one.said and candidates]
-    return draw(image, [*looked, *(Mark(one.box, one.label) for one in marked if one.said)])
+    looked = [DrawnBox(one.box, one.label, CANDIDATE_COLOUR, True) for one in marked if not one.said and candidates]
+    return draw(image, [*looked, *(DrawnBox(one.box, one.label) for one in marked if one.said)])
 
 
 def unfold(text: str) -> tuple[str, str]:

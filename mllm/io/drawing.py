@@ -19,7 +19,7 @@ CANDIDATE_COLOUR = "#0072b2"
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class DrawnBox:
     """One box to draw. `dashed` is for what a model said, solid for what is true."""
 
     box: Box
@@ -36,7 +36,7 @@ def enlarge(image: Image.Image, side: int) -> Image.Image:
     return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
 
 
-def draw(image: Image.Image, marks: Sequence[Mark], *, side: int = 640) -> Image.Image:
+def draw(image: Image.Image, marks: Sequence[DrawnBox], *, side: int = 640) -> Image.Image:
     """Return a copy of the image with the boxes drawn, enlarged to `side` pixels if it was smaller."""
     picture = enlarge(image.convert("RGB"), side).copy()
     pen, stroke = ImageDraw.Draw(picture), max(2, max(picture.size) // 220)
@@ -82,7 +82,7 @@ def _label(
     pen: ImageDraw.ImageDraw,
     size: tuple[int, int],
     corner: tuple[float, float],
-    mark: Mark,
+    mark: DrawnBox,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
 ) -> None:
     """Write the label above the box, or inside where there is no room above, on a plate that stays in the image."""
