@@ -106,9 +106,7 @@ def paired(
     `p` comes from a sign-flip permutation test that swaps the two runs on whole images (Good 2005, ch. 3):
     (1 + permutations at least as far from zero) / (1 + permutations).
     """
-    if len(a) != len(b):
-        raise FieldmarkError(f"paired runs need the same samples, but one has {len(a)} and the other {len(b)}")
-    delta = np.asarray(b, float) - np.asarray(a, float)
+    delta = _difference(a, b)
     sums, counts = _by_group(delta, groups)
     value = float(sums.sum() / counts.sum())
     low, high = _bootstrap(sums, counts, resamples, seed) if len(sums) > 1 else (None, None)
@@ -144,11 +142,7 @@ def paired_over_seeds(
     """Return the interval of b - a, run s of `a` with run s of `b` (same seed and samples); see `over_seeds`."""
     if len(a) != len(b):
         raise FieldmarkError(f"arms are paired by seed, but one has {len(a)} runs and the other {len(b)}")
-    for one, other in zip(a, b, strict=True):
-        if len(one) != len(other):
-            raise FieldmarkError(f"paired runs need the same samples, but one has {len(one)}, one {len(other)}")
-    differences = [(np.asarray(y, float) - np.asarray(x, float)).tolist() for x, y in zip(a, b, strict=True)]
-    return _over_seeds(differences, groups, RESAMPLES, seed)
+    return _over_seeds([_difference(x, y).tolist() for x, y in zip(a, b, strict=True)], groups, RESAMPLES, seed)
 
 
 def chance_floor(samples: Sequence[Sample]) -> float | None:
@@ -185,6 +179,13 @@ def _over_seeds(runs: Sequence[Sequence[float]], groups: Sequence[Hashable], res
     degrees = total**2 / (by_image**2 / (g - 1) + by_seed**2 / (seeds - 1)) if total > 0 else 1.0
     half = float(t.ppf((1 + LEVEL) / 2, degrees)) * math.sqrt(total)
     return Interval(value, value - half, value + half, n, g)
+
+
+def _difference(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+    """Return b - a of two runs on the same samples."""
+    if len(a) != len(b):
+        raise FieldmarkError(f"paired runs need the same samples, but one has {len(a)} and the other {len(b)}")
+    return np.asarray(b, float) - np.asarray(a, float)
 
 
 def _by_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
