@@ -27,9 +27,9 @@ def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
     return image
 
 
-def photo(number: int, entity: str, domain: str = "bird", **told: object) -> Photo:
+def photo(number: int, entity: str, domain: str = "bird", **provenance: object) -> Photo:
     box = Box(0.25, 0.2, 0.75, 0.8)
-    return Photo(f"{entity}-{number}", f"{number}.png", Frame(160, 120), domain, entity, (box,), provenance=told)
+    return Photo(f"{entity}-{number}", f"{number}.png", Frame(160, 120), domain, entity, (box,), provenance=provenance)
 
 
 def test_copies_of_an_image_are_found_and_other_images_are_not() -> None:

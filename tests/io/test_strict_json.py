@@ -25,7 +25,7 @@ def test_what_has_the_shape_is_read_and_more_fields_do_no_harm(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{\n"name": ]', "t.json:2: broken JSON: Expecting value; make it anew"),
         (b"\xff", "t.json:1: broken JSON: not UTF-8 at byte 1"),
@@ -39,12 +39,12 @@ def test_what_has_the_shape_is_read_and_more_fields_do_no_harm(tmp_path: Path) -
         ('{"name": "a", "sizes": []}', "field sizes: List should have at least 1 item"),
     ],
 )
-def test_anything_else_is_told(tmp_path: Path, text: Any, told: str) -> None:
+def test_anything_else_is_refused(tmp_path: Path, text: Any, message: str) -> None:
     file = tmp_path / "t.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(FieldmarkError) as error:
         strict_json.read(file, Thing, advice="make it anew")
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
