@@ -43,7 +43,7 @@ def answer(options: argparse.Namespace) -> None:
     """Write a question for each photo and ask it."""
     if not options.input:
         raise FieldmarkError("name the photos: --input FOLDER or FILE (or --rescore --out DIR)")
-    asked_for = sources.Request(Path(options.input), options.domain, whole_image_boxes=True)
+    asked_for = sources.PhotoRequest(Path(options.input), options.domain, whole_image_boxes=True)
     photos = list(sources.photos(options.source, asked_for))
     pool = knowledge_probe.items(photos)
     entities, chosen = knowledge_probe.by_domain(pool), knowledge_probe.one_an_image(pool)

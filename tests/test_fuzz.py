@@ -46,14 +46,14 @@ def test_seeds_are_read_and_their_mutations_end_well(every: dict[str, Target]) -
             if name not in ("wire.read",):  # its image is cut off on purpose
                 target.run(seed)
         run = guarded(target.run)
-        for _ in range(40):
+        for _ in range(15):
             data = bytearray(draw.choice(target.seeds))
             for _ in range(draw.randint(1, 6)):
                 _mutate(data, target, list(target.seeds), draw)
             run(bytes(data[:4096]))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=json_values)
 def test_any_json_is_read_or_refused(value: Any, every: dict[str, Target]) -> None:
     data = json.dumps(value).encode()
@@ -62,7 +62,7 @@ def test_any_json_is_read_or_refused(value: Any, every: dict[str, Target]) -> No
             guarded(target.run)(data)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(
     text=st.lists(st.text(max_size=20) | st.sampled_from([word.decode() for word in TAGS]), max_size=12).map("".join)
 )
@@ -144,7 +144,7 @@ def test_absurd_numbers_of_boxes(tmp_path: Path, every: dict[str, Target]) -> No
     rows = "".join(f"a.png,robin,0,0,{1 + k / 1e6},9\n" for k in range(2_001))
     (tmp_path / "p.csv").write_text(f"image,entity,x1,y1,x2,y2\n{rows}")
     with pytest.raises(sources.SourceError, match="2001 boxes; at most 2000"):
-        list(sources.photos("csv", sources.Request(tmp_path / "p.csv", domain="bird")))
+        list(sources.photos("csv", sources.PhotoRequest(tmp_path / "p.csv", domain="bird")))
 
 
 def test_a_name_too_long_for_a_file_is_no_image(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_link_out_of_a_folder_of_photos_is_refused(tmp_path: Path) -> None:
     (tmp_path / "root" / "robin").mkdir(parents=True)
     for name in ("private.png", "root/robin/a.png"):
         Image.new("RGB", (40, 20)).save(tmp_path / name)
-    request = sources.Request(tmp_path / "root", domain="bird", whole_image_boxes=True)
+    request = sources.PhotoRequest(tmp_path / "root", domain="bird", whole_image_boxes=True)
     (tmp_path / "root" / "robin" / "b.png").symlink_to("a.png")
     assert [photo.id for photo in sources.photos("image_folder", request)] == ["robin/a.png", "robin/b.png"]
     (tmp_path / "root" / "robin" / "c.png").symlink_to(tmp_path / "private.png")

@@ -52,8 +52,8 @@ def _versions() -> None:
     for name in ("deepspeed", "bitsandbytes", "vllm"):
         typer.echo(f"  {name:<14} {doctor.installed(name) or 'not installed'}")
     typer.echo(f"  {'torchvision':<14} {'installed' if find_spec('torchvision') else 'not installed (not needed)'}")
-    wrong = doctor.misfits()
-    for line in [*wrong, *doctor.bad_pairs()]:
+    wrong = doctor.unmet_requirements()
+    for line in [*wrong, *doctor.known_conflicts()]:
         typer.echo(f"  ! {line}")
     if not wrong:
         typer.echo("  all versions are within their ranges")
@@ -81,8 +81,8 @@ def _machine(gpu_memory: float | None, cards: int) -> None:
             )
     else:
         typer.echo("no CUDA GPU: the pocket example runs on the CPU, larger models need a GPU")
-    free = doctor.disk(Path.cwd())
-    scarce = f"; checkpoints of large models want {doctor.ROOM:.0f}" if free < doctor.ROOM else ""
+    free = doctor.free_disk(Path.cwd())
+    scarce = f"; checkpoints of large models want {doctor.MIN_FREE_DISK:.0f}" if free < doctor.MIN_FREE_DISK else ""
     typer.echo(f"disk: {free:.0f} GB free here{scarce}")
     typer.echo(f"pocket weights: {weights_folder()}")
     if gpu_memory is not None:
@@ -101,7 +101,7 @@ def _recipes(gpu_memory: float, cards: int) -> None:
         if file.name in pocket or file.name.startswith("pocket"):
             continue
         try:
-            needs, fits = doctor.peak(file, gpu_memory, cards)
+            needs, fits = doctor.peak_memory(file, gpu_memory, cards)
         except FieldmarkError as error:
             typer.echo(f"  {file.name:<44} not worked out: {str(error)[:90]}")
             continue

@@ -32,18 +32,20 @@ def command(
     """
     import logging
 
-    from mllm.training.preflight.check import prove
+    from mllm.training.preflight.check import check_recipe
 
     logging.getLogger("mllm").setLevel(logging.WARNING)  # the page says what the run would log
-    proof = prove(config, flags or [], accelerate=accelerate, processes=processes, gpu_memory=gpu_memory, rows=rows)
-    typer.echo(f"{config} ({proof.recipe.kind.upper()}) on {proof.machine.words}")
-    for found in proof.findings:
+    result = check_recipe(
+        config, flags or [], accelerate=accelerate, processes=processes, gpu_memory=gpu_memory, rows=rows
+    )
+    typer.echo(f"{config} ({result.recipe.kind.upper()}) on {result.hardware}")
+    for found in result.findings:
         mark = {"good": "", "not checked": "NOT CHECKED", "bad": "BAD"}[found.state]
         typer.echo(f"\n{found.topic}{': ' + mark if mark else ''}")
         for line in found.lines:
             typer.echo(f"    {line}")
-    passed = proof.passed(strict=strict)
-    unchecked = sum(found.state == "not checked" for found in proof.findings)
+    passed = result.passed(strict=strict)
+    unchecked = sum(found.state == "not checked" for found in result.findings)
     typer.echo(f"\n{'ready' if passed else 'NOT READY'}" + (f"; not checked: {unchecked}" if unchecked else ""))
     if not passed:
         raise typer.Exit(1)
