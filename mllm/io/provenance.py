@@ -1,4 +1,4 @@
-"""Where a number came from: versions, git commit, and short hashes of weights and data files."""
+"""Where a number came from: versions, git commit, and hashes of weights and data files."""
 
 from __future__ import annotations
 

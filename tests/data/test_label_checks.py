@@ -52,7 +52,7 @@ def check(folder: Path, cards: Cards | None = None, **request: bool) -> label_ch
 
 def test_good_photos_are_counted_and_divided(folder: Path) -> None:
     found = check(folder, Cards({kind: ["a beak"] for kind in KINDS}))
-    assert not found.wrong and len(found.photos) == len(found.split) == 16
+    assert not found.faults and len(found.photos) == len(found.split) == 16
     lines = list(label_checks.summary(found))
     assert lines[0] == "16 photos of 4 kinds, 4 of each"
     assert "smallest box: 30 pixels on its short side, crow/0.png" in lines
@@ -62,17 +62,17 @@ def test_good_photos_are_counted_and_divided(folder: Path) -> None:
 
 def test_every_fault_is_reported_at_once(folder: Path) -> None:
     spoil(folder)
-    wrong = "\n".join(check(folder).wrong)
-    assert "crow/0.png: cannot be read as an image" in wrong
-    assert "boxes.csv:7: field image: no such photo" in wrong and "boxes.csv:19: field image: no such photo" in wrong
-    assert "'robin' was spelled 'Robin' before" in wrong
-    assert "finch/boxless.png: the photo has no box" in wrong
-    assert len(check(folder, boxes_later=True).wrong) == len(check(folder).wrong) - 1
+    faults = "\n".join(check(folder).faults)
+    assert "crow/0.png: cannot be read as an image" in faults
+    assert "boxes.csv:7: field image: no such photo" in faults and "boxes.csv:19: field image: no such photo" in faults
+    assert "'robin' was spelled 'Robin' before" in faults
+    assert "finch/boxless.png: the photo has no box" in faults
+    assert len(check(folder, boxes_later=True).faults) == len(check(folder).faults) - 1
 
 
 def test_a_kind_without_a_card_is_reported_for_each_photo(folder: Path) -> None:
-    wrong = check(folder, Cards({kind: ["a beak"] for kind in KINDS[1:]})).wrong
-    assert len(wrong) == 4 and all("no card for 'robin'" in line for line in wrong)
+    faults = check(folder, Cards({kind: ["a beak"] for kind in KINDS[1:]})).faults
+    assert len(faults) == 4 and all("no card for 'robin'" in line for line in faults)
 
 
 def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:
@@ -80,8 +80,8 @@ def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:
     with (folder / "boxes.csv").open("a", encoding="utf-8") as table:
         table.write("crow/again.png,10,5,50,35\n")
     found = check(folder)
-    assert found.alike == [["crow/0.png", "crow/again.png"]]
-    assert len({photo.provenance["side"] for photo in found.split if photo.id in found.alike[0]}) == 1
+    assert found.duplicates == [["crow/0.png", "crow/again.png"]]
+    assert len({photo.provenance["side"] for photo in found.split if photo.id in found.duplicates[0]}) == 1
 
 
 def test_a_side_of_one_kind_is_reported(folder: Path) -> None:
