@@ -27,8 +27,9 @@ from mllm.distributed import World
 from mllm.errors import FieldmarkError
 from mllm.evaluation import pass_rate
 from mllm.io import provenance
+from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.io.progress import progress
-from mllm.records import Completion, Sample, load_samples, read_jsonl, write_jsonl
+from mllm.records import Completion, Sample, load_samples
 from mllm.synthesis.run import SynthesisRun
 from mllm.synthesis.shards import Shards
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from numbers import Real
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mllm.errors import BoxError
 
@@ -37,6 +37,11 @@ class Frame:
             if not (_is_number(side) and side > 0):
                 raise BoxError(f"a frame needs two finite sides above 0, got {self.width!r} x {self.height!r}")
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """In JSON a frame is `[width, height]`."""
+        return _as_list_of_numbers(cls, 2)
+
     def oriented(self, exif_orientation: int) -> Frame:
         """Return the frame after EXIF orientation 1..8 was applied: 5 to 8 swap the sides."""
         return Frame(self.height, self.width) if _orientation(exif_orientation) >= 5 else self
@@ -60,6 +65,11 @@ class Box:
             raise BoxError(f"box {numbers} leaves the unit frame 0..1 (was it written on another frame?)")
         if not (self.x1 < self.x2 and self.y1 < self.y2):
             raise BoxError(f"box {numbers} is inverted or empty: x1 < x2 and y1 < y2 are needed")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """In JSON a box is `[x1, y1, x2, y2]` in the unit frame."""
+        return _as_list_of_numbers(cls, 4)
 
     @classmethod
     def from_xyxy(cls, numbers: Sequence[float], frame: Frame, *, clip: bool = False) -> Box:
@@ -188,3 +198,19 @@ def _orientation(value: int) -> int:
     if value not in range(1, 9):
         raise BoxError(f"EXIF orientation must be 1..8, got {value!r}")
     return value
+
+
+def _as_list_of_numbers(cls: type[Frame] | type[Box], count: int) -> Any:
+    """Return the pydantic schema of a class that is a list of `count` numbers in JSON."""
+    from pydantic_core import core_schema
+
+    def read(value: Any) -> Frame | Box:
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, list) or len(value) != count:
+            raise BoxError(f"a list of {count} numbers is needed, got {value!r:.60}")
+        return cls(*value)
+
+    return core_schema.no_info_plain_validator_function(
+        read, serialization=core_schema.plain_serializer_function_ser_schema(lambda value: list(astuple(value)))
+    )

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from mllm.captions import caption_of
 from mllm.errors import ConfigError
-from mllm.records import Completion, Sample, Score, read_jsonl
+from mllm.io.jsonl import read_jsonl
+from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 
 WEIGHT = 2.5

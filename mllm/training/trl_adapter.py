@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from PIL import Image
 
+from mllm.io.codec import Record
 from mllm.io.images import open_image
 from mllm.models import processors
 from mllm.models.checkpoint import Checkpoint, Loaded
@@ -29,7 +30,7 @@ OnRollouts = Callable[[str, Sequence[Sample], Sequence[Completion], Sequence[Sco
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(Record):
     """A plain question with its answer, with or without an image: mixed into SFT so that the base forgets less.
 
     `image` is relative to the file's folder (as in a samples file), or absolute. The question is used unchanged.

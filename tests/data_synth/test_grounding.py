@@ -24,9 +24,10 @@ from mllm.boxes import Box, Frame, iou
 from mllm.data.near_duplicates import HASH_BITS
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
+from mllm.io.jsonl import read_jsonl
 from mllm.models import families
 from mllm.pocket import world
-from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples, read_jsonl
+from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples
 from mllm.synthesis import lineups, thoughts
 from tests.support.faulty_server import serving
 from tests.support.killing import contents, killed_and_whole
@@ -228,7 +229,7 @@ def test_every_kind_of_question_is_sound(mixed: Path) -> None:
     cards = json.loads((mixed / "knowledge.json").read_text())
     kinds: dict[str, int] = defaultdict(int)
     for row in samples(mixed):
-        kind = row.provenance["kind"]
+        kind = row.kind
         kinds[kind] += 1
         there = [thing for thing in row.things if thing.entity == row.entity]
         assert row.thought is not None and thoughts.problem(row, row.thought, cards) is None
@@ -242,7 +243,7 @@ def test_every_kind_of_question_is_sound(mixed: Path) -> None:
         else:
             (target,) = there
         if kind == "description":
-            asked = row.provenance["asked"]
+            asked = row.asked
             assert row.question == f"Find the bird with marks {', '.join(asked)}." and row.entity not in row.thought
             assert [thing for thing in row.things if set(asked) <= set(thing.marks)] == [target]
         elif kind == "name":
@@ -257,7 +258,7 @@ def test_nothing_held_out_is_asked_for_or_shown_in_training(mixed: Path) -> None
         use = world.find(row.entity).use
         assert use in ("train", row.split) and row.seen == (use == "train")
         assert {world.find(thing.entity).use for thing in row.things} <= {"train", row.split}
-        if row.provenance["kind"] == "absent":
+        if row.kind == "absent":
             absent[row.split].add(use)
     assert absent["train"] == {"train"} and absent["test"]
     _no_look_alikes_between_sides(mixed)

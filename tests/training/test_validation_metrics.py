@@ -12,7 +12,8 @@ from eval import truematch
 from mllm.config import Evaluate
 from mllm.data.bags import Bag
 from mllm.errors import RecordError
-from mllm.records import Answer, Completion, Sample, load_samples, write_jsonl
+from mllm.io.jsonl import write_jsonl
+from mllm.records import Answer, Completion, Sample, load_samples
 from mllm.training import validation_metrics
 from tests.support.scenes import make_captions, make_scene
 

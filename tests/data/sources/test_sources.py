@@ -123,10 +123,8 @@ def test_coco_boxes_follow_an_exif_rotation_when_they_were_drawn_before_it(tmp_p
 
 def test_pocket_draws_its_photos(tmp_path: Path) -> None:
     rows = list(sources.photos("pocket", PhotoRequest(out=tmp_path, domain="bird", photos_per_entity=3)))
-    assert {row.provenance["use"] for row in rows} == {"train", "validation", "test"}
-    assert len(rows) == sum(
-        3 if row.provenance["use"] == "train" else 2 for row in {r.entity: r for r in rows}.values()
-    )
+    assert {row.use for row in rows} == {"train", "validation", "test"}
+    assert len(rows) == sum(3 if row.use == "train" else 2 for row in {r.entity: r for r in rows}.values())
     assert all(image_size(tmp_path / row.image) == row.size and len(row.marks) == 4 for row in rows)
     assert rows == list(sources.photos("pocket", PhotoRequest(out=tmp_path, domain="bird", photos_per_entity=3)))
     assert not list(tmp_path.rglob("*.part"))

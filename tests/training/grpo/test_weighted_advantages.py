@@ -12,11 +12,12 @@ import yaml
 from mllm import config, rewards
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError, FieldmarkError
+from mllm.io.jsonl import read_jsonl
 from mllm.knowledge.mastery import LEVELS, MasteryTable, load_mastery
 from mllm.models import checkpoint as models
 from mllm.models import families
 from mllm.prompting import answers
-from mllm.records import Completion, Sample, image_path, load_samples, read_jsonl
+from mllm.records import Completion, Sample, image_path, load_samples
 from mllm.training.grpo import mastery_refresh
 from mllm.training.grpo.weighted_advantages import AdvantageWeights, entity_weights
 from mllm.training.trl_adapter import Row
