@@ -46,7 +46,7 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
         try:
             if fault := "; ".join(label_faults(photo, cards, spelled, marks=False)):
                 raise FieldmarkError(fault)
-            prints.append(splits.fingerprint(open_image(request.out / photo.image), photo))
+            prints.append(splits.fingerprint(open_image(request.out / photo.image), () if photo.drawn else photo.boxes))
             found.photos.append(photo)
         except FieldmarkError as error:
             found.faults.append(str(error))

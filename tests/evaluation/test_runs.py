@@ -28,7 +28,7 @@ BUDGET = {"min_pixels": 9216, "max_pixels": 55296}
         ),
         (
             {"convention": {"family": "pocket", "prompt": "think", "budget": {"min_pixels": 9, "max_pixels": 2}}},
-            "run.json: field convention: image budget: 0 < min_pixels",
+            "run.json: field convention: field budget: image budget: 0 < min_pixels",
         ),
     ],
 )
