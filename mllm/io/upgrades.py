@@ -37,7 +37,7 @@ def sample_1(row: Row) -> Row:
         "refused",
         "categories",
     )
-    moved = {name: notes.pop(name) for name in names if notes.get(name) is not None}
+    moved = {name: value for name in names if (value := notes.pop(name, None)) is not None}
     if "given" in notes:
         moved["human_captions"] = notes.pop("given")
     if notes.get("source") == "pocket":

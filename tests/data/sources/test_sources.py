@@ -174,7 +174,7 @@ def test_csv_errors_name_file_line_and_field(tmp_path: Path, text: str, message:
 BAD_SIDECARS = [
     ('{"image": "wren/1.jpg", "box": [4, 2, 14', "boxes.jsonl:1: broken JSON at column"),
     ('\n{"image": "wren/1.jpg"}', "boxes.jsonl:2: field box: is missing; a line is"),
-    ('{"image": "wren/1.jpg", "box": [4, 2, 14, 10], "x": 1}', "boxes.jsonl:1: field x: Extra inputs"),
+    ('{"image": "wren/1.jpg", "box": [4, 2, 14, 10], "x": 1}', "boxes.jsonl:1: field x: unknown field"),
     ('{"image": "wren/1.jpg", "box": [4, 2, 14]}', "boxes.jsonl:1: field box[3]: is missing"),
     ('{"image": "wren/1.jpg", "box": [4, 2, 14, true]}', "boxes.jsonl:1: field box[3]: Input should be a valid number"),
     ('{"image": 3, "box": [4, 2, 14, 10]}', "boxes.jsonl:1: field image: Input should be a valid string"),
@@ -256,7 +256,7 @@ def test_pets_errors(tmp_path: Path) -> None:
         ('{"image": 1}', "annotations.json: Input should be a valid list"),
         ('[{"image": "a.jpg"}]', r"\[0\]: field breed: is missing"),
         ('[{"image": 1}]', r"\[0\]: field image: Input should be a valid string, got 1"),
-        ("[7]", r"\[0\]: Input should be a valid dictionary"),
+        ("[7]", r"\[0\]: an object is needed, got 7"),
     ):
         (tmp_path / "annotations.json").write_text(text)
         with pytest.raises(SourceError, match=message):
