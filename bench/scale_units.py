@@ -121,7 +121,7 @@ def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
 def looking(folder: Path) -> Units:
     """Measure a photo opened and fingerprinted, and an image prepared for a teacher."""
     listed = list(read_jsonl(folder / "grounding-8" / "photos.jsonl", Photo))
-    fingerprints = per(listed, lambda photo: splits.fingerprint(open_image(Path(photo.image)), photo))
+    fingerprints = per(listed, lambda photo: splits.fingerprint(open_image(Path(photo.image)), photo.boxes))
     views = [ImageView(path, 1024 * 1024) for path in sorted((folder / "grounding-8" / "images" / "train").iterdir())]
     return {
         "look_s": fingerprints,

@@ -51,7 +51,7 @@ def test_mean_agrees_with_the_slow_obvious_bootstrap():
 def test_images_not_cases_are_resampled():
     once, groups = [float(k % 2) for k in range(30)], [f"p{k}" for k in range(30)]
     alone = stats.mean(once, groups)
-    repeated = stats.mean(once * 9, groups * 9)  # the same images asked nine times tell nothing new
+    repeated = stats.mean(once * 9, groups * 9)  # the same images nine times add no information
     assert repeated.low == pytest.approx(alone.low, abs=0.02) and repeated.high == pytest.approx(alone.high, abs=0.02)
 
 
