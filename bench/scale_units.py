@@ -35,13 +35,14 @@ from mllm.distributed import World
 from mllm.io.files import atomic_write
 from mllm.io.image_view import View
 from mllm.io.images import open_image
+from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.io.provenance import file_hash
 from mllm.knowledge.cards import load_cards
 from mllm.models import encoders
 from mllm.models.embedding_cache import EmbeddingStore
 from mllm.models.families import load as family_of
 from mllm.pocket import world
-from mllm.records import Photo, Sample, load_samples, read_jsonl, write_jsonl
+from mllm.records import Photo, Sample, load_samples
 from mllm.synthesis import teacher_prompts
 from mllm.synthesis.capabilities import ReasoningRequest
 from mllm.synthesis.shards import Shards

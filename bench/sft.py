@@ -32,8 +32,8 @@ from mllm.pocket import pretraining_tasks
 from mllm.pocket.model import build
 from mllm.pocket.scene_store import training_scene
 from mllm.training import trl_adapter
+from mllm.training.engine.image_memory import remember_images
 from mllm.training.engine.packing import PackedSFTTrainer
-from mllm.training.engine.pixel_cache import remember_pixels
 from mllm.training.trl_adapter import Exchange, Row
 
 from trl import SFTConfig, SFTTrainer  # isort: skip
@@ -82,7 +82,7 @@ def trainer(kind: type[SFTTrainer], rows: list[Row], folder: str, **options: Any
     take_detours(model)
     model.model.visual.requires_grad_(False)
     if kind is PackedSFTTrainer:
-        remember_pixels(processor)
+        remember_images(processor)
     settings = SFTConfig(
         output_dir=folder, per_device_train_batch_size=BATCH, max_length=None, bf16=False, use_cpu=True,
         report_to="none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,

@@ -73,7 +73,9 @@ def command(count: Annotated[int, typer.Option(min=1, help="scenes")] = 200) -> 
     """Compare the strategies."""
     head = ["strategy", "who looks", "taken", "true", "told", "words"]
     with tempfile.TemporaryDirectory() as folder:
-        request = caption_sources.Request(out=Path(folder), counts={"test": count}, family={"test": 5}, level="medium")
+        request = caption_sources.CaptionRequest(
+            out=Path(folder), counts={"test": count}, family={"test": 5}, level="medium"
+        )
         scenes = list(caption_sources.images("pocket", request))
         rows = [measure(name, look, scenes, Path(folder)) for name in captioning.names() for look in (False, True)]
     typer.echo(markdown([head, *rows]))

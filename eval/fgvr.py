@@ -43,7 +43,7 @@ def answer(options: argparse.Namespace) -> None:
     """Write a question for each photo and ask it."""
     if not options.input:
         raise FieldmarkError("name the photos: --input FOLDER or FILE (or --rescore --out DIR)")
-    asked_for = sources.Request(Path(options.input), options.domain, whole_image_boxes=True)
+    asked_for = sources.PhotoRequest(Path(options.input), options.domain, whole_image_boxes=True)
     photos = list(sources.photos(options.source, asked_for))
     pool = knowledge_probe.items(photos)
     entities, chosen = knowledge_probe.by_domain(pool), knowledge_probe.one_an_image(pool)
@@ -82,7 +82,7 @@ def measure(out: str | Path) -> dict[str, Any]:
     classes: dict[str, list[float]] = defaultdict(list)
     for sample, value in zip(asked, right, strict=True):
         classes[sample.entity].append(value)
-    unread = [knowledge_probe.read_choice(said[s.id].text, s.provenance["options"]) is None for s in asked]
+    unread = [knowledge_probe.read_choice(said[s.id].text, s.options) is None for s in asked]
     slices = {}
     for name, rows in parts.items():
         acc = stats.mean([right[k] for k in rows], [asked[k].group for k in rows])

@@ -24,7 +24,7 @@ from typing import Any
 from mllm.captions import words
 from mllm.cli.programs import run_main
 from mllm.data import caption_stats
-from mllm.data.sources.csv import table
+from mllm.data.csv_tables import read_table
 from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
 from mllm.io.tables import markdown
@@ -65,7 +65,7 @@ def read(file: Path) -> list[Row]:
     """Read the csv. Raises FieldmarkError naming file, line and column."""
     if not file.is_file():
         raise FieldmarkError(f"{file}: no such file")
-    header, lines = table(file)
+    header, lines = read_table(file)
     columns = ("image", "caption", *ASPECTS)
     if missing := sorted({*columns} - {*header}):
         raise FieldmarkError(f"{file}: column {missing[0]} is missing; FineCapEval has {', '.join(columns)}")

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from numbers import Real
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mllm.errors import BoxError
 
@@ -37,6 +37,11 @@ class Frame:
             if not (_is_number(side) and side > 0):
                 raise BoxError(f"a frame needs two finite sides above 0, got {self.width!r} x {self.height!r}")
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """In JSON a frame is `[width, height]`."""
+        return _as_list_of_numbers(cls, 2)
+
     def oriented(self, exif_orientation: int) -> Frame:
         """Return the frame after EXIF orientation 1..8 was applied: 5 to 8 swap the sides."""
         return Frame(self.height, self.width) if _orientation(exif_orientation) >= 5 else self
@@ -60,6 +65,11 @@ class Box:
             raise BoxError(f"box {numbers} leaves the unit frame 0..1 (was it written on another frame?)")
         if not (self.x1 < self.x2 and self.y1 < self.y2):
             raise BoxError(f"box {numbers} is inverted or empty: x1 < x2 and y1 < y2 are needed")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """In JSON a box is `[x1, y1, x2, y2]` in the unit frame."""
+        return _as_list_of_numbers(cls, 4)
 
     @classmethod
     def from_xyxy(cls, numbers: Sequence[float], frame: Frame, *, clip: bool = False) -> Box:
@@ -156,17 +166,6 @@ def iou(a: Box, b: Box) -> float:
     return iou_xyxy((a.x1, a.y1, a.x2, a.y2), (b.x1, b.y1, b.x2, b.y2))
 
 
-def giou(a: Box, b: Box) -> float:
-    """Generalised IoU, -1..1: IoU minus the empty share of the smallest box around both (Rezatofighi 2019, alg. 1)."""
-    hull = (max(a.x2, b.x2) - min(a.x1, b.x1)) * (max(a.y2, b.y2) - min(a.y1, b.y1))
-    shared = _overlap(a.x1, a.x2, b.x1, b.x2) * _overlap(a.y1, a.y2, b.y1, b.y2)
-    union = a.area + b.area - shared
-    # Boxes so thin that their areas underflow to 0 have no ratio: the same box is 1, any other is as far as can be.
-    if union <= 0 or hull <= 0:
-        return 1.0 if a == b else -1.0
-    return shared / union - (hull - union) / hull
-
-
 def iou_xyxy(a: Sequence[float], b: Sequence[float]) -> float:
     """IoU of raw x1, y1, x2, y2 written on one and the same frame, 0..1. Nothing is clipped.
 
@@ -199,3 +198,19 @@ def _orientation(value: int) -> int:
     if value not in range(1, 9):
         raise BoxError(f"EXIF orientation must be 1..8, got {value!r}")
     return value
+
+
+def _as_list_of_numbers(cls: type[Frame] | type[Box], count: int) -> Any:
+    """Return the pydantic schema of a class that is a list of `count` numbers in JSON."""
+    from pydantic_core import core_schema
+
+    def read(value: Any) -> Frame | Box:
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, list) or len(value) != count:
+            raise BoxError(f"a list of {count} numbers is needed, got {value!r:.60}")
+        return cls(*value)
+
+    return core_schema.no_info_plain_validator_function(
+        read, serialization=core_schema.plain_serializer_function_ser_schema(lambda value: list(astuple(value)))
+    )

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mllm.cli import __main__
 from mllm.data import label_checks
-from mllm.data.sources import Request, SourceError
+from mllm.data.sources import PhotoRequest, SourceError
 from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards
@@ -47,7 +47,7 @@ def spoil(folder: Path) -> None:
 
 
 def check(folder: Path, cards: Cards | None = None, **request: bool) -> label_checks.LabelReport:
-    return label_checks.check("image_folder", Request(folder, "bird", **request), cards, Shares(), 0)
+    return label_checks.check("image_folder", PhotoRequest(folder, "bird", **request), cards, Shares(), 0)
 
 
 def test_good_photos_are_counted_and_divided(folder: Path) -> None:
@@ -56,7 +56,7 @@ def test_good_photos_are_counted_and_divided(folder: Path) -> None:
     lines = list(label_checks.summary(found))
     assert lines[0] == "16 photos of 4 kinds, 4 of each"
     assert "smallest box: 30 pixels on its short side, crow/0.png" in lines
-    held = [photo for photo in found.split if photo.provenance["use"] == "validation"]
+    held = [photo for photo in found.split if photo.use == "validation"]
     assert len({photo.entity for photo in held}) == 1 and f"kinds held out for validation: {held[0].entity}" in lines
 
 
@@ -81,7 +81,7 @@ def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:
         table.write("crow/again.png,10,5,50,35\n")
     found = check(folder)
     assert found.alike == [["crow/0.png", "crow/again.png"]]
-    assert len({photo.provenance["side"] for photo in found.split if photo.id in found.alike[0]}) == 1
+    assert len({photo.split for photo in found.split if photo.id in found.alike[0]}) == 1
 
 
 def test_a_side_of_one_kind_is_told(folder: Path) -> None:
@@ -118,8 +118,8 @@ def test_a_synthesis_that_goes_on_knows_the_spelling_of_what_it_listed_before(fo
     table = (folder / "boxes.csv").read_text(encoding="utf-8").replace("robin/0.png", "Robin/0.png")
     (folder / "boxes.csv").write_text(table, encoding="utf-8")
     cards = Cards({kind: ["a beak"] for kind in KINDS})
-    listed = label_checks.labelled("image_folder", Request(folder, "bird"), cards)
+    listed = label_checks.labelled("image_folder", PhotoRequest(folder, "bird"), cards)
     with pytest.raises(FieldmarkError, match="photo robin/1.png: entity 'robin' was spelled 'Robin' before"):
         list(islice(listed, 1, None))
     with pytest.raises(FieldmarkError, match="photo Robin/0.png: no marks are known for 'Robin'.*--knowledge"):
-        list(label_checks.labelled("image_folder", Request(folder, "bird"), None))
+        list(label_checks.labelled("image_folder", PhotoRequest(folder, "bird"), None))

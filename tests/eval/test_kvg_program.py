@@ -17,7 +17,8 @@ from eval import kvg_bench
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs
-from mllm.records import Completion, Sample, read_jsonl, write_jsonl
+from mllm.io.jsonl import read_jsonl, write_jsonl
+from mllm.records import Completion, Sample
 from tests.support.benchmarked import TEXTS, UNREAD, cases
 from tests.support.official import parquet
 

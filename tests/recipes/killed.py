@@ -148,7 +148,7 @@ def finish(child: int, out: Path) -> None:
 def left(out: Path) -> dict[str, Any]:
     """What a run left that may not depend on where it was stopped: bytes of weights and tables, lines of the log."""
     found: dict[str, Any] = {}
-    patterns = ("*.safetensors", "best/*.safetensors", "mastery/*", "checkpoint-*/*bag*.json")
+    patterns = ("*.safetensors", "best/*.safetensors", "mastery/*", "checkpoint-*/run_state_bags.json")
     for pattern in (*patterns, "state.pt", "weights/*.safetensors", "weights/scores.json"):
         found |= {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.glob(pattern))}
     score = out / "best" / "score.json"

@@ -177,7 +177,7 @@ def test_bags_grow_and_a_stopped_run_goes_on_in_the_same_order(
         if "reward" in row:
             for name in ("reward", "bags/size", "self_retrieval/log_p", "grad_norm"):
                 assert gone_on[row["step"]][name] == pytest.approx(row[name], rel=1e-5), (row["step"], name)
-    state = json.loads((tmp_path / "out" / "checkpoint-6" / "bag_state.json").read_text())
+    state = json.loads((tmp_path / "out" / "checkpoint-6" / "run_state_bags.json").read_text())
     assert [row["captions"] for row in state["counts"]] == [12, 18]
     with pytest.raises(FieldmarkError, match="another bags"):
         train(config, "--bags.saturation", "0.5", "--max_steps", "8")

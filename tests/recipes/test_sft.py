@@ -78,7 +78,7 @@ def test_packed_rows_train_as_padded_ones(config: Path, tmp_path: Path) -> None:
     told: dict[str, list[dict[str, Any]]] = {}
     for packing in ("false", "true"):
         out = tmp_path / packing
-        flags = ["--pack", packing, "--like_lengths", "true", "--output_dir", str(out), "--save_strategy", "no"]
+        flags = ["--pack", packing, "--output_dir", str(out), "--save_strategy", "no"]
         train(config, *flags, "--per_device_train_batch_size", "4")
         told[packing] = [row for row in journal(out) if "loss" in row]
     for padded, packed in zip(told["false"], told["true"], strict=True):
@@ -142,10 +142,10 @@ def test_an_adapter_run_saves_what_loads_on_its_base(config: Path, pocket_folder
         (["--max_tokens_per_sample", "100"], "8 of 8 rows do not fit into max_tokens_per_sample = 100.*train-000"),
         (["--style", "loud"], "fieldmark.style"),
         (["--lerning_rate", "1"], "did you mean '--learning_rate'"),
-        (["--max_length", "100"], "max_length cannot be changed: rows are never cut"),
+        (["--max_length", "100"], "max_length cannot be changed: rows are never truncated"),
         (["--model", "nowhere/at/all"], "no such checkpoint folder"),
         (["--train", "gone.jsonl"], "gone.jsonl: no such record file"),
-        (["--resume", "gone"], "no complete checkpoint"),
+        (["--resume", "gone"], "not a complete checkpoint"),
         (["--learning_rate", "high"], "learning_rate"),
     ],
 )
@@ -250,7 +250,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> Non
     child.send_signal(signal.SIGINT)
     said, _ = child.communicate(timeout=600)
     assert child.returncode == 130, said[-3000:]
-    assert "the same command goes on from there" in said
+    assert "the same command continues" in said
     (folder,) = out.glob("checkpoint-*")
     assert families.read_convention(folder).family == "pocket"
     assert not (out / "fieldmark.json").exists(), "a stopped run leaves nothing that looks finished"

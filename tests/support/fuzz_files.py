@@ -58,7 +58,7 @@ def published(folder: Path) -> dict[str, Target]:
     whole = parquet([cell | {"image": {"bytes": (folder / "a.png").read_bytes()}}])
 
     def pets(file: Path) -> None:
-        list(sources.photos("oxford_pets", sources.Request(file.parent)))
+        list(sources.photos("oxford_pets", sources.PhotoRequest(file.parent)))
 
     def case(data: bytes) -> None:
         """Parquet that is whole, with any values in it: what mutated bytes seldom reach."""

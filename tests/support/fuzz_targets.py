@@ -114,7 +114,7 @@ def targets(folder: Path) -> dict[str, Target]:
 
     def photos(name: str, beside: bool = False) -> Callable[[Path], Any]:
         how = {"domain": "bird", "clip_boxes": True, "whole_image_boxes": True}
-        return lambda path: list(sources.photos(name, sources.Request(path.parent if beside else path, **how)))
+        return lambda path: list(sources.photos(name, sources.PhotoRequest(path.parent if beside else path, **how)))
 
     def asked(data: bytes) -> None:
         try:

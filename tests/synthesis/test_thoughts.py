@@ -9,7 +9,7 @@ from tests.support.synthesis import CARDS, SPECIES, kind_of, sample_of
 
 
 @pytest.mark.parametrize(
-    ("thought", "told"),
+    ("thought", "message"),
     [
         ("<obj:0> is green. So it is <obj:1>.", None),
         ("x: y. 1 <obj:0>: z. 2 <obj:1>: y. So 2.", None),
@@ -28,14 +28,14 @@ from tests.support.synthesis import CARDS, SPECIES, kind_of, sample_of
         ("<obj:0> <answer>no</answer> <obj:1>", "holds answer tags"),
     ],
 )
-def test_unsound_reasoning_is_refused_by_name(thought: str, told: str | None) -> None:
+def test_unsound_reasoning_is_refused_by_name(thought: str, message: str | None) -> None:
     sample = sample_of(2, 1)
     assert targets(sample) == (1,)
-    assert problem(sample, thought) == told
+    assert problem(sample, thought) == message
 
 
 @pytest.mark.parametrize(
-    ("kind", "thought", "told"),
+    ("kind", "thought", "message"),
     [
         ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. So none.", None),
         ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. It is not in this image.", None),
@@ -49,9 +49,9 @@ def test_unsound_reasoning_is_refused_by_name(thought: str, told: str | None) ->
         ("several", "1 <obj:0>: x. 2 <obj:1>: y. 3 <obj:2>: x. So 1.", "concludes on another thing"),
     ],
 )
-def test_conclusions_of_every_kind_are_checked(kind: str, thought: str, told: str | None) -> None:
+def test_conclusions_of_every_kind_are_checked(kind: str, thought: str, message: str | None) -> None:
     sample = sample_of(3, 0) if kind == "name" else kind_of(sample_of(3, 0), kind)
-    assert problem(sample, thought) == told
+    assert problem(sample, thought) == message
 
 
 def test_a_thought_that_gives_the_target_a_mark_of_another_is_refused() -> None:

@@ -26,11 +26,11 @@ def command(
     the same options.
     """
     from mllm.data import label_checks
-    from mllm.data.sources import Request
+    from mllm.data.sources import PhotoRequest
     from mllm.data.splits import Shares
     from mllm.knowledge.cards import load_cards
 
-    request = Request(
+    request = PhotoRequest(
         input, domain, clip_boxes=clip_boxes, whole_image_boxes=whole_image_boxes, boxes_later=boxes_later
     )
     known = load_cards(*knowledge) if knowledge else None

@@ -19,8 +19,9 @@ from mllm.evaluation.report import bag_gallery, caption_bags
 from mllm.evaluation.report.pages import render, shortened
 from mllm.evaluation.scores import Case
 from mllm.io.drawing import ANSWER_COLOUR, CANDIDATE_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
+from mllm.io.files import atomic_write
 from mllm.io.images import open_image
-from mllm.records import REFERENCE, Sample, atomic_write, image_path, load_samples
+from mllm.records import REFERENCE, Sample, image_path, load_samples
 
 SIDE = 360
 TEXT_LIMIT = 4000
@@ -115,7 +116,7 @@ def _question(sample: Sample, path: Path) -> dict[str, Any]:
         marks = [Mark(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
     thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "")
     text = "\n".join(part for part in (thought, *sample.captions) if part)
-    return _entry(sample, path, marks, text, str(sample.provenance.get("kind", sample.task)), None)
+    return _entry(sample, path, marks, text, sample.kind or sample.task, None)
 
 
 def _answered(case: Case, path: Path) -> dict[str, Any]:

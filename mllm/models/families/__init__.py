@@ -18,9 +18,10 @@ from typing import Any, ClassVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FamilyError, RecordError, UnknownNameError
-from mllm.io.codec import decode, encode
+from mllm.io.codec import Int, Record, decode, encode
+from mllm.io.files import atomic_write
 from mllm.models.box_notation import read_boxes
-from mllm.records import REFERENCE, Thing, atomic_write
+from mllm.records import REFERENCE, Thing
 from mllm.registry import Registry
 
 CONVENTION_FILE = "fieldmark.json"
@@ -29,11 +30,11 @@ CONVENTION_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Record):
     """How many pixels an image may have after resizing: from `min_pixels` to `max_pixels`, whole numbers above 0."""
 
-    min_pixels: int
-    max_pixels: int
+    min_pixels: Int
+    max_pixels: Int
 
     def __post_init__(self) -> None:
         """Refuse a budget that no image fits."""
@@ -174,7 +175,7 @@ class Family(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Convention:
+class Convention(Record):
     """What a checkpoint was trained with, kept beside its weights: who asks it otherwise gets other numbers."""
 
     SCHEMA: ClassVar[str] = "fieldmark.convention/1"
@@ -183,7 +184,7 @@ class Convention:
     prompt: str
     budget: Budget
     system: str | None = None
-    version: int = CONVENTION_VERSION
+    version: Int = CONVENTION_VERSION
 
 
 _FILES = Registry(__name__, "family", "FAMILY")

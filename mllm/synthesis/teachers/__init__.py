@@ -9,7 +9,7 @@ teacher can do is in `mllm.synthesis.capabilities`. A teacher with settings defi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -89,18 +89,23 @@ def _config(name: str, values: dict[str, Any]) -> Section | None:
         raise ConfigError(f"teacher {name!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def recorded(settings: Any, files: Iterable[str | None]) -> dict[str, Any]:
-    """Return a data program's settings as its output folder records them.
+def recorded(
+    options: Any, teacher: str | None, config: Mapping[str, Any], files: Iterable[str | None]
+) -> dict[str, Any]:
+    """Return a data program's options as its output folder records them.
 
     Adds the hash of every file they name, since a changed input is another input, and keeps of the teacher's settings
     only what its output depends on: no keys and no addresses.
 
     Args:
-        settings: a dataclass with the fields `teacher` (None: no teacher) and `teacher_config`.
-        files: the files it names; None, and names that are not files here, are skipped.
+        options: the dataclass of the command line; the groups `teacher` and `folder` are left out.
+        teacher: name of the teacher, None if there is none.
+        config: the teacher's settings.
+        files: the files that the options name; None, and names that are not files here, are skipped.
     """
-    teacher = identity(settings.teacher, **settings.teacher_config) if settings.teacher else {}
-    return {**asdict(settings), "teacher_config": teacher, "digests": manifest.digests(files)}
+    values = {key: value for key, value in asdict(options).items() if key != "folder"}
+    settings = identity(teacher, **config) if teacher else {}
+    return {**values, "teacher": teacher, "teacher_config": settings, "digests": manifest.digests(files)}
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def measure(
         found.append(Finding("row lengths", state, (line, "measured once the tokenizer is there (see above)")))
         lengths = token_lengths.upper_bound(max(visual), max_length, max_new_tokens, answers=answers)
         return found, lengths, lengths.row
-    dataset.check_rows(data, checkpoint, read.settings, answers=answers, room=max_new_tokens)
+    dataset.check_rows(data, checkpoint, read.settings, answers=answers, max_completion_length=max_new_tokens)
     prompts = conversations.lengths(samples, checkpoint, answers=False)
     totals = conversations.lengths(samples, checkpoint) if answers else [count + max_new_tokens for count in prompts]
     rows = [row for row in data.train if isinstance(row.record, Sample)]

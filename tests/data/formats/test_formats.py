@@ -16,9 +16,10 @@ from mllm.boxes import Box, Frame
 from mllm.cli import __main__
 from mllm.data import formats
 from mllm.errors import FieldmarkError, UnknownNameError
+from mllm.io.jsonl import write_jsonl
 from mllm.models import families
 from mllm.models.families import whole
-from mllm.records import Sample, Thing, load_samples, write_jsonl
+from mllm.records import Sample, Thing, load_samples
 from tests.support.strategies import FRAMES, boxes
 
 QWEN2 = families.load("qwen2_vl")

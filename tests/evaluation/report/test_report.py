@@ -249,7 +249,8 @@ def test_captions_among_look_alikes(tmp_path):
     """Numbers, and who was retrieved by what; model text stays text."""
     from eval import truematch
     from mllm.data.bags import Bag
-    from mllm.records import load_samples, write_jsonl
+    from mllm.io.jsonl import write_jsonl
+    from mllm.records import load_samples
     from tests.support.scenes import make_captions
 
     file = make_captions(tmp_path / "data", "test", families=2, size=3)

@@ -11,7 +11,7 @@ import pytest
 
 from mllm.boxes import Box
 from mllm.captions import words
-from mllm.data.caption_sources import Request, images
+from mllm.data.caption_sources import CaptionRequest, images
 from mllm.errors import FieldmarkError, UnknownNameError
 from mllm.knowledge.cards import Cards, KnowledgeError
 from mllm.models import encoders
@@ -43,7 +43,7 @@ class Liar(pocket.Teacher):
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample]]:
     """Twelve scenes on disk with what people wrote of them; none of their things is wide, purple and spotted."""
     out = tmp_path_factory.mktemp("scenes")
-    made = images("pocket", Request(out=out, counts={"test": 12}, family={"test": 3}, level="easy"))
+    made = images("pocket", CaptionRequest(out=out, counts={"test": 12}, family={"test": 3}, level="easy"))
     kept = [one for one in made if all({"wide", "purple", "spotted"} - set(thing.marks) for thing in one.things)]
     assert len(kept) >= 8
     return out, kept
@@ -115,24 +115,24 @@ def test_gist_keeps_the_class_and_takes_the_marks_that_fit(scenes: tuple[Path, l
     helpers = oracle(
         cards=Cards({one.sample.entity: ["golden beak", *sorted(seen)[:2]]}), limits=CaptionLimits(marks=2)
     )
-    told = {gist.write(picture(scenes, seed=seed), helpers) for seed in range(4)}
-    assert all(caption.startswith(one.sample.entity.capitalize() + ": ") for caption in told)
-    assert all(caption.count(",") == 1 for caption in told), "two marks, as the limit says"
+    message = {gist.write(picture(scenes, seed=seed), helpers) for seed in range(4)}
+    assert all(caption.startswith(one.sample.entity.capitalize() + ": ") for caption in message)
+    assert all(caption.count(",") == 1 for caption in message), "two marks, as the limit says"
     checked = gist.write(picture(scenes), replace(helpers, checker=pocket.Teacher(), limits=CaptionLimits(marks=3)))
     assert "golden beak" not in checked
 
 
 def test_gist_prefers_what_the_scorer_sees(scenes: tuple[Path, list[Sample]]) -> None:
     """Of all marks of a kind, those it takes without any checker are right more often than marks drawn blindly."""
-    right = told = blind = 0
+    right = message = blind = 0
     for number, sample in enumerate(scenes[1]):
         seen = {mark for thing in sample.things for mark in thing.marks}
         known = pocket.Teacher().marks(sample.entity, sample.domain)
         caption = gist.write(picture(scenes, number), oracle(limits=CaptionLimits(marks=4)))
         marks = caption.removesuffix(".").split(": ")[1].split(", ")
-        right, told = right + sum(mark in seen for mark in marks), told + len(marks)
+        right, message = right + sum(mark in seen for mark in marks), message + len(marks)
         blind += 4 * len(seen) / len(known)
-    assert told == 4 * len(scenes[1]) and right > 1.3 * blind
+    assert message == 4 * len(scenes[1]) and right > 1.3 * blind
 
 
 def test_gist_says_what_it_lacks(scenes: tuple[Path, list[Sample]]) -> None:
@@ -159,7 +159,7 @@ def test_iiw_stops_when_a_round_adds_nothing_and_keeps_peoples_words(scenes: tup
 
 
 @pytest.mark.parametrize(
-    ("box", "told"),
+    ("box", "message"),
     [
         (Box(0.0, 0.0, 0.6, 0.6), "large, at the top left"),
         (Box(0.45, 0.45, 0.55, 0.55), "small, in the middle"),
@@ -167,8 +167,8 @@ def test_iiw_stops_when_a_round_adds_nothing_and_keeps_peoples_words(scenes: tup
         (Box(0.4, 0.8, 0.6, 1.0), "at the bottom"),
     ],
 )
-def test_places_in_words(box: Box, told: str) -> None:
-    assert textualize.place(box) == told
+def test_places_in_words(box: Box, message: str) -> None:
+    assert textualize.place(box) == message
 
 
 def test_a_sentence_that_loses_a_clause_goes_on(scenes: tuple[Path, list[Sample]]) -> None:

@@ -70,13 +70,13 @@ def test_retry_after_is_kept(tmp_path) -> None:
 
 
 def test_retry_after_in_seconds_and_as_a_date() -> None:
-    def told(value):
+    def message(value):
         return asked_to_wait(SimpleNamespace(response=SimpleNamespace(headers={"retry-after": value})))
 
-    assert told("7") == 7 and told("0.5") == 0.5 and told("-3") == 0
-    assert told("") is None and told("soon") is None and told("inf") is None
-    assert 58 < told(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)) <= 60
-    assert told(format_datetime(datetime.now(UTC) - timedelta(seconds=60), usegmt=True)) == 0
+    assert message("7") == 7 and message("0.5") == 0.5 and message("-3") == 0
+    assert message("") is None and message("soon") is None and message("inf") is None
+    assert 58 < message(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)) <= 60
+    assert message(format_datetime(datetime.now(UTC) - timedelta(seconds=60), usegmt=True)) == 0
     assert asked_to_wait(None) is None and asked_to_wait(ValueError()) is None
 
 
@@ -237,9 +237,9 @@ def test_settings_come_from_the_environment(tmp_path, monkeypatch) -> None:
         teacher = teachers.load("openai")
         assert say(teacher) and server.requests[0]["model"] == "from-outside"
         assert list((tmp_path / "replies").rglob("*.json"))
-        told = teachers.identity("openai", price_in=1)
-        assert told["model"] == "from-outside" and not {"api_key", "base_url", "price_in", "cache"} & set(told)
-        assert "secret" not in repr(teacher._config) and "secret" not in str(told)
+        message = teachers.identity("openai", price_in=1)
+        assert message["model"] == "from-outside" and not {"api_key", "base_url", "price_in", "cache"} & set(message)
+        assert "secret" not in repr(teacher._config) and "secret" not in str(message)
     monkeypatch.delenv("FIELDMARK_TEACHER_MODEL")
     with pytest.raises(ConfigError, match="FIELDMARK_TEACHER_MODEL"):
         teachers.load("openai")

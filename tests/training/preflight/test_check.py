@@ -170,13 +170,16 @@ def test_what_does_not_fit_is_bad_and_a_change_is_suggested(rows: list[str]) -> 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--num_generations", "3"], "= 32 answers drawn at a time, which is no multiple of num_generations = 3"),
+        (
+            ["--num_generations", "3"],
+            "= 32 answers per generation batch, which is not a multiple of num_generations = 3",
+        ),
         (["--rewards.iuo.weight", "1"], "unknown reward 'iuo'"),
         (["--rewards.mastery.tao", "1"], "reward 'mastery' has no field 'tao'"),
         (["--style", "direct"], "rewards.format.style is not the prompt's style"),
         (["--lerning_rate", "1"], "unknown key '--lerning_rate'.*learning_rate"),
         (["--family", "qwen2_vl"], "family 'qwen2_vl' is for model type qwen2_vl, but the model's is qwen3_vl"),
-        (["--model", "runs/nowhere/best"], "runs/nowhere/best is not there yet, and no recipe beside this one"),
+        (["--model", "runs/nowhere/best"], "runs/nowhere/best does not exist, and no recipe beside this one"),
         (["--model", "Qwen/Qwen9"], "Qwen/Qwen9: neither a local folder nor a checkpoint"),
     ],
 )

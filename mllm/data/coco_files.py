@@ -1,0 +1,164 @@
+"""Files in COCO's format: images, categories, instances and captions, read strictly and indexed by id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat
+
+from mllm.boxes import Box, Frame
+from mllm.data.source_files import SourceError, check_count, make_box, read_size
+from mllm.io import strict_json
+from mllm.io.images import exif_orientation, image_size
+
+
+def _id(value: Any) -> int | str:
+    if type(value) not in (int, str):
+        raise ValueError("a number or a text is needed")
+    return value
+
+
+Id = Annotated[Any, AfterValidator(_id)]
+Side = Annotated[FiniteFloat, Field(gt=0, lt=1e9)]
+
+
+class CocoEntry(BaseModel):
+    """An entry of any of the lists."""
+
+    id: Id
+
+
+class CocoImage(CocoEntry):
+    """An entry of `images`; width and height are those of the annotation, in pixels."""
+
+    file_name: str
+    width: Side | None = None
+    height: Side | None = None
+    license: Id | None = None
+
+
+class CocoCategory(CocoEntry):
+    """An entry of `categories`."""
+
+    name: str
+    supercategory: str | None = None
+
+
+class CocoLicence(CocoEntry):
+    """An entry of `licenses`."""
+
+    name: str
+    url: str = ""
+
+
+class CocoAnnotation(CocoEntry):
+    """A caption, or an instance with a box `[left, top, width, height]` in pixels."""
+
+    image_id: Id
+    caption: str | None = None
+    category_id: Id | None = None
+    bbox: Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)] | None = None
+    iscrowd: bool | int = 0
+
+
+class _CocoFile(BaseModel):
+    images: Annotated[list[CocoImage], Field(min_length=1)]
+    annotations: Annotated[list[CocoAnnotation], Field(min_length=1)]
+    categories: list[CocoCategory] = []
+    licenses: list[CocoLicence] = []
+
+
+E = TypeVar("E", bound=CocoEntry)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(Generic[E]):
+    """An entry and its place: file, list and index."""
+
+    where: str
+    row: E
+
+
+@dataclass(frozen=True, slots=True)
+class Coco:
+    """The entries of a file by id, in its order; captions and instances by the id of their image."""
+
+    images: dict[Any, Placed[CocoImage]]
+    categories: dict[Any, Placed[CocoCategory]]
+    licences: dict[Any, Placed[CocoLicence]]
+    captions: dict[Any, list[Placed[CocoAnnotation]]] = field(default_factory=dict)
+    instances: dict[Any, list[Placed[CocoAnnotation]]] = field(default_factory=dict)
+
+
+def read_coco(file: Path) -> Coco:
+    """Read a file. Raises SourceError naming file, entry and field: broken JSON, another shape, bad ids."""
+    content = strict_json.read(file, _CocoFile, kind=SourceError)
+    images, categories = _by_id(file, "images", content.images), _by_id(file, "categories", content.categories)
+    coco = Coco(images, categories, _by_id(file, "licenses", content.licenses))
+    for one in _by_id(file, "annotations", content.annotations).values():
+        row, where = one.row, one.where
+        if row.image_id not in images:
+            raise SourceError(f"{where}: field image_id: {row.image_id!r} is in no entry of the images list")
+        if row.caption is None and (row.bbox is None or row.category_id not in categories):
+            raise SourceError(f"{where}: neither a caption nor an instance (bbox, and a category_id of the categories)")
+        if row.caption is not None and not row.caption.strip():
+            raise SourceError(f"{where}: field caption: a text is needed, got {row.caption!r:.60}")
+        group = coco.instances if row.caption is None else coco.captions
+        group.setdefault(row.image_id, []).append(one)
+    return coco
+
+
+def _by_id(file: Path, name: str, rows: Iterable[E]) -> dict[Any, Placed[E]]:
+    """Index a list called `name` by id, in its order; a repeated id is an error."""
+    found: dict[Any, Placed[E]] = {}
+    for index, row in enumerate(rows):
+        where = f"{file}: {name}[{index}]"
+        if row.id in found:
+            raise SourceError(f"{where}: field id: {row.id!r} was used before, at {found[row.id].where}")
+        found[row.id] = Placed(where, row)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image on disk: path, size after EXIF rotation, and the rotation that its boxes still need (1: none)."""
+
+    where: str
+    path: Path
+    size: Frame
+    orientation: int
+
+    def boxes(self, instances: Sequence[Placed[CocoAnnotation]], *, clip: bool) -> tuple[Box, ...]:
+        """Return the boxes of instances, rotated like the image."""
+        check_count(instances, self.where)
+        frame = self.size if self.orientation == 1 else _stored_size(self.path)
+        read = (
+            make_box(one.row.bbox or (), frame, f"{one.where}: field bbox", order="xywh", clip=clip)
+            for one in instances
+        )
+        return tuple(box.oriented(self.orientation) for box in read)
+
+
+def find_image(file: Path, image: Placed[CocoImage]) -> ImageFile:
+    """Find an image beside the json or in `images/`; its own width and height decide whether boxes need rotation."""
+    row, path = image.row, file.parent / image.row.file_name
+    if not path.is_file():
+        path = file.parent / "images" / row.file_name
+    size, orientation = read_size(path, f"{image.where}: field file_name"), 1
+    if row.width is not None and row.height is not None and (annotated := Frame(row.width, row.height)) != size:
+        if annotated != _stored_size(path):
+            raise SourceError(
+                f"{image.where}: fields width, height: {row.width:g} x {row.height:g}, but {path} is {size.width:g} x"
+                f" {size.height:g}; the boxes would not fit (was the image resized?)"
+            )
+        orientation = exif_orientation(path)
+    return ImageFile(image.where, path, size, orientation)
+
+
+def _stored_size(path: Path) -> Frame:
+    """Return the size as stored, before EXIF rotation."""
+    size = image_size(path)
+    return Frame(size.height, size.width) if exif_orientation(path) >= 5 else size
