@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, draw
+from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, DrawnBox, draw
 from mllm.io.images import open_image, save_image
 from mllm.io.jsonl import read_jsonl
 from mllm.records import REFERENCE, SPLITS, Sample
@@ -58,10 +58,10 @@ def _spread(file: Path, count: int) -> list[Sample]:
     return [sample for number, sample in enumerate(read_jsonl(file, Sample)) if number in wanted]
 
 
-def _marks(sample: Sample) -> list[Mark]:
+def _marks(sample: Sample) -> list[DrawnBox]:
     """Return the numbered boxes of a sample's things; those asked for are green."""
     return [
-        Mark(thing.box, str(k + 1), GOLD_COLOUR if thing.box in sample.boxes else ANSWER_COLOUR)
+        DrawnBox(thing.box, str(k + 1), GOLD_COLOUR if thing.box in sample.boxes else ANSWER_COLOUR)
         for k, thing in enumerate(sample.things)
     ]
 

@@ -134,7 +134,7 @@ def test_a_card_that_is_too_small_keeps_what_was_answered(tmp_path, monkeypatch)
 
     from mllm.inference import generate
 
-    def some(loaded, samples, root, *, skip, **_):
+    def some(loaded, samples, root, sampling, *, skip, **_):
         yield Completion("a0", TEXTS["a0"], UNREAD, tokens=10, truncated=False)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 

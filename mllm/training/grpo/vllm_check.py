@@ -22,7 +22,7 @@ import torch
 from transformers import TrainerCallback
 
 from mllm.errors import FieldmarkError
-from mllm.inference.generate import suppressed
+from mllm.inference.generate import suppressed_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def no_image_tokens(args: Any, processor: Any) -> None:
 
     TRL does so for transformers. A vLLM server is not covered: its settings are sent as JSON, whose keys are strings.
     """
-    ids = suppressed(processor)
+    ids = suppressed_tokens(processor)
     if args.use_vllm and args.vllm_mode == "colocate" and ids:
         args.generation_kwargs = {"logit_bias": {number: -100.0 for number in ids}, **(args.generation_kwargs or {})}
 
