@@ -94,6 +94,14 @@ def test_bad_values_are_refused():
         stats.paired([1.0], [1.0, 0.0], ["a", "b"])
 
 
+def test_paired_differences_draw_images_not_samples():
+    """Four copies of every sample, each on its own image, say nothing new: the interval stays as wide."""
+    a, b, images = [0.0, 1.0, 0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0, 0.0, 1.0], list("abcdef")
+    once, copied = stats.paired(a, b, images), stats.paired(a * 4, b * 4, images * 4)
+    assert (copied.low, copied.high, copied.p) == pytest.approx((once.low, once.high, once.p))
+    assert (copied.samples, copied.groups) == (24, 6)
+
+
 def test_paired_difference_sees_what_unpaired_cannot():
     rng = np.random.default_rng(0)
     hard = rng.random(120)
