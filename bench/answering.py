@@ -24,6 +24,7 @@ import torch
 from bench.parts.step import seconds
 from mllm.boxes import Frame
 from mllm.inference import generate
+from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models import checkpoint
 from mllm.models.cpu_kernels import keep_memory
@@ -32,7 +33,7 @@ from mllm.pocket.scene_store import training_scene
 from mllm.prompting import prompts
 from mllm.records import Sample
 
-ROOM, BATCH = 96, 32
+MAX_NEW_TOKENS, BATCH = 96, 32
 ONE, PLAIN, OURS = "usual loop, one at a time", f"usual loop, batches of {BATCH}", f"ours, batches of {BATCH}"
 
 
@@ -51,7 +52,7 @@ def questions(count: int, folder: Path) -> list[Sample]:
 def loop(loaded: checkpoint.Loaded, samples: list[Sample], folder: Path, batch: int) -> dict[str, str]:
     """Answer as the model cards show it: processor, `model.generate`, `batch_decode`."""
     told: dict[str, str] = {}
-    processor, config = loaded.processor, generate.settings(loaded, ROOM)
+    processor, config = loaded.processor, generate.generation_config(loaded, Sampling(MAX_NEW_TOKENS))
     for start in range(0, len(samples), batch):
         part = samples[start : start + batch]
         asked = [prompts.messages(sample, "direct") for sample in part]
@@ -74,7 +75,9 @@ def compare(count: int, rounds: int) -> dict[str, dict[str, float]]:
         told: dict[str, dict[str, str]] = {}
 
         def ours() -> None:
-            found = generate.generate(loaded, samples, folder, style="direct", max_new_tokens=ROOM, batch_size=BATCH)
+            found = generate.generate(
+                loaded, samples, folder, Sampling(MAX_NEW_TOKENS), style="direct", batch_size=BATCH
+            )
             told[OURS] = {one.sample_id: one.text.strip() for one in found}
 
         ways: dict[str, Any] = {

@@ -18,7 +18,7 @@ import time
 
 import torch
 
-from mllm.models.cpu_kernels import keep_memory, take_detours
+from mllm.models.cpu_kernels import keep_memory, use_fast_kernels
 from mllm.pocket import pretraining_tasks
 from mllm.pocket.model import build
 from mllm.pocket.scene_store import training_scene
@@ -54,7 +54,7 @@ def main() -> None:
 def _measure(kind: str) -> dict[str, list[float]]:
     model, processor = build(0)
     if kind != "stock":
-        take_detours(model)
+        use_fast_kernels(model)
     if kind == KINDS[2]:
         keep_memory()
     batch = _batch(processor)

@@ -44,7 +44,7 @@ def build(engine: str, recipe: Path, model: str, data: Path, folder: Path) -> An
     arguments.start(settings, logging.WARNING)
     rewards = run.load_rewards(settings, folder)
     args.reward_weights = [weight for _, weight in rewards.values()]
-    prepared = run.prepare(settings, args, answers=False, room=args.max_completion_length or 0)
+    prepared = run.prepare(settings, args, answers=False, max_completion_length=args.max_completion_length or 0)
     loaded = run.load_model(settings, prepared.checkpoint, args)
     made: Any = PrefixGRPOTrainer(
         model=loaded.model,

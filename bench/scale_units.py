@@ -33,15 +33,16 @@ from mllm.data import bags, splits
 from mllm.data.near_duplicates import by_blocks, by_parts
 from mllm.distributed import World
 from mllm.io.files import atomic_write
-from mllm.io.image_view import View
+from mllm.io.image_view import ImageView
 from mllm.io.images import open_image
+from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.io.provenance import file_hash
 from mllm.knowledge.cards import load_cards
 from mllm.models import encoders
 from mllm.models.embedding_cache import EmbeddingStore
 from mllm.models.families import load as family_of
 from mllm.pocket import world
-from mllm.records import Photo, Sample, load_samples, read_jsonl, write_jsonl
+from mllm.records import Photo, Sample, load_samples
 from mllm.synthesis import teacher_prompts
 from mllm.synthesis.capabilities import ReasoningRequest
 from mllm.synthesis.shards import Shards
@@ -120,7 +121,7 @@ def looking(folder: Path) -> Units:
     """One photo opened whole and fingerprinted; one image made ready for a teacher."""
     listed = list(read_jsonl(folder / "grounding-8" / "photos.jsonl", Photo))
     fingerprints = per(listed, lambda photo: splits.fingerprint(open_image(Path(photo.image)), photo))
-    views = [View(path, 1024 * 1024) for path in sorted((folder / "grounding-8" / "images" / "train").iterdir())]
+    views = [ImageView(path, 1024 * 1024) for path in sorted((folder / "grounding-8" / "images" / "train").iterdir())]
     return {
         "look_s": fingerprints,
         "photo_bytes": float(np.mean([Path(photo.image).stat().st_size for photo in listed])),

@@ -26,7 +26,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import torch
 import transformers
 
-from mllm.models.cpu_kernels import keep_memory, take_detours
+from mllm.models.cpu_kernels import keep_memory, use_fast_kernels
 from mllm.models.families import Convention, load
 from mllm.pocket import pretraining_tasks
 from mllm.pocket.model import build
@@ -79,7 +79,7 @@ def mix(count: int, folder: Path) -> list[Row]:
 def trainer(kind: type[SFTTrainer], rows: list[Row], folder: str, **options: Any) -> Any:
     """A trainer of the pocket model, its vision tower frozen as in the pocket recipes."""
     model, processor = build(0)
-    take_detours(model)
+    use_fast_kernels(model)
     model.model.visual.requires_grad_(False)
     if kind is PackedSFTTrainer:
         remember_images(processor)

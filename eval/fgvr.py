@@ -82,7 +82,7 @@ def measure(out: str | Path) -> dict[str, Any]:
     classes: dict[str, list[float]] = defaultdict(list)
     for sample, value in zip(asked, right, strict=True):
         classes[sample.entity].append(value)
-    unread = [knowledge_probe.read_choice(said[s.id].text, s.provenance["options"]) is None for s in asked]
+    unread = [knowledge_probe.read_choice(said[s.id].text, s.options) is None for s in asked]
     slices = {}
     for name, rows in parts.items():
         acc = stats.mean([right[k] for k in rows], [asked[k].group for k in rows])

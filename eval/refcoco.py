@@ -67,7 +67,7 @@ def categories(cases: list[Case]) -> dict[str, Any]:
     """Measure each value of each category that the annotations give."""
     parts: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        for name, value in (case.sample.provenance.get("categories") or {}).items():
+        for name, value in case.sample.categories.items():
             for one in value if isinstance(value, list) else [value]:
                 parts[f"{name} {one}"].append(case)
     return {name: scores.measure(part) for name, part in sorted(parts.items())}

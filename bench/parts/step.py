@@ -23,7 +23,7 @@ from datasets import Dataset
 from PIL import Image
 
 from bench.parts.models import build, token_side
-from mllm.models.cpu_kernels import take_detours
+from mllm.models.cpu_kernels import use_fast_kernels
 from mllm.pocket.scene_store import training_scene
 from mllm.training.engine.image_memory import remember_images
 from mllm.training.grpo.trainer import PrefixGRPOTrainer
@@ -143,7 +143,7 @@ def peak(size: Size, way: str) -> int:
 def trainer(size: Size, folder: str) -> PrefixGRPOTrainer:
     """A trainer whose prompts have about as many tokens as wanted, and whose completions all have as many."""
     model, processor = build(size.family)
-    take_detours(model)
+    use_fast_kernels(model)
     model.model.visual.requires_grad_(False)
     picture = _image(processor, size.prompt - TEXT)
     remember_images(processor)

@@ -9,7 +9,8 @@ from pathlib import Path
 from bench.sft import PackedSFTTrainer, mix, once, trainer
 from mllm.boxes import Frame
 from mllm.inference.generate import generate
-from mllm.models.checkpoint import load as load_model
+from mllm.inference.sampling import Sampling
+from mllm.models.checkpoint import load
 from mllm.pocket import world
 from mllm.records import Sample
 
@@ -20,10 +21,11 @@ def training() -> dict[str, float]:
         made = trainer(PackedSFTTrainer, mix(64, Path(folder)), folder, packing=True)
         once(made)
         learned = once(made)
-        model = load_model("pocket", device="cpu")
+        model = load("pocket")
         scenes = [_asked(Path(folder), number) for number in range(32)]
         started = time.process_time()
-        written = sum(row.tokens or 0 for row in generate(model, scenes, folder, temperature=1.0, max_new_tokens=96))
+        rows = generate(model, scenes, folder, Sampling(96, temperature=1.0))
+        written = sum(row.tokens or 0 for row in rows)
         return {
             "pocket_sft_tokens_s": learned.rate,
             "pocket_rollout_tokens_s": written / (time.process_time() - started),

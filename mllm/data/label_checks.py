@@ -68,7 +68,7 @@ def sides_without_images(found: LabelReport) -> Iterator[str]:
     """Yield a line for each side with too few kinds: an image needs at least two, each with one box."""
     domains_found = {photo.domain for photo in found.photos}
     for side in SPLITS:
-        here = [photo for photo in found.split if photo.provenance["side"] == side and len(photo.boxes) == 1]
+        here = [photo for photo in found.split if photo.split == side and len(photo.boxes) == 1]
         kinds = {domain: len({photo.entity for photo in here if photo.domain == domain}) for domain in domains_found}
         if max(kinds.values()) < 2:
             yield (
@@ -94,9 +94,9 @@ def summary(found: LabelReport) -> Iterator[str]:
     for ids in found.alike:
         yield f"near-duplicates, kept on one side: {_few(ids)}"
     for use in ("validation", "test"):
-        held = sorted({photo.entity for photo in found.split if photo.provenance["use"] == use})
+        held = sorted({photo.entity for photo in found.split if photo.use == use})
         yield f"kinds held out for {use}: {_few(held, 12) or 'none'}"
-    sides = Counter(photo.provenance["side"] for photo in found.split)
+    sides = Counter(photo.split for photo in found.split)
     yield "photos by side: " + ", ".join(f"{side} {sides[side]}" for side in SPLITS)
 
 

@@ -24,7 +24,8 @@ from mllm.boxes import Box, Frame, iou_xyxy
 from mllm.errors import BoxError, ImageError, RecordError
 from mllm.io import strict_json
 from mllm.io.images import image_format, image_size
-from mllm.records import Sample, Thing, check_unique
+from mllm.io.jsonl import check_unique
+from mllm.records import Sample, Thing
 
 SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
 UNSEEN_DOMAINS = ("dog", "mollusca", "mammal", "flower", "landmark")

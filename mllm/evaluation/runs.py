@@ -22,19 +22,12 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation import kvg_published, scores
 from mllm.io import strict_json
 from mllm.io.codec import build, is_utf8
+from mllm.io.files import atomic_write
+from mllm.io.jsonl import append_jsonl, read_jsonl, write_jsonl
 from mllm.models import families
 from mllm.models.families import Convention
 from mllm.prompting.completions import CompletionReader
-from mllm.records import (
-    Completion,
-    Sample,
-    append_jsonl,
-    atomic_write,
-    image_path,
-    load_samples,
-    read_jsonl,
-    write_jsonl,
-)
+from mllm.records import Completion, Sample, image_path, load_samples
 
 DECIDES = ("model", "weights", "style", "convention", "samples", "generation")
 DECIDES += ("batch_size", "dtype", "quantize", "engine")

@@ -15,8 +15,7 @@ import torch
 
 from mllm.errors import FieldmarkError
 from mllm.inference import generate
-from mllm.models import checkpoint as models
-from mllm.models.checkpoint import Checkpoint, Loaded
+from mllm.models.checkpoint import Checkpoint, Loaded, LoadOptions, load, open_checkpoint
 from mllm.models.families import write_convention
 from mllm.training import model_card
 
@@ -60,12 +59,12 @@ def merge(
     """
     if folder.exists():
         raise FieldmarkError(f"{folder} exists already; name a new folder")
-    checkpoint = models.open_checkpoint(name)
+    checkpoint = open_checkpoint(name)
     whole = checkpoint.adapter is not None or any(Path(checkpoint.base).glob("*.safetensors"))
     shards = masters or not whole
-    loaded = _from_shards(checkpoint, name) if shards else models.load(checkpoint)
+    loaded = _from_shards(checkpoint, name) if shards else load(checkpoint)
     before = logits(loaded)
-    distance = _distance(logits(models.load(checkpoint, quantize="4bit")), before) if quantized else None
+    distance = _distance(logits(load(checkpoint, LoadOptions(quantize="4bit"))), before) if quantized else None
     model = loaded.model.merge_and_unload(safe_merge=True) if checkpoint.adapter is not None else loaded.model
     loaded = replace(loaded, model=model.to(getattr(torch, dtype)))
     found = logits(loaded)
@@ -81,7 +80,7 @@ def merge(
             model_card.keep(
                 Path(name), fresh, f"Made of {what} by `fieldmark merge`, in {dtype}; logits were compared."
             )
-        back = logits(models.load(fresh, dtype=dtype))
+        back = logits(load(fresh, LoadOptions(dtype)))
         # Below float32 the cast in memory also rounded what is never saved: the frequencies of the positions.
         rounding = 1e-6 if dtype == "float32" else TOLERANCE[dtype]
         saved = _close(found, back, rounding, f"{folder}: what was written does not say what was merged")
@@ -117,7 +116,7 @@ def _from_shards(checkpoint: Checkpoint, name: Path) -> Loaded:
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise FieldmarkError(f"{name}: its shards cannot be joined, perhaps one is missing: {error}") from error
     if checkpoint.adapter is not None:
-        loaded = models.load(checkpoint)
+        loaded = load(checkpoint)
     else:
         from transformers import AutoConfig, AutoModelForImageTextToText
 

@@ -120,5 +120,5 @@ def _licences(settings: Settings, data: Data) -> dict[str, int]:
             terms.update(manifest.read(folder).get("licences", {}))
     if not terms:
         kept = {row.image: row.record for row in data.train if isinstance(row.record, Sample)}
-        terms.update(str(one.provenance["licence"]) for one in kept.values() if one.provenance.get("licence"))
+        terms.update(one.licence for one in kept.values() if one.licence)
     return dict(sorted(terms.items()))

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback
 
 from mllm.config import Evaluate
+from mllm.inference.sampling import Sampling
 from mllm.io.files import atomic_write
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import write_convention
@@ -95,7 +96,7 @@ class GeneratedEval(TrainerCallback):
         started, accelerator = time.monotonic(), self.trainer.accelerator
         completions = distributed_generate.answers(
             self.trainer, self.checkpoint, self.samples, self.root,
-            max_new_tokens=self.settings.max_new_tokens, batch_size=self.settings.batch_size,
+            sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,
         )  # fmt: skip
         measured: list[Any] = [self._score(completions, started) if accelerator.is_main_process else None]
         if accelerator.num_processes > 1:

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from mllm.boxes import Box, Frame
 from mllm.cli import __main__, commands, programs
 from mllm.errors import FieldmarkError
-from mllm.records import Sample, Thing, write_jsonl
+from mllm.io.jsonl import write_jsonl
+from mllm.records import Sample, Thing
 
 RUN = CliRunner()
 

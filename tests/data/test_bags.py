@@ -10,7 +10,7 @@ import pytest
 from mllm.data import bags
 from mllm.data.bags import Bag, band, check, join, mine, neighbours
 from mllm.errors import FieldmarkError, RecordError
-from mllm.records import read_jsonl, write_jsonl
+from mllm.io.jsonl import read_jsonl, write_jsonl
 
 
 def cloud(count: int, seed: int = 0, width: int = 8) -> np.ndarray:

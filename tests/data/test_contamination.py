@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from mllm.boxes import Box, Frame
 from mllm.cli import __main__
 from mllm.data import contamination
-from mllm.records import Sample, write_jsonl
+from mllm.io.jsonl import write_jsonl
+from mllm.records import Sample
 
 WHOLE = Box(0, 0, 1, 1)
 

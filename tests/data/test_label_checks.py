@@ -56,7 +56,7 @@ def test_good_photos_are_counted_and_divided(folder: Path) -> None:
     lines = list(label_checks.summary(found))
     assert lines[0] == "16 photos of 4 kinds, 4 of each"
     assert "smallest box: 30 pixels on its short side, crow/0.png" in lines
-    held = [photo for photo in found.split if photo.provenance["use"] == "validation"]
+    held = [photo for photo in found.split if photo.use == "validation"]
     assert len({photo.entity for photo in held}) == 1 and f"kinds held out for validation: {held[0].entity}" in lines
 
 
@@ -81,7 +81,7 @@ def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:
         table.write("crow/again.png,10,5,50,35\n")
     found = check(folder)
     assert found.alike == [["crow/0.png", "crow/again.png"]]
-    assert len({photo.provenance["side"] for photo in found.split if photo.id in found.alike[0]}) == 1
+    assert len({photo.split for photo in found.split if photo.id in found.alike[0]}) == 1
 
 
 def test_a_side_of_one_kind_is_told(folder: Path) -> None:

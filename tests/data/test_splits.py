@@ -29,7 +29,7 @@ def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
 
 def photo(number: int, entity: str, domain: str = "bird", **told: object) -> Photo:
     box = Box(0.25, 0.2, 0.75, 0.8)
-    return Photo(f"{entity}-{number}", f"{number}.png", Frame(160, 120), domain, entity, (box,), provenance=told)
+    return Photo(f"{entity}-{number}", f"{number}.png", Frame(160, 120), domain, entity, (box,), **told)
 
 
 def test_copies_of_an_image_are_found_and_other_images_are_not() -> None:
@@ -68,11 +68,11 @@ def test_no_group_is_on_two_sides_and_held_out_entities_stay_out_of_training() -
     sides: dict[str, set[str]] = defaultdict(set)
     of_entity: dict[str, set[str]] = defaultdict(set)
     for one in done.photos:
-        sides[one.provenance["group"]].add(one.provenance["side"])
-        of_entity[one.entity].add(one.provenance["side"])
-        assert one.provenance["seen"] == (one.provenance["use"] == "train")
+        sides[one.group].add(one.split)
+        of_entity[one.entity].add(one.split)
+        assert one.seen == (one.use == "train")
     assert all(len(found) == 1 for found in sides.values()) and done.groups_joined == 36
-    kinds = {one.entity: one.provenance["use"] for one in done.photos}
+    kinds = {one.entity: one.use for one in done.photos}
     assert Counter(kinds.values()) == {"train": 9, "test": 2, "validation": 1}
     for entity, found in of_entity.items():
         assert found == ({"train", "validation", "test"} if kinds[entity] == "train" else {kinds[entity]})
@@ -84,7 +84,7 @@ def test_a_look_alike_of_a_held_out_photo_follows_it_or_is_left_out() -> None:
     photos += [photo(3, "c", use="validation"), photo(4, "c", use="validation")]
     pictures = [scene(0), scene(1), scene(1), scene(1), scene(2)]
     done = split(photos, [fingerprint(*pair) for pair in zip(pictures, photos, strict=True)], Shares(), 0)
-    assert {one.id: one.provenance["side"] for one in done.photos} == {
+    assert {one.id: one.split for one in done.photos} == {
         "a-0": "train", "a-1": "test", "b-2": "test", "c-4": "validation",
     }  # fmt: skip
     assert dict(done.left_out) == {"looks like a photo of the test side, its entity is for validation": 1}

@@ -24,9 +24,10 @@ from mllm.boxes import Box, Frame, iou
 from mllm.data.near_duplicates import HASH_BITS
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
+from mllm.io.jsonl import read_jsonl
 from mllm.models import families
 from mllm.pocket import world
-from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples, read_jsonl
+from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples
 from mllm.synthesis import lineups, thoughts
 from tests.support.faulty_server import serving
 from tests.support.killing import contents, killed_and_whole
@@ -142,12 +143,22 @@ def test_the_manifest_counts_what_was_made(pocket: Path) -> None:
 
 
 def test_another_run_gives_the_same_bytes_whatever_the_threads_and_another_seed_others(
-    pocket: Path, tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = ["--train", "6", "--validation", "4", "--test", "4", "--photos-per-entity", "3", "--domain", "car"]
+    draw, drawn = lineups.Pool.draw, set()
+
+    def recorded(self: lineups.Pool, *values: Any, **named: Any) -> lineups.LineUp:
+        drawn.update(value.getstate() for value in [*values, *named.values()] if isinstance(value, random.Random))
+        return draw(self, *values, **named)
+
+    monkeypatch.setattr(lineups.Pool, "draw", recorded)
     one = make(tmp_path / "a", *few, "--workers", "1")
     assert one["hash"] == make(tmp_path / "b", *few, "--workers", "4")["hash"]
+    first = set(drawn)
+    drawn.clear()
     assert one["hash"] != make(tmp_path / "c", *few, "--seed", "1")["hash"]
+    assert len(first) >= 14 and len(drawn) >= 14 and not first & drawn, "the seed decides every line-up"
     assert one == make(tmp_path / "a", *few), "a whole folder is left as it is"
 
 
@@ -155,25 +166,6 @@ def test_a_folder_of_other_settings_is_not_touched(pocket: Path) -> None:
     with pytest.raises(FieldmarkError) as error:
         make(pocket, *SMALL, "--seed", "9")
     assert "made with seed = 0, now it is 9" in str(error.value)
-
-
-def test_the_seed_decides_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draws: list[tuple[Any, ...]] = []
-    draw = lineups.Pool.draw
-
-    def recorded(self: lineups.Pool, *values: Any, **named: Any) -> lineups.LineUp:
-        draws.extend(value.getstate() for value in [*values, *named.values()] if isinstance(value, random.Random))
-        return draw(self, *values, **named)
-
-    monkeypatch.setattr(lineups.Pool, "draw", recorded)
-    few = ["--train", "3", "--validation", "0", "--test", "0", "--photos-per-entity", "3", "--domain", "bird"]
-    found = []
-    for run, seed in enumerate((0, 0, 1)):
-        make(tmp_path / str(run), *few, "--seed", str(seed), "--workers", "1")
-        found.append(list(draws))
-        draws.clear()
-    assert len(found[0]) >= 3 and found[0] == found[1]
-    assert not set(found[0]) & set(found[2])
 
 
 def test_several_questions_of_an_image(tmp_path: Path) -> None:
@@ -228,7 +220,7 @@ def test_every_kind_of_question_is_sound(mixed: Path) -> None:
     cards = json.loads((mixed / "knowledge.json").read_text())
     kinds: dict[str, int] = defaultdict(int)
     for row in samples(mixed):
-        kind = row.provenance["kind"]
+        kind = row.kind
         kinds[kind] += 1
         there = [thing for thing in row.things if thing.entity == row.entity]
         assert row.thought is not None and thoughts.problem(row, row.thought, cards) is None
@@ -242,7 +234,7 @@ def test_every_kind_of_question_is_sound(mixed: Path) -> None:
         else:
             (target,) = there
         if kind == "description":
-            asked = row.provenance["asked"]
+            asked = row.asked
             assert row.question == f"Find the bird with marks {', '.join(asked)}." and row.entity not in row.thought
             assert [thing for thing in row.things if set(asked) <= set(thing.marks)] == [target]
         elif kind == "name":
@@ -257,7 +249,7 @@ def test_nothing_held_out_is_asked_for_or_shown_in_training(mixed: Path) -> None
         use = world.find(row.entity).use
         assert use in ("train", row.split) and row.seen == (use == "train")
         assert {world.find(thing.entity).use for thing in row.things} <= {"train", row.split}
-        if row.provenance["kind"] == "absent":
+        if row.kind == "absent":
             absent[row.split].add(use)
     assert absent["train"] == {"train"} and absent["test"]
     _no_look_alikes_between_sides(mixed)

@@ -83,7 +83,7 @@ def test_choices_are_read(text: str, expected: int | None) -> None:
 
 def test_choices_are_asked_and_graded() -> None:
     (asked,) = knowledge_probe.choices([ITEM], {"bird": NAMES}, seed=3)
-    names = asked.provenance["options"]
+    names = asked.options
     listed = " ".join(f"{letter}. {name}." for letter, name in zip("ABCD", names, strict=True))
     assert asked.question == f"Which bird is this? {listed} Answer with the letter."
     right = "ABCD"[names.index("wren")]
@@ -94,7 +94,7 @@ def test_choices_are_asked_and_graded() -> None:
 def test_marks_are_asked_and_compared() -> None:
     pocket = families.load("pocket")
     asked = knowledge_probe.marks([ITEM], {"bird": NAMES[:4]}, 0, pocket, pocket.budget)
-    assert [sample.question for sample in asked if "options" in sample.provenance] == ["What is at (10,20),(50,60)?"]
+    assert [sample.question for sample in asked if sample.options] == ["What is at (10,20),(50,60)?"]
     assert {s.question for s in asked[1:]} == {f"What are the marks of {name}?" for name in NAMES[:4]}
     cards = {"wren": "round, red", "owl": "round, blue", "kite": "wide, blue", "robin": "tall, green"}
 

@@ -155,7 +155,7 @@ def test_the_box_behind_the_choice_is_a_link_of_its_own():
 
 def test_a_description_is_recalled_from_the_question_and_judged_by_its_own_marks():
     """Its thought has no name at its head, and a candidate fits that has the marks asked for, whatever else it has."""
-    asked = replace(SAMPLE, provenance={"asked": ["striped", "blue cap"]}, question="Find the bird with marks ...")
+    asked = replace(SAMPLE, asked=("striped", "blue cap"), question="Find the bird with marks ...")
     first, second, third = THINGS
     said = (
         "marks: striped, blue cap. 1 (10,10),(40,50): round, red, striped fits, blue cap fits, fits. "

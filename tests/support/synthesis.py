@@ -44,4 +44,4 @@ def kind_of(sample: Sample, kind: str) -> Sample:
         first, last = sample.things[0], sample.things[-1]
         things = (*sample.things[:-1], Thing(first.entity, last.box, first.marks))
         return replace(sample, task="ground_all", entity=first.entity, things=things, boxes=(first.box, last.box))
-    return replace(sample, provenance={"kind": kind, "asked": list(CARDS[sample.entity])})
+    return replace(sample, kind=kind, asked=CARDS[sample.entity])

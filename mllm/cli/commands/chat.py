@@ -51,13 +51,14 @@ def command(
     With --once the exit code is 0 when every image got a box, 3 when one did not.
     """
     from mllm.inference.assistant import load
+    from mllm.inference.sampling import Sampling
     from mllm.io.images import open_image
 
     for path in image:
         open_image(path)  # before the weights: a wrong path should not cost a minute
     names = [checkpoint] if versus is None else [checkpoint, versus]
     assistants = {name: load(name, device=device, dtype=dtype, family=family, quantize=quantize) for name in names}
-    options = {"domain": domain, "style": style, "max_new_tokens": max_new_tokens}
+    options = {"domain": domain, "style": style, "sampling": Sampling(max_new_tokens)}
     talk = _Talk(assistants, image, out, memory, as_json, options)
     if once is not None:
         found = [talk.ask(once, number) for number in range(len(image))]
@@ -97,11 +98,11 @@ class _Talk:
 
     def ask(self, question: str, number: int) -> bool:
         """Put a question about one image to every model; whether all of them gave a box."""
-        from mllm.inference.grounding import numbered
+        from mllm.inference.grounding import number_spots
 
         about = tuple(self.boxes.get(number, ()))
         found = [self._answer(name, question, number, about) for name in self.assistants]
-        places = numbered(found)
+        places = number_spots(found)
         for name, one, marked in zip(self.assistants, found, places, strict=True):
             self._tell(one, name, number, marked)
         self.boxes[number] = [spot.box for marked in places for spot in marked] or list(about)
@@ -112,29 +113,29 @@ class _Talk:
         if len(self.assistants) > 1 and not self.as_json:
             typer.secho(f"\n{name}:", bold=True)
         said = self.said.setdefault((name, number), [])
-        before = said[-self.memory :] if self.memory else ()
-        tell = None if self.as_json else _Pen().write
+        history = said[-self.memory :] if self.memory else ()
+        on_text = None if self.as_json else _Pen().write
         found = self.assistants[name].ground(
-            self.images[number], question, about=about, before=before, tell=tell, **self.options
+            self.images[number], question, about=about, history=history, on_text=on_text, **self.options
         )
         said.append(found.turn)
         return found
 
     def _tell(self, found: Grounding, name: str, number: int, marked: Sequence[Spot]) -> None:
         """Say how it went; save the image with its numbered boxes."""
-        from mllm.inference.grounding import drawn
+        from mllm.inference.grounding import draw_spots
 
         path, saved = self.images[number], None
         if found.boxes:
             saved = self._file(path, name, found)
             saved.parent.mkdir(parents=True, exist_ok=True)
-            drawn(found.image, marked).save(saved)
+            draw_spots(found.image, marked).save(saved)
         if self.as_json:
             told = {"image": str(path), **found.as_dict(), "drawn": str(saved) if saved else None}
             typer.echo(json.dumps(told, ensure_ascii=False))
             return
         who = f"{name}: " if len(self.assistants) > 1 else ""
-        typer.echo(f"\n{who}{found.told}")
+        typer.echo(f"\n{who}{found.summary}")
         if saved is not None:
             typer.echo(f"image: {saved}")
 
@@ -161,10 +162,10 @@ class _Pen:
 
     def write(self, piece: str) -> None:
         """Write what is new."""
-        from mllm.inference.grounding import unfold
+        from mllm.inference.grounding import split_thought
 
         self.text += piece
-        for part, now in enumerate(unfold(self.text)):
+        for part, now in enumerate(split_thought(self.text)):
             new = now[len(self.shown[part]) :]
             if new and part and self.shown[0] and not self.shown[1]:
                 typer.echo("")

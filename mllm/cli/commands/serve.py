@@ -34,11 +34,12 @@ def command(
     if missing := [package for package in ("starlette", "uvicorn") if find_spec(package) is None]:
         raise FieldmarkError(f"{' and '.join(missing)} not installed; pip install 'fieldmark[serve]'")
     from mllm.inference import server
-    from mllm.inference.openai_schema import Limits
+    from mllm.inference.openai_schema import ServerLimits
     from mllm.models import checkpoint
 
-    loaded = checkpoint.load(model, family=family, device=device, dtype=dtype, quantize=quantize)
-    limits = Limits(tokens=max_tokens, requests=max_requests)
+    options = checkpoint.LoadOptions(dtype=dtype, device=device, quantize=quantize)
+    loaded = checkpoint.load(model, options, family=family)
+    limits = ServerLimits(tokens=max_tokens, requests=max_requests)
     service = server.Service(loaded, name or model, limits=limits, batch=batch)
     typer.echo(f"{name or model}: http://{host}:{port}/v1")
     server.run(service, host, port)

@@ -40,11 +40,11 @@ def command(
     from mllm.inference.assistant import load
     from mllm.inference.web import page
 
-    limits = page.Limits(
+    limits = page.WebLimits(
         upload=upload_mb * 2**20, pixels=megapixels * 10**6, tokens=max_tokens, together=together, waiting=waiting
     )
     names = [model] if versus is None else [model, versus]
     options = {"device": device, "dtype": dtype, "family": family, "quantize": quantize, "batch": max(together, 2)}
     assistants = [load(name, **options) for name in names]
     typer.echo(f"{' and '.join(names)}: http://{host}:{port}")
-    page.run(assistants, host=host, port=port, limits=limits, inbrowser=browser)
+    page.run(assistants, limits, host=host, port=port, inbrowser=browser)

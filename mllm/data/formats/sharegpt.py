@@ -22,8 +22,8 @@ from mllm.boxes import Box, Frame
 from mllm.data.formats import UNKNOWN, ChatRow, Line, entity_of, question_and_answer, read_lines, write_rows
 from mllm.errors import BoxError, RecordError
 from mllm.io.codec import decode, encode
-from mllm.models.box_notation import box_spans
-from mllm.models.families import Family, whole
+from mllm.models.box_notation import find_boxes
+from mllm.models.families import Family, whole_numbers
 from mllm.prompting import answers, prompts
 from mllm.prompting.tasks import asked_boxes
 from mllm.records import Sample, Thing
@@ -96,7 +96,7 @@ def _thought(
     if not text:
         return None, tuple(things.values())
     pieces, end = [], 0
-    for start, stop in box_spans(text):
+    for start, stop, _ in find_boxes(text):
         try:
             box = Box.from_xyxy(family.read(text[start:stop])[0], frame)
         except BoxError:
@@ -116,6 +116,6 @@ def _with_digits(line: Line[Row], sample: Sample, family: Family, frame: Frame) 
     except RecordError as error:
         raise line.error("fieldmark", str(error)) from None
     asked = asked_boxes(full)
-    if [whole(box, frame) for box in asked] != [whole(box, frame) for box in sample.boxes]:
+    if [whole_numbers(box, frame) for box in asked] != [whole_numbers(box, frame) for box in sample.boxes]:
         raise line.error("fieldmark", "its boxes are not those of the text; was the text edited? Remove this column")
     return replace(full, image=sample.image, size=sample.size)

@@ -60,7 +60,8 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
             entity=row.normal_caption or entity_of(question),
             question=question.replace("<image>", "").strip(),
             boxes=boxes,
-            provenance={"source": "vlm_r1", "categories": row.categories},
+            categories=row.categories or {},
+            provenance={"source": "vlm_r1"},
         )
 
 

@@ -20,9 +20,9 @@ from mllm.evaluation.runs import BenchmarkRun
 from mllm.evaluation.scores import Case
 from mllm.io import provenance, tables
 from mllm.io.drawing import data_uri
+from mllm.io.files import atomic_write
 from mllm.io.images import open_image
 from mllm.metrics import reasoning
-from mllm.records import atomic_write
 
 GALLERY = 10
 TEXT_LIMIT = 4000

@@ -11,7 +11,8 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation.report.caption_bags import JudgedCaptions
 from mllm.io.drawing import data_uri
 from mllm.io.images import open_image
-from mllm.records import Sample, image_path, load_samples, read_jsonl
+from mllm.io.jsonl import read_jsonl
+from mllm.records import Sample, image_path, load_samples
 
 SIDE = 200
 

@@ -18,9 +18,10 @@ from mllm.evaluation import runs
 from mllm.evaluation.report import bag_gallery, caption_bags
 from mllm.evaluation.report.pages import render, shortened
 from mllm.evaluation.scores import Case
-from mllm.io.drawing import ANSWER_COLOUR, CANDIDATE_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
+from mllm.io.drawing import ANSWER_COLOUR, CANDIDATE_COLOUR, GOLD_COLOUR, DrawnBox, data_uri, draw
+from mllm.io.files import atomic_write
 from mllm.io.images import open_image
-from mllm.records import REFERENCE, Sample, atomic_write, image_path, load_samples
+from mllm.records import REFERENCE, Sample, image_path, load_samples
 
 SIDE = 360
 TEXT_LIMIT = 4000
@@ -108,27 +109,27 @@ def html(title: str, entries: Sequence[dict[str, Any]], every: int, *, measure: 
 def _question(sample: Sample, path: Path) -> dict[str, Any]:
     """Return a sample's entry: the things asked for in green, others in blue, numbered as in its thought."""
     marks = [
-        Mark(thing.box, f"{k + 1} {thing.entity}", GOLD_COLOUR if thing.box in sample.boxes else CANDIDATE_COLOUR)
+        DrawnBox(thing.box, f"{k + 1} {thing.entity}", GOLD_COLOUR if thing.box in sample.boxes else CANDIDATE_COLOUR)
         for k, thing in enumerate(sample.things)
     ]
     if not sample.things:
-        marks = [Mark(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
+        marks = [DrawnBox(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
     thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "")
     text = "\n".join(part for part in (thought, *sample.captions) if part)
-    return _entry(sample, path, marks, text, str(sample.provenance.get("kind", sample.task)), None)
+    return _entry(sample, path, marks, text, sample.kind or sample.task, None)
 
 
 def _answered(case: Case, path: Path) -> dict[str, Any]:
     """Return the entry of an answer: the true boxes solid, the model's dashed."""
     sample, answer = case.sample, case.completion.answer
-    marks = [Mark(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
-    marks += [Mark(box, f"IoU {case.iou:.2f}", ANSWER_COLOUR, dashed=True) for box in answer.boxes]
+    marks = [DrawnBox(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
+    marks += [DrawnBox(box, f"IoU {case.iou:.2f}", ANSWER_COLOUR, dashed=True) for box in answer.boxes]
     outcome = answer.problem or ("hit" if case.hit else "miss")
     return _entry(sample, path, marks, case.completion.text, outcome, case.iou)
 
 
 def _entry(
-    sample: Sample, path: Path, marks: Sequence[Mark], text: str, outcome: str, iou: float | None
+    sample: Sample, path: Path, marks: Sequence[DrawnBox], text: str, outcome: str, iou: float | None
 ) -> dict[str, Any]:
     return {
         "id": sample.id,

@@ -13,7 +13,8 @@ from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs
 from mllm.evaluation.report import caption_bags, leaderboard
-from mllm.records import Completion, load_samples, write_jsonl
+from mllm.io.jsonl import write_jsonl
+from mllm.records import Completion, load_samples
 from tests.evaluation.report.test_report import EVIL, UNREAD, benchmark
 from tests.support.scenes import make_captions
 

@@ -236,12 +236,14 @@ def test_ticks_are_round_and_inside(low, high):
 
 def test_drawing(tmp_path):
     picture = drawing.draw(
-        Image.new("RGB", (64, 48), "black"), [drawing.Mark(Box(0, 0, 0.5, 0.5), "Ünïcode name")], side=320
+        Image.new("RGB", (64, 48), "black"), [drawing.DrawnBox(Box(0, 0, 0.5, 0.5), "Ünïcode name")], side=320
     )
     assert picture.size == (320, 240)
     assert picture.getpixel((1, 120)) == (0, 0, 0) and picture.getpixel((158, 60)) != (0, 0, 0), "the right edge"
     assert (213, 94, 0) in {c for _, c in picture.getcolors(1 << 20)}
-    big = drawing.draw(Image.new("RGB", (900, 20)), [drawing.Mark(Box(0.9, 0.2, 1, 1), "a long label", dashed=True)])
+    big = drawing.draw(
+        Image.new("RGB", (900, 20)), [drawing.DrawnBox(Box(0.9, 0.2, 1, 1), "a long label", dashed=True)]
+    )
     assert big.size == (900, 20)
 
 
@@ -249,7 +251,8 @@ def test_captions_among_look_alikes(tmp_path):
     """Numbers, and who was retrieved by what; model text stays text."""
     from eval import truematch
     from mllm.data.bags import Bag
-    from mllm.records import load_samples, write_jsonl
+    from mllm.io.jsonl import write_jsonl
+    from mllm.records import load_samples
     from tests.support.scenes import make_captions
 
     file = make_captions(tmp_path / "data", "test", families=2, size=3)
