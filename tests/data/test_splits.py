@@ -63,7 +63,9 @@ def test_entities_are_held_out_by_a_stable_hash() -> None:
 
 def test_no_group_is_on_two_sides_and_held_out_entities_stay_out_of_training() -> None:
     photos = [photo(number, f"bird {entity}") for entity in range(12) for number in range(6)]
-    prints = [fingerprint(scene(index // 2), one.boxes) for index, one in enumerate(photos)]  # every image is there twice
+    prints = [
+        fingerprint(scene(index // 2), one.boxes) for index, one in enumerate(photos)
+    ]  # every image is there twice
     done = split(photos, prints, Shares(), seed=3)
     sides: dict[str, set[str]] = defaultdict(set)
     of_entity: dict[str, set[str]] = defaultdict(set)
@@ -83,7 +85,9 @@ def test_a_look_alike_of_a_held_out_photo_follows_it_or_is_left_out() -> None:
     photos = [photo(0, "a", use="train"), photo(1, "a", use="train"), photo(2, "b", use="test")]
     photos += [photo(3, "c", use="validation"), photo(4, "c", use="validation")]
     pictures = [scene(0), scene(1), scene(1), scene(1), scene(2)]
-    done = split(photos, [fingerprint(image, one.boxes) for image, one in zip(pictures, photos, strict=True)], Shares(), 0)
+    done = split(
+        photos, [fingerprint(image, one.boxes) for image, one in zip(pictures, photos, strict=True)], Shares(), 0
+    )
     assert {one.id: one.split for one in done.photos} == {
         "a-0": "train", "a-1": "test", "b-2": "test", "c-4": "validation",
     }  # fmt: skip
