@@ -212,7 +212,6 @@ def image_path(file: str | Path, sample: Sample | Photo) -> Path:
 
 
 def _require_text(record: Any, *names: str) -> None:
-    """Refuse an empty string in one of the named fields."""
     for name in names:
         value = getattr(record, name)
         if not isinstance(value, str) or not value:

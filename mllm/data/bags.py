@@ -40,7 +40,6 @@ class Bag(Record):
     similarity: Number | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a bag of fewer than two images, or with an image twice."""
         if len(self.members) < 2 or len(set(self.members)) != len(self.members):
             raise RecordError(f"field members: two or more different ids are needed, got {list(self.members)}")
 

@@ -102,7 +102,6 @@ def numbers_of(row: Row, columns: Sequence[str], where: str) -> tuple[float, ...
 
 
 def _check_header(file: Path, header: list[str], needed: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse unknown, repeated and missing columns."""
     for name in header:
         if name not in known:
             close = get_close_matches(name, known, n=1)

@@ -56,7 +56,6 @@ def merge(entity: str, domain: str, cards: Sequence[Card]) -> Card:
 
 
 def _agreeing(cards: Sequence[Card], mark: Mark) -> int:
-    """Count the cards that hold a mark."""
     return sum(has_mark([known.text for known in card.marks], mark.text) for card in cards)
 
 
@@ -68,7 +67,6 @@ def _filled(card: Card, source: str) -> Card:
 
 
 def _in_phrases(card: Card) -> Card:
-    """Split long marks."""
     return replace(card, marks=tuple(one for mark in card.marks for one in _phrases(mark)))
 
 
@@ -107,7 +105,6 @@ def _counted(name: str, sets: Sequence[set[str]]) -> Card:
 
 
 def _table(file: Path) -> dict[str, Card]:
-    """Read a csv of marks."""
     cards: dict[str, Card] = {}
     spelled: dict[str, str] = {}
     for where, row in checked_rows(file, needed=("entity", "mark"), optional=_COLUMNS):

@@ -118,7 +118,6 @@ def card(folder: Path, terms: str, counts: Mapping[str, int], *, captions: bool)
 
 
 def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_bytes: int) -> list[Path]:
-    """Write one split, shard by shard."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
@@ -137,7 +136,6 @@ def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_b
 
 
 def _shards(samples: Sequence[Sample], file: Path, most: int) -> Iterator[list[Sample]]:
-    """Yield shards whose images have at most `most` bytes."""
     shard, held = [], 0
     for sample in samples:
         size = image_path(file, sample).stat().st_size

@@ -39,7 +39,6 @@ class Shares:
     """Domains that are held out entirely, for the test."""
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave nothing for training."""
         for name in ("validation", "test", "unseen"):
             if not 0 <= getattr(self, name) < 1:
                 raise FieldmarkError(f"share {name}: must be at least 0 and below 1, got {getattr(self, name)}")
@@ -138,7 +137,6 @@ def _sides(
     shares: Shares,
     seed: int,
 ) -> dict[int, Split]:
-    """Assign a side to each group of near-duplicates."""
     side_of: dict[int, Split] = {}
     of_entity: dict[tuple[str, str], list[int]] = defaultdict(list)
     for group, indices in members.items():

@@ -198,7 +198,6 @@ def _noun(domain: str) -> str:
 
 
 def _sample(item: Item, name: str, question: str, options: Sequence[str] = ()) -> Sample:
-    """Build a question about an item."""
     return Sample(
         id=name,
         task="quiz",

@@ -135,7 +135,6 @@ def read_parquet(path: str | Path, images_folder: str | Path, *, limit: int | No
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Stream the rows of the parquet as dictionaries with its five columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -152,7 +151,6 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
-    """Convert one row of the parquet into a sample."""
     case = strict_json.parsed(row, ParquetRow, f"{where}: ", kind=RecordError)
     where = f"{where} ({case.question_id})"
     answer, question = case.answer or "", case.question or ""

@@ -175,7 +175,6 @@ def write_scores(run: BenchmarkRun, *, seed: int = 0, **more: Any) -> dict[str, 
 
 
 def _read_info(folder: Path) -> dict[str, Any]:
-    """Read run.json; raise FieldmarkError if the folder is not a benchmark run."""
     path = folder / "run.json"
     if not path.is_file():
         raise FieldmarkError(f"{folder} is not a benchmark folder: run.json not found (eval/kvg_bench.py makes one)")

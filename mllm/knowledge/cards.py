@@ -45,7 +45,6 @@ class ByName(Mapping[str, V]):
             self._names[key], self._values[key] = name, value
 
     def __getitem__(self, name: str) -> V:
-        """Return an entity's value; the error for an unknown one names the file and the nearest entities."""
         key = normalize_name(name)
         if key not in self._values:
             near = [self._names[other] for other in get_close_matches(key, self._names, n=3, cutoff=0.5)]
@@ -54,15 +53,12 @@ class ByName(Mapping[str, V]):
         return self._values[key]
 
     def __contains__(self, name: object) -> bool:
-        """Whether an entity has a value."""
         return isinstance(name, str) and normalize_name(name) in self._values
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names as they were written."""
         return iter(self._names.values())
 
     def __len__(self) -> int:
-        """Count the entities."""
         return len(self._names)
 
 

@@ -59,7 +59,6 @@ class MasteryTable(ByName[Entry]):
     error = RecordError
 
     def __init__(self, entries: Mapping[str, Entry], origin: str = "the mastery table") -> None:
-        """Take entries as given; `origin` (a file name) is named in errors."""
         super().__init__(entries, origin)
 
     @classmethod
@@ -141,7 +140,6 @@ def _read(path: Path, changed: int) -> MasteryTable:
 
 
 def _entry(row: Any, where: str) -> Entry:
-    """Check one entity's row."""
     if isinstance(row, dict) and "knowledge_category" in row:
         return Entry(strict_json.parsed(row, _Category, where, kind=RecordError).knowledge_category)
     found = strict_json.parsed(row, _Counted, where, kind=RecordError)

@@ -69,7 +69,6 @@ def cider_d(caption: str, references: Sequence[str], frequencies: Frequencies) -
 
 
 def _cosine(own: dict[Gram, float], other: dict[Gram, float], n: int) -> float:
-    """Cosine of two weighted n-gram vectors, the caption's clipped to the reference's."""
     size = math.sqrt(
         sum(v * v for g, v in own.items() if len(g) == n) * sum(v * v for g, v in other.items() if len(g) == n)
     )

@@ -234,7 +234,6 @@ def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidat
 
 
 def _marks(text: str) -> tuple[str, ...]:
-    """Split `a, b, c.` into marks."""
     return tuple(mark for part in text.strip().rstrip(".").split(",") if (mark := part.strip()))
 
 

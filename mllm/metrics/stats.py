@@ -182,7 +182,6 @@ def _over_seeds(runs: Sequence[Sequence[float]], groups: Sequence[Hashable], res
 
 
 def _difference(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
-    """Return b - a of two runs on the same samples."""
     if len(a) != len(b):
         raise FieldmarkError(f"paired runs need the same samples, but one has {len(a)} and the other {len(b)}")
     return np.asarray(b, float) - np.asarray(a, float)

@@ -110,7 +110,6 @@ def _judge(parts: _Parts, numbers: tuple[tuple[float, ...], ...], frame: Frame) 
 
 
 def _box(numbers: tuple[float, ...], frame: Frame) -> Box | None:
-    """Return the box that four numbers of model text are, None where they are none."""
     try:
         return Box.from_xyxy(numbers, frame)
     except BoxError:  # four finite numbers: inverted, empty or outside the frame, which `_judge` tells apart

@@ -54,7 +54,6 @@ class Mixture:
     several: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
         for name in ("descriptions", "absent", "several"):
             if not 0 <= getattr(self, name) <= 1:
                 raise FieldmarkError(f"--{name}: a share from 0 to 1 is needed, got {getattr(self, name)}")

@@ -49,7 +49,6 @@ class Reward(BaseReward):
     """Folder where the images' vectors are kept."""
 
     def __post_init__(self) -> None:
-        """Refuse invalid settings."""
         for field, value, known in (("form", self.form, get_args(Form)), ("over", self.over, get_args(Over))):
             if value not in known:
                 raise ConfigError(f"reward 'self_retrieval': {field} must be one of {', '.join(known)}, got {value!r}")
@@ -104,7 +103,6 @@ class Reward(BaseReward):
         return mates if self.over == "bag" or len(mates) < 2 else list(range(len(bags)))
 
     def _score(self, similarity: np.ndarray, own: int, scale: float, cut: bool) -> Score:
-        """Score one caption among its candidates."""
         log_p = float(log_softmax(scale * similarity)[own])
         hit = hit_share(similarity, own)
         margin = float(similarity[own] - np.delete(similarity, own).max())

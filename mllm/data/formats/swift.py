@@ -108,7 +108,6 @@ def write(path: Path, samples: Sequence[Sample], family: Family | None = None, s
 
 
 def _boxes(line: Line[SwiftRow], size: Frame) -> tuple[Box, ...]:
-    """Return all boxes of a row in their order."""
     objects = line.row.objects
     frame = FRAMES.get(objects.bbox_type, size)
     return tuple(line.box(f"objects.bbox[{k}]", numbers, frame) for k, numbers in enumerate(objects.bbox))

@@ -133,7 +133,6 @@ def _slices(tables: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
 
 
 def _describe(name: str, run: BenchmarkRun, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one run's numbers and settings."""
     keys = ("model", "weights", "style", "samples", "generation", "commit", "versions", "benchmark", "version")
     return {"name": name, "folder": str(run.folder), **{k: run.info.get(k) for k in keys}, **table}
 
@@ -172,7 +171,6 @@ def _steps(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _gallery(loaded: Mapping[str, BenchmarkRun], cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Return some samples with every run's answer."""
     answers = {name: {case.sample.id: case for case in run.cases} for name, run in loaded.items()}
     shown = []
     for case in cases:
@@ -210,7 +208,6 @@ def _answer(name: str, case: Case) -> dict[str, Any]:
 
 
 def _rectangle(box: Box | None, size: tuple[int, int]) -> dict[str, float] | None:
-    """Return a box in image pixels as SVG takes it."""
     if box is None:
         return None
     x1, y1, x2, y2 = box.to_xyxy(Frame(*size))

@@ -135,5 +135,4 @@ def _entry(sample: Sample, path: Path, boxes: Sequence[DrawnBox], outcome: str, 
 
 
 def _spread(rows: Sequence[Any], count: int) -> list[Any]:
-    """Return `count` rows, evenly spread."""
     return [rows[len(rows) * k // count] for k in range(count)] if len(rows) > count else list(rows)

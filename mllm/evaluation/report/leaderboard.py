@@ -95,7 +95,6 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _check_same(loaded: Mapping[str, BenchmarkRun]) -> None:
-    """Refuse runs that did not answer the same questions with the same true boxes."""
     first, *others = loaded.items()
     asked = {case.sample.id: case.sample.boxes for case in first[1].cases}
     for name, run in others:
