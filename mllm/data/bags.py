@@ -1,8 +1,7 @@
 """Bags of look-alikes, mined from image embeddings: similar enough to be confused, but not the same image.
 
-The authors' mining script was not released. This follows what is published of it (vectors of image plus captions, seeds
-in order of their neighbours' similarity, a threshold) and adds an upper threshold and disjoint bags, so that an epoch
-over bags is one pass over the images.
+The published method (vectors of image plus captions, seeds in order of their neighbours' similarity, a threshold; the
+script was not released) with an upper threshold and disjoint bags, so that an epoch is one pass over the images.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 """Reads published descriptors of classes into knowledge cards. Forms:
 
     {entity: [mark, ...]}            json or yaml: class descriptors, and every card file (`mllm.knowledge.card_files`)
-    {entity_0: [mark, ...], ...}     json: marks of numbered single images; the share of images with the same mark
-                                     becomes the confidence
+    {entity_0: [mark, ...], ...}     json: marks of numbered single images; their share becomes the confidence
     entity,mark[,part,source,confidence,domain]    csv: one mark per row
 
-Marks of more than `LONG` words (captions) are split at commas and full stops. Nothing is verified here: models' marks
-are sometimes wrong, and a mark stays unverified until it is checked.
+Marks of more than `LONG` words are split at commas and full stops. A mark stays unverified until it is checked.
 """
 
 from __future__ import annotations
@@ -22,8 +20,7 @@ from mllm.data.csv_tables import checked_rows
 from mllm.errors import RecordError
 from mllm.io import strict_json
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark, read
-from mllm.knowledge.cards import has_mark, normalize_name
-from mllm.knowledge.parts import part_of
+from mllm.knowledge.cards import has_mark, normalize_name, part_of
 
 LONG = 12
 _NUMBERED = re.compile(r"(.+)_\d+")

@@ -1,7 +1,6 @@
 """Packs a synthesized set as a dataset for the Hub: parquet with the images inside, and its data card with metadata.
 
-`datasets.load_dataset` opens the result: one row per sample, `image` an image, boxes in the unit frame (0..1 of width
-and height, x1 y1 x2 y2). Only complete sets with a known licence are packed.
+One row per sample, `image` an image, boxes x1 y1 x2 y2 in the unit frame. Only complete sets with a known licence.
 """
 
 from __future__ import annotations

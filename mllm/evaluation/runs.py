@@ -26,7 +26,7 @@ from mllm.io.files import atomic_write
 from mllm.io.jsonl import append_jsonl, read_jsonl, write_jsonl
 from mllm.models import families
 from mllm.models.families import Convention
-from mllm.prompting.completions import CompletionReader
+from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample, image_path, load_samples
 
 DECIDES = ("model", "weights", "style", "convention", "samples", "generation")

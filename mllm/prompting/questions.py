@@ -1,7 +1,6 @@
 """How a question is worded: by name, by marks that only one thing of the image shows, or for all of a kind.
 
-Descriptions instead of names for a share of the questions keep a model from leaning on names alone (DesCo, Li et al.
-2023, arXiv 2306.14060). `Sample.kind` says what is asked, `Sample.asked` holds the marks of a description.
+Descriptions for a share of the questions keep a model from relying on names alone (DesCo, arXiv 2306.14060).
 """
 
 from __future__ import annotations
