@@ -17,28 +17,9 @@ from mllm.io import provenance
 from mllm.models.checkpoint import Checkpoint, load, open_checkpoint
 from mllm.records import Sample
 
-FLAGS: dict[str, dict[str, Any]] = {
-    "--model": {"default": "pocket", "help": "checkpoint folder, adapter folder, Hub name, or pocket"},
-    "--adapter": {"help": "adapter folder to put on --model, unmerged"},
-    "--family": {"help": "model family, where no fieldmark.json lies beside the weights"},
-    "--style": {"help": "prompt style; default: the one saved beside the weights"},
-    "--engine": {"choices": ("transformers", "vllm"), "default": "transformers", "help": "vllm where it is installed"},
-    "--batch-size": {"type": int, "default": 32},
-    "--temperature": {"type": float, "default": 0.0, "help": "0 is greedy"},
-    "--top-p": {"type": float, "default": 1.0},
-    "--seed": {"type": int, "default": 0, "help": "of the sampling, and of what is drawn"},
-    "--limit": {"type": int, "help": "only the first N samples"},
-    "--dtype": {"default": "float32", "choices": ("float32", "bfloat16", "float16")},
-    "--quantize": {"choices": ("4bit",), "help": "hold the base in NF4, as QLoRA trained it (with --dtype bfloat16)"},
-    "--device": {"default": "auto"},
-    "--rescore": {"action": "store_true", "help": "score the saved outputs anew, without the model"},
-    "--fresh": {"action": "store_true", "help": "throw the folder's old outputs away"},
-}
-"""The flags that all benchmarks share, as argparse takes them; each adds its own --out and --max-new-tokens."""
-
 
 def open_for(options: Any) -> Checkpoint:
-    """Open the checkpoint that options named as in `FLAGS` ask for; its weights are not read yet."""
+    """Open the checkpoint of a benchmark's options (`mllm.cli.options.BenchmarkOptions`), without its weights."""
     return open_checkpoint(options.model, adapter=options.adapter, family=options.family, style=options.style)
 
 
@@ -86,7 +67,7 @@ def ask(
     Raises:
         FieldmarkError: the folder holds outputs of another model, data or settings (see `runs.begin`).
     """
-    done = runs.begin(options.out, info, samples, root, fresh=options.fresh)
+    done = runs.begin(options.out, info, samples, root, fresh=options.overwrite)
     if len(done) == len(samples):
         return False
     import torch
@@ -117,8 +98,8 @@ def ask(
                 runs.append(options.out, completion)
         except torch.OutOfMemoryError as error:
             raise FieldmarkError(
-                f"{str(error).splitlines()[0]} Give the command again with a lower --batch-size; what was answered is "
-                "kept. --dtype bfloat16 halves the weights, --quantize 4bit makes them smaller still (with --fresh: "
-                "other numbers)"
+                f"{str(error).splitlines()[0]} Run the command again with a lower --batch-size; the saved answers are "
+                "kept. --dtype bfloat16 halves the weights, --quantize 4bit makes them smaller still (both need "
+                "--overwrite and change the numbers)"
             ) from error
     return True

@@ -98,10 +98,10 @@ def begin(
             key = changed[0]
             raise FieldmarkError(
                 f"{folder} holds outputs of another run: {key} was {old.get(key)!r} and now is {plain.get(key)!r}; "
-                "choose another --out, or pass --fresh to throw the old outputs away"
+                "choose another --out, or pass --overwrite to discard the old outputs"
             )
     elif outputs.is_file():
-        raise FieldmarkError(f"{outputs} is there without its run.json; choose another --out, or pass --fresh")
+        raise FieldmarkError(f"{outputs} is there without its run.json; choose another --out, or pass --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     here = folder.resolve()
     moved = [replace(s, image=os.path.relpath((root / s.image).resolve(), here)) for s in samples]
@@ -113,7 +113,7 @@ def begin(
     asked = {sample.id for sample in samples}
     done = {row.sample_id for row in read_jsonl(outputs, Completion, unique="sample_id", torn_tail=True)}
     if strange := done - asked:
-        raise FieldmarkError(f"{outputs} answers sample {sorted(strange)[0]!r}, which was not asked; pass --fresh")
+        raise FieldmarkError(f"{outputs} answers sample {sorted(strange)[0]!r}, which was not asked; pass --overwrite")
     return done
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mllm.boxes import Box, Frame
-from mllm.cli import __main__, commands, programs
+from mllm.cli import __main__, commands
 from mllm.errors import FieldmarkError
 from mllm.records import Sample, Thing, write_jsonl
 
@@ -90,13 +90,3 @@ def test_report_of_no_benchmark_is_one_line(tmp_path):
         check=False,
     )
     assert done.returncode == 1 and done.stderr.startswith("fieldmark: ") and "no benchmark folder" in done.stderr
-
-
-def test_what_a_person_can_put_right_is_one_line_after_the_programs_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def main() -> None:
-        raise FieldmarkError("photos.csv:3: no such image")
-
-    monkeypatch.setattr("sys.argv", ["eval/refcoco.py"])
-    with pytest.raises(SystemExit) as end:
-        programs.run_main(main)
-    assert end.value.code == "refcoco: photos.csv:3: no such image" and end.value.__suppress_context__
