@@ -246,8 +246,8 @@ def _read(cls: type[T], words: Sequence[str], prog: str, description: str) -> T:
 
 
 def _without_empty_defaults(text: str) -> str:
-    """Leave `(default: None)` and `(default: False)` out of a help text, its boxes as they are."""
-    text = re.sub(r"\(default:[\s│]+(?:None|False)\)", lambda found: re.sub(r"[^\s│]", " ", found[0]), text)
+    """Leave empty defaults, `(default: None)` and `(default: False)`, out of a help text, its boxes as they are."""
+    text = re.sub(r"\(default:[\s│]+(?:None|False)?\)", lambda found: re.sub(r"[^\s│]", " ", found[0]), text)
     return re.sub(r"(?m)^│ *│\n", "", text)
 
 
