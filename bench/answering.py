@@ -24,7 +24,7 @@ import torch
 from bench.parts.step import seconds
 from mllm.boxes import Frame
 from mllm.inference import generate
-from mllm.io import images as pictures
+from mllm.io.images import open_image
 from mllm.models import checkpoint
 from mllm.models.cpu_kernels import keep_memory
 from mllm.pocket import pretraining_tasks
@@ -56,7 +56,7 @@ def loop(loaded: checkpoint.Loaded, samples: list[Sample], folder: Path, batch: 
         part = samples[start : start + batch]
         asked = [prompts.messages(sample, "direct") for sample in part]
         texts = [processor.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one in asked]
-        images = [[pictures.load(folder / sample.image)] for sample in part]
+        images = [[open_image(folder / sample.image)] for sample in part]
         inputs = processor(text=texts, images=images, padding=True, return_tensors="pt")
         with torch.no_grad():
             written = loaded.model.generate(**inputs, generation_config=config)

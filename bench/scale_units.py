@@ -34,9 +34,9 @@ from mllm.data.near_duplicates import by_blocks, by_parts
 from mllm.distributed import World
 from mllm.io.files import atomic_write
 from mllm.io.image_view import View
-from mllm.io.images import load
+from mllm.io.images import open_image
 from mllm.io.provenance import file_hash
-from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import load_cards
 from mllm.models import encoders
 from mllm.models.embedding_cache import EmbeddingStore
 from mllm.models.families import load as family_of
@@ -107,7 +107,7 @@ def grounding(folder: Path, few: int, many: int) -> Units:
 
 def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
     """Letters of the words in which a teacher is asked for one thought."""
-    cards, family = knowledge.load(folder / "cards.json"), family_of("qwen3_vl")
+    cards, family = load_cards(folder / "cards.json"), family_of("qwen3_vl")
     lengths = []
     for one in samples[:20]:
         target = next(k for k, thing in enumerate(one.things) if thing.entity == one.entity)
@@ -119,7 +119,7 @@ def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
 def looking(folder: Path) -> Units:
     """One photo opened whole and fingerprinted; one image made ready for a teacher."""
     listed = list(read_jsonl(folder / "grounding-8" / "photos.jsonl", Photo))
-    fingerprints = per(listed, lambda photo: splits.fingerprint(load(Path(photo.image)), photo))
+    fingerprints = per(listed, lambda photo: splits.fingerprint(open_image(Path(photo.image)), photo))
     views = [View(path, 1024 * 1024) for path in sorted((folder / "grounding-8" / "images" / "train").iterdir())]
     return {
         "look_s": fingerprints,

@@ -25,13 +25,11 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import track
 
-from mllm.captions import wants_caption
 from mllm.cli.programs import run_program
 from mllm.data import bags
 from mllm.errors import FieldmarkError
-from mllm.io import images
 from mllm.io.files import atomic_write
-from mllm.io.images import save_image
+from mllm.io.images import open_image, save_image
 from mllm.models import encoders
 from mllm.records import Sample, image_path, load_samples, write_jsonl
 
@@ -76,7 +74,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Path]]]) -> Image.Image:
     for row, (name, files) in enumerate(rows):
         draw.text((4, row * (TILE + 16) + 2), name, fill="black")
         for column, file in enumerate(files):
-            small = images.load(file)
+            small = open_image(file)
             small.thumbnail((TILE - 4, TILE - 4))
             canvas.paste(small, (column * TILE + 2, row * (TILE + 16) + 16))
     return canvas
@@ -95,7 +93,7 @@ def command(
     shown: Annotated[int, typer.Option(min=1, help="bags of each kind on the contact sheet")] = 3,
 ) -> None:
     """Mine look-alike bags."""
-    rows = [sample for sample in load_samples(samples) if wants_caption(sample)]
+    rows = [sample for sample in load_samples(samples) if sample.task == "caption"]
     if not rows:
         raise FieldmarkError(f"{samples}: no sample has task 'caption'")
     sizes, levels = sizes or [2, 3, 5, 7, 10, 15, 20], levels or ["hard"]

@@ -32,9 +32,9 @@ from mllm.cli.programs import run_program
 from mllm.data import bags, caption_sources, dataset_card, manifest, splits
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.io.images import load as load_image
+from mllm.io.images import open_image
 from mllm.io.progress import progress
-from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import load_cards
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
 from mllm.synthesis import caption_facts, captioning, contact_sheet, teachers
 from mllm.synthesis.captioning import Aid, Boosted, Limits
@@ -110,7 +110,7 @@ def helpers(settings: Settings) -> Iterator[Aid]:
     if settings.checker is not None:
         same = settings.checker == settings.teacher
         checker = writer if same else teachers.load(settings.checker)  # another one is set up by its environment
-    cards = knowledge.load(*settings.knowledge) if settings.knowledge else {}
+    cards = load_cards(*settings.knowledge) if settings.knowledge else {}
     encoder = None
     if settings.strategy == "gist":
         from mllm.models import encoders
@@ -142,7 +142,7 @@ def images_stage(settings: Settings, out: Path, world: World) -> list[Sample]:
 
 def fingerprinted(settings: Settings, sample: Sample, out: Path) -> Sample:
     """Look at an image, whole; those that have no side yet get the prints by which look-alikes are known."""
-    picture = load_image(out / sample.image)
+    picture = open_image(out / sample.image)
     sample = replace(sample, question=settings.question or sample.question)
     if "side" in sample.provenance:
         return sample

@@ -36,7 +36,7 @@ from mllm.errors import FieldmarkError
 from mllm.io.images import save_image
 from mllm.io.progress import progress
 from mllm.knowledge import card_files, domains
-from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import Cards, load_cards, save_cards
 from mllm.models import families
 from mllm.prompting.questions import Mixture
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
@@ -107,7 +107,7 @@ def synthesize(
 
 def tell_story(settings: Settings, out: Path, workers: int, spoken: str, world: World) -> None:
     """Run stage after stage; every process of the world comes through here."""
-    known = knowledge.load(*settings.knowledge) if settings.knowledge else None
+    known = load_cards(*settings.knowledge) if settings.knowledge else None
     photos = photos_stage(settings, known, out, workers, world)
     photos, boxless = boxes_stage(settings, photos, out, workers, world)
     divided = split_stage(settings, photos, out, world)
@@ -132,9 +132,7 @@ def teacher_of(settings: Settings) -> Iterator[Reasons]:
         yield need(teacher, Reasons, settings.teacher)
 
 
-def photos_stage(
-    settings: Settings, known: knowledge.Cards | None, out: Path, workers: int, world: World
-) -> list[Photo]:
+def photos_stage(settings: Settings, known: Cards | None, out: Path, workers: int, world: World) -> list[Photo]:
     """Stage 1: list the photos and look at each."""
     asked = {name: getattr(settings, name) for name in sources.Request.__slots__ if hasattr(settings, name)}
     asked["input"] = Path(settings.input) if settings.input else None
@@ -173,16 +171,16 @@ def split_stage(settings: Settings, photos: list[Photo], out: Path, world: World
     return divided
 
 
-def knowledge_stage(photos: list[Photo], known: knowledge.Cards | None, out: Path, world: World) -> knowledge.Cards:
+def knowledge_stage(photos: list[Photo], known: Cards | None, out: Path, world: World) -> Cards:
     """Stage 4: the card of every entity, from the user's files, else the marks that the source knows."""
     marks = {photo.entity: photo.marks if known is None else known[photo.entity] for photo in photos}
     if world.is_main:
-        knowledge.save(out / "knowledge.json", marks)
-    return knowledge.Cards(marks, str(out / "knowledge.json")) if known is None else known
+        save_cards(out / "knowledge.json", marks)
+    return Cards(marks, str(out / "knowledge.json")) if known is None else known
 
 
 def samples_stage(
-    settings: Settings, side: str, photos: list[Photo], cards: knowledge.Cards, teacher: teachers.Teacher, out: Path,
+    settings: Settings, side: str, photos: list[Photo], cards: Cards, teacher: teachers.Teacher, out: Path,
     workers: int, world: World,
 ) -> None:  # fmt: skip
     """Stage 5: the samples of one side, image by image. Each depends on its own number alone."""

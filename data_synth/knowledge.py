@@ -35,8 +35,8 @@ from mllm.errors import FieldmarkError
 from mllm.io.progress import progress
 from mllm.knowledge import card_files, confusables, domains
 from mllm.knowledge.card_files import Card, Mark
-from mllm.knowledge.cards import same_name
-from mllm.knowledge.confusables import Pair
+from mllm.knowledge.cards import normalize_name
+from mllm.knowledge.confusables import ConfusablePair
 from mllm.knowledge.parts import part_of
 from mllm.records import Photo, read_jsonl, write_jsonl
 from mllm.synthesis import teachers
@@ -140,7 +140,7 @@ def wanted(settings: Settings, photos: Sequence[Photo], told: Sequence[dict[str,
         found = dict.fromkeys((photo.domain, photo.entity) for photo in photos)
     else:
         named = [(card.domain or settings.domain or "", name) for cards in told for name, card in cards.items()]
-        found = {(domain, same_name(name)): (domain, name) for domain, name in reversed(named)}
+        found = {(domain, normalize_name(name)): (domain, name) for domain, name in reversed(named)}
         found = dict.fromkeys(found.values())
     for domain, name in found:
         if not domain:
@@ -161,11 +161,11 @@ def marks_stage(
     world: World,
 ) -> list[Card]:
     """Stage 2: what the files and the teacher say of each entity, in one card."""
-    given = [{same_name(name): card for name, card in cards.items()} for cards in told]
+    given = [{normalize_name(name): card for name, card in cards.items()} for cards in told]
 
     def make(key: Entity) -> Card:
         domain, name = key
-        said = [cards[same_name(name)] for cards in given if same_name(name) in cards]
+        said = [cards[normalize_name(name)] for cards in given if normalize_name(name) in cards]
         if teacher is not None and (marks := teacher.marks(name, domain)):
             who = str(settings.teacher)
             said.append(Card(name, domain, tuple(Mark(one, part_of(one), who) for one in marks), who))
@@ -228,7 +228,7 @@ def pairs_stage(
     out: Path,
     workers: int,
     world: World,
-) -> list[Pair]:
+) -> list[ConfusablePair]:
     """Stage 4: what is easily taken for what; the differential marks from the teacher, else read off the cards."""
     by_name = {(card.domain, card.entity): card for card in cards}
     file = out / "pairs.jsonl"
@@ -237,7 +237,7 @@ def pairs_stage(
         write_jsonl(out / "nearest.jsonl", confusables.pairs(cards, confusables.looks(photos, vector), settings.alike))
     world.barrier()
 
-    def make(pair: Pair) -> Pair:
+    def make(pair: ConfusablePair) -> ConfusablePair:
         card, other = by_name[pair.domain, pair.entity], by_name[pair.domain, pair.other]
         if teacher is None:
             return replace(pair, differences=confusables.differences(card, other))
@@ -245,11 +245,11 @@ def pairs_stage(
         dropped = {mark.text for one in (card, other) for mark in one.marks if mark.verified is False}
         return replace(pair, differences=tuple(two for two in told if two[0] and not dropped & set(two)))
 
-    near = list(read_jsonl(out / "nearest.jsonl", Pair, unique="id"))
-    return stage_of(file, "pairs", near, make, Pair, workers, world, key="id", name=lambda pair: pair.id)
+    near = list(read_jsonl(out / "nearest.jsonl", ConfusablePair, unique="id"))
+    return stage_of(file, "pairs", near, make, ConfusablePair, workers, world, key="id", name=lambda pair: pair.id)
 
 
-def with_pairs(cards: Sequence[Card], pairs: Sequence[Pair]) -> list[Card]:
+def with_pairs(cards: Sequence[Card], pairs: Sequence[ConfusablePair]) -> list[Card]:
     """Write the pairs into both cards, each from its own side."""
     unlike: dict[Entity, dict[str, tuple[tuple[str, ...], ...]]] = defaultdict(dict)
     known = {(card.domain, card.entity): card for card in cards}
@@ -262,7 +262,7 @@ def with_pairs(cards: Sequence[Card], pairs: Sequence[Pair]) -> list[Card]:
     return [replace(card, unlike=unlike[card.domain, card.entity]) for card in cards]
 
 
-def facts(cards: Sequence[Card], pairs: Sequence[Pair]) -> dict[str, Any]:
+def facts(cards: Sequence[Card], pairs: Sequence[ConfusablePair]) -> dict[str, Any]:
     """Count cards, marks by whether they were seen, and pairs."""
     names = {True: "verified", False: "dropped: not seen in most images", None: card_files.UNVERIFIED}
     return {

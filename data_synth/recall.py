@@ -21,7 +21,7 @@ from rich.console import Console
 from mllm.cli.programs import run_program
 from mllm.errors import FieldmarkError
 from mllm.knowledge import card_files, domains
-from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import Cards, load_cards
 from mllm.prompting import questions
 from mllm.records import write_jsonl
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 console = Console(stderr=True)
 
 
-def exchanges(cards: knowledge.Cards) -> Iterator[Exchange]:
+def exchanges(cards: Cards) -> Iterator[Exchange]:
     """Yield questions and answers about every card that has a mark."""
     from mllm.training.trl_adapter import Exchange  # loads torch
 
@@ -51,7 +51,7 @@ def command(
 ) -> None:
     """Write what cards say as plain questions, for `mix`."""
     named = knowledge_files or ["runs/pocket/knowledge/cards"]
-    cards = knowledge.load(*card_files.files_of(named))
+    cards = load_cards(*card_files.files_of(named))
     file = out or Path(named[0]).parent / "recall.jsonl"
     rows = list(exchanges(cards))
     if not rows:

@@ -14,13 +14,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mllm.captions import QUESTION, TASK, said, wants_caption
+from mllm.captions import QUESTION, caption_of
 from mllm.cli.options import BenchmarkOptions
 from mllm.cli.programs import parse, run_program
 from mllm.data import caption_stats
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, runs
-from mllm.io import images, provenance
+from mllm.io import provenance
+from mllm.io.images import image_size
 from mllm.records import Sample, load_samples
 
 VERSION = "1"
@@ -63,9 +64,9 @@ def answer(options: Options) -> None:
 
 def from_samples(file: Path, limit: int | None) -> tuple[list[Sample], Path, dict[str, object]]:
     """Return the first caption rows of a samples file, the folder of its images, and what to record of it."""
-    rows = [sample for sample in load_samples(file) if wants_caption(sample)][:limit]
+    rows = [sample for sample in load_samples(file) if sample.task == "caption"][:limit]
     if not rows:
-        raise FieldmarkError(f"{file}: no sample has task {TASK!r}")
+        raise FieldmarkError(f"{file}: no sample has task 'caption'")
     return rows, file.parent, {"file": str(file), "hash": provenance.file_hash(file), "count": len(rows)}
 
 
@@ -74,7 +75,7 @@ def from_folder(folder: Path, question: str, limit: int | None) -> tuple[list[Sa
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[:limit]
     rows = [
         Sample(
-            id=name(path), task=TASK, image=path.name, size=images.size(path), domain="scene", entity="",
+            id=name(path), task="caption", image=path.name, size=image_size(path), domain="scene", entity="",
             question=question, boxes=(), split="test",
         )
         for path in files
@@ -95,7 +96,7 @@ def name(path: Path) -> str:
 def show(out: Path) -> None:
     """Print the captions' statistics, and write them to scores.json."""
     info, samples, rows = runs.read_whole(out)
-    captions = {sample.id: said(rows[sample.id]) for sample in samples}
+    captions = {sample.id: caption_of(rows[sample.id]) for sample in samples}
     text = caption_stats.caption_scores(captions, samples)
     text["truncated"] = sum(row.truncated for row in rows.values()) / len(rows)
     runs.write_json(out, "scores.json", {**info, "text": text})

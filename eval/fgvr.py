@@ -24,7 +24,7 @@ from mllm.data import sources
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, knowledge_probe, runs
 from mllm.io import provenance, tables
-from mllm.knowledge import cards as knowledge
+from mllm.knowledge.cards import load_cards
 from mllm.metrics import stats
 
 VERSION = "1"
@@ -69,7 +69,7 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
     chosen = chosen[: benchmark.limit]
     alike = None
     if options.knowledge is not None:
-        cards = knowledge.load(options.knowledge)
+        cards = load_cards(options.knowledge)
         alike = {
             item.entity: knowledge_probe.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen
         }

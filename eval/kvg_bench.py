@@ -27,7 +27,7 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, kvg_published, quadrants, runs, scores
 from mllm.io import provenance, tables
 from mllm.io.files import write_json
-from mllm.knowledge import mastery
+from mllm.knowledge.mastery import load_mastery
 from mllm.metrics import reasoning
 from mllm.records import Sample, load_samples
 
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     if not options.benchmark.rescore:
         answer(options, options.benchmark)
     run = runs.load(options.benchmark.out)
-    known = mastery.load(options.mastery) if options.mastery is not None else None
+    known = load_mastery(options.mastery) if options.mastery is not None else None
     show(runs.write_scores(run, knowledge=quadrants.measure(run.cases, known) if known is not None else None))
     print(f"\nwritten: {options.benchmark.out / 'scores.json'}")
 
@@ -185,7 +185,7 @@ def show_links(found: dict[str, list[dict[str, Any]]]) -> None:
         return
     print("\nwhere the reasoning holds, % (of n)\n")
     rows = [("link", *found)]
-    for k, name in enumerate(reasoning.LINKS):
+    for k, name in enumerate(reasoning.STEPS):
         rows.append((name, *(f"{tables.percent(part[k]['share'])} ({part[k]['of']})" for part in found.values())))
     print(tables.markdown(rows))
 

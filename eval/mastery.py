@@ -24,11 +24,11 @@ from mllm.cli.programs import Range, parse, run_program
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, knowledge_probe, runs
 from mllm.evaluation.knowledge_probe import Item
-from mllm.io import images, provenance, tables
-from mllm.io.images import save_image
-from mllm.knowledge import cards as knowledge
-from mllm.knowledge import mastery
-from mllm.prompting import prompts
+from mllm.io import provenance, tables
+from mllm.io.images import open_image, save_image
+from mllm.knowledge.cards import load_cards, normalize_name
+from mllm.knowledge.mastery import MasteryTable
+from mllm.prompting import styles
 from mllm.records import load_samples
 
 VERSION = "1"
@@ -67,7 +67,7 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
     chosen = knowledge_probe.draw(pool, options.per_entity, benchmark.seed)
     entities, alike = knowledge_probe.by_domain(pool), None
     if options.knowledge is not None:
-        cards = knowledge.load(options.knowledge)
+        cards = load_cards(options.knowledge)
         alike = {
             item.entity: knowledge_probe.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen
         }
@@ -89,7 +89,7 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
         "seed": benchmark.seed,
     }
     info = generate_missing.settings(benchmark, checkpoint, "mastery", VERSION, source)
-    style = None if options.by == "choices" else prompts.PLAIN
+    style = None if options.by == "choices" else styles.PLAIN
     generate_missing.ask(benchmark, checkpoint, questions, root, info, style=style)
 
 
@@ -104,9 +104,9 @@ def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
         )
         left, top, right, bottom = (round(number) for number in window.to_xyxy(item.size))
         size = Frame(max(1, right - left), max(1, bottom - top))
-        path = folder / f"{knowledge.same_name(item.id).replace(' ', '-')}.png"
+        path = folder / f"{normalize_name(item.id).replace(' ', '-')}.png"
         if not path.is_file():
-            image = images.load(root / item.image)
+            image = open_image(root / item.image)
             save_image(image.crop((left, top, left + int(size.width), top + int(size.height))), path)
         found.append(knowledge_probe.alone(item, f"images/{path.name}", size))
     return found
@@ -117,7 +117,7 @@ def show(out: str | Path) -> None:
     info, questions, answers = runs.read_whole(out)
     grade = knowledge_probe.grade_choices if info["samples"]["by"] == "choices" else knowledge_probe.grade_marks
     graded = grade(questions, answers)
-    table = mastery.Table.counted(graded, str(out))
+    table = MasteryTable.counted(graded, str(out))
     path = table.save(Path(out) / "mastery.json", {k: info[k] for k in ("model", "weights", "samples", "commit")})
     right = sum(value for _, value in graded) / len(graded)
     print(f"\n{info['model']}: {len(graded)} questions about {len(table)} entities, {tables.percent(right)} % right")

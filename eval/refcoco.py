@@ -28,7 +28,7 @@ from mllm.evaluation import generate_missing, runs, scores
 from mllm.evaluation.scores import Case
 from mllm.io import provenance, tables
 from mllm.metrics import stats
-from mllm.rewards.iou import HIT, is_above
+from mllm.prompting.tasks.ground import HIT, is_above
 
 VERSION = "1"
 

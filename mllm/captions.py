@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mllm.records import Completion, Sample
+from mllm.records import Completion
 
-TASK = "caption"
-"""`Sample.task` of an image that wants a caption; `Sample.captions` are its references."""
 QUESTION = "Describe this picture so that nobody could take it for another one."
 """What is asked where a caption is wanted and no other question is given."""
 WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
@@ -18,12 +16,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
 
 
-def wants_caption(sample: Sample) -> bool:
-    """Whether a sample asks for a caption."""
-    return sample.task == TASK
-
-
-def said(completion: Completion | str) -> str:
+def caption_of(completion: Completion | str) -> str:
     """The caption in a completion: what stands in the last `<answer>`, else all behind `</think>`, else all."""
     text = completion if isinstance(completion, str) else completion.text
     text = text.rpartition("</think>")[2]

@@ -34,7 +34,7 @@ from mllm.pocket.capability_checks import all_checks, check_find, check_recall
 from mllm.pocket.card import write_card
 from mllm.pocket.curriculum import Curriculum
 from mllm.pocket.data_parallel import DataParallel
-from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, lesson_batch, image_batch
+from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, image_batch, lesson_batch
 from mllm.pocket.scene_store import SceneStore
 from mllm.prompting import questions
 from mllm.training.engine import attention, packing

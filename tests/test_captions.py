@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mllm.captions import distinct, said, words
+from mllm.captions import caption_of, distinct, words
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from mllm.captions import distinct, said, words
     ],
 )
 def test_the_caption_is_what_stands_in_the_answer(text: str, caption: str) -> None:
-    assert said(text) == caption
+    assert caption_of(text) == caption
 
 
 def test_words_are_lower_case_without_punctuation() -> None:

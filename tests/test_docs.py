@@ -111,9 +111,9 @@ def test_a_yaml_block_is_read_by_what_it_is_for(block: Block, tmp_path: Path, mo
     file.write_text(block.text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     if kind == "cards":
-        from mllm.knowledge import cards
+        from mllm.knowledge.cards import load_cards
 
-        assert cards.load(file)
+        assert load_cards(file)
     elif kind == "teacher":
         from mllm.synthesis.teachers import openai
 
@@ -127,7 +127,7 @@ def check_recipe(file: Path, kind: str) -> None:
     from trl import GRPOConfig, SFTConfig
 
     from mllm import rewards
-    from mllm.knowledge.mastery import Entry, Table
+    from mllm.knowledge.mastery import Entry, MasteryTable
     from mllm.training import arguments
 
     if kind == "fieldmark":
@@ -136,7 +136,7 @@ def check_recipe(file: Path, kind: str) -> None:
     config = GRPOConfig if "rewards:" in text or "num_generations" in text else SFTConfig
     settings, _ = arguments.read(["--config", str(file), "--bf16", "False", "--use_cpu", "True"], file, config)
     for table in settings.tables:
-        Table({"wren": Entry("mostly correct", 1, 2)}).save(table)
+        MasteryTable({"wren": Entry("mostly correct", 1, 2)}).save(table)
     assert rewards.load_all(settings.rewards) is not None
 
 

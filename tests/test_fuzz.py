@@ -20,7 +20,8 @@ from mllm import records
 from mllm.boxes import Frame
 from mllm.data import caption_stats, sources
 from mllm.errors import FieldmarkError, ImageError
-from mllm.io import images, safe_pickle, strict_json
+from mllm.io import safe_pickle, strict_json
+from mllm.io.images import image_size, open_image
 from mllm.models import families
 from mllm.prompting import answers
 from tests.support.fuzz_targets import JSON, TAGS, Target, targets
@@ -97,7 +98,7 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("size", [(60_000, 60_000), (2_000_000_000, 1), (12_000, 12_000)])
 def test_an_image_that_claims_to_be_huge_is_not_decoded(size: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(bomb(*size))
-    for read in (images.load, images.size):
+    for read in (open_image, image_size):
         with pytest.raises(ImageError):
             read(tmp_path / "bomb.png")
 
@@ -148,7 +149,7 @@ def test_absurd_numbers_of_boxes(tmp_path: Path, every: dict[str, Target]) -> No
 
 def test_a_name_too_long_for_a_file_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such image"):
-        images.load(tmp_path / ("x" * 5000))
+        open_image(tmp_path / ("x" * 5000))
 
 
 def test_weights_are_safetensors_and_code_of_checkpoints_is_not_run(pocket_folder: Path, tmp_path: Path) -> None:

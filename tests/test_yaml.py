@@ -85,7 +85,7 @@ def test_the_recipes_own_loader_reads_it(path: Path, tmp_path: Path, monkeypatch
     """Unknown keys, wrong values and unknown rewards are refused; on the CPU, a missing GPU is no error of the file."""
     from trl import GRPOConfig, SFTConfig
 
-    from mllm.knowledge.mastery import Entry, Table
+    from mllm.knowledge.mastery import Entry, MasteryTable
     from mllm.rewards import load_all
     from mllm.training import arguments
 
@@ -94,7 +94,7 @@ def test_the_recipes_own_loader_reads_it(path: Path, tmp_path: Path, monkeypatch
     settings, args = arguments.read(flags, path, GRPOConfig if is_rl else SFTConfig)
     monkeypatch.chdir(tmp_path)
     for file in settings.tables:  # made by eval/mastery.py, not part of the repository
-        Table({"wren": Entry("mostly correct", 1, 2)}).save(file)
+        MasteryTable({"wren": Entry("mostly correct", 1, 2)}).save(file)
     assert bool(load_all(settings.rewards)) == is_rl
     assert str(args.output_dir).startswith("runs/")
     assert settings.validation is not None, "without a validation file no best checkpoint is kept"

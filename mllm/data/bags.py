@@ -1,8 +1,8 @@
-"""Look-alike bags, mined from the images' vectors: near enough to be confused, not so near as to be the same image.
+"""Bags of look-alikes, mined from image embeddings: similar enough to be confused, but not the same image.
 
-The published mining script was not released; this follows what is known of it (vectors of image plus captions,
-seeds in order of how alike their neighbours are, a threshold) and adds an upper threshold and disjoint bags, so that an
-epoch over bags is one pass over the images.
+The authors' mining script was not released. This follows what is published of it (vectors of image plus captions, seeds
+in order of their neighbours' similarity, a threshold) and adds an upper threshold and disjoint bags, so that an epoch
+over bags is one pass over the images.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mllm.errors import FieldmarkError, RecordError
 from mllm.records import Sample, read_jsonl
 
 EXACT = 100_000
-"""Up to so many images every pair is compared; above, FAISS finds neighbours, nearly all of them."""
+"""Up to this many images every pair is compared; above, FAISS finds nearly all neighbours."""
 LEVELS = ("easy", "medium", "hard")
-"""Thirds of the range between the thresholds, least alike first."""
+"""Thirds of the range between the thresholds, least similar first."""
 _BLOCK = 2048
 _CELLS = 1 << 24
-"""Similarities held at a time when every pair is compared: some hundred megabytes, whatever the number of images."""
+"""Similarities in memory at a time when every pair is compared: a few hundred megabytes for any number of images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """Look-alikes: the caption of each has to find its own image among them. `similarity`: seed and its mates."""
+    """Look-alikes among which each caption has to retrieve its own image; `similarity` is the mean to the seed."""
 
     SCHEMA: ClassVar[str] = "fieldmark.bag/1"
 
@@ -38,21 +38,21 @@ class Bag:
     similarity: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a bag of fewer than two, or with an image twice."""
+        """Refuse a bag of fewer than two images, or with an image twice."""
         if len(self.members) < 2 or len(set(self.members)) != len(self.members):
             raise RecordError(f"field members: two or more different ids are needed, got {list(self.members)}")
 
 
 def join(images_ND: np.ndarray, texts_ND: np.ndarray | None = None) -> np.ndarray:  # noqa: N803
-    """Vectors to mine on: images, or the normalised sum of normalised image and caption vectors; length 1."""
+    """Return the vectors to mine, of length 1: images, or sums of normalised image and caption vectors."""
     found = _unit(images_ND)
     return found if texts_ND is None else _unit(found + _unit(texts_ND))
 
 
 def band(lower: float, upper: float, level: str) -> tuple[float, float]:
-    """The thresholds of a level: a third of the range."""
+    """Return the thresholds of a level: a third of the range."""
     if level not in LEVELS:
-        raise FieldmarkError(f"unknown level {level!r} of bags; there are {', '.join(LEVELS)}")
+        raise FieldmarkError(f"unknown level of bags {level!r}; known: {', '.join(LEVELS)}")
     third = (upper - lower) / len(LEVELS)
     start = lower + LEVELS.index(level) * third
     return start, upper if level == LEVELS[-1] else start + third
@@ -66,10 +66,10 @@ def neighbours(
     *,
     exact: int = EXACT,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each vector its `count` nearest with lower <= similarity < upper: numbers (N, count), similarities.
+    """Return each vector's `count` nearest with lower <= similarity < upper: indices and similarities, (N, count).
 
-    Places without a neighbour hold -1 and -inf. Above `exact` vectors FAISS (the extra `captions`) searches an HNSW
-    graph for four times as many and those in the band are kept: nearly all, not all.
+    Missing neighbours are -1 and -inf. Above `exact` vectors FAISS (the extra `captions`) searches an HNSW graph for
+    four times as many, of which those in the range are kept; it finds nearly all.
     """
     total = len(vectors_ND)
     if total > exact:
@@ -88,13 +88,15 @@ def neighbours(
 
 
 def _largest(block: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return places and values of each row's `count` largest, the largest first, of equals the first place first.
+    """Return indices and values of each row's `count` largest, largest first, equal values in order of their index.
 
-    As a stable sort of whole rows would, at a fraction of its time.
+    The result is that of a stable sort of whole rows, in a fraction of the time.
     """
     best = np.sort(np.argpartition(-block, count - 1, axis=1)[:, :count], axis=1)
     least = np.take_along_axis(block, best, 1).min(axis=1)
-    tied = np.isfinite(least) & ((block >= least[:, None]).sum(axis=1) > count)  # which of the equals came is chance
+    tied = np.isfinite(least) & (
+        (block >= least[:, None]).sum(axis=1) > count
+    )  # argpartition chose among equals arbitrarily
     best[tied] = np.sort(np.argsort(-block[tied], axis=1, kind="stable")[:, :count], axis=1)
     order = np.argsort(-np.take_along_axis(block, best, 1), axis=1, kind="stable")
     best = np.take_along_axis(best, order, 1)
@@ -110,15 +112,15 @@ def mine(
     exact: int = EXACT,
     near: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Yield disjoint bags of `size` image numbers, the most alike first, with the mean similarity to their seed.
+    """Yield disjoint bags of `size` image indices, the most similar first, with the mean similarity to their seed.
 
-    `near` are `neighbours` of the same thresholds that were found before, at least `reach(size)` of each.
+    `near`, if given, is the result of `neighbours` for the same thresholds, with at least `reach(size)` of each image.
 
-    Every mate's similarity to the seed lies in [lower, upper), and that of any two members below `upper`, so that no
-    bag holds two copies of one image. An image that finds too few free mates is in no bag.
+    Every member's similarity to the seed lies in [lower, upper), and that of any two members below `upper`, so that no
+    bag holds two copies of one image. An image with too few free neighbours is in no bag.
     """
     if not 2 <= size <= 20:
-        raise FieldmarkError(f"bags of 2 to 20 images can be mined, not of {size}")
+        raise FieldmarkError(f"bags have 2 to 20 images, got {size}")
     if not -1 <= lower < upper:
         raise FieldmarkError(
             f"-1 <= lower < upper is needed for the similarity of look-alikes, got {lower} and {upper}"
@@ -143,17 +145,17 @@ def mine(
 
 
 def reach(size: int) -> int:
-    """How many neighbours of each image are looked at for bags of `size`: some are taken already."""
+    """Return the number of neighbours to examine for bags of `size`: more than needed, since some are used already."""
     return max(32, 4 * size)
 
 
 def read(files: Iterable[Path]) -> list[Bag]:
-    """Read bag files. Raises `RecordError` for a file that is not there or cannot be read, naming file and line."""
+    """Read bag files. Raises `RecordError` for a missing or broken file, naming file and line."""
     return [bag for file in files for bag in read_jsonl(file, Bag, unique="id")]
 
 
 def shared(samples: Sequence[Sample]) -> list[Bag]:
-    """The bags that samples name: two or more samples with the same `bag`, in the order of the samples."""
+    """Return the bags that samples name: two or more samples with the same `bag`, in the order of the samples."""
     members: dict[str, list[str]] = {}
     for sample in samples:
         if sample.bag is not None:
@@ -166,7 +168,7 @@ def _approximate(vectors: np.ndarray, count: int, lower: float, upper: float) ->
         import faiss
     except ImportError:
         raise FieldmarkError(
-            f"{len(vectors)} images are too many for every pair; `pip install fieldmark[captions]` brings FAISS"
+            f"{len(vectors)} images are too many for every pair; `pip install fieldmark[captions]` installs FAISS"
         ) from None
     vectors = np.ascontiguousarray(vectors, np.float32)
     index = faiss.IndexHNSWFlat(vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
@@ -176,7 +178,7 @@ def _approximate(vectors: np.ndarray, count: int, lower: float, upper: float) ->
     count = min(count, wide)
     numbers = np.empty((len(vectors), count), np.int32)
     found = np.empty((len(vectors), count), np.float32)
-    for start in range(0, len(vectors), _BLOCK):  # all at once would hold `wide` numbers an image, several times over
+    for start in range(0, len(vectors), _BLOCK):  # all at once would take several arrays of `wide` numbers per image
         part = slice(start, start + _BLOCK)
         values, near = index.search(vectors[part], wide)  # pyright: ignore[reportCallIssue]
         values = values.astype(np.float64)
@@ -189,7 +191,7 @@ def _approximate(vectors: np.ndarray, count: int, lower: float, upper: float) ->
 
 
 def chop(families: Iterable[Sequence[str]], size: int, level: str) -> list[Bag]:
-    """Cut families of look-alikes into bags of `size`, in order; what is left of a family is in none."""
+    """Cut families of look-alikes into bags of `size`, in order; the rest of a family is in no bag."""
     cut = [
         tuple(family[start : start + size]) for family in families for start in range(0, len(family) - size + 1, size)
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mllm.captions import distinct, said, words
+from mllm.captions import caption_of, distinct, words
 from mllm.errors import FieldmarkError
 from mllm.io import safe_pickle, strict_json
 from mllm.metrics import stats
@@ -16,9 +16,9 @@ from mllm.records import Completion, Sample, read_jsonl
 
 
 def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), seed: int = 0) -> dict[str, Any]:
-    """Length in words, distinct 1- and 2-grams, and marks' precision and recall where `samples` know their marks."""
+    """Return length in words, distinct 1- and 2-grams, and precision and recall of marks if `samples` have marks."""
     texts = list(captions.values())
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "captions": len(texts),
         "words": float(np.mean([len(words(text)) for text in texts])) if texts else 0.0,
         "distinct1": distinct(texts, 1),
@@ -30,26 +30,30 @@ def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), 
 
         judged = [judge(captions[s.id], [thing.marks for thing in s.things if thing.marks]) for s in marked]
         names = [s.id for s in marked]
-        told["precision"] = stats.mean([one.precision for one in judged], names, seed=seed).as_dict()
-        told["recall"] = stats.mean([one.recall for one in judged], names, seed=seed).as_dict()
-    return told
+        found["precision"] = stats.mean([one.precision for one in judged], names, seed=seed).as_dict()
+        found["recall"] = stats.mean([one.recall for one in judged], names, seed=seed).as_dict()
+    return found
 
 
 def read_captions(file: Path) -> dict[str, str]:
-    """Captions by image name: a json object `{name: caption}`, completions of ours (jsonl), or the pickle of
-    `{COCO id: caption}` that TrueMatch's authors publish (`mllm.io.safe_pickle`: nothing in it is run).
+    """Read captions by image name.
+
+    The file is a json object `{name: caption}`, completions of ours (jsonl), or the pickle of `{COCO id: caption}` that
+    TrueMatch's authors publish (`mllm.io.safe_pickle` executes nothing in it).
 
     Raises:
-        FieldmarkError: no such file, broken JSON, or a caption that is no text.
+        FieldmarkError: no such file, broken JSON, or a caption that is not a text.
     """
     if not file.is_file():
         raise FieldmarkError(f"{file}: no such file of captions")
     if file.suffix == ".jsonl":
-        return {row.sample_id: said(row) for row in read_jsonl(file, Completion, unique="sample_id", torn_tail=True)}
+        return {
+            row.sample_id: caption_of(row) for row in read_jsonl(file, Completion, unique="sample_id", torn_tail=True)
+        }
     table = safe_pickle.load(file) if file.suffix in (".pkl", ".pickle") else strict_json.read(file)
     if not isinstance(table, dict):
         raise FieldmarkError(f"{file}: an object {{image: caption}} is needed")
     for name, caption in table.items():
         if not isinstance(caption, str):
-            raise FieldmarkError(f"{file}: the caption of {name!r} is no text but {type(caption).__name__}")
-    return {str(name): said(caption) for name, caption in table.items()}
+            raise FieldmarkError(f"{file}: the caption of {name!r} is not a text but {type(caption).__name__}")
+    return {str(name): caption_of(caption) for name, caption in table.items()}

@@ -1,7 +1,7 @@
-"""Benchmark images among training images, found by perceptual hash.
+"""Finds benchmark images among training images, by perceptual hash.
 
-A number on a benchmark means little when its images were trained on, resized, recompressed or cropped to a box though
-they may be. The same search keeps look-alikes on one side of a split (`mllm.data.splits`).
+A benchmark score means little if its images were used in training, even resized, recompressed or cropped to a box. The
+same search keeps near-duplicates on one side of a split (`mllm.data.splits`).
 """
 
 from __future__ import annotations
@@ -12,29 +12,31 @@ from pathlib import Path
 
 from mllm.data.near_duplicates import near_duplicates
 from mllm.data.splits import fingerprint
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.records import Photo, image_path, load_samples
 
 
 @dataclass(frozen=True)
 class Contamination:
-    """What was found. `pairs`: (benchmark image, training image that looks like it), one for each benchmark image
-    that has any; `rows` are the benchmark's samples on such images."""
+    """The result: `pairs` of (benchmark image, similar training image), one for each benchmark image that has any.
+
+    `rows` counts the benchmark's samples on such images; `benchmark` and `training` count the images compared.
+    """
 
     pairs: tuple[tuple[Path, Path], ...]
     rows: int
     benchmark: int
     training: int
 
-    def told(self) -> str:
-        """The finding in words."""
+    def summary(self) -> str:
+        """Describe the result in a sentence."""
         if not self.pairs:
             return f"none of {self.benchmark} benchmark images looks like one of {self.training} training images"
         shown = "; ".join(f"{one} is like {other}" for one, other in self.pairs[:5])
         more = f"; and {len(self.pairs) - 5} more" if len(self.pairs) > 5 else ""
         return (
             f"{len(self.pairs)} of {self.benchmark} benchmark images ({self.rows} rows) look like training images: "
-            f"{shown}{more}. Take them out of the training file before the number is believed"
+            f"{shown}{more}. Remove them from the training file before you trust the score"
         )
 
 
@@ -46,7 +48,7 @@ def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
     """
     trained, tested = _of(train), _of(benchmark)
     files = [*trained, *tested]
-    prints = [fingerprint(images.load(file), photo) for file, (photo, _) in [*trained.items(), *tested.items()]]
+    prints = [fingerprint(open_image(file), photo) for file, (photo, _) in [*trained.items(), *tested.items()]]
     group_of = near_duplicates(prints)
     first = {}
     for place in range(len(trained)):
@@ -58,7 +60,7 @@ def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
 
 
 def _of(files: Sequence[Path]) -> dict[Path, tuple[Photo, int]]:
-    """Return the images of samples files, each once, as photos with all boxes, and how many rows each has."""
+    """Return the images of samples files, each once, as a photo with all boxes and its number of rows."""
     found: dict[Path, tuple[Photo, int]] = {}
     for file in files:
         for sample in load_samples(file):

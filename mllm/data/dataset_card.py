@@ -87,7 +87,7 @@ def _caption_sections(facts: Mapping[str, Any], command: str, settings: Mapping[
     yield f"{facts['drafts']} captions were written, {sum(facts['refused'].values())} refused."
     if facts["refused"]:
         yield markdown([("reason", "captions"), *facts["refused"].items()])
-    yield f"{facts['left_out']} images were left out because every caption of theirs was refused."
+    yield f"{facts['left out']} images were left out because every caption of theirs was refused."
     if facts["notes"]:
         yield markdown([("note", "count"), *facts["notes"].items()])
     yield "## Authors"

@@ -1,12 +1,12 @@
-"""Knowledge that somebody has written down already, in the shapes in which it is published, read into cards.
+"""Reads published descriptors of classes into knowledge cards. Forms:
 
-    {entity: [mark, ...]}            json or yaml: class descriptors, and every card file of ours (`mllm.knowledge.card_files`)
-    {entity_0: [mark, ...], ...}     json: what was said of single images, numbered; the share of images that say
-                                     the same becomes the confidence
-    entity,mark[,part,source,confidence,domain]    csv: one mark a row
+    {entity: [mark, ...]}            json or yaml: class descriptors, and every card file (`mllm.knowledge.card_files`)
+    {entity_0: [mark, ...], ...}     json: marks of numbered single images; the share of images with the same mark
+                                     becomes the confidence
+    entity,mark[,part,source,confidence,domain]    csv: one mark per row
 
-Marks of more than `LONG` words (captions) are taken apart at commas and full stops. Nothing is judged here: what models
-wrote down is sometimes wrong, and a mark stays unverified until somebody has looked.
+Marks of more than `LONG` words (captions) are split at commas and full stops. Nothing is verified here: models' marks
+are sometimes wrong, and a mark stays unverified until it is checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mllm.data.sources.csv import rows_of
 from mllm.errors import RecordError
 from mllm.io import strict_json
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark, read
-from mllm.knowledge.cards import holds, same_name
+from mllm.knowledge.cards import has_mark, normalize_name
 from mllm.knowledge.parts import part_of
 
 LONG = 12
@@ -31,10 +31,10 @@ _COLUMNS = ("part", "source", "confidence", "domain")
 
 
 def load(file: str | Path) -> dict[str, Card]:
-    """Read one file, by entity as it is written there; every mark carries its part and its source.
+    """Read one file; the keys are the entities as written. Every mark gets its part and its source.
 
     Raises:
-        KnowledgeError: a file that cannot be read. Names file, entity or line, and field.
+        KnowledgeError: an unreadable file. Names file, entity or line, and field.
     """
     file = Path(file)
     if file.suffix == ".csv":
@@ -44,31 +44,31 @@ def load(file: str | Path) -> dict[str, Card]:
     return {name: _filled(card, file.name) for name, card in cards.items()}
 
 
-def merge(entity: str, domain: str, told: Sequence[Card]) -> Card:
-    """Join what several sources say of one entity; where there are several, a mark's confidence is how many agree."""
+def merge(entity: str, domain: str, cards: Sequence[Card]) -> Card:
+    """Merge several sources' cards of one entity. With several, a mark's confidence is the share that agrees."""
     marks: list[Mark] = []
-    for card in told:
-        marks += [mark for mark in card.marks if not holds([known.text for known in marks], mark.text)]
-    if len(told) > 1:
-        marks = [replace(mark, confidence=round(_agreeing(told, mark) / len(told), 3)) for mark in marks]
-    sources = dict.fromkeys(card.source for card in told if card.source)
+    for card in cards:
+        marks += [mark for mark in card.marks if not has_mark([known.text for known in marks], mark.text)]
+    if len(cards) > 1:
+        marks = [replace(mark, confidence=round(_agreeing(cards, mark) / len(cards), 3)) for mark in marks]
+    sources = dict.fromkeys(card.source for card in cards if card.source)
     return Card(entity, domain, tuple(marks), ", ".join(sources))
 
 
-def _agreeing(told: Sequence[Card], mark: Mark) -> int:
-    """Count the sources that hold a mark."""
-    return sum(holds([known.text for known in card.marks], mark.text) for card in told)
+def _agreeing(cards: Sequence[Card], mark: Mark) -> int:
+    """Count the cards that hold a mark."""
+    return sum(has_mark([known.text for known in card.marks], mark.text) for card in cards)
 
 
 def _filled(card: Card, source: str) -> Card:
-    """Give each mark its part and its source, where the file does not say them."""
+    """Fill in each mark's part and source where the file does not give them."""
     named = card.source or source
     marks = (replace(m, part=m.part or part_of(m.text), source=m.source or named) for m in card.marks)
     return replace(card, marks=tuple(marks), source=named)
 
 
 def _in_phrases(card: Card) -> Card:
-    """Take long marks apart."""
+    """Split long marks."""
     return replace(card, marks=tuple(one for mark in card.marks for one in _phrases(mark)))
 
 
@@ -82,26 +82,26 @@ def _phrases(mark: Mark) -> Iterator[Mark]:
 
 
 def _of_images(file: Path) -> dict[str, Card]:
-    """Read what was said of single images; empty where the file is not of that shape."""
+    """Read marks of single images; empty if the file has another form."""
     if file.suffix != ".json" or not file.is_file():
         return {}
     try:
         content: Any = strict_json.load(file)
     except ValueError:
-        return {}  # `cardfiles.read` says what is wrong with it
+        return {}  # `card_files.read` names the error
     if not isinstance(content, dict) or not content or not all(map(_NUMBERED.fullmatch, content)):
         return {}
     images: dict[str, list[set[str]]] = defaultdict(list)
-    for name, said in content.items():
-        if not isinstance(said, list) or not all(isinstance(mark, str) and mark.strip() for mark in said):
-            raise KnowledgeError(f"{file}: card {name!r}: a list of texts is needed, got {said!r:.60}")
-        images[name.rpartition("_")[0]].append({mark.strip().lower() for mark in said})
+    for name, marks in content.items():
+        if not isinstance(marks, list) or not all(isinstance(mark, str) and mark.strip() for mark in marks):
+            raise KnowledgeError(f"{file}: card {name!r}: a list of texts is needed, got {marks!r:.60}")
+        images[name.rpartition("_")[0]].append({mark.strip().lower() for mark in marks})
     return {name: _counted(name, sets) for name, sets in images.items()}
 
 
 def _counted(name: str, sets: Sequence[set[str]]) -> Card:
-    """Make a card of what was said of several images of one entity, the most said first."""
-    counts = Counter(mark for said in sets for mark in said)
+    """Build a card from the marks of several images of one entity, the most frequent first."""
+    counts = Counter(mark for marks in sets for mark in marks)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return Card(name, marks=tuple(Mark(text, confidence=round(n / len(sets), 3)) for text, n in ordered))
 
@@ -111,7 +111,7 @@ def _table(file: Path) -> dict[str, Card]:
     cards: dict[str, Card] = {}
     spelled: dict[str, str] = {}
     for where, row in rows_of(file, needed=("entity", "mark"), optional=_COLUMNS):
-        name = spelled.setdefault(same_name(row["entity"]), row["entity"])
+        name = spelled.setdefault(normalize_name(row["entity"]), row["entity"])
         card = cards.setdefault(name, Card(name, domain=row.get("domain", "")))
         mark = _row_mark(where, row)
         cards[name] = replace(card, marks=(*card.marks, mark))
@@ -124,5 +124,5 @@ def _row_mark(where: str, row: Mapping[str, str]) -> Mark:
         number = float(confidence) if confidence else None
         return Mark(row["mark"].strip(), row.get("part", "").strip(), row.get("source", "").strip(), number)
     except (RecordError, ValueError) as error:
-        told = str(error) if isinstance(error, RecordError) else f"field confidence: {confidence!r} is no number"
-        raise KnowledgeError(f"{where}: {told}") from None
+        problem = error if isinstance(error, RecordError) else f"field confidence: {confidence!r} is not a number"
+        raise KnowledgeError(f"{where}: {problem}") from None

@@ -1,7 +1,7 @@
-"""A synthesized set as a dataset of the Hub: parquet with the images inside, and its data card with metadata on top.
+"""Packs a synthesized set as a dataset for the Hub: parquet with the images inside, and its data card with metadata.
 
-What is pushed is what `datasets.load_dataset` opens anywhere: one row a sample, `image` an image, boxes in the unit
-frame (0..1 of width and height, x1 y1 x2 y2). Only whole sets are packed, and only under terms that are known.
+`datasets.load_dataset` opens the result: one row per sample, `image` an image, boxes in the unit frame (0..1 of width
+and height, x1 y1 x2 y2). Only complete sets with a known licence are packed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from mllm.captions import TASK
 from mllm.data import manifest
 from mllm.data.dataset_card import ATTRIBUTION, CARD
 from mllm.errors import FieldmarkError
@@ -21,26 +20,26 @@ from mllm.records import SPLITS, Sample, image_path, load_samples
 
 UNKNOWN = "not stated"
 SHARD_BYTES = 400_000_000
-"""Images of one parquet file, at most; the Hub's own default is 500 MB."""
+"""Maximum bytes of images in one parquet file; the Hub's own default is 500 MB."""
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LICENCES = {"CC0-1.0": "cc0-1.0", "CC-BY-4.0": "cc-by-4.0", "CC-BY-SA-4.0": "cc-by-sa-4.0", "Apache-2.0": "apache-2.0"}
-"""SPDX names as the Hub spells them."""
+"""SPDX names and the Hub's spelling."""
 
 
 def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: int = SHARD_BYTES) -> list[Path]:
-    """Write `data/SPLIT-K-of-N.parquet` and the card of a whole set into an empty folder; returns the files.
+    """Write `data/SPLIT-K-of-N.parquet` and the card of a complete set into an empty folder; return the files.
 
     Args:
-        folder: what `data_synth/grounding.py` or `data_synth/captions.py` wrote.
-        out: a folder that is empty or not there.
-        licence: the Hub's name of the terms, over what the photos say; needed where they say nothing.
-        shard_bytes: images of one file, at most.
+        folder: output of `data_synth/grounding.py` or `data_synth/captions.py`.
+        out: an empty or new folder.
+        licence: the Hub's name of the licence. It replaces the photos' own and is needed if they have none.
+        shard_bytes: maximum bytes of images in one file.
 
     Raises:
-        FieldmarkError: data that is not whole, terms that are not known, a folder that holds something.
+        FieldmarkError: incomplete data, an unknown licence, or a folder that is not empty.
     """
     if not (folder / manifest.MANIFEST).is_file():
-        raise FieldmarkError(f"{folder} holds no {manifest.MANIFEST}: no data set, or one that is not finished")
+        raise FieldmarkError(f"{folder} holds no {manifest.MANIFEST}: not a data set, or an unfinished one")
     if out.exists() and any(out.iterdir()):
         raise FieldmarkError(f"{out} is not empty; choose a new folder with --out")
     facts = json.loads((folder / manifest.MANIFEST).read_text(encoding="utf-8"))
@@ -54,7 +53,7 @@ def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: in
             written += _split(samples, file, out / "data", split, shard_bytes)
             counts[split] = len(samples)
             tasks |= {sample.task for sample in samples}
-    (out / CARD).write_text(card(folder, terms, counts, captions=tasks == {TASK}), encoding="utf-8")
+    (out / CARD).write_text(card(folder, terms, counts, captions=tasks == {"caption"}), encoding="utf-8")
     written.append(out / CARD)
     if (folder / ATTRIBUTION).is_file():
         (out / ATTRIBUTION).write_bytes((folder / ATTRIBUTION).read_bytes())
@@ -63,10 +62,10 @@ def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: in
 
 
 def push(out: Path, repository: str, *, private: bool = False) -> str:
-    """Create the dataset repository if need be, and commit the folder to it; returns its address.
+    """Create the dataset repository if necessary, commit the folder to it, and return its address.
 
     Raises:
-        FieldmarkError: what the Hub said, where it refused.
+        FieldmarkError: the Hub's error message.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -79,32 +78,32 @@ def push(out: Path, repository: str, *, private: bool = False) -> str:
         )
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
         raise FieldmarkError(
-            f"{repository} could not be pushed: {error}\nLog in with `hf auth login`; what was packed is still in {out}"
+            f"{repository} could not be pushed: {error}\nLog in with `hf auth login`; the packed files stay in {out}"
         ) from error
     return str(made)
 
 
 def licence_of(terms: Mapping[str, int], folder: Path) -> str:
-    """The Hub's name of the terms of all images: theirs where they share one that it knows, else `other`.
+    """Return the Hub's name of the licence of all images: their common one if the Hub has it, else `other`.
 
     Raises:
-        FieldmarkError: some images say nothing of their terms.
+        FieldmarkError: some images have no licence.
     """
     if not terms or UNKNOWN in terms or "" in terms:
         count = terms.get(UNKNOWN, terms.get("", 0))
         raise FieldmarkError(
-            f"{folder}: {count} images say nothing of their terms; name them with --licence (of which you are sure), "
-            "or let the source say them"
+            f"{folder}: {count} images name no licence; give --licence if you are sure of it, or add it to the source"
         )
     known = {next((hub for spdx, hub in _LICENCES.items() if term.startswith(spdx)), "other") for term in terms}
     return known.pop() if len(known) == 1 else "other"
 
 
 def card(folder: Path, terms: str, counts: Mapping[str, int], *, captions: bool) -> str:
-    """The set's own data card, with the metadata that the Hub reads on top of it."""
+    """Return the set's data card with the Hub's metadata at its top."""
     from huggingface_hub import DatasetCardData
 
     total = sum(counts.values())
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in counts]
     data = DatasetCardData(
         license=terms,
         language="en",
@@ -112,19 +111,14 @@ def card(folder: Path, terms: str, counts: Mapping[str, int], *, captions: bool)
         tags=["fieldmark", "synthetic", "captions" if captions else "visual-grounding"],
         size_categories=next((name for size, name in SIZES if total < size), "n>1M"),
         pretty_name=folder.name,
-        configs=[
-            {
-                "config_name": "default",
-                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in counts],
-            }
-        ],
+        configs=[{"config_name": "default", "data_files": files}],
     )
     body = (folder / CARD).read_text(encoding="utf-8").lstrip()
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
 
 
 def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_bytes: int) -> list[Path]:
-    """Write one split, a shard at a time."""
+    """Write one split, shard by shard."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
@@ -143,7 +137,7 @@ def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_b
 
 
 def _shards(samples: Sequence[Sample], file: Path, most: int) -> Iterator[list[Sample]]:
-    """Cut where images would exceed `most` bytes."""
+    """Yield shards whose images have at most `most` bytes."""
     shard, held = [], 0
     for sample in samples:
         size = image_path(file, sample).stat().st_size
@@ -156,27 +150,23 @@ def _shards(samples: Sequence[Sample], file: Path, most: int) -> Iterator[list[S
         yield shard
 
 
+TEXTS = ("id", "task", "question", "domain", "entity", "thought", "bag", "group")
+
+
 def _features() -> Any:
     from datasets import Features, Image, List, Value
 
     box, text = List(Value("float64"), length=4), Value("string")
-    words = ("id", "task", "question", "domain", "entity", "thought", "bag", "group", "provenance")
     things = List({"entity": text, "box": box, "marks": List(text)})
     lists = {"boxes": List(box), "things": things, "captions": List(text)}
-    return Features({**dict.fromkeys(words, text), "image": Image(), "seen": Value("bool"), **lists})
+    texts = dict.fromkeys((*TEXTS, "provenance"), text)
+    return Features({**texts, "image": Image(), "seen": Value("bool"), **lists})
 
 
 def _row(sample: Sample, image: Path) -> dict[str, Any]:
     things = [{"entity": one.entity, "box": list(astuple(one.box)), "marks": list(one.marks)} for one in sample.things]
     return {
-        "id": sample.id,
-        "task": sample.task,
-        "question": sample.question,
-        "domain": sample.domain,
-        "entity": sample.entity,
-        "thought": sample.thought,
-        "bag": sample.bag,
-        "group": sample.group,
+        **{name: getattr(sample, name) for name in TEXTS},
         "provenance": json.dumps(sample.provenance, sort_keys=True, ensure_ascii=False),
         "image": {"bytes": image.read_bytes(), "path": image.name},
         "seen": sample.seen,

@@ -1,7 +1,6 @@
-"""Labelled photos looked at before anything is made of them: all that is wrong at once, and who may be seen where.
+"""Checks labelled photos before data is made of them: reports all faults at once, and how photos will be split.
 
-What ends a synthesis at its first fault (`data_synth/grounding.py`) is collected here, so that a folder of hundreds is
-mended in one go.
+`data_synth/grounding.py` stops at the first fault; here they are collected, so that all can be fixed at once.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ from mllm.data import sources, splits
 from mllm.data.sources import Request, SourceError
 from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError, ImageError
-from mllm.io import images
-from mllm.knowledge import cards as knowledge
+from mllm.io.images import open_image
 from mllm.knowledge import domains
+from mllm.knowledge.cards import Cards, normalize_name
 from mllm.records import SPLITS, Photo
 
 
 @dataclass(slots=True)
-class Check:
-    """What was found: photos that can be used, and a line for each fault."""
+class LabelReport:
+    """The usable photos, and a line for each fault."""
 
     photos: list[Photo] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     alike: list[list[str]] = field(default_factory=list)
-    """Ids of photos that look the same, group by group."""
+    """Ids of near-duplicate photos, group by group."""
     split: list[Photo] = field(default_factory=list)
-    """The photos with their sides, as a synthesis with the same seed and shares would divide them."""
+    """The photos with their sides, as a synthesis with the same seed and shares would split them."""
 
 
-def check(source: str, request: Request, cards: knowledge.Cards | None, shares: Shares, seed: int) -> Check:
-    """Open every photo whole, look for its card and for photos like it, and divide the good ones among the sides.
+def check(source: str, request: Request, cards: Cards | None, shares: Shares, seed: int) -> LabelReport:
+    """Decode every photo, look up its card and its near-duplicates, and split the good photos.
 
     Raises:
-        FieldmarkError: the input as a whole cannot be read: no such folder, a table without the needed columns.
+        FieldmarkError: the input as a whole cannot be read, e.g. no such folder or a table without needed columns.
     """
-    found = Check()
+    found = LabelReport()
     prints: list[list[str]] = []
     spelled: dict[str, str] = {}
     wrong = replace(request, wrong=lambda error: found.wrong.append(str(error)))
@@ -48,7 +47,7 @@ def check(source: str, request: Request, cards: knowledge.Cards | None, shares: 
             found.wrong.append(fault)
             continue
         try:
-            image = images.load(request.out / photo.image)
+            image = open_image(request.out / photo.image)
         except ImageError as error:
             found.wrong.append(str(error))
             continue
@@ -65,24 +64,21 @@ def check(source: str, request: Request, cards: knowledge.Cards | None, shares: 
     return found
 
 
-def lacking(found: Check) -> Iterator[str]:
-    """Say which side has too few kinds: an image shows two at least, each with one box."""
+def sides_without_images(found: LabelReport) -> Iterator[str]:
+    """Yield a line for each side with too few kinds: an image needs at least two, each with one box."""
+    domains_found = {photo.domain for photo in found.photos}
     for side in SPLITS:
         here = [photo for photo in found.split if photo.provenance["side"] == side and len(photo.boxes) == 1]
-        kinds = {domain: len({photo.entity for photo in here if photo.domain == domain}) for domain in _domains(found)}
+        kinds = {domain: len({photo.entity for photo in here if photo.domain == domain}) for domain in domains_found}
         if max(kinds.values()) < 2:
             yield (
-                f"the {side} side has photos of {max(kinds.values())} kind, and an image shows two at least: give "
-                "more kinds, more photos that do not look the same, or other shares"
+                f"the {side} side has photos of {max(kinds.values())} kind, but an image needs at least two: add "
+                "kinds or photos that are not near-duplicates, or change the shares"
             )
 
 
-def _domains(found: Check) -> set[str]:
-    return {photo.domain for photo in found.photos}
-
-
-def told(found: Check) -> Iterator[str]:
-    """Say in words what is there, what is alike, and who may be seen where."""
+def summary(found: LabelReport) -> Iterator[str]:
+    """Yield lines on the photos, near-duplicates and the split."""
     kinds = Counter((photo.domain, photo.entity) for photo in found.photos)
     fewest, most = min(kinds.values()), max(kinds.values())
     each = f"{fewest} of each" if fewest == most else f"{fewest} to {most} of each"
@@ -92,11 +88,11 @@ def told(found: Check) -> Iterator[str]:
     side, tiny = min((_shortest(box, photo.size), photo.id) for photo in found.photos for box in photo.boxes or [_ALL])
     yield f"smallest box: {side:.0f} pixels on its short side, {tiny}"
     if many := [photo.id for photo in found.photos if len(photo.boxes) > 1]:
-        yield f"with several boxes, never asked for: {len(many)}, {_few(many)}"
+        yield f"with several boxes, never a target: {len(many)}, {_few(many)}"
     if few := [name for (_, name), count in sorted(kinds.items()) if count < len(SPLITS)]:
         yield f"fewer than {len(SPLITS)} photos, so not on every side: {_few(few)}"
     for ids in found.alike:
-        yield f"look the same, kept on one side: {_few(ids)}"
+        yield f"near-duplicates, kept on one side: {_few(ids)}"
     for use in ("validation", "test"):
         held = sorted({photo.entity for photo in found.split if photo.provenance["use"] == use})
         yield f"kinds held out for {use}: {_few(held, 12) or 'none'}"
@@ -107,32 +103,30 @@ def told(found: Check) -> Iterator[str]:
 _ALL = Box(0, 0, 1, 1)
 
 
-def label_faults(
-    photo: Photo, cards: knowledge.Cards | None, spelled: dict[str, str], *, marks: bool = True
-) -> Iterator[str]:
-    """Say what is wrong with a photo's labels: its domain, its entity's spelling, what is known of it.
+def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, marks: bool = True) -> Iterator[str]:
+    """Yield the faults of a photo's labels: its domain, its entity's spelling, missing knowledge.
 
     Args:
         photo: from a source.
-        cards: of every entity; None where there are none, and photos bring their own marks.
-        spelled: how entities were spelled before; filled here. One of two spellings could be held out, the other not.
-        marks: without cards, a photo without marks is wrong.
+        cards: of every entity; None if photos have their own marks.
+        spelled: spellings of entities so far, updated here. One of two spellings could be held out and the other not.
+        marks: without cards, whether a photo without marks is a fault.
     """
-    first = spelled.setdefault(knowledge.same_name(photo.entity), photo.entity)
+    first = spelled.setdefault(normalize_name(photo.entity), photo.entity)
     if first != photo.entity:
-        yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; keep to one"
+        yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; use one spelling"
     try:
         domains.load(photo.domain)
         if cards is not None and not cards[photo.entity]:
-            yield f"photo {photo.id}: the card of {photo.entity!r} has no mark that may be used"
+            yield f"photo {photo.id}: the card of {photo.entity!r} has no usable mark"
     except FieldmarkError as error:
         yield f"photo {photo.id}: {error}"
     if marks and cards is None and not photo.marks:
-        yield f"photo {photo.id}: no marks are known of {photo.entity!r}: give knowledge cards with --knowledge FILE"
+        yield f"photo {photo.id}: no marks are known for {photo.entity!r}: give knowledge cards with --knowledge FILE"
 
 
-def labelled(source: str, request: Request, cards: knowledge.Cards | None) -> Iterator[Photo]:
-    """Yield the photos of a source whose labels are sound; the first fault is an error."""
+def labelled(source: str, request: Request, cards: Cards | None) -> Iterator[Photo]:
+    """Yield the photos of a source; the first fault in their labels is an error."""
     spelled: dict[str, str] = {}
     for photo in sources.photos(source, request):
         for fault in label_faults(photo, cards, spelled):
@@ -141,12 +135,12 @@ def labelled(source: str, request: Request, cards: knowledge.Cards | None) -> It
 
 
 def _shortest(box: Box, size: Frame) -> float:
-    """Return a box's shorter side in pixels."""
+    """Return the length of a box's shorter side in pixels."""
     x1, y1, x2, y2 = box.to_xyxy(size)
     return min(x2 - x1, y2 - y1)
 
 
 def _few(names: Sequence[str], count: int = 4) -> str:
-    """List the first names, and how many more there are."""
+    """List the first names and the number of further ones."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

@@ -1,8 +1,8 @@
-"""The folder of a data set in the making: which settings it belongs to, what lies in it, and a hash of it all.
+"""The folder of a data set while it is made: its settings, its contents, and a hash of them.
 
-`settings.json` is written first, so that a run that goes on cannot mix two settings in one folder; `manifest.json` is
-written last, so that whoever sees it knows that the data is whole. Neither holds a time or a machine's name: the same
-settings give the same bytes.
+`settings.json` is written first, so that a resumed run cannot mix two settings in one folder; `manifest.json` is
+written last, as a sign that the data is complete. Neither holds a time or a machine's name: the same settings give the
+same bytes.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SETTINGS, MANIFEST = "settings.json", "manifest.json"
 
 @contextmanager
 def claim(out: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[dict[str, Any] | None]:
-    """Hold the folder for these settings while the block runs; yields its manifest when the data is whole already.
+    """Lock the folder for these settings while the block runs; yield its manifest if the data is already complete.
 
     Raises:
-        FieldmarkError: the folder holds data of other settings (names the first that differs) or files of somebody
-            else, or another run is at work in it.
+        FieldmarkError: the folder holds data of other settings (names the first that differs) or foreign files, or
+            another run is using it.
     """
-    settings = {"schema": SCHEMA, **json.loads(json.dumps(settings))}  # as they will be read back: tuples become lists
+    settings = {"schema": SCHEMA, **json.loads(json.dumps(settings))}  # as json gives them back: tuples become lists
     if out.exists() and any(out.iterdir()) and not _is_ours(out):
         raise FieldmarkError(f"{out} is not empty and was not made by this program; choose a new folder with --out")
     out.mkdir(parents=True, exist_ok=True)
@@ -45,17 +45,17 @@ def claim(out: Path, settings: Mapping[str, Any], *, overwrite: bool = False) ->
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FieldmarkError(f"{out}: another run is at work in this folder; wait for it or stop it") from None
+            raise FieldmarkError(f"{out}: another run is using this folder; wait for it or stop it") from None
         if overwrite:
             _clear(out)
         _check(out, settings)
         yield _read(out / MANIFEST) if (out / MANIFEST).exists() else None
     finally:
-        os.close(folder)  # lets go of the lock, as the end of the process does, however it ends
+        os.close(folder)  # releases the lock, as the end of the process would
 
 
 def finish(out: Path, facts: Mapping[str, Any], data: Iterable[str]) -> dict[str, Any]:
-    """Hash what `data` names (files, or folders whole), write the manifest and return it."""
+    """Hash the files and folders that `data` names, write the manifest and return it."""
     hashes: dict[str, str] = {}
     for name in data:
         whole = hashlib.sha256()
@@ -71,9 +71,9 @@ def finish(out: Path, facts: Mapping[str, Any], data: Iterable[str]) -> dict[str
 
 
 def tally(samples: Iterable[Sample]) -> tuple[dict[str, Any], Counter[str]]:
-    """Count samples by stratum, domain, layout, kind of question, number of things, and the refusals told in them.
+    """Count samples by stratum, domain, layout, kind of question and number of things, and their refusals by reason.
 
-    Reads one by one.
+    Samples are read one by one.
     """
     counts: dict[str, Counter[str]] = {key: Counter() for key in ("stratum", "domain", "layout", "kind", "things")}
     refused: Counter[str] = Counter()
@@ -81,13 +81,13 @@ def tally(samples: Iterable[Sample]) -> tuple[dict[str, Any], Counter[str]]:
     for sample in samples:
         number += 1
         entities.add(sample.entity)
-        images, last = images + (sample.group != last), sample.group  # questions of one image stand together
+        images, last = images + (sample.group != last), sample.group  # questions of one image are consecutive
         refused.update(sample.provenance["refused"])
-        told = {**sample.provenance, "domain": sample.domain, "things": str(len(sample.things))}
+        values = {**sample.provenance, "domain": sample.domain, "things": str(len(sample.things))}
         for key, counter in counts.items():
-            counter[told[key]] += 1
-    told = {key: dict(sorted(counter.items())) for key, counter in counts.items()}
-    return {"samples": number, "images": images, "entities asked": len(entities), **told}, refused
+            counter[values[key]] += 1
+    by_key = {key: dict(sorted(counter.items())) for key, counter in counts.items()}
+    return {"samples": number, "images": images, "entities asked": len(entities), **by_key}, refused
 
 
 def digests(files: Iterable[str | Path | None]) -> dict[str, str]:
@@ -102,35 +102,35 @@ def _check(out: Path, settings: Mapping[str, Any]) -> None:
     if before == settings:
         return
     if not any(path.suffix == ".jsonl" and ".part" not in path.name for path in out.iterdir()):
-        _clear(out)  # no stage was finished: the folder is new, or a setting or an input was put right
+        _clear(out)  # no stage is finished: the folder is new, or a setting or an input was corrected
         _write(file, settings)
         return
     for name in sorted(settings.keys() | before.keys()):
         if settings.get(name) != before.get(name):
             raise FieldmarkError(
                 f"{out} holds data made with {name} = {before.get(name)!r}, now it is {settings.get(name)!r};"
-                " choose another folder with --out, or throw the old data away with --overwrite"
+                " choose another folder with --out, or delete the old data with --overwrite"
             )
 
 
 def _is_ours(out: Path) -> bool:
-    """Whether the folder holds settings of ours, and so whatever lies in it was made by a data program."""
+    """Whether the folder holds our settings, and so was made by a data program."""
     return (out / SETTINGS).is_file() and _read(out / SETTINGS).get("schema") == SCHEMA
 
 
 def _clear(out: Path) -> None:
-    """Empty a folder of ours; the settings go last, so that a stop in the middle leaves it ours."""
+    """Empty our folder. The settings are deleted last, so that an interruption leaves it recognisable."""
     for path in sorted(out.iterdir(), key=lambda path: path.name == SETTINGS):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def read(out: Path) -> dict[str, Any]:
-    """Return the manifest of a folder that is whole."""
+    """Return the manifest of a complete folder."""
     return _read(out / MANIFEST)
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return strict_json.read(file, dict[str, Any], advice="throw the folder away and make it anew")
+    return strict_json.read(file, dict[str, Any], advice="delete the folder and run the program again")
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

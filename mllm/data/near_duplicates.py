@@ -1,9 +1,9 @@
-"""Photos that look alike, found among millions without comparing every pair.
+"""Near-duplicate photos, found among millions without comparing every pair.
 
-A fingerprint is a 64-bit perceptual hash and an 8 x 8 miniature. Two photos look alike when their hashes differ in at
-most `HASH_BITS` bits and their miniatures by at most `COLOUR_STEPS`. Cut into three parts, two such hashes differ in at
-most two bits of at least one part (the pigeonhole), so it is enough to look up every part with up to two bits turned:
-multi-index hashing (Norouzi, Punjani and Fleet 2012, arXiv 1307.2982). Nothing is missed.
+A fingerprint is a 64-bit perceptual hash and an 8 x 8 miniature. Two photos are near-duplicates if their hashes differ
+in at most `HASH_BITS` bits and their miniatures by at most `COLOUR_STEPS`. If hashes are cut into three parts, two such
+hashes differ in at most two bits in at least one part (pigeonhole principle). So it suffices to look up every part with
+up to two bits flipped: multi-index hashing (Norouzi, Punjani and Fleet 2012, arXiv 1307.2982). The search is exact.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from itertools import combinations
 import numpy as np
 
 HASH_BITS = 8
-"""Photos whose 64-bit perceptual hashes differ in at most so many bits may be the same image ..."""
+"""Maximum difference, in bits, of the perceptual hashes of near-duplicates."""
 COLOUR_STEPS = 14.0
-"""... and are, when their 8 x 8 miniatures differ by at most so much on average (0..255): hashes see no colour."""
+"""Maximum mean difference (0..255) of their miniatures: the hashes ignore colour."""
 FEW = 8_192
-"""Up to so many prints every pair is compared, which is quicker than looking parts up."""
+"""Up to this many prints every pair is compared, which is faster than the lookup of parts."""
 _CHUNK = 2048
 _PAIRS = 1 << 21
-"""So many pairs are held at a time: some hundred megabytes with their miniatures."""
+"""Pairs in memory at a time: a few hundred megabytes with their miniatures."""
 _PARTS = ((0, 22), (22, 21), (43, 21))
 """First bit and width of the three parts of a hash."""
 Pairs = tuple[np.ndarray, np.ndarray]
-"""Numbers of two prints each, the smaller first."""
+"""Indices of two prints each, the smaller first."""
 
 
 def near_duplicates(fingerprints: Sequence[Iterable[str]]) -> list[int]:
-    """Return the group of each photo: the lowest index among the photos that it looks like, over any chain.
+    """Return the group of each photo: the lowest index among its near-duplicates, their near-duplicates, and so on.
 
-    Each photo has prints of the form `hash-miniature`, both hexadecimal. Time grows with the photos and with the pairs
-    whose hashes share a part, not with the square of the photos; memory holds the prints and a few million pairs.
+    Each photo has prints of the form `hash-miniature`, both hexadecimal. Time grows with the number of photos and of
+    pairs whose hashes share a part, not quadratically; memory holds the prints and a few million pairs.
     """
     parent = list(range(len(fingerprints)))
     first: dict[str, int] = {}
     owners: list[int] = []
     for owner, prints in enumerate(fingerprints):
         for one in prints:
-            if one in first:  # copies are joined here: each pair of many of them would be a square again
+            if one in first:  # join copies here: comparing all pairs of them would be quadratic
                 _join(parent, first[one], owner)
             else:
                 first[one] = owner
@@ -58,7 +58,7 @@ def near_duplicates(fingerprints: Sequence[Iterable[str]]) -> list[int]:
 
 
 def by_blocks(hash_N: np.ndarray) -> Iterator[Pairs]:  # noqa: N803
-    """Yield the pairs of hashes that are close, by comparing all, in blocks."""
+    """Yield all pairs of close hashes by comparing every pair, in blocks."""
     for start in range(0, len(hash_N), _CHUNK):
         for other in range(start, len(hash_N), _CHUNK):
             block = hash_N[start : start + _CHUNK, None] ^ hash_N[None, other : other + _CHUNK]
@@ -68,31 +68,33 @@ def by_blocks(hash_N: np.ndarray) -> Iterator[Pairs]:  # noqa: N803
 
 
 def by_parts(hash_N: np.ndarray) -> Iterator[Pairs]:  # noqa: N803
-    """Yield the pairs of hashes that are close, by looking their parts up. Some come more than once."""
+    """Yield all pairs of close hashes by looking up their parts. Some pairs occur more than once."""
     for shift, width in _PARTS:
         part_N = ((hash_N >> np.uint64(shift)) & np.uint64((1 << width) - 1)).astype(np.int32)  # noqa: N806
         order_N = np.argsort(part_N, kind="stable")  # noqa: N806
-        part_N, sorted_N = part_N[order_N], hash_N[order_N]  # noqa: N806  (in order, look-ups run through memory once)
+        part_N, sorted_N = part_N[order_N], hash_N[order_N]  # noqa: N806  (sorted, so that lookups scan memory once)
         starts = np.concatenate([[0], np.cumsum(np.bincount(part_N, minlength=1 << width))]).astype(np.int32)
-        for turned in _turned(width):
-            # Of a pair whose parts differ in these bits one has the highest of them at 0: it looks for the other.
-            asking = np.arange(len(part_N)) if turned == 0 else np.nonzero(~part_N & (1 << turned.bit_length() - 1))[0]
-            wanted = part_N[asking] ^ turned
-            for a, b in _spread(asking, starts[wanted], starts[wanted + 1]):
-                close = (np.bitwise_count(sorted_N[a] ^ sorted_N[b]) <= HASH_BITS) & ((a < b) | (turned != 0))
+        for flipped in _flipped(width):
+            # Of two parts that differ in these bits one has a 0 in the highest: only that one looks up the other.
+            asking = (
+                np.arange(len(part_N)) if flipped == 0 else np.nonzero(~part_N & (1 << flipped.bit_length() - 1))[0]
+            )
+            wanted = part_N[asking] ^ flipped
+            for a, b in _ranges(asking, starts[wanted], starts[wanted + 1]):
+                close = (np.bitwise_count(sorted_N[a] ^ sorted_N[b]) <= HASH_BITS) & ((a < b) | (flipped != 0))
                 if close.any():
                     one, other = order_N[a[close]], order_N[b[close]]
                     yield np.minimum(one, other), np.maximum(one, other)
 
 
-def _turned(width: int) -> list[int]:
-    """Every number of `width` bits with at most as many set as a third of the bits that may differ."""
+def _flipped(width: int) -> list[int]:
+    """Return all numbers of `width` bits with at most a third of `HASH_BITS` bits set."""
     most = HASH_BITS // len(_PARTS)
     return [sum(1 << bit for bit in bits) for count in range(most + 1) for bits in combinations(range(width), count)]
 
 
-def _spread(asking: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Pairs]:
-    """Yield each asker beside every place from its start to its end, at most `_PAIRS` or one asker's at a time."""
+def _ranges(asking: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Pairs]:
+    """Pair each element with every index from its start to its end; at most `_PAIRS`, or one element, at a time."""
     counts = ends - starts
     asking, starts, counts = asking[counts > 0], starts[counts > 0], counts[counts > 0]
     upto = np.cumsum(counts)

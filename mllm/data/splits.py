@@ -1,12 +1,12 @@
-"""Which photo may be used where: split by ENTITY and by IMAGE, so that nothing of the test is met in training.
+"""Splits photos by ENTITY and by IMAGE, so that nothing of the test occurs in training.
 
 Three sides: train, validation, test. Three kinds of entities:
-    train       seen: their photos are shared out among the three sides (new images of seen entities)
+    train       seen: their photos are divided among the three sides (new images of seen entities)
     validation  unseen; all their photos are on the validation side, where checkpoints are chosen
-    test        unseen; all their photos are on the test side, and nowhere else
-Photos that look alike (the same image stored twice, resized, re-encoded, or cropped around the same box) form a
-group, and a group is on one side. A look-alike of a held-out entity's photo follows that entity; if it may not (it
-belongs to another held-out kind), it is left out and counted.
+    test        unseen; all their photos are on the test side
+Near-duplicates (the same image stored twice, resized, re-encoded, or cropped around the same box) form a group, and a
+group is on one side. A near-duplicate of a held-out entity's photo follows that entity. If it belongs to another
+held-out kind it is left out and counted.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _MINIATURE = (8, 8)
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How the photos of a seen entity are shared out, and which entities are held out."""
+    """How the photos of seen entities are divided, and which entities are held out."""
 
     validation: float = 0.15
     test: float = 0.25
     unseen: float = 0.25
-    """Share of each domain's entities that is held out; a third of these belongs to validation, the others to test."""
+    """Share of each domain's entities that is held out: a third of these for validation, the others for test."""
     unseen_domains: tuple[str, ...] = ()
-    """Domains of which no entity is trained on; all of them are test."""
+    """Domains that are held out entirely, for the test."""
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave nothing to train on."""
+        """Refuse shares that leave nothing for training."""
         for name in ("validation", "test", "unseen"):
             if not 0 <= getattr(self, name) < 1:
-                raise FieldmarkError(f"share {name}: from 0 to below 1 is needed, got {getattr(self, name)}")
+                raise FieldmarkError(f"share {name}: must be at least 0 and below 1, got {getattr(self, name)}")
         if self.validation + self.test >= 1:
             raise FieldmarkError(
                 f"shares validation + test = {self.validation + self.test:g} leave no photo for training"
@@ -61,17 +61,17 @@ class Split:
 
 
 def fingerprint(image: Image.Image, photo: Photo) -> list[str]:
-    """Describe a photo for the search of near-duplicates: `phash-miniature` of the whole and of each box's crop.
+    """Return `phash-miniature` of a photo and of each box's crop, for the search of near-duplicates.
 
-    A crop of a photo has another hash than the photo, but what its box encloses has the same. Drawn photos
-    (`provenance.drawn`) are described whole only: the same species is drawn alike, and that is no duplicate.
+    A crop of a photo has another hash than the photo, but the content of its box has the same. Drawn photos
+    (`provenance.drawn`) have no crops: drawings of one species are similar without being duplicates.
     """
     views = [image]
     if not photo.provenance.get("drawn"):
         size = Frame(*image.size)
         for box in photo.boxes:
             x1, y1, x2, y2 = (round(number) for number in box.to_xyxy(size))
-            if min(x2 - x1, y2 - y1) >= 16:  # smaller ones all look alike
+            if min(x2 - x1, y2 - y1) >= 16:  # smaller crops are all similar
                 views.append(image.crop((x1, y1, x2, y2)))
     return [f"{phash(view)}-{view.resize(_MINIATURE, Image.Resampling.BOX).tobytes().hex()}" for view in views]
 
@@ -79,14 +79,14 @@ def fingerprint(image: Image.Image, photo: Photo) -> list[str]:
 def uses(entities: Mapping[tuple[str, str], str | None], shares: Shares, seed: int) -> dict[tuple[str, str], str]:
     """Decide for each (domain, entity) whether it is train, validation or test.
 
-    A source may have decreed it (the value); else a stable hash puts the entities of a domain in an order, the first
-    `shares.unseen` of which are held out: the first, fourth, seventh ... for validation, the others for test.
+    The source may prescribe it (the value). Otherwise a stable hash orders the entities of a domain, and the first
+    `shares.unseen` are held out: the first, fourth, seventh ... for validation, the others for test.
     """
     decided: dict[tuple[str, str], str] = {}
     free: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for key, decree in sorted(entities.items()):
-        if decree is not None:
-            decided[key] = decree
+    for key, prescribed in sorted(entities.items()):
+        if prescribed is not None:
+            decided[key] = prescribed
         elif key[0] in shares.unseen_domains:
             decided[key] = "test"
         else:
@@ -100,9 +100,9 @@ def uses(entities: Mapping[tuple[str, str], str | None], shares: Shares, seed: i
 
 
 def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> Split:
-    """Put every photo on a side. `fingerprints` are those of `fingerprint`, in the order of the photos."""
-    decree = {(photo.domain, photo.entity): photo.provenance.get("use") for photo in photos}
-    use = uses(decree, shares, seed)
+    """Assign every photo to a side. `fingerprints` are the results of `fingerprint`, in the order of the photos."""
+    prescribed = {(photo.domain, photo.entity): photo.provenance.get("use") for photo in photos}
+    use = uses(prescribed, shares, seed)
     group_of = near_duplicates(fingerprints)
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(group_of):
@@ -114,15 +114,20 @@ def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares
         if kind not in ("train", side):
             result.left_out[f"looks like a photo of the {side} side, its entity is for {kind}"] += 1
             continue
-        told: dict[str, Any] = {"side": side, "use": kind, "seen": kind == "train", "group": photos[group_of[index]].id}
-        result.photos.append(replace(photo, provenance={**photo.provenance, **told}))
+        place: dict[str, Any] = {
+            "side": side,
+            "use": kind,
+            "seen": kind == "train",
+            "group": photos[group_of[index]].id,
+        }
+        result.photos.append(replace(photo, provenance={**photo.provenance, **place}))
     return result
 
 
 def by_image(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> list[str]:
-    """Return the side of each image where there are no entities to hold out; look-alikes share one.
+    """Return the side of each image if there are no entities to hold out; near-duplicates share one.
 
-    `names` put the groups of look-alikes in a stable random order; the first fill the test, then validation.
+    A hash of `names` orders the groups of near-duplicates; the first fill the test, the next validation.
     """
     group_of = near_duplicates(fingerprints)
     sizes = Counter(group_of)
@@ -141,7 +146,7 @@ def _sides(
     shares: Shares,
     seed: int,
 ) -> dict[int, str]:
-    """Give each group of look-alikes its side."""
+    """Assign a side to each group of near-duplicates."""
     side_of: dict[int, str] = {}
     of_entity: dict[tuple[str, str], list[int]] = defaultdict(list)
     for group, indices in members.items():
@@ -164,12 +169,12 @@ def _sides(
 
 
 def _counts(total: int, shares: Shares) -> Counter[str]:
-    """Share out the photos of an entity: training first, then test, then validation get at least one each."""
+    """Divide the photos of an entity: training, then test, then validation get at least one each."""
     test = max(round(total * shares.test), 1 if shares.test else 0) if total >= 2 else 0
     validation = max(round(total * shares.validation), 1 if shares.validation else 0) if total >= 3 else 0
     return Counter(train=total - test - validation, validation=validation, test=test)
 
 
 def _order(seed: int, *names: str) -> bytes:
-    """Return a stable random sort key: the same on every machine, whatever else is in the list."""
+    """Return a pseudo-random sort key, the same on every machine and independent of other entries."""
     return hashlib.sha256("/".join((str(seed), *names)).encode()).digest()

@@ -1,7 +1,7 @@
-"""Asks a model what a benchmark has not been told yet, and writes the answers down as they come.
+"""Generates the completions that a benchmark folder lacks, and writes each one down at once.
 
-Shared by the programs in eval/: open the checkpoint, hold the settings against those of the folder's earlier outputs,
-ask what is missing (length-sorted batches, or vLLM where it is asked for), with a progress bar.
+Shared by the programs in eval/: open the checkpoint, compare the settings with those of the folder's earlier outputs,
+and generate what is missing (length-sorted batches, or vLLM) with a progress bar.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def open_for(options: Any) -> Checkpoint:
 def settings(
     options: Any, checkpoint: Checkpoint, benchmark: str, version: str, source: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Everything that decides the outputs, and where they came from. `source` describes the samples."""
+    """Return everything that determines the outputs, and their origin. `source` describes the samples."""
     weights = [provenance.fingerprint(folder) for folder in (checkpoint.base, checkpoint.adapter) if folder]
     return {
         "benchmark": benchmark,
@@ -43,7 +43,7 @@ def settings(
             "seed": options.seed,
         },
         "engine": options.engine if options.engine != "transformers" else None,
-        "batch_size": options.batch_size if options.temperature > 0 else None,  # greedy answers do not hang on it
+        "batch_size": options.batch_size if options.temperature > 0 else None,  # greedy answers do not depend on it
         "dtype": options.dtype,
         "quantize": options.quantize,
         "commit": provenance.git_commit(),
@@ -60,7 +60,7 @@ def ask(
     *,
     style: str | None = None,
 ) -> bool:
-    """Answer each sample that has no output in the folder `options.out`; whether there were any.
+    """Answer each sample without an output in the folder `options.out`; return whether there were any.
 
     `style` replaces the checkpoint's own.
 
@@ -84,7 +84,7 @@ def ask(
         }
         if options.engine == "vllm":
             if options.quantize:
-                raise ConfigError("--quantize is for --engine transformers; vLLM has settings of its own")
+                raise ConfigError("--quantize needs --engine transformers; vLLM has its own settings")
             from mllm.inference import vllm_engine
 
             completions = vllm_engine.generate(checkpoint, samples, root, dtype=options.dtype, **arguments)
@@ -98,8 +98,8 @@ def ask(
                 runs.append(options.out, completion)
         except torch.OutOfMemoryError as error:
             raise FieldmarkError(
-                f"{str(error).splitlines()[0]} Run the command again with a lower --batch-size; the saved answers are "
-                "kept. --dtype bfloat16 halves the weights, --quantize 4bit makes them smaller still (both need "
-                "--overwrite and change the numbers)"
+                f"{str(error).splitlines()[0]} Run the command again with a lower --batch-size; finished answers are "
+                "kept. --dtype bfloat16 halves the weights and --quantize 4bit shrinks them further, but both change "
+                "the outputs and need --overwrite"
             ) from error
     return True

@@ -1,13 +1,13 @@
-"""What a model knows, asked: four names to choose from, or marks recalled against marks seen.
+"""Probes what a model knows about entities: by four names to choose from, or by recalled against seen marks.
 
-Questions are samples (task `quiz`), so that whatever answers samples answers them; graders read the completions. Two
-ways to ask about an entity:
+Questions are samples (task `quiz`), so that every program that answers samples can answer them; graders read the
+completions. There are two forms:
 
-choices  An image of one thing and four names, its own among look-alikes', in an order drawn by seed: "Which bird is
-         this? A. ... B. ...". KARL asks this (arXiv 2503.12797v3, appendix B.2).
-marks    For models that were never taught letters (the pocket base): "What are the marks of NAME?" for each of the four
-         names and "What is at BOX?" for the thing. The choice is the name whose recalled marks share most with the
-         marks seen. It asks for the same knowledge, and a model that can say neither marks nor boxes fails it.
+choices  An image of one thing and four names, the right one and three look-alikes, in a random order: "Which bird is
+         this? A. ... B. ...". This is KARL's form (arXiv 2503.12797v3, appendix B.2).
+marks    For models that were not trained on letters (the pocket base): "What are the marks of NAME?" for each of the
+         four names and "What is at BOX?" for the thing. The choice is the name whose recalled marks share most with
+         the marks seen. It needs the same knowledge; a model that writes neither marks nor boxes fails it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,16 @@ from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.knowledge import domains
 from mllm.models.families import Budget, Family
+from mllm.prompting.tasks.quiz import LETTERS, read_choice
 from mllm.records import Completion, Photo, Sample
 
-TASK = "quiz"
-LETTERS = "ABCD"
 OPTIONS = len(LETTERS)
 CHANCE = 1 / OPTIONS
-_LETTER = re.compile(r"\W*\b([A-D])(?=\s*(?:$|[.):,;\]*\n]))")  # "A wren" begins with an article, not with a letter
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to be asked about: where it is, and the other entities of its image."""
+    """One thing to ask about: where it is, and the other entities of its image."""
 
     id: str
     entity: str
@@ -46,7 +43,7 @@ class Item:
 
 
 def items(rows: Iterable[Sample | Photo]) -> list[Item]:
-    """Return every thing of the images of samples, or of photos; one that several samples share comes once."""
+    """Return every thing in the images of samples or photos, each once."""
     found: dict[tuple[str, Box], Item] = {}
     for row in rows:
         if isinstance(row, Photo):
@@ -62,12 +59,12 @@ def items(rows: Iterable[Sample | Photo]) -> list[Item]:
 
 
 def one_an_image(pool: Sequence[Item]) -> list[Item]:
-    """Return each image once, as a question about its only entity; images of several entities are left out."""
+    """Return one item per image, without the images of several entities."""
     return list({item.image: item for item in reversed(pool) if not item.beside}.values())[::-1]
 
 
 def draw(pool: Sequence[Item], per_entity: int, seed: int) -> list[Item]:
-    """Choose at most `per_entity` things of each entity, by seed, in the order of `pool`."""
+    """Choose at most `per_entity` random things of each entity, in the order of `pool`."""
     by_entity: dict[str, list[Item]] = {}
     for item in pool:
         by_entity.setdefault(item.entity, []).append(item)
@@ -82,10 +79,10 @@ def draw(pool: Sequence[Item], per_entity: int, seed: int) -> list[Item]:
 def options(
     item: Item, entities: Sequence[str], seed: int, alike: Mapping[str, Sequence[str]] | None = None
 ) -> list[str]:
-    """Return the four names of a question in their order: the item's own and three look-alikes.
+    """Return the four names of a question in random order: the item's own and three look-alikes.
 
-    Those beside it in its image come first (they were put there because they look alike), then those that `alike`
-    lists for it, then others of `entities` (its domain), drawn by seed.
+    The other entities of its image are preferred (they were put there as look-alikes), then those that `alike` lists
+    for it, then random others of `entities`, the names of its domain.
 
     Raises:
         FieldmarkError: fewer than four entities.
@@ -97,20 +94,20 @@ def options(
     wrong = [name for name in ordered if name != item.entity][: OPTIONS - 1]
     if len(wrong) < OPTIONS - 1:
         raise FieldmarkError(
-            f"domain {item.domain!r} has {len(wrong) + 1} entities; a question with {OPTIONS} names needs {OPTIONS}"
+            f"domain {item.domain!r} has {len(wrong) + 1} entities; a question needs at least {OPTIONS}"
         )
     return rng.sample([item.entity, *wrong], OPTIONS)
 
 
 def nearest_cards(entity: str, others: Sequence[str], cards: Mapping[str, Sequence[str]]) -> list[str]:
-    """Sort other entities by how many marks they share with an entity, most first; those without a card last."""
+    """Sort other entities by the number of marks shared with an entity, most first; those without a card last."""
     own = set(cards[entity]) if entity in cards else set()
     shared = {name: len(own & set(cards[name])) if name in cards else 0 for name in others if name != entity}
     return sorted(shared, key=lambda name: -shared[name])
 
 
 def alone(item: Item, image: str, size: Frame) -> Item:
-    """Return the item on an image of its own, `size` pixels large, which it fills."""
+    """Return the item on an image of its own, which it fills; `size` is in pixels."""
     return replace(item, image=image, size=size, box=Box(0, 0, 1, 1))
 
 
@@ -129,42 +126,27 @@ def choices(
     *,
     alike: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Sample]:
-    """Write one question with four names for each item. The image should show that one thing alone.
+    """Write one question with four names for each item, whose image should show that thing alone.
 
-    `entities` are the names of each domain that wrong options are drawn from.
+    `entities` are the names of each domain, from which wrong options are drawn.
     """
-    asked = []
+    questions = []
     for item in chosen:
         names = options(item, entities[item.domain], seed, alike)
         listed = " ".join(f"{letter}. {name}." for letter, name in zip(LETTERS, names, strict=True))
         question = f"Which {_noun(item.domain)} is this? {listed} Answer with the letter."
-        asked.append(_sample(item, f"choose {item.id}", question, {"options": names}))
-    return asked
+        questions.append(_sample(item, f"choose {item.id}", question, {"options": names}))
+    return questions
 
 
-def grade_choices(asked: Sequence[Sample], said: Mapping[str, Completion]) -> list[tuple[str, float]]:
-    """Return (entity, 1 or 0) for each question; text without a letter or one of the names is wrong."""
+def grade_choices(questions: Sequence[Sample], completions: Mapping[str, Completion]) -> list[tuple[str, float]]:
+    """Return (entity, 1 or 0) for each question; text with neither a letter nor a name is wrong."""
     rows = []
-    for sample in asked:
+    for sample in questions:
         names = sample.provenance["options"]
-        chosen = read_choice(said[sample.id].text, names)
+        chosen = read_choice(completions[sample.id].text, names)
         rows.append((sample.entity, float(chosen is not None and names[chosen] == sample.entity)))
     return rows
-
-
-def read_choice(text: str, names: Sequence[str]) -> int | None:
-    """Return which of four names an answer chooses, None where it cannot be told.
-
-    The answer is what stands in the last `<answer>` tags, else the whole text. It chooses by a letter A to D at its
-    beginning (`B`, `(B)`, `B. Boeing 747`), or by naming exactly one of the names.
-    """
-    tagged = _TAGGED.findall(text)
-    answer = (tagged[-1] if tagged else text).strip()
-    if letter := _LETTER.match(answer):
-        return LETTERS.index(letter[1])
-    named = [k for k, name in enumerate(names) if re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", answer.lower())]
-    longest = [k for k in named if not any(names[k].lower() in names[j].lower() for j in named if j != k)]
-    return longest[0] if len(longest) == 1 else None
 
 
 def marks(
@@ -176,9 +158,9 @@ def marks(
     *,
     alike: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Sample]:
-    """Write what `grade_marks` needs: for each item what is at its box, and once for each name its marks.
+    """Write the questions for `grade_marks`: for each item what is at its box, and for each name once its marks.
 
-    Boxes are written as `family` writes them on images of `budget`.
+    Boxes are in the notation of `family` for images of `budget`.
     """
     seen, recalled = [], {}
     for item in chosen:
@@ -191,36 +173,36 @@ def marks(
     return [*seen, *recalled.values()]
 
 
-def grade_marks(asked: Sequence[Sample], said: Mapping[str, Completion]) -> list[tuple[str, float]]:
-    """Return (entity, right) for each thing seen: 1 where its own name's marks fit best, 1/k where k names tie."""
+def grade_marks(questions: Sequence[Sample], completions: Mapping[str, Completion]) -> list[tuple[str, float]]:
+    """Return (entity, score) for each thing seen: 1 if its own name's marks fit best, 1/k if k names tie."""
     rows = []
-    for sample in asked:
+    for sample in questions:
         if "options" not in sample.provenance:
             continue
-        seen = _stated(said[sample.id].text)
+        seen = _stated_marks(completions[sample.id].text)
         names = sample.provenance["options"]
-        fits = [len(seen & _stated(said[f"recall {sample.domain} {name}"].text)) for name in names]
+        fits = [len(seen & _stated_marks(completions[f"recall {sample.domain} {name}"].text)) for name in names]
         own, best = fits[list(names).index(sample.entity)], max(fits)
         rows.append((sample.entity, 1 / fits.count(best) if own == best else 0.0))
     return rows
 
 
-def _stated(text: str) -> set[str]:
-    """Return the marks of `NAME: a, b, c.` or `a, b, c.`: what stands between commas, in lower case."""
-    told = text.rpartition(":")[2].strip().rstrip(".").lower()
-    return {mark for part in re.split(r"[,;.\n]", told) if (mark := " ".join(part.split()))}
+def _stated_marks(text: str) -> set[str]:
+    """Return the marks of `NAME: a, b, c.` or `a, b, c.` in lower case."""
+    marks = text.rpartition(":")[2].strip().rstrip(".").lower()
+    return {mark for part in re.split(r"[,;.\n]", marks) if (mark := " ".join(part.split()))}
 
 
 def _noun(domain: str) -> str:
-    """Return what one thing of a domain is called; the domain's own name where it has no file."""
+    """Return the noun of a domain, or the domain's name if it has no file."""
     return domains.load(domain).noun if domain in domains.names() else domain
 
 
 def _sample(item: Item, name: str, question: str, provenance: dict[str, Any]) -> Sample:
-    """Make a question about an item."""
+    """Build a question about an item."""
     return Sample(
         id=name,
-        task=TASK,
+        task="quiz",
         image=item.image,
         size=item.size,
         domain=item.domain,

@@ -1,11 +1,11 @@
-"""KVG-Bench as published: its parquet read into samples, and the rule by which its own scorer reads model text.
+"""KVG-Bench as published: reads its parquet into samples, and model text by the rule of its own scorer.
 
-The benchmark (Ma et al., arXiv 2503.12797) has 1,336 cases on 531 images in ten domains, one parquet with the columns
-question_id, category, image {bytes}, question, answer. The gold box stands in `answer` as integers on 1000 x 1000.
+The benchmark (Ma et al., arXiv 2503.12797) has 1,336 cases on 531 images in ten domains, in one parquet with the
+columns question_id, category, image {bytes}, question, answer. `answer` holds the gold box as integers on 1000 x 1000.
 
-The published rule is lenient in places and strict in others (a box in the reasoning counts when there is no answer
-tag, `[1,2,3,4]` without blanks does not). It is kept beside our own rule so that numbers can be set beside the
-published ones; it only means something for families that write on 1000 x 1000.
+The published rule is lenient in places and strict in others: a box in the reasoning counts when there is no answer tag,
+`[1,2,3,4]` without blanks does not count. We report it beside our own rule so that results can be compared with the
+published ones; it is meaningful only for families that write on 1000 x 1000.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pydantic import BaseModel, Field
 
 from mllm.boxes import Box, Frame, iou_xyxy
 from mllm.errors import BoxError, ImageError, RecordError
-from mllm.io import images, strict_json
+from mllm.io import strict_json
+from mllm.io.images import image_format, image_size
 from mllm.records import Sample, Thing, check_unique
 
 SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
@@ -35,8 +36,8 @@ _ENTITY = re.compile(r"<\|object_ref_start\|>(.+?)<\|object_ref_end\|>", re.DOTA
 _SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif", "MPO": ".jpg"}
 
 _INT = r"(\d+)"
-# "Anything up to the next comma (bracket, comma and blank)": written so that nothing is tried twice, since sampled text
-# may be long and full of brackets, and five lazy wildcards in a row would take minutes over it.
+# "Anything up to the next comma (bracket, comma and blank)", without backtracking: sampled text may be long and full of
+# brackets, and five lazy wildcards in a row would take minutes.
 _TO_COMMA, _TO_BRACKET = r"([^,\n]*+)", r"([^)\n]*+)"
 _LOOSE_PAIR = rf"\({_TO_COMMA},{_TO_BRACKET}\)"
 _TO_SPACED_COMMA = r"([^,\n]*+(?:,(?! )[^,\n]*+)*+), "
@@ -52,33 +53,35 @@ PUBLISHED_FORMS = (
     ("two spaced pairs", re.compile(rf"\({_INT}, {_INT}\)\n?.*?\({_INT}, {_INT}\)")),
     ("nested list", re.compile(rf"\[\[{_INT},{_INT},{_INT},{_INT}\]\]")),
 )
-"""The forms in the order in which the published scorer tries them; the first that hits decides, its last hit counts."""
+"""The forms in the order of the published scorer; the first form that matches decides, by its last match."""
 
-_ONE_LINE_ANSWER = re.compile(r"<answer>(.*?)</answer>")  # "." stops at a line end: answers over two lines are missed
+_ONE_LINE_ANSWER = re.compile(
+    r"<answer>(.*?)</answer>"
+)  # "." stops at a line end, so answers over two lines are missed
 _JSON_BLOCK = re.compile(r"```json(.*?)(?:```|$)", re.DOTALL)
 
 
-class Image(BaseModel):
-    """An image as parquet files of the Hub hold it."""
+class ParquetImage(BaseModel):
+    """An image as the Hub's parquet files store it."""
 
     data: bytes = Field(alias="bytes", min_length=1)
 
 
-class Case(BaseModel):
+class ParquetRow(BaseModel):
     """One row of the official parquet."""
 
     question_id: Annotated[str, Field(min_length=1)] | int
     category: str
-    image: Image
+    image: ParquetImage
     question: str | None
     answer: str | None
 
 
 def published_numbers(text: str) -> tuple[tuple[float, float, float, float], str | None]:
-    """Read model text as the published scorer does: (x1, y1, x2, y2) on 1000 x 1000 and the form that hit.
+    """Read model text as the published scorer does: (x1, y1, x2, y2) on 1000 x 1000 and the form that matched.
 
-    Unreadable text gives four zeros and None. Four numbers that sum to less than 4 are taken for shares and multiplied
-    by 1000. Nothing is clipped or put in order.
+    Unreadable text gives four zeros and None. Four numbers with a sum below 4 count as shares and are multiplied by
+    1000. Nothing is clipped or reordered.
     """
     if answer := _ONE_LINE_ANSWER.search(text):
         text = answer[1]
@@ -88,7 +91,7 @@ def published_numbers(text: str) -> tuple[tuple[float, float, float, float], str
         if hits := form.findall(text):
             try:
                 numbers = tuple(float(number) for number in hits[-1])
-            except ValueError:  # a loose form caught words: the scorer gives up here, it does not try the next form
+            except ValueError:  # a loose form matched words: the scorer gives up without trying the next form
                 return (0.0, 0.0, 0.0, 0.0), None
             scale = 1000.0 if sum(numbers) < 4 else 1.0
             x1, y1, x2, y2 = (number * scale for number in numbers)
@@ -97,7 +100,7 @@ def published_numbers(text: str) -> tuple[tuple[float, float, float, float], str
 
 
 def published_iou(text: str, gold: Box) -> float:
-    """IoU of the box that the published scorer reads in `text` with the gold box, 0..1; it calls >= 0.5 a hit."""
+    """Return the IoU of the gold box and the one that the published scorer reads, 0..1; 0.5 or more is a hit."""
     return iou_xyxy(published_numbers(text)[0], gold.to_xyxy(FRAME))
 
 
@@ -109,13 +112,13 @@ def published_rows() -> list[dict[str, Any]]:
 
 
 def read_parquet(path: str | Path, images_folder: str | Path, *, limit: int | None = None) -> list[Sample]:
-    """Read the official parquet; its images are written once to `images_folder` (named by their content).
+    """Read the official parquet and write each image once to `images_folder`, named by its hash.
 
     `image` of the samples is an absolute path. Cases with the same image share a `group`, and their entities are each
     other's `things`. `seen` stays None: whether an entity was trained on depends on the model, not on the benchmark.
 
     Raises:
-        RecordError: a column is missing, or a row whose answer or image cannot be read (names file, row, field).
+        RecordError: a missing column, or an unreadable answer or image (names file, row and field).
     """
     path, folder = Path(path), Path(images_folder).resolve()
     rows, things = [], defaultdict(dict)
@@ -131,12 +134,12 @@ def read_parquet(path: str | Path, images_folder: str | Path, *, limit: int | No
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Stream the rows of the parquet as dictionaries of its five columns."""
+    """Stream the rows of the parquet as dictionaries with its five columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not path.is_file():
-        raise RecordError(f"{path}: no such file (the official file is called kvg-bench.parquet)")
+        raise RecordError(f"{path}: no such file (the official one is kvg-bench.parquet)")
     try:
         file = pq.ParquetFile(path)
         if missing := [name for name in COLUMNS if name not in file.schema_arrow.names]:
@@ -144,12 +147,12 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
         for batch in file.iter_batches(batch_size=64, columns=list(COLUMNS)):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: not a whole parquet file ({error}); fetch it again") from error
+        raise RecordError(f"{path}: not a complete parquet file ({error}); download it again") from error
 
 
 def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
-    """Make one case of the parquet into a sample."""
-    case = strict_json.parsed(row, Case, f"{where}: ", kind=RecordError)
+    """Convert one row of the parquet into a sample."""
+    case = strict_json.parsed(row, ParquetRow, f"{where}: ", kind=RecordError)
     where = f"{where} ({case.question_id})"
     answer, question = case.answer or "", case.question or ""
     gold = _GOLD.search(answer)
@@ -161,28 +164,28 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
     except BoxError as error:
         raise RecordError(f"{where}: field answer: {error}") from None
     try:
-        picture = _save(case.image.data, folder)
-        size = images.size(picture)
+        file = _save(case.image.data, folder)
+        size = image_size(file)
     except ImageError as error:
         raise RecordError(f"{where}: field image: {error}") from None
     return Sample(
         id=str(case.question_id),
         task="ground",
-        image=str(picture),
+        image=str(file),
         size=size,
         domain=case.category,
         entity=entity[1].strip(),
         question=question,
         boxes=(box,),
         split="test",
-        group=picture.stem,
+        group=file.stem,
         provenance={"source": "kvg-bench"},
     )
 
 
 def _save(data: bytes, folder: Path) -> Path:
-    """Write image bytes under the name of their hash and return the path; done once for each image."""
-    suffix = _SUFFIX.get(images.format_of(data, "its bytes"), ".png")
+    """Write image bytes to a file named by their hash, unless it exists; return its path."""
+    suffix = _SUFFIX.get(image_format(data, "its bytes"), ".png")
     path = folder / f"{hashlib.sha256(data).hexdigest()[:20]}{suffix}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -193,6 +196,6 @@ def _save(data: bytes, folder: Path) -> Path:
 
 
 def _with_things(sample: Sample, things: tuple[Thing, ...]) -> Sample:
-    """Return the sample with the things of its image, its own gold box standing for its own entity."""
+    """Return the sample with the things of its image; its own entity keeps its own gold box."""
     own = tuple(Thing(t.entity, sample.boxes[0]) if t.entity == sample.entity else t for t in things)
     return replace(sample, things=own)

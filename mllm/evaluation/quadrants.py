@@ -1,7 +1,7 @@
-"""Knowing against grounding: which cases a model knows and finds, knows and cannot find, finds without knowing.
+"""Knowledge against grounding: the cases that a model knows and finds, knows but does not find, and so on.
 
-KARL (arXiv 2503.12797v3) counts the two for Qwen3-VL-8B on KVG-Bench: 46.1 % both, 22.9 % known and not found, 11.1 %
-found and not known, 19.9 % neither. The gap is what fine-tuning can close without teaching new facts.
+KARL (arXiv 2503.12797v3) reports for Qwen3-VL-8B on KVG-Bench: 46.1 % both, 22.9 % known but not found, 11.1 % found
+but not known, 19.9 % neither. Fine-tuning can close the gap between the two without teaching new facts.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from typing import Any
 
 from mllm.evaluation import scores
 from mllm.evaluation.scores import Case
-from mllm.knowledge.mastery import HIGH, LEVELS, Entry, Table
+from mllm.knowledge.mastery import HIGH, LEVELS, Entry, MasteryTable
 
 KNOWN_FROM = 0.5
-"""Share of an entity's questions from which it counts as known."""
+"""Share of right answers from which an entity counts as known."""
 QUADRANTS = ("knows and grounds", "knows, cannot ground", "grounds, does not know", "neither")
 
 
 def knows(entry: Entry) -> bool:
-    """Whether an entity counts as known: half of its questions right, or a high level where there is no count."""
+    """Whether an entity counts as known: half of its answers right, or a high level where there are no counts."""
     return entry.level in HIGH if entry.accuracy is None else entry.accuracy >= KNOWN_FROM
 
 
-def quadrant(case: Case, table: Table) -> str:
+def quadrant(case: Case, table: MasteryTable) -> str:
     """Return the quadrant of one case."""
     return QUADRANTS[(0 if case.hit else 1) if knows(table[case.sample.entity]) else (2 if case.hit else 3)]
 
 
-def measure(cases: Sequence[Case], table: Table, *, seed: int = 0) -> dict[str, Any]:
-    """Split the cases of present things by what is known of their entities.
+def measure(cases: Sequence[Case], table: MasteryTable, *, seed: int = 0) -> dict[str, Any]:
+    """Split the cases of present things by how well their entities are known.
 
-    Returns a dictionary of plain values: `file`; `unknown`, the entities that the table lacks (their cases are left out
-    and counted in `left_out`); `quadrants`, shares that sum to 1; `levels` and `high`, `low`: each like a slice of
-    `scores.table`. No case is left out silently, as the published scorer would stop at a missing entity.
+    Returns plain values: `file`; `unknown`, the entities that the table lacks (their cases are left out and counted in
+    `left_out`; the published scorer would stop at the first); `quadrants`, shares that sum to 1; `levels`, with `high`
+    and `low` among them, each like a slice of `scores.table`.
     """
     present = [case for case in cases if case.sample.boxes]
     kept = [case for case in present if case.sample.entity in table]

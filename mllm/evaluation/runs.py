@@ -1,9 +1,9 @@
-"""A benchmark's folder: what was asked, what was answered, under which settings. Everything else is made from these.
+"""The folder of a benchmark run: its samples, its completions and its settings. Everything else is computed from these.
 
 run.json        settings, convention, versions, commit: what produced the outputs
-samples.jsonl   the samples asked (their `image` relative to this folder)
-outputs.jsonl   one completion a row, appended as they come; a stopped run goes on from here
-scores.json     made from the three above, and made anew from them without a model (`load`)
+samples.jsonl   the samples (`image` is relative to this folder)
+outputs.jsonl   one completion per row, appended as they are generated; a stopped run continues from here
+scores.json     computed from the three above; `load` recomputes it without a model
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mllm.evaluation import kvg_published, scores
 from mllm.io import strict_json
 from mllm.io.codec import build, is_utf8
 from mllm.models import families
-from mllm.models.families import Convention, Family
-from mllm.prompting import answers
+from mllm.models.families import Convention
+from mllm.prompting.completions import CompletionReader
 from mllm.records import (
     Completion,
     Sample,
@@ -36,31 +36,21 @@ from mllm.records import (
     write_jsonl,
 )
 
-DECIDES = (
-    "model",
-    "weights",
-    "style",
-    "convention",
-    "samples",
-    "generation",
-    "batch_size",
-    "dtype",
-    "quantize",
-    "engine",
-)
-"""Settings that decide the outputs: where one differs, old outputs are not added to."""
+DECIDES = ("model", "weights", "style", "convention", "samples", "generation")
+DECIDES += ("batch_size", "dtype", "quantize", "engine")
+"""Settings that determine the outputs. A folder holds outputs of one set of them."""
 
 
 class Info(BaseModel):
-    """What every run.json says; there is more in it."""
+    """The fields that every run.json must have; it has more."""
 
     model: str
     convention: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A finished benchmark folder, judged with the code of today."""
+class BenchmarkRun:
+    """A finished benchmark folder, judged with the current code."""
 
     folder: Path
     info: Mapping[str, Any]
@@ -72,19 +62,19 @@ class Run:
         return self.folder.name
 
     def image(self, case: scores.Case) -> Path:
-        """Where the image of a case lies."""
+        """Return the path of a case's image."""
         return image_path(self.folder / "samples.jsonl", case.sample)
 
 
 def begin(
     folder: str | Path, info: Mapping[str, Any], samples: Sequence[Sample], root: Path, *, fresh: bool = False
 ) -> set[str]:
-    """Open a benchmark folder for writing and return the ids that are answered already.
+    """Open a benchmark folder for writing and return the ids of the samples already answered.
 
-    `root` is the folder that the samples' images are relative to. `fresh` throws old outputs away.
+    The samples' image paths are relative to `root`. `fresh` deletes old outputs.
 
     Raises:
-        FieldmarkError: the folder holds outputs of another model, data or settings, and `fresh` was not asked for.
+        FieldmarkError: the folder holds outputs of another model, data or settings, and `fresh` is false.
     """
     folder = Path(folder)
     outputs = folder / "outputs.jsonl"
@@ -98,10 +88,10 @@ def begin(
             key = changed[0]
             raise FieldmarkError(
                 f"{folder} holds outputs of another run: {key} was {old.get(key)!r} and now is {plain.get(key)!r}; "
-                "choose another --out, or pass --overwrite to discard the old outputs"
+                "choose another --out, or pass --overwrite to delete the old outputs"
             )
     elif outputs.is_file():
-        raise FieldmarkError(f"{outputs} is there without its run.json; choose another --out, or pass --overwrite")
+        raise FieldmarkError(f"{outputs} exists without its run.json; choose another --out, or pass --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     here = folder.resolve()
     moved = [replace(s, image=os.path.relpath((root / s.image).resolve(), here)) for s in samples]
@@ -113,20 +103,22 @@ def begin(
     asked = {sample.id for sample in samples}
     done = {row.sample_id for row in read_jsonl(outputs, Completion, unique="sample_id", torn_tail=True)}
     if strange := done - asked:
-        raise FieldmarkError(f"{outputs} answers sample {sorted(strange)[0]!r}, which was not asked; pass --overwrite")
+        raise FieldmarkError(
+            f"{outputs} answers sample {sorted(strange)[0]!r}, which is not among the samples; pass --overwrite"
+        )
     return done
 
 
 def append(folder: str | Path, completion: Completion) -> None:
-    """Write one completion down at once."""
+    """Append one completion to the outputs."""
     append_jsonl(Path(folder) / "outputs.jsonl", completion)
 
 
-def load(folder: str | Path) -> Run:
-    """Read a benchmark folder and judge it anew: model text is read again, so that a better parser needs no model.
+def load(folder: str | Path) -> BenchmarkRun:
+    """Read and judge a benchmark folder. Model text is parsed again, so that a changed parser needs no model.
 
     Raises:
-        FieldmarkError: files are missing, or samples are not answered yet.
+        FieldmarkError: files are missing, or samples have no completion yet.
     """
     folder = Path(folder)
     info, samples, rows = read(folder)
@@ -137,13 +129,16 @@ def load(folder: str | Path) -> Run:
         return family.frame(sample.size, convention.budget)
 
     by_id = {sample.id: sample for sample in samples}
-    again = [_read_again(row, by_id, family, frame) for row in rows.values()]
+    reader = CompletionReader(family, convention.budget)
+    again = [
+        reader.read(by_id[row.sample_id], row.text, tokens=row.tokens, truncated=row.truncated) for row in rows.values()
+    ]
     published = bool(info.get("official")) and all(frame(sample) == kvg_published.FRAME for sample in samples)
-    return Run(folder, info, scores.judge(samples, again, family, frame, published=published))
+    return BenchmarkRun(folder, info, scores.judge(samples, again, family, frame, published=published))
 
 
 def read(folder: str | Path) -> tuple[dict[str, Any], list[Sample], dict[str, Completion]]:
-    """Read a folder of outputs: its settings, what was asked, and the completions by sample id, as they were written.
+    """Read a folder of outputs: its settings, its samples, and the completions by sample id, as they were written.
 
     Raises:
         FieldmarkError: files are missing.
@@ -152,54 +147,49 @@ def read(folder: str | Path) -> tuple[dict[str, Any], list[Sample], dict[str, Co
     info = _read_info(folder)
     samples = load_samples(folder / "samples.jsonl", images=False)
     if not (folder / "outputs.jsonl").is_file():
-        raise FieldmarkError(f"{folder} holds no outputs.jsonl: nothing was answered yet")
+        raise FieldmarkError(f"{folder} holds no outputs.jsonl: no sample has been answered yet")
     asked = {sample.id for sample in samples}
     rows = read_jsonl(folder / "outputs.jsonl", Completion, unique="sample_id", torn_tail=True)
     return info, samples, {row.sample_id: row for row in rows if row.sample_id in asked}
 
 
 def read_whole(folder: str | Path) -> tuple[dict[str, Any], list[Sample], dict[str, Completion]]:
-    """Read a folder of outputs in which every sample is answered; one that is not raises `FieldmarkError`."""
+    """Read a folder of outputs. Raises `FieldmarkError` if a sample has no completion."""
     info, samples, rows = read(folder)
     if missing := [sample.id for sample in samples if sample.id not in rows]:
         raise FieldmarkError(
             f"{folder}: {len(missing)} of {len(samples)} questions have no answer, the first is {missing[0]!r}; "
-            "run the same command again: it goes on where it stopped"
+            "run the same command again: it continues where it stopped"
         )
     return info, samples, rows
 
 
 def write_json(folder: str | Path, name: str, data: Mapping[str, Any]) -> Path:
-    """Write a json file into a folder, in one step."""
+    """Write a json file into a folder, atomically."""
     _write(Path(folder) / name, data)
     return Path(folder) / name
 
 
-def write_scores(run: Run, *, seed: int = 0, **more: Any) -> dict[str, Any]:
-    """Measure a run, write `scores.json` into its folder and return what was written; `more` goes in where not None."""
+def write_scores(run: BenchmarkRun, *, seed: int = 0, **more: Any) -> dict[str, Any]:
+    """Measure a run, write `scores.json` into its folder and return its content; `more` adds values other than None."""
     more = {key: value for key, value in more.items() if value is not None}
     table = {**run.info, **scores.table(run.cases, seed=seed), **more}
     _write(run.folder / "scores.json", table)
     return table
 
 
-def _read_again(row: Completion, samples: Mapping[str, Sample], family: Family, frame: Any) -> Completion:
-    """Read a completion's text with the parser of today."""
-    return replace(row, answer=answers.parse(row.text, family, frame(samples[row.sample_id])))
-
-
 def _read_info(folder: Path) -> dict[str, Any]:
-    """Read run.json, or say which folder is none of a benchmark."""
+    """Read run.json; raise FieldmarkError if the folder is not a benchmark run."""
     path = folder / "run.json"
     if not path.is_file():
-        raise FieldmarkError(f"{folder} is no benchmark folder: it has no run.json (make one with eval/kvg_bench.py)")
+        raise FieldmarkError(f"{folder} is not a benchmark folder: run.json not found (eval/kvg_bench.py makes one)")
     info = strict_json.read(path, dict[str, Any])
     strict_json.parsed(info, Info, f"{path}: ")
     return info
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a json file in one step."""
+    """Write a json file atomically."""
     with atomic_write(path) as file:
         text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
         file.write(f"{text if is_utf8(text) else json.dumps(data, indent=2, allow_nan=False)}\n")

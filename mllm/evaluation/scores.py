@@ -1,7 +1,7 @@
-"""Completions against their samples: what a benchmark reports, case by case and as a table.
+"""Scores of a benchmark, case by case and as a table.
 
-A `Case` is one judged completion; a table is plain data, ready for a json file. Slices are counted over cases
-(case-weighted, as KVG-Bench's own averages); intervals draw images.
+A `Case` is one judged completion; a table is plain data for a json file. Slices are averaged over cases, as KVG-Bench's
+own averages; intervals resample images.
 """
 
 from __future__ import annotations
@@ -17,35 +17,25 @@ from mllm.evaluation import kvg_published
 from mllm.io.tables import MISSING, interval, markdown, percent
 from mllm.metrics import reasoning, stats
 from mllm.models.families import Family
-from mllm.prompting.prompts import ALL
-from mllm.records import Answer, Completion, Sample
-from mllm.rewards import iou as iou_reward
-from mllm.rewards import matched
+from mllm.prompting.tasks import score_of, task_of
+from mllm.prompting.tasks.ground import is_hit
+from mllm.records import Completion, Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One judged completion. `iou` is its `overlap`, 0 where the text could not be read (`problem` says why)."""
+    """One judged completion. `iou` is its score (`tasks.score_of`), 0 where the text could not be read."""
 
     sample: Sample
     completion: Completion
     iou: float
     published: float | None
-    chain: reasoning.Chain | None
+    steps: reasoning.StepCounts | None
 
     @property
     def hit(self) -> bool:
-        """Whether the answer is right: its box at IoU 0.5, all its boxes and none too many, or rightly none."""
-        if self.sample.boxes and self.sample.task == ALL:
-            return matched.is_exact(self.completion.answer, self.sample)
-        return iou_reward.is_hit(self.iou)
-
-
-def overlap(sample: Sample, answer: Answer) -> float:
-    """How well an answer covers the truth, 0..1, as rewards see it: IoU, matched IoU, or 1 if rightly absent."""
-    if not sample.boxes:
-        return float(answer.absent)
-    return matched.matched_iou(answer, sample) if sample.task == ALL else iou_reward.best_iou(answer, sample)
+        """Whether the answer is right: its box at IoU 0.5, exactly all boxes, or none where nothing is there."""
+        return task_of(self.sample).is_right(self.completion.answer, self.sample)
 
 
 def judge(
@@ -58,7 +48,7 @@ def judge(
 ) -> list[Case]:
     """Judge each sample's completion, in the order of `samples`.
 
-    `frame` gives the paper on which the family wrote a sample's boxes. `published` adds KVG-Bench's own rule.
+    `frame` returns the frame on which the family writes a sample's boxes. `published` adds KVG-Bench's own rule.
 
     Raises:
         FieldmarkError: a sample has no completion, or two.
@@ -70,27 +60,27 @@ def judge(
     if missing := [sample.id for sample in samples if sample.id not in found]:
         raise FieldmarkError(
             f"{len(missing)} of {len(samples)} samples have no completion, the first is {missing[0]!r}; "
-            "run the benchmark again with the same --out: it goes on where it stopped"
+            "run the benchmark again with the same --out: it continues where it stopped"
         )
     ordered = [found[sample.id] for sample in samples]
     return [
         Case(
             sample,
             completion,
-            overlap(sample, completion.answer),
+            score_of(sample, completion.answer),
             kvg_published.published_iou(completion.text, sample.boxes[0]) if published and sample.boxes else None,
-            reasoning.chain(sample, completion.answer, family, frame(sample)),
+            reasoning.judge_steps(sample, completion.answer, family, frame(sample)),
         )
         for sample, completion in zip(samples, ordered, strict=True)
     ]
 
 
 def slices(cases: Sequence[Case], seen_domains: Collection[str] | None = None) -> dict[str, list[Case]]:
-    """Name the parts of a benchmark: all, seen and unseen (entities, domains), present and absent things where some are
-    absent, each domain; empty ones are left out.
+    """Return the slices of a benchmark by name, without empty ones.
 
-    An entity is seen where its sample says that it was trained on; a domain is seen where it is one of `seen_domains`:
-    unless given, those of which some entity is seen, and KVG-Bench's own where no sample says that it is.
+    They are: all; seen and unseen entities and domains; present and absent things, if some are absent; each domain. An
+    entity is seen if its samples say so. A domain is seen if it is one of `seen_domains`; by default those with a seen
+    entity, or KVG-Bench's own if no sample is marked as seen.
     """
     if seen_domains is None:
         seen_domains = {case.sample.domain for case in cases if case.sample.seen} or kvg_published.SEEN_DOMAINS
@@ -111,7 +101,7 @@ def slices(cases: Sequence[Case], seen_domains: Collection[str] | None = None) -
 
 
 def measure(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESAMPLES) -> dict[str, Any]:
-    """Measure one slice: Acc@0.5 and mean IoU with intervals, chance floor, unreadable and truncated shares, tokens."""
+    """Measure one slice: Acc@0.5 and mean IoU with intervals, chance, unreadable and truncated shares, tokens."""
     groups = [case.sample.group for case in cases]
     acc = stats.mean([float(case.hit) for case in cases], groups, seed=seed, resamples=resamples)
     mean_iou = stats.mean([case.iou for case in cases], groups, seed=seed, resamples=resamples)
@@ -128,21 +118,21 @@ def measure(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESA
     }
     if all(case.published is not None for case in cases):
         ious = [case.published or 0.0 for case in cases]
-        row["published_acc"] = stats.mean([float(iou_reward.is_hit(v)) for v in ious], groups, seed=seed).as_dict()
+        row["published_acc"] = stats.mean([float(is_hit(v)) for v in ious], groups, seed=seed).as_dict()
         row["published_iou"] = sum(ious) / len(ious)
     return row
 
 
 def table(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESAMPLES) -> dict[str, Any]:
-    """Measure every slice, count the problems by name, and measure the links where samples know their marks."""
+    """Measure every slice, count problems by name, and score the reasoning steps of samples with known marks."""
     parts = slices(cases)
-    chains = {name: [case.chain for case in part if case.chain is not None] for name, part in parts.items()}
+    counts = {name: [case.steps for case in part if case.steps is not None] for name, part in parts.items()}
     return {
         "slices": {name: measure(part, seed=seed, resamples=resamples) for name, part in parts.items()},
         "problems": dict(Counter(case.completion.answer.problem for case in cases if case.completion.answer.problem)),
         "links": {
-            name: [link.as_dict() for link in reasoning.table(part)]
-            for name, part in chains.items()
+            name: [step.as_dict() for step in reasoning.sum_steps(part)]
+            for name, part in counts.items()
             if part and not name.startswith("domain ")
         },
     }
@@ -159,26 +149,26 @@ def compare(a: Sequence[Case], b: Sequence[Case], *, seed: int = 0) -> dict[str,
         odd = sorted(before.keys() ^ after.keys())
         raise FieldmarkError(
             f"the runs answered different samples: {len(odd)} are in one only, e.g. {odd[0]!r}; "
-            "compare runs of one samples file with the same --limit"
+            "compare runs on one samples file with the same --limit"
         )
     for key, case in before.items():
         if case.sample.boxes != after[key].sample.boxes:
             raise FieldmarkError(f"sample {key!r} has different gold boxes in the two runs: their files differ")
     result = {}
     for name, part in slices(a).items():
-        pairs = [(case, after[case.sample.id]) for case in part]
+        others = [after[case.sample.id] for case in part]
         groups = [case.sample.group for case in part]
+        hits = [[float(case.hit) for case in cases] for cases in (part, others)]
+        ious = [[case.iou for case in cases] for cases in (part, others)]
         result[name] = {
-            "acc": stats.paired(
-                [float(x.hit) for x, _ in pairs], [float(y.hit) for _, y in pairs], groups, seed=seed
-            ).as_dict(),
-            "iou": stats.paired([x.iou for x, _ in pairs], [y.iou for _, y in pairs], groups, seed=seed).as_dict(),
+            "acc": stats.paired(*hits, groups, seed=seed).as_dict(),
+            "iou": stats.paired(*ious, groups, seed=seed).as_dict(),
         }
     return result
 
 
 def ordering(a: str, b: str, part: str, row: Mapping[str, Any]) -> str:
-    """Say what a paired difference of two runs shows on a slice; no order is claimed that its interval cannot carry."""
+    """Describe a paired difference of two runs on a slice; an order is claimed only if the interval excludes zero."""
     change = f"{percent(row['value'], sign=True)} points, 95 % {interval(row)}, n={row['samples']}, p={row['p']:.3f}"
     if row["clear"]:
         return f"{part}: {b} is {'above' if row['value'] > 0 else 'below'} {a} ({change})."
@@ -186,20 +176,11 @@ def ordering(a: str, b: str, part: str, row: Mapping[str, Any]) -> str:
 
 
 def text_table(scores: Mapping[str, Any]) -> str:
-    """Write the slices of a score table as Markdown, shares in percent."""
-    rows = [("slice", "n", "images", "Acc@0.5", "95 %", "IoU", "chance", "unreadable", "tokens")]
+    """Write the slices of a score table in Markdown, shares in percent."""
+    rows: list[tuple[str, ...]] = [("slice", "n", "images", "Acc@0.5", "95 %", "IoU", "chance", "unreadable", "tokens")]
     for name, row in scores["slices"].items():
-        rows.append(
-            (
-                name,
-                str(row["samples"]),
-                str(row["images"]),
-                percent(row["acc"]["value"]),
-                interval(row["acc"]),
-                percent(row["iou"]["value"]),
-                percent(row["chance"]),
-                percent(row["unreadable"]),
-                MISSING if row["tokens"] is None else f"{row['tokens']:.0f}",
-            )
-        )
+        shares = percent(row["iou"]["value"]), percent(row["chance"]), percent(row["unreadable"])
+        tokens = MISSING if row["tokens"] is None else f"{row['tokens']:.0f}"
+        counts = str(row["samples"]), str(row["images"])
+        rows.append((name, *counts, percent(row["acc"]["value"]), interval(row["acc"]), *shares, tokens))
     return markdown(rows)

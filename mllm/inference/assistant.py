@@ -21,10 +21,10 @@ from mllm.boxes import Box, Frame
 from mllm.captions import QUESTION
 from mllm.errors import BoxError, FieldmarkError
 from mllm.inference.grounding import Grounding
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.models.families import Family
-from mllm.prompting import answers, prompts
+from mllm.prompting import answers, prompts, styles
 from mllm.records import Answer
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Assistant:
         picture, convention = _opened(image), self.writer.convention
         frame = self.writer.family.frame(Frame(*picture.size), convention.budget)
         words = refer(question, about, self.writer.family, frame)
-        style = style or (prompts.PLAIN if words != question else convention.prompt)
+        style = style or (styles.PLAIN if words != question else convention.prompt)
         asked = prompts.user_text(words, style)
         messages = _talk([*before, (asked, None)], convention.system)
         started = time.monotonic()
@@ -136,7 +136,7 @@ class Assistant:
     def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
         """Return what the model says to a question about an image, without asking for a box. Options as `ask`."""
         options = {"max_new_tokens": 256, **options}
-        return self.ask(image, question, style=prompts.PLAIN, **options).text.strip()
+        return self.ask(image, question, style=styles.PLAIN, **options).text.strip()
 
 
 def load(
@@ -234,7 +234,7 @@ def _pocket_domain(name: str) -> str | None:
 
 def _opened(image: str | Path | Image) -> Image:
     """Open a file, or take a PIL image as 8-bit RGB."""
-    return images.load(image) if isinstance(image, str | Path) else image.convert("RGB")
+    return open_image(image) if isinstance(image, str | Path) else image.convert("RGB")
 
 
 def _talk(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[dict[str, Any]]:
@@ -254,7 +254,7 @@ def _talk(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[d
 
 def _read(text: str, style: str, family: Family, frame: Frame) -> Answer:
     """Read what was written. An answer to a question as it stands wears no tags: all of it is the answer."""
-    bare = style == prompts.PLAIN and not _TAG.search(text)
+    bare = style == styles.PLAIN and not _TAG.search(text)
     return answers.parse(f"<answer>{text}</answer>" if bare else text, family, frame)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mllm.inference.batched import Job, Written, prepare, write
 from mllm.models import processors
 from mllm.models.families import Convention, Family
-from mllm.prompting import answers, prompts
+from mllm.prompting import answers, styles
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +47,7 @@ class Request:
     seed: int = 0
     tell: Tell | None = None
     gone: threading.Event | None = None
-    style: str = prompts.PLAIN
+    style: str = styles.PLAIN
 
 
 class Writer(Protocol):

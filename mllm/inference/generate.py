@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
-from mllm.captions import wants_caption
 from mllm.errors import FieldmarkError
 from mllm.inference import kv_cache
-from mllm.io import images as pictures
+from mllm.io.images import open_image
 from mllm.models import processors
-from mllm.prompting import answers, prompts
+from mllm.prompting import prompts
+from mllm.prompting.completions import CompletionReader
 from mllm.records import Completion, Sample
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def generate(
     _check(max_new_tokens, temperature, top_p, batch_size)
     style = style or loaded.convention.prompt
     opening = processors.opened(loaded.processor, style)
+    reader = CompletionReader(loaded.family, loaded.convention.budget, opening)
     skip = set(skip)
     done = sum(sample.id in skip for sample in samples)
     for batch in plan(loaded, samples, batch_size):
@@ -74,12 +75,12 @@ def generate(
         if temperature == 0:  # no randomness that the rest of the batch could share
             batch = [sample for sample in batch if sample.id not in skip]
         conversations = [prompts.messages(sample, style, system=loaded.convention.system) for sample in batch]
-        inputs = encode(loaded, conversations, [pictures.load(Path(images_root) / sample.image) for sample in batch])
+        inputs = encode(loaded, conversations, [open_image(Path(images_root) / sample.image) for sample in batch])
         config = settings(loaded, max_new_tokens, temperature, top_p)
         rows = write(loaded, inputs, config, seed=_seed(seed, batch))
         for sample, row in zip(batch, rows, strict=True):
             if sample.id not in skip:
-                yield _completion(loaded, sample, row, opening)
+                yield reader.read(sample, decode(loaded, row), tokens=len(row), truncated=is_truncated(loaded, row))
         done += len(wanted)
         if progress is not None:
             progress(done, len(samples))
@@ -167,15 +168,6 @@ def _ends(loaded: Loaded) -> list[int]:
     if ends is None:
         ends = loaded.processor.tokenizer.eos_token_id
     return list(ends) if isinstance(ends, list | tuple) else [ends]
-
-
-def _completion(loaded: Loaded, sample: Sample, row: list[int], opening: str) -> Completion:
-    """Read what was written for a sample, after what the chat template wrote in the model's place."""
-    text = decode(loaded, row)
-    text = text if wants_caption(sample) else answers.whole(opening, text)
-    frame = loaded.family.frame(sample.size, loaded.convention.budget)
-    answer = answers.parse(text, loaded.family, frame)
-    return Completion(sample.id, text, answer, tokens=len(row), truncated=is_truncated(loaded, row))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mllm.boxes import Box, Frame
-from mllm.prompting import prompts
+from mllm.prompting import styles
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,7 +65,7 @@ class Grounding:
         if self.absent:
             return f"no box for {self.name!r}: the model says that it is not in the image."
         cut = " It ran out of room: raise max_new_tokens." if self.truncated else ""
-        if self.style == prompts.PLAIN:
+        if self.style == styles.PLAIN:
             return f"answered in words, without a box.{cut}"
         return f"no box for {self.name!r}: {self.problem}.{cut}"
 

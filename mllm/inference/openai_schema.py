@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mllm.errors import ImageError
-from mllm.io import images as pictures
+from mllm.io.images import image_from_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -162,7 +162,7 @@ def _image(url: str, field: str, limits: Limits) -> Image:
     if head is None:
         raise WireError(400, f"{field}: images are sent as data:image/...;base64, URLs", param=field)
     try:
-        return pictures.from_bytes(base64.b64decode(url[head.end() :], validate=True), field, limits.pixels)
+        return image_from_bytes(base64.b64decode(url[head.end() :], validate=True), field, limits.pixels)
     except binascii.Error as error:
         raise WireError(400, f"{field}: no base64: {error}", param=field) from None
     except ImageError as error:

@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mllm.captions import wants_caption
 from mllm.errors import FieldmarkError
 from mllm.inference.generate import suppressed
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.models import processors
 from mllm.models.checkpoint import Checkpoint
-from mllm.prompting import answers, prompts
+from mllm.prompting import prompts
+from mllm.prompting.completions import CompletionReader
 from mllm.records import Completion, Sample
 
 CHUNK = 256
@@ -64,12 +64,15 @@ def generate(
         logit_bias={number: -100.0 for number in ids} or None,
     )
     opening = processors.opened(checkpoint.processor, style or checkpoint.convention.prompt)
+    reader = CompletionReader(checkpoint.family, checkpoint.convention.budget, opening)
     left = [sample for sample in samples if sample.id not in set(skip)]
     for start in range(0, len(left), CHUNK):
         chunk = left[start : start + CHUNK]
         prompted = [_prompt(checkpoint, sample, images_root, style) for sample in chunk]
         for sample, output in zip(chunk, model.generate(prompted, settings, lora_request=adapter), strict=True):
-            yield _completion(checkpoint, sample, output.outputs[0], opening)
+            written = output.outputs[0]
+            truncated = written.finish_reason == "length"
+            yield reader.read(sample, written.text, tokens=len(written.token_ids), truncated=truncated)
         if progress is not None:
             progress(len(samples) - len(left) + start + len(chunk), len(samples))
 
@@ -79,13 +82,4 @@ def _prompt(checkpoint: Checkpoint, sample: Sample, root: Path, style: str | Non
     convention = checkpoint.convention
     conversation = prompts.messages(sample, style or convention.prompt, system=convention.system)
     text = checkpoint.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    return {"prompt": text, "multi_modal_data": {"image": images.load(root / sample.image)}}
-
-
-def _completion(checkpoint: Checkpoint, sample: Sample, output: Any, opening: str) -> Completion:
-    """Read what was written for a sample."""
-    frame = checkpoint.family.frame(sample.size, checkpoint.convention.budget)
-    text = output.text if wants_caption(sample) else answers.whole(opening, output.text)
-    answer = answers.parse(text, checkpoint.family, frame)
-    truncated = output.finish_reason == "length"
-    return Completion(sample.id, text, answer, tokens=len(output.token_ids), truncated=truncated)
+    return {"prompt": text, "multi_modal_data": {"image": open_image(root / sample.image)}}

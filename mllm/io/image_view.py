@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mllm.boxes import Box, Frame
 from mllm.errors import ImageError
-from mllm.io import images
+from mllm.io.images import image_size, open_image
 from mllm.io.provenance import file_hash
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ class View:
     @property
     def window(self) -> Box:
         """The part that is shown, in the unit frame of the whole image, after rounding to whole pixels outwards."""
-        size = images.size(self.image)
+        size = image_size(self.image)
         left, top, right, bottom = self._crop(size)
         return Box.from_xyxy((left, top, right, bottom), size)
 
     @property
     def size(self) -> Frame:
         """Width and height of what is shown, in pixels. Reads the file's header only."""
-        left, top, right, bottom = self._crop(images.size(self.image))
+        left, top, right, bottom = self._crop(image_size(self.image))
         width, height = right - left, bottom - top
         if width * height <= self.max_pixels:
             return Frame(width, height)
@@ -58,7 +58,7 @@ class View:
         """Return the image as it is shown: RGB, cut, shrunk, never enlarged."""
         from PIL.Image import Resampling
 
-        whole = images.load(self.image)
+        whole = open_image(self.image)
         part = whole.crop(self._crop(Frame(*whole.size)))
         goal = (int(self.size.width), int(self.size.height))
         return part if part.size == goal else part.resize(goal, Resampling.LANCZOS)

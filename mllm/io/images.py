@@ -40,7 +40,7 @@ _TURN = {
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
 
 
-def load(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open an image as people see it: 8-bit RGB, EXIF orientation applied, transparency on white.
 
     The result carries no metadata, so nobody can apply the orientation again.
@@ -52,33 +52,33 @@ def load(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return _as_seen(image)
 
 
-def from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open an image that lies in memory (a parquet cell), as `load` does; `name` stands in messages."""
+def image_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open an image that lies in memory (a parquet cell), as `open_image` does; `name` stands in messages."""
     with _opened(BytesIO(data), name, max_pixels) as image:
         return _as_seen(image)
 
 
-def format_of(data: bytes, name: str) -> str:
-    """Return Pillow's name of the format of an image in memory ("JPEG"), by its header alone. Raises as `load`."""
+def image_format(data: bytes, name: str) -> str:
+    """Return Pillow's name of the format of an image in memory ("JPEG"), from its header. Raises as `open_image`."""
     with _opened(BytesIO(data), name) as image:
         return image.format or ""
 
 
-def size(path: str | Path) -> Frame:
+def image_size(path: str | Path) -> Frame:
     """Return width and height in pixels after EXIF orientation. Reads the header only: a cut-off file has a size."""
     with _opened(Path(path), str(path)) as image:
         return Frame(*image.size).oriented(_left_to_do(image))
 
 
-def orientation(path: str | Path) -> int:
+def exif_orientation(path: str | Path) -> int:
     """Return the EXIF orientation 1..8 of a file, 1 where it has none. For boxes drawn on the image as stored."""
     with _opened(Path(path), str(path)) as image:
         return _orientation(image)
 
 
-def check_size(path: str | Path, said: Frame) -> None:
+def check_image_size(path: str | Path, said: Frame) -> None:
     """Raise `ImageError` when the image is not of the size that a record says: its boxes would be off."""
-    found = size(path)
+    found = image_size(path)
     if found == said:
         return
     turned = " (the record was written before EXIF orientation)" if found == Frame(said.height, said.width) else ""
@@ -135,7 +135,7 @@ def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened image; values outside 1..8, which do occur, mean 1.
 
     Pillow's method for PNG would decode the whole image to find an orientation written after the pixels. We do not
-    look there (nor does the rule in `load`), since a size has to come from the header alone.
+    look there (nor does the rule in `open_image`), since a size has to come from the header alone.
     """
     value = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
     return value if value in _TURN else 1

@@ -1,4 +1,4 @@
-"""JSON of strangers: what Python's reader lets through or trips over becomes the one error that readers expect."""
+"""Strict JSON: malformed input raises JSONDecodeError, and data of another shape an error that names the field."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ Kind = type[FieldmarkError]
 
 
 def loads(text: str | bytes, **how: Any) -> Any:
-    """Parse JSON as `json.loads` does.
+    """Parse JSON as `json.loads` does, but refuse a key that an object holds twice.
 
     Raises:
-        JSONDecodeError: broken, not UTF-8, nested too deeply, or with a number of thousands of digits.
+        JSONDecodeError: broken, not UTF-8, nested too deeply, a duplicate key, or a number of thousands of digits.
     """
+    how.setdefault("object_pairs_hook", _unique_keys)
     try:
         return json.loads(text, **how)
     except JSONDecodeError:
@@ -48,8 +49,8 @@ def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind
 
     Args:
         path: of the file.
-        shape: a type that pydantic knows: `dict[str, int]`, a `BaseModel` (further fields are passed over).
-        advice: what to do about a file that cannot be read, told in errors.
+        shape: a type that pydantic knows: `dict[str, int]`, a `BaseModel` (which ignores further fields by default).
+        advice: what to do about a file that cannot be read; part of the error.
         kind: class of the error.
 
     Raises:
@@ -66,22 +67,41 @@ def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind
 
 
 def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "", kind: Kind = FieldmarkError) -> T | Any:
-    """Return parsed JSON in a given shape; values are not converted ("1" is no number). `where` begins the message."""
+    """Return parsed JSON in a given shape, without conversions ("1" is not a number). `where` begins the error."""
     from pydantic import TypeAdapter, ValidationError
 
+    end = f"; {advice}" if advice else ""
     try:
         return TypeAdapter(shape).validate_python(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        told = where + (f"field {field:.200}: " if field else "")
-        told += "is missing" if first["type"] == "missing" else f"{first['msg']}, got {first['input']!r:.60}"
-        raise kind(told + (f"; {advice}" if advice else "")) from None
+        place = where + (f"field {field:.200}: " if field else "")
+        raise kind(place + _problem(first) + end) from None
+
+
+def _problem(error: Any) -> str:
+    """Describe one of pydantic's errors in a few words, with the value."""
+    if short := {"missing": "is missing", "extra_forbidden": "unknown field"}.get(error["type"]):
+        return short
+    message = (
+        "an object is needed" if error["type"] == "model_type" else error.get("ctx", {}).get("error", error["msg"])
+    )
+    return f"{message}, got {error['input']!r:.60}"
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object; Python's own reader would silently keep the last of two values with one key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise JSONDecodeError(f"key {next(name for name in names if names.count(name) > 1)!r} is given twice", "", 0)
+    return found
 
 
 def _finite(number: str) -> float:
-    """Refuse what Python takes for a number and JSON does not: NaN, Infinity, 1e999."""
+    """Refuse what Python reads as a number and JSON does not: NaN, Infinity, 1e999."""
     value = float(number)
     if not math.isfinite(value):
-        raise JSONDecodeError(f"{number} is no number", "", 0)
+        raise JSONDecodeError(f"{number} is not a JSON number", "", 0)
     return value

@@ -1,34 +1,35 @@
-"""Files of knowledge cards, json or yaml: read strictly (an error names file, card and field), written for people.
+"""Files of knowledge cards, json or yaml. Reading is strict: an error names file, card and field.
 
-A card has one of these shapes; a file may mix them, and every field but `marks` may be left out:
+A card has one of these shapes; a file may mix them, and every field except `marks` is optional:
 
     Boeing 747-400: [upturned winglets, a hump behind the cockpit]
     Boeing 747-300:
       domain: aircraft
-      source: who says so
+      source: where this is written
       marks:
       - no winglets
       - mark: a long hump
         part: fuselage
-        source: who says this one
+        source: where this mark is written
         confidence: 0.9                 # 0..1
-        verified: true                  # true, false, or unverified (nobody has looked)
-        seen: 4 of 5                    # in so many of the images looked at
-      unlike:                           # what it is easily taken for, and the marks that tell: [its own, the other's]
+        verified: true                  # true, false, or unverified (not checked yet)
+        seen: 4 of 5                    # images that show it, of the images examined
+      unlike:                           # entities it is easily confused with: [own mark, the other's mark]
         Boeing 747-400:
         - [no winglets, upturned winglets]
 
-A mark with `verified: false` stays in the file, for a person to overrule, and is used nowhere.
+A mark with `verified: false` stays in the file, where it can be corrected, and is not used.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from mllm.errors import FieldmarkError, RecordError
 from mllm.io import strict_json
@@ -36,19 +37,17 @@ from mllm.io.files import atomic_write
 
 UNVERIFIED = "unverified"
 _ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
-"""Of yaml: what holds no other lists or objects stands on one line, so that a change is a line of a diff."""
+"""Of yaml: lists and objects without nested ones take one line each, so that a change is one line of a diff."""
 _SUFFIXES = (".json", ".yaml", ".yml")
-_CARD = ("marks", "source", "domain", "unlike")
-_MARK = ("mark", "part", "source", "confidence", "verified", "seen")
 
 
 class KnowledgeError(FieldmarkError):
-    """A card file that cannot be read, or an entity that has no card. Names the file, the entity and the nearest."""
+    """A card file that cannot be read, or an entity without a card. Names the file and the entity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One field mark. `verified` None: no one has looked; `seen` of `looked` images showed it."""
+    """One field mark. `verified` None: not checked yet; `seen` of `looked` images show it."""
 
     text: str
     part: str = ""
@@ -59,18 +58,18 @@ class Mark:
     looked: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a mark that says nothing, and numbers without meaning."""
+        """Refuse an empty mark and numbers out of range."""
         if not self.text.strip():
-            raise RecordError("field mark: a text that is not empty is needed")
+            raise RecordError("field mark: must not be empty")
         if self.confidence is not None and not 0 <= self.confidence <= 1:
-            raise RecordError(f"field confidence: a number from 0 to 1 is needed, got {self.confidence!r}")
+            raise RecordError(f"field confidence: must be from 0 to 1, got {self.confidence!r}")
         if not 0 <= self.seen <= self.looked:
-            raise RecordError(f"field seen: from 0 to the {self.looked} images looked at is needed, got {self.seen}")
+            raise RecordError(f"field seen: must be from 0 to the {self.looked} images examined, got {self.seen}")
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What is known of one entity. `unlike` maps what it is easily taken for to pairs (own mark, the other's)."""
+    """What is known about one entity. `unlike` maps entities it is confused with to pairs (own mark, other's mark)."""
 
     SCHEMA: ClassVar[str] = "fieldmark.card/1"
 
@@ -82,9 +81,44 @@ class Card:
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The marks that may be used: all that were not looked for in vain, each once."""
+        """The marks that may be used: all that were not found false, each once."""
         texts = (mark.text.strip().rstrip(".") for mark in self.marks if mark.verified is not False)
         return tuple(dict.fromkeys(texts))
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+NonEmpty = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class _MarkInFile(BaseModel):
+    """A mark as files hold it; a plain text stands for an object with that `mark` alone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mark: NonEmpty
+    part: str = ""
+    source: str = ""
+    confidence: float | None = None
+    verified: Annotated[bool | None, BeforeValidator(lambda value: None if value == UNVERIFIED else value)] = None
+    seen: str = Field("0 of 0", pattern=r"^\d+ of \d+$")
+
+    def record(self) -> Mark:
+        """Return the mark, or raise RecordError for numbers out of range."""
+        seen, _, looked = self.seen.partition(" of ")
+        return Mark(self.mark, self.part, self.source, self.confidence, self.verified, int(seen), int(looked))
+
+
+class _CardInFile(BaseModel):
+    """A card as files hold it; a plain list stands for an object with these `marks` alone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    marks: list[Annotated[_MarkInFile, BeforeValidator(lambda m: m if isinstance(m, dict) else {"mark": m})]] = Field(
+        min_length=1
+    )
+    source: str = ""
+    domain: str = ""
+    unlike: dict[Text, list[Annotated[list[Text], Field(min_length=2, max_length=2)]]] = {}
 
 
 def files_of(named: Iterable[str | Path]) -> tuple[str, ...]:
@@ -106,7 +140,7 @@ def files_of(named: Iterable[str | Path]) -> tuple[str, ...]:
 
 
 def read(file: str | Path) -> dict[str, Card]:
-    """Read one file of cards, by entity as it is written there.
+    """Read one file of cards; the keys are the entities as written there.
 
     Raises:
         KnowledgeError: no such file, broken syntax (names the line), or a bad card (names card and field).
@@ -128,7 +162,7 @@ def read(file: str | Path) -> dict[str, Card]:
 
 
 def write(file: str | Path, cards: Iterable[Card], heading: str = "") -> None:
-    """Write cards as yaml, sorted by entity, one line a mark, whole or not at all; `heading` becomes a comment."""
+    """Write cards atomically as yaml, sorted by entity, one line for each mark; `heading` becomes a comment."""
     import yaml
 
     with atomic_write(file) as out:
@@ -141,19 +175,19 @@ def _plain(card: Card) -> dict[str, Any]:
     """Turn a card into what yaml writes: fields without a value are left out."""
     marks = []
     for mark in card.marks:
-        told: dict[str, Any] = {"mark": mark.text, "part": mark.part, "source": mark.source}
-        told = {key: value for key, value in told.items() if value}
+        texts = {"mark": mark.text, "part": mark.part, "source": mark.source}
+        row: dict[str, Any] = {key: value for key, value in texts.items() if value}
         if mark.confidence is not None:
-            told["confidence"] = mark.confidence
-        told["verified"] = UNVERIFIED if mark.verified is None else mark.verified
-        marks.append(told | ({"seen": f"{mark.seen} of {mark.looked}"} if mark.looked else {}))
-    plain = {"domain": card.domain, "source": card.source, "marks": marks}
+            row["confidence"] = mark.confidence
+        row["verified"] = UNVERIFIED if mark.verified is None else mark.verified
+        marks.append(row | ({"seen": f"{mark.seen} of {mark.looked}"} if mark.looked else {}))
     unlike = {other: [list(pair) for pair in card.unlike[other]] for other in sorted(card.unlike)}
-    return {key: value for key, value in (plain | {"unlike": unlike}).items() if value}
+    fields = {"domain": card.domain, "source": card.source, "marks": marks, "unlike": unlike}
+    return {key: value for key, value in fields.items() if value}
 
 
 def _parse(file: Path, text: str) -> Any:
-    """Read json or yaml by the file's ending; a syntax error names the line."""
+    """Read json or yaml by the file's ending; a syntax error or a duplicate key names the line."""
     if file.suffix == ".json":
         try:
             return strict_json.loads(text) if text.strip() else None
@@ -162,77 +196,39 @@ def _parse(file: Path, text: str) -> Any:
     if file.suffix in (".yaml", ".yml"):
         import yaml
 
+        class Loader(yaml.SafeLoader):
+            """Refuses a key that a mapping holds twice; PyYAML would silently keep the last value."""
+
+            def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+                seen: set[str] = set()
+                for key, _ in node.value:
+                    if (name := str(key.value)) in seen:
+                        raise yaml.MarkedYAMLError(problem=f"key {name!r} is given twice", problem_mark=key.start_mark)
+                    seen.add(name)
+                return super().construct_mapping(node, deep)
+
         try:
-            return yaml.safe_load(text)
+            return yaml.load(text, Loader)  # noqa: S506  (a SafeLoader)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise KnowledgeError(f"{file}:{line}: broken YAML: {error.problem}") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # odd characters, impossible dates, deep nesting
             raise KnowledgeError(f"{file}: broken YAML: {str(error).splitlines()[0] or type(error).__name__}") from None
-    raise KnowledgeError(f"{file}: cards are .json or .yaml files, not {file.suffix or 'without ending'}")
+    raise KnowledgeError(f"{file}: cards are .json or .yaml files, not {file.suffix or 'files without an ending'}")
 
 
-def _card(where: str, name: str, card: Any) -> Card:
+def _card(where: str, name: str, content: Any) -> Card:
     """Check one card. `where` (file and card) begins every error message."""
-    fields = card if isinstance(card, dict) else {"marks": card}
-    _known(where, fields, _CARD)
-    marks = fields.get("marks")
-    if not isinstance(marks, list) or not marks:
-        raise KnowledgeError(f"{where}: a list of marks is needed, got {marks!r}")
-    domain, source = (_text(where, fields, key) for key in ("domain", "source"))
-    return Card(name, domain, tuple(_mark(where, mark) for mark in marks), source, _unlike(where, fields.get("unlike")))
-
-
-def _mark(where: str, mark: Any) -> Mark:
-    """Check one mark: a text, or an object with the text under `mark`."""
-    if isinstance(mark, str) and mark.strip():
-        return Mark(mark.strip())
-    if not isinstance(mark, dict):
-        raise KnowledgeError(f"{where}: a mark must be a text, got {mark!r}")
-    _known(where, mark, _MARK, "marks.")
-    text = mark.get("mark")
-    if not isinstance(text, str) or not text.strip():
-        raise KnowledgeError(f"{where}: field marks.mark: a mark must be a text, got {text!r}")
-    at = f"{where}, mark {text!r}"
-    part, source = (_text(at, mark, key) for key in ("part", "source"))
-    confidence, verified, seen = mark.get("confidence"), mark.get("verified"), mark.get("seen", "0 of 0")
-    if confidence is not None and type(confidence) not in (int, float):
-        raise KnowledgeError(f"{at}: field confidence: a number from 0 to 1 is needed, got {confidence!r}")
-    if verified not in (None, UNVERIFIED) and not isinstance(verified, bool):
-        raise KnowledgeError(f"{at}: field verified: true, false or {UNVERIFIED} is needed, got {verified!r}")
-    counts = re.fullmatch(r"(\d+) of (\d+)", str(seen))
-    if not counts:
-        raise KnowledgeError(f"{at}: field seen: it is written like `4 of 5`, got {seen!r}")
-    checked = None if verified == UNVERIFIED else verified
-    try:
-        return Mark(text.strip(), part, source, confidence, checked, int(counts[1]), int(counts[2]))
-    except RecordError as error:
-        raise KnowledgeError(f"{at}: {error}") from None
-
-
-def _unlike(where: str, unlike: Any) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Check the differences from other entities."""
-    if unlike is None:
-        return {}
-    if not isinstance(unlike, dict):
-        raise KnowledgeError(f"{where}: field unlike: {{other entity: [[own mark, its mark], ...]}} is needed")
-    told = {}
+    fields = content if isinstance(content, dict) else {"marks": content}
+    found = strict_json.parsed(fields, _CardInFile, f"{where}: ", kind=KnowledgeError)
+    marks = []
+    for mark in found.marks:
+        try:
+            marks.append(mark.record())
+        except RecordError as error:
+            raise KnowledgeError(f"{where}, mark {mark.mark!r}: {error}") from None
+    unlike = {other: tuple(map(tuple, pairs)) for other, pairs in found.unlike.items()}
     for other, pairs in unlike.items():
-        for pair in pairs if isinstance(pairs, list) else [pairs]:
-            whole = isinstance(pair, list) and len(pair) == 2 and all(isinstance(mark, str) for mark in pair)
-            if not whole or not pair[0].strip():
-                raise KnowledgeError(f"{where}: field unlike.{other}: [own mark, its mark] is needed, got {pair!r}")
-        told[str(other)] = tuple(tuple(mark.strip() for mark in pair) for pair in pairs)
-    return told
-
-
-def _text(where: str, fields: Mapping[str, Any], key: str) -> str:
-    value = fields.get(key, "")
-    if not isinstance(value, str):
-        raise KnowledgeError(f"{where}: field {key}: a text is needed, got {value!r}")
-    return value
-
-
-def _known(where: str, fields: Mapping[str, Any], known: tuple[str, ...], at: str = "") -> None:
-    if unknown := sorted(str(key) for key in fields if key not in known):
-        raise KnowledgeError(f"{where}: unknown field {at + unknown[0]!r}; known: {', '.join(known)}")
+        if not all(own for own, _ in pairs):
+            raise KnowledgeError(f"{where}: field unlike.{other}: the own mark must not be empty")
+    return Card(name, found.domain, tuple(marks), found.source, unlike)

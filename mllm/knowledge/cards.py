@@ -1,6 +1,6 @@
-"""Knowledge cards: for each entity, the marks by which it is known, and what it is easily taken for.
+"""Knowledge cards: for each entity, its field marks and the entities it is easily confused with.
 
-How cards lie in files is told in `mllm.knowledge.card_files`. Names are compared without regard to case, underscores, hyphens,
+`mllm.knowledge.card_files` describes the files. Names are compared without regard to case, underscores, hyphens,
 apostrophes and accents.
 """
 
@@ -17,23 +17,21 @@ from mllm.io.files import atomic_write
 from mllm.knowledge import card_files
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark
 
-__all__ = ["Card", "Cards", "KnowledgeError", "Mark", "holds", "likeness", "load", "same_name", "save", "words"]
-
-_LITTLE = frozenset("a an and are at by can has have in is it its of on or that the to with often very".split())
+_FUNCTION_WORDS = frozenset("a an and are at by can has have in is it its of on or that the to with often very".split())
 _SAME = 0.5
-"""Two marks whose words overlap by so much say the same."""
+"""Word overlap from which two marks count as the same."""
 
 
 class Cards(Mapping[str, tuple[str, ...]]):
-    """Cards by entity. `cards[name]` forgives spelling; an unknown name raises `KnowledgeError` with the nearest."""
+    """The usable marks of each entity. An unknown name raises `KnowledgeError` with the nearest known names."""
 
     def __init__(self, cards: Mapping[str, Iterable[str] | Card], origin: str = "the cards") -> None:
-        """Take cards, or just the marks of each entity; `origin` (a file name) is told in errors."""
+        """Take cards, or just the marks of each entity; `origin` (a file name) is named in errors."""
         self.origin = origin
         self._cards: dict[str, Card] = {}
         self._names: dict[str, str] = {}
         for name, card in cards.items():
-            key = same_name(name)
+            key = normalize_name(name)
             if key in self._names:
                 raise KnowledgeError(f"{origin}: {name!r} and {self._names[key]!r} are the same name; keep one card")
             self._names[key] = name
@@ -41,20 +39,19 @@ class Cards(Mapping[str, tuple[str, ...]]):
         self._marks = {key: card.used for key, card in self._cards.items()}
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
-        """Return the marks of an entity that may be used."""
-        key = same_name(name)
+        """Return the usable marks of an entity."""
+        key = normalize_name(name)
         if key not in self._marks:
-            near = [self._names[other] for other in get_close_matches(key, self._names, n=3, cutoff=0.5)]
-            hint = f"; nearest: {', '.join(near)}" if near else ""
+            hint = nearest_names(key, self._names)
             raise KnowledgeError(f"{self.origin}: no card for {name!r} (it has {len(self)} cards{hint}). Add one.")
         return self._marks[key]
 
     def __contains__(self, name: object) -> bool:
         """Whether an entity has a card."""
-        return isinstance(name, str) and same_name(name) in self._marks
+        return isinstance(name, str) and normalize_name(name) in self._marks
 
     def __iter__(self) -> Iterator[str]:
-        """Go over the names as they were written."""
+        """Iterate over the names as they were written."""
         return iter(self._names.values())
 
     def __len__(self) -> int:
@@ -64,63 +61,69 @@ class Cards(Mapping[str, tuple[str, ...]]):
     def card(self, name: str) -> Card:
         """Return the whole card of an entity."""
         self[name]
-        return self._cards[same_name(name)]
+        return self._cards[normalize_name(name)]
 
-    def taken_for(self, name: str) -> frozenset[str]:
-        """Return what an entity is easily taken for, by either card, as names reduced by `same_name`."""
-        own = same_name(name)
-        named = {same_name(other) for other in self._cards[own].unlike} if own in self._cards else set()
-        return frozenset(named | {key for key, card in self._cards.items() if own in map(same_name, card.unlike)})
+    def confused_with(self, name: str) -> frozenset[str]:
+        """Return the entities that are easily confused with `name` by either card, as normalized names."""
+        own = normalize_name(name)
+        named = {normalize_name(other) for other in self._cards[own].unlike} if own in self._cards else set()
+        return frozenset(named | {key for key, card in self._cards.items() if own in map(normalize_name, card.unlike)})
 
     def differences(self, name: str, other: str) -> tuple[tuple[str, ...], ...]:
-        """Return the pairs (mark of `name`, mark of `other`) that tell the two apart, as far as the cards say."""
+        """Return pairs (mark of `name`, mark of `other`) that distinguish the two, as far as the cards list them."""
         for own, its, swap in ((name, other, False), (other, name, True)):
-            card = self._cards.get(same_name(own))
-            for told, pairs in card.unlike.items() if card else ():
-                if same_name(told) == same_name(its):
+            card = self._cards.get(normalize_name(own))
+            for entity, pairs in card.unlike.items() if card else ():
+                if normalize_name(entity) == normalize_name(its):
                     return tuple((pair[1], pair[0]) if swap else pair for pair in pairs)
         return ()
 
 
-def same_name(name: str) -> str:
-    """Reduce a name to what counts when names are compared: `British_Shorthair` and `british shorthair` are one."""
+def normalize_name(name: str) -> str:
+    """Reduce a name to the form in which names are compared: `British_Shorthair` becomes `british shorthair`."""
     plain = unicodedata.normalize("NFKD", name.casefold())
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).replace("'", "").replace("’", "")
     return re.sub(r"[\W_]+", " ", plain).strip()
 
 
-def load(*files: str | Path) -> Cards:
-    """Read card files, or folders of them, into one set of cards. An entity may stand in one file only."""
+def nearest_names(key: str, names: Mapping[str, str]) -> str:
+    """Return `; nearest: A, B` for a normalized name, or nothing. `names` maps normalized names to those written."""
+    near = [names[other] for other in get_close_matches(key, names, n=3, cutoff=0.5)]
+    return f"; nearest: {', '.join(near)}" if near else ""
+
+
+def load_cards(*files: str | Path) -> Cards:
+    """Read card files, or folders of them, into one set of cards. An entity may occur in one file only."""
     cards: dict[str, Card] = {}
-    clash: set[str] = set()
+    known: set[str] = set()
     for file in card_files.files_of(files):
         found = card_files.read(file)
         for name in found:
-            if same_name(name) in clash:
+            if normalize_name(name) in known:
                 raise KnowledgeError(f"{file}: {name!r} has a card in an earlier file too; keep one")
-        clash |= {same_name(name) for name in found}
+        known |= {normalize_name(name) for name in found}
         cards |= found
     return Cards(cards, ", ".join(str(file) for file in files))
 
 
-def save(file: str | Path, cards: Mapping[str, Iterable[str]]) -> None:
-    """Write cards as json, in the order of their names, whole or not at all."""
+def save_cards(file: str | Path, cards: Mapping[str, Iterable[str]]) -> None:
+    """Write cards atomically as json, in the order of their names."""
     with atomic_write(file) as out:
         json.dump({name: list(cards[name]) for name in sorted(cards)}, out, ensure_ascii=False, indent=1)
         out.write("\n")
 
 
-def likeness(a: Iterable[str], b: Iterable[str]) -> float:
-    """How much two cards say alike, 0..1: shared words over all words (Jaccard), little words left out."""
-    words_a, words_b = words(a), words(b)
+def word_overlap(a: Iterable[str], b: Iterable[str]) -> float:
+    """Return the similarity of two lists of marks, 0..1: shared content words over all content words (Jaccard)."""
+    words_a, words_b = content_words(a), content_words(b)
     return len(words_a & words_b) / max(len(words_a | words_b), 1)
 
 
-def holds(card: Iterable[str], mark: str) -> bool:
-    """Whether a card says the same as `mark`, in these or similar words."""
-    return any(likeness([mark], [other]) >= _SAME for other in card)
+def has_mark(card: Iterable[str], mark: str) -> bool:
+    """Whether a card holds `mark`, in these or similar words."""
+    return any(word_overlap([mark], [other]) >= _SAME for other in card)
 
 
-def words(marks: Iterable[str]) -> frozenset[str]:
-    """Return the words that marks say, in the form in which names are compared, little words left out."""
-    return frozenset(word for mark in marks for word in same_name(mark).split()) - _LITTLE
+def content_words(marks: Iterable[str]) -> frozenset[str]:
+    """Return the words of marks, normalized as names are, without function words."""
+    return frozenset(word for mark in marks for word in normalize_name(mark).split()) - _FUNCTION_WORDS

@@ -1,8 +1,8 @@
-"""What is easily taken for what: pairs of entities whose cards read alike or whose photos look alike.
+"""Entities that are easily confused: pairs with similar cards or similar photos.
 
-Each entity is paired with the few of its domain that come nearest. Nearness is the mean of two numbers from 0 to 1: how
-alike the cards read (`knowledge.likeness`) and how alike the photos look (cosine of the mean photo vectors, rescaled);
-the first alone where there are no photos. What a photo's vector is may be chosen: any function from a photo to numbers.
+Each entity is paired with the nearest few of its domain. Nearness is the mean of two numbers from 0 to 1: the word
+overlap of the cards and the rescaled cosine of the mean photo vectors; without photos it is the first alone. Any
+function from a photo to numbers can give the vectors.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from typing import ClassVar
 import numpy as np
 
 from mllm.boxes import Frame
-from mllm.io import images, strict_json
+from mllm.io import strict_json
+from mllm.io.images import open_image, phash
 from mllm.knowledge.card_files import Card, KnowledgeError
-from mllm.knowledge.cards import holds, likeness
+from mllm.knowledge.cards import has_mark, word_overlap
 from mllm.records import Photo
 
 Vector = Callable[[Photo], np.ndarray]
-"""A photo's place in a space where look-alikes lie close: shape (D,), any length but zero."""
+"""Embeds a photo so that similar photos are close: shape (D,), any length but zero."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Two entities that are easily taken for one another, and why; `differences` are (mark of `entity`, of `other`)."""
+class ConfusablePair:
+    """Two entities that are easily confused, and why; `differences` are pairs (mark of `entity`, mark of `other`)."""
 
     SCHEMA: ClassVar[str] = "fieldmark.pair/1"
 
@@ -41,28 +42,29 @@ class Pair:
 
     @property
     def nearness(self) -> float:
-        """The number by which pairs are chosen, 0..1."""
+        """The number by which pairs are ranked, 0..1."""
         return self.text if self.image is None else (self.text + self.image) / 2
 
 
 def by_hash(folder: Path) -> Vector:
-    """Perceptual hash of what the first box encloses, as 64 numbers +1 or -1: the cosine is 1 - 2 d / 64, d the
-    Hamming distance. `folder` is the one that the photos' paths are relative to.
+    """Embed the first box's content by its perceptual hash, as 64 numbers +1 or -1.
+
+    The cosine of two is 1 - 2 d / 64, where d is the Hamming distance. The photos' paths are relative to `folder`.
     """
 
     def vector(photo: Photo) -> np.ndarray:
-        image = images.load(folder / photo.image)
+        image = open_image(folder / photo.image)
         if photo.boxes:
             x1, y1, x2, y2 = (round(number) for number in photo.boxes[0].to_xyxy(Frame(*image.size)))
             image = image.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
-        code = int(images.phash(image), 16)
+        code = int(phash(image), 16)
         return np.array([1.0 if code >> bit & 1 else -1.0 for bit in range(64)])
 
     return vector
 
 
 def by_file(file: Path) -> Vector:
-    """Embeddings made elsewhere: a jsonl of `{"id": photo id, "vector": [numbers]}`."""
+    """Read embeddings from a jsonl file of `{"id": photo id, "vector": [numbers]}`."""
     known: dict[str, np.ndarray] = {}
     if not file.is_file():
         raise KnowledgeError(f"{file}: no such file of embeddings")
@@ -78,14 +80,14 @@ def by_file(file: Path) -> Vector:
 
     def vector(photo: Photo) -> np.ndarray:
         if photo.id not in known:
-            raise KnowledgeError(f"{file}: no vector of photo {photo.id!r}; make the embeddings of all photos")
+            raise KnowledgeError(f"{file}: no vector for photo {photo.id!r}; the file must have one for every photo")
         return known[photo.id]
 
     return vector
 
 
 def looks(photos: Iterable[Photo], vector: Vector) -> dict[tuple[str, str], np.ndarray]:
-    """Return each (domain, entity)'s mean photo vector, every photo counting alike; the mean's length is 1."""
+    """Return the mean photo vector of each (domain, entity), every photo with the same weight, scaled to length 1."""
     sums: dict[tuple[str, str], np.ndarray] = {}
     for photo in photos:
         one = vector(photo)
@@ -96,17 +98,17 @@ def looks(photos: Iterable[Photo], vector: Vector) -> dict[tuple[str, str], np.n
 
 def pairs(
     cards: Sequence[Card], seen: Mapping[tuple[str, str], np.ndarray], alike: int, least: float = 0.0
-) -> list[Pair]:
+) -> list[ConfusablePair]:
     """Pair each card with the `alike` nearest of its domain whose nearness is above `least`; sorted by names.
 
-    `seen` are the entities' looks, for all cards or for none of a domain.
+    `seen` holds the entities' mean photo vectors, for all cards of a domain or for none.
     """
     by_domain: dict[str, list[Card]] = defaultdict(list)
     for card in sorted(cards, key=lambda card: card.entity):
         by_domain[card.domain].append(card)
-    found: dict[str, Pair] = {}
+    found: dict[str, ConfusablePair] = {}
     for domain, members in by_domain.items():
-        table: dict[str, list[Pair]] = defaultdict(list)
+        table: dict[str, list[ConfusablePair]] = defaultdict(list)
         for index, card in enumerate(members):
             for other in members[index + 1 :]:
                 one = _pair(domain, card, other, seen)
@@ -119,23 +121,24 @@ def pairs(
 
 
 def differences(card: Card, other: Card) -> tuple[tuple[str, str], ...]:
-    """Read off two cards what tells the first from the second: its marks that the other lacks, each beside the other's
-    mark of the same part ("" where it has none).
+    """Return the marks that distinguish the first card from the second.
+
+    These are its marks that the other lacks, each paired with the other's mark of the same part ("" where none).
     """
     own, its = card.used, other.used
     parts = {mark.text.strip().rstrip("."): mark.part for mark in (*card.marks, *other.marks)}
-    left = [mark for mark in its if not holds(own, mark)]
-    told = []
+    left = [mark for mark in its if not has_mark(own, mark)]
+    found = []
     for mark in own:
-        if not holds(its, mark):
+        if not has_mark(its, mark):
             facing = next((one for one in left if parts[mark] and parts[one] == parts[mark]), "")
             left = [one for one in left if one != facing]
-            told.append((mark, facing))
-    return tuple(told)
+            found.append((mark, facing))
+    return tuple(found)
 
 
-def _pair(domain: str, card: Card, other: Card, seen: Mapping[tuple[str, str], np.ndarray]) -> Pair:
+def _pair(domain: str, card: Card, other: Card, seen: Mapping[tuple[str, str], np.ndarray]) -> ConfusablePair:
     a, b = seen.get((domain, card.entity)), seen.get((domain, other.entity))
-    picture = None if a is None or b is None else round((1 + float(a @ b)) / 2, 4)
-    text = round(likeness(card.used, other.used), 4)
-    return Pair(f"{domain}/{card.entity}/{other.entity}", domain, card.entity, other.entity, text, picture)
+    image = None if a is None or b is None else round((1 + float(a @ b)) / 2, 4)
+    text = round(word_overlap(card.used, other.used), 4)
+    return ConfusablePair(f"{domain}/{card.entity}/{other.entity}", domain, card.entity, other.entity, text, image)

@@ -1,4 +1,4 @@
-"""How well a model knows each entity: shares of right answers, KARL's five levels, and the file that holds them.
+"""How well a model knows each entity: shares of right answers, KARL's five levels, and the file that stores them.
 
 A mastery file is json, ours or the one that KARL publishes:
 
@@ -13,18 +13,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, Field, FiniteFloat
 
 from mllm.errors import RecordError
 from mllm.io import strict_json
 from mllm.io.files import atomic_write
-from mllm.knowledge.cards import same_name
+from mllm.knowledge.cards import nearest_names, normalize_name
 
 SCHEMA = "fieldmark.mastery/1"
-LEVELS = ("completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect")
+Level = Literal[
+    "completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect"
+]
+LEVELS: tuple[Level, ...] = get_args(Level)
 BOUNDS = (0.70, 0.45, 0.30, 0.10)
 """Share of right answers from which an entity is on each level but the last."""
 HIGH = LEVELS[:3]
@@ -33,7 +37,7 @@ HIGH = LEVELS[:3]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of one entity: its level, and the count behind it where there was one."""
+    """How well one entity is known: its level, and the counts behind it where there are any."""
 
     level: str
     right: float | None = None
@@ -50,17 +54,17 @@ def level(accuracy: float) -> str:
     return next((name for name, bound in zip(LEVELS, BOUNDS, strict=False) if accuracy >= bound), LEVELS[-1])
 
 
-class Table(Mapping[str, Entry]):
+class MasteryTable(Mapping[str, Entry]):
     """Mastery by entity; names are compared as card names are (case, accents and hyphens do not count)."""
 
     def __init__(self, entries: Mapping[str, Entry], origin: str = "the mastery table") -> None:
-        """Take entries as given; `origin` (a file name) is told in errors."""
+        """Take entries as given; `origin` (a file name) is named in errors."""
         self.origin = origin
         self._entries = dict(entries)
-        self._keys = {same_name(name): name for name in entries}
+        self._keys = {normalize_name(name): name for name in entries}
 
     @classmethod
-    def counted(cls, answers: Iterable[tuple[str, float]], origin: str = "the mastery table") -> Table:
+    def counted(cls, answers: Iterable[tuple[str, float]], origin: str = "the mastery table") -> MasteryTable:
         """Build a table from (entity, right) pairs, one a question; `right` is 0..1 (between: a shared guess)."""
         sums: dict[str, tuple[float, int]] = {}
         for entity, right in answers:
@@ -69,20 +73,19 @@ class Table(Mapping[str, Entry]):
         return cls({name: Entry(level(total / n), total, n) for name, (total, n) in sorted(sums.items())}, origin)
 
     def __getitem__(self, name: str) -> Entry:
-        """Return what is known of an entity; `RecordError` names the file and the nearest entities."""
-        key = same_name(name)
+        """Return an entity's entry; `RecordError` names the file and the nearest entities."""
+        key = normalize_name(name)
         if key not in self._keys:
-            near = [self._keys[other] for other in get_close_matches(key, self._keys, n=3, cutoff=0.5)]
-            hint = f"; nearest: {', '.join(near)}" if near else ""
+            hint = nearest_names(key, self._keys)
             raise RecordError(f"{self.origin}: entity {name!r} is not among its {len(self)} entities{hint}")
         return self._entries[self._keys[key]]
 
     def __contains__(self, name: object) -> bool:
-        """Whether an entity is known."""
-        return isinstance(name, str) and same_name(name) in self._keys
+        """Whether the table holds an entity."""
+        return isinstance(name, str) and normalize_name(name) in self._keys
 
     def __iter__(self) -> Iterator[str]:
-        """Go over the names as they were written."""
+        """Iterate over the names as they were written."""
         return iter(self._entries)
 
     def __len__(self) -> int:
@@ -90,17 +93,17 @@ class Table(Mapping[str, Entry]):
         return len(self._entries)
 
     def level(self, name: str, unknown: str | None = None) -> str:
-        """Return an entity's level; that of an entity which is not in the table is `unknown`, an error where None."""
+        """Return an entity's level. For one outside the table that is `unknown`; None raises an error."""
         if unknown is not None and name not in self:
             return unknown
         return self[name].level
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Return those of `names` that the table does not know, each once, sorted."""
+        """Return those of `names` that the table does not hold, each once, sorted."""
         return sorted({name for name in names if name not in self})
 
     def shares(self) -> dict[str, float]:
-        """Return which share of the entities is on each level."""
+        """Return the share of entities on each level."""
         levels = [entry.level for entry in self._entries.values()]
         return {name: levels.count(name) / len(levels) if levels else 0.0 for name in LEVELS}
 
@@ -109,21 +112,19 @@ class Table(Mapping[str, Entry]):
         rows = {}
         for name, entry in self._entries.items():
             if entry.right is None or not entry.asked:
-                raise RecordError(f"{self.origin}: entity {name!r} has a level and no count, so it cannot be written")
+                raise RecordError(f"{self.origin}: entity {name!r} has a level but no count, so it cannot be written")
             rows[name] = {"right": entry.right, "asked": entry.asked, "level": entry.level}
         with atomic_write(path) as file:
-            json.dump(
-                {"schema": SCHEMA, "entities": rows, "made": dict(made or {})}, file, indent=1, ensure_ascii=False
-            )
-            file.write("\n")
+            content = {"schema": SCHEMA, "entities": rows, "made": dict(made or {})}
+            file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return Path(path)
 
 
-def load(path: str | Path) -> Table:
-    """Read a mastery file, ours or KARL's; a file read before is not read again while it is unchanged.
+def load_mastery(path: str | Path) -> MasteryTable:
+    """Read a mastery file, ours or KARL's. The result is cached until the file changes.
 
     Raises:
-        RecordError: no such file, broken JSON, or an entry that is neither; names file, entity and field.
+        RecordError: no such file, broken JSON, or an entry of neither form; names file, entity and field.
     """
     path = Path(path)
     if not path.is_file():
@@ -131,37 +132,40 @@ def load(path: str | Path) -> Table:
     return _read(path, path.stat().st_mtime_ns)
 
 
+class _Counted(BaseModel):
+    """An entity's row in our own file."""
+
+    right: FiniteFloat = Field(ge=0)
+    asked: int = Field(ge=1)
+
+
+class _Category(BaseModel):
+    """An entity's row in the file that KARL publishes."""
+
+    knowledge_category: Level
+
+
+class _OwnFile(BaseModel):
+    schema_: Literal["fieldmark.mastery/1"] = Field(alias="schema")
+    entities: dict[str, Any] = Field(min_length=1)
+
+
 @lru_cache(maxsize=8)
-def _read(path: Path, changed: int) -> Table:
-    """Read a file; `changed` is its time stamp and only part of the cache's key."""
-    try:
-        data = strict_json.load(path)
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
-    if not isinstance(data, dict):
-        raise RecordError(f"{path}: an object of entities is needed, got {type(data).__name__}")
-    ours = "schema" in data
-    if ours and data["schema"] != SCHEMA:
-        raise RecordError(f"{path}: field schema: {data['schema']!r} is not {SCHEMA!r}")
-    rows = data.get("entities") if ours else data
-    if not isinstance(rows, dict) or not rows:
-        raise RecordError(f"{path}: field entities: an object with at least one entity is needed")
-    return Table({name: _entry(row, f"{path}: entity {name!r}") for name, row in rows.items()}, str(path))
+def _read(path: Path, changed: int) -> MasteryTable:
+    """Read a file; `changed`, its time stamp, is only part of the cache's key."""
+    rows = strict_json.read(path, dict[str, Any], kind=RecordError)
+    if "schema" in rows:
+        rows = strict_json.parsed(rows, _OwnFile, f"{path}: ", kind=RecordError).entities
+    if not rows:
+        raise RecordError(f"{path}: the file holds no entity")
+    return MasteryTable({name: _entry(row, f"{path}: entity {name!r}: ") for name, row in rows.items()}, str(path))
 
 
 def _entry(row: Any, where: str) -> Entry:
-    """Read one entity's row."""
-    if not isinstance(row, dict):
-        raise RecordError(f"{where}: an object is needed, got {row!r:.60}")
-    if "knowledge_category" in row:
-        if row["knowledge_category"] not in LEVELS:
-            raise RecordError(
-                f"{where}: field knowledge_category: {row['knowledge_category']!r} is none of {', '.join(LEVELS)}"
-            )
-        return Entry(row["knowledge_category"])
-    right, asked = row.get("right"), row.get("asked")
-    if type(asked) is not int or asked < 1:
-        raise RecordError(f"{where}: field asked: a whole number above 0 is needed, got {asked!r}")
-    if isinstance(right, bool) or not isinstance(right, int | float) or not 0 <= right <= asked:
-        raise RecordError(f"{where}: field right: a number from 0 to {asked} is needed, got {right!r}")
-    return Entry(level(right / asked), float(right), asked)
+    """Check one entity's row."""
+    if isinstance(row, dict) and "knowledge_category" in row:
+        return Entry(strict_json.parsed(row, _Category, where, kind=RecordError).knowledge_category)
+    found = strict_json.parsed(row, _Counted, where, kind=RecordError)
+    if found.right > found.asked:
+        raise RecordError(f"{where}field right: must be from 0 to {found.asked}, got {found.right}")
+    return Entry(level(found.right / found.asked), found.right, found.asked)

@@ -1,8 +1,8 @@
-"""Which part of a thing a mark is about, read off its words: `long, hooked bill` is about the bill."""
+"""The part of a thing that a mark describes, taken from its words: `long, hooked bill` is about the bill."""
 
 from __future__ import annotations
 
-from mllm.knowledge.cards import same_name
+from mllm.knowledge.cards import normalize_name
 
 PARTS = frozenset(
     # animals
@@ -21,12 +21,12 @@ _PLURALS = {"feet": "foot", "leaves": "leaf", "hooves": "hoof", "antennae": "ant
 
 
 def part_of(mark: str) -> str:
-    """Return the part that a mark is about: the last one it names, since English puts the noun last; "" for none.
+    """Return the part that a mark describes: the last one it names, since English puts the noun last; "" for none.
 
-    What stands after a preposition only says where (`a red spot on the bill` is about the bill all the same, being the
-    only part named; `black feet with white claws` is about the feet).
+    Words after a preposition count only if no part stands before it: `black feet with white claws` is about the feet,
+    `a red spot on the bill` about the bill.
     """
-    words = same_name(mark).split()
+    words = normalize_name(mark).split()
     for stop in ("with", "without", "on", "of", "around", "above", "below", "under"):
         if stop in words and (found := _last(words[: words.index(stop)])):
             return found

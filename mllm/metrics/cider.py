@@ -1,8 +1,8 @@
-"""CIDEr-D (Vedantam, Zitnick, Parikh 2015, arXiv 1411.5726): n-gram agreement with references, weighed by rarity.
+"""CIDEr-D (Vedantam, Zitnick, Parikh 2015, arXiv 1411.5726): n-gram agreement with references, weighted by rarity.
 
-The numbers are those of the usual `Cider` class of coco-caption (clipping, Gaussian length penalty with sigma 6, times
-10), given words instead of a Java tokeniser. Own code, because a reward wants document frequencies that stay the same
-from batch to batch, and single captions scored at once.
+Gives the numbers of coco-caption's `Cider` class (clipping, Gaussian length penalty with sigma 6, times 10) on plain
+words instead of a Java tokeniser's. It is our own code because a reward needs document frequencies that stay the same
+from batch to batch, and scores single captions.
 """
 
 from __future__ import annotations
@@ -16,51 +16,51 @@ from mllm.captions import words
 from mllm.errors import FieldmarkError
 
 LONGEST, SIGMA, HIGH = 4, 6.0, 10.0
-"""N-grams of one to four words; width of the length penalty in words; the score of a caption equal to its reference."""
+"""Longest n-gram in words; width of the length penalty in words; score of a caption equal to its reference."""
 Gram = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Frequencies:
-    """In how many images' references each n-gram occurs, out of `images`."""
+    """The number of images, out of `images`, whose references contain each n-gram."""
 
     counts: Counter[Gram]
     images: int
 
     @classmethod
     def of(cls, references: Iterable[Sequence[str]]) -> Frequencies:
-        """Count over the references of each image. Raises FieldmarkError when there is no image."""
+        """Count over the references of each image. Raises FieldmarkError without images."""
         counts: Counter[Gram] = Counter()
         images = 0
         for captions in references:
             images += 1
             counts.update({gram for caption in captions for gram in grams(words(caption))})
         if not images:
-            raise FieldmarkError("CIDEr needs references to count in, and there are none")
+            raise FieldmarkError("CIDEr needs at least one image with references")
         return cls(counts, images)
 
-    def weigh(self, found: Counter[Gram]) -> dict[Gram, float]:
-        """Term frequency times inverse document frequency of each n-gram; an unknown one counts as seen once."""
+    def tf_idf(self, found: Counter[Gram]) -> dict[Gram, float]:
+        """Return term frequency times inverse document frequency; an unknown n-gram counts as seen once."""
         return {
             gram: count * (math.log(self.images) - math.log(max(1, self.counts[gram]))) for gram, count in found.items()
         }
 
 
 def grams(tokens: Sequence[str]) -> Counter[Gram]:
-    """All n-grams of one to four words, counted."""
+    """Count all n-grams of one to four words."""
     return Counter(
         tuple(tokens[start : start + n]) for n in range(1, LONGEST + 1) for start in range(len(tokens) - n + 1)
     )
 
 
 def cider_d(caption: str, references: Sequence[str], frequencies: Frequencies) -> float:
-    """Score one caption, 0..10: mean over references and over n of the clipped cosine, times the length penalty."""
+    """Return the score of one caption, 0..10: clipped cosine times length penalty, mean over references and n."""
     own_words = words(caption)
-    own = frequencies.weigh(grams(own_words))
+    own = frequencies.tf_idf(grams(own_words))
     total = 0.0
     for reference in references:
         other_words = words(reference)
-        other = frequencies.weigh(grams(other_words))
+        other = frequencies.tf_idf(grams(other_words))
         # The usual code measures length in bigrams, one less than words, and so zero for a single word or none.
         gap = max(len(own_words) - 1, 0) - max(len(other_words) - 1, 0)
         penalty = math.exp(-(gap**2) / (2 * SIGMA**2))

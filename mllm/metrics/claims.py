@@ -1,7 +1,7 @@
-"""Details of captions, without a model: what one says and another does not, and where two cannot both be right.
+"""Details of captions, found without a model: what one caption adds to another, and where two contradict each other.
 
-A detail is a content word, lower-case and without its plural's `s`. That is coarse (a synonym counts as another detail,
-and no word of order or negation is understood), but it is the same for every caption and hides nothing.
+A detail is a content word in lower case, without a plural `s`. This is coarse (a synonym counts as another detail, and
+word order and negation are ignored), but it treats every caption alike and hides nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EMPTY = frozenset(
     "each other one another both all lot lots image photo image "
     "photograph showing shows shown seen visible get gets going go looking look looks".split()
 )
-"""Words that are no details."""
+"""Words that do not count as details."""
 COLOURS = frozenset(
     "red orange yellow green blue purple white black brown gray grey pink gold golden silver tan beige".split()
 )
@@ -33,30 +33,30 @@ _ADVERBS = frozenset("large small big little young old long short tall wide".spl
 
 
 def details(text: str) -> tuple[str, ...]:
-    """The details of a text, each once, in order."""
+    """Return the details of a text, each once, in order."""
     return tuple(dict.fromkeys(_stem(_SAME.get(word, word)) for word in words(text) if word not in EMPTY))
 
 
 def lost(before: Iterable[str], after: str) -> tuple[str, ...]:
-    """Details that stand in one of the texts `before` and not in `after`."""
+    """Return the details of the texts `before` that `after` lacks."""
     kept = set(details(after))
     return tuple(dict.fromkeys(one for text in before for one in details(text) if one not in kept))
 
 
 def added(before: Iterable[str], after: str) -> tuple[str, ...]:
-    """Details of `after` that stand in none of the texts `before`."""
+    """Return the details of `after` that none of the texts `before` has."""
     known = {one for text in before for one in details(text)}
     return tuple(one for one in details(after) if one not in known)
 
 
 def kept_share(before: Sequence[str], after: str) -> float:
-    """Share of the details of `before` that `after` keeps; 1 where there are none.
+    """Return the share of the details of `before` that `after` keeps, 0..1; 1 where there are none.
 
-    Where the texts disagree on a colour or number, only one side can be kept: the others are not counted as lost.
+    Where the texts disagree on a colour or number, only one value can be kept: the others do not count as lost.
     """
-    told = _told(after)
+    kept = _attributes(after)
     excused = {
-        value for thing, values in _given(before).items() if told.get(thing, set()) & set(values) for value in values
+        value for thing, values in _stated(before).items() if kept.get(thing, set()) & set(values) for value in values
     }
     total = {one for text in before for one in details(text)}
     missing = set(lost(before, after))
@@ -65,13 +65,13 @@ def kept_share(before: Sequence[str], after: str) -> float:
 
 
 def conflicts(trusted: str, other: str) -> tuple[str, ...]:
-    """What `other` says otherwise than `trusted`: another colour or number of the same thing, as `black bear / brown`.
+    """Return where `other` contradicts `trusted` on the colour or number of a thing, as `black bear / brown`.
 
-    Only what stands right before a noun is compared, a few words of size between them; a thing that either text gives
-    several colours or numbers is left alone, since it may be several things.
+    Only words right before a noun are compared, words of size between them aside. A thing to which either text gives
+    several colours or numbers is skipped, since it may be several things.
     """
     found = []
-    mine, theirs = _told(trusted), _told(other)
+    mine, theirs = _attributes(trusted), _attributes(other)
     for (kind, noun), values in theirs.items():
         known = mine.get((kind, noun), set())
         if len(known) == 1 and len(values) == 1 and known != values:
@@ -80,37 +80,36 @@ def conflicts(trusted: str, other: str) -> tuple[str, ...]:
 
 
 def settled(text: str, texts: Sequence[str]) -> str:
-    """Return a text without the colours and numbers that most of `texts` deny it (the first of them, on ties).
+    """Return a text without the colours and numbers that most of `texts` contradict (on ties the first text wins).
 
     >>> settled("a brown bear sits", ["a black bear", "a brown bear", "a black bear in grass"])
     'a bear sits'
     """
-    given = _given(texts)
+    stated = _stated(texts)
     for mention in reversed(_mentions(text)):
-        votes = given.get((mention.kind, mention.noun), [])
+        votes = stated.get((mention.kind, mention.noun), [])
         if len(set(votes)) > 1 and max(votes, key=votes.count) != mention.value:
             text = text[: mention.start] + text[mention.end :].lstrip()
     return text
 
 
-def _given(texts: Iterable[str]) -> dict[tuple[str, str], list[str]]:
-    """Return what texts say of each thing: (kind, noun) -> the colour or number of each text, in order.
+def _stated(texts: Iterable[str]) -> dict[tuple[str, str], list[str]]:
+    """Return what texts state about each thing: (kind, noun) -> the colour or number in each text, in order.
 
-    A thing that a text names twice, or gives two values, may be several things, of which each text may mean another:
-    it is left out.
+    A thing that a text names twice, or gives two values, is left out: it may be several things.
     """
     texts = list(texts)
     found: dict[tuple[str, str], list[str]] = {}
     several = {noun for text in texts for noun, times in Counter(map(_stem, words(text))).items() if times > 1}
     for text in texts:
-        for thing, values in _told(text).items():
+        for thing, values in _attributes(text).items():
             found.setdefault(thing, []).extend(values)
             several |= {thing[1]} if len(values) > 1 else set()
     return {thing: values for thing, values in found.items() if thing[1] not in several}
 
 
-def _told(text: str) -> dict[tuple[str, str], set[str]]:
-    """Return the colours and numbers of each thing: (kind, noun) -> what stands before it."""
+def _attributes(text: str) -> dict[tuple[str, str], set[str]]:
+    """Return the colours and numbers of each thing: (kind, noun) -> the words before it."""
     found: dict[tuple[str, str], set[str]] = {}
     for mention in _mentions(text):
         found.setdefault((mention.kind, mention.noun), set()).add(mention.value)
@@ -118,7 +117,7 @@ def _told(text: str) -> dict[tuple[str, str], set[str]]:
 
 
 class _Mention(NamedTuple):
-    """A colour or number before a noun, and where its word stands."""
+    """A colour or number before a noun, and the position of its word."""
 
     kind: str
     noun: str
@@ -128,14 +127,14 @@ class _Mention(NamedTuple):
 
 
 def _mentions(text: str) -> list[_Mention]:
-    """Return every colour and number with the noun that it is of, in order."""
-    spoken = [(match[0].lower(), match.span()) for match in _WORD_OR_END.finditer(text)]
+    """Return every colour and number with its noun, in order."""
+    tokens = [(match[0].lower(), match.span()) for match in _WORD_OR_END.finditer(text)]
     found = []
-    for place, (word, span) in enumerate(spoken):
+    for place, (word, span) in enumerate(tokens):
         kind = "colour" if word in COLOURS else "number" if word in NUMBERS else None
         if kind is None:
             continue
-        rest = (other for other, _ in spoken[place + 1 :])
+        rest = (other for other, _ in tokens[place + 1 :])
         noun = next((one for one in rest if one not in _ADVERBS and one not in COLOURS), ".")
         if noun not in _ENDS and noun not in EMPTY and noun not in NUMBERS:
             found.append(_Mention(kind, _stem(noun), _SAME.get(word, word), *span))
@@ -143,7 +142,7 @@ def _mentions(text: str) -> list[_Mention]:
 
 
 def _stem(word: str) -> str:
-    """Take the ending of a plural or a possessive off: `buses` -> `bus`, `dogs` -> `dog`, `wings` -> `wing`."""
+    """Remove the ending of a plural or a possessive: `buses` -> `bus`, `dogs` -> `dog`, `wings` -> `wing`."""
     word = word.removesuffix("'s").removesuffix("’s")
     if len(word) > 4 and word.endswith(("ses", "xes", "ches", "shes")):
         return word[:-2]

@@ -1,4 +1,4 @@
-"""Who is retrieved: ranks with ties handled fairly, and log-probabilities of a softmax over candidates. numpy alone."""
+"""Retrieval ranks with ties handled fairly, and log-probabilities of a softmax over candidates."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 TIE = 1e-6
-"""Scores closer than this are equal: arithmetic alone moves a cosine by about 1e-7."""
+"""Scores closer than this are equal: rounding alone moves a cosine by about 1e-7."""
 
 
 def hit_share(scores_N: Any, target: int, k: int = 1) -> float:
-    """Chance that candidate `target` is among the first `k` when equal scores are put in random order, 0..1.
+    """Return the probability that candidate `target` is among the first `k` with ties broken at random, 0..1.
 
     With a candidates above it and t equal to it, itself included, min(max(k - a, 0), t) of t orders hit. A scorer that
-    gives every image the same number therefore scores k / N, not 1, as it would where the first maximum wins and the
-    target stands first (the rule of the published TrueMatch script).
+    gives every image the same number therefore scores k / N. It would score 1 if the first maximum won and the target
+    came first, which is the rule of the published TrueMatch script.
     """
     scores_N = np.asarray(scores_N, dtype=np.float64)
     own = scores_N[target]
@@ -25,7 +25,7 @@ def hit_share(scores_N: Any, target: int, k: int = 1) -> float:
 
 
 def log_softmax(logits: Any, axis: int = -1) -> np.ndarray:
-    """Logarithm of the softmax along an axis, in float64; places at -inf stay there."""
+    """Return the logarithm of the softmax along an axis, in float64; entries of -inf stay -inf."""
     logits = np.asarray(logits, dtype=np.float64)
     top = logits.max(axis=axis, keepdims=True)
     return logits - top - np.log(np.exp(logits - top).sum(axis=axis, keepdims=True))

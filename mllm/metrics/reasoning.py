@@ -1,22 +1,23 @@
-"""Where reasoning breaks: each link of a thought measured on its own, with its own denominator.
+"""Where reasoning fails: each step of a thought is measured on its own, with its own denominator.
 
-A thought in the form of the pocket oracle runs: recall the marks of the named thing; go through the candidates, each
-with a box and the marks seen on it; choose. After boxes were written in a model family's own form it reads, e.g.
+A thought in the form of the pocket oracle recalls the marks of the named thing, goes through the candidates (each with
+a box and the marks seen on it), and chooses. With boxes in a model family's own form it reads, for example:
 
     Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round fits, red fits, plain not, blue cap fits, not.
     2 ..., fits. So 2 (...).
 
-The box after the choice may be left out; the final answer repeats it. One number at the end cannot tell a model that
-forgot the species from one that cannot see, cannot compare, or cannot copy; here each step is judged given the steps
-before it. "Right" means what is true of the image (`Thing.marks`, `Thing.box`), except for the comparison, which is
-judged on the model's own words: was the chosen candidate the one whose stated marks fit the stated recall best?
+The box after the choice is optional; the final answer repeats it. One number at the end cannot distinguish a model that
+forgot the species from one that cannot see, compare or copy. Here each step is judged given the steps before it.
+"Right" means true of the image (`Thing.marks`, `Thing.box`), except for the comparison, which is judged on the model's
+own words: was the chosen candidate the one whose stated marks agree best with the stated recall?
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import BoxError
@@ -24,19 +25,40 @@ from mllm.models.families import Family
 from mllm.records import Answer, Sample, Thing
 
 VERDICTS = {"fits": True, "not": False}
-"""The word behind a mark, and again behind all of a candidate's marks, that says whether they are the ones recalled; a
-thought may do without."""
+"""The optional word after a mark, and after all of a candidate's marks, that says whether they match the recall."""
 FOUND_AT = 0.5 - 1e-9
-"""IoU from which a candidate's box counts as having found a thing (0.5; whole numbers may tie a hair below it)."""
+"""IoU from which a candidate's box has found a thing (0.5; whole numbers may be a hair below it)."""
+STEPS = {
+    "form": "thoughts with a recall, candidates and a choice, of all samples with known marks",
+    "name": "the thought begins with the name asked for, of thoughts with a recall",
+    "recall": "every mark recalled and none invented, of all samples with known marks",
+    "recall words": "words of the true marks that were recalled, averaged over all samples with known marks",
+    "found": "things of the image that a candidate's box found at IoU 0.5, of all things",
+    "marks seen": "every mark seen right, of the things found",
+    "mark seen": "single marks seen right, of all marks of the things found",
+    "mark judged": "the verdict on a single mark agrees with the model's own recall, of marks with a verdict",
+    "judged": "the verdict on a candidate agrees with its own marks and recall, of candidates with a verdict",
+    "compared": "the choice agrees best with the model's own recall, of thoughts whose words prefer some candidates",
+    "compared given true": "the choice is the thing asked for, of thoughts with recall, found and marks seen all right",
+    "chosen": "the choice is the thing asked for (IoU 0.5), of thoughts with a choice",
+    "restated": "the box after the choice has the chosen candidate's numbers, of thoughts with a box there",
+    "copied": "the answer's box has the chosen candidate's numbers, of readable answers after a choice",
+}
+"""Each step, in the order of a thought, and what is counted."""
 
 _CANDIDATE = re.compile(r"(?:^|(?<=\.)\s+)(\d+)\s+")
 _CHOICE = re.compile(r"(?:^|(?<=\.)\s+)So\s+(\d+)")
+StepCounts = dict[str, tuple[float, int]]
+"""What one sample contributes: for each step (right, of). Steps that do not apply are absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One candidate as the model wrote it: its number, raw box numbers, the marks it says it sees, its verdict, and the
-    verdict on each mark (None where there is none)."""
+    """One candidate as the model wrote it.
+
+    `numbers` are its raw box coordinates, `marks` those the model claims to see, `fits` its verdict on the candidate,
+    `each` its verdicts on the marks (None where there is none).
+    """
 
     number: int
     numbers: tuple[float, ...]
@@ -48,9 +70,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """A thought taken apart. Parts that could not be read are empty.
+    """A parsed thought. Parts that could not be read are empty.
 
-    `chosen` is the number after "So", `restated` the box written behind it, None where there is none.
+    `chosen` is the number after "So", `restated` the box after it, None where there is none.
     """
 
     name: str
@@ -60,14 +82,14 @@ class Thought:
     restated: tuple[float, ...] | None = None
 
     def choice(self) -> Candidate | None:
-        """The candidate that "So K" points at; None where K was not listed exactly once."""
+        """The candidate that "So K" points at; None unless K was listed exactly once."""
         named = [c for c in self.candidates if c.number == self.chosen]
         return named[0] if len(named) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """`right` out of `of`: how often one link held among the cases where it could be asked."""
+class StepScore:
+    """How often one step held: `right` out of the `of` cases to which it applies."""
 
     name: str
     right: float
@@ -76,112 +98,71 @@ class Link:
 
     @property
     def share(self) -> float | None:
-        """right / of; None where the link could never be asked."""
+        """right / of; None where the step never applied."""
         return self.right / self.of if self.of else None
 
     def as_dict(self) -> dict[str, float | int | str | None]:
         """Plain values for a json file."""
-        return {"name": self.name, "right": self.right, "of": self.of, "share": self.share, "meaning": self.meaning}
-
-
-LINKS = {
-    "form": "thoughts that could be taken apart (recall, candidates, choice), of all samples with known marks",
-    "name": "the name asked for stands at the head of the thought, of thoughts with a recall",
-    "recall": "every mark recalled and none invented, of all samples with known marks",
-    "recall words": "words of the true marks that were recalled, averaged over all samples with known marks",
-    "found": "things of the image that a candidate's box found at IoU 0.5, of all things",
-    "marks seen": "every mark seen right, of the things found",
-    "mark seen": "single marks seen right, of all marks of the things found",
-    "mark judged": "the verdict on a single mark agrees with the model's own recall, of marks with a verdict",
-    "judged": "the verdict beside a candidate agrees with its own marks and recall, of candidates with a verdict",
-    "compared": "the choice fits the model's own recall best, of thoughts whose own words prefer some candidates",
-    "compared given true": "the choice is the thing asked for, of thoughts with recall, found and marks seen all right",
-    "chosen": "the choice is the thing asked for (IoU 0.5), of thoughts with a choice",
-    "restated": "the box behind the choice is the chosen candidate's, number for number, of those that write one there",
-    "copied": "the answer's box is the chosen candidate's, number for number, of readable answers after a choice",
-}
-
-
-@dataclass(slots=True)
-class Chain:
-    """What one sample contributes: for each link (right, of). Links that could not be asked are absent."""
-
-    counts: dict[str, tuple[float, int]] = field(default_factory=dict)
-
-    def ask(self, link: str, right: float, of: int = 1) -> None:
-        """Record that a link held `right` times out of `of`."""
-        self.counts[link] = (float(right), of)
+        return asdict(self) | {"share": self.share}
 
 
 def read_thought(text: str | None, family: Family, frame: Frame) -> Thought:
-    """Take a thought apart. Rubbish gives empty parts, never an error."""
-    text = (text or "").strip()
-    text, chosen, restated = _conclusion(text, family)
+    """Parse a thought. Text of another form gives empty parts, never an error."""
+    text, chosen, restated = _conclusion((text or "").strip(), family)
     pieces = _CANDIDATE.split(text)
     name, _, marks = pieces[0].rpartition(":")
     candidates = [_candidate(int(n), body, family, frame) for n, body in zip(pieces[1::2], pieces[2::2], strict=True)]
-    return Thought(
-        name.strip(), _marks(marks) if name else (), tuple(c for c in candidates if c is not None), chosen, restated
-    )
+    kept = tuple(candidate for candidate in candidates if candidate is not None)
+    return Thought(name.strip(), _marks(marks) if name else (), kept, chosen, restated)
 
 
-def chain(sample: Sample, answer: Answer, family: Family, frame: Frame) -> Chain | None:
-    """Judge every link of one answer; None where the sample does not know the marks of its things.
+def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) -> StepCounts | None:
+    """Judge every step of one answer; None unless the marks of all things of the sample are known.
 
-    `frame` is the one the family writes this image's boxes on (`family.frame(sample.size, budget)`).
+    `frame` is the one on which the family writes this image's boxes (`family.frame(sample.size, budget)`).
     """
     target = next((thing for thing in sample.things if thing.entity == sample.entity), None)
     if target is None or not all(thing.marks for thing in sample.things):
         return None
-    thought, links = read_thought(answer.thought, family, frame), Chain()
-    asked = tuple(sample.provenance.get("asked", ()))  # a description asks by these, and names nothing
+    thought = read_thought(answer.thought, family, frame)
+    asked = tuple(sample.provenance.get("asked", ()))  # a description asks by these marks, without a name
     head, sought = ("marks", asked) if asked else (sample.entity, target.marks)
     choice = thought.choice()
-    links.ask("form", bool(thought.recalled and thought.candidates and choice))
-    if thought.recalled:
-        links.ask("name", thought.name == head)
     recalled = set(thought.recalled) == set(sought)
-    links.ask("recall", recalled)
-    links.ask("recall words", _shared_words(sought, thought.recalled))
     found = match(sample.things, thought.candidates)
-    links.ask("found", len(found), len(sample.things))
-    seen = [set(sample.things[k].marks) == set(thought.candidates[c].marks) for k, c in found.items()]
+    counts: StepCounts = {
+        "form": _share([bool(thought.recalled and thought.candidates and choice)]),
+        "recall": _share([recalled]),
+        "recall words": (_shared_words(sought, thought.recalled), 1),
+        "found": (len(found), len(sample.things)),
+    }
+    pairs = [(set(sample.things[k].marks), set(thought.candidates[c].marks)) for k, c in found.items()]
+    seen = [true == stated for true, stated in pairs]
     if found:
-        links.ask("marks seen", sum(seen), len(found))
-        single = [_single_marks(sample.things[k], thought.candidates[c]) for k, c in found.items()]
-        links.ask("mark seen", sum(right for right, _ in single), sum(of for _, of in single))
-    single = [
-        (mark in thought.recalled) == fits
-        for c in thought.candidates
-        for mark, fits in zip(c.marks, c.each, strict=True)
-        if fits is not None
-    ]
-    if single and thought.recalled:
-        links.ask("mark judged", sum(single), len(single))
-    verdicts = [c for c in thought.candidates if c.fits is not None]
-    if verdicts and thought.recalled:
-        own = set(thought.recalled)
-        links.ask("judged", sum(c.fits == (own <= set(c.marks)) for c in verdicts), len(verdicts))
+        counts["marks seen"] = _share(seen)
+        counts["mark seen"] = sum(len(true & stated) for true, stated in pairs), sum(len(true) for true, _ in pairs)
+    if thought.recalled:
+        counts["name"] = _share([thought.name == head])
+        counts |= _verdicts(thought)
     if choice is not None:
         right = choice.box is not None and iou(choice.box, target.box) >= FOUND_AT
-        _compare(links, thought, choice)
-        links.ask("chosen", right)
+        counts |= _comparison(thought, choice)
+        counts["chosen"] = _share([right])
         if recalled and len(found) == len(sample.things) == len(thought.candidates) and all(seen):
-            links.ask("compared given true", right)
+            counts["compared given true"] = _share([right])
         if thought.restated is not None:
-            links.ask("restated", thought.restated == choice.numbers)
+            counts["restated"] = _share([thought.restated == choice.numbers])
         if answer.problem is None and answer.numbers:
-            links.ask("copied", tuple(answer.numbers[-1]) == choice.numbers)
-    return links
+            counts["copied"] = _share([tuple(answer.numbers[-1]) == choice.numbers])
+    return counts
 
 
-def table(chains: Iterable[Chain]) -> list[Link]:
-    """Sum the chains of many samples into one row for each link, in the order in which a thought runs."""
-    chains = list(chains)
-    rows = []
-    for name, meaning in LINKS.items():
-        counts = [c.counts[name] for c in chains if name in c.counts]
-        rows.append(Link(name, sum(right for right, _ in counts), sum(of for _, of in counts), meaning))
+def sum_steps(counts: Iterable[StepCounts]) -> list[StepScore]:
+    """Sum the counts of many samples: one score for each step, in the order of a thought."""
+    counts, rows = list(counts), []
+    for name, meaning in STEPS.items():
+        found = [one[name] for one in counts if name in one]
+        rows.append(StepScore(name, sum(right for right, _ in found), sum(of for _, of in found), meaning))
     return rows
 
 
@@ -200,15 +181,28 @@ def match(things: Sequence[Thing], candidates: Sequence[Candidate]) -> dict[int,
     return pairs
 
 
-def _compare(links: Chain, thought: Thought, choice: Candidate) -> None:
-    """Is the choice among the candidates that share most marks with the recall? Not asked where all tie."""
+def _share(right: Sequence[bool]) -> tuple[float, int]:
+    return float(sum(right)), len(right)
+
+
+def _verdicts(thought: Thought) -> StepCounts:
+    """Compare the verdicts on marks and candidates, where there are any, with the model's own recall."""
+    own = set(thought.recalled)
+    marks = [(mark, fits) for c in thought.candidates for mark, fits in zip(c.marks, c.each, strict=True)]
+    single = [(mark in own) == fits for mark, fits in marks if fits is not None]
+    whole = [c.fits == (own <= set(c.marks)) for c in thought.candidates if c.fits is not None]
+    return {name: _share(right) for name, right in (("mark judged", single), ("judged", whole)) if right}
+
+
+def _comparison(thought: Thought, choice: Candidate) -> StepCounts:
+    """Is the choice among the candidates that share most marks with the recall? Does not apply where all tie."""
     fits = [len(set(c.marks) & set(thought.recalled)) for c in thought.candidates]
-    if min(fits) < max(fits):
-        links.ask("compared", fits[thought.candidates.index(choice)] == max(fits))
+    best = fits[thought.candidates.index(choice)] == max(fits)
+    return {"compared": _share([best])} if min(fits) < max(fits) else {}
 
 
 def _conclusion(text: str, family: Family) -> tuple[str, int | None, tuple[float, ...] | None]:
-    """Cut the last `So K` or `So K BOX` off the end of a thought: what is before it, K, and the box."""
+    """Split off the last `So K` or `So K BOX` of a thought; return the text before it, K, and the box."""
     for found in reversed(list(_CHOICE.finditer(text))):
         tail = text[found.end() :]
         boxes = family.read(tail)
@@ -219,16 +213,16 @@ def _conclusion(text: str, family: Family) -> tuple[str, int | None, tuple[float
 
 
 def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidate | None:
-    """Read `BOX: mark, mark.`, with or without verdicts; None where no box stands before the last colon."""
-    head, _, said = body.rpartition(":")
+    """Read `BOX: mark, mark.`, with or without verdicts; None without a box before the last colon."""
+    head, _, stated = body.rpartition(":")
     boxes = family.read(head)
     if not boxes:
         return None
     try:
         box = Box.from_xyxy(boxes[0], frame)
-    except BoxError:  # model text: four numbers that are no box find nothing, which is what `found` counts
+    except BoxError:  # model text: an invalid box finds nothing, which `found` counts
         box = None
-    parts, fits = _marks(said), None
+    parts, fits = _marks(stated), None
     if parts and parts[-1] in VERDICTS:
         fits, parts = VERDICTS[parts[-1]], parts[:-1]
     marks, each = [], []
@@ -244,17 +238,7 @@ def _marks(text: str) -> tuple[str, ...]:
     return tuple(mark for part in text.strip().rstrip(".").split(",") if (mark := part.strip()))
 
 
-def _shared_words(true: Sequence[str], said: Sequence[str]) -> float:
-    """Share of the words of `true` (with repetition) that `said` holds, 0..1."""
-    want, have = " ".join(true).split(), " ".join(said).split()
-    right = 0
-    for word in want:
-        if word in have:
-            have.remove(word)
-            right += 1
-    return right / len(want)
-
-
-def _single_marks(thing: Thing, candidate: Candidate) -> tuple[int, int]:
-    """Marks of a found thing that were stated, and how many it has."""
-    return len(set(thing.marks) & set(candidate.marks)), len(set(thing.marks))
+def _shared_words(true: Sequence[str], stated: Sequence[str]) -> float:
+    """Return the share of the words of `true` (with repetition) that `stated` contains, 0..1."""
+    wanted = Counter(" ".join(true).split())
+    return (wanted & Counter(" ".join(stated).split())).total() / wanted.total()

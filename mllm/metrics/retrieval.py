@@ -1,7 +1,7 @@
-"""Do captions find their own images again? Shared by TrueMatch, random distractors and ImageCoDe.
+"""Do captions retrieve their own images? Shared by TrueMatch, random distractors and ImageCoDe.
 
-A retrieval number alone can be bought with long or invented captions, so each comes with how long the captions are, how
-varied, how many were too long for the judge, and, where the marks are known, how many of their claims are true.
+Long or invented captions can raise a retrieval score, so it is reported together with the captions' length and
+diversity, the share too long for the judge, and the share of true claims where the marks are known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mllm.models.encoders import Embedder, similarity
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One caption asked among candidates: `candidates` are image names, `own` which of them it was written for."""
+    """One caption and its candidates: `candidates` are image names, `own` the index of the caption's image."""
 
     group: str
     caption: str
@@ -31,8 +31,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What became of a query: shares of first and first-five places (ties shared), the similarity to its own, and
-    which candidate came out on top (the first of equals)."""
+    """The result of a query.
+
+    `hit` and `hit5` are the probabilities of rank 1 and of rank 1 to 5 with ties broken at random, `similarity` is that
+    to the caption's own image, `cut` whether the caption was too long for the judge, `found` the best candidate.
+    """
 
     query: Query
     hit: float
@@ -43,7 +46,7 @@ class Match:
 
 
 def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what: str = "bags") -> list[Query]:
-    """Every image's caption asked within its bag; bags are the groups of the interval.
+    """Return a query for every image's caption within its bag; bags are the groups of the interval.
 
     Raises:
         FieldmarkError: an image without a caption.
@@ -59,7 +62,7 @@ def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what
 
 
 def match(encoder: Embedder, queries: Sequence[Query], files: Mapping[str, Path]) -> list[Match]:
-    """Ask every query; images are embedded once each.
+    """Run every query; each image is embedded once.
 
     Raises:
         FieldmarkError: a candidate without a file; ImageError for one that cannot be read.
@@ -73,27 +76,19 @@ def match(encoder: Embedder, queries: Sequence[Query], files: Mapping[str, Path]
     for query in queries:
         texts = encoder.texts([query.caption])
         row = similarity(texts, seen[[place[name] for name in query.candidates]], encoder.pool)[0]
-        found.append(
-            Match(
-                query,
-                hit_share(row, query.own),
-                hit_share(row, query.own, 5),
-                float(row[query.own]),
-                bool(texts.cut[0]),
-                query.candidates[int(row.argmax())],
-            )
-        )
+        hits = hit_share(row, query.own), hit_share(row, query.own, 5)
+        best = query.candidates[int(row.argmax())]
+        found.append(Match(query, *hits, float(row[query.own]), bool(texts.cut[0]), best))
     return found
 
 
 def retrieval_scores(matches: Sequence[Match], seed: int = 0) -> dict[str, Any]:
-    """R@1 and R@5 with intervals over groups, chance, and the published "CLIP score" (100 * cosine, clamped at 0)."""
+    """Return R@1 and R@5 with intervals over groups, chance, and the published "CLIP score" (100 * max(cosine, 0))."""
     groups = [one.query.group for one in matches]
-    chance = float(np.mean([1 / len(one.query.candidates) for one in matches]))
     return {
         "r1": stats.mean([one.hit for one in matches], groups, seed=seed).as_dict(),
         "r5": stats.mean([one.hit5 for one in matches], groups, seed=seed).as_dict(),
-        "chance": chance,
+        "chance": float(np.mean([1 / len(one.query.candidates) for one in matches])),
         "clip_score": float(np.mean([100 * max(one.similarity, 0.0) for one in matches])),
         "cut": float(np.mean([one.cut for one in matches])),
     }

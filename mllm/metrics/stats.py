@@ -1,15 +1,15 @@
-"""Means with honest intervals: images are resampled, not cases, because the cases of one image are not independent.
+"""Means with confidence intervals that resample images, because the cases of one image are not independent.
 
-Everything here takes plain numbers and the name of the image each came from. Intervals of one run are percentile
-bootstrap intervals (Efron & Tibshirani 1993, ch. 13) of a ratio `sum of values / number of values`, so that an image
-with five questions weighs five times one with a single question, as in the published case-weighted averages.
+All functions take plain numbers and the name of the image of each. Intervals of one run are percentile bootstrap
+intervals (Efron & Tibshirani 1993, ch. 13) of the ratio `sum of values / number of values`: an image with five
+questions weighs five times as much as one with a single question, as in the published case-weighted averages.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ RESAMPLES = 4000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the interval around it; `low` and `high` are None when fewer than two images were seen."""
+    """A mean and its interval; `low` and `high` are None with fewer than two images."""
 
     value: float
     low: float | None
@@ -34,12 +34,12 @@ class Interval:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for a json file."""
-        return {k: getattr(self, k) for k in ("value", "low", "high", "samples", "groups", "level")}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean of b - a over the same samples. `p` is two-sided; `wins` counts samples where b is above a."""
+    """The mean of b - a over the same samples. `p` is two-sided; `wins` counts samples where b is above a."""
 
     value: float
     low: float | None
@@ -53,13 +53,12 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves zero out: only then may an order be claimed."""
+        """Whether the interval excludes zero; only then may an order be claimed."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a json file."""
-        names = ("value", "low", "high", "p", "samples", "groups", "wins", "losses", "level", "clear")
-        return {k: getattr(self, k) for k in names}
+        return asdict(self) | {"clear": self.clear}
 
 
 def mean(
@@ -70,10 +69,10 @@ def mean(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Mean of `values` with a bootstrap interval over `groups` (the image of each value).
+    """Return the mean of `values` with a bootstrap interval over `groups` (the image of each value).
 
-    Where every image has the same mean at 0 or 1 the bootstrap would return an interval of no width, a claim no
-    sample can carry; Wilson's score interval (1927) with one trial an image is given instead.
+    Where every image's mean is 0, or every one is 1, the bootstrap interval would have no width. The result is then
+    Wilson's score interval (1927) with one trial for each image.
     """
     sums, counts = _by_group(values, groups)
     value = float(sums.sum() / counts.sum())
@@ -88,7 +87,7 @@ def mean(
 
 
 def wilson(hits: int, trials: int, *, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson's score interval for a share of `hits` among `trials` > 0."""
+    """Return Wilson's score interval for `hits` among `trials` > 0."""
     from scipy.stats import binomtest
 
     interval = binomtest(hits, trials).proportion_ci(level, method="wilson")
@@ -104,13 +103,13 @@ def paired(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """Mean of b - a over the same samples, in the same order, with an interval over images.
+    """Return the mean of b - a over the same samples in the same order, with an interval over images.
 
     `p` comes from a sign-flip permutation test that swaps the two runs on whole images (Good 2005, ch. 3):
     (1 + permutations at least as far from zero) / (1 + permutations).
     """
     if len(a) != len(b):
-        raise FieldmarkError(f"two runs are paired on the same samples, but one has {len(a)} and the other {len(b)}")
+        raise FieldmarkError(f"paired runs need the same samples, but one has {len(a)} and the other {len(b)}")
     delta = np.asarray(b, float) - np.asarray(a, float)
     sums, counts = _by_group(delta, groups)
     value = float(sums.sum() / counts.sum())
@@ -128,13 +127,13 @@ def over_seeds(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Mean over seeds and samples; `runs[s][i]` is the value of sample i under seed s, `groups[i]` its image.
+    """Return the mean over seeds and samples; `runs[s][i]` is sample i under seed s, `groups[i]` its image.
 
     Images and seeds are crossed. The image part of the variance comes from the bootstrap over images (of the mean
-    over seeds), the seed part is s^2 / S, with s^2 the variance between seeds. A bootstrap over three seeds would be
-    far too sure of itself, so the interval is Student's t, with the degrees of freedom of Satterthwaite (1946): where
-    seeds hardly matter it is the bootstrap's, where little else matters it is as wide as S - 1 degrees make it.
-    With one seed there is no seed part: the interval then speaks of that run only.
+    over seeds), the seed part is s^2 / S, with s^2 the variance between seeds. A bootstrap over three seeds would give
+    far too narrow an interval, so it is Student's t with the degrees of freedom of Satterthwaite (1946): close to the
+    bootstrap's where seeds hardly matter, and that of S - 1 degrees where little else matters. With one seed there is
+    no seed part, and the interval is that of a single run.
     """
     found = _over_seeds(runs, groups, level, resamples, seed)
     if found.low is None or found.high is None or not all(0 <= value <= 1 for run in runs for value in run):
@@ -145,21 +144,21 @@ def over_seeds(
 def paired_over_seeds(
     a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], groups: Sequence[Hashable], **options: Any
 ) -> Interval:
-    """Two-level interval of b - a, run s of `a` against run s of `b` (same seed, same samples). See `over_seeds`."""
+    """Return the interval of b - a, run s of `a` with run s of `b` (same seed and samples); see `over_seeds`."""
     if len(a) != len(b):
         raise FieldmarkError(f"arms are paired by seed, but one has {len(a)} runs and the other {len(b)}")
     for one, other in zip(a, b, strict=True):
         if len(one) != len(other):
-            raise FieldmarkError(f"two runs are paired on the same samples, but one has {len(one)}, one {len(other)}")
+            raise FieldmarkError(f"paired runs need the same samples, but one has {len(one)}, one {len(other)}")
     differences = [(np.asarray(y, float) - np.asarray(x, float)).tolist() for x, y in zip(a, b, strict=True)]
     settings = {"level": LEVEL, "resamples": RESAMPLES, "seed": 0} | options
     return _over_seeds(differences, groups, **settings)
 
 
 def chance_floor(samples: Sequence[Sample]) -> float | None:
-    """What a perfect localiser that points at a random thing would score; None where some things are not known.
+    """Return the score of a perfect localiser that points at a random thing; None unless all things are known.
 
-    It is never right about a thing that is not in the image.
+    It is never right about a thing that is absent from the image.
     """
     if not samples or any(not sample.things for sample in samples):
         return None
@@ -169,7 +168,7 @@ def chance_floor(samples: Sequence[Sample]) -> float | None:
 def _over_seeds(
     runs: Sequence[Sequence[float]], groups: Sequence[Hashable], level: float, resamples: int, seed: int
 ) -> Interval:
-    """Do the work of `over_seeds`, for values of any range."""
+    """Compute `over_seeds` for values of any range."""
     if not runs:
         raise FieldmarkError("no runs were given: pass one list of values per seed")
     if any(len(run) != len(groups) for run in runs):
@@ -195,7 +194,7 @@ def _over_seeds(
 
 
 def _by_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of the values of each group, groups in order of first appearance."""
+    """Return the sum and the number of each group's values, groups in order of first appearance."""
     if len(values) == 0:
         raise FieldmarkError("there are no values to average")
     if len(values) != len(groups):
@@ -209,7 +208,7 @@ def _by_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) 
 
 
 def _bootstrap(sums: np.ndarray, counts: np.ndarray, level: float, resamples: int, seed: int) -> tuple[float, float]:
-    """Percentile interval of sum(sums) / sum(counts), groups drawn with replacement."""
+    """Return the percentile interval of sum(sums) / sum(counts), groups drawn with replacement."""
     from scipy.stats import bootstrap
 
     found = bootstrap(
@@ -227,7 +226,7 @@ def _bootstrap(sums: np.ndarray, counts: np.ndarray, level: float, resamples: in
 
 
 def _sign_flip(sums: np.ndarray, permutations: int, seed: int) -> float:
-    """Two-sided p of sum(sums) under random signs; 1.0 where all sums are zero."""
+    """Return the two-sided p of sum(sums) under random signs; 1.0 where all sums are zero."""
     rng = np.random.default_rng(seed)
     signs = rng.integers(0, 2, size=(permutations, len(sums)), dtype=np.int8) * 2.0 - 1.0
     far = np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from mllm.captions import sentences
 from mllm.errors import ConfigError, FieldmarkError, UnknownNameError
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.models.builtin import clip_folder
 from mllm.models.embedding_cache import EmbeddingStore
 
@@ -206,7 +206,7 @@ class DualEncoder:
         """Pixels (1, 3, height, width) as the vision tower wants them."""
         if file is None:
             return self._blank()
-        return self.image_processor(images.load(file), return_tensors="pt")["pixel_values"]
+        return self.image_processor(open_image(file), return_tensors="pt")["pixel_values"]
 
     def _blank(self) -> torch.Tensor:
         side = int(self.model.config.vision_config.image_size)

@@ -14,8 +14,8 @@ from mllm.boxes import Box, Frame
 from mllm.models.families import load
 from mllm.pocket.species import DOMAINS, NOUNS, Marks, Species, kind_of, random_marks, sister_marks, sisters, species
 from mllm.pocket.world import Scene, WorldThing
-from mllm.prompting.prompts import STYLES
 from mllm.prompting.questions import RECALLS
+from mllm.prompting.styles import STYLES
 
 _POCKET = load("pocket")
 DIRECT_SUFFIX, THINK_SUFFIX = STYLES["direct"], STYLES["think"]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mllm.errors import FieldmarkError
-from mllm.knowledge.cards import holds
+from mllm.knowledge.cards import has_mark
 from mllm.knowledge.domains import Domain
 from mllm.records import Sample
 
@@ -92,7 +92,7 @@ def asked_marks(sample: Sample) -> tuple[str, ...]:
 def telling(own: Sequence[str], others: Sequence[Sequence[str]], rng: random.Random) -> tuple[str, ...] | None:
     """Choose marks of `own`, in their order, that none of `others` has all of; None where nothing tells them apart."""
     most = min(MOST_ASKED, len(own))
-    lacking = [[not holds(other, mark) for other in others] for mark in own]
+    lacking = [[not has_mark(other, mark) for other in others] for mark in own]
     for _ in range(12):
         chosen = sorted(rng.sample(range(len(own)), rng.randint(1, most))) if most else []
         if chosen and all(any(lacking[mark][other] for mark in chosen) for other in range(len(others))):

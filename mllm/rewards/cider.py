@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-from mllm.captions import TASK, said, wants_caption
+from mllm.captions import caption_of
 from mllm.distributed import gather
 from mllm.errors import ConfigError
 from mllm.metrics.cider import HIGH, Frequencies, cider_d
@@ -30,7 +30,7 @@ class Reward(BaseReward):
 
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = HIGH
-    task: ClassVar[str] = TASK
+    task: ClassVar[str] = "caption"
 
     frequencies: Counted = "corpus"
     corpus: str = "pocket"
@@ -49,15 +49,15 @@ class Reward(BaseReward):
         """Score each completion; no parts."""
         pairs = list(zip(samples, completions, strict=True))
         if self.frequencies == "batch":
-            known = dict(gather([(s.image, s.captions) for s in samples if wants_caption(s) and s.captions]))
+            known = dict(gather([(s.image, s.captions) for s in samples if s.task == "caption" and s.captions]))
             if not known:
                 return [Score(None)] * len(pairs)
             frequencies = Frequencies.of(known.values())
         else:
             frequencies = corpus_frequencies(self.corpus)
         return [
-            Score(min(cider_d(said(done), sample.captions, frequencies), self.high))
-            if wants_caption(sample) and sample.captions
+            Score(min(cider_d(caption_of(done), sample.captions, frequencies), self.high))
+            if sample.task == "caption" and sample.captions
             else Score(None)
             for sample, done in pairs
         ]
@@ -70,7 +70,7 @@ def corpus_frequencies(corpus: str) -> Frequencies:
         from mllm.pocket.captions import reference_corpus
 
         return Frequencies.of(reference_corpus())
-    references = [s.captions for s in load_samples(corpus, images=False) if wants_caption(s) and s.captions]
+    references = [s.captions for s in load_samples(corpus, images=False) if s.task == "caption" and s.captions]
     if not references:
         raise ConfigError(f"reward 'cider': corpus: {corpus} holds no caption samples with captions")
     return Frequencies.of(references)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mllm.captions import TASK, said, wants_caption
+from mllm.captions import caption_of
 from mllm.errors import ConfigError
 from mllm.records import Completion, Sample, Score, read_jsonl
 from mllm.rewards import BaseReward
@@ -28,7 +28,7 @@ class Reward(BaseReward):
     The image is `sample.image`, an absolute path or one relative to the working folder.
     """
 
-    task: ClassVar[str] = TASK
+    task: ClassVar[str] = "caption"
 
     scorer: str = "pocket"
     """`pocket`, a folder or a Hub name (mllm/models/encoders.py). Never judge with the same one."""
@@ -61,13 +61,13 @@ class Reward(BaseReward):
         from mllm.models import encoders
 
         pairs = list(zip(samples, completions, strict=True))
-        asked = [place for place, (sample, _) in enumerate(pairs) if wants_caption(sample)]
+        asked = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
         result = [Score(None)] * len(pairs)
         if not asked:
             return result
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
         images = encoder.images([Path(samples[place].image) for place in asked])
-        texts = encoder.texts([self.prefix + said(completions[place]) for place in asked])
+        texts = encoder.texts([self.prefix + caption_of(completions[place]) for place in asked])
         cosines = _own(encoders.similarity(texts, images, encoder.pool))
         minus = [0.0] * len(asked)
         if self.greedy is not None:
@@ -95,4 +95,4 @@ def _own(similarity: Any) -> list[float]:
 
 @lru_cache(maxsize=4)
 def _captions(file: str) -> dict[str, str]:
-    return {row.sample_id: said(row) for row in read_jsonl(file, Completion, unique="sample_id")}
+    return {row.sample_id: caption_of(row) for row in read_jsonl(file, Completion, unique="sample_id")}

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from mllm.captions import TASK, clauses, said, wants_caption
+from mllm.captions import caption_of, clauses
 from mllm.errors import ConfigError
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
@@ -26,7 +26,7 @@ class Reward(BaseReward):
     can tell nothing gets None. Its recall is not known, so `f1` needs marks. A caption that claims nothing scores 0.
     """
 
-    task: ClassVar[str] = TASK
+    task: ClassVar[str] = "caption"
 
     measure: Measure = "precision"
     teacher: str | None = None
@@ -43,7 +43,7 @@ class Reward(BaseReward):
         """Score each completion; parts: precision, recall and claims (with a teacher: unsure instead of recall)."""
         score = self._by_marks if self.teacher is None else self._by_teacher
         pairs = zip(samples, completions, strict=True)
-        return [score(sample, said(done)) if wants_caption(sample) else Score(None) for sample, done in pairs]
+        return [score(sample, caption_of(done)) if sample.task == "caption" else Score(None) for sample, done in pairs]
 
     def _by_marks(self, sample: Sample, caption: str) -> Score:
         """Hold a caption against the marks that are known."""

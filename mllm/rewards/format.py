@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from mllm.errors import ConfigError
-from mllm.prompting.prompts import ALL
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 
@@ -46,7 +45,7 @@ class Reward(BaseReward):
         """Score one completion."""
         tags = float(self._in_order(completion.text))
         answer = completion.answer
-        one = len(answer.numbers) == 1 or (sample.task == ALL and len(answer.numbers) == len(answer.boxes))
+        one = len(answer.numbers) == 1 or (sample.task == "ground_all" and len(answer.numbers) == len(answer.boxes))
         one_box = float(answer.absent or (answer.box is not None and one))
         return Score(0.5 * tags + 0.5 * one_box, {"tags": tags, "one_box": one_box})
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mllm.captions import TASK, said, wants_caption
+from mllm.captions import caption_of
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 
@@ -19,7 +19,7 @@ class Reward(BaseReward):
     group's mean does the latter in GRPO. An empty caption scores 0; other tasks: None.
     """
 
-    task: ClassVar[str] = TASK
+    task: ClassVar[str] = "caption"
 
     head: str = "pocket"
     """`pocket`, or a folder that `recipes/pretrain_grammar.py` wrote."""
@@ -35,10 +35,10 @@ class Reward(BaseReward):
         from mllm.models import grammar
 
         pairs = list(zip(samples, completions, strict=True))
-        asked = [place for place, (sample, _) in enumerate(pairs) if wants_caption(sample)]
+        asked = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
         result = [Score(None)] * len(pairs)
         if asked:
-            values = grammar.load(self.head).probabilities([said(completions[place]) for place in asked])
+            values = grammar.load(self.head).probabilities([caption_of(completions[place]) for place in asked])
             for place, value in zip(asked, values, strict=True):
                 result[place] = Score(value)
         return result

@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mllm.boxes import iou
 from mllm.errors import ConfigError
-from mllm.prompting.prompts import ALL
-from mllm.records import Answer, Completion, Sample, Score
+from mllm.prompting.tasks.ground import best_iou, is_above, is_hit
+from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 
 Mode = Literal["raw", "threshold", "power", "half", "hit"]
-
-HIT = 0.5
-"""IoU from which an answer is right: Acc@0.5 counts the tie."""
-_ROUNDING = 1e-9  # whole numbers that tie exactly come out a hair off once they are shares of the image
 
 
 @dataclass(frozen=True)
@@ -70,20 +65,4 @@ class Reward(BaseReward):
 
 def asks_for_one(sample: Sample) -> bool:
     """Whether a sample's answer is a single box: it is neither absent from the image nor asked for as a set."""
-    return bool(sample.boxes) and sample.task != ALL
-
-
-def is_hit(u: float) -> bool:
-    """Whether an IoU counts as right in Acc@0.5."""
-    return u >= HIT - _ROUNDING
-
-
-def is_above(u: float, tau: float) -> bool:
-    """Whether an IoU is strictly above a threshold, where whole numbers that tie exactly are not."""
-    return u > tau + _ROUNDING
-
-
-def best_iou(answer: Answer, sample: Sample) -> float:
-    """IoU of the one box that counts with the nearest true box, 0..1; 0 when no box could be read."""
-    box = answer.box
-    return 0.0 if box is None else max((iou(box, true) for true in sample.boxes), default=0.0)
+    return bool(sample.boxes) and sample.task == "ground"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mllm.captions import TASK, said, wants_caption, words
+from mllm.captions import caption_of, words
 from mllm.errors import ConfigError
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
@@ -19,7 +19,7 @@ class Reward(BaseReward):
     Linear outside, so that a group of captions that are all too long still tells which is less so. Other tasks: None.
     """
 
-    task: ClassVar[str] = TASK
+    task: ClassVar[str] = "caption"
 
     least: int = 3
     most: int = 60
@@ -32,7 +32,7 @@ class Reward(BaseReward):
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score each completion; part: words."""
         pairs = zip(samples, completions, strict=True)
-        return [self._score(said(done)) if wants_caption(sample) else Score(None) for sample, done in pairs]
+        return [self._score(caption_of(done)) if sample.task == "caption" else Score(None) for sample, done in pairs]
 
     def _score(self, caption: str) -> Score:
         """Score one caption."""

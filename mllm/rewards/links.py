@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mllm.errors import ConfigError
-from mllm.metrics.reasoning import LINKS, chain
+from mllm.metrics.reasoning import STEPS, judge_steps
 from mllm.models import families
 from mllm.models.families import Budget, Family
 from mllm.prompting import answers, prompts
@@ -40,8 +40,8 @@ class Reward(BaseReward):
         if not self.of:
             raise ConfigError("reward 'links': of names no link")
         for name in self.of:
-            if name not in LINKS:
-                raise ConfigError(f"reward 'links': of: no link {name!r}; there are {', '.join(LINKS)}")
+            if name not in STEPS:
+                raise ConfigError(f"reward 'links': of: no link {name!r}; there are {', '.join(STEPS)}")
 
     def reading(self, family: Family, budget: Budget) -> Reward:
         """Return this reward as it reads the thoughts of a checkpoint."""
@@ -66,8 +66,8 @@ class Reward(BaseReward):
     def _shares(self, sample: Sample, answer: Answer) -> dict[str, float] | None:
         """Return the share of each link that an answer can be asked for; None where the things' marks are unknown."""
         family, budget = self._convention()
-        found = chain(sample, answer, family, family.frame(sample.size, budget))
-        return None if found is None else {name: right / of for name, (right, of) in found.counts.items()}
+        found = judge_steps(sample, answer, family, family.frame(sample.size, budget))
+        return None if found is None else {name: right / of for name, (right, of) in found.items()}
 
     def _own(self, sample: Sample) -> Answer:
         """Return the sample's own thought and answer, as the family writes them."""

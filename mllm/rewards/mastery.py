@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mllm.errors import ConfigError, RecordError
-from mllm.knowledge import mastery
-from mllm.knowledge.mastery import LEVELS
+from mllm.knowledge.mastery import LEVELS, load_mastery
 from mllm.prompting import answers
+from mllm.prompting.tasks.ground import best_iou, is_above
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
-from mllm.rewards.iou import asks_for_one, best_iou, is_above
+from mllm.rewards.iou import asks_for_one
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Reward(BaseReward):
         if self.file is None and self.unknown is None:
             raise ConfigError("reward 'mastery' needs `file`, a mastery file (make one with eval/mastery.py)")
         if self.file is not None:
-            mastery.load(self.file)
+            load_mastery(self.file)
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score each completion; parts: iou, and passed (1 when u > tau)."""
@@ -69,7 +69,7 @@ class Reward(BaseReward):
         """Raise `RecordError` naming the entities whose mastery is not known, unless `unknown` says what they get."""
         if self.file is None or self.unknown is not None:
             return
-        missing = mastery.load(self.file).missing(sample.entity for sample in samples if asks_for_one(sample))
+        missing = load_mastery(self.file).missing(sample.entity for sample in samples if asks_for_one(sample))
         if missing:
             raise RecordError(
                 f"{self.file}: {len(missing)} entities of the data are not in it: {', '.join(missing[:5])}"
@@ -92,4 +92,4 @@ class Reward(BaseReward):
         """Return the level of an entity."""
         if self.file is None:
             return str(self.unknown)
-        return mastery.load(self.file).level(entity, self.unknown)
+        return load_mastery(self.file).level(entity, self.unknown)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mllm.knowledge import cards as knowledge
-from mllm.knowledge.cards import Cards
+from mllm.knowledge.cards import Cards, load_cards
 from mllm.models.box_notation import first_box
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
@@ -35,7 +34,7 @@ class Reward(BaseReward):
 
     def __post_init__(self) -> None:
         """Read the card file once, so that a bad one is found at once."""
-        object.__setattr__(self, "_cards", knowledge.load(Path(self.cards)) if self.cards else None)
+        object.__setattr__(self, "_cards", load_cards(Path(self.cards)) if self.cards else None)
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score each completion; parts: recalled and contradicted, as shares of the card's marks."""

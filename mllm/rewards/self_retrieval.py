@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from mllm.captions import TASK, said, wants_caption
+from mllm.captions import caption_of
 from mllm.distributed import gather
 from mllm.errors import ConfigError
 from mllm.metrics.ranking import hit_share, log_softmax
@@ -36,7 +36,7 @@ class Reward(BaseReward):
     Every process has to score its part of a batch at the same time: images are gathered by one collective call.
     """
 
-    task: ClassVar[str] = TASK
+    task: ClassVar[str] = "caption"
 
     scorer: str = "pocket"
     """`pocket`, a folder or a Hub name (mllm/models/encoders.py). Never judge with the same one."""
@@ -72,15 +72,15 @@ class Reward(BaseReward):
 
         pairs = list(zip(samples, completions, strict=True))
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
-        mine = {sample.image: sample.bag for sample in samples if wants_caption(sample)}
+        mine = {sample.image: sample.bag for sample in samples if sample.task == "caption"}
         vectors = encoder.images([Path(image) for image in mine])
         rows = gather([(image, bag, vector) for (image, bag), vector in zip(mine.items(), vectors, strict=True)])
         candidates = {image: (bag, vector) for image, bag, vector in rows}
-        asked = [place for place, (sample, _) in enumerate(pairs) if wants_caption(sample)]
+        asked = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
         result = [Score(None)] * len(pairs)
         if not asked:
             return result
-        texts = encoder.texts([said(completions[place]) for place in asked])
+        texts = encoder.texts([caption_of(completions[place]) for place in asked])
         seen = np.stack([vector for _, vector in candidates.values()])
         similarity = encoders.similarity(texts, seen, encoder.pool)
         scale, place_of = encoders.softmax_scale(encoder), {image: number for number, image in enumerate(candidates)}

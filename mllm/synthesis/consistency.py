@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from mllm.knowledge.cards import holds, same_name, words
+from mllm.knowledge.cards import content_words, has_mark, normalize_name
 from mllm.records import REFERENCE, Sample
 
 SORTS: tuple[frozenset[str], ...] = tuple(
@@ -39,7 +39,7 @@ def contradictions(sample: Sample, thought: str, cards: Mapping[str, tuple[str, 
     """Return the clauses of a thought that give the thing asked for what its card does not hold."""
     own = cards[sample.entity]
     others = [mark for thing in sample.things if thing.entity != sample.entity for mark in cards[thing.entity]]
-    foreign = [mark for mark in others if not holds(own, mark)]
+    foreign = [mark for mark in others if not has_mark(own, mark)]
     return [clause for clause in _said(sample, thought, own) if not _agrees(clause, own, foreign)]
 
 
@@ -47,7 +47,7 @@ def _said(sample: Sample, thought: str, own: Sequence[str]) -> Iterator[str]:
     """Yield the clauses that are said of the target; its own marks, word for word, are taken out."""
     for mark in sorted((mark for mark in own if " " in mark), key=len, reverse=True):
         thought = thought.replace(mark, " ")
-    names = {same_name(thing.entity) for thing in sample.things if thing.entity != sample.entity}
+    names = {normalize_name(thing.entity) for thing in sample.things if thing.entity != sample.entity}
     pieces = REFERENCE.split(thought)
     spoken = [pieces[0]]
     for reference, text in zip(pieces[1::2], pieces[2::2], strict=True):
@@ -55,27 +55,27 @@ def _said(sample: Sample, thought: str, own: Sequence[str]) -> Iterator[str]:
             spoken.append(text)
     for text in spoken:
         for sentence in _SENTENCE.split(text):
-            if not any(name in same_name(sentence) for name in names) and not _DENIES.search(sentence):
+            if not any(name in normalize_name(sentence) for name in names) and not _DENIES.search(sentence):
                 yield from (clause.strip() for clause in _CLAUSE.split(sentence) if clause.strip())
 
 
 def _agrees(clause: str, own: Sequence[str], foreign: Iterable[str]) -> bool:
     """Whether a clause says nothing of the target that its card speaks against."""
-    said, known = words([clause]), words(own)
-    if any(said <= words([mark]) for mark in own) and not (len(said) == 1 and _bare_clash(said, own)):
+    said, known = content_words([clause]), content_words(own)
+    if any(said <= content_words([mark]) for mark in own) and not (len(said) == 1 and _bare_clash(said, own)):
         return True
     for mark in foreign:
-        quoted = words([mark])
+        quoted = content_words([mark])
         if quoted and quoted <= said and not quoted <= known:
             return False
     return not _bare_clash(said, own) and not any(
-        _clash(same_name(clause).split(), same_name(mark).split(), own) for mark in own
+        _clash(normalize_name(clause).split(), normalize_name(mark).split(), own) for mark in own
     )
 
 
 def _bare_clash(said: frozenset[str], own: Sequence[str]) -> bool:
     """Whether one word is said of the whole thing where the card has single words of its sort, and not this one."""
-    bare = {word for mark in own if len(words([mark])) == 1 for word in words([mark])}
+    bare = {word for mark in own if len(content_words([mark])) == 1 for word in content_words([mark])}
     return len(said) == 1 and any(said <= sort and bare & sort and not said & bare for sort in SORTS)
 
 
@@ -86,5 +86,5 @@ def _clash(clause: list[str], mark: list[str], own: Sequence[str]) -> bool:
         if not ours or not its or ours & its:
             continue
         if len(mark) > 1 and len(clause) > 1 and clause[-1] == mark[-1] and mark[-1] not in sort:
-            return not any(its & words([other]) for other in own if clause[-1] in words([other]))
+            return not any(its & content_words([other]) for other in own if clause[-1] in content_words([other]))
     return False

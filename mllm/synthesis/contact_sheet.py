@@ -11,10 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mllm.captions import wants_caption
-from mllm.io import images
 from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, draw
-from mllm.io.images import save_image
+from mllm.io.images import open_image, save_image
 from mllm.records import REFERENCE, SPLITS, Sample, read_jsonl
 
 FOLDER = "sheets"
@@ -44,7 +42,7 @@ def sheet(folder: Path, samples: Sequence[Sample]) -> Image.Image:
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=_FONT)
     for place, sample in enumerate(samples):
         x, y = place % ACROSS * CELL, place // ACROSS * (CELL + TEXT)
-        picture = draw(images.load(folder / sample.image), _marks(sample), side=CELL - 10)
+        picture = draw(open_image(folder / sample.image), _marks(sample), side=CELL - 10)
         picture.thumbnail((CELL - 10, CELL - 10))
         page.paste(picture, (x + 5, y + 5))
         for number, line in enumerate(_text(sample)):
@@ -69,7 +67,7 @@ def _marks(sample: Sample) -> list[Mark]:
 
 def _text(sample: Sample) -> list[str]:
     """Return the lines under an image: id and kind, question, as much of the thought as has room."""
-    if wants_caption(sample):
+    if sample.task == "caption":
         return _captions(sample)
     stratum = f"{sample.provenance.get('kind', sample.task)}, {sample.provenance.get('stratum', sample.split)}"
     thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "(no thought)")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mllm.errors import FieldmarkError
-from mllm.knowledge.cards import Cards, likeness, same_name
+from mllm.knowledge.cards import Cards, normalize_name, word_overlap
 from mllm.prompting.questions import ABSENT, DESCRIPTION, NAME, SEVERAL
 from mllm.records import Photo
 
@@ -123,14 +123,14 @@ class Pool:
         """
         if key not in self._alike:
             others = [other for other in self._domains[key[0]] if other != key]
-            named = self.cards.taken_for(key[1]) if isinstance(self.cards, Cards) else frozenset()
-            alike = [other for other in others if same_name(other[1]) in named]
+            named = self.cards.confused_with(key[1]) if isinstance(self.cards, Cards) else frozenset()
+            alike = [other for other in others if normalize_name(other[1]) in named]
             genus = self._genus(key)
             if not alike:
                 alike = [other for other in others if genus is not None and self._genus(other) == genus]
             if not alike:
                 card = self.cards[key[1]]
-                scored = sorted(((likeness(card, self.cards[other[1]]), other) for other in others), reverse=True)
+                scored = sorted(((word_overlap(card, self.cards[other[1]]), other) for other in others), reverse=True)
                 alike = [other for score, other in scored[:MOST_ALIKE] if score > 0]
             self._alike[key] = alike
         return self._alike[key]

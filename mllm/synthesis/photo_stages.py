@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mllm.data import splits
 from mllm.distributed import World
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.io.progress import progress
 from mllm.records import Photo, read_jsonl
 from mllm.synthesis import pseudo_boxes
@@ -103,5 +103,5 @@ def _each(
 
 def _fingerprinted(photo: Photo, out: Path) -> Photo:
     """Look at a photo, whole."""
-    prints = splits.fingerprint(images.load(out / photo.image), photo)
+    prints = splits.fingerprint(open_image(out / photo.image), photo)
     return replace(photo, provenance={**photo.provenance, "fingerprint": prints})

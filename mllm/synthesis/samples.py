@@ -14,7 +14,7 @@ from PIL import Image
 
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
-from mllm.io import images as pictures
+from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.models.families import Family
 from mllm.prompting import questions
@@ -52,7 +52,7 @@ def compose(drawn: LineUp, folder: Path, style: Style, rng: random.Random) -> tu
 
     `folder` is the one that the photos' paths are relative to.
     """
-    images = [pictures.load(folder / photo.image) for photo in drawn.photos]
+    images = [open_image(folder / photo.image) for photo in drawn.photos]
     layout = rng.choice(composites.layouts_for(len(images)))
     gap = 0 if style.plain else rng.choice(GAPS)
     sizes = [image.size for image in images]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import BoxError
-from mllm.knowledge.cards import same_name
+from mllm.knowledge.cards import normalize_name
 from mllm.models.box_notation import find_boxes
 from mllm.models.families import Family
 from mllm.records import Sample
@@ -86,7 +86,7 @@ def marks(text: str) -> tuple[str, ...]:
         raise TeacherError("unreadable reply", f"prose instead of a list of marks: {longest[0][:60]!r}")
     once: dict[str, str] = {}
     for line in found:
-        once.setdefault(same_name(line), line)
+        once.setdefault(normalize_name(line), line)
     return tuple(once.values())
 
 
@@ -96,11 +96,14 @@ def differences(text: str, entity: str, other: str) -> tuple[tuple[str, str], ..
     if _is_word(lines, NOTHING):
         return ()
     cells = [[cell.strip().rstrip(".") for cell in line.strip("|").split("|")] for line in lines if "|" in line]
-    head = [same_name(entity), same_name(other)]
+    head = [normalize_name(entity), normalize_name(other)]
     pairs = [
         (left, right)
         for left, right in (row for row in cells if len(row) == 2)
-        if left and right and not set(left + right) <= set("-: ") and [same_name(left), same_name(right)] != head
+        if left
+        and right
+        and not set(left + right) <= set("-: ")
+        and [normalize_name(left), normalize_name(right)] != head
     ]
     if not pairs:
         raise TeacherError("unreadable reply", "no line of the form `this | that`")

@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mllm.captions import wants_caption
 from mllm.config import Settings
 from mllm.errors import FieldmarkError, RecordError
-from mllm.io import images
+from mllm.io.images import image_size
 from mllm.models.checkpoint import Checkpoint
-from mllm.prompting import conversations, prompts
+from mllm.prompting import conversations
+from mllm.prompting.tasks import task_of
 from mllm.records import Sample, image_path, load_samples, read_jsonl
 from mllm.training import validation_metrics
 from mllm.training.trl_adapter import Exchange, Row
 
 logger = logging.getLogger(__name__)
-
-TASKS = ("ground", prompts.ALL, "caption")
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -
     for file in settings.train:
         samples = load_samples(file)[: settings.limit]
         for sample in samples:
-            _check_sample(file, sample, split="train", thought=answers and settings.style == "think", answers=answers)
+            _check_sample(file, sample, split="train", style=settings.style, target=answers)
         rows += [Row(sample, image_path(file, sample)) for sample in samples]
     for file in settings.mix if answers else ():
         rows += _exchanges(file)
@@ -65,7 +63,7 @@ def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -
         validation = load_samples(settings.validation)[: settings.evaluate.samples]
         root = settings.validation.parent
         for sample in validation:
-            _check_sample(settings.validation, sample, split="validation", thought=False)
+            _check_sample(settings.validation, sample, split="validation", style=settings.style, target=False)
         shared = {row.record.id for row in rows} & {sample.id for sample in validation}
         if shared:
             raise RecordError(f"{settings.validation}: sample {min(shared)!r} is in the training data too")
@@ -83,7 +81,7 @@ def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answer
     plain = [
         (
             [*row.record.asked(), conversations.says("assistant", row.record.answer)],
-            images.size(row.image) if row.image else None,
+            image_size(row.image) if row.image else None,
         )
         for row in data.train
         if isinstance(row.record, Exchange)
@@ -107,29 +105,21 @@ def lengths(rows: Sequence[Row], checkpoint: Checkpoint) -> list[int]:
             answer, size = conversations.target(row.record, checkpoint.convention), row.record.size
         else:
             turns, answer = row.record.asked(), row.record.answer
-            size = images.size(row.image) if row.image else None
+            size = image_size(row.image) if row.image else None
         spoken.append(([*turns, conversations.says("assistant", answer)], size))
     return conversations.count_tokens(spoken, checkpoint)
 
 
-def _check_sample(file: Path, sample: Sample, *, split: str, thought: bool, answers: bool = False) -> None:
-    """Refuse a row that this run could not use."""
-    where = f"{file}: sample {sample.id}"
-    if sample.task not in TASKS:
-        raise RecordError(f"{where}: field task: {sample.task!r} is not trained here; known: {', '.join(TASKS)}")
+def _check_sample(file: Path, sample: Sample, *, split: str, style: str, target: bool) -> None:
+    """Refuse a row that this run could not use; with `target`, one that SFT could not learn from."""
     if sample.split != split:
-        raise RecordError(f"{where}: field split: this is a {sample.split} row; used for {split} it would leak")
-    if wants_caption(sample):
-        if answers and not (sample.captions and sample.captions[0].strip()):
-            raise RecordError(f"{where}: field captions: a caption row needs at least one caption to train on")
-        return
-    if not sample.boxes and any(thing.entity == sample.entity for thing in sample.things):
         raise RecordError(
-            f"{where}: field boxes: {sample.entity!r} is among the row's things, so it needs at least one box "
-            "(a row without boxes says that the thing is not in the image)"
+            f"{file}: sample {sample.id}: field split: this is a {sample.split} row; used for {split} it would leak"
         )
-    if thought and not sample.thought:
-        raise RecordError(f"{where}: field thought: style `think` trains on thoughts; make them, or set style: direct")
+    try:
+        task_of(sample).check(sample, style, target=target)
+    except RecordError as error:
+        raise RecordError(f"{file}: {error}") from None
 
 
 def _exchanges(file: Path) -> list[Row]:
@@ -161,7 +151,7 @@ def _check_images(rows: Sequence[Row]) -> None:
         if row.image is None:
             continue
         if row.image not in sizes:
-            frame = images.size(row.image)
+            frame = image_size(row.image)
             sizes[row.image] = (frame.width, frame.height)
         if isinstance(row.record, Sample) and sizes[row.image] != (row.record.size.width, row.record.size.height):
             width, height = sizes[row.image]

@@ -15,7 +15,7 @@ from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
 from mllm.io.tables import markdown, percent
 from mllm.models.families import Convention
-from mllm.prompting import prompts
+from mllm.prompting import styles
 
 CARD = "README.md"
 _TAG = "fieldmark"
@@ -135,7 +135,7 @@ def _parts(facts: Facts, scores: list[Score]) -> Iterable[str]:
     way = f", by way of `{facts.through}`" if facts.through not in ("", facts.base) else ""
     yield f"{facts.how} {_ADAPTER if facts.adapter else 'Whole weights.'} Base: `{facts.base}`{way}."
     yield "## How it is asked"
-    asked = prompts.suffix(convention.prompt) or "nothing: the question stands alone"
+    asked = styles.suffix(convention.prompt) or "nothing: the question stands alone"
     rows = {
         "prompt style": f"{convention.prompt}: after the question, `{asked}`",
         "system prompt": f"`{convention.system}`" if convention.system else "none",

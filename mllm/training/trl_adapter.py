@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from PIL import Image
 
-from mllm.captions import wants_caption
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.models import processors
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import Convention
-from mllm.prompting import answers, conversations
+from mllm.prompting import conversations
+from mllm.prompting.completions import CompletionReader
+from mllm.prompting.tasks import task_of
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 from mllm.training.grpo.bag_sampler import BagSampler
@@ -66,7 +67,7 @@ class ImageCache:
         if path in self._held:
             self._held.move_to_end(path)
             return self._held[path]
-        picture = images.load(path)
+        picture = open_image(path)
         self._held[path] = picture
         self.size += picture.width * picture.height * 3
         while self.size > self.limit and len(self._held) > 1:
@@ -126,7 +127,7 @@ class Lookup:
 
 def with_its_image(row: Row) -> Sample | Exchange:
     """The record; that of a caption names its image by a path that opens, since rewards look at it."""
-    if isinstance(row.record, Sample) and wants_caption(row.record) and row.image is not None:
+    if isinstance(row.record, Sample) and row.record.task == "caption" and row.image is not None:
         return replace(row.record, image=str(row.image.resolve()))
     return row.record
 
@@ -163,9 +164,9 @@ class TrlReward:
         self, name: str, reward: BaseReward, checkpoint: Checkpoint | Loaded, *, count_problems: bool = False
     ) -> None:
         self.__name__ = name
-        self.family, self.budget = checkpoint.family, checkpoint.convention.budget
-        self.reward, self.count_problems = reward.reading(self.family, self.budget), count_problems
-        self.opening = processors.opened(checkpoint.processor, checkpoint.convention.prompt)
+        opening = processors.opened(checkpoint.processor, checkpoint.convention.prompt)
+        self.reader = CompletionReader(checkpoint.family, checkpoint.convention.budget, opening)
+        self.reward, self.count_problems = reward.reading(self.reader.family, self.reader.budget), count_problems
 
     def __call__(
         self,
@@ -188,7 +189,7 @@ class TrlReward:
                 values = [score.parts[part] for score in scores if part in score.parts]
                 log_metric(f"{self.__name__}/{part}", sum(values) / len(values))
             if self.count_problems:
-                asked = [done for one, done in zip(sample, read, strict=True) if not wants_caption(one)]
+                asked = [done for one, done in zip(sample, read, strict=True) if task_of(one).has_boxes]
                 problems = Counter(done.answer.problem for done in asked if done.answer.problem is not None)
                 for problem, count in sorted(problems.items()):
                     log_metric(f"unread/{problem}", count / len(asked))
@@ -215,6 +216,4 @@ class TrlReward:
     def _read(self, sample: Sample, completion: Any, ids: Sequence[int]) -> Completion:
         """Read what the model wrote for one sample."""
         text = completion if isinstance(completion, str) else completion[0]["content"]
-        text = text if wants_caption(sample) else answers.whole(self.opening, text)
-        answer = answers.parse(text, self.family, self.family.frame(sample.size, self.budget))
-        return Completion(sample.id, text, answer, tokens=len(ids))
+        return self.reader.read(sample, text, tokens=len(ids))

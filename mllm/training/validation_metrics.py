@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mllm.captions import said, wants_caption
+from mllm.captions import caption_of
 from mllm.config import Evaluate
 from mllm.data import bags, caption_stats
 from mllm.data.bags import Bag
@@ -14,6 +14,7 @@ from mllm.errors import RecordError
 from mllm.evaluation import scores
 from mllm.metrics import retrieval
 from mllm.models import encoders
+from mllm.prompting.tasks import score_of
 from mllm.records import Completion, Sample
 
 
@@ -33,9 +34,9 @@ def choose(samples: Sequence[Sample], root: Path, settings: Evaluate) -> Measure
     Raises:
         RecordError: captions beside questions with boxes, captions without a single bag, bag files that do not fit.
     """
-    if not any(map(wants_caption, samples)):
+    if not any(sample.task == "caption" for sample in samples):
         return Boxes()
-    other = next((sample for sample in samples if not wants_caption(sample)), None)
+    other = next((sample for sample in samples if sample.task != "caption"), None)
     if other is not None:
         raise RecordError(
             f"sample {other.id}: field task: {other.task!r} stands beside captions in the validation file, and one "
@@ -62,7 +63,7 @@ class Boxes:
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> dict[str, float]:
         """Score the answers' boxes."""
         cases = [
-            scores.Case(sample, done, scores.overlap(sample, done.answer), None, None)
+            scores.Case(sample, done, score_of(sample, done.answer), None, None)
             for sample, done in zip(samples, completions, strict=True)
         ]
         columns = [(float(case.hit), case.iou, float(case.completion.answer.problem is not None)) for case in cases]
@@ -80,7 +81,7 @@ class Captions:
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> dict[str, float]:
         """Ask every caption in its bags."""
-        captions = {sample.id: said(done) for sample, done in zip(samples, completions, strict=True)}
+        captions = {sample.id: caption_of(done) for sample, done in zip(samples, completions, strict=True)}
         files = {sample.id: self.root / sample.image for sample in samples}
         queries = retrieval.bag_queries(self.bags, captions)
         found = retrieval.match(encoders.load(self.scorer, late=self.late), queries, files)

@@ -118,4 +118,4 @@ def test_report_of_no_benchmark_is_one_line(tmp_path):
         text=True,
         check=False,
     )
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and "no benchmark folder" in done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "not a benchmark folder" in done.stderr

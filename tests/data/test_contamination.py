@@ -46,7 +46,7 @@ def test_leaks_are_found_and_others_are_not(tmp_path: Path) -> None:
     found = contamination.check([train], [test])
     assert [(one.name, other.name) for one, other in found.pairs] == [("same.jpg", "1.png"), ("small.jpg", "2.png")]
     assert (found.benchmark, found.training, found.rows) == (3, 6, 3)
-    assert "2 of 3 benchmark images (3 rows) look like training images" in found.told()
+    assert "2 of 3 benchmark images (3 rows) look like training images" in found.summary()
     boxed = samples(
         tmp_path / "boxed", {"3.png": photo(3)}, "train", Box.from_xyxy((20, 10, 140, 110), Frame(160, 120))
     )

@@ -16,7 +16,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from data_synth import grounding
-from mllm.data import hub as hubdata
+from mllm.data.hub import licence_of, pack
 from mllm.errors import FieldmarkError
 from mllm.records import load_samples
 from tests.support import hub
@@ -66,19 +66,19 @@ def test_what_is_pushed_is_opened_as_it_was_made(made: Path, tmp_path: Path) -> 
 
 
 def test_large_sets_are_cut_into_shards(made: Path, tmp_path: Path) -> None:
-    files = hubdata.pack(made, tmp_path / "packed", shard_bytes=1)
+    files = pack(made, tmp_path / "packed", shard_bytes=1)
     assert [file.name for file in files if "train" in file.name] == [
         f"train-{k:05d}-of-00006.parquet" for k in range(6)
     ]
 
 
 def test_what_is_not_pushed(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(FieldmarkError, match=r"holds no manifest.json: no data set, or one that is not finished"):
-        hubdata.pack(tmp_path, tmp_path / "packed")
+    with pytest.raises(FieldmarkError, match=r"holds no manifest.json: not a data set, or an unfinished one"):
+        pack(tmp_path, tmp_path / "packed")
     with pytest.raises(FieldmarkError, match="is not empty"):
-        hubdata.pack(made, made)
-    with pytest.raises(FieldmarkError, match=r"3 images say nothing of their terms; name them with --licence"):
-        hubdata.licence_of({"CC-BY-4.0": 2, "not stated": 3}, made)
+        pack(made, made)
+    with pytest.raises(FieldmarkError, match=r"3 images name no licence; give --licence"):
+        licence_of({"CC-BY-4.0": 2, "not stated": 3}, made)
     out = tmp_path / "dry"
     done = fieldmark(["push", str(made), "me/birds", "--dry-run", "--licence", "mit", "--out", str(out)])
     assert done.exit_code == 0 and "4 files" in done.output and "pushed: " not in done.output
@@ -95,4 +95,4 @@ def test_what_is_not_pushed(made: Path, tmp_path: Path) -> None:
     ],
 )
 def test_terms_by_the_hubs_names(terms: dict[str, int], expected: str) -> None:
-    assert hubdata.licence_of(terms, Path()) == expected
+    assert licence_of(terms, Path()) == expected

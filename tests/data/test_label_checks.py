@@ -44,14 +44,14 @@ def spoil(folder: Path) -> None:
         table.write("Robin/x.png,10,5,50,35\nfinch/9.png,1,1,9,9\n")
 
 
-def check(folder: Path, cards: Cards | None = None, **request: bool) -> label_checks.Check:
+def check(folder: Path, cards: Cards | None = None, **request: bool) -> label_checks.LabelReport:
     return label_checks.check("image_folder", Request(folder, "bird", **request), cards, Shares(), 0)
 
 
 def test_good_photos_are_counted_and_divided(folder: Path) -> None:
     found = check(folder, Cards({kind: ["a beak"] for kind in KINDS}))
     assert not found.wrong and len(found.photos) == len(found.split) == 16
-    lines = list(label_checks.told(found))
+    lines = list(label_checks.summary(found))
     assert lines[0] == "16 photos of 4 kinds, 4 of each"
     assert "smallest box: 30 pixels on its short side, crow/0.png" in lines
     held = [photo for photo in found.split if photo.provenance["use"] == "validation"]
@@ -84,12 +84,15 @@ def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:
 
 def test_a_side_of_one_kind_is_told(folder: Path) -> None:
     """All photos of a kind look the same, so that they are on one side, and one kind is all that validation gets."""
-    assert not list(label_checks.lacking(check(folder)))
+    assert not list(label_checks.sides_without_images(check(folder)))
     for kind in KINDS:
         for number in range(1, 4):
             (folder / kind / f"{number}.png").write_bytes((folder / kind / "0.png").read_bytes())
-    lacking = "\n".join(label_checks.lacking(check(folder)))
-    assert "the validation side has photos of 1 kind, and an image shows two" in lacking and "train side" not in lacking
+    lacking = "\n".join(label_checks.sides_without_images(check(folder)))
+    assert (
+        "the validation side has photos of 1 kind, but an image needs at least two" in lacking
+        and "train side" not in lacking
+    )
 
 
 def test_where_nothing_can_be_used_the_first_fault_is_told(folder: Path) -> None:
@@ -116,5 +119,5 @@ def test_a_synthesis_that_goes_on_knows_the_spelling_of_what_it_listed_before(fo
     listed = label_checks.labelled("image_folder", Request(folder, "bird"), cards)
     with pytest.raises(FieldmarkError, match="photo robin/1.png: entity 'robin' was spelled 'Robin' before"):
         list(islice(listed, 1, None))
-    with pytest.raises(FieldmarkError, match="photo Robin/0.png: no marks are known of 'Robin'.*--knowledge"):
+    with pytest.raises(FieldmarkError, match="photo Robin/0.png: no marks are known for 'Robin'.*--knowledge"):
         list(label_checks.labelled("image_folder", Request(folder, "bird"), None))

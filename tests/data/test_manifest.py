@@ -25,7 +25,7 @@ def test_a_folder_is_held_finished_and_left_alone(tmp_path: Path) -> None:
     out = tmp_path / "a" / "data"
     with manifest.claim(out, {"seed": 1, "things": (2, 6)}) as whole:
         assert whole is None
-        with pytest.raises(FieldmarkError, match="another run is at work"), manifest.claim(out, {"seed": 1}):
+        with pytest.raises(FieldmarkError, match="another run is using"), manifest.claim(out, {"seed": 1}):
             pass
         (out / "train.jsonl").write_text("x")
         (out / "images").mkdir()
@@ -60,7 +60,7 @@ def test_strange_folders_are_not_touched(tmp_path: Path) -> None:
         pass
     assert (tmp_path / "settings.json").read_text() == "{"
     (tmp_path / "settings.json").write_text('{"a":' * 5000)
-    with pytest.raises(FieldmarkError, match="nested too deeply; throw the folder away"), manifest.claim(tmp_path, {}):
+    with pytest.raises(FieldmarkError, match="nested too deeply; delete the folder"), manifest.claim(tmp_path, {}):
         pass
 
 

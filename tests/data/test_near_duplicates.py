@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mllm.data import near_duplicates as lookalikes
 from mllm.data.near_duplicates import HASH_BITS, by_blocks, by_parts, near_duplicates
 
 
@@ -47,7 +46,7 @@ def test_eight_bits_are_near_wherever_they_lie_and_nine_are_not() -> None:
 
 def test_few_pairs_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     made = hashes(400, 5)
-    monkeypatch.setattr(lookalikes, "_PAIRS", 7)
+    monkeypatch.setattr("mllm.data.near_duplicates._PAIRS", 7)
     assert pairs(by_parts(made)) == pairs(by_blocks(made))
 
 
@@ -59,7 +58,7 @@ def test_groups_are_chains_and_take_both_hash_and_colour(monkeypatch: pytest.Mon
         [f"{0xFFFF:016x}-{grey}"],
     ]  # fmt: skip
     assert near_duplicates(prints) == [0, 0, 0, 3, 0]
-    monkeypatch.setattr(lookalikes, "FEW", 0)
+    monkeypatch.setattr("mllm.data.near_duplicates.FEW", 0)
     assert near_duplicates(prints) == [0, 0, 0, 3, 0]
     assert near_duplicates([[], [f"{0:016x}-{grey}", f"{1:016x}-{bright}"], []]) == [0, 1, 2]
 

@@ -11,7 +11,7 @@ import pytest
 from data_synth import captions
 from mllm.data import bags
 from mllm.data.bags import Bag
-from mllm.io.images import load
+from mllm.io.images import open_image
 from mllm.pocket.captions import judge
 from mllm.records import SPLITS, Sample, load_samples, read_jsonl
 from mllm.synthesis.captioning import Boosted
@@ -65,7 +65,7 @@ def test_every_sample_is_a_caption_row_with_its_image(sparse: Path) -> None:
     rows = samples(sparse)
     assert [sum(row.split == side for row in rows) for side in SPLITS] == [24, 6, 6]
     for row in rows:
-        assert load(sparse / row.image).size == (192, 192)
+        assert open_image(sparse / row.image).size == (192, 192)
         assert row.task == "caption" and row.question == "Describe this picture." and not row.boxes
         assert row.captions[0] in row.provenance["given"] and 1 <= len(row.provenance["given"]) <= 5
         for caption in row.provenance["given"]:

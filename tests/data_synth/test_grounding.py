@@ -21,7 +21,7 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame, iou
 from mllm.data.near_duplicates import HASH_BITS
-from mllm.io.images import load
+from mllm.io.images import open_image
 from mllm.models import families
 from mllm.pocket import world
 from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples, read_jsonl
@@ -53,7 +53,7 @@ def test_every_sample_is_whole_and_sound(pocket: Path) -> None:
     rows = samples(pocket)
     assert [sum(row.split == side for row in rows) for side in SPLITS] == [30, 12, 18]
     for row in rows:
-        assert Frame(*load(pocket / row.image).size) == row.size
+        assert Frame(*open_image(pocket / row.image).size) == row.size
         assert row.question == f"Find the bird {row.entity}." and row.group == row.image
         assert row.thought is not None and teachers.problem(row, row.thought) is None
         centres = [thing.box.center[0] for thing in row.things]
@@ -73,7 +73,7 @@ def test_every_sample_is_whole_and_sound(pocket: Path) -> None:
 def test_boxes_of_the_composite_enclose_the_drawn_thing(pocket: Path) -> None:
     """Pixels, not arithmetic: the things are far more colourful than their ground."""
     for row in samples(pocket)[:12]:
-        pixels = np.asarray(load(pocket / row.image)).astype(int)
+        pixels = np.asarray(open_image(pocket / row.image)).astype(int)
         vivid = (pixels.max(-1) - pixels.min(-1) > 90) | (pixels.max(-1) < 60)
         inside = np.zeros(vivid.shape, bool)
         for thing in row.things:
@@ -102,7 +102,7 @@ def _no_look_alikes_between_sides(out: Path) -> None:
     """Cut every composite up again and compare the tiles of different sides, by hash and by colour."""
     tiles: list[tuple[str, Any, Any]] = []
     for row in samples(out):
-        image = load(out / row.image)
+        image = open_image(out / row.image)
         for cell in row.provenance["cells"]:
             tile = image.crop(tuple(cell))
             small = np.asarray(tile.resize((8, 8), Image.Resampling.BOX)).astype(int)
@@ -256,7 +256,7 @@ def test_the_data_card_and_the_sheets_tell_what_is_there(mixed: Path) -> None:
     assert "CC0-1.0" in card and "numpy" in card and not (mixed / "attribution.csv").exists()
     sheets = sorted(path.name for path in (mixed / "sheets").iterdir())
     assert sheets == [f"{side}-0{page}.png" for side in ("test", "train", "validation") for page in (1, 2)]
-    assert load(mixed / "sheets" / "train-01.png").size[0] == 3 * 480
+    assert open_image(mixed / "sheets" / "train-01.png").size[0] == 3 * 480
 
 
 @pytest.mark.ci

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mllm.boxes import Box, Frame, iou
-from mllm.io.images import load
+from mllm.io.images import open_image
 from mllm.pocket import world
 from mllm.records import Photo, load_samples, read_jsonl
 from mllm.synthesis import teachers
@@ -110,7 +110,7 @@ class Pointer:
 
     def point(self, look: Any, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
         self.asked += 1
-        pixels = np.asarray(load(look.image)).astype(int)
+        pixels = np.asarray(open_image(look.image)).astype(int)
         vivid = (pixels.max(-1) - pixels.min(-1) > 90) | (pixels.max(-1) < 60)
         rows, columns = np.where(vivid.any(1))[0], np.where(vivid.any(0))[0]
         box = Box.from_xyxy((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), Frame(96, 96))

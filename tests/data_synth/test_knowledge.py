@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from data_synth import knowledge as program
-from mllm.knowledge import cards as knowledge
 from mllm.knowledge.card_files import Mark
+from mllm.knowledge.cards import load_cards
 from mllm.pocket import world
 from mllm.pocket.world import find
 from mllm.synthesis import teachers
@@ -42,7 +42,7 @@ def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_oracle_knows_sees_and_tells_apart(birds: Path) -> None:
     told = json.loads((birds / "manifest.json").read_text())
     assert told["cards"] == {"bird": 30} and told["marks"] == {"verified": 120}
-    cards = knowledge.load(birds / "cards" / "bird.yaml")
+    cards = load_cards(birds / "cards" / "bird.yaml")
     for one in world.species("bird"):
         assert cards[one.name] == one.marks
         alike = cards.card(one.name).unlike
@@ -85,7 +85,7 @@ def test_marks_not_seen_in_most_images_are_dropped_and_unlabelled_ones_stay(
     told = make(tmp_path / "out", *flags)
     # Twenty species have three images; of the ten unseen ones there are two, and one of two is not most.
     assert told["marks"] == {"verified": 20, "dropped: not seen in most images": 40, "unverified": 30}
-    cards = knowledge.load(tmp_path / "out" / "cards" / "bird.yaml")
+    cards = load_cards(tmp_path / "out" / "cards" / "bird.yaml")
     trained = next(one.name for one in world.species("bird") if one.use == "train")
     assert cards[trained] == ("round", "a song")
     assert cards.card(trained).marks[:2] == (
@@ -107,9 +107,9 @@ def test_a_table_without_images_is_unverified_and_paired_by_words(tmp_path: Path
     )
     told = make(tmp_path / "out", "--given", str(tmp_path / "t.csv"), "--alike", "1")
     assert told["marks"] == {"unverified": 5} and told["pairs"] == 1
-    cards = knowledge.load(tmp_path / "out" / "cards" / "bird.yaml")
+    cards = load_cards(tmp_path / "out" / "cards" / "bird.yaml")
     assert cards.differences("black redstart", "common redstart") == (("sooty breast", "orange breast"),)
-    assert cards.taken_for("wren") == frozenset()
+    assert cards.confused_with("wren") == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_real_pets(shared_data: Path, tmp_path: Path) -> None:
     flags = ["--source", "oxford_pets", "--input", str(shared_data / "oxford_pets_sample"), "--given", str(given)]
     told = make(tmp_path / "out", *flags)
     assert told["cards"] == {"cat": 12, "dog": 25} and list(told["marks"]) == ["unverified"]
-    cards = knowledge.load(*sorted((tmp_path / "out" / "cards").iterdir()))
-    assert len(cards) == 37 and all(cards.taken_for(name) for name in cards)
+    cards = load_cards(*sorted((tmp_path / "out" / "cards").iterdir()))
+    assert len(cards) == 37 and all(cards.confused_with(name) for name in cards)
 
 
 @pytest.mark.ci
@@ -187,6 +187,6 @@ def test_a_served_teacher_is_set_up_by_options_and_its_costs_are_told(
     assert made["cards"] == {"bird": 2} and made["pairs"] == 1
     assert "m: 2 answered in 2 calls" in told and ", 0 failed" in told, "the first card was kept, not asked for again"
     assert "topsecret" not in (tmp_path / "out" / "settings.json").read_text()
-    cards = knowledge.load(tmp_path / "out" / "cards" / "bird.yaml")
+    cards = load_cards(tmp_path / "out" / "cards" / "bird.yaml")
     assert cards["Tala rovi"] == ("a song", "round body", "red cap")
     assert cards.card("Tala rovi").unlike["Tala runo"] == (("round body", "tall body"),)

@@ -8,8 +8,8 @@ import pytest
 
 from data_synth import recall as program
 from mllm.knowledge import card_files
-from mllm.knowledge import cards as knowledge
 from mllm.knowledge.card_files import Card, Mark
+from mllm.knowledge.cards import Cards, save_cards
 from mllm.pocket.pretraining_tasks import card
 from mllm.pocket.species import NOUNS, species
 from mllm.records import read_jsonl
@@ -19,7 +19,7 @@ from mllm.training.trl_adapter import Exchange
 def test_a_card_with_a_domain_is_asked_for_in_every_wording() -> None:
     """Against a species of the pocket world: the question and the answer that its base was taught."""
     one = species()[0]
-    rows = list(program.exchanges(knowledge.Cards({one.name: Card(one.name, one.domain, tuple(map(Mark, one.marks)))})))
+    rows = list(program.exchanges(Cards({one.name: Card(one.name, one.domain, tuple(map(Mark, one.marks)))})))
     assert len(rows) == 6 and len({row.id for row in rows}) == 6
     assert {row.answer for row in rows} == {card(one)}
     assert f"Tell me about the {NOUNS[one.domain]} {one.name}." in {row.question for row in rows}
@@ -27,7 +27,7 @@ def test_a_card_with_a_domain_is_asked_for_in_every_wording() -> None:
 
 def test_marks_alone_are_asked_for_without_a_noun(tmp_path: Path) -> None:
     file = tmp_path / "knowledge.json"
-    knowledge.save(file, {"black redstart": ["orange tail", "sooty breast"]})
+    save_cards(file, {"black redstart": ["orange tail", "sooty breast"]})
     program.main(["--knowledge", str(file)])
     rows = list(read_jsonl(tmp_path / "recall.jsonl", Exchange, unique="id"))
     assert [row.question for row in rows] == [

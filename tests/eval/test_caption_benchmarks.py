@@ -218,7 +218,7 @@ def test_imagecode_and_coco_numbers_are_plain_digits(tmp_path: Path) -> None:
 
 def test_captions_are_read_from_json_and_completions(tmp_path: Path) -> None:
     assert caption_stats.read_captions(write(tmp_path / "a.json", {"7": "<answer>red</answer>"})) == {"7": "red"}
-    with pytest.raises(FieldmarkError, match="'7' is no text but int"):
+    with pytest.raises(FieldmarkError, match="'7' is not a text but int"):
         caption_stats.read_captions(write(tmp_path / "a.json", {"7": 3}))
     (tmp_path / "b.json").write_text("{\n broken")
     with pytest.raises(FieldmarkError, match="b.json:2: broken JSON"):

@@ -13,7 +13,7 @@ from mllm import rewards
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import kvg_published, quadrants, runs, scores
-from mllm.knowledge.mastery import LEVELS, Entry, Table
+from mllm.knowledge.mastery import LEVELS, Entry, MasteryTable
 from mllm.models import families
 from mllm.prompting import answers
 from mllm.records import Completion, Sample, read_jsonl
@@ -96,7 +96,7 @@ def test_unfinished_and_foreign_folders(tmp_path):
     with pytest.raises(FieldmarkError, match="style was 'think' and now is 'direct'"):
         runs.begin(folder, {**info, "style": "direct"}, samples, folder)
     assert runs.begin(folder, {**info, "style": "direct"}, samples, folder, fresh=True) == set()
-    with pytest.raises(FieldmarkError, match="no benchmark folder"):
+    with pytest.raises(FieldmarkError, match="not a benchmark folder"):
         runs.load(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_both_rules_published_rows_and_quadrants(tmp_path, capsys):
     folder, samples = official_run(tmp_path)
     names = list(dict.fromkeys(sample.entity for sample in samples))
     known = {name: Entry(level, right, 2) for name, level, right in zip(names, LEVELS[::4], (2.0, 0.0), strict=False)}
-    Table(known).save(tmp_path / "mastery.json")
+    MasteryTable(known).save(tmp_path / "mastery.json")
     kvg_bench.main(["--rescore", "--out", str(folder), "--mastery", str(tmp_path / "mastery.json")])
     shown = capsys.readouterr().out
     assert "published rule" in shown and "| KARL " in shown and "68.4" in shown and "Human+search" in shown

@@ -124,7 +124,7 @@ def test_a_base_in_four_bits_is_asked_and_its_answers_are_kept_apart(tmp_path, m
     assert kinds == [True] and runs.load(tmp_path / "run").info["quantize"] == "4bit"
     with pytest.raises(FieldmarkError, match="quantize was '4bit' and now is None"):
         kvg_bench.main(words)
-    with pytest.raises(FieldmarkError, match="--quantize is for --engine transformers"):
+    with pytest.raises(FieldmarkError, match="--quantize needs --engine transformers"):
         kvg_bench.main([*words, "--quantize", "4bit", "--engine", "vllm", "--overwrite"])
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from eval import fgvr, mastery
 from mllm.errors import FieldmarkError
 from mllm.evaluation import knowledge_probe, runs
-from mllm.knowledge.mastery import load
+from mllm.knowledge.mastery import load_mastery
 from mllm.records import Answer, Completion, load_samples, read_jsonl, write_jsonl
 from tests.support.scenes import make_data
 
@@ -27,7 +27,7 @@ def test_mastery_is_asked_and_written(samples, pocket_folder, tmp_path, capsys, 
     out = tmp_path / "out"
     flags = ["--model", str(pocket_folder), "--samples", str(samples), "--out", str(out), "--by", by]
     mastery.main([*flags, "--per-entity", "1", "--max-new-tokens", "3"])
-    table = load(out / "mastery.json")
+    table = load_mastery(out / "mastery.json")
     names = {thing.entity for sample in load_samples(samples) for thing in sample.things}
     assert set(table) == names and all(entry.asked == 1 for entry in table.values())
     assert f"asked by {by}" in capsys.readouterr().out
@@ -40,7 +40,7 @@ def test_mastery_is_asked_and_written(samples, pocket_folder, tmp_path, capsys, 
     first = (out / "outputs.jsonl").read_bytes()
     (out / "mastery.json").unlink()
     mastery.main([*flags, "--per-entity", "1", "--max-new-tokens", "3"])  # answered already
-    assert (out / "outputs.jsonl").read_bytes() == first and dict(load(out / "mastery.json")) == dict(table)
+    assert (out / "outputs.jsonl").read_bytes() == first and dict(load_mastery(out / "mastery.json")) == dict(table)
     with pytest.raises(FieldmarkError, match="outputs of another run: samples"):
         mastery.main([*flags, "--per-entity", "2"])
 
@@ -56,7 +56,7 @@ def test_mastery_of_right_answers(samples, pocket_folder, tmp_path) -> None:
     rows = [Completion(s.id, text, blank) for s, text in zip(asked, truth, strict=True)]
     write_jsonl(out / "outputs.jsonl", rows)
     mastery.main(["--rescore", "--out", str(out)])
-    assert load(out / "mastery.json").shares()["completely correct"] == 1.0
+    assert load_mastery(out / "mastery.json").shares()["completely correct"] == 1.0
     write_jsonl(out / "outputs.jsonl", rows[1:])
     with pytest.raises(FieldmarkError, match="questions have no answer"):
         mastery.main(["--rescore", "--out", str(out)])

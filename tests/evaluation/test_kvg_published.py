@@ -96,7 +96,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(RecordError, match="no such file"):
         kvg_published.read_parquet(tmp_path / "absent.parquet", tmp_path)
     (tmp_path / "text.parquet").write_text("hello")
-    with pytest.raises(RecordError, match="not a whole parquet file"):
+    with pytest.raises(RecordError, match="not a complete parquet file"):
         kvg_published.read_parquet(tmp_path / "text.parquet", tmp_path)
     whole = parquet(tmp_path / "k.parquet").read_bytes()
     for place in (4, len(whole) - 60):  # in the first page, in the footer

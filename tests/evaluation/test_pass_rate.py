@@ -19,7 +19,8 @@ def sample(*boxes: Box, task: str = "ground") -> Sample:
 
 
 def said(*boxes: Box, text: str = "", problem: str | None = None) -> Completion:
-    return Completion("s", text, Answer(None, text, boxes, (), problem))
+    numbers = tuple((box.x1, box.y1, box.x2, box.y2) for box in boxes)
+    return Completion("s", text, Answer(None, text, boxes, numbers, problem))
 
 
 def test_one_box_at_half() -> None:

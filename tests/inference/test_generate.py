@@ -11,7 +11,7 @@ from PIL import Image
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.inference.generate import encode, generate, plan, suppressed
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.models.checkpoint import load
 from mllm.prompting import prompts
 from mllm.records import Sample
@@ -52,7 +52,7 @@ def test_batched_equals_one_by_one(loaded, asked):
 
 def test_prompts_say_what_the_convention_says(loaded, asked):
     conversations = [prompts.messages(sample, "direct") for sample in asked[0][:2]]
-    inputs = encode(loaded, conversations, [images.load(asked[1] / sample.image) for sample in asked[0][:2]])
+    inputs = encode(loaded, conversations, [open_image(asked[1] / sample.image) for sample in asked[0][:2]])
     text = loaded.processor.tokenizer.decode(inputs["input_ids"][0])
     assert "Find the bird Talo. Answer in <answer></answer>." in text
     budget, family = loaded.convention.budget, loaded.family

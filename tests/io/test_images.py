@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from mllm.boxes import Box, Frame
 from mllm.errors import ImageError
-from mllm.io import images
+from mllm.io.images import check_image_size, exif_orientation, image_from_bytes, image_size, open_image, phash
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 WIDTH, HEIGHT = 48, 32
@@ -46,9 +46,9 @@ MODES = {
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
     file = tmp_path / f"a.{suffix}"
     drawn(mode).save(file)
-    image = images.load(file)
+    image = open_image(file)
     assert image.mode == "RGB" and image.size == (WIDTH, HEIGHT)
-    assert images.size(file) == Frame(WIDTH, HEIGHT)
+    assert image_size(file) == Frame(WIDTH, HEIGHT)
     assert all(channel > 245 for channel in pixel(image, 40, 28))
     if mode not in ("L", "1", "LA"):
         red, green, blue = pixel(image, 15, 8)
@@ -59,7 +59,7 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     image.paste((255, 0, 0, 128), (0, 0, 4, 8))
     image.save(tmp_path / "rgba.png")
-    loaded = images.load(tmp_path / "rgba.png")
+    loaded = open_image(tmp_path / "rgba.png")
     assert pixel(loaded, 6, 4) == WHITE
     assert pixel(loaded, 1, 4) == (255, 127, 127)
 
@@ -67,7 +67,7 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
     palette.putpalette([0, 0, 0, 255, 0, 0])
     palette.paste(1, (0, 0, 4, 8))
     palette.save(tmp_path / "palette.png", transparency=0)
-    loaded = images.load(tmp_path / "palette.png")
+    loaded = open_image(tmp_path / "palette.png")
     assert pixel(loaded, 6, 4) == WHITE and pixel(loaded, 1, 4) == RED
 
 
@@ -75,7 +75,7 @@ def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
     ramp = np.linspace(0, 65535, WIDTH).astype(np.uint16)[None].repeat(HEIGHT, axis=0)
     Image.fromarray(ramp).save(tmp_path / f"deep.{suffix}")
-    grey = np.asarray(images.load(tmp_path / f"deep.{suffix}"))[0, :, 0]
+    grey = np.asarray(open_image(tmp_path / f"deep.{suffix}"))[0, :, 0]
     assert grey.tolist() == np.round(ramp[0] / 257).tolist()
 
 
@@ -83,7 +83,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> Non
 def test_floats_are_taken_by_their_largest_value(tmp_path: Path, top: float, scale: float) -> None:
     ramp = np.linspace(0, top, WIDTH, dtype=np.float32)[None].repeat(HEIGHT, axis=0)
     Image.fromarray(ramp).save(tmp_path / "float.tif")
-    grey = np.asarray(images.load(tmp_path / "float.tif"))[0, :, 0]
+    grey = np.asarray(open_image(tmp_path / "float.tif"))[0, :, 0]
     assert np.abs(grey - ramp[0] * scale).max() <= 0.51
 
 
@@ -91,7 +91,7 @@ def test_floats_are_taken_by_their_largest_value(tmp_path: Path, top: float, sca
 def test_grey_of_unknown_scale_is_refused(tmp_path: Path, value: float) -> None:
     Image.fromarray(np.full((4, 4), value, dtype=np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(ImageError, match=r"float\.tif.*scale it to 8 bits"):
-        images.load(tmp_path / "float.tif")
+        open_image(tmp_path / "float.tif")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
@@ -101,10 +101,10 @@ def test_orientation_is_applied_once_and_the_box_follows(tmp_path: Path, orienta
     exif[0x0112] = orientation
     drawn().save(tmp_path / f"turned.{suffix}", exif=exif, quality=95)
     file = tmp_path / f"turned.{suffix}"
-    seen = images.load(file)
+    seen = open_image(file)
 
-    assert images.orientation(file) == orientation
-    frame = images.size(file)
+    assert exif_orientation(file) == orientation
+    frame = image_size(file)
     assert (frame.width, frame.height) == seen.size
     box = Box.from_xyxy(NUMBERS, Frame(WIDTH, HEIGHT)).oriented(orientation)
     reddish = np.asarray(seen)[:, :, 1] < 128
@@ -113,16 +113,16 @@ def test_orientation_is_applied_once_and_the_box_follows(tmp_path: Path, orienta
     assert box.to_xyxy(frame) == pytest.approx(found, abs=1 if suffix == "jpg" else 1e-9)
 
     seen.save(tmp_path / "again.png")  # nothing is left that could turn it once more
-    assert images.orientation(tmp_path / "again.png") == 1
-    assert images.load(tmp_path / "again.png").tobytes() == seen.tobytes()
+    assert exif_orientation(tmp_path / "again.png") == 1
+    assert open_image(tmp_path / "again.png").tobytes() == seen.tobytes()
 
 
 def test_an_orientation_that_does_not_exist_means_none(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 99
     drawn().save(tmp_path / "a.png", exif=exif)
-    assert images.load(tmp_path / "a.png").tobytes() == drawn().tobytes()
-    assert images.orientation(tmp_path / "a.png") == 1
+    assert open_image(tmp_path / "a.png").tobytes() == drawn().tobytes()
+    assert exif_orientation(tmp_path / "a.png") == 1
 
 
 def bad_files(folder: Path) -> dict[str, str]:
@@ -154,9 +154,9 @@ def bad_files(folder: Path) -> dict[str, str]:
 def test_bad_files_are_reported_by_name(tmp_path: Path) -> None:
     for name, message in bad_files(tmp_path).items():
         with pytest.raises(ImageError) as caught:
-            images.load(tmp_path / name)
+            open_image(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path / name}: ") and message in str(caught.value)
-    assert images.size(tmp_path / "cut.png") == Frame(64, 64)  # the header is whole
+    assert image_size(tmp_path / "cut.png") == Frame(64, 64)  # the header is whole
 
 
 def huge_png(width: int, height: int) -> bytes:
@@ -174,7 +174,7 @@ def huge_png(width: int, height: int) -> bytes:
 def test_a_decompression_bomb_is_refused_before_decoding(tmp_path: Path, side: int) -> None:
     file = tmp_path / "bomb.png"
     file.write_bytes(huge_png(side, side))
-    for door in (images.load, images.size):
+    for door in (open_image, image_size):
         with pytest.raises(ImageError, match=r"bomb\.png.*limit"):
             door(file)
 
@@ -182,18 +182,18 @@ def test_a_decompression_bomb_is_refused_before_decoding(tmp_path: Path, side: i
 def test_images_in_memory(tmp_path: Path) -> None:
     drawn().save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
-    assert images.from_bytes(data, "row 3").tobytes() == drawn().tobytes()
+    assert image_from_bytes(data, "row 3").tobytes() == drawn().tobytes()
     with pytest.raises(ImageError, match="^row 3: not an image"):
-        images.from_bytes(b"nothing", "row 3")
+        image_from_bytes(b"nothing", "row 3")
 
 
 def test_a_record_of_another_size_is_caught(tmp_path: Path) -> None:
     drawn().save(tmp_path / "a.png")
-    images.check_size(tmp_path / "a.png", Frame(WIDTH, HEIGHT))
+    check_image_size(tmp_path / "a.png", Frame(WIDTH, HEIGHT))
     with pytest.raises(ImageError, match="the image is 48 x 32, its record says 32 x 48 .*EXIF"):
-        images.check_size(tmp_path / "a.png", Frame(HEIGHT, WIDTH))
+        check_image_size(tmp_path / "a.png", Frame(HEIGHT, WIDTH))
     with pytest.raises(ImageError, match="its record says 50 x 32$"):
-        images.check_size(tmp_path / "a.png", Frame(50, HEIGHT))
+        check_image_size(tmp_path / "a.png", Frame(50, HEIGHT))
 
 
 def distance(a: str, b: str) -> int:
@@ -207,9 +207,9 @@ def test_the_perceptual_hash_tells_images_from_copies(tmp_path: Path) -> None:
         for _ in range(2)
     )
     one.save(tmp_path / "copy.jpg", quality=70)
-    assert len(images.phash(one)) == 16
-    assert distance(images.phash(one), images.phash(images.load(tmp_path / "copy.jpg"))) <= 6
-    assert distance(images.phash(one), images.phash(other)) > 12
+    assert len(phash(one)) == 16
+    assert distance(phash(one), phash(open_image(tmp_path / "copy.jpg"))) <= 6
+    assert distance(phash(one), phash(other)) > 12
 
 
 # Real photos ----------------------------------------------------------------------------------------------------------
@@ -217,16 +217,16 @@ def test_the_perceptual_hash_tells_images_from_copies(tmp_path: Path) -> None:
 
 def test_camera_trap_photos(shared_data: Path) -> None:
     folder = shared_data / "speciesnet_test_images"
-    plain = images.load(folder / "african_elephants.jpg")
+    plain = open_image(folder / "african_elephants.jpg")
     assert plain.size == (2048, 1536)
     for name in ("african_elephants_cmyk.jpg", "african_elephants_with_exif_orientation.jpg"):
-        same = images.load(folder / name)
-        assert same.mode == "RGB" and images.size(folder / name) == Frame(2048, 1536)
+        same = open_image(folder / name)
+        assert same.mode == "RGB" and image_size(folder / name) == Frame(2048, 1536)
         off = np.asarray(same.resize((64, 48))).astype(int) - np.asarray(plain.resize((64, 48)))
         assert np.abs(off).mean() < 8  # the same scene, in the same colours, the same way up
-        assert distance(images.phash(same), images.phash(plain)) <= 4
-    assert images.orientation(folder / "african_elephants_with_exif_orientation.jpg") != 1
+        assert distance(phash(same), phash(plain)) <= 4
+    assert exif_orientation(folder / "african_elephants_with_exif_orientation.jpg") != 1
     broken = folder / "african_elephants_truncated_file.jpg"
     with pytest.raises(ImageError, match="african_elephants_truncated_file.jpg: cannot be read .*truncated"):
-        images.load(broken)
-    assert images.size(broken) == Frame(2048, 1536)
+        open_image(broken)
+    assert image_size(broken) == Frame(2048, 1536)

@@ -77,7 +77,7 @@ def test_embeddings_of_a_file(tmp_path: Path) -> None:
     vector = confusables.by_file(file)
     one = Photo("p", "x", Frame(9, 9), "bird", "a", ())
     assert vector(one).tolist() == [1, 2]
-    with pytest.raises(KnowledgeError, match="no vector of photo 'q'"):
+    with pytest.raises(KnowledgeError, match="no vector for photo 'q'"):
         vector(Photo("q", "x", Frame(9, 9), "bird", "a", ()))
     for text in (
         "{}",

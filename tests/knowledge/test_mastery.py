@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from mllm.errors import RecordError
-from mllm.knowledge import mastery
-from mllm.knowledge.mastery import LEVELS, Entry, Table
+from mllm.knowledge.mastery import LEVELS, Entry, MasteryTable, level, load_mastery
 
 
 @pytest.mark.parametrize(
@@ -17,14 +16,14 @@ from mllm.knowledge.mastery import LEVELS, Entry, Table
     [(1, 0), (0.70, 0), (0.69, 1), (0.45, 1), (0.44, 2), (0.30, 2), (0.29, 3), (0.10, 3), (0.09, 4), (0, 4)],
 )
 def test_levels_are_karls(accuracy: float, expected: int) -> None:
-    assert mastery.level(accuracy) == LEVELS[expected]
+    assert level(accuracy) == LEVELS[expected]
 
 
 def test_counting_saving_and_reading_again(tmp_path: Path) -> None:
     answers = [("wren", 1.0), ("owl", 0.0), ("wren", 0.0), ("owl", 0.25), ("wren", 1.0)]
-    table = Table.counted(answers)
+    table = MasteryTable.counted(answers)
     assert table["wren"] == Entry("mostly correct", 2.0, 3) and table["owl"].accuracy == 0.125
-    again = mastery.load(table.save(tmp_path / "m.json", {"by": "choices"}))
+    again = load_mastery(table.save(tmp_path / "m.json", {"by": "choices"}))
     assert dict(again) == dict(table) and "WREN" in again and again.missing(["kite", "Wren", "kite"]) == ["kite"]
     assert again.shares() == dict(zip(LEVELS, (0, 0.5, 0, 0.5, 0), strict=True))
 
@@ -32,23 +31,23 @@ def test_counting_saving_and_reading_again(tmp_path: Path) -> None:
 def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
     import os
 
-    path = Table.counted([("wren", 0.0)]).save(tmp_path / "m.json")
-    assert mastery.load(path)["wren"].level == LEVELS[4]
-    Table.counted([("wren", 1.0)]).save(path)
+    path = MasteryTable.counted([("wren", 0.0)]).save(tmp_path / "m.json")
+    assert load_mastery(path)["wren"].level == LEVELS[4]
+    MasteryTable.counted([("wren", 1.0)]).save(path)
     os.utime(path, ns=(1, 1))
-    assert mastery.load(path)["wren"].level == LEVELS[0]
+    assert load_mastery(path)["wren"].level == LEVELS[0]
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         ("{", "m.json:1: broken JSON"),
-        ("[]", "an object of entities"),
-        ("{}", "field entities"),
-        ('{"schema": "x/1", "entities": {}}', "field schema: 'x/1'"),
-        ('{"wren": {"knowledge_category": "fair"}}', "entity 'wren': field knowledge_category: 'fair' is none of"),
+        ("[]", "Input should be a valid dictionary"),
+        ("{}", "the file holds no entity"),
+        ('{"schema": "x/1", "entities": {}}', "field schema: Input should be 'fieldmark.mastery/1', got 'x/1'"),
+        ('{"wren": {"knowledge_category": "fair"}}', "entity 'wren': field knowledge_category: Input should be 'completely correct'"),
         ('{"wren": {"right": 1}}', "entity 'wren': field asked"),
-        ('{"wren": {"right": 3, "asked": 2}}', "entity 'wren': field right: a number from 0 to 2"),
+        ('{"wren": {"right": 3, "asked": 2}}', "entity 'wren': field right: must be from 0 to 2, got 3"),
         ('{"wren": 1}', "entity 'wren': an object"),
     ],
 )
@@ -56,19 +55,19 @@ def test_a_bad_file_is_named(tmp_path: Path, data: str, message: str) -> None:
     path = tmp_path / "m.json"
     path.write_text(data)
     with pytest.raises(RecordError, match=message):
-        mastery.load(path)
+        load_mastery(path)
 
 
 def test_an_unknown_entity_names_the_nearest() -> None:
-    table = Table({"black redstart": Entry(LEVELS[0])}, "karl.json")
+    table = MasteryTable({"black redstart": Entry(LEVELS[0])}, "karl.json")
     with pytest.raises(RecordError, match="karl.json: entity 'blak redstart'.*nearest: black redstart"):
         table.level("blak redstart")
     assert table.level("blak redstart", LEVELS[4]) == LEVELS[4]
-    with pytest.raises(RecordError, match="has a level and no count"):
+    with pytest.raises(RecordError, match="has a level but no count"):
         table.save("nowhere.json")
 
 
 def test_karls_file_as_json(tmp_path: Path) -> None:
     path = tmp_path / "results-visual_knowledge.json"
     path.write_text(json.dumps({"wren": {"knowledge_category": "mostly incorrect", "answers": ["A"]}}))
-    assert mastery.load(path)["wren"] == Entry("mostly incorrect") and mastery.load(path)["wren"].accuracy is None
+    assert load_mastery(path)["wren"] == Entry("mostly incorrect") and load_mastery(path)["wren"].accuracy is None

@@ -41,9 +41,9 @@ GOLD = (
 
 def judged(thought, numbers=(10, 10, 40, 50), problem=None):
     answer = Answer(thought, None, (), (tuple(map(float, numbers)),) if numbers else (), problem)
-    found = reasoning.chain(SAMPLE, answer, POCKET, FRAME)
+    found = reasoning.judge_steps(SAMPLE, answer, POCKET, FRAME)
     assert found is not None
-    return found.counts
+    return found
 
 
 def with_verdicts(*verdicts: str) -> str:
@@ -71,7 +71,7 @@ def test_a_verdict_is_judged_by_the_models_own_words():
 
 def test_a_right_thought_holds_in_every_link():
     counts = judged(with_verdicts("fits", "not", "not").replace("So 1.", "So 1 (10,10),(40,50)."))
-    assert set(counts) == set(reasoning.LINKS)
+    assert set(counts) == set(reasoning.STEPS)
     assert all(right == of for right, of in counts.values())
     assert counts["found"] == (3, 3) and counts["marks seen"] == (3, 3) and counts["mark seen"] == (12, 12)
 
@@ -161,13 +161,13 @@ def test_a_description_is_recalled_from_the_question_and_judged_by_its_own_marks
         "2 (60,10),(90,50): round, red, plain not, blue cap fits, not. So 1."
     )
     answer = Answer(said, None, (), ((10.0, 10.0, 40.0, 50.0),), None)
-    found = reasoning.chain(asked, answer, POCKET, FRAME)
+    found = reasoning.judge_steps(asked, answer, POCKET, FRAME)
     assert found is not None and set(first.marks) >= {"striped", "blue cap"} and "plain" in second.marks and third
-    assert {name: found.counts[name] for name in ("name", "recall", "recall words")} == dict.fromkeys(
+    assert {name: found[name] for name in ("name", "recall", "recall words")} == dict.fromkeys(
         ("name", "recall", "recall words"), (1.0, 1)
     )
     assert (
-        found.counts["judged"] == (2, 2) and found.counts["mark judged"] == (4, 4) and found.counts["chosen"] == (1, 1)
+        found["judged"] == (2, 2) and found["mark judged"] == (4, 4) and found["chosen"] == (1, 1)
     )
 
 
@@ -198,19 +198,19 @@ def test_samples_without_marks_are_left_out():
         things=(Thing("a", THINGS[0].box),),
         split="test",
     )
-    assert reasoning.chain(bare, Answer(GOLD, None, (), (), None), POCKET, FRAME) is None
+    assert reasoning.judge_steps(bare, Answer(GOLD, None, (), (), None), POCKET, FRAME) is None
 
 
 def test_table_sums_with_its_own_denominators():
     answer = Answer(GOLD, None, (), ((10.0, 10.0, 40.0, 50.0),), None)
-    good = reasoning.chain(SAMPLE, answer, POCKET, FRAME)
-    bad = reasoning.chain(SAMPLE, Answer(None, None, (), (), "no answer tag"), POCKET, FRAME)
-    rows = {row.name: row for row in reasoning.table([good, bad])}
-    assert list(rows) == list(reasoning.LINKS)
+    good = reasoning.judge_steps(SAMPLE, answer, POCKET, FRAME)
+    bad = reasoning.judge_steps(SAMPLE, Answer(None, None, (), (), "no answer tag"), POCKET, FRAME)
+    rows = {row.name: row for row in reasoning.sum_steps([good, bad])}
+    assert list(rows) == list(reasoning.STEPS)
     assert (rows["recall"].right, rows["recall"].of, rows["recall"].share) == (1, 2, 0.5)
     assert (rows["found"].right, rows["found"].of) == (3, 6)
     assert (rows["compared"].right, rows["compared"].of) == (1, 1)
-    assert reasoning.table([])[0].share is None
+    assert reasoning.sum_steps([])[0].share is None
 
 
 def test_the_oracles_own_thoughts_hold_in_every_link():
@@ -223,9 +223,9 @@ def test_the_oracles_own_thoughts_hold_in_every_link():
         sample = replace(SAMPLE, entity=target.entity, boxes=(target.box,), things=things)
         sample = replace(sample, thought=teachers.load("pocket").reason(teachers.Reasoning(sample, {}, k)))
         answer = answers.parse(prompts.target(sample, "think", POCKET, FRAME), POCKET, FRAME)
-        found = reasoning.chain(sample, answer, POCKET, FRAME)
-        assert found is not None and set(found.counts) == set(reasoning.LINKS), sample.thought
-        assert all(right == of for right, of in found.counts.values()), sample.thought
+        found = reasoning.judge_steps(sample, answer, POCKET, FRAME)
+        assert found is not None and set(found) == set(reasoning.STEPS), sample.thought
+        assert all(right == of for right, of in found.values()), sample.thought
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "pocket"])
@@ -240,6 +240,6 @@ def test_thoughts_in_every_family(name):
     )
     written = family.write_thought(neutral, THINGS, frame)
     numbers = tuple(tuple(n) for n in family.read(family.write_box(THINGS[0].box, frame)))
-    found = reasoning.chain(SAMPLE, Answer(written, None, (), numbers, None), family, frame)
-    assert found is not None and set(found.counts) == set(reasoning.LINKS)
-    assert all(right == of for right, of in found.counts.values())
+    found = reasoning.judge_steps(SAMPLE, Answer(written, None, (), numbers, None), family, frame)
+    assert found is not None and set(found) == set(reasoning.STEPS)
+    assert all(right == of for right, of in found.values())

@@ -13,7 +13,7 @@ from mllm.boxes import Box, Frame, iou
 from mllm.errors import FieldmarkError, RecordError, UnknownNameError
 from mllm.models import families
 from mllm.models.box_notation import read_boxes
-from mllm.prompting import answers, prompts
+from mllm.prompting import answers, prompts, styles
 from mllm.prompting.answers import parse, write_thought
 from mllm.records import Sample, Thing
 
@@ -174,7 +174,7 @@ def test_a_thought_that_the_prompt_had_opened(text: str, thought: str | None) ->
     assert answer.thought == thought
 
 
-@pytest.mark.parametrize("style", prompts.STYLES)
+@pytest.mark.parametrize("style", styles.STYLES)
 @pytest.mark.parametrize("family", [POCKET, QWEN2, QWEN3], ids=lambda family: family.name)
 def test_the_target_is_read_as_what_it_says(style: str, family: families.Family) -> None:
     frame = family.frame(SAMPLE.size, family.budget)
@@ -271,7 +271,7 @@ def test_several_boxes_are_read_in_order_and_the_last_decides() -> None:
 FAMILIES = [families.load(name) for name in families.names()]
 
 
-@pytest.mark.parametrize("style", prompts.STYLES)
+@pytest.mark.parametrize("style", styles.STYLES)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_every_box_of_a_set_is_written_and_read_back(style: str, family: families.Family) -> None:
     boxes = (BOX, Box(0, 0, 0.1, 0.1), Box(0.5, 0.25, 1, 1))

@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 
-from mllm.knowledge.mastery import Table
+from mllm.knowledge.mastery import MasteryTable
 from mllm.records import load_samples
 from tests.support.scenes import make_captions, make_data
 
@@ -45,7 +45,7 @@ def recipes(folder: Path) -> dict[str, tuple[str, Path]]:
     """Write data and a YAML for each kind; return its program and file."""
     train, validation = make_data(folder / "data", train=12, validation=3)
     names = {thing.entity for sample in load_samples(train) for thing in sample.things}
-    table = Table.counted([(name, 0.5) for name in sorted(names)]).save(folder / "mastery.json")
+    table = MasteryTable.counted([(name, 0.5) for name in sorted(names)]).save(folder / "mastery.json")
     ours: dict[str, Any] = {"model": "pocket", "dtype": "float32", "style": "direct", "max_tokens_per_sample": 512}
     ours |= {"train": str(train), "threads": 1}
     theirs: dict[str, Any] = {

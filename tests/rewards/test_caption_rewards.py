@@ -12,7 +12,7 @@ import pytest
 
 from mllm import rewards
 from mllm.boxes import Box, Frame
-from mllm.captions import said
+from mllm.captions import caption_of
 from mllm.errors import ConfigError
 from mllm.models import encoders
 from mllm.records import Answer, Completion, Sample, Thing, append_jsonl
@@ -55,7 +55,7 @@ def slow_log_p(scorer: str, samples: list[Sample], row: int, pool: list[int]) ->
     """log softmax with the scorer's own scale, by the definition."""
     encoder = encoders.load(scorer)
     files = [Path(samples[k].image) for k in pool]
-    logits = [encoder.scale * float(s) for s in encoder.similarity([said(TEXTS[row])], files)[0]]
+    logits = [encoder.scale * float(s) for s in encoder.similarity([caption_of(TEXTS[row])], files)[0]]
     own = logits[pool.index(row)]
     return own - math.log(sum(math.exp(x) for x in logits))
 

@@ -8,8 +8,9 @@ import pytest
 
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import ConfigError
+from mllm.prompting.tasks.ground import best_iou
 from mllm.records import Answer, Completion, Sample, Score
-from mllm.rewards.iou import Reward, best_iou
+from mllm.rewards.iou import Reward
 
 GOLD = Box(0.0, 0.0, 0.5, 1.0)
 SAMPLE = Sample("a", "ground", "a.png", Frame(100, 100), "bird", "x", "Find x.", (GOLD,))

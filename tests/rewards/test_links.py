@@ -69,12 +69,12 @@ def test_every_link_is_paid_for_itself(thought: str, box: str, parts: dict[str, 
 def test_it_pays_what_the_benchmark_prints() -> None:
     """The shares are those of `mllm.metrics.reasoning`, for every link that there is."""
     thought = f"{HEAD} {FIRST} {SECOND.replace('blue not', 'blue fits')} So 2 (60,50),(90,90)."
-    found = scored(thought, of=tuple(reasoning.LINKS))
+    found = scored(thought, of=tuple(reasoning.STEPS))
     answer = answers.parse(f"<think>{thought}</think><answer>{BOX}</answer>", POCKET, Frame(100, 100))
-    chain = reasoning.chain(SAMPLE, answer, POCKET, Frame(100, 100))
-    assert chain is not None
-    assert {name: share for name, share in found.parts.items() if name in chain.counts} == {
-        name: right / of for name, (right, of) in chain.counts.items()
+    counts = reasoning.judge_steps(SAMPLE, answer, POCKET, Frame(100, 100))
+    assert counts is not None
+    assert {name: share for name, share in found.parts.items() if name in counts} == {
+        name: right / of for name, (right, of) in counts.items()
     }
 
 

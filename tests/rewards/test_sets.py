@@ -14,8 +14,9 @@ from mllm.boxes import Box, Frame, iou
 from mllm.evaluation import scores
 from mllm.models import families
 from mllm.prompting import answers
+from mllm.prompting.tasks import score_of
+from mllm.prompting.tasks.ground_all import matched_iou
 from mllm.records import Completion, Sample, Score
-from mllm.rewards.matched import matched_iou
 from tests.support.strategies import boxes
 
 FAMILY = families.load("pocket")
@@ -54,7 +55,7 @@ def value(name: str, sample: Sample, text: str) -> float | None:
 def test_matched(text: str, expected: float, exact: float) -> None:
     (score,) = rewards.load("matched")([ALL], [read(text)])
     assert score.value == pytest.approx(expected) and score.parts["exact"] == exact
-    assert scores.overlap(ALL, read(text).answer) == score.value
+    assert score_of(ALL, read(text).answer) == score.value
     assert scores.Case(ALL, read(text), 0.0, None, None).hit == bool(exact)
 
 
@@ -83,7 +84,7 @@ def test_the_matching_is_the_best_of_all(answered: list[Box], true: list[Box]) -
 def test_presence(sample: Sample, text: str, expected: float) -> None:
     assert value("presence", sample, text) == expected
     if not sample.boxes:
-        assert scores.Case(sample, read(text), scores.overlap(sample, read(text).answer), None, None).hit == expected
+        assert scores.Case(sample, read(text), score_of(sample, read(text).answer), None, None).hit == expected
 
 
 def test_rewards_keep_to_their_own_kind() -> None:

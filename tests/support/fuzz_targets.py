@@ -61,7 +61,8 @@ def targets(folder: Path) -> dict[str, Target]:
     from mllm.data import descriptors, formats, sources
     from mllm.evaluation import kvg_published
     from mllm.inference import openai_schema
-    from mllm.io import images, safe_pickle
+    from mllm.io import safe_pickle
+    from mllm.io.images import image_from_bytes
     from mllm.knowledge import card_files, mastery
     from mllm.metrics import reasoning
     from mllm.models import box_notation, families
@@ -185,7 +186,7 @@ def targets(folder: Path) -> dict[str, Target]:
             filed("v.jsonl", lambda path: formats.load("vlm_r1").read(path, foreign)), (dumped(vlm, plain),), JSON, 2
         ),
         "mastery.load": Target(
-            filed("m.json", mastery.load),
+            filed("m.json", mastery.load_mastery),
             (dumped({"schema": "fieldmark.mastery/1", "entities": {"a": {"right": 7, "asked": 8}}}),
              dumped({"a": {"knowledge_category": "completely correct"}})), JSON,
         ),
@@ -209,7 +210,7 @@ def targets(folder: Path) -> dict[str, Target]:
             (b"cos\nsystem\n", b"(", b"tR", b".", b"\x8c", b"\x93", b"\x8a", b"\x8e"), 5,
         ),
         "images": Target(
-            lambda data: images.from_bytes(data, "x", 1_000_000),
+            lambda data: image_from_bytes(data, "x", 1_000_000),
             tuple(_image(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")), (), 2,
         ),
     }  # fmt: skip

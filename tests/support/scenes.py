@@ -9,7 +9,6 @@ from pathlib import Path
 from PIL import Image
 
 from mllm.boxes import Box, Frame
-from mllm.captions import TASK
 from mllm.pocket import captions, look_alikes, world
 from mllm.pocket.species import NOUNS
 from mllm.records import Sample, Thing, write_jsonl
@@ -78,7 +77,7 @@ def make_captions(folder: Path, split: str, families: int, size: int = 5) -> Pat
             samples.append(
                 Sample(
                     id=name,
-                    task=TASK,
+                    task="caption",
                     image=f"{name}.png",
                     size=Frame(*scene.image.size),
                     domain=scene.domain,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mllm.boxes import Box, Frame
-from mllm.knowledge.cards import Cards
+from mllm.knowledge.cards import Cards, load_cards
 from mllm.pocket import world
 from mllm.records import Sample, Thing
 from mllm.synthesis import consistency, teachers
@@ -68,9 +68,8 @@ def test_prose_is_judged_by_clause(said: str, found: list[str]) -> None:
 
 
 def test_real_descriptors_quoted_by_cards_agree(shared_data) -> None:
-    from mllm.knowledge import cards as knowledge
 
-    cards = knowledge.load(shared_data / "fg_knowledge" / "descriptors" / "descriptors_pets.json")
+    cards = load_cards(shared_data / "fg_knowledge" / "descriptors" / "descriptors_pets.json")
     names = list(cards)
     for start in range(0, len(names) - 3):
         sample = sample_of(names[start : start + 3], start % 3)

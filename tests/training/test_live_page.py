@@ -88,7 +88,7 @@ def test_the_page_while_it_trains_and_afterwards(batch, tmp_path: Path) -> None:
     assert 'http-equiv="refresh"' not in text and "ended" in text
     watch.on_train_end(None, state(7), None)
     text = (out / live_page.PAGE).read_text()
-    assert 'http-equiv="refresh"' not in text and "stopped; the same command goes on" in text
+    assert 'http-equiv="refresh"' not in text and "stopped; the same command continues" in text
 
 
 class Full:

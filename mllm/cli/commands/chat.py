@@ -58,10 +58,10 @@ class Options:
 
 def command(options: Options) -> int:
     from mllm.inference.assistant import load
-    from mllm.io import images
+    from mllm.io.images import open_image
 
     for path in options.image:
-        images.load(path)  # before the weights: a wrong path should not cost a minute
+        open_image(path)  # before the weights: a wrong path should not cost a minute
     names = [options.model] if options.versus is None else [options.model, options.versus]
     session = ChatSession({name: load(name, **asdict(options.loading)) for name in names}, options)
     if options.once is not None:

@@ -38,7 +38,7 @@ def command(options: Options) -> None:
     if len(folders) < 2:
         raise FieldmarkError("a comparison needs two runs: fieldmark compare SFT=runs/pocket/eval/sft RL=...")
     trainings = {name: folder for name, folder in folders.items() if _is_training(Path(folder))}
-    captions = {name: folder for name, folder in folders.items() if caption_bags.is_told(folder)}
+    captions = {name: folder for name, folder in folders.items() if caption_bags.has_scores(folder)}
     benchmarks = {name: folder for name, folder in folders.items() if name not in trainings | captions}
     page = report.build(
         benchmarks,

@@ -36,7 +36,7 @@ def command(options: Options) -> int | None:
         from mllm.data import contamination
 
         found = contamination.check(list(options.train), list(options.benchmark))
-        print(found.told())
+        print(found.summary())
         return ExitCode.FAILED if found.pairs else ExitCode.DONE
     _versions()
     _machine(options.gpu_memory, options.gpus)

@@ -52,7 +52,7 @@ def command(options: Options) -> None:
 
 def _check(file: Path, rows: int, images: bool) -> None:
     from mllm.io.codec import encode
-    from mllm.io.images import check_size
+    from mllm.io.images import check_image_size
     from mllm.records import image_path, load_samples
 
     samples = load_samples(file, images=images)
@@ -60,7 +60,7 @@ def _check(file: Path, rows: int, images: bool) -> None:
         print(json.dumps(json.loads(encode(sample)), indent=2, ensure_ascii=False))
     if images:
         for path, size in {(image_path(file, sample), sample.size) for sample in samples}:
-            check_size(path, size)
+            check_image_size(path, size)
     seen = {True: "yes", False: "no", None: "not known"}
     print(f"{file}: {len(samples)} samples on {len({sample.image for sample in samples})} images, all valid")
     print("splits: " + _counts(sample.split for sample in samples))

@@ -44,7 +44,7 @@ def command(options: Options) -> int:
     from mllm.data import label_checks
     from mllm.data.sources import Request
     from mllm.data.splits import Shares
-    from mllm.knowledge import cards
+    from mllm.knowledge.cards import load_cards
 
     request = Request(
         options.input,
@@ -53,9 +53,9 @@ def command(options: Options) -> int:
         whole_image_boxes=options.whole_image_boxes,
         boxes_later=options.boxes_later,
     )
-    known = cards.load(*options.knowledge) if options.knowledge else None
+    known = load_cards(*options.knowledge) if options.knowledge else None
     found = label_checks.check(options.source, request, known, Shares(unseen=options.unseen_share), options.seed)
-    for line in label_checks.told(found):
+    for line in label_checks.summary(found):
         print(line)
     if found.wrong:
         print(f"cannot be used: {len(found.wrong)}")
@@ -63,7 +63,7 @@ def command(options: Options) -> int:
             print(f"  {fault}")
         if len(found.wrong) > options.most:
             print(f"  and {len(found.wrong) - options.most} more (--most)")
-    short = list(label_checks.lacking(found))
+    short = list(label_checks.sides_without_images(found))
     for line in short:
         print(line)
     if found.wrong or short:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mllm.captions import said, words
+from mllm.captions import caption_of, words
 from mllm.cli.experiments.demo import LEVEL
 from mllm.cli.experiments.pipeline import Stage
 from mllm.cli.experiments.sft_vs_grpo import SEEDS, Arm, Spine, cell, difference
@@ -201,7 +201,7 @@ class CaptionsTable(Spine):
             for size in SIZES:
                 hits = [(row["hit"], family[row["image"]]) for row in matches[str(size)]]
                 _add(found, f"R@1 of {size}", hits)
-            told = [(said(rows[one.id]), one) for one in samples]
+            told = [(caption_of(rows[one.id]), one) for one in samples]
             marks = [(judge(text, [thing.marks for thing in one.things]), family[one.id]) for text, one in told]
             _add(found, "marks right", [(one.precision, group) for one, group in marks])
             _add(found, "marks told", [(one.recall, group) for one, group in marks])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mllm.captions import QUESTION, TASK
+from mllm.captions import QUESTION
 from mllm.data.sources import SourceError, image_size
 from mllm.records import Sample
 from mllm.registry import Registry
@@ -75,7 +75,7 @@ def of_a_file(
         raise SourceError(f"{where}: an empty caption; write one or take the row away")
     return Sample(
         id=key,
-        task=TASK,
+        task="caption",
         image=str(path.resolve()),
         size=image_size(path, where),
         domain=domain,

@@ -10,7 +10,6 @@ import random
 from collections.abc import Iterator
 
 from mllm.boxes import Frame
-from mllm.captions import TASK
 from mllm.data.caption_sources import Request
 from mllm.errors import FieldmarkError
 from mllm.io.images import save_image
@@ -65,7 +64,7 @@ def _sample(request: Request, side: str, key: str, bag: str | None, scene: Scene
     ]
     return Sample(
         id=key,
-        task=TASK,
+        task="caption",
         image=f"images/{side}/{key}.png",
         size=Frame(*scene.image.size),
         domain=scene.domain,

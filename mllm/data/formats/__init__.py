@@ -1,11 +1,11 @@
-"""Other tools' grounding data, read into our samples and written from them. One file, one format; its name is its name.
+"""Grounding data of other tools, read into samples and written from them. One file per format, named after it.
 
-A file defines `read(path, family) -> Iterator[Sample]` and `write(path, samples, family, style) -> int`; its
-docstring says where its boxes are written and whose convention that is. To add one, write the file; the tests of this
-folder pick it up.
+A file defines `read(path, family) -> Iterator[Sample]` and `write(path, samples, family, style) -> int`; its docstring
+says where the format keeps its boxes and whose convention that is. To add a format, write the file; the tests of this
+folder find it.
 
-Numbers survive: what is read and written again has the numbers of the first file (of two that mean the same box, the
-shorter), and formats that hold decimals give back the very same box. Errors name file, line and field.
+Numbers survive: a file that is read and written again keeps its numbers (of two that mean the same box, the shorter),
+and formats that hold decimals give back exactly the same box. Errors name file, line and field.
 """
 
 from __future__ import annotations
@@ -16,27 +16,31 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import AliasChoices, BaseModel, Field
 
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, ImageError, RecordError
-from mllm.io import images, strict_json
+from mllm.io import strict_json
 from mllm.io.files import atomic_write
+from mllm.io.images import image_size
 from mllm.models.families import Family
 from mllm.records import Sample
 from mllm.registry import Registry
 
 UNKNOWN = "?"
-"""Domain of imported samples, whose files do not tell it, and entity of things that have no name there."""
+"""Domain of imported samples, whose files do not name it, and entity of things without a name there."""
 OBJECT = re.compile(r"<\|object_ref_start\|>(.+?)<\|object_ref_end\|>", re.DOTALL)
-"""How the Qwen-VL lines mark the name of what is asked for."""
+"""How the Qwen-VL models mark the name of the object in question."""
+_ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
 class Format(Protocol):
-    """What a file of this folder gives."""
+    """What a file of this folder defines."""
 
     def read(self, path: Path, family: Family) -> Iterator[Sample]:
-        """Read samples; images become paths relative to the file's folder, or stay absolute."""
+        """Read samples; image paths stay relative to the file's folder, or absolute."""
         ...
 
     def write(self, path: Path, samples: Sequence[Sample], family: Family, style: str) -> int:
@@ -44,29 +48,48 @@ class Format(Protocol):
         ...
 
 
+class Turn(BaseModel):
+    """One turn of a conversation, in either spelling."""
+
+    role: str = Field("", validation_alias=AliasChoices("role", "from"))
+    content: str = Field(validation_alias=AliasChoices("content", "value"))
+
+
+class ForeignRow(BaseModel):
+    """What the rows of all formats may have."""
+
+    id: Any = None
+
+
+class ChatRow(ForeignRow):
+    """A conversation about one image."""
+
+    messages: list[Turn] = Field(validation_alias=AliasChoices("messages", "conversations"))
+    images: list[str] = Field(min_length=1, max_length=1)
+
+
+M = TypeVar("M", bound=ForeignRow)
+
+
 @dataclass(frozen=True, slots=True)
-class Line:
+class Line(Generic[M]):
     """One row of a foreign file and where it stands."""
 
     path: Path
     number: int
-    row: dict[str, Any]
+    row: M
+
+    @property
+    def id(self) -> str:
+        """The row's id, or one made of the file's name and the line's number."""
+        return f"{self.path.stem}-{self.number:06}" if self.row.id is None else str(self.row.id)
 
     def error(self, field: str, problem: str) -> RecordError:
         """Return an error that names file, line and field."""
         return RecordError(f"{self.path}:{self.number}: field {field}: {problem}")
 
-    def get(self, field: str, kind: type, *, default: Any = ...) -> Any:
-        """Return a field of the given kind; missing is an error unless there is a default."""
-        value = self.row.get(field, default)
-        if value is ...:
-            raise self.error(field, f"is missing; the row has {', '.join(self.row) or 'no field'}")
-        if value is not default and not isinstance(value, kind):
-            raise self.error(field, f"{kind.__name__} is needed, got {value!r:.60}")
-        return value
-
     def box(self, field: str, numbers: Any, frame: Frame) -> Box:
-        """Return the box that four numbers on `frame` are."""
+        """Return the box that four numbers on `frame` describe."""
         if not isinstance(numbers, list | tuple):
             raise self.error(field, f"a list of four numbers is needed, got {numbers!r:.60}")
         try:
@@ -74,12 +97,10 @@ class Line:
         except BoxError as error:
             raise self.error(field, str(error)) from None
 
-    def image(self, field: str, name: Any) -> tuple[str, Frame]:
-        """Return an image's path as it stands and its size in pixels."""
-        if not isinstance(name, str) or not name:
-            raise self.error(field, f"the path of an image is needed, got {name!r:.60}")
+    def image_size(self, field: str, name: str) -> Frame:
+        """Return the size in pixels of the image `name`, whose path is relative to the file's folder."""
         try:
-            return name, images.size(self.path.parent / name)
+            return image_size(self.path.parent / name)
         except ImageError as error:
             raise self.error(field, str(error)) from None
 
@@ -93,48 +114,41 @@ def load(name: str) -> Format:
     return _FILES.load(name)
 
 
-def lines(path: Path) -> Iterator[Line]:
-    """Stream the rows of a jsonl file, or those of a json file that holds one list (numbered from 1)."""
+def read_lines(path: Path, model: type[M]) -> Iterator[Line[M]]:
+    """Stream the rows of a jsonl file, or of a json file that holds one list (numbered from 1), checked by `model`."""
     if not path.is_file():
         raise RecordError(f"{path}: no such file")
     if path.suffix == ".json":
-        try:
-            rows = strict_json.load(path)
-        except json.JSONDecodeError as error:
-            raise RecordError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
-        if not isinstance(rows, list):
-            raise RecordError(f"{path}: a list of rows is needed, got {type(rows).__name__}")
-        numbered: Iterable[tuple[int, Any]] = enumerate(rows, 1)
+        rows: Iterable[tuple[int, Any]] = enumerate(strict_json.read(path, list, kind=RecordError), 1)
     else:
-        numbered = _jsonl(path)
-    for number, row in numbered:
-        if not isinstance(row, dict):
-            raise RecordError(f"{path}:{number}: an object is needed, got {row!r:.60}")
-        yield Line(path, number, row)
+        rows = _jsonl(path)
+    for number, row in rows:
+        yield Line(path, number, strict_json.parsed(row, model, f"{path}:{number}: ", kind=RecordError))
+
+
+def question_and_answer(line: Line[Any]) -> tuple[str, str]:
+    """Return the texts of the user's turn, without the image tag, and of the assistant's; a system turn is skipped."""
+    turns = [turn for turn in line.row.messages if turn.role != "system"]
+    if [_ROLES.get(turn.role) for turn in turns] != ["user", "assistant"]:
+        raise line.error("messages", "one turn of the user and one of the assistant are needed")
+    return turns[0].content.replace("<image>", "").strip(), turns[1].content
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write rows as jsonl, or as one list where the file's name ends in .json; whole or not at all."""
-    count = 0
+    """Write rows atomically as jsonl, or as one list where the file's name ends in .json."""
+    rows = list(rows)
     with atomic_write(path) as file:
         if path.suffix == ".json":
-            listed = list(rows)
-            count = len(listed)
-            json.dump(listed, file, ensure_ascii=False, indent=1)
-            file.write("\n")
+            file.write(json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
         else:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                count += 1
-    return count
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return len(rows)
 
 
 def exact(box: Box, frame: Frame) -> list[float]:
-    """Return x1, y1, x2, y2 on `frame`: the shortest numbers that are read back as this very box."""
-    return [
-        _shortest(share, side)
-        for share, side in zip((box.x1, box.y1, box.x2, box.y2), (frame.width, frame.height) * 2, strict=True)
-    ]
+    """Return x1, y1, x2, y2 on `frame`: the shortest numbers that are read back as exactly this box."""
+    sides = (frame.width, frame.height) * 2
+    return [_shortest(share, side) for share, side in zip((box.x1, box.y1, box.x2, box.y2), sides, strict=True)]
 
 
 def _shortest(share: float, side: float) -> float:
@@ -161,6 +175,6 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def entity_of(question: str) -> str:
-    """Return what a question asks for: what stands in object tags, else the whole question without image tags."""
+    """Return what a question asks for: the text in object tags, else the whole question without image tags."""
     marked = OBJECT.search(question)
     return (marked[1] if marked else question.replace("<image>", "")).strip() or UNKNOWN

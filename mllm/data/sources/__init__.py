@@ -15,7 +15,7 @@ from typing import Protocol
 
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, FieldmarkError
-from mllm.io import images
+from mllm.io.images import image_size
 from mllm.records import Photo
 from mllm.registry import Registry
 
@@ -131,7 +131,7 @@ def stay_inside(root: Path, path: Path) -> None:
         )
 
 
-def image_size(path: Path, where: str) -> Frame:
+def source_image_size(path: Path, where: str) -> Frame:
     """Return the size in pixels as people see the image. `where` (file and line) begins the error message."""
     try:
         if not path.is_file():
@@ -139,7 +139,7 @@ def image_size(path: Path, where: str) -> Frame:
     except OSError as error:  # a name that is too long for any file
         raise SourceError(f"{where}: no such image ({error.strerror})") from None
     try:
-        return images.size(path)
+        return image_size(path)
     except FieldmarkError as error:
         raise SourceError(f"{where}: {error}") from error
 

@@ -20,15 +20,16 @@ from mllm.data.sources import (
     Request,
     SourceError,
     boxes_or_whole,
+    image_size,
     make_box,
     need_domain,
     need_input,
     one_photo,
-    image_size,
     read_text,
+    source_image_size,
 )
-from mllm.io import images as pictures
 from mllm.io import strict_json
+from mllm.io.images import exif_orientation, image_size
 from mllm.records import Photo
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def find(file: Path, where: str, image: Any) -> tuple[Path, Frame]:
     path = file.parent / image["file_name"]
     if not path.is_file():
         path = file.parent / "images" / image["file_name"]
-    return path, image_size(path, f"{where}: field file_name")
+    return path, source_image_size(path, f"{where}: field file_name")
 
 
 def boxes(
@@ -158,7 +159,7 @@ def _turn(path: Path, image: Any, seen: Frame, where: str) -> int:
     if said == seen:
         return 1
     if said == _stored(path):
-        return pictures.orientation(path)
+        return exif_orientation(path)
     raise SourceError(
         f"{where}: fields width, height: {said.width:g} x {said.height:g}, but {path} is {seen.width:g} x"
         f" {seen.height:g}; the boxes would not fit (was the image resized?)"
@@ -167,7 +168,7 @@ def _turn(path: Path, image: Any, seen: Frame, where: str) -> int:
 
 def _stored(path: Path) -> Frame:
     """Return the size as stored, before EXIF orientation."""
-    seen, turn = pictures.size(path), pictures.orientation(path)
+    seen, turn = image_size(path), exif_orientation(path)
     return Frame(seen.height, seen.width) if turn >= 5 else seen
 
 

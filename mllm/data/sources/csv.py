@@ -24,8 +24,8 @@ from mllm.data.sources import (
     need_domain,
     need_input,
     one_photo,
-    image_size,
     read_text,
+    source_image_size,
 )
 from mllm.records import Photo
 
@@ -63,7 +63,7 @@ def _photo(file: Path, image: str, rows: list[tuple[str, Row]], request: Request
                     f" same image at {where}; a photo shows one entity"
                 )
     path = file.parent / image
-    frame = image_size(path, f"{where}: field image")
+    frame = source_image_size(path, f"{where}: field image")
     if len(rows) > MOST_BOXES:
         raise SourceError(f"{where}: {len(rows)} boxes; at most {MOST_BOXES} of one image are taken")
     boxes: list[Box] = []

@@ -21,8 +21,8 @@ from mllm.data.sources import (
     need_domain,
     need_input,
     one_photo,
-    image_size,
     read_text,
+    source_image_size,
     stay_inside,
 )
 from mllm.data.sources.csv import numbers_of, rows_of
@@ -56,7 +56,7 @@ def _photo(root: Path, path: Path, written: list[Written], domain: str, request:
     """Make one photo of a file and what was written of its boxes."""
     name = path.relative_to(root).as_posix()
     stay_inside(root, path)
-    frame = image_size(path, name)
+    frame = source_image_size(path, name)
     boxes = [
         make_box(numbers, frame, f"{where}: field box", order="xyxy", clip=request.clip_boxes)
         for where, numbers in written

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, Field, FiniteFloat
 
 from mllm.boxes import Frame
-from mllm.data.sources import Request, SourceError, make_box, need_input, one_photo, image_size
+from mllm.data.sources import Request, SourceError, make_box, need_input, one_photo, source_image_size
 from mllm.io import strict_json
 from mllm.records import Photo
 
@@ -63,7 +63,7 @@ def _photo(row: Row, where: str, request: Request) -> Photo:
     """Make one photo of a row."""
     assert request.input is not None
     path = request.input / row.image
-    frame = image_size(path, f"{where}field image")
+    frame = source_image_size(path, f"{where}field image")
     if frame != Frame(row.width, row.height):
         raise SourceError(f"{where}fields width, height differ from those of {path}; was the image resized?")
     kind, box = ("head", row.head_xyxy) if row.head_share_inside_body < BROKEN_MASK else ("body", row.body_outer_xyxy)

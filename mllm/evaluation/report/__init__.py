@@ -1,6 +1,6 @@
-"""Benchmark runs to one report: a self-contained HTML page, the same numbers as Markdown and as json.
+"""One report of several benchmark runs: a self-contained HTML page, and the same numbers as Markdown and as json.
 
-The page needs nothing but itself: styles, curves (SVG) and images (data URIs) are inside. All model text is escaped.
+Styles, curves (SVG) and images (data URIs) are inside the page. All model text is escaped.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
 from mllm.evaluation.report import caption_bags, curves, disagreements
-from mllm.evaluation.runs import Run
+from mllm.evaluation.report.pages import render, shortened
+from mllm.evaluation.runs import BenchmarkRun
 from mllm.evaluation.scores import Case
-from mllm.io import images, provenance, tables
+from mllm.io import provenance, tables
 from mllm.io.drawing import data_uri
+from mllm.io.images import open_image
 from mllm.metrics import reasoning
 from mllm.records import atomic_write
 
 GALLERY = 10
 TEXT_LIMIT = 4000
-"""Most characters of one model text that the page shows."""
+"""Maximum number of characters shown of one model text."""
 
 
 def build(
@@ -36,35 +38,35 @@ def build(
     gallery: int = GALLERY,
     against_first: bool = False,
 ) -> dict[str, Any]:
-    """Measure runs and gather all that a report shows, as plain data.
+    """Measure runs and gather everything that a report shows, as plain data.
 
     Args:
-        named: benchmark folders by the name they get in the report, in the order to be shown.
+        named: benchmark folders by their name in the report, in the order of the report.
         logs: training folders (or log.jsonl files) by name, for the learning curves.
         captions: folders of eval/captions.py that hold the truematch.json of eval/truematch.py, by name.
         title: heading of the page.
-        gallery: how many samples to show with images.
+        gallery: number of samples to show with images.
         against_first: compare each run with the first, not with the one before it, and show the images that one run
-            gets right and another wrong. Learning curves alone will do then.
+            answers right and another wrong. `named` may then be empty.
 
     Raises:
-        FieldmarkError: no run, or a folder that is none of a benchmark.
+        FieldmarkError: no run, or a folder that is not a benchmark run.
     """
     if not named and not (against_first and (logs or captions)):
         raise FieldmarkError("a report needs a run: --runs NAME=FOLDER, FOLDER being the --out of eval/kvg_bench.py")
     loaded = {name: runs.load(folder) for name, folder in named.items()}
-    tables = {name: scores.table(run.cases) for name, run in loaded.items()}
-    main, each = _slices(list(tables.values())) if tables else ([], [])
+    score_tables = {name: scores.table(run.cases) for name, run in loaded.items()}
+    main, each = _slices(list(score_tables.values())) if score_tables else ([], [])
     shown = disagreements.cases(loaded.values()) if against_first else disagreements.mixed([*loaded.values()][-1].cases)
     return {
         "title": title or "Fieldmark report",
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "runs": [_describe(name, run, tables[name]) for name, run in loaded.items()],
+        "runs": [_describe(name, run, score_tables[name]) for name, run in loaded.items()],
         "slices": main,
         "domains": each,
         "differences": _differences(loaded, main, against_first=against_first),
         "against_first": against_first,
-        "links": _links(tables),
+        "links": _steps(score_tables),
         "curves": curves.panels({name: curves.read_log(path) for name, path in (logs or {}).items()}),
         "series": list(logs or {}),
         "gallery": _gallery(loaded, shown[:gallery]),
@@ -75,12 +77,12 @@ def build(
 
 
 def write(report: Mapping[str, Any], out: str | Path) -> list[Path]:
-    """Write `out` (html) and beside it the same as .md and .json; return the three files."""
+    """Write the report as `out` (html), .md and .json; return the three files."""
     out = Path(out)
     files = [out.with_suffix(".html"), out.with_suffix(".md"), out.with_suffix(".json")]
     plain = {key: value for key, value in report.items() if key not in ("gallery", "curves")}
-    if told := plain["captions"]:
-        plain["captions"] = {key: value for key, value in told.items() if key != "bags"}
+    if captions := plain["captions"]:
+        plain["captions"] = {key: value for key, value in captions.items() if key != "bags"}
     texts = (html(report), markdown(report), json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     for path, text in zip(files, texts, strict=True):
         with atomic_write(path) as file:
@@ -90,17 +92,7 @@ def write(report: Mapping[str, Any], out: str | Path) -> list[Path]:
 
 def html(report: Mapping[str, Any]) -> str:
     """Write the page. Everything that comes from models or files is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mllm.evaluation.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": tables.percent, "interval": tables.interval}
-    return environment.get_template("page.html.jinja").render(report)
+    return render("page.html.jinja", **report)
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -116,7 +108,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         head = "## Paired differences" + (" from the first run" if report["against_first"] else "")
         parts += [head, "\n".join(f"- {row['sentence']}" for row in report["differences"])]
     if report["links"]:
-        table = [("link", *(run["name"] for run in report["runs"]))]
+        table = [("step", *(run["name"] for run in report["runs"]))]
         for row in report["links"]:
             table.append((row["name"], *(_share(cell) for cell in row["cells"])))
         parts += ["## Where the reasoning holds, % (of n)", tables.markdown(table)]
@@ -134,30 +126,32 @@ def _share(cell: Mapping[str, Any] | None) -> str:
 
 
 def _slices(tables: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """Return the slices that every run has: those worth a column, and the single domains."""
+    """Return the slices that every run has: those that get a column, and the single domains."""
     first, *others = (table["slices"] for table in tables)
     names = [name for name in first if all(name in other for other in others)]
     whole = first["all"]["samples"]
     main = [name for name in names if not name.startswith("domain ")]
-    main = [name for name in main if name == "all" or first[name]["samples"] < whole]  # the same as all: no news
+    main = [name for name in main if name == "all" or first[name]["samples"] < whole]  # leave out those equal to all
     return main, [name for name in names if name.startswith("domain ")]
 
 
-def _describe(name: str, run: Run, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one run's numbers and where they came from."""
+def _describe(name: str, run: BenchmarkRun, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one run's numbers and settings."""
     keys = ("model", "weights", "style", "samples", "generation", "commit", "versions", "benchmark", "version")
     return {"name": name, "folder": str(run.folder), **{k: run.info.get(k) for k in keys}, **table}
 
 
-def _differences(loaded: Mapping[str, Run], slices: Sequence[str], *, against_first: bool) -> list[dict[str, Any]]:
-    """Compare each run with the one before it, or the first, in words that claim no more than the interval carries."""
+def _differences(
+    loaded: Mapping[str, BenchmarkRun], slices: Sequence[str], *, against_first: bool
+) -> list[dict[str, Any]]:
+    """Compare each run with the one before it, or the first, in sentences that the intervals support."""
     rows: list[dict[str, Any]] = []
     names = list(loaded)
     shown = [name for name in slices if not (name.endswith(" domains") and "seen entities" in slices)]
     for before, after in zip(names[:1] * len(names) if against_first else names, names[1:], strict=False):
         a, b = loaded[before].cases, loaded[after].cases
         if {case.sample.id for case in a} != {case.sample.id for case in b}:
-            sentence = f"{before} and {after} answered different samples: their difference is not measured."
+            sentence = f"{before} and {after} answered different samples, so their difference is not measured."
             rows.append({"a": before, "b": after, "slice": "", "acc": None, "sentence": sentence})
             continue
         for name, row in scores.compare(a, b).items():
@@ -167,8 +161,8 @@ def _differences(loaded: Mapping[str, Run], slices: Sequence[str], *, against_fi
     return rows
 
 
-def _links(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each link with a cell for each run (None where its thoughts are not of the measured form)."""
+def _steps(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each reasoning step with a cell for each run (None if its thoughts have another form)."""
     columns = []
     for table in tables.values():
         rows = {row["name"]: row for row in table["links"].get("all", [])}
@@ -177,17 +171,17 @@ def _links(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         return []
     return [
         {"name": name, "meaning": meaning, "cells": [rows[name] if rows else None for rows in columns]}
-        for name, meaning in reasoning.LINKS.items()
+        for name, meaning in reasoning.STEPS.items()
     ]
 
 
-def _gallery(loaded: Mapping[str, Run], cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Show some samples with every run's answer."""
+def _gallery(loaded: Mapping[str, BenchmarkRun], cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Return some samples with every run's answer."""
     answers = {name: {case.sample.id: case for case in run.cases} for name, run in loaded.items()}
     shown = []
     for case in cases:
         asked = next(run for name, run in loaded.items() if answers[name].get(case.sample.id) is case)
-        image = images.load(asked.image(case))
+        image = open_image(asked.image(case))
         rows = [_answer(name, table[case.sample.id]) for name, table in answers.items() if case.sample.id in table]
         shown.append(
             {
@@ -209,13 +203,12 @@ def _gallery(loaded: Mapping[str, Run], cases: Sequence[Case]) -> list[dict[str,
 
 
 def _answer(name: str, case: Case) -> dict[str, Any]:
-    text = case.completion.text
     return {
         "name": name,
         "hit": case.hit,
         "iou": case.iou,
         "problem": case.completion.answer.problem,
-        "text": text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + " […]",
+        "text": shortened(case.completion.text, TEXT_LIMIT),
         "box": case.completion.answer.box,
     }
 

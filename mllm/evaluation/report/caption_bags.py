@@ -1,4 +1,4 @@
-"""Captions in a report: R@1 within bags of look-alikes, what stands beside it, and bags to look at."""
+"""Captions in a report: R@1 within bags of look-alikes, the captions' faithfulness and length, and example bags."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, FiniteFloat
 
-from mllm.captions import said
+from mllm.captions import caption_of
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
-from mllm.io import images, strict_json, tables
+from mllm.io import strict_json
 from mllm.io.drawing import data_uri
+from mllm.io.images import open_image
+from mllm.io.tables import markdown as markdown_table
+from mllm.io.tables import percent, percent_interval
 from mllm.metrics import stats
 from mllm.records import Sample, image_path
 
 SCORES = "truematch.json"
 BAGS = 6
-"""How many bags are shown."""
+"""Number of example bags."""
 SIDE = 224
 
 
@@ -48,7 +51,7 @@ class _Text(BaseModel):
 
 
 class _Table(BaseModel):
-    """What a page needs of truematch.json."""
+    """The part of truematch.json that a page needs."""
 
     scorer: str
     late: bool = False
@@ -58,8 +61,8 @@ class _Table(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One model's captions and what became of them: `table` is what eval/truematch.py wrote."""
+class JudgedCaptions:
+    """One model's captions and their retrieval results; `table` is the content of truematch.json."""
 
     folder: Path
     table: Mapping[str, Any]
@@ -68,19 +71,38 @@ class Told:
 
     @property
     def judge(self) -> str:
-        """Who looked for the images, and how."""
+        """The encoder that retrieved the images, and how."""
         return self.table["scorer"] + (", word by word" if self.table.get("late") else "")
+
+    @property
+    def sizes(self) -> list[str]:
+        """The bag sizes, smallest first."""
+        return sorted(self.table["sizes"], key=int)
 
     def matches(self, size: str) -> dict[tuple[str, str], Mapping[str, Any]]:
         """Matches in bags of a size, by (bag, image)."""
         return {(row["bag"], row["image"]): row for row in self.table["matches"][size]}
 
+    def bags(self, size: str) -> dict[str, list[str]]:
+        """The images of each bag of a size, in order."""
+        members: dict[str, list[str]] = {}
+        for bag, image in self.matches(size):
+            members.setdefault(bag, []).append(image)
+        return members
 
-def load(folder: str | Path) -> Told:
-    """Read a folder of eval/captions.py in which eval/truematch.py left its scores.
+    def match_row(self, size: str, bag: str, image: str, names: Sequence[str]) -> dict[str, Any]:
+        """An image's caption, the number in `names` of the image it retrieved, and how many of its marks are true."""
+        found = self.matches(size)[bag, image]["found"]
+        caption = self.captions[image]
+        marks = true_marks(caption, self.samples[image])
+        return {"caption": caption, "found": 1 + names.index(found), "right": found == image, "marks": marks}
+
+
+def load(folder: str | Path) -> JudgedCaptions:
+    """Read a folder of eval/captions.py with the scores of eval/truematch.py in it.
 
     Raises:
-        FieldmarkError: files are missing or broken, or images without a caption.
+        FieldmarkError: files are missing or broken, or images have no caption.
     """
     folder = Path(folder)
     file = folder / SCORES
@@ -90,11 +112,12 @@ def load(folder: str | Path) -> Told:
     read = strict_json.parsed(table, _Table, f"{file}: ")
     _, samples, rows = runs.read_whole(folder)
     _check(read, {one.id for one in samples}, file)
-    return Told(folder, table, {one.id: one for one in samples}, {key: said(row) for key, row in rows.items()})
+    captions = {key: caption_of(row) for key, row in rows.items()}
+    return JudgedCaptions(folder, table, {one.id: one for one in samples}, captions)
 
 
 def _check(table: _Table, known: Collection[str], file: Path) -> None:
-    """Refuse matches of other samples than the folder's, and retrieved images that are in another bag."""
+    """Refuse matches of samples that are not the folder's, and retrieved images of another bag."""
     for size in table.sizes:
         members: dict[str, set[str]] = {}
         for match in table.matches.get(size, ()):
@@ -106,59 +129,58 @@ def _check(table: _Table, known: Collection[str], file: Path) -> None:
             if match.image not in known:
                 raise FieldmarkError(f"{where}.image: no sample {match.image!r} in samples.jsonl beside it")
             if match.found not in members[match.bag]:
-                raise FieldmarkError(f"{where}.found: {match.found!r} is no image of bag {match.bag}")
+                raise FieldmarkError(f"{where}.found: {match.found!r} is not an image of bag {match.bag}")
 
 
-def is_told(folder: str | Path) -> bool:
-    """Whether a folder holds captions and what became of them."""
+def has_scores(folder: str | Path) -> bool:
+    """Whether a folder holds captions and their retrieval scores."""
     return (Path(folder) / SCORES).is_file() and (Path(folder) / "outputs.jsonl").is_file()
 
 
-def measured(named: Mapping[str, str | Path]) -> dict[str, Told]:
-    """Read runs that belong into one table.
+def load_all(named: Mapping[str, str | Path]) -> dict[str, JudgedCaptions]:
+    """Read runs for one table.
 
     Raises:
         FieldmarkError: as `load`; runs that were measured in other bags, or by another judge.
     """
-    told = {name: load(folder) for name, folder in named.items()}
-    first = next(iter(told.values()))
-    for name, one in told.items():
-        if {size: set(one.matches(size)) for size in one.table["sizes"]} != {
-            size: set(first.matches(size)) for size in first.table["sizes"]
-        }:
-            raise FieldmarkError(f"{one.folder}: {name} was measured in other bags than {next(iter(told))}")
-        if one.judge != first.judge:
-            raise FieldmarkError(f"{one.folder}: {name} was judged by {one.judge}, {next(iter(told))} by {first.judge}")
-    return told
+    loaded = {name: load(folder) for name, folder in named.items()}
+    first_name, first = next(iter(loaded.items()))
+    for name, run in loaded.items():
+        if {size: set(run.matches(size)) for size in run.sizes} != {s: set(first.matches(s)) for s in first.sizes}:
+            raise FieldmarkError(f"{run.folder}: {name} was measured in other bags than {first_name}")
+        if run.judge != first.judge:
+            raise FieldmarkError(f"{run.folder}: {name} was judged by {run.judge}, {first_name} by {first.judge}")
+    return loaded
 
 
 def build(named: Mapping[str, str | Path], *, against_first: bool = False) -> dict[str, Any]:
-    """Gather all that the page shows of captions, as plain data; raises what `measured` raises.
+    """Gather all that the page shows of captions, as plain data; raises what `load_all` raises.
 
     Each run is compared with the one before it, or with the first.
     """
-    told = measured(named)
-    first = next(iter(told.values()))
-    sizes = sorted(first.table["sizes"], key=int)
+    loaded = load_all(named)
+    sizes = next(iter(loaded.values())).sizes
     rows = [
         {
             "name": name,
-            "scorer": one.judge,
-            "sizes": {size: one.table["sizes"][size] for size in sizes},
-            "text": one.table["text"],
+            "scorer": run.judge,
+            "sizes": {size: run.table["sizes"][size] for size in sizes},
+            "text": run.table["text"],
         }
-        for name, one in told.items()
+        for name, run in loaded.items()
     ]
-    differences = _differences(told, sizes, against_first=against_first)
-    return {"sizes": sizes, "runs": rows, "differences": differences, "bags": _bags(told, sizes[0])}
+    differences = _differences(loaded, sizes, against_first=against_first)
+    return {"sizes": sizes, "runs": rows, "differences": differences, "bags": _example_bags(loaded, sizes[0])}
 
 
-def _differences(told: Mapping[str, Told], sizes: Sequence[str], *, against_first: bool) -> list[dict[str, Any]]:
+def _differences(
+    loaded: Mapping[str, JudgedCaptions], sizes: Sequence[str], *, against_first: bool
+) -> list[dict[str, Any]]:
     """Compare R@1 of each size, caption by caption, with intervals over bags."""
-    names, rows = list(told), []
+    names, rows = list(loaded), []
     for before, after in zip(names[:1] * len(names) if against_first else names, names[1:], strict=False):
         for size in sizes:
-            a, b = told[before].matches(size), told[after].matches(size)
+            a, b = loaded[before].matches(size), loaded[after].matches(size)
             before_hits, after_hits = ([float(found[key]["hit"]) for key in a] for found in (a, b))
             found = stats.paired(before_hits, after_hits, [bag for bag, _ in a]).as_dict()
             sentence = scores.ordering(before, after, f"R@1 of {size}", found)
@@ -166,100 +188,78 @@ def _differences(told: Mapping[str, Told], sizes: Sequence[str], *, against_firs
     return rows
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """The table: R@1 for each bag size, then faithfulness and length."""
-    head = [
-        "captions of",
-        *(f"R@1 of {size}, %" for size in found["sizes"]),
-        "marks right, %",
-        "marks told, %",
-        "words",
-    ]
-    rows = [head]
-    for run in found["runs"]:
-        cells = [tables.percent_interval(run["sizes"][size]["r1"]) for size in found["sizes"]]
-        marks = [tables.percent_interval(run["text"].get(name)) for name in ("precision", "recall")]
-        rows.append([run["name"], *cells, *marks, f"{run['text']['words']:.1f}"])
-    chance = ", ".join(
-        f"{tables.percent(found['runs'][0]['sizes'][size]['chance'])} of {size}" for size in found["sizes"]
-    )
-    table = f"{tables.markdown(rows)}\n\nJudged by {found['runs'][0]['scorer']}; chance: {chance}."
-    differences = "\n".join(f"- {one['sentence']}" for one in found["differences"])
-    return f"{table}\n\n{differences}" if differences else table
+def markdown(report: Mapping[str, Any]) -> str:
+    """Write the table: R@1 for each bag size, then faithfulness and length, and the differences."""
+    first, sizes = report["runs"][0], report["sizes"]
+    head = ["captions of", *(f"R@1 of {size}, %" for size in sizes), "marks right, %", "marks named, %", "words"]
+    table = markdown_table([head, *([run["name"], *_cells(run)] for run in report["runs"])])
+    chance = ", ".join(f"{percent(first['sizes'][size]['chance'])} of {size}" for size in sizes)
+    parts = [f"{table}\n\nJudged by {first['scorer']}; chance: {chance}."]
+    if report["differences"]:
+        parts.append("\n".join(f"- {one['sentence']}" for one in report["differences"]))
+    return "\n\n".join(parts)
 
 
-def board(named: Mapping[str, str | Path]) -> tuple[list[dict[str, Any]], list[tuple[str, ...]]]:
-    """Rows of a leaderboard, best R@1 in the largest bags first, and the same as cells below their headings.
+def _cells(run: Mapping[str, Any]) -> list[str]:
+    """Return R@1 for each size, the captions' precision and recall of marks, and their mean length, as text."""
+    shares = [size["r1"] for size in run["sizes"].values()]
+    shares += [run["text"].get(name) for name in ("precision", "recall")]
+    return [*map(percent_interval, shares), f"{run['text']['words']:.1f}"]
+
+
+def leaderboard(named: Mapping[str, str | Path]) -> tuple[list[dict[str, Any]], list[tuple[str, ...]]]:
+    """Return the rows of a leaderboard, best R@1 in the largest bags first, and the same as head and cells.
 
     Raises:
-        FieldmarkError: as `measured`.
+        FieldmarkError: as `load_all`.
     """
-    told = measured(named)
-    sizes = sorted(next(iter(told.values())).table["sizes"], key=int)
+    loaded = load_all(named)
+    first = next(iter(loaded.values()))
+    largest = first.sizes[-1]
+    order = sorted(loaded, key=lambda name: -loaded[name].table["sizes"][largest]["r1"]["value"])
+    heads = [f"R@1 of {size} (chance {percent(first.table['sizes'][size]['chance'])})" for size in first.sizes]
+    lines: list[tuple[str, ...]] = [("captions of", "n", *heads, "marks right", "marks named", "words")]
     rows = []
-    for name, one in told.items():
-        info = runs.read(one.folder)[0]
+    for name in order:
+        run = loaded[name]
+        info = runs.read(run.folder)[0]
         about = {key: info.get(key) for key in ("model", "style", "weights", "commit", "benchmark", "version")}
-        parts = {"sizes": {size: one.table["sizes"][size] for size in sizes}, "text": one.table["text"]}
-        rows.append({"name": name, **about, "judge": one.judge, "captions": len(one.captions), **parts})
-    rows.sort(key=lambda row: -row["sizes"][sizes[-1]]["r1"]["value"])
-    first = next(iter(told.values())).table["sizes"]
-    heads = [f"R@1 of {size} (chance {tables.percent(first[size]['chance'])})" for size in sizes]
-    lines: list[tuple[str, ...]] = [("captions of", "n", *heads, "marks right", "marks told", "words")]
-    for row in rows:
-        found = [tables.percent_interval(row["sizes"][size]["r1"]) for size in sizes]
-        marks = [tables.percent_interval(row["text"].get(name)) for name in ("precision", "recall")]
-        lines.append((row["name"], str(row["captions"]), *found, *marks, f"{row['text']['words']:.1f}"))
+        parts = {"sizes": {size: run.table["sizes"][size] for size in run.sizes}, "text": run.table["text"]}
+        rows.append({"name": name, **about, "judge": run.judge, "captions": len(run.captions), **parts})
+        lines.append((name, str(len(run.captions)), *_cells(parts)))
     return rows, lines
 
 
-def _bags(told: Mapping[str, Told], size: str) -> list[dict[str, Any]]:
-    """Some bags with every run's captions: those in which runs differ most come first."""
-    last = list(told.values())[-1]
-    members: dict[str, list[str]] = {}
-    for bag, picture in last.matches(size):
-        members.setdefault(bag, []).append(picture)
+def _example_bags(loaded: Mapping[str, JudgedCaptions], size: str) -> list[dict[str, Any]]:
+    """Return some bags with every run's captions: half those in which runs differ most, half from the others.
+
+    Only bags with differences would give a wrong impression.
+    """
+    members = list(loaded.values())[-1].bags(size)
     hits = {
-        bag: [sum(one.matches(size)[bag, name]["hit"] for name in names) for one in told.values()]
+        bag: [sum(run.matches(size)[bag, name]["hit"] for name in names) for run in loaded.values()]
         for bag, names in members.items()
     }
     order = sorted(members, key=lambda bag: (min(hits[bag]) - max(hits[bag]), int(bag)))
-    return [
-        {"id": bag, "images": [_image(told, size, bag, members[bag], name) for name in members[bag]]}
-        for bag in _mixed(order)
-    ]
-
-
-def _mixed(order: Sequence[str]) -> list[str]:
-    """From the front, where runs differ, and from all over: a gallery of differences alone would flatter."""
-    front = list(order[: BAGS // 2])
-    rest = [bag for bag in order if bag not in front]
+    front = order[: BAGS // 2]
+    rest = order[BAGS // 2 :]
     step = max(1, len(rest) // max(1, BAGS - len(front)))
-    return [*front, *rest[::step][: BAGS - len(front)]]
+    chosen = [*front, *rest[::step][: BAGS - len(front)]]
+    return [{"id": bag, "images": [_image(loaded, size, bag, members[bag], n) for n in members[bag]]} for bag in chosen]
 
 
-def _image(told: Mapping[str, Told], size: str, bag: str, names: Sequence[str], name: str) -> dict[str, Any]:
-    """One image of a bag, and for each run its caption and which image that retrieved."""
-    one = next(iter(told.values()))
-    sample = one.samples[name]
-    image = images.load(image_path(one.folder / "samples.jsonl", sample))
-    rows = []
-    for run, each in told.items():
-        match = each.matches(size)[bag, name]
-        rows.append(
-            {
-                "name": run,
-                "caption": each.captions[name],
-                "found": 1 + names.index(match["found"]),
-                "right": match["found"] == name,
-                "marks": marks_told(each.captions[name], sample),
-            }
-        )
+def _image(
+    loaded: Mapping[str, JudgedCaptions], size: str, bag: str, names: Sequence[str], name: str
+) -> dict[str, Any]:
+    """Return one image of a bag, and for each run its caption and the image which that retrieved."""
+    first = next(iter(loaded.values()))
+    image = open_image(image_path(first.folder / "samples.jsonl", first.samples[name]))
+    rows = [{"name": run, **one.match_row(size, bag, name, names)} for run, one in loaded.items()]
     return {"id": name, "number": 1 + names.index(name), "uri": data_uri(image, SIDE), "rows": rows}
 
 
-def marks_told(caption: str, sample: Sample) -> str:
-    """Say how many of a caption's claims are true, where that is known."""
+def true_marks(caption: str, sample: Sample) -> str:
+    """Say how many of a caption's claims are true; empty where the marks are unknown."""
     things = [thing.marks for thing in sample.things if thing.marks]
     if not things:
         return ""

@@ -1,4 +1,4 @@
-"""Learning curves: `log.jsonl` of training runs to panels of lines, ready to be drawn as SVG by the page's template."""
+"""Learning curves: panels of lines from the `log.jsonl` of training runs, for the page's template to draw as SVG."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
 LARGEST = 1e300
 POINTS = 300
-"""Most points of one line; longer logs are thinned by averaging."""
+"""Maximum number of points of a line; longer logs are averaged."""
 
 PANELS = {
     "eval/acc": "Acc@0.5 of answers on the validation split",
     "eval/r1": "R@1 of captions in the bags of the validation split",
-    "eval/precision": "share of the captions' claims that are true, validation split",
+    "eval/precision": "share of true claims in captions of the validation split",
     "reward": "mean reward of the completions",
     "loss": "training loss",
-    "eval/unread": "share of answers that cannot be read, validation split",
+    "eval/unread": "share of unreadable answers on the validation split",
     "completions/mean_length": "tokens per completion",
     "kl": "KL from the reference model, nats a token",
 }
-"""What is drawn, where a log holds it: key of the log and title."""
+"""The quantities drawn, where a log holds them: key of the log and title."""
 SHARES = {"eval/acc", "eval/r1", "eval/precision", "eval/unread"}
 """Panels whose axis runs from 0 to 1."""
 _REWARD = re.compile(r"rewards/[^/]+/mean")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One run in one panel: `path` in the panel's own pixels, and where its last point lies."""
+class Curve:
+    """One run in one panel: `path` and `end`, the last point, are in the panel's own pixels."""
 
     name: str
     series: int
@@ -48,10 +48,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One image: ticks are (position, text)."""
+    """One drawing; ticks are (position, text)."""
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[Curve, ...]
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     width: int = WIDTH
@@ -63,7 +63,7 @@ class Panel:
 
     @property
     def description(self) -> str:
-        """What a screen reader says."""
+        """The text for screen readers."""
         return f"{self.title}: " + "; ".join(f"{line.name} ends at {line.last:.3g}" for line in self.lines)
 
 
@@ -71,7 +71,7 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
     """Read a `log.jsonl` (or the one in a folder). Steps logged again after a resume replace the earlier rows.
 
     Raises:
-        FieldmarkError: no such file, or a line that is no JSON object (the last one may be torn).
+        FieldmarkError: no such file, or a line that is not a JSON object (an incomplete last line is skipped).
     """
     path = Path(path)
     path = path / "log.jsonl" if path.is_dir() else path
@@ -94,18 +94,18 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
 
 
 def _drawn(value: object) -> bool:
-    """Whether a value of a log is a number that an image can show: finite, and so small that differences are too."""
+    """Whether a value of a log can be drawn: a finite number, small enough that differences are finite too."""
     return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 
 def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:
-    """Make a panel of every quantity that a log holds at two steps or more; of several rewards, each its own."""
+    """Make a panel of every quantity logged at two steps or more, and of each reward where there are several."""
     made = []
     for key, title in (PANELS | _rewards(logs)).items():
         found = {}
         for series, (name, rows) in enumerate(logs.items()):
             if key == "loss" and any("reward" in row for row in rows):
-                continue  # GRPO's loss hovers around 0 whatever is learnt, and is no cross-entropy
+                continue  # GRPO's loss stays near 0 whatever is learnt
             points = [(row["step"], row[key]) for row in rows if key in row]
             if len(points) > 1:
                 found[name] = (series, _thinned(points))
@@ -115,7 +115,7 @@ def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:
 
 
 def _rewards(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, str]:
-    """Key and title of each reward's own mean, where there is more than one reward."""
+    """Return key and title of each reward's mean, if there is more than one reward."""
     keys = sorted({key for rows in logs.values() for row in rows for key in row if _REWARD.fullmatch(key)})
     return {key: f"reward {key.split('/')[1]}" for key in keys} if len(keys) > 1 else {}
 
@@ -156,7 +156,7 @@ def _panel(
     for name, (series, points) in found.items():
         places = [at(x, y) for x, y in points]
         path = "M" + " L".join(f"{x} {y}" for x, y in places)
-        lines.append(Line(name, series, path, places[-1], points[-1][1], tuple(places) if len(places) <= 40 else ()))
+        lines.append(Curve(name, series, path, places[-1], points[-1][1], tuple(places) if len(places) <= 40 else ()))
     return Panel(
         title,
         tuple(lines),
@@ -166,7 +166,7 @@ def _panel(
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Average neighbouring points until no more than `POINTS` are left."""
+    """Average neighbouring points so that at most `POINTS` remain."""
     size = -(-len(points) // POINTS)
     parts = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]

@@ -1,19 +1,18 @@
-"""Which questions a report shows with images: hits and misses in turn, and those on which runs disagree."""
+"""Chooses the questions that a report shows with images: alternating hits and misses, and those where runs differ."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from mllm.evaluation import kvg_published
-from mllm.evaluation.runs import Run
+from mllm.evaluation.runs import BenchmarkRun
 from mllm.evaluation.scores import Case
 
 
-def cases(runs: Iterable[Run]) -> list[Case]:
-    """The questions that one run gets right and another wrong, each as the first run that was asked answered it.
+def cases(runs: Iterable[BenchmarkRun]) -> list[Case]:
+    """Return the questions that one run answers right and another wrong, as the first run answered them.
 
-    What the first run had right (and another lost) and what it had wrong (and another won) take turns, over all
-    domains.
+    Questions that the first run has right and those it has wrong alternate, over all domains.
     """
     answered: dict[str, list[Case]] = {}
     for run in runs:
@@ -23,7 +22,7 @@ def cases(runs: Iterable[Run]) -> list[Case]:
 
 
 def mixed(cases: Sequence[Case]) -> list[Case]:
-    """Order cases so that any beginning of the list has hits and misses, seen and unseen, and many domains."""
+    """Order cases so that every beginning of the list has hits and misses, seen and unseen, and many domains."""
     order = [*kvg_published.SEEN_DOMAINS, *kvg_published.UNSEEN_DOMAINS]
     kinds: dict[tuple[bool, str], list[Case]] = {}
     for case in cases:
@@ -36,7 +35,9 @@ def mixed(cases: Sequence[Case]) -> list[Case]:
         ]
         for hit in (True, False)
     )
-    misses = misses[len(misses) // 2 :] + misses[: len(misses) // 2]  # other domains than the hits beside them
+    misses = (
+        misses[len(misses) // 2 :] + misses[: len(misses) // 2]
+    )  # so that neighbouring hits and misses come from other domains
     mixed: list[Case] = []
     for depth in range(max((len(part) for part in kinds.values()), default=0)):
         lanes = [[part[depth] for part in parts if depth < len(part)] for parts in (hits, misses)]

@@ -1,7 +1,7 @@
-"""Samples, bags or the outputs of a benchmark, as one self-contained page of images that can be filtered.
+"""Samples, bags or the outputs of a benchmark, as one self-contained page of images with filters.
 
-The page needs nothing but itself. All text of models and files is escaped, and only our own script may run on it: the
-page's policy names that script's hash.
+The page loads nothing else. All text of models and files is escaped, and only our own script may run: the page's
+content security policy names that script's hash.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs
 from mllm.evaluation.report import bag_gallery, caption_bags
-from mllm.io import images
+from mllm.evaluation.report.pages import render, shortened
+from mllm.evaluation.scores import Case
 from mllm.io.drawing import ANSWER_COLOUR, CANDIDATE_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
+from mllm.io.images import open_image
 from mllm.records import REFERENCE, Sample, atomic_write, image_path, load_samples
 
 SIDE = 360
 TEXT_LIMIT = 4000
-"""Most characters of one text that the page shows."""
+"""Maximum number of characters shown of one text."""
 SCRIPT = """
 const cards = [...document.querySelectorAll('.card')], form = document.querySelector('form');
 function look() {
@@ -46,40 +48,40 @@ def write(source: str | Path, out: str | Path, *, count: int = 200, samples: str
     """Write the page of a source; at most `count` entries, evenly spread.
 
     Args:
-        source: a samples file, a file of bags, a folder of `eval/kvg_bench.py`, or one of `eval/captions.py` in which
-            `eval/truematch.py` left its scores.
+        source: a samples file, a file of bags, a folder of `eval/kvg_bench.py`, or one of `eval/captions.py` with the
+            scores of `eval/truematch.py` in it.
         out: the page.
-        count: of entries, at least 1.
-        samples: the samples file that bags name their images from.
+        count: maximum number of entries, at least 1.
+        samples: the samples file that holds the images of bags.
 
     Raises:
-        FieldmarkError: none of these, a bad row, an image that is missing.
+        FieldmarkError: another source, a bad row, a missing image.
     """
     source, file = Path(source), None if samples is None else Path(samples)
     if count < 1:
         raise FieldmarkError(f"count must be at least 1, got {count}")
     measure = None
     if (source / caption_bags.SCORES).is_file():
-        told = caption_bags.load(source)
-        rows, measure = bag_gallery.told_rows(told), "share found"
-        made = bag_gallery.told_entries(told, _spread(rows, count))
+        judged = caption_bags.load(source)
+        rows, measure = bag_gallery.judged_bags(judged), "share found"
+        entries = bag_gallery.judged_entries(judged, _spread(rows, count))
     elif source.is_dir():
         run = runs.load(source)
         rows, measure = run.cases, "IoU"
-        made = [_answered(case, run.image(case)) for case in _spread(rows, count)]
+        entries = [_answered(case, run.image(case)) for case in _spread(rows, count)]
     elif _holds_bags(source):
         rows = bag_gallery.mined(source, file)
-        made = bag_gallery.mined_entries(_spread(rows, count), file or source)
+        entries = bag_gallery.mined_entries(_spread(rows, count), file or source)
     else:
         rows = load_samples(source, images=True)
-        made = [_asked(sample, image_path(source, sample)) for sample in _spread(rows, count)]
+        entries = [_question(sample, image_path(source, sample)) for sample in _spread(rows, count)]
     with atomic_write(Path(out)) as page:
-        page.write(html(str(source), made, len(rows), measure=measure))
+        page.write(html(str(source), entries, len(rows), measure=measure))
     return Path(out)
 
 
 def _holds_bags(file: Path) -> bool:
-    """Whether the first row of a file is a bag; what cannot be read is left to those who read samples."""
+    """Whether the first row of a file is a bag. An unreadable file is not; reading its samples names the error."""
     try:
         with file.open(encoding="utf-8", errors="replace") as lines:
             return Bag.SCHEMA in lines.readline(TEXT_LIMIT)
@@ -88,14 +90,10 @@ def _holds_bags(file: Path) -> bool:
 
 
 def html(title: str, entries: Sequence[dict[str, Any]], every: int, *, measure: str | None) -> str:
-    """Write the page; `every` is how many entries the source has, `measure` what answers were scored by, if any."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mllm.evaluation.report", "."), autoescape=True, undefined=StrictUndefined
-    )
+    """Write the page; `every` is the number of the source's entries, `measure` the name of the answers' score."""
     code = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return environment.get_template("gallery.html.jinja").render(
+    return render(
+        "gallery.html.jinja",
         title=title,
         entries=entries,
         every=every,
@@ -107,8 +105,8 @@ def html(title: str, entries: Sequence[dict[str, Any]], every: int, *, measure: 
     )
 
 
-def _asked(sample: Sample, path: Path) -> dict[str, Any]:
-    """Return a sample's entry: what is asked for in green, others in blue, numbered as in its thought."""
+def _question(sample: Sample, path: Path) -> dict[str, Any]:
+    """Return a sample's entry: the things asked for in green, others in blue, numbered as in its thought."""
     marks = [
         Mark(thing.box, f"{k + 1} {thing.entity}", GOLD_COLOUR if thing.box in sample.boxes else CANDIDATE_COLOUR)
         for k, thing in enumerate(sample.things)
@@ -120,7 +118,7 @@ def _asked(sample: Sample, path: Path) -> dict[str, Any]:
     return _entry(sample, path, marks, text, str(sample.provenance.get("kind", sample.task)), None)
 
 
-def _answered(case: Any, path: Path) -> dict[str, Any]:
+def _answered(case: Case, path: Path) -> dict[str, Any]:
     """Return the entry of an answer: the true boxes solid, the model's dashed."""
     sample, answer = case.sample, case.completion.answer
     marks = [Mark(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
@@ -137,10 +135,10 @@ def _entry(
         "domain": sample.domain,
         "question": sample.question,
         "seen": sample.seen,
-        "text": text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + " […]",
+        "text": shortened(text, TEXT_LIMIT),
         "outcome": outcome,
         "iou": iou,
-        "uri": data_uri(draw(images.load(path), marks, side=SIDE), SIDE),
+        "uri": data_uri(draw(open_image(path), marks, side=SIDE), SIDE),
         "images": (),
     }
 

@@ -1,7 +1,7 @@
-"""Benchmark runs as rows of a leaderboard, best first, in Markdown or LaTeX.
+"""Benchmark runs as a leaderboard, best first, in Markdown, LaTeX or json.
 
-Runs of other samples do not belong into one table and are refused; scores of boxes are made anew from the outputs, so
-that all rows are judged by the same code. Captions are judged by eval/truematch.py, whose scores lie in their folder.
+Runs on different samples are refused. Scores of boxes are recomputed from the outputs, so that all rows are judged by
+the same code; captions have the scores that eval/truematch.py wrote into their folder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
 from mllm.evaluation.report import caption_bags
-from mllm.evaluation.runs import Run
+from mllm.evaluation.runs import BenchmarkRun
 from mllm.io import tables
 
 FORMATS = ("markdown", "latex", "json")
@@ -29,7 +29,7 @@ def rows(named: Mapping[str, str | Path], part: str = "all") -> list[dict[str, A
     """Measure each run on one slice (`all`, `unseen entities`, `domain bird`, ...); best Acc@0.5 first.
 
     Raises:
-        FieldmarkError: no run, one that is no benchmark's, an unknown slice, or runs that answered different samples.
+        FieldmarkError: no run, a folder without a run, an unknown slice, or runs that answered different samples.
     """
     if not named:
         raise FieldmarkError("a leaderboard needs a run: the --out folder of eval/kvg_bench.py")
@@ -46,26 +46,27 @@ def rows(named: Mapping[str, str | Path], part: str = "all") -> list[dict[str, A
 
 
 def write(named: Mapping[str, str | Path], part: str, kind: str) -> str:
-    """Measure runs, of boxes or of captions, and write their table; `part` is a slice of boxes' samples.
+    """Measure runs, of boxes or of captions, and write their table; `part` is a slice of the samples of boxes.
 
     Raises:
-        FieldmarkError: as `rows` and `bagged.board`; runs of both kinds; an unknown format; a slice of captions.
+        FieldmarkError: as `rows` and `caption_bags.leaderboard`; runs of both kinds; an unknown format; a slice of
+            captions.
     """
-    told = [name for name, folder in named.items() if caption_bags.is_told(folder)]
-    if not told:
+    of_captions = [name for name, folder in named.items() if caption_bags.has_scores(folder)]
+    if not of_captions:
         return text(rows(named, part), kind)
-    if others := [name for name in named if name not in told]:
-        raise FieldmarkError(f"{told[0]} holds captions, {others[0]} does not: they do not belong into one table")
+    if others := [name for name in named if name not in of_captions]:
+        raise FieldmarkError(f"{of_captions[0]} holds captions, {others[0]} does not; use a table for each kind")
     if part != "all":
-        raise FieldmarkError(f"captions are measured in bags and have no slices; leave --slice {part} out")
-    table, lines = caption_bags.board(named)
+        raise FieldmarkError(f"captions are measured in bags and have no slices; leave out --slice {part}")
+    table, lines = caption_bags.leaderboard(named)
     return text(table, kind, lines)
 
 
 def text(table: list[dict[str, Any]], kind: str, lines: Sequence[Sequence[str]] | None = None) -> str:
-    """Write a table as `markdown`, `latex` (booktabs) or `json`. No order is claimed between overlapping intervals.
+    """Write a table as `markdown`, `latex` (booktabs) or `json`.
 
-    `lines` are its headings and cells, where they are others than those of boxes.
+    `lines` are its head and cells, if they differ from those of boxes.
     """
     if kind not in FORMATS:
         raise FieldmarkError(f"unknown format {kind!r}; known: {', '.join(FORMATS)}")
@@ -76,17 +77,8 @@ def text(table: list[dict[str, Any]], kind: str, lines: Sequence[Sequence[str]] 
         return tables.markdown(lines)
     body = [" & ".join(map(_latex, line)) + r" \\" for line in lines]
     columns = "ll" + "r" * (len(lines[0]) - 2)
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            body[0],
-            r"\midrule",
-            *body[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
-    )
+    head = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0], r"\midrule"]
+    return "\n".join([*head, *body[1:], r"\bottomrule", r"\end{tabular}"])
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -102,14 +94,14 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _check_same(loaded: Mapping[str, Run]) -> None:
-    """Refuse runs that did not answer the same questions about the same boxes."""
+def _check_same(loaded: Mapping[str, BenchmarkRun]) -> None:
+    """Refuse runs that did not answer the same questions with the same true boxes."""
     first, *others = loaded.items()
     asked = {case.sample.id: case.sample.boxes for case in first[1].cases}
     for name, run in others:
         if {case.sample.id: case.sample.boxes for case in run.cases} != asked:
             raise FieldmarkError(
-                f"{name} and {first[0]} answered different samples: their scores do not belong into one table"
+                f"{name} and {first[0]} answered different samples: their scores cannot be compared in one table"
             )
 
 

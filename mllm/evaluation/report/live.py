@@ -1,4 +1,4 @@
-"""The page of a run while it trains: how far it is, alarms, curves, and the latest answers with their boxes."""
+"""The page of a run in training: progress, alarms, curves, and the latest answers with their boxes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mllm.evaluation.report import curves
-from mllm.io import images
+from mllm.evaluation.report.pages import render, shortened
 from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
+from mllm.io.images import open_image
 from mllm.records import Completion, Sample
 
 SIDE = 360
@@ -21,7 +22,7 @@ NUMBERS = ("reward", "loss", "eval/acc", "eval/r1", "completions/mean_length", "
 
 @dataclass
 class Group:
-    """One prompt of a batch: its image, its answers, and for each reward, by name, the value of each answer."""
+    """One prompt of a batch: its image, its answers, and for each reward the value of each answer."""
 
     sample: Sample
     image: Path
@@ -31,7 +32,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is; `left` in words, empty where it is not known. `ended`: nothing more will be drawn."""
+    """Progress of a run. `left` is the remaining time in words, empty if unknown; `ended`: this is the last page."""
 
     title: str
     step: int
@@ -42,15 +43,11 @@ class Progress:
 
 def html(at: Progress, log: Sequence[Mapping[str, float]], alarms: Sequence[str], groups: Sequence[Group]) -> str:
     """Write the page; everything that comes from models or files is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mllm.evaluation.report", "."), autoescape=True, undefined=StrictUndefined
-    )
     last: dict[str, float] = {}
     for row in log:
         last |= row
-    return environment.get_template("live.html.jinja").render(
+    return render(
+        "live.html.jinja",
         title=at.title,
         step=at.step,
         steps=at.steps,
@@ -61,25 +58,25 @@ def html(at: Progress, log: Sequence[Mapping[str, float]], alarms: Sequence[str]
         numbers={name: last[name] for name in NUMBERS if name in last},
         alarms=list(alarms),
         curves=curves.panels({"this run": log}),
-        asked=[_asked(group) for group in groups],
+        prompts=[_prompt(group) for group in groups],
     )
 
 
 def drawn(group: Group) -> Any:
-    """Return the group's image with the true boxes and the model's on it."""
+    """Return the group's image with the true and the predicted boxes drawn."""
     sample = group.sample
     marks = [Mark(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
     for number, done in enumerate(group.answers, 1):
         marks += [Mark(box, str(number), ANSWER_COLOUR, dashed=True) for box in done.answer.boxes[-1:]]
-    return draw(images.load(group.image), marks, side=SIDE)
+    return draw(open_image(group.image), marks, side=SIDE)
 
 
-def _asked(group: Group) -> dict[str, Any]:
+def _prompt(group: Group) -> dict[str, Any]:
     names = list(group.values)
     rows = [
         {
             "values": [group.values[name][place] for name in names],
-            "text": f"{place + 1}: {done.text[:TEXT_LIMIT]}{' […]' if len(done.text) > TEXT_LIMIT else ''}",
+            "text": f"{place + 1}: {shortened(done.text, TEXT_LIMIT)}",
         }
         for place, done in enumerate(group.answers)
     ]

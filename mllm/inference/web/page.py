@@ -17,7 +17,7 @@ import gradio as gr  # pyright: ignore[reportMissingImports]
 from mllm.errors import FieldmarkError
 from mllm.inference.web.session import SIDE, Desk, Limits
 from mllm.knowledge import domains
-from mllm.prompting import prompts
+from mllm.prompting import styles
 
 if TYPE_CHECKING:
     from mllm.inference.assistant import Assistant
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Desk", "Limits", "page", "run"]
 
 AS_TRAINED = "as trained"
-STYLES = {AS_TRAINED: None, "answer at once": "direct", "reason first": "think", "as it stands": prompts.PLAIN}
+STYLES = {AS_TRAINED: None, "answer at once": "direct", "reason first": "think", "as it stands": styles.PLAIN}
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1560px !important; margin: 0 auto !important; }
 .gradio-container main, .gradio-container .wrap { width: 100%; }

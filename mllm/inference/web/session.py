@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from mllm.errors import FieldmarkError
 from mllm.inference.grounding import Grounding, Spot, drawn, numbered, unfold
-from mllm.io import images
 from mllm.io.drawing import enlarge
+from mllm.io.images import open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,7 +54,7 @@ class Picture:
 
     def open(self) -> Image:
         """Return the image itself."""
-        return images.load(self.source) if isinstance(self.source, Path) else self.source
+        return open_image(self.source) if isinstance(self.source, Path) else self.source
 
     @property
     def places(self) -> list[Spot]:
@@ -97,7 +97,7 @@ class Desk:
             raise FieldmarkError(f"{name}: the desk holds {limits.images} images; clear it first")
         if isinstance(source, Path):
             try:
-                images.load(source, limits.pixels)
+                open_image(source, limits.pixels)
             except FieldmarkError as error:
                 raise FieldmarkError(str(error).replace(str(source), name)) from None
         empty: list[tuple[Spot, ...]] = [() for _ in range(self.models)]

@@ -1,6 +1,6 @@
-"""Domains: what kind of thing is looked for. One domain a file; the file name is the registry.
+"""Domains: the kinds of things to find, one file each.
 
-To add one, write `mllm/knowledge/domains/<name>.py` holding `DOMAIN = Domain(name="<name>", ...)`. Nothing else is edited.
+To add one, write `mllm/knowledge/domains/<name>.py` with `DOMAIN = Domain(name="<name>", ...)`. Nothing else changes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from mllm.registry import Registry
 
 
 class DomainError(FieldmarkError):
-    """A domain file whose question templates lack a part."""
+    """A domain file with a malformed question template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
     """One kind of thing, e.g. birds.
 
-    `questions` are templates that hold `{entity}` once (the noun is already written in); the first is always
-    `Find the <noun> {entity}.`, the wording the pocket model was pre-trained on.
+    `questions` are templates that contain `{entity}` once; the first is always `Find the <noun> {entity}.`, the wording
+    on which the pocket model was pre-trained.
     """
 
     name: str
@@ -30,10 +30,10 @@ class Domain:
     source: str
     """A published set of labelled photos of this domain (name, authors, address)."""
     licence: str
-    """The terms of that set, as its authors state them."""
+    """The licence of that set, as its authors state it."""
 
     def __post_init__(self) -> None:
-        """Refuse templates that would ask for nothing."""
+        """Refuse templates that do not name the entity."""
         for template in self.questions:
             if template.count("{entity}") != 1 or template.count("{") != 1:
                 raise DomainError(f"domain {self.name}: question {template!r} must hold {{entity}} exactly once")
@@ -41,12 +41,12 @@ class Domain:
             raise DomainError(f"domain {self.name}: the first question must be 'Find the {self.noun} {{entity}}.'")
 
     def question(self, entity: str, which: int = 0) -> str:
-        """Write one question; `which` counts through the templates, round and round."""
+        """Write one question; `which` is an index into the templates, modulo their number."""
         return self.questions[which % len(self.questions)].format(entity=entity)
 
 
 def questions(noun: str, plural: str) -> tuple[str, ...]:
-    """Write the wordings that fit any noun; a domain may add its own."""
+    """Return the templates that fit any noun; a domain may add its own."""
     return (
         f"Find the {noun} {{entity}}.",
         f"Where is the {{entity}}? Give its box among these {plural}.",

@@ -16,8 +16,7 @@ from pathlib import Path
 from pydantic import Field
 
 from mllm.config import Section
-from mllm.knowledge import cards as knowledge
-from mllm.knowledge.cards import Cards, holds, likeness
+from mllm.knowledge.cards import Cards, has_mark, load_cards, word_overlap
 from mllm.knowledge.parts import part_of
 from mllm.prompting.questions import asked_marks, listed
 from mllm.synthesis import caption_merge
@@ -95,7 +94,7 @@ class Teacher:
 
     def __init__(self, config: Config | None = None) -> None:
         """Read the card files, if any. Raises `KnowledgeError`: file, entity and the way out."""
-        self._cards = knowledge.load(*config.files) if config is not None and config.files else knowledge.Cards({})
+        self._cards = load_cards(*config.files) if config is not None and config.files else Cards({})
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
         """Return the marks of an entity's card; empty where it has none. Cards know no domains."""
@@ -107,11 +106,11 @@ class Teacher:
         A mark that finds no partner is left out: the other card says nothing about it.
         """
         mine, theirs = self.marks(entity, domain), self.marks(other, domain)
-        left = [mark for mark in mine if not holds(theirs, mark)]
-        right = [mark for mark in theirs if not holds(mine, mark)]
+        left = [mark for mark in mine if not has_mark(theirs, mark)]
+        right = [mark for mark in theirs if not has_mark(mine, mark)]
         pairs: list[tuple[str, str]] = []
         while left and right:
-            best = max(((a, b) for a in left for b in right), key=lambda pair: likeness([pair[0]], [pair[1]]))
+            best = max(((a, b) for a in left for b in right), key=lambda pair: word_overlap([pair[0]], [pair[1]]))
             pairs.append(best)
             left.remove(best[0])
             right.remove(best[1])
@@ -132,7 +131,7 @@ class Teacher:
         cards = [request.cards[thing.entity] for thing in sample.things]
         card = request.cards[sample.entity]
         others = [other for index, other in enumerate(cards) if index not in chosen]
-        own = [mark for mark in card if not any(holds(other, mark) for other in others)]
+        own = [mark for mark in card if not any(has_mark(other, mark) for other in others)]
         recalled = list(asked) or _pick(card, own, rng)
         parts = [rng.choice(BY_MARKS if asked else RECALL).format(name=sample.entity, marks=listed(recalled))]
         parts.append(rng.choice(TURN).format(count=len(cards)))
@@ -142,7 +141,7 @@ class Teacher:
             text = look.format(ordinal=ORDINALS[index % len(ORDINALS)], box=f"<obj:{index}>", marks=listed(quoted))
             if named and not asked:
                 text += rng.choice(NAMED).format(name=thing.entity)
-            missing = [mark for mark in recalled if not holds(cards[index], mark)]
+            missing = [mark for mark in recalled if not has_mark(cards[index], mark)]
             if index in chosen:
                 text += rng.choice(FITS)
             elif missing:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
-from mllm.io import images
+from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.pocket import caption_editing, world
 from mllm.pocket.captions import KINDS, claims, fits, rich
@@ -84,7 +84,7 @@ class Teacher:
         """
         if tuple(_facts(look)) != self.marks(entity, look.domain):
             return ()
-        found = look.box or world.departure(images.load(look.image), look.domain)
+        found = look.box or world.departure(open_image(look.image), look.domain)
         return () if found is None else (found,)
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from transformers import TrainerCallback
 
 from mllm import config
-from mllm.captions import wants_caption
 from mllm.data import bags
 from mllm.distributed import gather
 from mllm.errors import ConfigError, FieldmarkError
@@ -56,7 +55,7 @@ def sampler(settings: config.Bags, samples: Sequence[Sample], args: Any) -> BagS
         ConfigError: rows that want no caption; a size without bags, or above the batch; see `Schedule`.
         RecordError: a bag file that does not fit the samples.
     """
-    other = next((sample for sample in samples if not wants_caption(sample)), None)
+    other = next((sample for sample in samples if sample.task != "caption"), None)
     if other is not None:
         raise ConfigError(f"bags: sample {other.id} has task {other.task!r}, and bags are of images to caption")
     stages = PUBLISHED if settings.schedule == "published" else settings.schedule

@@ -16,9 +16,9 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation import knowledge_probe
 from mllm.io.codec import encode
 from mllm.io.files import atomic_write
-from mllm.knowledge.mastery import Table, load
+from mllm.knowledge.mastery import MasteryTable, load_mastery
 from mllm.models.checkpoint import Checkpoint, Loaded
-from mllm.prompting import prompts
+from mllm.prompting import styles
 from mllm.records import Completion, Sample
 from mllm.training import distributed_generate
 from mllm.training.grpo.weighted_advantages import Weighing
@@ -54,7 +54,7 @@ class MasteryRefresh(TrainerCallback):
         found = sorted((int(path.stem.removeprefix("step-")), path) for path in self.folder.glob("step-*.json"))
         before = [path for step, path in found if step <= state.global_step]
         if before and state.global_step:
-            self.weighing.table = load(before[-1])
+            self.weighing.table = load_mastery(before[-1])
         if state.is_world_process_zero:
             for step, path in found:
                 if step > state.global_step or not state.global_step:
@@ -68,7 +68,7 @@ class MasteryRefresh(TrainerCallback):
         said = self.ask()
         grade = knowledge_probe.grade_choices if self.settings.by == "choices" else knowledge_probe.grade_marks
         path = self.folder / f"step-{state.global_step}.json"
-        table = Table.counted(grade(self.asked, said), str(path))
+        table = MasteryTable.counted(grade(self.asked, said), str(path))
         old = self.weighing.table
         self.weighing.table = _over(old, table) if old is not None else table
         if state.is_world_process_zero:
@@ -87,7 +87,7 @@ class MasteryRefresh(TrainerCallback):
 
     def ask(self) -> dict[str, Completion]:
         """Answer every question; the same completions on every process."""
-        style = prompts.PLAIN if self.settings.by == "marks" else None
+        style = styles.PLAIN if self.settings.by == "marks" else None
         return distributed_generate.answers(
             self.trainer, self.checkpoint, self.asked, Path(), style=style,
             max_new_tokens=self.settings.max_new_tokens, batch_size=self.settings.batch_size,
@@ -119,7 +119,7 @@ def questions(rows: Sequence[Row], settings: Refresh, checkpoint: Checkpoint | L
     return knowledge_probe.choices(knowledge_probe.draw(single, settings.per_entity, seed), entities, seed)
 
 
-def _over(old: Table, new: Table) -> Table:
+def _over(old: MasteryTable, new: MasteryTable) -> MasteryTable:
     """Return the new table, with the old one's entries for entities that were not asked about."""
     kept = {name: entry for name, entry in old.items() if name not in new and entry.asked}
-    return Table({**kept, **new}, new.origin)
+    return MasteryTable({**kept, **new}, new.origin)

@@ -10,8 +10,7 @@ import torch
 
 from mllm.config import Advantage
 from mllm.errors import RecordError
-from mllm.knowledge import mastery
-from mllm.knowledge.mastery import LEVELS, Table
+from mllm.knowledge.mastery import LEVELS, MasteryTable, load_mastery
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.records import Sample
 from mllm.rewards.iou import Reward as Iou
@@ -25,7 +24,7 @@ class Weighing:
 
     settings: Advantage
     measure: TrlReward
-    table: Table | None
+    table: MasteryTable | None
 
     @classmethod
     def build(cls, settings: Advantage, checkpoint: Checkpoint | Loaded, samples: Sequence[Sample]) -> Weighing:
@@ -36,7 +35,7 @@ class Weighing:
         """
         table = None
         if settings.mastery is not None:
-            table = mastery.load(settings.mastery.file)
+            table = load_mastery(settings.mastery.file)
             missing = table.missing(sample.entity for sample in samples if sample.boxes)
             if missing and settings.mastery.unknown is None:
                 raise RecordError(

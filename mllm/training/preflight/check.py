@@ -9,7 +9,6 @@ from statistics import mean
 from typing import Any
 
 from mllm import rewards
-from mllm.captions import wants_caption
 from mllm.config import Settings
 from mllm.knowledge.mastery import LEVELS
 from mllm.models.checkpoint import Checkpoint
@@ -189,9 +188,9 @@ def _measures(settings: Settings, samples: Sequence[Sample]) -> dict[str, tuple[
     """Return what an SFT run's gold answers are scored by: the benchmark's IoU and the form of the prompt's style, of
     captions the share of true claims, where marks are known."""
     found: dict[str, dict[str, Any]] = {}
-    if not all(map(wants_caption, samples)):
+    if not all(sample.task == "caption" for sample in samples):
         found |= {"format": {"style": settings.style}, "iou": {}}
-    if any(wants_caption(sample) and any(thing.marks for thing in sample.things) for sample in samples):
+    if any(sample.task == "caption" and any(thing.marks for thing in sample.things) for sample in samples):
         found["faithful"] = {}
     return rewards.load_all(found)
 

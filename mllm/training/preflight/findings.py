@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from mllm.captions import wants_caption
 from mllm.models.checkpoint import Checkpoint
 from mllm.records import Sample
 from mllm.rewards import BaseReward
@@ -71,7 +70,7 @@ def gold_answers(
             + (f"{one.short} rows fall short, worst {one.worst}" if one.short else well)
             + ("" if one.swapped is None else f"; another row's answer: mean {one.swapped:.3f}")
         )
-    thoughtless = sum(sample.thought is None and not wants_caption(sample) for sample in samples)
+    thoughtless = sum(sample.thought is None and sample.task != "caption" for sample in samples)
     if thoughtless and checkpoint.convention.prompt == "think":
         lines.append(f"{thoughtless} rows have no thought: a stand-in was scored in its place")
     if any(one.short or not (one.applies or one.missing) for one in found):

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mllm.boxes import Box
-from mllm.captions import TASK, wants_caption
 from mllm.errors import FieldmarkError
 from mllm.models.checkpoint import Checkpoint
 from mllm.models.families import Convention
@@ -52,7 +51,7 @@ def answer(sample: Sample, checkpoint: Checkpoint) -> str:
     Without a tokenizer the special tokens are taken out of the text. A row without a thought gets a stand-in for it.
     """
     convention = checkpoint.convention
-    if convention.prompt == "think" and not sample.thought and not wants_caption(sample):
+    if convention.prompt == "think" and not sample.thought and sample.task != "caption":
         direct = Convention(convention.family, "direct", convention.budget)
         text = f"<think>{_STAND_IN}</think>{conversations.target(sample, direct)}"
     else:
@@ -74,12 +73,12 @@ def score(
     `short` when it earns less by more than `ROUNDING`, or when nothing at all can be earned; a caption when it earns
     the least.
     """
-    boxed = [sample for sample in samples if not wants_caption(sample)]
-    told = [sample for sample in samples if wants_caption(sample) and sample.captions][:CAPTIONS]
+    boxed = [sample for sample in samples if sample.task != "caption"]
+    told = [sample for sample in samples if sample.task == "caption" and sample.captions][:CAPTIONS]
     found: list[Gold] = []
     for name, (unbound, _) in rewards.items():
         reward = unbound.reading(checkpoint.family, checkpoint.convention.budget)
-        if reward.task == TASK:
+        if reward.task == "caption":
             found.append(_captions(name, reward, told, checkpoint))
         else:
             found.append(_boxes(name, reward, boxed, checkpoint))

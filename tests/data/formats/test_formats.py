@@ -164,7 +164,7 @@ def test_swift_pixels_and_thousandths(tmp_path: Path) -> None:
 
 
 BAD = [
-    ("sharegpt", {"images": []}, r"kvg.jsonl:2: field images: one image is needed, got 0"),
+    ("sharegpt", {"images": []}, r"kvg.jsonl:2: field images: List should have at least 1 item"),
     ("sharegpt", {"images": ["gone.png"]}, r"kvg.jsonl:2: field images: .*gone.png"),
     ("sharegpt", {"messages": []}, r"kvg.jsonl:2: field messages: one turn of the user"),
     (
@@ -191,12 +191,13 @@ def test_a_bad_row_is_named(tmp_path: Path, name: str, change: dict, message: st
     [
         ("{", "x.jsonl:1: broken JSON at column 2"),
         ("[1]", "x.jsonl:1: an object is needed"),
+        ('{"image": "a.png", "image": "b.png"}', "x.jsonl:1: broken JSON at column 1: key 'image' is given twice"),
         ('{"image": "a.png", "problem": "?"}', "x.jsonl:1: field solution: is missing"),
         ('{"image": "a.png", "problem": "?", "solution": [1, 2, 3]}', "x.jsonl:1: field solution: a box needs four"),
         ('{"image": "a.png", "problem": "?", "solution": [0, 0, 500, 9]}', "field solution: .*leaves its frame"),
-        ('{"image": "a.png", "problem": 3, "solution": null}', "field problem: str is needed, got 3"),
+        ('{"image": "a.png", "problem": 3, "solution": null}', "field problem: Input should be a valid string, got 3"),
         ('{"image": "b.png", "problem": "?", "solution": null}', "field image: .*b.png"),
-        ('{"image": "a.png", "conversations": [{"value": "?"}]}', "field conversations: two turns"),
+        ('{"image": "a.png", "conversations": [{"value": "?"}]}', "field conversations: List should have at least 2 items"),
         (
             '{"image": "a.png", "conversations": [{"value": "?"}, {"value": "left"}]}',
             r"field conversations\[1\].value: a JSON list",

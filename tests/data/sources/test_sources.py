@@ -15,7 +15,7 @@ from mllm.boxes import Box, Frame
 from mllm.data import sources
 from mllm.data.sources import Request, SourceError
 from mllm.errors import FieldmarkError, UnknownNameError
-from mllm.io import images
+from mllm.io.images import image_size
 from mllm.records import Photo
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -115,7 +115,7 @@ def test_coco_boxes_follow_an_exif_rotation_when_they_were_drawn_before_it(tmp_p
     file = coco(tmp_path)
     draw(tmp_path / "images" / "a.jpg", orientation=6)
     (only,) = read("coco", file)
-    assert only.size == Frame(20, 40) == images.size(only.image)
+    assert only.size == Frame(20, 40) == image_size(only.image)
     assert only.boxes == (Box(0.1, 0.1, 0.35, 0.5).oriented(6),)
     (seen,) = read("coco", coco(tmp_path / "seen", lambda c: c["images"][0].update(width=40, height=20)))
     assert seen.boxes == (Box(0.1, 0.1, 0.35, 0.5),)
@@ -127,7 +127,7 @@ def test_pocket_draws_its_photos(tmp_path: Path) -> None:
     assert len(rows) == sum(
         3 if row.provenance["use"] == "train" else 2 for row in {r.entity: r for r in rows}.values()
     )
-    assert all(images.size(tmp_path / row.image) == row.size and len(row.marks) == 4 for row in rows)
+    assert all(image_size(tmp_path / row.image) == row.size and len(row.marks) == 4 for row in rows)
     assert rows == list(sources.photos("pocket", Request(out=tmp_path, domain="bird", photos_per_entity=3)))
     assert not list(tmp_path.rglob("*.part"))
 

@@ -31,7 +31,7 @@ def test_a_folder_that_is_whole_becomes_a_table(tmp_path: Path) -> None:
         ("field matches.2[0].bag: is missing", lambda t: t["matches"]["2"][0].pop("bag")),
         ("field matches.2[0].bag: String should match", lambda t: t["matches"]["2"][0].update(bag="x")),
         ("matches.2[0].image: no sample 'gone'", lambda t: t["matches"]["2"][0].update(image="gone")),
-        ("matches.2[0].found: 'gone' is no image of bag 0", lambda t: t["matches"]["2"][0].update(found="gone")),
+        ("matches.2[0].found: 'gone' is not an image of bag 0", lambda t: t["matches"]["2"][0].update(found="gone")),
         ("field text.words: is missing", lambda t: t.update(text={})),
     ],
 )

@@ -61,7 +61,7 @@ def test_the_comparison_is_paired_within_bags(folders: dict[str, Path], tmp_path
     said = told("compare", *(f"{name}={folder}" for name, folder in folders.items()), "--out", out)
     (row,) = json.loads(out.with_suffix(".json").read_text())["captions"]["differences"]
     assert (row["a"], row["b"], row["r1"]["groups"], row["r1"]["samples"]) == ("same", "right", 4, 12)
-    found = [one.matches("3") for one in caption_bags.measured(folders).values()]
+    found = [one.matches("3") for one in caption_bags.load_all(folders).values()]
     gain = sum(found[1][key]["hit"] - found[0][key]["hit"] for key in found[0]) / 12
     assert row["r1"]["value"] == pytest.approx(gain) and row["sentence"] in said
     assert "R@1 of 3: right is above same" in row["sentence"] and "R@1 of 3" in out.read_text()
@@ -73,7 +73,7 @@ def test_boxes_and_captions_make_one_page_and_no_one_table(folders: dict[str, Pa
     assert "Acc@0.5" in page and "| right " in page
     with pytest.raises(FieldmarkError, match="same holds captions, boxes does not"):
         leaderboard.write({"boxes": boxes, "same": folders["same"]}, "all", "markdown")
-    with pytest.raises(FieldmarkError, match="no slices; leave --slice domain bird out"):
+    with pytest.raises(FieldmarkError, match="no slices; leave out --slice domain bird"):
         leaderboard.write(folders, "domain bird", "markdown")
 
 

@@ -99,7 +99,7 @@ def test_bags_as_they_were_mined(captions, tmp_path):
 
 
 def test_what_cannot_be_shown(folder, tmp_path):
-    with pytest.raises(FieldmarkError, match="no benchmark folder"):
+    with pytest.raises(FieldmarkError, match="not a benchmark folder"):
         gallery.write(tmp_path, tmp_path / "page.html")
     done = fieldmark(["inspect", str(folder)])
     assert done.exit_code == 2 and "--html" in done.output

@@ -166,7 +166,7 @@ def test_runs_on_other_samples_are_not_compared(tmp_path):
 def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(FieldmarkError, match="needs a run"):
         report.build({})
-    with pytest.raises(FieldmarkError, match="no benchmark folder"):
+    with pytest.raises(FieldmarkError, match="not a benchmark folder"):
         report.build({"a": tmp_path})
     with pytest.raises(FieldmarkError, match="no such log"):
         curves.read_log(tmp_path)

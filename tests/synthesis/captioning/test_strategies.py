@@ -19,7 +19,7 @@ from mllm.pocket.captions import judge
 from mllm.records import Sample
 from mllm.synthesis import captioning
 from mllm.synthesis.capabilities import Look
-from mllm.synthesis.captioning import Aid, Limits, Image, Refused, gist, iiw, only_seen, textualize
+from mllm.synthesis.captioning import Aid, Image, Limits, Refused, gist, iiw, only_seen, textualize
 from mllm.synthesis.teachers import cards, pocket
 
 

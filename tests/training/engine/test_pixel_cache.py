@@ -15,9 +15,9 @@ from tests.support.scenes import make_scene
 
 
 def test_the_same_numbers_come_out(tmp_path: Path) -> None:
-    from mllm.io import images as pictures
+    from mllm.io.images import open_image
 
-    images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train", across=1 + k).image) for k in range(3)]
+    images = [open_image(tmp_path / make_scene(tmp_path, k, "train", across=1 + k).image) for k in range(3)]
     stock, ours = build_image_processor(), build_image_processor()
     memory = remember_pixels(ours)
     assert memory is not None
@@ -35,9 +35,9 @@ def test_the_same_numbers_come_out(tmp_path: Path) -> None:
 
 
 def test_it_forgets_above_its_limit_and_saves_without_its_memory(tmp_path: Path) -> None:
-    from mllm.io import images as pictures
+    from mllm.io.images import open_image
 
-    images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(3)]
+    images = [open_image(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(3)]
     processor = build_image_processor()
     memory = remember_pixels(processor, limit=1)
     for image in images:
@@ -54,9 +54,9 @@ def _processed(images: list[Any], **settings: Any) -> dict[str, torch.Tensor]:
 
 
 def test_a_folder_serves_other_processes_with_the_same_numbers(tmp_path: Path) -> None:
-    from mllm.io import images as pictures
+    from mllm.io.images import open_image
 
-    images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train", across=1 + k).image) for k in range(3)]
+    images = [open_image(tmp_path / make_scene(tmp_path, k, "train", across=1 + k).image) for k in range(3)]
     small = {"size": {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}}
     shelf = tmp_path / "pixels"
     for turn in range(2):  # the second processor has nothing in memory
@@ -77,9 +77,9 @@ def test_a_folder_serves_other_processes_with_the_same_numbers(tmp_path: Path) -
 def test_workers_fill_the_folder(tmp_path: Path) -> None:
     from torch.utils.data import DataLoader
 
-    from mllm.io import images as pictures
+    from mllm.io.images import open_image
 
-    images = [pictures.load(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(4)]
+    images = [open_image(tmp_path / make_scene(tmp_path, k, "train").image) for k in range(4)]
     ours = build_image_processor()
     memory = remember_pixels(ours, folder=tmp_path / "pixels")
     assert memory is not None
@@ -94,9 +94,9 @@ def test_workers_fill_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    from mllm.io import images as pictures
+    from mllm.io.images import open_image
 
-    image = pictures.load(tmp_path / make_scene(tmp_path, 0, "train").image)
+    image = open_image(tmp_path / make_scene(tmp_path, 0, "train").image)
     for turn in range(2):
         ours = build_image_processor()
         assert remember_pixels(ours, folder=tmp_path / "pixels") is not None

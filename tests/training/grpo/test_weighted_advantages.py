@@ -12,8 +12,7 @@ import yaml
 
 from mllm import config
 from mllm.errors import FieldmarkError
-from mllm.knowledge import mastery
-from mllm.knowledge.mastery import LEVELS, Table
+from mllm.knowledge.mastery import LEVELS, MasteryTable, load_mastery
 from mllm.models import checkpoint as models
 from mllm.records import load_samples, read_jsonl
 from mllm.training.grpo import mastery_refresh
@@ -78,7 +77,7 @@ def test_difficulty_and_mastery_multiply_what_was_normalised(data, pocket_folder
     table = {rows[0]["sample"].entity: 1.0, rows[2]["sample"].entity: 0.0}
     for sample in load_samples(data[0]):
         table.setdefault(sample.entity, 0.5)
-    file = Table.counted(table.items()).save(tmp_path / "m.json")
+    file = MasteryTable.counted(table.items()).save(tmp_path / "m.json")
     settings = config.Advantage(difficulty="univg", mastery=config.MasteryWeight(file=file, weights=tuple(WEIGHTS)))
     checkpoint = models.open_checkpoint(pocket_folder)
     trainer = Weighted()
@@ -102,7 +101,7 @@ def test_without_weights_nothing_changes(data) -> None:
 
 
 def test_an_unknown_entity_is_an_error_before_training(data, pocket_folder, tmp_path) -> None:
-    file = Table.counted([("wren", 1.0)]).save(tmp_path / "m.json")
+    file = MasteryTable.counted([("wren", 1.0)]).save(tmp_path / "m.json")
     checkpoint, samples = models.open_checkpoint(pocket_folder), load_samples(data[0])
     settings = config.Advantage(mastery=config.MasteryWeight(file=file))
     with pytest.raises(FieldmarkError, match="entities of the training data are not in it.*eval/mastery.py"):
@@ -116,7 +115,7 @@ def test_a_run_weighs_and_asks_anew(data, pocket_folder, tmp_path) -> None:
     from recipes import rl
 
     names = {thing.entity for sample in load_samples(data[0]) for thing in sample.things}
-    file = Table.counted([(name, 1.0) for name in sorted(names)]).save(tmp_path / "start.json")
+    file = MasteryTable.counted([(name, 1.0) for name in sorted(names)]).save(tmp_path / "start.json")
     ours = {
         "model": str(pocket_folder),
         "train": str(data[0]),
@@ -144,7 +143,7 @@ def test_a_run_weighs_and_asks_anew(data, pocket_folder, tmp_path) -> None:
     assert weights[0] == pytest.approx(torch.e * 0.65, rel=1e-5)  # nothing readable: exp(1); all best known at first
     assert weights[1] == pytest.approx(torch.e * 1.2, rel=0.1)  # random weights: four names fit alike, a guess is 1/4
     assert [row["step"] for row in log if "mastery/right" in row] == [1]
-    table = mastery.load(tmp_path / "out" / "mastery" / "step-1.json")
+    table = load_mastery(tmp_path / "out" / "mastery" / "step-1.json")
     assert set(table) == names and table.shares()[LEVELS[3]] > 0.5
     from mllm.records import Completion
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mllm.errors import FieldmarkError
-from mllm.knowledge.mastery import LEVELS, Entry, Table
+from mllm.knowledge.mastery import LEVELS, Entry, MasteryTable
 from mllm.records import load_samples
 from mllm.training.preflight import check
 from tests.support.command_line import Ended, fieldmark
@@ -149,10 +149,10 @@ def test_an_absent_mastery_file_is_not_checked_and_a_present_one_is(rows: list[s
     done = preflight(KARL, *flags)
     assert done.exit_code == 0 and "mastery: NOT CHECKED" in done.output
     assert f"not there yet: {file}" in done.output and f"--out {tmp_path}" in done.output
-    Table({"nobody": Entry(LEVELS[0], 1, 1)}).save(file)
+    MasteryTable({"nobody": Entry(LEVELS[0], 1, 1)}).save(file)
     with pytest.raises(FieldmarkError, match="entities of the data are not in it"):
         preflight(KARL, *flags)
-    Table({sample.entity: Entry(LEVELS[2], 2, 5) for sample in load_samples(rows[1])}).save(file)
+    MasteryTable({sample.entity: Entry(LEVELS[2], 2, 5) for sample in load_samples(rows[1])}).save(file)
     assert "mastery: NOT CHECKED" not in preflight(KARL, *flags).output
 
 

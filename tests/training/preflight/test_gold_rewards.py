@@ -13,9 +13,9 @@ from mllm.boxes import Box
 from mllm.models import checkpoint, families
 from mllm.models.checkpoint import Checkpoint
 from mllm.models.families import Convention
+from mllm.prompting.tasks.ground import best_iou
 from mllm.records import Completion, Sample, Score, load_samples
 from mllm.rewards import BaseReward
-from mllm.rewards.iou import best_iou
 from mllm.training.preflight import gold_rewards
 from tests.support.scenes import make_captions, make_scene
 

@@ -1,0 +1,27 @@
+"""What the pages share: their templates, which escape all text, and the shortening of long model text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mllm.io import tables
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this folder. Everything that comes from models or files is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("mllm.evaluation.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": tables.percent, "interval": tables.interval}
+    return environment.get_template(template).render(values)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return at most `limit` characters of a text, with a sign where some were left out."""
+    return text if len(text) <= limit else text[:limit] + " […]"

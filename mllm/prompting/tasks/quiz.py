@@ -1,0 +1,33 @@
+"""Ask what a model knows: one of four names, or marks (`mllm.evaluation.knowledge_probe` writes and grades them)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mllm.prompting.tasks import BaseTask
+
+LETTERS = "ABCD"
+_LETTER = re.compile(r"\W*\b([A-D])(?=\s*(?:$|[.):,;\]*\n]))")  # "A wren" begins with an article, not with a letter
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+def read_choice(text: str, names: Sequence[str]) -> int | None:
+    """Return which of four names an answer chooses, None where it cannot be decided.
+
+    The answer is the text of the last `<answer>` tags, else the whole text. It chooses by a letter A to D at its
+    beginning (`B`, `(B)`, `B. Boeing 747`), or by naming exactly one of the names.
+    """
+    tagged = _TAGGED.findall(text)
+    answer = (tagged[-1] if tagged else text).strip()
+    if letter := _LETTER.match(answer):
+        return LETTERS.index(letter[1])
+    named = [k for k, name in enumerate(names) if re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", answer.lower())]
+    longest = [k for k in named if not any(names[k].lower() in names[j].lower() for j in named if j != k)]
+    return longest[0] if len(longest) == 1 else None
+
+
+class Task(BaseTask):
+    """`Sample.options` are the names to choose from. Not trained on: a quiz measures what a model knows."""
+
+    has_boxes = False
