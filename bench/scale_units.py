@@ -43,7 +43,7 @@ from mllm.models.families import load as family_of
 from mllm.pocket import world
 from mllm.records import Photo, Sample, load_samples, read_jsonl, write_jsonl
 from mllm.synthesis import teacher_prompts
-from mllm.synthesis.capabilities import Reasoning
+from mllm.synthesis.capabilities import ReasoningRequest
 from mllm.synthesis.shards import Shards
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +111,7 @@ def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
     lengths = []
     for one in samples[:20]:
         target = next(k for k, thing in enumerate(one.things) if thing.entity == one.entity)
-        request = Reasoning(one, cards, 0, out / one.image)
+        request = ReasoningRequest(one, cards, 0, out / one.image)
         lengths.append(len(teacher_prompts.reasoning(request, target, family, Frame(1000, 1000))))
     return float(np.mean(lengths))
 

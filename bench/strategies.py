@@ -27,7 +27,7 @@ from mllm.pocket.species import random_marks
 from mllm.records import Sample
 from mllm.synthesis import captioning
 from mllm.synthesis.capabilities import Look
-from mllm.synthesis.captioning import Aid, Limits
+from mllm.synthesis.captioning import CaptionLimits, Helpers
 from mllm.synthesis.teachers.pocket import Teacher
 
 
@@ -42,10 +42,12 @@ class Inventor(Teacher):
 
 def measure(name: str, checked: bool, scenes: Sequence[Sample], folder: Path, seed: int = 0) -> list[str]:
     """Return a row of the table: strategy, checker, scenes taken, precision, recall, words."""
-    aid = Aid(Inventor(), Teacher() if checked else None, encoder=encoders.load("pocket"), limits=Limits(marks=4))
+    helpers = Helpers(
+        Inventor(), Teacher() if checked else None, encoder=encoders.load("pocket"), limits=CaptionLimits(marks=4)
+    )
     found = []
     for sample in scenes:
-        made = captioning.boost(name, sample, folder / sample.image, aid, seed=seed, variants=1, tries=1)
+        made = captioning.write_captions(name, sample, folder / sample.image, helpers, seed=seed, variants=1, tries=1)
         found += [(*judged(name, caption, sample), len(words(caption))) for caption in made.captions]
     means = [sum(column) / max(len(found), 1) for column in zip(*found, strict=True)] or [0.0] * 3
     return [
@@ -71,7 +73,9 @@ def command(count: Annotated[int, typer.Option(min=1, help="scenes")] = 200) -> 
     """Compare the strategies."""
     head = ["strategy", "who looks", "taken", "true", "told", "words"]
     with tempfile.TemporaryDirectory() as folder:
-        request = caption_sources.Request(out=Path(folder), counts={"test": count}, family={"test": 5}, level="medium")
+        request = caption_sources.CaptionRequest(
+            out=Path(folder), counts={"test": count}, family={"test": 5}, level="medium"
+        )
         scenes = list(caption_sources.images("pocket", request))
         rows = [measure(name, look, scenes, Path(folder)) for name in captioning.names() for look in (False, True)]
     typer.echo(markdown([head, *rows]))

@@ -1,287 +1,287 @@
-"""Make caption data: from images with the captions people wrote to captions worth learning, in one command.
+"""Make caption data: from images with human captions to captions worth training on, in one command.
 
     python data_synth/captions.py                                        # the pocket world, into runs/pocket/captions
     python data_synth/captions.py --strategy holistic --out runs/pocket/captions-vcb
     python data_synth/captions.py --source coco --input captions.json --strategy blend --teacher cards --out OUT
-    accelerate launch data_synth/captions.py ...                         # many processes, many nodes: the same bytes
+    accelerate launch data_synth/captions.py ...                         # several processes or nodes: the same bytes
 
-The story, stage by stage; each leaves a file and is passed over when that file is there:
-    1 images.jsonl    what the source yields, each image on its side; look-alikes stay together, so nothing leaks
-    2 captions.jsonl    what the strategy (mllm/boosting) wrote of each, or why it was refused
+Stages; each writes files and is skipped when they exist:
+    1 images.jsonl    what the source lists, each image on its side; look-alikes stay together, so nothing leaks
+    2 captions.jsonl    what the strategy (mllm/synthesis/captioning) wrote for each, or why it was rejected
     3 train.jsonl, validation.jsonl, test.jsonl, and bags/SIDE/bags-SIZE-LEVEL.jsonl where look-alikes are known
     4 sheets/, README.md    pages of images to look at, and the data card
-    5 manifest.json     what was made, from what, on which terms, what was refused and why, and a hash of it all
-A run that was stopped, however hard, goes on where it was and ends with the same bytes.
+    5 manifest.json     what was made, from what, on which terms, what was rejected and why, and a hash of everything
+A stopped run resumes where it was and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.console import Console
 
-from mllm.cli.programs import run_program
+from mllm.cli.options import FolderOptions, TeacherOptions
+from mllm.cli.programs import Range, parse, run_program, typed_command
 from mllm.data import bags, caption_sources, dataset_card, manifest, splits
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
-from mllm.io.progress import progress
 from mllm.knowledge.cards import load_cards
 from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
 from mllm.synthesis import caption_facts, captioning, contact_sheet, teachers
-from mllm.synthesis.captioning import Aid, Boosted, Limits
-from mllm.synthesis.shards import Shards, once
-from mllm.synthesis.stages import Stage, in_order
+from mllm.synthesis.captioning import CaptionLimits, CaptionResult, Helpers
+from mllm.synthesis.run import SynthesisRun
 
-console = Console(stderr=True)
-tell = partial(console.print, highlight=False, soft_wrap=True, markup=False)
-LIMITS = Limits()
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that the output depends on (folder and number of workers change nothing)."""
-
-    source: str
-    input: str | None
-    domain: str | None
-    licence: str
-    strategy: str
-    teacher: str
-    checker: str | None
-    scorer: str
-    knowledge: tuple[str, ...]
-    counts: Mapping[str, int]
-    family: Mapping[str, int]
-    level: str
-    voices: int
-    shares: splits.Shares
-    sizes: tuple[int, ...]
-    question: str | None
-    variants: int
-    tries: int
-    limits: Limits
-    seed: int
-    sheet: int
-    teacher_config: Mapping[str, Any] = field(default_factory=dict)
+PROGRAM = "data_synth/captions.py"
+SIZES = (2, 3, 5, 7, 10, 15, 20)
+LIMITS = CaptionLimits()
+echo = partial(Console(stderr=True).print, highlight=False, soft_wrap=True, markup=False)
 
 
-def synthesize(settings: Settings, out: Path, workers: int, overwrite: bool, spoken: str) -> dict[str, Any]:
-    """Run the whole story and return the manifest; `spoken` is the command, for the data card."""
+@dataclass(frozen=True)
+class CaptionOptions:
+    """What the captions are made of and how."""
 
-    def story(world: World) -> None:
-        tell_story(settings, out, workers, spoken, world)
+    source: str = "pocket"
+    """where images come from: coco, csv, image_folder or pocket"""
+    input: str | None = None
+    """folder or file that the source reads"""
+    domain: str | None = None
+    """domain of all images; default: scene, in pocket each image's own"""
+    licence: str = ""
+    """terms of your images, recorded in the manifest"""
+    strategy: str = "human"
+    """how captions are written: blend, gist, holistic, human, iiw or textualize"""
+    teacher: TeacherOptions = TeacherOptions()
+    checker: str | None = None
+    """teacher that checks what is visible, or none; default: the writer, if it can"""
+    scorer: str = "pocket"
+    """encoder that matches marks to images (gist)"""
+    knowledge: tuple[str, ...] = ()
+    """file of knowledge cards (gist; may be repeated)"""
+    folder: FolderOptions = FolderOptions()
+    train: Annotated[int, Range(0)] = 2000
+    """images to train on (pocket)"""
+    validation: Annotated[int, Range(0)] = 210
+    """images to choose checkpoints by (pocket)"""
+    test: Annotated[int, Range(0)] = 700
+    """images to measure on (pocket)"""
+    family: Annotated[int, Range(1, 20)] = 20
+    """number of look-alikes in a family, in training (pocket)"""
+    held_out_family: Annotated[int, Range(1, 20)] = 7
+    """number of look-alikes in a family, elsewhere (pocket)"""
+    level: str = "hard"
+    """how alike they are: easy, medium or hard (pocket)"""
+    voices: Annotated[int, Range(1)] = 5
+    """people who caption each image (pocket)"""
+    validation_share: float = 0.1
+    """share of your images for validation"""
+    test_share: float = 0.2
+    """share of your images for the test"""
+    sizes: tuple[int, ...] = ()
+    """bag sizes (may be repeated); default: 2 3 5 7 10 15 20"""
+    question: str | None = None
+    """question asked about an image; default: the source's own"""
+    variants: Annotated[int, Range(1)] = 1
+    """maximum number of different captions per image"""
+    tries: Annotated[int, Range(1)] = 2
+    """attempts at each caption"""
+    least_words: Annotated[int, Range(1)] = LIMITS.least_words
+    """shortest caption, words"""
+    most_words: Annotated[int, Range(1)] = LIMITS.most_words
+    """longest caption, words"""
+    kept: Annotated[float, Range(0, 1)] = LIMITS.kept
+    """share of the human captions' details that must be kept"""
+    rounds: Annotated[int, Range(1)] = LIMITS.rounds
+    """maximum rounds of revision (iiw)"""
+    marks: Annotated[int, Range(1)] = LIMITS.marks
+    """maximum marks in a caption (gist)"""
+    seed: int = 0
+    """random seed"""
+    sheet: Annotated[int, Range(0)] = 12
+    """images of each side drawn on pages to look at"""
 
-    return once(out, _recorded(settings), story, overwrite=overwrite)
+    @property
+    def out(self) -> Path:
+        """Output folder."""
+        return self.folder.out or Path("runs") / self.source / "captions"
+
+    @property
+    def writer(self) -> str:
+        """Name of the teacher that writes."""
+        return self.teacher.teacher or ("pocket" if self.source == "pocket" else "cards")
+
+    @property
+    def checker_name(self) -> str | None:
+        """Name of the teacher that checks: the one given, none for `none`, otherwise the writer if it can see."""
+        default = None if self.writer == "cards" else self.writer
+        return default if self.checker is None else None if self.checker == "none" else self.checker
+
+    @property
+    def shares(self) -> splits.Shares:
+        """How images are divided among the sides."""
+        return splits.Shares(self.validation_share, self.test_share)
+
+    @property
+    def limits(self) -> CaptionLimits:
+        """What every caption must satisfy."""
+        return CaptionLimits(self.least_words, self.most_words, self.kept, self.rounds, self.marks)
 
 
-def tell_story(settings: Settings, out: Path, workers: int, spoken: str, world: World) -> None:
-    """Run stage after stage; every process of the world comes through here."""
-    with helpers(settings) as aid:
-        captioning.fit(settings.strategy, aid, settings.teacher, settings.checker)  # before anything is drawn or read
-        samples = images_stage(settings, out, world)
-        captions_stage(settings, samples, aid, out, workers, world)
-    if world.is_main:
-        boosted = {row.id: row for row in read_jsonl(out / "captions.jsonl", Boosted)}
-        made = sides_stage(samples, boosted, out)
-        bags_stage(settings, made, out)
-        told = caption_facts.facts(made, boosted, settings.strategy, settings.teacher, settings.checker)
-        contact_sheet.write(out, settings.sheet)
-        every = [sample for rows in made.values() for sample in rows]
-        dataset_card.write_captions(out, told, every, spoken, _recorded(settings))
-        drawn = ["images"] if (out / "images").is_dir() else []
-        manifest.finish(out, told, [*(f"{side}.jsonl" for side in SPLITS), "captions.jsonl", "bags", *drawn])
-    world.barrier()
+Run = SynthesisRun[CaptionOptions]
+
+
+def synthesize(options: CaptionOptions) -> dict[str, Any]:
+    """Run all stages, or those that are missing, and return the manifest."""
+    _ = options.shares  # impossible ones are an error now, not after the images
+    run = SynthesisRun(options, options.out, options.folder.workers, World.current())
+    files = (options.input, *options.knowledge)
+    recorded = teachers.recorded(options, options.writer, options.teacher.settings(), files)
+    return run.complete(lambda: run_stages(run, recorded), recorded, overwrite=options.folder.overwrite)
+
+
+def run_stages(run: Run, recorded: dict[str, Any]) -> None:
+    """Run stage after stage, on every process. `recorded`: the settings as the manifest has them."""
+    options = run.options
+    with open_helpers(options) as helpers:
+        captioning.check_helpers(options.strategy, helpers, options.writer, options.checker_name)
+        samples = images_stage(run)
+        results = {row.id: row for row in captions_stage(run, samples, helpers)}
+    if run.world.is_main:
+        sides = sides_stage(run, samples, results)
+        bags_stage(run, sides)
+        facts = caption_facts.facts(sides, results, options.strategy, options.writer, options.checker_name)
+        contact_sheet.write(run.out, options.sheet)
+        rows = [sample for side in sides.values() for sample in side]
+        command = typed_command(PROGRAM, options, leave_out=("out", "workers", "overwrite"))
+        dataset_card.write_captions(run.out, facts, rows, command, recorded)
+        drawn = ["images"] if (run.out / "images").is_dir() else []
+        manifest.finish(run.out, facts, [*(f"{side}.jsonl" for side in SPLITS), "captions.jsonl", "bags", *drawn])
 
 
 @contextmanager
-def helpers(settings: Settings) -> Iterator[Aid]:
-    """Yield who writes and who checks; however the block ends, tell what they cost and every request that failed."""
-    writer = teachers.load(settings.teacher, **settings.teacher_config)
+def open_helpers(options: CaptionOptions) -> Iterator[Helpers]:
+    """Yield writer, checker, cards and encoder; however the block ends, report costs and every failed request."""
+    writer = teachers.load(options.writer, **options.teacher.settings())
     checker = None
-    if settings.checker is not None:
-        same = settings.checker == settings.teacher
-        checker = writer if same else teachers.load(settings.checker)  # another one is set up by its environment
-    cards = load_cards(*settings.knowledge) if settings.knowledge else {}
+    if options.checker_name is not None:  # another teacher than the writer is configured by its environment variables
+        checker = writer if options.checker_name == options.writer else teachers.load(options.checker_name)
+    cards = load_cards(*options.knowledge) if options.knowledge else {}
     encoder = None
-    if settings.strategy == "gist":
+    if options.strategy == "gist":
         from mllm.models import encoders
 
-        encoder = encoders.load(settings.scorer)
-    with teachers.closing(writer, checker, tell=tell):
-        yield Aid(writer, checker, cards, encoder, settings.limits)
+        encoder = encoders.load(options.scorer)
+    with teachers.closing(writer, checker, report=echo):
+        yield Helpers(writer, checker, cards, encoder, options.limits)
 
 
-def images_stage(settings: Settings, out: Path, world: World) -> list[Sample]:
-    """Stage 1: list the images, open each once, whole, and put it on its side."""
-    if world.is_main and not (out / "images.jsonl").exists():
-        stage = Stage(out / "listed.jsonl", Sample)
-        if not stage.finished:
-            request = caption_sources.Request(
-                Path(settings.input) if settings.input else None, out, settings.seed, settings.domain, settings.licence,
-                settings.counts, settings.family, settings.level, settings.voices,
-            )  # fmt: skip
-            with progress("images", None, stage.done) as tick:
-                for sample in islice(caption_sources.images(settings.source, request), stage.done, None):
-                    stage.add(fingerprinted(settings, sample, out))
-                    tick()
-            stage.close()
-        write_jsonl(out / "images.jsonl", sided(settings, list(read_jsonl(stage.file, Sample))))
-        stage.file.unlink()
-    world.barrier()
-    return list(read_jsonl(out / "images.jsonl", Sample, unique="id"))
+def images_stage(run: Run) -> list[Sample]:
+    """Stage 1: list the images, decode each once and assign it to a side."""
+    options, file, listed = run.options, run.out / "images.jsonl", run.out / "listed.jsonl"
+    if not file.exists():
+        held_out = options.held_out_family
+        request = caption_sources.CaptionRequest(
+            input=Path(options.input) if options.input else None,
+            out=run.out,
+            seed=options.seed,
+            domain=options.domain,
+            licence=options.licence,
+            counts={side: getattr(options, side) for side in SPLITS},
+            family={"train": options.family, "validation": held_out, "test": held_out},
+            level=options.level,
+            voices=options.voices,
+        )
+
+        def rows(start: int) -> Iterable[Sample]:
+            images = caption_sources.images(options.source, request)
+            return (fingerprinted(run, sample) for sample in islice(images, start, None))
+
+        run.list_rows(listed, Sample, rows, "images")
+        if run.world.is_main:
+            write_jsonl(file, with_sides(run, list(read_jsonl(listed, Sample))))
+            listed.unlink()
+    run.world.barrier()
+    return list(read_jsonl(file, Sample, unique="id"))
 
 
-def fingerprinted(settings: Settings, sample: Sample, out: Path) -> Sample:
-    """Look at an image, whole; those that have no side yet get the prints by which look-alikes are known."""
-    picture = open_image(out / sample.image)
-    sample = replace(sample, question=settings.question or sample.question)
+def fingerprinted(run: Run, sample: Sample) -> Sample:
+    """Decode an image; add the fingerprint that identifies look-alikes, if it has no side yet."""
+    image = open_image(run.out / sample.image)
+    sample = replace(sample, question=run.options.question or sample.question)
     if "side" in sample.provenance:
         return sample
     whole = Photo(sample.id, sample.image, sample.size, "any", "any", ())
-    return replace(sample, provenance={**sample.provenance, "fingerprint": splits.fingerprint(picture, whole)})
+    return replace(sample, provenance={**sample.provenance, "fingerprint": splits.fingerprint(image, whole)})
 
 
-def sided(settings: Settings, samples: Sequence[Sample]) -> Iterator[Sample]:
-    """Yield the images with their sides; the source may have decreed them."""
+def with_sides(run: Run, samples: Sequence[Sample]) -> Iterator[Sample]:
+    """Yield the images with their sides, unless the source has set them."""
     if all("side" in sample.provenance for sample in samples):
         yield from samples
         return
     prints = [sample.provenance["fingerprint"] for sample in samples]
-    sides = splits.by_image([sample.id for sample in samples], prints, settings.shares, settings.seed)
+    sides = splits.by_image([sample.id for sample in samples], prints, run.options.shares, run.options.seed)
     for sample, side in zip(samples, sides, strict=True):
         kept = {key: value for key, value in sample.provenance.items() if key != "fingerprint"}
         yield replace(sample, split=side, provenance={**kept, "side": side})
 
 
-def captions_stage(
-    settings: Settings, samples: Sequence[Sample], aid: Aid, out: Path, workers: int, world: World
-) -> None:
-    """Stage 2: the captions of every image. Each depends on its own image alone."""
-    shards = Shards(out / "captions.jsonl", world)
-    if shards.finished:
-        return
-    mine = world.shard([number for number, sample in enumerate(samples) if sample.id not in shards.done])
+def captions_stage(run: Run, samples: Sequence[Sample], helpers: Helpers) -> list[CaptionResult]:
+    """Stage 2: the captions of every image. Each depends on its own image only."""
+    options = run.options
 
-    def make(number: int) -> Boosted:
-        sample, how = samples[number], {"variants": settings.variants, "tries": settings.tries}
-        return captioning.boost(settings.strategy, sample, out / sample.image, aid, seed=settings.seed, **how)
+    def make(sample: Sample) -> CaptionResult:
+        return captioning.write_captions(
+            options.strategy, sample, run.out / sample.image, helpers,
+            seed=options.seed, variants=options.variants, tries=options.tries,
+        )  # fmt: skip
 
-    with progress("captions", len(mine), world=world) as tick:
-        for row in in_order(make, mine, workers):
-            shards.add(row)
-            tick()
-    place = {sample.id: number for number, sample in enumerate(samples)}
-    shards.close(place.__getitem__)
+    return run.map_rows(run.out / "captions.jsonl", CaptionResult, samples, make, title="captions")
 
 
-def sides_stage(samples: Sequence[Sample], boosted: Mapping[str, Boosted], out: Path) -> dict[str, list[Sample]]:
-    """Stage 3: the samples of each side, with the captions that were taken."""
-    made: dict[str, list[Sample]] = {side: [] for side in SPLITS}
+def sides_stage(run: Run, samples: Sequence[Sample], results: Mapping[str, CaptionResult]) -> dict[str, list[Sample]]:
+    """Stage 3: the samples of each side, with the captions that were accepted."""
+    sides: dict[str, list[Sample]] = {side: [] for side in SPLITS}
     for sample in samples:
-        if captions := boosted[sample.id].captions:
-            told = {**sample.provenance, "given": list(sample.captions)}
-            made[sample.split].append(replace(sample, captions=captions, provenance=told))
-    if not any(made.values()):
-        reasons = Counter(reason for row in boosted.values() for reason in row.refused)
-        raise FieldmarkError(f"every caption was refused ({', '.join(reasons)}); take another teacher, or wider limits")
-    for side, rows in made.items():
-        write_jsonl(out / f"{side}.jsonl", rows)
-    return made
+        if captions := results[sample.id].captions:
+            provenance = {**sample.provenance, "given": list(sample.captions)}
+            sides[sample.split].append(replace(sample, captions=captions, provenance=provenance))
+    if not any(sides.values()):
+        reasons = Counter(reason for row in results.values() for reason in row.refused)
+        raise FieldmarkError(f"every caption was rejected ({', '.join(reasons)}); use another teacher or wider limits")
+    for side, rows in sides.items():
+        write_jsonl(run.out / f"{side}.jsonl", rows)
+    return sides
 
 
-def bags_stage(settings: Settings, made: Mapping[str, Sequence[Sample]], out: Path) -> None:
-    """Cut families of look-alikes into bags of every size; where there are none, data_synth/bags.py mines them."""
-    for side, rows in made.items():
-        (out / "bags" / side).mkdir(parents=True, exist_ok=True)
+def bags_stage(run: Run, sides: Mapping[str, Sequence[Sample]]) -> None:
+    """Cut families of look-alikes into bags of every size; without families, data_synth/bags.py mines bags."""
+    for side, rows in sides.items():
+        (run.out / "bags" / side).mkdir(parents=True, exist_ok=True)
         families: dict[str, list[str]] = defaultdict(list)
         for row in rows:
             if row.bag is not None:
                 families[row.bag].append(row.id)
-        for size in settings.sizes:
-            if cut := bags.chop(families.values(), size, settings.level):
-                write_jsonl(out / "bags" / side / f"bags-{size}-{settings.level}.jsonl", cut)
-
-
-def _recorded(settings: Settings) -> dict[str, Any]:
-    """Return the settings as the folder keeps them."""
-    return teachers.recorded(settings, (settings.input, *settings.knowledge))
-
-
-def command(
-    context: typer.Context,
-    source: Annotated[str, typer.Option(help="where images come from: " + ", ".join(caption_sources.names()))] = "pocket",
-    input: Annotated[str | None, typer.Option(help="folder or file that the source reads")] = None,  # noqa: A002
-    domain: Annotated[str | None, typer.Option(help="domain of all images [scene; each its own in pocket]")] = None,
-    licence: Annotated[str, typer.Option(help="terms of your images, told in the manifest")] = "",
-    strategy: Annotated[str, typer.Option(help="what the captions are: " + ", ".join(captioning.names()))] = "human",
-    teacher: Annotated[str | None, typer.Option(help="who writes [pocket for pocket scenes, else cards]")] = None,
-    teacher_config: Annotated[Path | None, typer.Option(help="YAML file with the teacher's settings")] = None,
-    teacher_option: Annotated[list[str] | None, typer.Option(help="key=value over it (may be repeated)")] = None,
-    checker: Annotated[str | None, typer.Option(help="teacher that looks, or none [the writer, if it can]")] = None,
-    scorer: Annotated[str, typer.Option(help="encoder that matches marks to images (gist)")] = "pocket",
-    knowledge: Annotated[list[str] | None, typer.Option(help="file of knowledge cards (gist; may be repeated)")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the data [runs/SOURCE/captions]")] = None,
-    train: Annotated[int, typer.Option(min=0, help="images to train on (pocket)")] = 2000,
-    validation: Annotated[int, typer.Option(min=0, help="images to choose checkpoints by (pocket)")] = 210,
-    test: Annotated[int, typer.Option(min=0, help="images to measure on (pocket)")] = 700,
-    family: Annotated[int, typer.Option(min=1, max=20, help="look-alikes together in training (pocket)")] = 20,
-    held_out_family: Annotated[int, typer.Option(min=1, max=20, help="look-alikes together elsewhere (pocket)")] = 7,
-    level: Annotated[str, typer.Option(help="how alike: easy, medium, hard (pocket)")] = "hard",
-    voices: Annotated[int, typer.Option(min=1, help="people who caption each image (pocket)")] = 5,
-    validation_share: Annotated[float, typer.Option(help="share of your images for validation")] = 0.1,
-    test_share: Annotated[float, typer.Option(help="share of your images for the test")] = 0.2,
-    sizes: Annotated[list[int] | None, typer.Option(help="bag sizes (may be repeated) [2 3 5 7 10 15 20]")] = None,
-    question: Annotated[str | None, typer.Option(help="what is asked of an image [the source's own]")] = None,
-    variants: Annotated[int, typer.Option(min=1, help="different captions of each image at most")] = 1,
-    tries: Annotated[int, typer.Option(min=1, help="attempts at each caption")] = 2,
-    least_words: Annotated[int, typer.Option(min=1, help="shortest caption")] = LIMITS.least_words,
-    most_words: Annotated[int, typer.Option(min=1, help="longest caption")] = LIMITS.most_words,
-    kept: Annotated[float, typer.Option(min=0, max=1, help="share of people's details that stays")] = LIMITS.kept,
-    rounds: Annotated[int, typer.Option(min=1, help="rounds of revision at most (iiw)")] = LIMITS.rounds,
-    marks: Annotated[int, typer.Option(min=1, help="marks in a caption at most (gist)")] = LIMITS.marks,
-    seed: Annotated[int, typer.Option(help="another seed, other data")] = 0,
-    sheet: Annotated[int, typer.Option(min=0, help="images of each side on pages to look at")] = 12,
-    workers: Annotated[int, typer.Option(min=1, help="threads")] = 2,
-    overwrite: Annotated[bool, typer.Option(help="throw away what the folder holds")] = False,
-) -> None:  # fmt: skip
-    """Make caption data from images that people captioned."""
-    writer = teacher or ("pocket" if source == "pocket" else "cards")
-    settings = Settings(
-        source=source, input=input, domain=domain, licence=licence, strategy=strategy, teacher=writer,
-        checker=who_checks(checker, writer), scorer=scorer, knowledge=tuple(knowledge or ()),
-        counts={"train": train, "validation": validation, "test": test},
-        family={"train": family, "validation": held_out_family, "test": held_out_family}, level=level, voices=voices,
-        shares=splits.Shares(validation_share, test_share), sizes=tuple(sizes or (2, 3, 5, 7, 10, 15, 20)),
-        question=question, variants=variants, tries=tries,
-        limits=Limits(least_words, most_words, kept, rounds, marks), seed=seed, sheet=sheet,
-        teacher_config=teachers.read_config(teacher_config, teacher_option or ()),
-    )  # fmt: skip
-    folder = out or Path("runs") / source / "captions"
-    made = synthesize(settings, folder, workers, overwrite, dataset_card.spoken(context, "data_synth/captions.py"))
-    told = ", ".join(f"{count['images']} {side}" for side, count in made["samples"].items())
-    console.print(f"{folder}: {told}; hash {made['hash'][:12]}", highlight=False)
-
-
-def who_checks(checker: str | None, writer: str) -> str | None:
-    """Return who looks: the one named, nobody for `none`, else the writer where it can see."""
-    if checker is None:
-        return None if writer == "cards" else writer
-    return None if checker == "none" else checker
+        for size in run.options.sizes or SIZES:
+            if cut := bags.chop(families.values(), size, run.options.level):
+                write_jsonl(run.out / "bags" / side / f"bags-{size}-{run.options.level}.jsonl", cut)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the program."""
-    run_program(command, argv)
+    options = parse(CaptionOptions, argv)
+    made = synthesize(options)
+    counts = ", ".join(f"{count['images']} {side}" for side, count in made["samples"].items())
+    echo(f"{options.out}: {counts}; hash {made['hash'][:12]}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -1,13 +1,12 @@
-"""Keep what the current model gets right sometimes: the data for reinforcement learning.
+"""Keep the samples that the current model answers right sometimes: the data for reinforcement learning.
 
     python data_synth/filter.py --model runs/pocket/cot/best                       # 4 attempts, 1 to 3 right are kept
-    accelerate launch data_synth/filter.py --model DIR --samples FILE --out DIR    # many processes
+    accelerate launch data_synth/filter.py --model DIR --samples FILE --out DIR    # several processes
 
-The story: each sample is answered N times, sampled at a temperature, each attempt under a seed of its own -> attempts
-are written down as they come (attempts-K.jsonl; a stopped run goes on) -> passes are counted -> what was right too
-often or too rarely is left out -> samples.jsonl, each row with its passes and pass rate in its provenance, and
-manifest.json with the counts. With several processes batches are put together otherwise, so that the attempts differ
-from those of one process.
+Each sample is answered N times at a temperature, each attempt with its own seed; attempts are written as they come
+(attempts-K.jsonl), so a stopped run resumes. Samples answered right too often or too rarely are left out. The result is
+samples.jsonl, each row with its passes and pass rate in its provenance, and manifest.json with the counts. Several
+processes form other batches, so their attempts differ from those of one process.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.console import Console
 
-from mllm.cli.programs import run_program
+from mllm.cli.options import DType, GenerationOptions
+from mllm.cli.programs import Range, parse, run_program
 from mllm.data import manifest
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
@@ -30,139 +29,141 @@ from mllm.evaluation import pass_rate
 from mllm.io import provenance
 from mllm.io.progress import progress
 from mllm.records import Completion, Sample, load_samples, read_jsonl, write_jsonl
+from mllm.synthesis.run import SynthesisRun
 from mllm.synthesis.shards import Shards
 
-console = Console(stderr=True)
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Which samples are answered how often, and which are kept."""
+
+    model: str = "pocket"
+    """checkpoint folder, adapter folder, Hub name, or pocket"""
+    samples: str = "runs/pocket/data/train.jsonl"
+    """samples file (jsonl)"""
+    out: Path = Path("runs/pocket/filtered")
+    """output folder"""
+    attempts: Annotated[int, Range(1)] = 4
+    """answers to each sample"""
+    least: Annotated[int, Range(0)] = 1
+    """fewest right answers of a sample that is kept"""
+    most: int | None = None
+    """most right answers; default: one less than --attempts"""
+    generation: GenerationOptions = GenerationOptions(max_new_tokens=512, temperature=1.0)
+    dtype: DType = "float32"
+    """number format of the weights"""
+    overwrite: bool = False
+    """overwrite the output folder"""
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Fewest and most right answers of a sample that is kept."""
+        return self.least, self.attempts - 1 if self.most is None else self.most
 
 
-def sift(options: dict[str, Any], out: Path, batch_size: int, overwrite: bool = False) -> dict[str, Any]:
-    """Run the whole story and return the manifest. `options` decide the outcome."""
-    pass_rate.check_bounds(options["attempts"], options["least"], options["most"])
-    world, samples = World.current(), load_samples(options["samples"])
+Run = SynthesisRun[FilterOptions]
+
+
+def sift(options: FilterOptions) -> dict[str, Any]:
+    """Run all stages, or those that are missing, and return the manifest."""
+    if options.generation.temperature <= 0:
+        raise FieldmarkError(
+            f"--temperature {options.generation.temperature}: must be above 0, or all attempts would be the same"
+        )
+    pass_rate.check_bounds(options.attempts, *options.bounds)
+    samples = load_samples(options.samples)
     from mllm.models.checkpoint import open_checkpoint  # reads no weights, but loads torch
 
-    checkpoint = open_checkpoint(options["model"])
-    weights = "+".join(provenance.fingerprint(folder) for folder in (checkpoint.base, checkpoint.adapter) if folder)
-    settings = {**options, "weights": weights, "hash": provenance.file_hash(options["samples"]), "size": world.size}
-    if not world.is_main:
-        world.barrier()  # until the first process holds the folder
-        if not (out / manifest.MANIFEST).exists():
-            attempts_stage(checkpoint, samples, settings, out, batch_size, world)
-            world.barrier()
-        return manifest.read(out)
-    with manifest.claim(out, settings, overwrite=overwrite) as whole:
-        world.barrier()
-        if whole is None:
-            attempts_stage(checkpoint, samples, settings, out, batch_size, world)
-            keep_stage(samples, settings, out)
-            world.barrier()
-    return manifest.read(out)
+    checkpoint = open_checkpoint(options.model)
+    run = SynthesisRun(options, options.out, world=World.current())
+    recorded = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
+    recorded |= {"program": "filter", "most": options.bounds[1], **recorded.pop("generation")}
+    recorded["weights"] = weights = "+".join(
+        provenance.fingerprint(folder) for folder in (checkpoint.base, checkpoint.adapter) if folder
+    )
+    recorded |= {"hash": provenance.file_hash(options.samples), "size": run.world.size}
+
+    def stages() -> None:
+        attempts_stage(run, checkpoint, samples)
+        if run.world.is_main:
+            keep_stage(run, samples, weights)
+
+    return run.complete(stages, recorded, overwrite=options.overwrite)
 
 
-def attempts_stage(
-    checkpoint: Any, samples: Sequence[Sample], settings: dict[str, Any], out: Path, batch_size: int, world: World
-) -> None:
-    """Answer every sample N times; the model is loaded when the first answer is missing."""
+def attempts_stage(run: Run, checkpoint: Any, samples: Sequence[Sample]) -> None:
+    """Answer every sample N times; the model is loaded only if an answer is missing."""
+    from mllm.models.checkpoint import load
+
     loaded = None
-    for attempt in range(settings["attempts"]):
-        shards = Shards(out / f"attempts-{attempt}.jsonl", world, "sample_id")
+    for attempt in range(run.options.attempts):
+        shards = Shards(run.out / f"attempts-{attempt}.jsonl", run.world, "sample_id")
         if shards.finished:
             continue
-        mine = world.shard(samples)
+        mine = run.world.shard(samples)
         if any(sample.id not in shards.done for sample in mine):
-            loaded = loaded or _load(checkpoint, settings["dtype"])
-            for completion in _answers(loaded, mine, shards.done, attempt, settings, batch_size, world):
+            loaded = loaded or load(checkpoint, dtype=run.options.dtype, device="auto")
+            for completion in answers(run, loaded, mine, shards.done, attempt):
                 shards.add(completion)
         place = {sample.id: number for number, sample in enumerate(samples)}
         shards.close(place.__getitem__)
 
 
-def _load(checkpoint: Any, dtype: str) -> Any:
-    from mllm.models.checkpoint import load
-
-    return load(checkpoint, dtype=dtype, device="auto")
-
-
-def _answers(
-    loaded: Any, samples: Sequence[Sample], done: frozenset[str], attempt: int, settings: dict[str, Any],
-    batch_size: int, world: World,
-) -> Iterator[Completion]:  # fmt: skip
-    """Sample one attempt at each sample that has none yet."""
+def answers(
+    run: Run, loaded: Any, samples: Sequence[Sample], done: frozenset[str], attempt: int
+) -> Iterator[Completion]:
+    """Yield an answer of one attempt to each sample that is not `done`."""
     from mllm.inference.generate import generate
 
-    root = Path(settings["samples"]).parent
-    seed = settings["seed"] * 1000 + attempt
-    with progress(f"attempt {attempt + 1}", len(samples), sum(s.id in done for s in samples), world=world) as tick:
+    how, root = run.options.generation, Path(run.options.samples).parent
+    count = sum(sample.id in done for sample in samples)
+    with progress(f"attempt {attempt + 1}", len(samples), count, world=run.world) as step:
         for completion in generate(
-            loaded, samples, root, max_new_tokens=settings["max_new_tokens"], temperature=settings["temperature"],
-            top_p=settings["top_p"], seed=seed, batch_size=batch_size, skip=done,
+            loaded, samples, root, max_new_tokens=how.max_new_tokens, temperature=how.temperature, top_p=how.top_p,
+            seed=how.seed * 1000 + attempt, batch_size=how.batch_size, skip=done,
         ):  # fmt: skip
             yield completion
-            tick()
+            step()
 
 
-def keep_stage(samples: Sequence[Sample], settings: dict[str, Any], out: Path) -> None:
-    """Count, leave out, write."""
+def keep_stage(run: Run, samples: Sequence[Sample], weights: str) -> None:
+    """Count right answers, write the samples within the bounds, and the manifest."""
+    options, (least, most) = run.options, run.options.bounds
     passes: Counter[str] = Counter()
     by_id = {sample.id: sample for sample in samples}
-    for attempt in range(settings["attempts"]):
-        for row in read_jsonl(out / f"attempts-{attempt}.jsonl", Completion, unique="sample_id"):
+    for attempt in range(options.attempts):
+        for row in read_jsonl(run.out / f"attempts-{attempt}.jsonl", Completion, unique="sample_id"):
             passes[row.sample_id] += pass_rate.is_right(by_id[row.sample_id], row)
-    told = {name: settings[name] for name in ("model", "weights", "temperature", "seed")}
-    root, here = Path(settings["samples"]).parent.resolve(), out.resolve()
-    write_jsonl(
-        out / "samples.jsonl",
-        (
-            replace(
-                pass_rate.graded(sample, passes[sample.id], settings["attempts"], told),
-                image=os.path.relpath(root / sample.image, here),
-            )
-            for sample in samples
-            if settings["least"] <= passes[sample.id] <= settings["most"]
-        ),
+    how = options.generation
+    by_whom = {"model": options.model, "weights": weights, "temperature": how.temperature, "seed": how.seed}
+    root, here = Path(options.samples).parent.resolve(), run.out.resolve()
+    graded = (
+        replace(
+            pass_rate.graded(sample, passes[sample.id], options.attempts, by_whom),
+            image=os.path.relpath(root / sample.image, here),
+        )
+        for sample in samples
+        if least <= passes[sample.id] <= most
     )
+    write_jsonl(run.out / "samples.jsonl", graded)
     counts = Counter(passes[sample.id] for sample in samples)
     facts = {
         "samples": len(samples),
-        "kept": sum(counts[n] for n in range(settings["least"], settings["most"] + 1)),
-        "left out, right too rarely": sum(counts[n] for n in range(settings["least"])),
-        "left out, right too often": sum(counts[n] for n in range(settings["most"] + 1, settings["attempts"] + 1)),
-        "samples by number of right attempts": {str(n): counts[n] for n in range(settings["attempts"] + 1)},
+        "kept": sum(counts[n] for n in range(least, most + 1)),
+        "left out, right too rarely": sum(counts[n] for n in range(least)),
+        "left out, right too often": sum(counts[n] for n in range(most + 1, options.attempts + 1)),
+        "samples by number of right attempts": {str(n): counts[n] for n in range(options.attempts + 1)},
     }
-    manifest.finish(out, facts, ["samples.jsonl"])
-
-
-def command(
-    model: Annotated[str, typer.Option(help="checkpoint folder, adapter folder, Hub name, or pocket")] = "pocket",
-    samples: Annotated[str, typer.Option(help="samples file (jsonl)")] = "runs/pocket/data/train.jsonl",
-    out: Annotated[Path, typer.Option(help="folder of what is kept")] = Path("runs/pocket/filtered"),
-    attempts: Annotated[int, typer.Option(min=1, help="answers to each sample")] = 4,
-    least: Annotated[int, typer.Option(min=0, help="fewest right answers of a sample that is kept")] = 1,
-    most: Annotated[int | None, typer.Option(help="most right answers [one less than attempts]")] = None,
-    temperature: Annotated[float, typer.Option(help="of the sampling; above 0")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="share of the probability mass sampled from")] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="room for one answer")] = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="samples answered at once")] = 32,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
-    seed: Annotated[int, typer.Option(help="of the sampling")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="throw away what the folder holds")] = False,
-) -> None:  # fmt: skip
-    """Keep the samples that a model answers right sometimes."""
-    if temperature <= 0:
-        raise FieldmarkError(f"--temperature {temperature}: above 0 is needed, or every attempt would be the same")
-    options = {
-        "program": "filter", "model": model, "samples": samples, "attempts": attempts, "least": least,
-        "most": attempts - 1 if most is None else most, "temperature": temperature, "top_p": top_p,
-        "max_new_tokens": max_new_tokens, "batch_size": batch_size, "dtype": dtype, "seed": seed,
-    }  # fmt: skip
-    made = sift(options, out, batch_size, overwrite)
-    console.print(f"{out}/samples.jsonl: {made['kept']} of {made['samples']} kept", highlight=False)
+    manifest.finish(run.out, facts, ["samples.jsonl"])
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the program."""
-    run_program(command, argv)
+    options = parse(FilterOptions, argv)
+    made = sift(options)
+    console = Console(stderr=True)
+    console.print(f"{options.out}/samples.jsonl: {made['kept']} of {made['samples']} kept", highlight=False)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

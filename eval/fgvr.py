@@ -60,7 +60,7 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
     """Make a question for each photo and ask it."""
     if options.input is None:
         raise FieldmarkError("name the photos: --input FOLDER or FILE (or --rescore --out DIR)")
-    request = sources.Request(options.input, options.domain, whole_image_boxes=True)
+    request = sources.PhotoRequest(options.input, options.domain, whole_image_boxes=True)
     photos = list(sources.photos(options.source, request))
     pool = knowledge_probe.items(photos)
     entities, chosen = knowledge_probe.by_domain(pool), knowledge_probe.one_an_image(pool)

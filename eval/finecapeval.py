@@ -23,7 +23,7 @@ from mllm.captions import words
 from mllm.cli.options import CaptionsOptions
 from mllm.cli.programs import parse, run_program
 from mllm.data import caption_stats
-from mllm.data.sources.csv import table
+from mllm.data.csv_tables import read_table
 from mllm.errors import FieldmarkError
 from mllm.io.files import write_json
 from mllm.io.tables import markdown
@@ -72,7 +72,7 @@ def read(file: Path) -> list[FineCapRow]:
     """Read the csv. Raises FieldmarkError naming file, line and column."""
     if not file.is_file():
         raise FieldmarkError(f"{file}: no such file")
-    header, lines = table(file)
+    header, lines = read_table(file)
     columns = ("image", "caption", *ASPECTS)
     if missing := sorted({*columns} - {*header}):
         raise FieldmarkError(f"{file}: column {missing[0]} is missing; FineCapEval has {', '.join(columns)}")

@@ -144,7 +144,7 @@ def test_absurd_numbers_of_boxes(tmp_path: Path, every: dict[str, Target]) -> No
     rows = "".join(f"a.png,robin,0,0,{1 + k / 1e6},9\n" for k in range(2_001))
     (tmp_path / "p.csv").write_text(f"image,entity,x1,y1,x2,y2\n{rows}")
     with pytest.raises(sources.SourceError, match="2001 boxes; at most 2000"):
-        list(sources.photos("csv", sources.Request(tmp_path / "p.csv", domain="bird")))
+        list(sources.photos("csv", sources.PhotoRequest(tmp_path / "p.csv", domain="bird")))
 
 
 def test_a_name_too_long_for_a_file_is_no_image(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_link_out_of_a_folder_of_photos_is_refused(tmp_path: Path) -> None:
     (tmp_path / "root" / "robin").mkdir(parents=True)
     for name in ("private.png", "root/robin/a.png"):
         Image.new("RGB", (40, 20)).save(tmp_path / name)
-    request = sources.Request(tmp_path / "root", domain="bird", whole_image_boxes=True)
+    request = sources.PhotoRequest(tmp_path / "root", domain="bird", whole_image_boxes=True)
     (tmp_path / "root" / "robin" / "b.png").symlink_to("a.png")
     assert [photo.id for photo in sources.photos("image_folder", request)] == ["robin/a.png", "robin/b.png"]
     (tmp_path / "root" / "robin" / "c.png").symlink_to(tmp_path / "private.png")

@@ -202,7 +202,7 @@ def test_my_500_labelled_photos(tmp_path: Path) -> None:
 
 def my_products(copy: Path) -> None:
     """Drawn scenes in families of look-alikes, each with what five people wrote of it."""
-    request = caption_sources.Request(out=copy, counts={"train": 60}, family={"train": 5}, level="medium")
+    request = caption_sources.CaptionRequest(out=copy, counts={"train": 60}, family={"train": 5}, level="medium")
     (copy / "products").mkdir()
     for number, sample in enumerate(caption_sources.images("pocket", request)):
         shutil.move(copy / sample.image, copy / f"products/{number:03}.png")

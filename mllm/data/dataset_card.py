@@ -6,7 +6,6 @@ It is written from the manifest's facts and holds neither a time nor a machine's
 from __future__ import annotations
 
 import csv
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,6 @@ from mllm.knowledge import domains
 from mllm.records import Photo, Sample
 
 CARD, ATTRIBUTION = "README.md", "attribution.csv"
-_NOT_SHOWN = ("out", "workers", "overwrite")
-"""Flags that do not change the data."""
-
-
-def spoken(context: Any, program: str) -> str:
-    """Return the command that makes a set, as typed: every flag of a typer context that is not at its default."""
-    words = ["python", program]
-    for flag in context.command.params:
-        value = context.params.get(flag.name)
-        if flag.name in _NOT_SHOWN or value in (None, (), [], flag.default):
-            continue
-        name = max(flag.opts, key=len)
-        for one in value if isinstance(value, list | tuple) else [value]:
-            words += [name] if one is True else [name, str(one)]
-    return shlex.join(words)
 
 
 def write(

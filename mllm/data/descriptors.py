@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mllm.data.sources.csv import rows_of
+from mllm.data.csv_tables import checked_rows
 from mllm.errors import RecordError
 from mllm.io import strict_json
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark, read
@@ -110,7 +110,7 @@ def _table(file: Path) -> dict[str, Card]:
     """Read a csv of marks."""
     cards: dict[str, Card] = {}
     spelled: dict[str, str] = {}
-    for where, row in rows_of(file, needed=("entity", "mark"), optional=_COLUMNS):
+    for where, row in checked_rows(file, needed=("entity", "mark"), optional=_COLUMNS):
         name = spelled.setdefault(normalize_name(row["entity"]), row["entity"])
         card = cards.setdefault(name, Card(name, domain=row.get("domain", "")))
         mark = _row_mark(where, row)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from mllm.boxes import Box, Frame
 from mllm.data import sources, splits
-from mllm.data.sources import Request, SourceError
+from mllm.data.sources import PhotoRequest, SourceError
 from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError, ImageError
 from mllm.io.images import open_image
@@ -32,7 +32,7 @@ class LabelReport:
     """The photos with their sides, as a synthesis with the same seed and shares would split them."""
 
 
-def check(source: str, request: Request, cards: Cards | None, shares: Shares, seed: int) -> LabelReport:
+def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Shares, seed: int) -> LabelReport:
     """Decode every photo, look up its card and its near-duplicates, and split the good photos.
 
     Raises:
@@ -41,7 +41,7 @@ def check(source: str, request: Request, cards: Cards | None, shares: Shares, se
     found = LabelReport()
     prints: list[list[str]] = []
     spelled: dict[str, str] = {}
-    wrong = replace(request, wrong=lambda error: found.wrong.append(str(error)))
+    wrong = replace(request, on_error=lambda error: found.wrong.append(str(error)))
     for photo in sources.photos(source, wrong):
         if fault := "; ".join(label_faults(photo, cards, spelled, marks=False)):
             found.wrong.append(fault)
@@ -125,7 +125,7 @@ def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, 
         yield f"photo {photo.id}: no marks are known for {photo.entity!r}: give knowledge cards with --knowledge FILE"
 
 
-def labelled(source: str, request: Request, cards: Cards | None) -> Iterator[Photo]:
+def labelled(source: str, request: PhotoRequest, cards: Cards | None) -> Iterator[Photo]:
     """Yield the photos of a source; the first fault in their labels is an error."""
     spelled: dict[str, str] = {}
     for photo in sources.photos(source, request):

@@ -25,9 +25,7 @@ from mllm.io.files import atomic_write
 from mllm.knowledge.cards import nearest_names, normalize_name
 
 SCHEMA = "fieldmark.mastery/1"
-Level = Literal[
-    "completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect"
-]
+Level = Literal["completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 BOUNDS = (0.70, 0.45, 0.30, 0.10)
 """Share of right answers from which an entity is on each level but the last."""

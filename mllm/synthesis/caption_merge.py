@@ -1,7 +1,7 @@
-"""Captions of one image put together by rules, without a model: no detail lost, none added, and no style.
+"""Merge captions of one image by rules, without a model: no detail lost, none added, and no style.
 
-What comes out reads like notes, not like prose. It shows that a pipeline works, and is what a teacher without a model
-can do; for captions to learn from, take a teacher with one.
+The result reads like notes. It shows that a pipeline works, and is what a teacher without a model can do; for captions
+worth training on, use a teacher with a model.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from mllm.metrics import claims
 
 
 def blend(captions: Sequence[str]) -> str:
-    """Return the caption with most details, and what the others add to it, a sentence each.
+    """Return the caption with the most details, followed by what the others add, one sentence each.
 
-    Where people give a thing different colours or numbers, the side that most of them take is told, the first on ties.
+    Where people give a thing different colours or numbers, the majority's version is used, the first one on ties.
     """
-    told = [" ".join(caption.split()) for caption in captions]
-    if not any(told):
+    written = [" ".join(caption.split()) for caption in captions]
+    if not any(written):
         raise FieldmarkError("a blend needs at least one caption")
-    spoken = [claims.settled(caption, told) for caption in told]
-    first = max(range(len(spoken)), key=lambda place: len(claims.details(spoken[place])))
-    whole = _with(spoken[first], spoken[:first] + spoken[first + 1 :])
-    for clause in (clause for caption in spoken for clause in clauses(caption)):
-        more = f"{whole} {_sentence(clause)}"
-        if claims.kept_share(told, more) > claims.kept_share(told, whole):  # the winning side, of words told before
-            whole = more
-    return whole
+    settled = [claims.settled(caption, written) for caption in written]
+    first = max(range(len(settled)), key=lambda index: len(claims.details(settled[index])))
+    merged = _append(settled[first], settled[:first] + settled[first + 1 :])
+    for clause in (clause for caption in settled for clause in clauses(caption)):
+        longer = f"{merged} {_sentence(clause)}"
+        if claims.kept_share(written, longer) > claims.kept_share(written, merged):  # same words, but the winning claim
+            merged = longer
+    return merged
 
 
 def expand(caption: str, description: str) -> str:
-    """Return the caption and what a description adds to it; where the two disagree the caption's word stands."""
+    """Return the caption followed by what a description adds; where the two disagree, the caption wins."""
     trusted = " ".join(caption.split())
-    return _with(trusted, [claims.settled(description, [trusted, description])])
+    return _append(trusted, [claims.settled(description, [trusted, description])])
 
 
-def _with(whole: str, others: Sequence[str]) -> str:
-    """Append those clauses of other captions that hold a detail which is not told yet."""
-    sentences = [f"{whole.rstrip(' .')}."]
-    for clause in (clause for caption in others for clause in clauses(caption)):
-        if claims.added(sentences, clause):
-            sentences.append(_sentence(clause))
-    return " ".join(sentences)
+def _append(caption: str, others: Sequence[str]) -> str:
+    """Append those clauses of other captions that hold a detail the caption does not have yet."""
+    found = [f"{caption.rstrip(' .')}."]
+    for clause in (clause for other in others for clause in clauses(other)):
+        if claims.added(found, clause):
+            found.append(_sentence(clause))
+    return " ".join(found)
 
 
 def _sentence(clause: str) -> str:
-    """Give a clause a capital and a full stop."""
+    """Capitalise a clause and add a full stop."""
     return f"{clause[0].upper()}{clause[1:]}."

@@ -1,9 +1,9 @@
-"""Composites: several photos pasted into one image, and where each of them lies afterwards.
+"""Composites: several photos pasted into one image, and where each of them is afterwards.
 
-Photos are shrunk, never enlarged, their aspect kept; they never overlap. Layouts:
+Photos are shrunk, never enlarged, with their aspect ratio kept; they never overlap. Layouts:
     horizontal  one row, all of one height          vertical  one column, all of one width
-    grid        equal cells, at most three columns  free      loose rows on a roomier canvas
-All lengths are pixels; the only thing that leaves is a window in the unit frame (`Box`), for `Box.inside`.
+    grid        equal cells, at most three columns  free      loose rows on a larger canvas
+All lengths are in pixels; callers get windows in the unit frame (`Box`), for `Box.inside`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Colour = tuple[int, int, int]
 LAYOUTS = ("horizontal", "vertical", "grid", "free")
 _LIMITS = {"horizontal": (2, 3), "vertical": (2, 3), "grid": (4, 6), "free": (2, 4)}
 MAX_COLUMNS = 3
-ROOM = 1.25
-"""How much wider and higher than its photos a free canvas is, where the photos are not square tiles of one size."""
+SLACK = 1.25
+"""Width and height of a free canvas relative to its photos, unless the photos are square tiles of one size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Where one photo lies: left, top, width, height, whole pixels."""
+    """The place of one photo: left, top, width, height, whole pixels."""
 
     x: int
     y: int
@@ -45,14 +45,14 @@ class Arrangement:
     cells: tuple[Cell, ...]
 
     def window(self, index: int) -> Box:
-        """Return where photo `index` lies, in the unit frame of the canvas."""
+        """Return the place of photo `index` in the unit frame of the canvas."""
         cell = self.cells[index]
         corners = (cell.x, cell.y, cell.x + cell.width, cell.y + cell.height)
         return Box.from_xyxy(corners, Frame(*self.canvas))
 
 
 def layouts_for(count: int) -> tuple[str, ...]:
-    """Return the layouts that suit so many photos (strips of more than three become too thin to see)."""
+    """Return the layouts for this number of photos (strips of more than three photos become too thin)."""
     return tuple(name for name in LAYOUTS if _LIMITS[name][0] <= count <= _LIMITS[name][1])
 
 
@@ -65,13 +65,13 @@ def arrange(layout: str, sizes: Sequence[Size], rng: random.Random, *, max_side:
         raise ValueError(f"cannot arrange {len(sizes)} photos as {layout!r}; layouts: {', '.join(LAYOUTS)}")
     state, scale = rng.getstate(), 1.0
     while True:
-        rng.setstate(state)  # the same throw of the dice at every scale
+        rng.setstate(state)  # the same random numbers at every scale
         fitted = _fit(layout, sizes, scale)
         place = {"horizontal": _row, "vertical": _column, "grid": _grid, "free": _free}[layout]
         canvas, cells = place(fitted, round(gap * scale), rng)
         if max(canvas) <= max_side:
             return Arrangement(layout, canvas, tuple(cells))
-        scale *= min(max_side / max(canvas), 0.999)  # rounding up may need a second, slightly smaller try
+        scale *= min(max_side / max(canvas), 0.999)  # rounding up may need another, slightly smaller try
 
 
 def paste(images: Sequence[Image.Image], arrangement: Arrangement, colour: Colour) -> Image.Image:
@@ -85,7 +85,7 @@ def paste(images: Sequence[Image.Image], arrangement: Arrangement, colour: Colou
 
 
 def edge_colour(image: Image.Image) -> Colour:
-    """Return the mean colour of an image's outermost pixels: a canvas of it looks like more of the same ground."""
+    """Return the mean colour of an image's outermost pixels, so that a canvas continues its background."""
     small = image.resize((8, 8), Image.Resampling.BOX)
     rim = [small.getpixel((x, y)) for x in range(8) for y in range(8) if x in (0, 7) or y in (0, 7)]
     red, green, blue = (round(sum(channel) / len(rim)) for channel in zip(*rim, strict=True))  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ def _fit(layout: str, sizes: Sequence[Size], scale: float) -> list[Size]:
 
 
 def _row(sizes: list[Size], gap: int, rng: random.Random) -> tuple[Size, list[Cell]]:
-    """One photo beside the other."""
+    """Place photos side by side."""
     height, x, cells = max(size[1] for size in sizes), 0, []
     for width, own in sizes:
         cells.append(Cell(x, (height - own) // 2, width, own))
@@ -119,13 +119,13 @@ def _row(sizes: list[Size], gap: int, rng: random.Random) -> tuple[Size, list[Ce
 
 
 def _column(sizes: list[Size], gap: int, rng: random.Random) -> tuple[Size, list[Cell]]:
-    """One photo under the other: a row with x and y changed over."""
+    """Place photos below each other: a row with x and y swapped."""
     (height, width), cells = _row([(high, wide) for wide, high in sizes], gap, rng)
     return (width, height), [Cell(cell.y, cell.x, cell.height, cell.width) for cell in cells]
 
 
 def _grid(sizes: list[Size], gap: int, rng: random.Random) -> tuple[Size, list[Cell]]:
-    """Equal cells, each photo in the middle of its own."""
+    """Place each photo in the middle of one of several equal cells."""
     columns = min(MAX_COLUMNS, math.ceil(math.sqrt(len(sizes))))
     rows = math.ceil(len(sizes) / columns)
     wide, high = max(size[0] for size in sizes), max(size[1] for size in sizes)
@@ -138,14 +138,14 @@ def _grid(sizes: list[Size], gap: int, rng: random.Random) -> tuple[Size, list[C
 
 
 def _free(sizes: list[Size], gap: int, rng: random.Random) -> tuple[Size, list[Cell]]:
-    """Rows of one or two photos, shifted at random within the room that a larger canvas leaves."""
+    """Place rows of one or two photos, shifted at random on a larger canvas."""
     lengths = {2: ((2,), (1, 1)), 3: ((2, 1), (1, 2)), 4: ((2, 2),)}[len(sizes)]
     left, rows = list(range(len(sizes))), []
     for length in rng.choice(lengths):
         rows.append([left.pop(0) for _ in range(length)])
     wide, high = max(size[0] for size in sizes), max(size[1] for size in sizes)
-    room = 1.0 if len(set(sizes)) == 1 and wide == high else ROOM  # square tiles of one size: a canvas of two by two
-    canvas = (math.ceil((2 * wide + gap) * room), math.ceil((2 * high + gap) * room))
+    slack = 1.0 if len(set(sizes)) == 1 and wide == high else SLACK  # square tiles of one size: exactly two by two
+    canvas = (math.ceil((2 * wide + gap) * slack), math.ceil((2 * high + gap) * slack))
     cells: dict[int, Cell] = {}
     heights = [max(sizes[index][1] for index in row) for row in rows]
     tops = _shift(heights, gap, canvas[1], rng)
@@ -157,9 +157,9 @@ def _free(sizes: list[Size], gap: int, rng: random.Random) -> tuple[Size, list[C
 
 
 def _shift(lengths: list[int], gap: int, total: int, rng: random.Random) -> list[int]:
-    """Lay lengths one after the other on a line of `total`, the free room shared out at random; returns the starts."""
-    room = total - sum(lengths) - gap * (len(lengths) - 1)
-    cuts = sorted(rng.randint(0, room) for _ in lengths)
+    """Place lengths one after the other on a line of `total`, divide the free space at random, return the starts."""
+    free = total - sum(lengths) - gap * (len(lengths) - 1)
+    cuts = sorted(rng.randint(0, free) for _ in lengths)
     starts, at = [], 0
     for length, cut in zip(lengths, cuts, strict=True):
         starts.append(at + cut)

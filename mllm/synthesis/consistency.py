@@ -1,11 +1,11 @@
-"""Does what a thought says of the thing asked for agree with its card? Words only, no model; errs towards "yes".
+"""Check that a thought's statements about its target agree with the target's card. Words only, no model; lenient.
 
-Said of the target is what stands before the first candidate (the recall) and from `<obj:K>` of the target to the next
-candidate, sentences left out that speak of another entity of the image, and clauses that deny something. A clause
-disagrees with the card when
-    it quotes a mark of another thing of the image whose words the card does not have, or
-    it names a colour, pattern, shape, length or size of a part for which the card says another one of the same sort.
-What a card is silent about is not judged: a thought may know more than a card.
+About the target are the text before the first candidate (the recall) and the text from `<obj:K>` of the target to the
+next candidate, without sentences that name another entity of the image and clauses that deny something. A clause
+contradicts the card if
+    it quotes a mark of another thing in the image that uses words the card does not have, or
+    it names a colour, pattern, shape, length or size of a part for which the card has another one of the same sort.
+What the card does not mention is not judged: a thought may know more than a card.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SORTS: tuple[frozenset[str], ...] = tuple(
         "straight curved hooked",
     )
 )
-"""Words of one sort exclude each other when they are said of the same part."""
+"""Words of one sort exclude each other when they describe the same part."""
 _DENIES = re.compile(
     r"\b(?:no|not|never|without|lacks?|lacking|missing|unlike|rather|instead|whereas|while|but|vain|would|n't)\b", re.I
 )
@@ -36,47 +36,47 @@ _CLAUSE = re.compile(r"[.,;:()!?]|\band\b|\bwith\b|\bor\b")
 
 
 def contradictions(sample: Sample, thought: str, cards: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return the clauses of a thought that give the thing asked for what its card does not hold."""
+    """Return the clauses of a thought that contradict the card of the thing asked for."""
     own = cards[sample.entity]
     others = [mark for thing in sample.things if thing.entity != sample.entity for mark in cards[thing.entity]]
     foreign = [mark for mark in others if not has_mark(own, mark)]
-    return [clause for clause in _said(sample, thought, own) if not _agrees(clause, own, foreign)]
+    return [clause for clause in _about_target(sample, thought, own) if not _agrees(clause, own, foreign)]
 
 
-def _said(sample: Sample, thought: str, own: Sequence[str]) -> Iterator[str]:
-    """Yield the clauses that are said of the target; its own marks, word for word, are taken out."""
+def _about_target(sample: Sample, thought: str, own: Sequence[str]) -> Iterator[str]:
+    """Yield the clauses about the target, after removing its own marks where they are quoted word for word."""
     for mark in sorted((mark for mark in own if " " in mark), key=len, reverse=True):
         thought = thought.replace(mark, " ")
     names = {normalize_name(thing.entity) for thing in sample.things if thing.entity != sample.entity}
     pieces = REFERENCE.split(thought)
-    spoken = [pieces[0]]
+    about = [pieces[0]]
     for reference, text in zip(pieces[1::2], pieces[2::2], strict=True):
         if sample.things[int(reference)].entity == sample.entity:
-            spoken.append(text)
-    for text in spoken:
+            about.append(text)
+    for text in about:
         for sentence in _SENTENCE.split(text):
             if not any(name in normalize_name(sentence) for name in names) and not _DENIES.search(sentence):
                 yield from (clause.strip() for clause in _CLAUSE.split(sentence) if clause.strip())
 
 
 def _agrees(clause: str, own: Sequence[str], foreign: Iterable[str]) -> bool:
-    """Whether a clause says nothing of the target that its card speaks against."""
-    said, known = content_words([clause]), content_words(own)
-    if any(said <= content_words([mark]) for mark in own) and not (len(said) == 1 and _bare_clash(said, own)):
+    """Whether a clause agrees with the target's card."""
+    used, known = content_words([clause]), content_words(own)
+    if any(used <= content_words([mark]) for mark in own) and not (len(used) == 1 and _bare_clash(used, own)):
         return True
     for mark in foreign:
         quoted = content_words([mark])
-        if quoted and quoted <= said and not quoted <= known:
+        if quoted and quoted <= used and not quoted <= known:
             return False
-    return not _bare_clash(said, own) and not any(
+    return not _bare_clash(used, own) and not any(
         _clash(normalize_name(clause).split(), normalize_name(mark).split(), own) for mark in own
     )
 
 
-def _bare_clash(said: frozenset[str], own: Sequence[str]) -> bool:
-    """Whether one word is said of the whole thing where the card has single words of its sort, and not this one."""
+def _bare_clash(used: frozenset[str], own: Sequence[str]) -> bool:
+    """Whether a single word describes the whole thing while the card has other single words of its sort."""
     bare = {word for mark in own if len(content_words([mark])) == 1 for word in content_words([mark])}
-    return len(said) == 1 and any(said <= sort and bare & sort and not said & bare for sort in SORTS)
+    return len(used) == 1 and any(used <= sort and bare & sort and not used & bare for sort in SORTS)
 
 
 def _clash(clause: list[str], mark: list[str], own: Sequence[str]) -> bool:

@@ -1,6 +1,6 @@
-"""Contact sheets: pages of samples with boxes, question and thought, to be looked at before anything is trained.
+"""Contact sheets: pages of samples with boxes, question and thought, to look at before training.
 
-What is asked for is drawn in green, other things in orange; numbers are those of the thought's candidates.
+Things asked for are green, other things orange; the numbers are those of the candidates in the thought.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mllm.records import REFERENCE, SPLITS, Sample, read_jsonl
 FOLDER = "sheets"
 ACROSS, DOWN = 3, 2
 CELL, TEXT = 480, 190
-"""Side of an image's place and height of the text under it, pixels."""
+"""Side of an image's cell and height of the text below it, pixels."""
 _LINE, _FONT, _WIDTH, _LINES = 17, 13, 70, 11
 
 
 def write(folder: Path, count: int) -> list[Path]:
-    """Write pages of `count` samples of each side, evenly spread, to `folder/sheets`; returns their paths."""
+    """Write pages of `count` samples of each side, evenly spread, to `folder/sheets`; return their paths."""
     made = []
     for side in SPLITS:
         chosen = _spread(folder / f"{side}.jsonl", count)
@@ -36,7 +36,7 @@ def write(folder: Path, count: int) -> list[Path]:
 
 
 def sheet(folder: Path, samples: Sequence[Sample]) -> Image.Image:
-    """Draw one page; `folder` is the one that the samples' images are relative to."""
+    """Draw one page; the samples' image paths are relative to `folder`."""
     rows = -(-len(samples) // ACROSS)
     page = Image.new("RGB", (ACROSS * CELL, rows * (CELL + TEXT)), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=_FONT)
@@ -58,7 +58,7 @@ def _spread(file: Path, count: int) -> list[Sample]:
 
 
 def _marks(sample: Sample) -> list[Mark]:
-    """Return the boxes of a sample's things, numbered from 1; those asked for are green."""
+    """Return the numbered boxes of a sample's things; those asked for are green."""
     return [
         Mark(thing.box, str(k + 1), GOLD_COLOUR if thing.box in sample.boxes else ANSWER_COLOUR)
         for k, thing in enumerate(sample.things)
@@ -66,17 +66,17 @@ def _marks(sample: Sample) -> list[Mark]:
 
 
 def _text(sample: Sample) -> list[str]:
-    """Return the lines under an image: id and kind, question, as much of the thought as has room."""
+    """Return the lines below an image: id and kind, question, and as much of the thought as fits."""
     if sample.task == "caption":
         return _captions(sample)
     stratum = f"{sample.provenance.get('kind', sample.task)}, {sample.provenance.get('stratum', sample.split)}"
     thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "(no thought)")
-    told = [f"{sample.id} ({stratum})", *textwrap.wrap(sample.question, _WIDTH), *textwrap.wrap(thought, _WIDTH)]
-    return told if len(told) <= _LINES else [*told[: _LINES - 1], told[_LINES - 1][: _WIDTH - 4] + " ..."]
+    lines = [f"{sample.id} ({stratum})", *textwrap.wrap(sample.question, _WIDTH), *textwrap.wrap(thought, _WIDTH)]
+    return lines if len(lines) <= _LINES else [*lines[: _LINES - 1], lines[_LINES - 1][: _WIDTH - 4] + " ..."]
 
 
 def _captions(sample: Sample) -> list[str]:
-    """Return the lines under an image with captions: what is learned, then what people wrote."""
-    told = [sample.id, *textwrap.wrap(f"> {sample.captions[0]}" if sample.captions else "(no caption)", _WIDTH)]
-    told += [line for one in sample.provenance.get("given", ()) for line in textwrap.wrap(f"- {one}", _WIDTH)]
-    return told[:_LINES]
+    """Return the lines below an image with captions: the training caption, then the human ones."""
+    lines = [sample.id, *textwrap.wrap(f"> {sample.captions[0]}" if sample.captions else "(no caption)", _WIDTH)]
+    lines += [line for one in sample.provenance.get("given", ()) for line in textwrap.wrap(f"- {one}", _WIDTH)]
+    return lines[:_LINES]

@@ -1,8 +1,8 @@
-"""Line-ups: which photos stand beside each other in one composite, and which of them is asked for.
+"""Line-ups: which photos are in one composite, and which of them is asked for.
 
 The things of a line-up are different entities of one domain. In training all are seen entities. On the other sides the
-target's stratum says what is measured, and its distractors are of the same stratum wherever that holds enough of them:
-beside seen distractors an unseen thing could be told by elimination, without knowing it.
+target's stratum says what is measured, and its distractors are of the same stratum if that has enough of them: among
+seen distractors an unseen thing could be found by elimination, without knowing it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from mllm.records import Photo
 SEEN, UNSEEN, UNSEEN_DOMAIN = "seen", "unseen", "unseen domain"
 STRATA = (SEEN, UNSEEN, UNSEEN_DOMAIN)
 MOST_ALIKE = 3
-"""Without a genus, the so many entities whose cards say most alike count as look-alikes."""
+"""Without a genus, this many entities with the most similar cards count as look-alikes."""
 Entity = tuple[str, str]
 """(domain, name)"""
 
 
 def further(kind: str) -> str:
-    """Return what a further question of an image may ask, which was put together for the first one."""
+    """Return the kind of a further question about an image that was composed for the first one."""
     return DESCRIPTION if kind == DESCRIPTION else NAME
 
 
 @dataclass(frozen=True, slots=True)
 class LineUp:
-    """Photos in the order of their cells; the first target is the one the line-up was drawn for.
+    """Photos in the order of their cells; the line-up was drawn for the first target.
 
-    Of kind `absent` the first target is in no cell; of kind `several` its entity is in more than one.
+    Of kind `absent`, the first target is in no cell; of kind `several`, its entity is in more than one.
     """
 
     photos: tuple[Photo, ...]
@@ -44,12 +44,12 @@ class LineUp:
 
 
 class Pool:
-    """The photos of one side, by entity, ready to be drawn from."""
+    """The photos of one side by entity, to draw line-ups from."""
 
     def __init__(
         self, photos: Sequence[Photo], side: str, cards: Mapping[str, tuple[str, ...]], things: tuple[int, int]
     ) -> None:
-        """Index the photos of `side`; `things` are the fewest and most things of a line-up.
+        """Index the photos of `side`; `things` are the minimum and maximum number of things in a line-up.
 
         Raises:
             FieldmarkError: no domain of this side has enough entities.
@@ -69,7 +69,7 @@ class Pool:
         for key in sorted(self.photos):
             self._domains[key[0]].append(key)
         self.targets: dict[str, list[Entity]] = {}
-        """Entities to be asked for, by stratum: those with a photo of one box, in a domain with enough others."""
+        """Possible targets by stratum: entities with a photo of one box, in a domain with enough others."""
         for key in sorted(self.photos):
             if self._single(key) and len(self._domains[key[0]]) >= self.fewest:
                 self.targets.setdefault(self.stratum[key], []).append(key)
@@ -85,15 +85,15 @@ class Pool:
         self._alike: dict[Entity, list[Entity]] = {}
 
     def strata(self) -> tuple[str, ...]:
-        """Return the strata that can be asked about, in their order."""
+        """Return the strata that have targets, in order."""
         return tuple(name for name in STRATA if name in self.targets)
 
     def draw(
         self, index: int, seed: str, rng: random.Random, *, sisters: float, questions: int, kind: str = NAME
     ) -> LineUp:
-        """Draw line-up number `index`: strata take turns, and within each every entity before any comes again.
+        """Draw line-up number `index`: strata take turns, and each uses every entity before it repeats one.
 
-        Where a stratum has no entity with two photos, `several` becomes `name`.
+        If a stratum has no entity with two photos, `several` becomes `name`.
         """
         strata = self.strata()
         stratum, turn = strata[index % len(strata)], index // len(strata)
@@ -117,9 +117,9 @@ class Pool:
         return LineUp(tuple(photos), (first, *asked), stratum, kind)
 
     def look_alikes(self, key: Entity) -> list[Entity]:
-        """Return the entities of the side that are easily taken for `key`.
+        """Return the entities of the side that are easily confused with `key`.
 
-        As the cards say (`unlike`), else those of its genus, else those with the most alike cards.
+        Those on its card (`unlike`), otherwise those of its genus, otherwise those with the most similar cards.
         """
         if key not in self._alike:
             others = [other for other in self._domains[key[0]] if other != key]
@@ -136,9 +136,7 @@ class Pool:
         return self._alike[key]
 
     def _distractors(self, target: Entity, rng: random.Random, sisters: float, *, absent: bool = False) -> list[Entity]:
-        """Choose what stands beside the target, or in its `absent` place too; each place goes to a look-alike with
-        probability `sisters`.
-        """
+        """Choose the distractors, one more if the target is `absent`; each a look-alike with probability `sisters`."""
         fellows = [key for key in self._domains[target[0]] if key != target]
         same = [key for key in fellows if self.stratum[key] == self.stratum[target]]
         pool = same if len(same) >= self.most - 1 else fellows
@@ -159,9 +157,9 @@ class Pool:
         return rng.sample(more, min(rng.randint(1, 2), max(1, self.most - 2), len(more)))
 
     def _single(self, key: Entity) -> list[Photo]:
-        """Return the photos of an entity with one box: of several, nobody could say which is meant."""
+        """Return the photos of an entity with one box: with several it would be unclear which is meant."""
         return [photo for photo in self.photos[key] if len(photo.boxes) == 1]
 
     def _genus(self, key: Entity) -> str | None:
-        """Return the genus, where the source knows it."""
+        """Return the genus, None if the source does not know it."""
         return self.photos[key][0].provenance.get("genus")

@@ -1,7 +1,4 @@
-"""The first stages of a data program: photos listed, each looked at once, and what has no box pointed at.
-
-Every process of a world comes through here; whatever was done before is left alone.
-"""
+"""The first stages of a data program: list the photos, fingerprint each, add boxes where there are none."""
 
 from __future__ import annotations
 
@@ -9,99 +6,71 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from mllm.data import splits
-from mllm.distributed import World
 from mllm.io.images import open_image
-from mllm.io.progress import progress
 from mllm.records import Photo, read_jsonl
 from mllm.synthesis import pseudo_boxes
 from mllm.synthesis.capabilities import Points
-from mllm.synthesis.shards import Shards
-from mllm.synthesis.stages import Stage, in_order
+from mllm.synthesis.run import SynthesisRun
 
 
-def listed(listing: Callable[[], Iterator[Photo]], out: Path, workers: int, world: World) -> list[Photo]:
-    """List photos and open each once, whole, so that a broken file is found now and not in an hour.
-
-    One process lists, which reads headers alone; all of them look, each at its share.
+def list_photos(run: SynthesisRun[Any], listing: Callable[[], Iterator[Photo]]) -> list[Photo]:
+    """List the photos in `photos.jsonl` and decode each once, so that a broken file is found now and not in an hour.
 
     Args:
-        listing: yields the photos, in the same order each time it is called; may refuse them.
-        out: folder that the photos' paths are relative to; `photos.jsonl` is written there.
-        workers: threads of each process.
-        world: the processes.
+        run: one process lists, which reads image headers only; all processes decode, each its share.
+        listing: yields the photos, in the same order each time it is called; may raise.
 
     Returns:
-        The photos with a fingerprint among what is known of them.
+        The photos with a fingerprint.
     """
-    headers = Stage(out / "listed.part.jsonl", Photo)  # no stage of its own: until photos.jsonl settings may change
-    if world.is_main and not (out / "photos.jsonl").exists() and not headers.finished:
-        with progress("list of photos", None, headers.done) as tick:
-            for photo in islice(listing(), headers.done, None):
-                headers.add(photo)
-                tick()
-        headers.close()
-    shards = Shards(out / "photos.jsonl", world)
-    if not shards.finished:
-        photos = list(read_jsonl(headers.file, Photo, unique="id"))
-        _each(shards, "photos", photos, lambda photo: _fingerprinted(photo, out), workers, world)
-    if world.is_main:
-        headers.file.unlink(missing_ok=True)
-    world.barrier()
-    return list(read_jsonl(out / "photos.jsonl", Photo, unique="id"))
+    file = run.out / "photos.jsonl"
+    headers = run.out / "listed.part.jsonl"  # named as unfinished: until photos.jsonl exists settings may change
+    if not file.exists():
+        run.list_rows(headers, Photo, lambda start: islice(listing(), start, None), "list of photos")
+    photos = [] if file.exists() else list(read_jsonl(headers, Photo, unique="id"))
+    found = run.map_rows(file, Photo, photos, lambda photo: _fingerprinted(photo, run.out), title="photos")
+    if run.world.is_main:
+        headers.unlink(missing_ok=True)
+    run.world.barrier()
+    return found
 
 
-def boxed(
+def add_boxes(
+    run: SynthesisRun[Any],
     photos: Sequence[Photo],
     opinions: Callable[[], Sequence[Points]],
-    out: Path,
-    workers: int,
-    world: World,
     *,
     seed: int,
     agreed_at: float,
 ) -> list[Photo]:
-    """Point at what has no box; `boxes.jsonl` in `out` keeps the photos.
+    """Let teachers point at what has no box; `boxes.jsonl` keeps the photos.
 
     Args:
-        photos: with fingerprints, as `listed` returns them.
-        opinions: loads the two that point; called only where something is left to do.
-        out: see `listed`.
-        workers: see `listed`.
-        world: see `listed`.
-        seed: of what the two are asked.
-        agreed_at: least IoU at which their boxes are one.
+        run: see `list_photos`.
+        photos: with fingerprints, as `list_photos` returns them.
+        opinions: loads the two teachers that point; called only if something is left to do.
+        seed: seed of the teachers' requests.
+        agreed_at: least IoU at which their boxes count as the same.
 
     Returns:
-        All photos; those without a box say why in their provenance (`pointing.FAULT`).
+        All photos; those without a box give the reason in their provenance (`pseudo_boxes.FAULT`).
     """
-    shards = Shards(out / "boxes.jsonl", world)
-    if not shards.finished:
-        first, second = opinions()
+    file = run.out / "boxes.jsonl"
+    if file.exists():
+        return list(read_jsonl(file, Photo, unique="id"))
+    first, second = opinions()
 
-        def make(photo: Photo) -> Photo:
-            found = pseudo_boxes.point(photo, out / photo.image, first, second, seed=seed, agreed_at=agreed_at)
-            return _fingerprinted(found, out) if found.boxes and not photo.boxes else found
+    def make(photo: Photo) -> Photo:
+        found = pseudo_boxes.point(photo, run.out / photo.image, first, second, seed=seed, agreed_at=agreed_at)
+        return _fingerprinted(found, run.out) if found.boxes and not photo.boxes else found
 
-        _each(shards, "boxes", photos, make, workers, world)
-    return list(read_jsonl(out / "boxes.jsonl", Photo, unique="id"))
-
-
-def _each(
-    shards: Shards, title: str, photos: Sequence[Photo], make: Callable[[Photo], Photo], workers: int, world: World
-) -> None:
-    """Make something of every photo that is not done yet, this process of its share, and join what all have made."""
-    mine = world.shard([photo for photo in photos if photo.id not in shards.done])
-    with progress(title, len(mine), world=world) as tick:
-        for photo in in_order(make, mine, workers):
-            shards.add(photo)
-            tick()
-    place = {photo.id: number for number, photo in enumerate(photos)}
-    shards.close(place.__getitem__)
+    return run.map_rows(file, Photo, photos, make, title="boxes")
 
 
 def _fingerprinted(photo: Photo, out: Path) -> Photo:
-    """Look at a photo, whole."""
+    """Decode a photo and add its fingerprint."""
     prints = splits.fingerprint(open_image(out / photo.image), photo)
     return replace(photo, provenance={**photo.provenance, "fingerprint": prints})

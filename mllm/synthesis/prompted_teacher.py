@@ -1,6 +1,6 @@
-"""A teacher that is a model: every ability as a question in words, put to whatever can write a reply.
+"""Base class of teachers that are prompted models: every capability as a prompt and a parsed reply.
 
-The two teachers of this kind, `openai` and `local`, differ only in how a reply comes about (`_write`).
+The two teachers of this kind, `openai` and `local`, differ only in how they generate a reply (`_generate`).
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from mllm.errors import FamilyError, FieldmarkError
 from mllm.io.image_view import View
 from mllm.models.families import Budget, Family
 from mllm.synthesis import teacher_parsing, teacher_prompts
-from mllm.synthesis.capabilities import Look, Reasoning, TeacherError
-from mllm.synthesis.usage import Failure, Ledger, Report
+from mllm.synthesis.capabilities import Look, ReasoningRequest, TeacherError
+from mllm.synthesis.usage import Failure, Usage, UsageReport
 
 T = TypeVar("T")
 MARGIN = 0.08
-"""A thing is shown with so much of its box's sides around it: a mark at the edge is else cut off."""
+"""Context around the crop of a thing, as a share of its box's sides, so that marks at the edge stay visible."""
 
 
-class Asking(Section):
-    """Settings that both kinds of model share. Each changes what comes out."""
+class SamplingConfig(Section):
+    """Settings that both kinds of model share. Each changes the output."""
 
     temperature: float = Field(default=0.7, ge=0)
-    """Of reasoning, and of any call with a seed other than 0; judgements and first opinions are greedy."""
+    """Of reasoning and of calls with a seed other than 0; judgements and first opinions are greedy."""
     max_tokens: int = Field(default=1024, ge=1)
-    """Room for a reply; one that is cut off counts as failed."""
+    """Maximum tokens of a reply; a truncated reply counts as failed."""
     max_pixels: int = Field(default=1024 * 1024, ge=1024)
-    """Images are shrunk to at most so many pixels before they are shown."""
+    """Images with more pixels than this are scaled down."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One question: `what` names it in a list of failures, `text` is all that is said, `views` are shown before it."""
+class TeacherRequest:
+    """One prompt. `what` names it in a list of failures; `views` are the images, shown before `text`."""
 
     what: str
     text: str
@@ -52,8 +52,8 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back. `truncated`: it ran out of room. Tokens are None where they were not counted."""
+class TeacherReply:
+    """A generated reply. `truncated`: it reached `max_tokens`. Token counts are None where they are unknown."""
 
     text: str
     truncated: bool = False
@@ -61,109 +61,109 @@ class Reply:
     tokens_out: int | None = None
 
 
-class ModelTeacher(ABC):
-    """All abilities of `mllm.synthesis.capabilities`, in words."""
+class PromptedTeacher(ABC):
+    """All capabilities of `mllm.synthesis.capabilities`, by prompting."""
 
-    def __init__(self, family: Family, budget: Budget, asking: Asking, ledger: Ledger) -> None:
-        """Take how the model sees and writes boxes. Its `budget` must hold what it is shown, or frames would differ."""
-        self._family, self._budget, self._asking, self._ledger = family, budget, asking, ledger
-        self._max_pixels = min(asking.max_pixels, budget.max_pixels)
+    def __init__(self, family: Family, budget: Budget, sampling: SamplingConfig, usage: Usage) -> None:
+        """Set up prompting.
+
+        Args:
+            family: how the model writes boxes.
+            budget: the model's image size limits; images are scaled to fit, so that boxes refer to the right frame.
+            sampling: temperature and limits.
+            usage: counts requests, tokens and failures.
+        """
+        self._family, self._budget, self._sampling, self._usage = family, budget, sampling, usage
+        self._max_pixels = min(sampling.max_pixels, budget.max_pixels)
 
     @abstractmethod
-    def _write(self, ask: Ask) -> Reply:
-        """Get one reply. Raises TeacherError, noted in the ledger, where this one request failed."""
+    def _generate(self, request: TeacherRequest) -> TeacherReply:
+        """Generate one reply. Raises TeacherError if this one request failed, and counts the failure in the usage."""
 
-    def reason(self, request: Reasoning) -> str:
-        """Write one thought; the teacher knows names, boxes, cards and the answer, and looks where it has an image."""
+    def reason(self, request: ReasoningRequest) -> str:
+        """Write one thought; the prompt holds names, boxes, cards and the answer, and the image if there is one."""
         sample = request.sample
         answers = [k for k, thing in enumerate(sample.things) if thing.entity == sample.entity]
         if len(answers) != 1:
             raise FieldmarkError(f"sample {sample.id}: {len(answers)} things are {sample.entity!r}; one is needed")
         view = None if request.image is None else View(request.image, self._max_pixels)
         frame = self._frame(sample.size if view is None else view.size)
-        ask = Ask(
+        prompt = TeacherRequest(
             f"reasoning for sample {sample.id}",
             teacher_prompts.reasoning(request, answers[0], self._family, frame),
             () if view is None else (view,),
-            self._asking.temperature,
+            self._sampling.temperature,
             _seed(request.seed, sample.id),
-            self._asking.max_tokens,
+            self._sampling.max_tokens,
         )
-        return self._ask(ask, lambda text: teacher_parsing.thought(text, sample, frame))
+        return self._ask(prompt, lambda text: teacher_parsing.thought(text, sample, frame))
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
-        """Return the field marks of an entity, most telling first; empty when the model knows none."""
-        return self._ask(
-            self._question(f"marks of {entity}", teacher_prompts.marks(entity, domain)), teacher_parsing.marks
-        )
+        """Return the field marks of an entity, most distinctive first; empty if the model knows none."""
+        request = self._request(f"marks of {entity}", teacher_prompts.marks(entity, domain))
+        return self._ask(request, teacher_parsing.marks)
 
     def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
-        """Return what tells two entities apart, as pairs; empty when the model knows nothing."""
-        ask = self._question(f"{entity} beside {other}", teacher_prompts.differences(entity, other, domain))
-        return self._ask(ask, lambda text: teacher_parsing.differences(text, entity, other))
+        """Return how two entities differ, as pairs of marks; empty if the model does not know."""
+        request = self._request(f"{entity} beside {other}", teacher_prompts.differences(entity, other, domain))
+        return self._ask(request, lambda text: teacher_parsing.differences(text, entity, other))
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
-        """Say of each mark whether it is visible; None where it cannot be told."""
+        """Return for each mark whether it is visible; None where the model cannot tell."""
         if not marks:
             return ()
-        ask = self._question(
-            f"marks on {_place(look)}", teacher_prompts.sees(look.domain, marks), self._view(look, MARGIN)
-        )
-        return self._ask(ask, lambda text: teacher_parsing.verdicts(text, len(marks)))
+        prompt = teacher_prompts.sees(look.domain, marks)
+        request = self._request(f"marks on {_place(look)}", prompt, self._view(look, MARGIN))
+        return self._ask(request, lambda text: teacher_parsing.verdicts(text, len(marks)))
 
     def describe(self, look: Look, *, seed: int = 0) -> str:
-        """Describe what is there in one to three sentences."""
-        view = self._view(look, MARGIN)
-        return self._ask(
-            self._question(f"description of {_place(look)}", teacher_prompts.describe(look.domain), view, seed),
-            teacher_parsing.prose,
-        )
+        """Describe the image, or the thing in the box, in one to three sentences."""
+        prompt, view = teacher_prompts.describe(look.domain), self._view(look, MARGIN)
+        return self._ask(self._request(f"description of {_place(look)}", prompt, view, seed), teacher_parsing.prose)
 
     def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
-        """Return the boxes of an entity in the unit frame of the whole image; with `look.box` only inside of it."""
+        """Return the boxes of an entity in the unit frame of the whole image; with `look.box`, only those inside it."""
         view = self._view(look, 0.0)
         frame = self._frame(view.size)
-        text = teacher_prompts.point(entity, look.domain, frame)
-        ask = self._question(f"{entity} in {_place(look)}", text, view, seed)
-        found = self._ask(ask, lambda said: teacher_parsing.boxes(said, self._family, frame))
+        prompt = teacher_prompts.point(entity, look.domain, frame)
+        request = self._request(f"{entity} in {_place(look)}", prompt, view, seed)
+        found = self._ask(request, lambda text: teacher_parsing.boxes(text, self._family, frame))
         return found if look.box is None else tuple(box.inside(view.window) for box in found)
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
         """Merge captions of one image into one."""
         if not captions:
             raise FieldmarkError("blend needs at least one caption")
-        return self._ask(
-            self._question(f"blend of {captions[0][:40]!r}", teacher_prompts.blend(captions), seed=seed),
-            teacher_parsing.prose,
-        )
+        request = self._request(f"blend of {captions[0][:40]!r}", teacher_prompts.blend(captions), seed=seed)
+        return self._ask(request, teacher_parsing.prose)
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
         """Add details of a description to a caption."""
-        ask = self._question(f"expansion of {caption[:40]!r}", teacher_prompts.expand(caption, description), seed=seed)
-        return self._ask(ask, teacher_parsing.prose)
+        prompt = teacher_prompts.expand(caption, description)
+        return self._ask(self._request(f"expansion of {caption[:40]!r}", prompt, seed=seed), teacher_parsing.prose)
 
-    def report(self) -> Report:
-        """Return the tally so far."""
-        return self._ledger.report()
+    def report(self) -> UsageReport:
+        """Return the usage so far."""
+        return self._usage.report()
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections and threads; the report stays."""
+        """Close connections and threads; the report stays available."""
 
-    def _question(self, what: str, text: str, view: View | None = None, seed: int = 0) -> Ask:
-        """Word a judgement or first opinion (seed 0: greedy) or another opinion (sampled)."""
-        temperature = self._asking.temperature if seed else 0.0
-        return Ask(what, text, () if view is None else (view,), temperature, seed, self._asking.max_tokens)
+    def _request(self, what: str, text: str, view: View | None = None, seed: int = 0) -> TeacherRequest:
+        """Build the request for a judgement or first opinion (seed 0: greedy) or for another opinion (sampled)."""
+        temperature = self._sampling.temperature if seed else 0.0
+        return TeacherRequest(what, text, () if view is None else (view,), temperature, seed, self._sampling.max_tokens)
 
-    def _ask(self, ask: Ask, read: Callable[[str], T]) -> T:
-        """Get a reply and read it; one that cannot be read is noted as a failure."""
-        reply = self._write(ask)
+    def _ask(self, request: TeacherRequest, parse: Callable[[str], T]) -> T:
+        """Generate a reply and parse it; a reply that cannot be parsed counts as a failure."""
+        reply = self._generate(request)
         try:
             if reply.truncated:
-                raise TeacherError("reply cut off", f"{ask.max_tokens} tokens were no room; raise max_tokens")
-            return read(reply.text)
+                raise TeacherError("reply truncated", f"{request.max_tokens} tokens are not enough; raise max_tokens")
+            return parse(reply.text)
         except TeacherError as error:
-            self._ledger.failed(Failure(ask.what, error.reason, error.detail, 1))
+            self._usage.failed(Failure(request.what, error.reason, error.detail, 1))
             raise
 
     def _view(self, look: Look, margin: float) -> View:
@@ -174,19 +174,19 @@ class ModelTeacher(ABC):
         return View(look.image, self._max_pixels, box)
 
     def _frame(self, size: Frame) -> Frame:
-        """Return the frame the model writes on when it is shown an image of `size`."""
+        """Return the frame the model writes boxes in for an image of this size."""
         try:
             return self._family.frame(size, self._budget)
         except FamilyError as error:
-            raise TeacherError("image cannot be shown", str(error)) from None
+            raise TeacherError("image does not fit the model", str(error)) from None
 
 
 def _place(look: Look) -> str:
-    """Name a look in a list of failures."""
+    """Name an image or a box of it in a list of failures."""
     part = "" if look.box is None else " at " + ",".join(f"{side:.3f}" for side in look.box.to_xyxy(Frame(1, 1)))
     return f"{Path(look.image).name}{part}"
 
 
 def _seed(seed: int, name: str) -> int:
-    """Return a seed of the sample's own, 31 bits (servers take no more), the same on every day."""
+    """Return a reproducible seed for one sample: 31 bits, the most that servers accept."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1

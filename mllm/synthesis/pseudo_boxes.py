@@ -1,8 +1,8 @@
-"""Boxes for photos that have none: a teacher points twice, and only what both answers agree on is taken.
+"""Boxes for photos without one: a teacher points twice, and a box is used only if both answers agree.
 
-The second opinion is another teacher's, or the same teacher's under another seed (self-consistency). DeepPerception's
-boxes came from one model's single answer (arXiv 2503.12797, appendix B.1); agreement is what can be checked without a
-person.
+The second opinion comes from another teacher, or from the same teacher with another seed (self-consistency).
+DeepPerception's boxes came from one model's single answer (arXiv 2503.12797, appendix B.1); agreement can be checked
+without human annotation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mllm.records import Photo
 from mllm.synthesis.capabilities import Look, Points
 
 AGREED_AT = 0.7
-"""Least IoU of two answers that count as one."""
+"""Least IoU at which two answers agree."""
 NOTHING, MANY, APART = "no box was found", "more than one box was found", "two opinions disagree"
 FAULT = "no box"
 """Key of `provenance` that says why a photo is left out."""
@@ -24,9 +24,9 @@ FAULT = "no box"
 def point(
     photo: Photo, image: Path, first: Points, second: Points, *, seed: int = 0, agreed_at: float = AGREED_AT
 ) -> Photo:
-    """Return the photo with its box (the first answer's), or without one and the reason in `provenance`.
+    """Return the photo with the first answer's box, or without a box and with the reason in `provenance`.
 
-    A photo that has boxes is returned as it is. `second` may be `first`: it is asked under another seed.
+    A photo with boxes is returned unchanged. `second` may be `first`: it is asked with another seed.
     """
     if photo.boxes:
         return photo
@@ -39,8 +39,8 @@ def point(
     agreement = iou(found[0], again[0])
     if agreement < agreed_at:
         return _left_out(photo, APART)
-    told = {**photo.provenance, "box": "teacher", "agreement": round(agreement, 4)}
-    return replace(photo, boxes=found, provenance=told)
+    provenance = {**photo.provenance, "box": "teacher", "agreement": round(agreement, 4)}
+    return replace(photo, boxes=found, provenance=provenance)
 
 
 def _left_out(photo: Photo, reason: str) -> Photo:

@@ -1,7 +1,6 @@
-"""Replies kept on the disk, so that nothing is paid for twice: not after a stop, not by two threads at once.
+"""Teacher replies cached on disk, so that no request is paid for twice, even after a stop or by two threads at once.
 
-One file a reply, named by the hash of the whole request; it appears whole or not at all. Several processes may use one
-folder.
+One file per reply, named by the hash of the whole request and written atomically. Several processes may share a folder.
 """
 
 from __future__ import annotations
@@ -17,57 +16,55 @@ from typing import Any
 from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
 
-Reply = dict[str, Any]
-"""What is kept: plain json values."""
+CachedReply = dict[str, Any]
+"""What is cached: plain JSON values."""
 
-# Of the whole process, not of one shelf: two teachers on one folder must not ask the same thing either.
-_flights: dict[Path, Future[Reply]] = {}
+# Per process, not per cache: two teachers with one folder must not send the same request either.
+_pending: dict[Path, Future[CachedReply]] = {}
 _lock = threading.Lock()
 
 
-class Shelf:
+class ReplyCache:
     """A folder of replies by request."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
 
     def path(self, request: Mapping[str, Any]) -> Path:
-        """Return where the reply to a request lies. Requests are equal when their json, keys sorted, is."""
+        """Return the file of a request's reply. Requests are equal if their JSON with sorted keys is equal."""
         text = json.dumps(request, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         name = hashlib.sha256(text.encode()).hexdigest()
         return (self.folder / name[:2] / f"{name}.json").absolute()
 
-    def get(self, request: Mapping[str, Any], make: Callable[[], Reply]) -> tuple[Reply, bool]:
-        """Return the reply to a request and whether it was there already; else `make` it, and keep it.
+    def get(self, request: Mapping[str, Any], make: Callable[[], CachedReply]) -> tuple[CachedReply, bool]:
+        """Return the reply to a request, and whether it was cached; otherwise `make` it and cache it.
 
-        Of threads that want the same at the same time one makes it and the others wait; what `make` raises, all of
-        them get, and nothing is kept.
+        If several threads want the same reply, one makes it and the others wait. An exception of `make` is raised in
+        all of them, and nothing is cached.
         """
         path = self.path(request)
+        mine: Future[CachedReply] = Future()
         with _lock:
-            flight = _flights.get(path)
-            mine = flight is None
-            if flight is None:
-                flight = _flights[path] = Future()
-        if not mine:
-            return flight.result(), True
+            pending = _pending.setdefault(path, mine)
+        if pending is not mine:
+            return pending.result(), True
         try:
             known = _read(path)
             reply = make() if known is None else known
             if known is None:
                 _write(path, request, reply)
-            flight.set_result(reply)
+            mine.set_result(reply)
             return reply, known is not None
         except BaseException as error:
-            flight.set_exception(error)
+            mine.set_exception(error)
             raise
         finally:
             with _lock:
-                del _flights[path]
+                del _pending[path]
 
 
-def _read(path: Path) -> Reply | None:
-    """Return a kept reply, None where there is none."""
+def _read(path: Path) -> CachedReply | None:
+    """Return a cached reply, None if there is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -75,11 +72,11 @@ def _read(path: Path) -> Reply | None:
     try:
         return dict(json.loads(text)["reply"])
     except (ValueError, KeyError, TypeError) as error:
-        raise FieldmarkError(f"{path}: this kept reply was damaged ({error}); delete the file to ask again") from None
+        raise FieldmarkError(f"{path}: this cached reply is damaged ({error}); delete the file to ask again") from None
 
 
-def _write(path: Path, request: Mapping[str, Any], reply: Reply) -> None:
-    """Keep a reply beside its request, for people who look into the folder."""
+def _write(path: Path, request: Mapping[str, Any], reply: CachedReply) -> None:
+    """Cache a reply together with its request, so that people can read the folder."""
     with atomic_write(path) as file:
         json.dump({"request": request, "reply": reply}, file, ensure_ascii=False, indent=1)
         file.write("\n")

@@ -20,10 +20,9 @@ from mllm.models.families import Family
 from mllm.prompting import questions
 from mllm.prompting.questions import DESCRIPTION, SEVERAL
 from mllm.records import Photo, Sample, Thing
-from mllm.synthesis import composites, teachers
-from mllm.synthesis.capabilities import TeacherError
+from mllm.synthesis import composites, thoughts
+from mllm.synthesis.capabilities import ReasoningRequest, Reasons, TeacherError
 from mllm.synthesis.lineups import LineUp
-from mllm.synthesis.teachers import Reasoning, Teacher
 
 WHITE = (255, 255, 255)
 GAPS = (0, 0, 6, 12)
@@ -79,7 +78,7 @@ def compose(drawn: LineUp, folder: Path, style: Style, rng: random.Random) -> tu
 
 
 def ask(
-    blank: Sample, target: Photo, kind: str, teacher: Teacher, cards: Mapping[str, tuple[str, ...]], style: Style,
+    blank: Sample, target: Photo, kind: str, teacher: Reasons, cards: Mapping[str, tuple[str, ...]], style: Style,
     seed: int, image: Path | None = None,
 ) -> Sample:  # fmt: skip
     """Ask a composed image a question of a kind, have the teacher reason, check. `blank` has id, image and split.
@@ -106,10 +105,10 @@ def ask(
         provenance=told,
     )
     try:
-        thought = teacher.reason(Reasoning(sample, cards, seed, image))
+        thought = teacher.reason(ReasoningRequest(sample, cards, seed, image))
     except TeacherError as error:
         raise Refused(f"teacher: {error.reason}") from error
-    problem = teachers.problem(sample, thought, cards)
+    problem = thoughts.problem(sample, thought, cards)
     if problem:
         raise Refused(problem)
     _check_boxes(sample, thought, style.family)

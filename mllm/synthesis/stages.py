@@ -1,7 +1,7 @@
-"""Stages of a data program that may be stopped at any moment: logs that go on, whole images, threads in order.
+"""Rows written so that a program can be stopped at any moment, and work done in threads without losing its order.
 
-A stage appends its rows to `<name>.part.jsonl`; when the last is in, the log becomes `<name>.jsonl`. A row that can be
-read was written whole, and so was the image it names, since that is written first.
+Rows are appended to `<name>.part.jsonl`; after the last one, the log becomes `<name>.jsonl`. A row that can be read is
+complete, and so is the image it names, since that is written first.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ T = TypeVar("T")
 N = TypeVar("N")
 
 
-class Stage:
-    """The rows of one file in the making. `cls` is their record class."""
+class RowLog:
+    """The rows of one unfinished file, written by one process. `cls` is their record class."""
 
     def __init__(self, file: Path, cls: type[Any]) -> None:
-        """Look at what there is: `finished`, or else `done` rows in the log (a torn last one is cut off)."""
+        """Read the state: `finished`, or the number of rows `done` in the log (an incomplete last one is removed)."""
         self.file, self.cls = file, cls
         self.log = file.with_suffix(".part.jsonl")
         self.finished = file.exists()
@@ -44,18 +44,18 @@ class Stage:
         self.log.unlink(missing_ok=True)
 
 
-def in_order(make: Callable[[N], T], numbers: Iterable[N], workers: int) -> Iterator[T]:
-    """Yield `make(number)` for each number, in order; a few are made ahead in threads, never more than `2 * workers`.
+def in_order(make: Callable[[N], T], items: Iterable[N], workers: int) -> Iterator[T]:
+    """Yield `make(item)` for each item, in order; threads work ahead on at most `2 * workers` items.
 
-    Threads suit images: Pillow lets go of the interpreter while it decodes, scales and encodes.
+    Threads suit images: Pillow releases the interpreter lock while it decodes, scales and encodes.
     """
-    following = iter(numbers)
+    following = iter(items)
     with ThreadPoolExecutor(workers) as threads:
-        waiting = deque(threads.submit(make, number) for number in islice(following, 2 * workers))
+        waiting = deque(threads.submit(make, item) for item in islice(following, 2 * workers))
         try:
             while waiting:
                 yield waiting.popleft().result()
-                waiting.extend(threads.submit(make, number) for number in islice(following, 1))
+                waiting.extend(threads.submit(make, item) for item in islice(following, 1))
         finally:
             for one in waiting:
                 one.cancel()

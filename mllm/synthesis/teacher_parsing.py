@@ -1,6 +1,6 @@
-"""Reads what a teacher wrote. Forgiving about form (bullets, tables, tags of its own family), strict about content.
+"""Parse replies of prompted teachers: lenient about form (bullets, tables, tags), strict about content.
 
-A reply that cannot be read raises `TeacherError` with a short reason that can be counted; nothing is made up for it.
+A reply that cannot be parsed raises `TeacherError` with a short reason that can be counted; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mllm.synthesis.capabilities import TeacherError
 from mllm.synthesis.teacher_prompts import NOTHING, NOWHERE
 
 SAME_BOX = 0.5
-"""IoU from which a box in a thought stands for a candidate; a box copied digit for digit is far above."""
+"""Least IoU at which a box in a thought refers to a candidate; a box copied digit for digit is far above."""
 LONGEST_MARK = 100
-"""Letters that a mark may have; what is longer is prose, not a list."""
+"""Maximum letters of a mark; longer lines are prose, not a list."""
 
 _THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
@@ -33,49 +33,49 @@ _WRAPPED = (
     (re.compile(r"<box>\s*(<obj:\d+>)\s*</box>"), r"\1"),
     (re.compile(r"<\|object_ref_start\|>(.{0,200}?)<\|object_ref_end\|>"), r"\1"),
 )
-"""What families put around a box, and nobody else should have to read."""
+"""What model families write around a box; it is removed."""
 
 
 def plain(text: str) -> str:
-    """Return a reply without the thinking at its head, code fences and space at its ends; an empty one is an error."""
+    """Return a reply without leading <think> text, code fences and outer space; an empty one is an error."""
     if text.lstrip().startswith("<think>") and "</think>" not in text:
-        raise TeacherError("unreadable reply", "it thinks and never answers")
-    said = _FENCE.sub("", _THINKING.sub("", text)).strip()
-    if not said:
+        raise TeacherError("unreadable reply", "it thinks and does not answer")
+    reply = _FENCE.sub("", _THINKING.sub("", text)).strip()
+    if not reply:
         raise TeacherError("unreadable reply", "it is empty")
-    return said
+    return reply
 
 
 def prose(text: str) -> str:
     """Return running text on one line, without quotation marks around the whole."""
-    said = " ".join(plain(text).split())
-    if len(said) > 2 and said[0] == said[-1] == '"' and '"' not in said[1:-1]:
-        said = said[1:-1].strip()
-    return said
+    reply = " ".join(plain(text).split())
+    if len(reply) > 2 and reply[0] == reply[-1] == '"' and '"' not in reply[1:-1]:
+        reply = reply[1:-1].strip()
+    return reply
 
 
 def thought(text: str, sample: Sample, frame: Frame) -> str:
-    """Return a thought with `<obj:K>` for each box of a candidate.
+    """Return a thought with `<obj:K>` in place of each candidate's box.
 
     Raises:
-        TeacherError: no box, a box that is none, or one that is no candidate's.
+        TeacherError: no box, an invalid box, or a box of no candidate.
     """
-    said = plain(text)
-    found = find_boxes(said)
+    reply = plain(text)
+    found = find_boxes(reply)
     if not found:
         raise TeacherError("unreadable reply", "no box in the reasoning")
     parts, last = [], 0
     for start, end, numbers in found:
-        parts += [said[last:start], f"<obj:{_candidate(numbers, sample, frame)}>"]
+        parts += [reply[last:start], f"<obj:{_candidate(numbers, sample, frame)}>"]
         last = end
-    said = "".join([*parts, said[last:]])
+    reply = "".join([*parts, reply[last:]])
     for pattern, kept in _WRAPPED:
-        said = pattern.sub(kept, said)
-    return re.sub(r"[ \t]*\n\s*", "\n", said)
+        reply = pattern.sub(kept, reply)
+    return re.sub(r"[ \t]*\n\s*", "\n", reply)
 
 
 def marks(text: str) -> tuple[str, ...]:
-    """Return the marks of a list, in its order, each once; empty when the teacher knows none."""
+    """Return the marks of a list, in its order, each once; empty if the teacher knows none."""
     lines = _lines(text)
     if _is_word(lines, NOTHING):
         return ()
@@ -91,7 +91,7 @@ def marks(text: str) -> tuple[str, ...]:
 
 
 def differences(text: str, entity: str, other: str) -> tuple[tuple[str, str], ...]:
-    """Return the pairs of a list `this | that`; empty when the teacher knows none. Lines without | are passed over."""
+    """Return the pairs of a list `this | that`; empty if the teacher knows none. Lines without | are skipped."""
     lines = _lines(text)
     if _is_word(lines, NOTHING):
         return ()
@@ -111,7 +111,7 @@ def differences(text: str, entity: str, other: str) -> tuple[tuple[str, str], ..
 
 
 def verdicts(text: str, count: int) -> tuple[bool | None, ...]:
-    """Return the verdict on each of `count` numbered marks. Each must have exactly one."""
+    """Return the verdict on each of `count` numbered marks; each must have exactly one."""
     found: dict[int, bool | None] = {}
     for match in filter(None, map(_VERDICT.match, plain(text).splitlines())):
         number, verdict = int(match[1]), _VERDICTS[match[2].lower()]
@@ -119,14 +119,13 @@ def verdicts(text: str, count: int) -> tuple[bool | None, ...]:
             raise TeacherError("unreadable reply", f"two verdicts on mark {number}")
         found[number] = verdict
     if set(found) != set(range(1, count + 1)):
-        raise TeacherError("unreadable reply", f"verdicts on marks {sorted(found)}, asked were 1 to {count}")
+        raise TeacherError("unreadable reply", f"verdicts on marks {sorted(found)}, expected 1 to {count}")
     return tuple(found[number] for number in range(1, count + 1))
 
 
 def boxes(text: str, family: Family, frame: Frame) -> tuple[Box, ...]:
-    """Return the boxes of a reply in the unit frame, each once; empty when the teacher says that there is none."""
-    said = plain(text)
-    numbers = family.read(said)
+    """Return the boxes of a reply in the unit frame, each once; empty if the teacher says that there is none."""
+    numbers = family.read(plain(text))
     if not numbers:
         if _is_word(_lines(text), NOWHERE):
             return ()
@@ -142,12 +141,12 @@ def _box(numbers: Sequence[float], frame: Frame) -> Box:
 
 
 def _candidate(numbers: Sequence[float], sample: Sample, frame: Frame) -> int:
-    """Return the index of the thing that a written box stands for."""
+    """Return the index of the thing that a written box refers to."""
     box = _box(numbers, frame)
     overlap = [iou(box, thing.box) for thing in sample.things]
     best = max(range(len(overlap)), key=overlap.__getitem__)
     if overlap[best] < SAME_BOX:
-        raise TeacherError("unreadable reply", f"box {[round(n, 1) for n in numbers]} is no candidate's")
+        raise TeacherError("unreadable reply", f"box {[round(n, 1) for n in numbers]} belongs to no candidate")
     return best
 
 

@@ -1,6 +1,6 @@
-"""What a teacher that is a model is asked, word for word. The replies are read in `mllm.synthesis.teacher_parsing`.
+"""The prompts of teachers, word for word. `mllm.synthesis.teacher_parsing` parses the replies.
 
-A changed word is another request: replies that were kept for the old one are not used for it.
+A changed word makes another request, so cached replies to the old wording are not used for it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from mllm.boxes import Frame
 from mllm.knowledge import domains
 from mllm.models.families import Family
-from mllm.synthesis.capabilities import Reasoning
+from mllm.synthesis.capabilities import ReasoningRequest
 
 NOTHING = "unknown"
-"""What a teacher writes that knows no marks."""
+"""Reply of a teacher that knows no marks."""
 NOWHERE = "none"
-"""What a teacher writes that does not find a thing."""
+"""Reply of a teacher that does not find a thing."""
 MOST_MARKS = 8
 
 REASON = """\
@@ -72,8 +72,8 @@ Rewrite the caption so that it also holds the description's details, in as few w
 disagree, the caption is right. Write only the new caption."""
 
 
-def reasoning(request: Reasoning, target: int, family: Family, frame: Frame) -> str:
-    """Word the request for a thought; `frame` is the one that the teacher writes boxes on, `target` an index."""
+def reasoning(request: ReasoningRequest, target: int, family: Family, frame: Frame) -> str:
+    """Ask for a thought; the teacher writes boxes in `frame`, `target` is the index of the thing asked for."""
     sample, domain = request.sample, domains.load(request.sample.domain)
     order = sorted(range(len(sample.things)), key=lambda k: sample.things[k].box.center[0])
     candidates = []
@@ -88,42 +88,42 @@ def reasoning(request: Reasoning, target: int, family: Family, frame: Frame) -> 
 
 
 def marks(entity: str, domain: str) -> str:
-    """Word the request for an entity's field marks."""
+    """Ask for an entity's field marks."""
     return MARKS.format(entity=entity, noun=domains.load(domain).noun, most=MOST_MARKS, nothing=NOTHING)
 
 
 def differences(entity: str, other: str, domain: str) -> str:
-    """Word the request for what tells two entities apart."""
+    """Ask how two entities differ."""
     return DIFFERENCES.format(entity=entity, other=other, noun=domains.load(domain).noun, nothing=NOTHING)
 
 
 def sees(domain: str, asked: Sequence[str]) -> str:
-    """Word the request to look for marks; they are numbered from 1."""
+    """Ask which marks are visible; they are numbered from 1."""
     return SEES.format(noun=domains.load(domain).noun, marks=_numbered(asked))
 
 
 def describe(domain: str) -> str:
-    """Word the request for a description."""
+    """Ask for a description."""
     return DESCRIBE.format(noun=domains.load(domain).noun)
 
 
 def point(entity: str, domain: str, frame: Frame) -> str:
-    """Word the request for the boxes of an entity."""
+    """Ask for the boxes of an entity."""
     return POINT.format(entity=entity, plural=domains.load(domain).plural, scale=scale(frame), nowhere=NOWHERE)
 
 
 def blend(captions: Sequence[str]) -> str:
-    """Word the request to merge captions."""
+    """Ask to merge captions."""
     return BLEND.format(captions=_numbered(captions))
 
 
 def expand(caption: str, description: str) -> str:
-    """Word the request to enrich a caption."""
+    """Ask to add details to a caption."""
     return EXPAND.format(caption=caption, description=description)
 
 
 def scale(frame: Frame) -> str:
-    """Say how boxes are written."""
+    """Explain how boxes are written."""
     return (
         f"A box is [left, top, right, bottom] in whole numbers, from 0 to {frame.width:g} across and "
         f"from 0 to {frame.height:g} down."

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mllm.data import label_checks
-from mllm.data.sources import Request, SourceError
+from mllm.data.sources import PhotoRequest, SourceError
 from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards
@@ -45,7 +45,7 @@ def spoil(folder: Path) -> None:
 
 
 def check(folder: Path, cards: Cards | None = None, **request: bool) -> label_checks.LabelReport:
-    return label_checks.check("image_folder", Request(folder, "bird", **request), cards, Shares(), 0)
+    return label_checks.check("image_folder", PhotoRequest(folder, "bird", **request), cards, Shares(), 0)
 
 
 def test_good_photos_are_counted_and_divided(folder: Path) -> None:
@@ -116,8 +116,8 @@ def test_a_synthesis_that_goes_on_knows_the_spelling_of_what_it_listed_before(fo
     table = (folder / "boxes.csv").read_text(encoding="utf-8").replace("robin/0.png", "Robin/0.png")
     (folder / "boxes.csv").write_text(table, encoding="utf-8")
     cards = Cards({kind: ["a beak"] for kind in KINDS})
-    listed = label_checks.labelled("image_folder", Request(folder, "bird"), cards)
+    listed = label_checks.labelled("image_folder", PhotoRequest(folder, "bird"), cards)
     with pytest.raises(FieldmarkError, match="photo robin/1.png: entity 'robin' was spelled 'Robin' before"):
         list(islice(listed, 1, None))
     with pytest.raises(FieldmarkError, match="photo Robin/0.png: no marks are known for 'Robin'.*--knowledge"):
-        list(label_checks.labelled("image_folder", Request(folder, "bird"), None))
+        list(label_checks.labelled("image_folder", PhotoRequest(folder, "bird"), None))

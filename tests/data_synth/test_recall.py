@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_synth import recall as program
+from mllm.errors import FieldmarkError
 from mllm.knowledge import card_files
 from mllm.knowledge.card_files import Card, Mark
 from mllm.knowledge.cards import Cards, save_cards
@@ -50,6 +51,6 @@ def test_marks_that_were_not_seen_are_not_taught(tmp_path: Path, capsys: pytest.
         capsys.readouterr().err.split()
     )
     card_files.write(file, cards[1:])
-    with pytest.raises(SystemExit):
+    with pytest.raises(FieldmarkError) as error:
         program.main(["--knowledge", str(file)])
-    assert "no card holds a mark" in capsys.readouterr().err and not (tmp_path / "recall.jsonl").exists()
+    assert "no card holds a mark" in str(error.value) and not (tmp_path / "recall.jsonl").exists()

@@ -68,9 +68,15 @@ def test_a_mark_not_seen_stays_in_the_file_and_is_not_used(tmp_path: Path) -> No
         ("A: {marks: [{mark: x, colour: red}]}", "card 'A': field marks[0].colour: unknown field"),
         ("A: {marks: [{part: bill}]}", "card 'A': field marks[0].mark: is missing"),
         ("A: {marks: [{mark: x, confidence: 2}]}", "card 'A', mark 'x': field confidence: must be from 0 to 1, got 2"),
-        ("A: {marks: [{mark: x, confidence: high}]}", "field marks[0].confidence: Input should be a valid number, got 'high'"),
+        (
+            "A: {marks: [{mark: x, confidence: high}]}",
+            "field marks[0].confidence: Input should be a valid number, got 'high'",
+        ),
         ("A: {marks: [{mark: x, verified: 1}]}", "field marks[0].verified: Input should be a valid boolean, got 1"),
-        ("A: {marks: [{mark: x, seen: most}]}", "field marks[0].seen: String should match pattern '^\\d+ of \\d+$', got 'most'"),
+        (
+            "A: {marks: [{mark: x, seen: most}]}",
+            "field marks[0].seen: String should match pattern '^\\d+ of \\d+$', got 'most'",
+        ),
         ("A: {marks: [{mark: x, seen: 6 of 5}]}", "field seen: must be from 0 to the 5 images"),
         ("A: {marks: [{mark: x, part: 3}]}", "card 'A': field marks[0].part: Input should be a valid string, got 3"),
         ("A: {marks: [x], unlike: [B]}", "card 'A': field unlike: Input should be a valid dictionary, got ['B']"),

@@ -45,7 +45,10 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
         ("[]", "Input should be a valid dictionary"),
         ("{}", "the file holds no entity"),
         ('{"schema": "x/1", "entities": {}}', "field schema: Input should be 'fieldmark.mastery/1', got 'x/1'"),
-        ('{"wren": {"knowledge_category": "fair"}}', "entity 'wren': field knowledge_category: Input should be 'completely correct'"),
+        (
+            '{"wren": {"knowledge_category": "fair"}}',
+            "entity 'wren': field knowledge_category: Input should be 'completely correct'",
+        ),
         ('{"wren": {"right": 1}}', "entity 'wren': field asked"),
         ('{"wren": {"right": 3, "asked": 2}}', "entity 'wren': field right: must be from 0 to 2, got 3"),
         ('{"wren": 1}', "entity 'wren': an object"),

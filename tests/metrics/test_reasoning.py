@@ -13,6 +13,7 @@ from mllm.pocket.species import species
 from mllm.prompting import answers, prompts
 from mllm.records import Answer, Sample, Thing
 from mllm.synthesis import teachers
+from mllm.synthesis.capabilities import ReasoningRequest
 
 POCKET = families.load("pocket")
 FRAME = Frame(100, 100)
@@ -166,9 +167,7 @@ def test_a_description_is_recalled_from_the_question_and_judged_by_its_own_marks
     assert {name: found[name] for name in ("name", "recall", "recall words")} == dict.fromkeys(
         ("name", "recall", "recall words"), (1.0, 1)
     )
-    assert (
-        found["judged"] == (2, 2) and found["mark judged"] == (4, 4) and found["chosen"] == (1, 1)
-    )
+    assert found["judged"] == (2, 2) and found["mark judged"] == (4, 4) and found["chosen"] == (1, 1)
 
 
 RUBBISH = [None, "", "So 1.", "1 2 3", "Talo ruvi", "x: y. 1 nothing here. So 7.", ": . So .", "So 9" * 99]
@@ -221,7 +220,7 @@ def test_the_oracles_own_thoughts_hold_in_every_link():
         things = tuple(Thing(one.name, places[(5 * n + k) % 6], one.marks) for n, one in enumerate(chosen))
         target = things[k % len(things)]
         sample = replace(SAMPLE, entity=target.entity, boxes=(target.box,), things=things)
-        sample = replace(sample, thought=teachers.load("pocket").reason(teachers.Reasoning(sample, {}, k)))
+        sample = replace(sample, thought=teachers.load("pocket").reason(ReasoningRequest(sample, {}, k)))
         answer = answers.parse(prompts.target(sample, "think", POCKET, FRAME), POCKET, FRAME)
         found = reasoning.judge_steps(sample, answer, POCKET, FRAME)
         assert found is not None and set(found) == set(reasoning.STEPS), sample.thought

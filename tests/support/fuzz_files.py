@@ -58,7 +58,7 @@ def published(folder: Path) -> dict[str, Target]:
     whole = parquet([cell | {"image": {"bytes": (folder / "a.png").read_bytes()}}])
 
     def pets(file: Path) -> None:
-        list(sources.photos("oxford_pets", sources.Request(file.parent)))
+        list(sources.photos("oxford_pets", sources.PhotoRequest(file.parent)))
 
     def case(data: bytes) -> None:
         """Parquet that is whole, with any values in it: what mutated bytes seldom reach."""
@@ -83,7 +83,9 @@ def published(folder: Path) -> dict[str, Target]:
     return {
         "sources.oxford_pets": Target(filed(folder / "pets" / "annotations.json", pets), (dumped([PET]),), JSON),
         "kvg.parquet": Target(
-            filed(folder / "k.parquet", lambda file: kvg_published.read_parquet(file, folder / "cells")), (whole,), (b"PAR1",)
+            filed(folder / "k.parquet", lambda file: kvg_published.read_parquet(file, folder / "cells")),
+            (whole,),
+            (b"PAR1",),
         ),
         "kvg.cells": Target(case, (dumped([cell | {"image": png}]),), JSON),
         "descriptors.csv": Target(

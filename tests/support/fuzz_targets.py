@@ -92,8 +92,9 @@ def targets(folder: Path) -> dict[str, Target]:
     def replied(text: str) -> None:
         family, frame = every[0]
         for read in (
-            teacher_parsing.plain, teacher_parsing.prose, teacher_parsing.marks, lambda t: teacher_parsing.differences(t, "a", "b"),
-            lambda t: teacher_parsing.verdicts(t, 3), lambda t: teacher_parsing.boxes(t, family, frame),
+            teacher_parsing.plain, teacher_parsing.prose, teacher_parsing.marks,
+            lambda t: teacher_parsing.differences(t, "a", "b"), lambda t: teacher_parsing.verdicts(t, 3),
+            lambda t: teacher_parsing.boxes(t, family, frame),
         ):  # fmt: skip
             try:
                 read(text)
@@ -113,7 +114,7 @@ def targets(folder: Path) -> dict[str, Target]:
 
     def photos(name: str, beside: bool = False) -> Callable[[Path], Any]:
         how = {"domain": "bird", "clip_boxes": True, "whole_image_boxes": True}
-        return lambda path: list(sources.photos(name, sources.Request(path.parent if beside else path, **how)))
+        return lambda path: list(sources.photos(name, sources.PhotoRequest(path.parent if beside else path, **how)))
 
     def asked(data: bytes) -> None:
         try:

@@ -15,13 +15,13 @@ CAPTIONS = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=9).map
 
 
 def test_the_richest_caption_comes_first_and_the_others_add_what_it_lacks() -> None:
-    told = ["A bear in the grass", "A black bear sitting in tall grass.", "A bear with two birds."]
-    assert caption_merge.blend(told) == "A black bear sitting in tall grass. Two birds."
+    message = ["A bear in the grass", "A black bear sitting in tall grass.", "A bear with two birds."]
+    assert caption_merge.blend(message) == "A black bear sitting in tall grass. Two birds."
 
 
 def test_the_majority_decides_what_is_contested() -> None:
-    told = ["A brown bear sits by a river", "A black bear.", "A black bear in grass."]
-    assert caption_merge.blend(told) == "A bear sits by a river. A black bear. A black bear in grass."
+    message = ["A brown bear sits by a river", "A black bear.", "A black bear in grass."]
+    assert caption_merge.blend(message) == "A bear sits by a river. A black bear. A black bear in grass."
 
 
 def test_a_description_adds_and_never_overrules() -> None:
@@ -34,7 +34,7 @@ def test_nothing_to_blend_is_an_error() -> None:
 
 
 @given(CAPTIONS)
-def test_no_detail_is_lost_and_none_is_added(told: list[str]) -> None:
-    whole = caption_merge.blend(told)
-    assert claims.kept_share(told, whole) == 1.0
-    assert not claims.added(told, whole)
+def test_no_detail_is_lost_and_none_is_added(message: list[str]) -> None:
+    whole = caption_merge.blend(message)
+    assert claims.kept_share(message, whole) == 1.0
+    assert not claims.added(message, whole)

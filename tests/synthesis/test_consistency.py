@@ -10,8 +10,8 @@ from mllm.boxes import Box, Frame
 from mllm.knowledge.cards import Cards, load_cards
 from mllm.pocket import world
 from mllm.records import Sample, Thing
-from mllm.synthesis import consistency, teachers
-from mllm.synthesis.teachers import Reasoning
+from mllm.synthesis import consistency, teachers, thoughts
+from mllm.synthesis.capabilities import ReasoningRequest
 
 BIRDS = world.species("bird")
 POCKET = Cards({one.name: one.marks for one in BIRDS})
@@ -35,7 +35,7 @@ def sample_of(names: list[str], target: int) -> Sample:
 def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[world.Species], data: st.DataObject) -> None:
     target = data.draw(st.integers(0, len(chosen) - 1))
     sample = sample_of([one.name for one in chosen], target)
-    thought = teachers.load("pocket").reason(Reasoning(sample, POCKET, 0))
+    thought = teachers.load("pocket").reason(ReasoningRequest(sample, POCKET, 0))
     assert consistency.contradictions(sample, thought, POCKET) == []
     mark = data.draw(st.integers(0, 3))
     others = [one.marks[mark] for one in BIRDS if one.marks[mark] != chosen[target].marks[mark]]
@@ -74,5 +74,5 @@ def test_real_descriptors_quoted_by_cards_agree(shared_data) -> None:
     for start in range(0, len(names) - 3):
         sample = sample_of(names[start : start + 3], start % 3)
         for seed in range(3):
-            thought = teachers.load("cards").reason(Reasoning(sample, cards, seed))
-            assert teachers.problem(sample, thought, cards) is None, thought
+            thought = teachers.load("cards").reason(ReasoningRequest(sample, cards, seed))
+            assert thoughts.problem(sample, thought, cards) is None, thought

@@ -20,10 +20,10 @@ def photos(side: str = "test") -> list[Photo]:
     rows = []
     for index in range(20):
         domain, seen = ("bird", index < 8) if index < 14 else ("dog", False)
-        told = {"side": side, "seen": seen, "genus": f"{domain} {index % 3}"}
+        message = {"side": side, "seen": seen, "genus": f"{domain} {index % 3}"}
         for number in range(3):
             name = f"{domain} {index}"
-            rows.append(Photo(f"{name}/{number}", "x", Frame(9, 9), domain, name, (WHOLE,), provenance=told))
+            rows.append(Photo(f"{name}/{number}", "x", Frame(9, 9), domain, name, (WHOLE,), provenance=message))
     return rows
 
 
@@ -70,8 +70,8 @@ def test_sisters_are_asked_for_by_share() -> None:
 
 def test_look_alikes_without_a_genus_are_those_with_like_cards() -> None:
     cards = {"a": ("red bill",), "b": ("red bill", "long tail"), "c": ("blue feet",), "d": ("grey back",)}
-    told = {"side": "train", "seen": True}
-    rows = [Photo(name, "x", Frame(9, 9), "bird", name, (WHOLE,), provenance=told) for name in cards]
+    message = {"side": "train", "seen": True}
+    rows = [Photo(name, "x", Frame(9, 9), "bird", name, (WHOLE,), provenance=message) for name in cards]
     assert Pool(rows, "train", cards, (2, 4)).look_alikes(("bird", "a")) == [("bird", "b")]
 
 
@@ -83,9 +83,9 @@ def test_several_questions_of_an_image_ask_different_things() -> None:
 
 def test_photos_of_several_boxes_are_never_asked_for() -> None:
     twice = (Box(0, 0, 0.4, 1), Box(0.5, 0, 1, 1))
-    told = {"side": "train", "seen": True}
-    rows = [Photo("a", "x", Frame(9, 9), "bird", "a", twice, provenance=told)]
-    rows += [Photo(name, "x", Frame(9, 9), "bird", name, (WHOLE,), provenance=told) for name in "bc"]
+    message = {"side": "train", "seen": True}
+    rows = [Photo("a", "x", Frame(9, 9), "bird", "a", twice, provenance=message)]
+    rows += [Photo(name, "x", Frame(9, 9), "bird", name, (WHOLE,), provenance=message) for name in "bc"]
     assert {line.targets[0].entity for line in drawn(pool(rows, "train"), 20, questions=2)} == {"b", "c"}
 
 

@@ -8,7 +8,7 @@ from mllm.boxes import Box, Frame
 from mllm.models import families
 from mllm.records import Sample, Thing
 from mllm.synthesis import teacher_parsing, teacher_prompts
-from mllm.synthesis.capabilities import Reasoning, TeacherError
+from mllm.synthesis.capabilities import ReasoningRequest, TeacherError
 
 THINGS = (Thing("Wren", Box(0.6, 0.2, 0.9, 0.8)), Thing("Dunnock", Box(0.1, 0.2, 0.4, 0.8)))
 SAMPLE = Sample(
@@ -37,7 +37,7 @@ def test_boxes_of_a_thought_become_references(text: str, read: str) -> None:
     ("text", "why"),
     [
         ("It is the right one.", "no box"),
-        ("It is [0, 0, 90, 90].", "is no candidate's"),
+        ("It is [0, 0, 90, 90].", "belongs to no candidate"),
         ("It is [600, 200, 1900, 800].", "leaves its frame"),
         ("It is [900, 200, 600, 800].", "inverted"),
         ("  \n", "empty"),
@@ -55,12 +55,14 @@ def test_qwen2_5_boxes_are_on_the_resized_image() -> None:
     frame = family.frame(SAMPLE.size, family.budget)
     written = " ".join(family.mention(thing.box, frame) for thing in THINGS)
     assert teacher_parsing.thought(written, SAMPLE, frame) == "<obj:0> <obj:1>"
-    assert f"from 0 to {frame.width:g} across" in teacher_prompts.reasoning(Reasoning(SAMPLE, {}, 0), 0, family, frame)
+    assert f"from 0 to {frame.width:g} across" in teacher_prompts.reasoning(
+        ReasoningRequest(SAMPLE, {}, 0), 0, family, frame
+    )
 
 
 def test_the_request_for_reasoning_says_what_is_known() -> None:
     text = teacher_prompts.reasoning(
-        Reasoning(SAMPLE, {"Wren": ("cocked tail", "pale brow")}, 0), 0, families.load("qwen3_vl"), THOUSAND
+        ReasoningRequest(SAMPLE, {"Wren": ("cocked tail", "pale brow")}, 0), 0, families.load("qwen3_vl"), THOUSAND
     )
     listed = "1. Dunnock at [100, 200, 400, 800]\n2. Wren at [600, 200, 900, 800] (known marks: cocked tail; pale brow)"
     assert listed in text and '"Find the bird Wren." The answer is number 2, Wren.' in text

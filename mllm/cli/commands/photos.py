@@ -42,11 +42,11 @@ class Options:
 
 def command(options: Options) -> int:
     from mllm.data import label_checks
-    from mllm.data.sources import Request
+    from mllm.data.sources import PhotoRequest
     from mllm.data.splits import Shares
     from mllm.knowledge.cards import load_cards
 
-    request = Request(
+    request = PhotoRequest(
         options.input,
         options.domain,
         clip_boxes=options.clip_boxes,

@@ -1,87 +1,93 @@
-"""Images with the captions that people wrote of them. One input format a file; the file name is the registry.
+"""Sources of images with human captions: one input format per file, named after the file.
 
-A file defines `images(request: Request) -> Iterator[Sample]`: samples of task `caption`, always in the same order,
-whose `captions` are as people wrote them, or `SourceError` with file, line, field and the way out. Where the source
-knows it, `things` hold what is in the image, `bag` names its look-alikes and `provenance["side"]` decrees its side.
-Images of a user are left where they lie (`Sample.image` is then an absolute path).
+A source defines `images(request: CaptionRequest) -> Iterator[Sample]`, which yields samples of task `caption`, always
+in the same order, with the captions as people wrote them, or raises `SourceError`. Where the source knows it, `things`
+hold what is in the image, `bag` names its group of look-alikes and `provenance["side"]` sets its side. A user's images
+are not copied: `Sample.image` is an absolute path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mllm.captions import QUESTION
-from mllm.data.sources import SourceError, image_size
+from mllm.data.source_files import SourceError, SourceRequest, distinct, read_size
 from mllm.records import Sample
 from mllm.registry import Registry
 
+DOMAIN = "scene"
+"""Domain of images for which neither the input nor the request names one."""
+
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What a source is asked for. A source uses what applies to it."""
+class CaptionRequest(SourceRequest):
+    """What a source of captioned images is asked for; all but the base is for sources that draw."""
 
-    input: Path | None = None
-    """The user's folder or file; None for a source that draws."""
-    out: Path = Path()
-    """Folder of the samples; a source that draws puts its images under `out/images`."""
-    seed: int = 0
-    domain: str | None = None
-    """Domain of every image; None is the source's own choice."""
-    licence: str = ""
-    """Terms of the images, where the input does not say them."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """How many images a source that draws makes of each side."""
+    """Number of images of each side."""
     family: Mapping[str, int] = field(default_factory=dict)
-    """How many look-alikes stand together on each side (sources that draw); 1: images on their own."""
+    """Size of a family of look-alikes on each side; 1: single images."""
     level: str = "hard"
     """How alike they are."""
     voices: int = 5
-    """How many people caption a drawn image."""
-
-
-Source = Callable[[Request], Iterator[Sample]]
+    """Number of people who caption an image."""
 
 
 _FILES = Registry(__name__, "source of captioned images", "images")
-names = _FILES.names
+names, load = _FILES.names, _FILES.load
 
 
-def load(name: str) -> Source:
-    """Return the source called `name`; an unknown name is an error that lists the known ones."""
-    return _FILES.load(name)
+def images(name: str, request: CaptionRequest) -> Iterator[Sample]:
+    """Yield the samples of the source called `name`; a repeated id is an error, and so is no sample at all.
 
-
-def images(name: str, request: Request) -> Iterator[Sample]:
-    """Yield the samples of the source called `name`; the same id twice is an error, and so is no sample at all."""
-    found: set[str] = set()
-    for sample in load(name)(request):
-        if sample.id in found:
-            raise SourceError(f"{request.input or name}: two images have the id {sample.id!r}; ids must differ")
-        found.add(sample.id)
+    Raises:
+        UnknownNameError: no such source; lists the known ones.
+        SourceError: the input cannot be read.
+    """
+    empty = True
+    for sample in distinct(load(name)(request), request.input or name, "images"):
+        empty = False
         yield sample
-    if not found:
+    if empty:
         raise SourceError(f"{request.input or name}: no image was found")
 
 
-def of_a_file(
-    key: str, path: Path, captions: Sequence[str], where: str, *, domain: str, entity: str = "", licence: str = "",
+def sample_of_file(
+    key: str,
+    path: Path,
+    captions: Sequence[str],
+    where: str,
+    *,
+    request: SourceRequest,
     source: str,
-) -> Sample:  # fmt: skip
-    """Make the sample of a user's image; `where` (file, line, field) begins what is said of a bad one."""
-    told = tuple(" ".join(caption.split()) for caption in captions)
-    if not all(told):
-        raise SourceError(f"{where}: an empty caption; write one or take the row away")
+    facts: Mapping[str, str] | None = None,
+) -> Sample:
+    """Make the sample of a user's image.
+
+    Args:
+        key: the id.
+        path: of the image.
+        captions: as people wrote them; equal ones count once.
+        where: file, line, field; begins error messages.
+        request: supplies domain and licence where `facts` does not.
+        source: name of the source.
+        facts: what the input says of the image: `domain`, `entity`, `licence`.
+    """
+    facts = facts or {}
+    written = tuple(" ".join(caption.split()) for caption in captions)
+    if not all(written):
+        raise SourceError(f"{where}: an empty caption; write one or remove the row")
     return Sample(
         id=key,
         task="caption",
         image=str(path.resolve()),
-        size=image_size(path, where),
-        domain=domain,
-        entity=entity,
+        size=read_size(path, where),
+        domain=facts.get("domain") or request.domain or DOMAIN,
+        entity=facts.get("entity", ""),
         question=QUESTION,
         boxes=(),
-        captions=tuple(dict.fromkeys(told)),
-        provenance={"source": source, "licence": licence or "not stated"},
+        captions=tuple(dict.fromkeys(written)),
+        provenance={"source": source, "licence": facts.get("licence") or request.licence or "not stated"},
     )

@@ -1,7 +1,7 @@
 """Scenes of the pocket world with sparse captions of several people, in families of look-alikes.
 
-Each side has families of its own. No scene stands on two sides: a family that holds a scene of an earlier one is drawn
-anew, tests first, so that a larger training set leaves the test as it is.
+Each side has its own families. No scene is on two sides: a family that holds a scene of another side is drawn again.
+The test side is drawn first, so that a larger training set leaves the test unchanged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 
 from mllm.boxes import Frame
-from mllm.data.caption_sources import Request
+from mllm.data.caption_sources import CaptionRequest
 from mllm.errors import FieldmarkError
 from mllm.io.images import save_image
 from mllm.pocket.captions import marks_of, sparse
@@ -21,12 +21,12 @@ from mllm.records import SPLITS, Sample, Thing
 
 LICENCE = "CC0-1.0 (drawn by Fieldmark)"
 QUESTION = "Describe this picture."
-"""In words for which the pocket model has tokens."""
+"""Uses only words for which the pocket model has tokens."""
 _TRIES = 200
 
 
-def images(request: Request) -> Iterator[Sample]:
-    """Draw and yield family after family: test, validation, training."""
+def images(request: CaptionRequest) -> Iterator[Sample]:
+    """Draw and yield one family after the other: test, validation, training."""
     if request.voices < 1:
         raise FieldmarkError(f"a drawn image needs at least one caption, not {request.voices}")
     taken: set[object] = set()
@@ -42,8 +42,8 @@ def images(request: Request) -> Iterator[Sample]:
                 yield _sample(request, side, key, bag, scene)
 
 
-def _family(request: Request, side: str, number: int, size: int, taken: set[object]) -> tuple[Scene, ...]:
-    """Draw look-alikes that are on no other side; scenes of the same side may meet again, as in any collection."""
+def _family(request: CaptionRequest, side: str, number: int, size: int, taken: set[object]) -> tuple[Scene, ...]:
+    """Draw look-alikes that are on no other side; a scene may occur again on its own side, as in any collection."""
     for attempt in range(_TRIES):
         seed = f"captions/{request.seed}/{side}/{number}/{attempt}"
         scenes = look_alikes(seed, size, request.level)
@@ -56,10 +56,10 @@ def _family(request: Request, side: str, number: int, size: int, taken: set[obje
     )
 
 
-def _sample(request: Request, side: str, key: str, bag: str | None, scene: Scene) -> Sample:
-    """The scene's sample, captioned by `voices` people who each leave other marks out."""
+def _sample(request: CaptionRequest, side: str, key: str, bag: str | None, scene: Scene) -> Sample:
+    """Make a scene's sample, captioned by `voices` people who each leave out other marks."""
     noun, marks = NOUNS[scene.domain], marks_of(scene)
-    told = [
+    captions = [
         sparse(scene.domain, marks, random.Random(f"voice/{request.seed}/{key}/{k}")) for k in range(request.voices)
     ]
     return Sample(
@@ -72,7 +72,7 @@ def _sample(request: Request, side: str, key: str, bag: str | None, scene: Scene
         question=QUESTION,
         boxes=(),
         things=tuple(Thing(noun, thing.box, thing.marks) for thing in scene.things),
-        captions=tuple(dict.fromkeys(told)),
+        captions=tuple(dict.fromkeys(captions)),
         bag=bag,
         split=side,
         provenance={"source": "pocket", "drawn": True, "side": side, "licence": LICENCE},

@@ -2,7 +2,7 @@
 
 The json is a list of `{"image", "breed", "species", "width", "height", "head_xyxy", "body_outer_xyxy",
 "head_share_inside_body", ...}` in pixels. The box is the body's; where less than 0.8 of the head lies inside the body,
-the published outline kept one piece of a broken mask: the head's box is taken instead (`provenance.box` says which).
+the published outline is one piece of a broken mask, and the head's box is used instead (`provenance.box` says which).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pydantic import BaseModel, Field, FiniteFloat
 
 from mllm.boxes import Frame
-from mllm.data.sources import Request, SourceError, make_box, need_input, one_photo, source_image_size
+from mllm.data.source_files import SourceError, make_box, need_input, read_size
+from mllm.data.sources import PhotoRequest, one_photo
 from mllm.io import strict_json
 from mllm.records import Photo
 
@@ -23,8 +24,8 @@ LICENCE = "CC BY-SA 4.0 (The Oxford-IIIT Pet Dataset, Parkhi et al. 2012)"
 BROKEN_MASK = 0.8
 
 
-class Row(BaseModel):
-    """One photo as the json has it; boxes in pixels, x1, y1, x2, y2."""
+class PetRow(BaseModel):
+    """One photo in the json; boxes in pixels, x1, y1, x2, y2."""
 
     image: str
     breed: str = Field(min_length=1)
@@ -36,8 +37,8 @@ class Row(BaseModel):
     head_share_inside_body: FiniteFloat
 
 
-def photos(request: Request) -> Iterator[Photo]:
-    """Yield cats and dogs in the order of the file; only one species where the request names its domain."""
+def photos(request: PhotoRequest) -> Iterator[Photo]:
+    """Yield cats and dogs in the order of the file; only one species if the request names its domain."""
     root = need_input(request, "folder")
     file = root / "annotations.json"
     if not file.is_file():
@@ -46,12 +47,12 @@ def photos(request: Request) -> Iterator[Photo]:
     if not rows:
         raise SourceError(f"{file}: the file holds no photo")
     kinds: Counter[str] = Counter()
-    for index, row in enumerate(rows):
+    for index, content in enumerate(rows):
         where = f"{file}: [{index}]: "
         with one_photo(request):
-            read = strict_json.parsed(row, Row, where, kind=SourceError)
-            if request.domain in (None, read.species):
-                photo = _photo(read, where, request)
+            row = strict_json.parsed(content, PetRow, where, kind=SourceError)
+            if request.domain in (None, row.species):
+                photo = _photo(row, where, request)
                 kinds[photo.provenance["box"]] += 1
                 yield photo
     if not kinds:
@@ -59,11 +60,11 @@ def photos(request: Request) -> Iterator[Photo]:
     log.info("%s: %d body boxes, %d head boxes (broken outlines)", file, kinds["body"], kinds["head"])
 
 
-def _photo(row: Row, where: str, request: Request) -> Photo:
+def _photo(row: PetRow, where: str, request: PhotoRequest) -> Photo:
     """Make one photo of a row."""
     assert request.input is not None
     path = request.input / row.image
-    frame = source_image_size(path, f"{where}field image")
+    frame = read_size(path, f"{where}field image")
     if frame != Frame(row.width, row.height):
         raise SourceError(f"{where}fields width, height differ from those of {path}; was the image resized?")
     kind, box = ("head", row.head_xyxy) if row.head_share_inside_body < BROKEN_MASK else ("body", row.body_outer_xyxy)

@@ -1,8 +1,8 @@
 """Labelled photos of the pocket world, drawn into files: every species, with its marks and its one box.
 
-`provenance.use` says what a species may be used for, as the world decrees: `train` species are seen in training, the
-unseen ones belong to `validation` or to `test`, never to both. A species of the training set is drawn
-`photos_per_entity` times, since its photos are shared out among three sides; any other a third as often.
+`provenance.use` is the side the world assigns a species to: `train` species are seen in training; unseen ones belong
+to either `validation` or `test`. A species of the training set is drawn `photos_per_entity` times, since its photos are
+divided among three sides; any other a third as often.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mllm.boxes import Frame
-from mllm.data.sources import Request
+from mllm.data.sources import PhotoRequest
 from mllm.records import Photo
 
 LICENCE = "CC0-1.0 (drawn by Fieldmark)"
 
 
-def photos(request: Request) -> Iterator[Photo]:
-    """Draw and yield the photos of every species, or of one domain's where the request names one."""
+def photos(request: PhotoRequest) -> Iterator[Photo]:
+    """Draw and yield the photos of every species, or of one domain if the request names one."""
     from mllm.pocket import world  # a ring above: the world is drawn, its records are ours
 
     folder = request.out / "photos"
@@ -29,7 +29,7 @@ def photos(request: Request) -> Iterator[Photo]:
             picture, box = world.photo(species, request.seed * 100_000 + number)
             part = folder / f".{name}.part"
             picture.save(part, format="PNG")
-            part.replace(folder / f"{name}.png")  # a stopped run leaves no half image under its real name
+            part.replace(folder / f"{name}.png")  # a stopped run leaves no incomplete image under its final name
             yield Photo(
                 id=name,
                 image=f"photos/{name}.png",

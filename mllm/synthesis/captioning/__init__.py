@@ -1,12 +1,11 @@
-"""How a training caption comes out of what people wrote: one strategy a file; the file name is the registry.
+"""Strategies that turn human captions into training captions: one strategy per file, named after the file.
 
-A file defines `NEEDS`, the abilities (`mllm.synthesis.capabilities`) that it asks of the writer, and
-`boost(image: Image, aid: Aid) -> str`, which writes one caption or raises `Refused` with a short stable reason.
-`CHECKED = True` says that it is nothing without a checker. `check` is what every strategy's caption has to pass before
-it is taken; a strategy may check more, and does.
+A strategy defines `NEEDS`, the capabilities (`mllm.synthesis.capabilities`) its writer must have, and
+`write(task: CaptionTask, helpers: Helpers) -> str`, which returns one caption or raises `CaptionRejected` with a short,
+stable reason. `CHECKED = True` means that it only works with a checker. Every caption must also pass `check_caption`.
 
-The writer is a teacher that describes and edits; the checker is one that looks whether what is said can be seen. They
-may be the same, but a checker that wrote the caption itself believes itself too often.
+The writer is a teacher that describes and edits; the checker is a teacher that says whether a statement is visible in
+the image. They may be the same model, but a model that checks its own captions accepts too many of them.
 """
 
 from __future__ import annotations
@@ -25,38 +24,39 @@ from mllm.registry import Registry
 from mllm.synthesis.capabilities import Look, Sees, TeacherError, need
 
 
-class Refused(FieldmarkError):
-    """A caption that is not taken. The message is the reason, short and stable, to be counted."""
+class CaptionRejected(FieldmarkError):
+    """A caption that is not used. The message is the reason: short and stable, so that it can be counted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a caption has to be like."""
+class CaptionLimits:
+    """What a caption must satisfy."""
 
     least_words: int = 3
     most_words: int = 80
     kept: float = 1.0
-    """Share of the details of what people wrote that has to stay, 0..1. Below 1 for writers that use synonyms."""
+    """Share of the details in the human captions that must be kept, 0..1. Below 1 for writers that use synonyms."""
     rounds: int = 3
-    """Rounds of describing and revising at most (`iiw`)."""
+    """Maximum rounds of describing and revising (`iiw`)."""
     marks: int = 5
-    """Marks of its class that an image is described by (`gist`)."""
+    """Maximum number of class marks in a caption (`gist`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Aid:
-    """Who helps: the writer, the checker (None: nobody looks), known marks by class, and an encoder (`gist`)."""
+class Helpers:
+    """What a strategy works with: a writer, a checker (None: nothing is checked), known marks by class, an encoder."""
 
     writer: Any = None
     checker: Sees | None = None
     cards: Mapping[str, Sequence[str]] = field(default_factory=dict)
     encoder: Any = None
-    limits: Limits = Limits()
+    """Dual encoder that compares marks with the image (`gist`)."""
+    limits: CaptionLimits = CaptionLimits()
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """What a strategy is given. `notes` counts what it did on the way (clauses dropped, rounds ...)."""
+class CaptionTask:
+    """One image to caption. `notes` counts what the strategy did on the way (clauses dropped, rounds ...)."""
 
     sample: Sample
     image: Path
@@ -65,21 +65,21 @@ class Image:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """The captions that people wrote, at least one."""
+        """The human captions, at least one."""
         if not self.sample.captions:
-            raise Refused("nobody captioned it")
+            raise CaptionRejected("no human caption")
         return self.sample.captions
 
     def look(self, thing: Thing | None = None) -> Look:
-        """What a teacher is shown: the whole image, or one thing of it; with its marks where they are known."""
+        """Return what a teacher is asked about: the whole image or one thing in it, with its marks where known."""
         things = self.sample.things if thing is None else (thing,)
         facts = tuple(mark for one in things for mark in one.marks)
         return Look(self.image, self.sample.domain, None if thing is None else thing.box, facts)
 
 
 @dataclass(frozen=True, slots=True)
-class Boosted:
-    """What became of one image: its captions, or why it has none; what was refused on the way; notes."""
+class CaptionResult:
+    """The captions written for one image, the reasons for those rejected, and counts of what was done."""
 
     SCHEMA: ClassVar[str] = "fieldmark.boosted/1"
 
@@ -93,90 +93,92 @@ _FILES = Registry(__name__, "strategy")
 names, load = _FILES.names, _FILES.load
 
 
-def fit(name: str, aid: Aid, writer: str, checker: str | None) -> None:
-    """Refuse helpers that cannot do what the strategy asks of them; `writer` and `checker` are their names."""
-    for ability in load(name).NEEDS:
-        need(aid.writer, ability, writer)
-    if aid.checker is not None:
-        need(aid.checker, Sees, str(checker))
+def check_helpers(name: str, helpers: Helpers, writer: str, checker: str | None) -> None:
+    """Raise FieldmarkError if the helpers lack a capability the strategy needs; `writer` and `checker` are names."""
+    for capability in load(name).NEEDS:
+        need(helpers.writer, capability, writer)
+    if helpers.checker is not None:
+        need(helpers.checker, Sees, str(checker))
     elif getattr(load(name), "CHECKED", False):
-        raise FieldmarkError(f"strategy {name!r} drops what a checker does not see: name one with --checker")
+        raise FieldmarkError(f"strategy {name!r} drops what a checker does not see: name a checker with --checker")
 
 
-def boost(name: str, sample: Sample, image: Path, aid: Aid, *, seed: int, variants: int, tries: int) -> Boosted:
-    """Write up to `variants` different captions of one image, with `tries` attempts at each."""
-    strategy: Callable[[Image, Aid], str] = load(name).boost
+def write_captions(
+    name: str, sample: Sample, image: Path, helpers: Helpers, *, seed: int, variants: int, tries: int
+) -> CaptionResult:
+    """Write up to `variants` different captions of one image, with up to `tries` attempts at each."""
+    write: Callable[[CaptionTask, Helpers], str] = load(name).write
     captions: list[str] = []
     refused: list[str] = []
     notes: Counter[str] = Counter()
     for variant in range(variants):
         for attempt in range(tries):
-            picture = Image(sample, image, seed + variant * tries + attempt, Counter())
+            task = CaptionTask(sample, image, seed + variant * tries + attempt, Counter())
             try:
-                caption = strategy(picture, aid)
-                check(caption, aid.limits, captions)
-            except (Refused, TeacherError) as error:
+                caption = write(task, helpers)
+                check_caption(caption, helpers.limits, captions)
+            except (CaptionRejected, TeacherError) as error:
                 refused.append(error.reason if isinstance(error, TeacherError) else str(error))
                 continue
             captions.append(caption)
-            notes += picture.notes
+            notes += task.notes
             break
-    return Boosted(sample.id, tuple(captions), tuple(refused), dict(sorted(notes.items())))
+    return CaptionResult(sample.id, tuple(captions), tuple(refused), dict(sorted(notes.items())))
 
 
-def check(caption: str, limits: Limits, others: Iterable[str] = ()) -> None:
-    """Refuse a caption that is too short, too long, or there already."""
+def check_caption(caption: str, limits: CaptionLimits, others: Iterable[str] = ()) -> None:
+    """Reject a caption that is too short, too long, or has the same words as one of the `others`."""
     count = len(words(caption))
     if count < limits.least_words:
-        raise Refused("too short")
+        raise CaptionRejected("too short")
     if count > limits.most_words:
-        raise Refused("too long")
+        raise CaptionRejected("too long")
     if words(caption) in [words(other) for other in others]:
-        raise Refused("a duplicate of another caption of its image")
+        raise CaptionRejected("a duplicate of another caption of its image")
 
 
-def keep_what_was_said(given: Sequence[str], caption: str, limits: Limits) -> None:
-    """Refuse a caption that lost more details than the limits allow."""
+def check_details_kept(given: Sequence[str], caption: str, limits: CaptionLimits) -> None:
+    """Reject a caption that lost more details than the limits allow."""
     if claims.kept_share(given, caption) < limits.kept:
-        raise Refused("lost details")
+        raise CaptionRejected("lost details")
 
 
-def contradict_nobody(trusted: str, caption: str) -> None:
-    """Refuse a caption that gives a thing another colour or number than a trusted one does."""
+def check_no_conflict(trusted: str, caption: str) -> None:
+    """Reject a caption that gives a thing another colour or number than a trusted caption does."""
     if claims.conflicts(trusted, caption):
-        raise Refused("contradicts what people wrote")
+        raise CaptionRejected("contradicts what people wrote")
 
 
-def unseen(look: Look, told: Sequence[str], checker: Sees | None) -> tuple[str, ...]:
-    """Return the clauses that the checker does not see, those it cannot tell included; none without a checker."""
-    if checker is None or not told:
+def not_seen(look: Look, statements: Sequence[str], checker: Sees | None) -> tuple[str, ...]:
+    """Return the statements that the checker does not see or cannot judge; none without a checker."""
+    if checker is None or not statements:
         return ()
-    answers = checker.sees(look, told)
-    return tuple(clause for clause, answer in zip(told, answers, strict=True) if not answer)
+    answers = checker.sees(look, statements)
+    return tuple(statement for statement, answer in zip(statements, answers, strict=True) if not answer)
 
 
-def news(before: Sequence[str], caption: str) -> tuple[str, ...]:
-    """Return the clauses of a caption of which no single clause of the texts `before` holds all details.
+def new_clauses(before: Sequence[str], caption: str) -> tuple[str, ...]:
+    """Return the clauses of a caption whose details are not all in one single clause of the texts `before`.
 
-    Known words put together anew (`red bird, blue cap` -> `blue bird`) are news.
+    Known words in a new combination (`red bird, blue cap` -> `blue bird`) count as new.
     """
     known = [set(claims.details(clause)) for text in before for clause in clauses(text)]
-    told = ((clause, set(claims.details(clause))) for clause in clauses(caption))
-    return tuple(clause for clause, said in told if said and not any(said <= one for one in known))
+    found = ((clause, set(claims.details(clause))) for clause in clauses(caption))
+    return tuple(clause for clause, details in found if details and not any(details <= one for one in known))
 
 
-def only_seen(picture: Image, before: Sequence[str], caption: str, checker: Sees | None) -> str:
-    """Return a caption without those new clauses (`news`) that the checker does not see; "" where none is left.
+def drop_unseen(task: CaptionTask, before: Sequence[str], caption: str, checker: Sees | None) -> str:
+    """Return a caption without its new clauses (`new_clauses`) that the checker does not see; "" if none is left.
 
-    A sentence that loses a clause goes on with the others, parted by commas.
+    The remaining clauses of a sentence that loses one are joined by commas.
     """
-    false = frozenset(unseen(picture.look(), news(before, caption), checker))
+    false = frozenset(not_seen(task.look(), new_clauses(before, caption), checker))
     if not false:
         return caption
-    picture.notes["clauses dropped, not seen"] += len(false)
+    task.notes["clauses dropped, not seen"] += len(false)
     kept = []
     for sentence in sentences(caption):
-        told = clauses(sentence)
-        left = [clause for clause in told if clause not in false]
-        kept += [sentence] if len(left) == len(told) else [f"{', '.join(left)}."] if left else []
+        parts = clauses(sentence)
+        left = [clause for clause in parts if clause not in false]
+        kept += [sentence] if len(left) == len(parts) else [f"{', '.join(left)}."] if left else []
     return " ".join(kept)

@@ -1,25 +1,25 @@
-"""BlendCap (No Detail Left Behind, 2024): what several people noticed, in one caption. Nothing lost, nothing added.
+"""BlendCap (No Detail Left Behind, 2024): merge several people's captions into one, losing and adding nothing.
 
-People who caption the same image notice different things. The writer merges their captions; what comes out is
-refused if it lost a detail of theirs or holds one that none of them wrote. Where they disagree on a colour or number
-one side is enough; whether two colours are a disagreement or two things is for the writer to tell.
+People who caption the same image notice different things. The writer merges their captions; the result is rejected if
+it lost a detail or contains one that none of them wrote. Where they disagree on a colour or number, one version is
+enough; the writer decides whether two colours are a disagreement or two things.
 """
 
 from __future__ import annotations
 
 from mllm.metrics import claims
 from mllm.synthesis.capabilities import Edits
-from mllm.synthesis.captioning import Aid, Image, Refused, keep_what_was_said
+from mllm.synthesis.captioning import CaptionRejected, CaptionTask, Helpers, check_details_kept
 
 NEEDS = (Edits,)
 MOST_ADDED = 0.1
-"""Share of a blend's details that nobody wrote: room for a word of grammar or a synonym, not for a fact."""
+"""Maximum share of a blend's details that are in no human caption: enough for a synonym, too little for a fact."""
 
 
-def boost(image: Image, aid: Aid) -> str:
-    """Merge all captions of an image."""
-    caption = aid.writer.blend(image.given, seed=image.seed)
-    keep_what_was_said(image.given, caption, aid.limits)
-    if len(claims.added(image.given, caption)) > MOST_ADDED * len(claims.details(caption)):
-        raise Refused("added details")
+def write(task: CaptionTask, helpers: Helpers) -> str:
+    """Merge all human captions of an image."""
+    caption = helpers.writer.blend(task.given, seed=task.seed)
+    check_details_kept(task.given, caption, helpers.limits)
+    if len(claims.added(task.given, caption)) > MOST_ADDED * len(claims.details(caption)):
+        raise CaptionRejected("added details")
     return caption

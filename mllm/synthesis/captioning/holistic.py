@@ -1,26 +1,35 @@
-"""HolisticCap (No Detail Left Behind, 2024): the blend of people's captions, expanded by what a model sees.
+"""HolisticCap (No Detail Left Behind, 2024): a blend of human captions, expanded by what a model sees.
 
-The people are trusted, the model is not: where the two disagree the blend wins, and every clause that brings something
-new is shown to the checker. What it does not see, or cannot tell, is a reason to refuse.
+The human captions are trusted, the model is not: where the two disagree the blend wins, and every clause with new
+details is shown to the checker. The caption is rejected if the checker does not see one of them or cannot tell.
 """
 
 from __future__ import annotations
 
 from mllm.synthesis.capabilities import Edits, Sees
-from mllm.synthesis.captioning import Aid, Image, Refused, blend, contradict_nobody, keep_what_was_said, news, unseen
+from mllm.synthesis.captioning import (
+    CaptionRejected,
+    CaptionTask,
+    Helpers,
+    blend,
+    check_details_kept,
+    check_no_conflict,
+    new_clauses,
+    not_seen,
+)
 
 NEEDS = (Edits, Sees)
 
 
-def boost(image: Image, aid: Aid) -> str:
-    """Blend, have the image described, expand, look."""
-    trusted = blend.boost(image, aid)
-    description = aid.writer.describe(image.look(), seed=image.seed)
-    caption = aid.writer.expand(trusted, description, seed=image.seed)
-    keep_what_was_said([trusted], caption, aid.limits)
-    contradict_nobody(trusted, caption)
-    new = news([trusted], caption)
-    if unseen(image.look(), new, aid.checker):
-        raise Refused("added details that cannot be seen")
-    image.notes["clauses with new details"] += len(new)
+def write(task: CaptionTask, helpers: Helpers) -> str:
+    """Blend, describe the image, expand, check what is new."""
+    trusted = blend.write(task, helpers)
+    description = helpers.writer.describe(task.look(), seed=task.seed)
+    caption = helpers.writer.expand(trusted, description, seed=task.seed)
+    check_details_kept([trusted], caption, helpers.limits)
+    check_no_conflict(trusted, caption)
+    new = new_clauses([trusted], caption)
+    if not_seen(task.look(), new, helpers.checker):
+        raise CaptionRejected("added details that cannot be seen")
+    task.notes["clauses with new details"] += len(new)
     return caption

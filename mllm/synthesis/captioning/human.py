@@ -1,13 +1,12 @@
-"""As given: one of the captions that people wrote, word for word. Of the pocket world's people, who each leave most
-out, that is the sparse caption; on COCO it is what captioners have always been trained on."""
+"""One of the human captions, word for word: sparse in the pocket world, the usual training target on COCO."""
 
 from __future__ import annotations
 
-from mllm.synthesis.captioning import Aid, Image
+from mllm.synthesis.captioning import CaptionTask, Helpers
 
 NEEDS = ()
 
 
-def boost(image: Image, aid: Aid) -> str:
-    """Take the caption of the person whose turn it is."""
-    return image.given[image.seed % len(image.given)]
+def write(task: CaptionTask, helpers: Helpers) -> str:
+    """Return the caption that the seed selects; consecutive seeds take turns."""
+    return task.given[task.seed % len(task.given)]

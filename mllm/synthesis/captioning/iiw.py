@@ -1,48 +1,48 @@
-"""ImageInWords (Garg et al. 2024, arXiv 2405.02793), with a model in the annotators' seats: describe and revise.
+"""ImageInWords (Garg et al. 2024, arXiv 2405.02793) with a model instead of annotators: describe and revise.
 
-The draft is what people wrote, blended, or else a description. Its things are described one by one and worked in; then
-the image is described again, from another seed each round, and what that adds is worked in, until a round adds
-nothing or `--rounds` are over. After every round the checker looks at what is new, and what it does not see is dropped:
-a loop that only ever adds would end in invention. People's words stay and win where the two disagree.
+The draft is a blend of the human captions, or a description if there are none. The image's things are described one by
+one and merged in; then the image is described again with another seed each round, and what that adds is merged in,
+until a round adds nothing or `--rounds` are over. After every round the checker looks at what is new, and what it does
+not see is dropped: a loop that only adds would end in invention. Human captions are kept and win in disagreements.
 """
 
 from __future__ import annotations
 
 from mllm.synthesis.capabilities import Edits, Sees
 from mllm.synthesis.captioning import (
-    Aid,
-    Image,
-    Refused,
+    CaptionRejected,
+    CaptionTask,
+    Helpers,
     blend,
-    contradict_nobody,
-    keep_what_was_said,
-    news,
-    only_seen,
+    check_details_kept,
+    check_no_conflict,
+    drop_unseen,
+    new_clauses,
 )
 from mllm.synthesis.captioning.textualize import close_up
 
 NEEDS = (Edits, Sees)
 CHECKED = True
-_APART = 1009
-"""Seeds of two rounds lie so far apart that no other attempt at the caption uses them."""
+_ROUND_SEED = 1009
+"""Distance between the seeds of two rounds: large enough that no other attempt at the caption uses the same seed."""
 
 
-def boost(image: Image, aid: Aid) -> str:
+def write(task: CaptionTask, helpers: Helpers) -> str:
     """Draft, then revise round after round."""
-    people = blend.boost(image, aid) if image.sample.captions else ""
-    draft = people or only_seen(image, (), aid.writer.describe(image.look(), seed=image.seed), aid.checker)
+    human = blend.write(task, helpers) if task.sample.captions else ""
+    draft = human or drop_unseen(task, (), helpers.writer.describe(task.look(), seed=task.seed), helpers.checker)
     if not draft:
-        raise Refused("nothing that was described can be seen")
-    for number in range(aid.limits.rounds):
-        seed = image.seed + _APART * number
-        told = close_up(image, aid, seed) if number == 0 else ""
-        told = told or aid.writer.describe(image.look(), seed=seed)
-        revised = only_seen(image, [draft], aid.writer.expand(draft, told, seed=seed), aid.checker)
-        keep_what_was_said([draft], revised, aid.limits)
-        if not news([draft], revised):
+        raise CaptionRejected("nothing that was described can be seen")
+    for number in range(helpers.limits.rounds):
+        seed = task.seed + _ROUND_SEED * number
+        description = close_up(task, helpers, seed) if number == 0 else ""
+        description = description or helpers.writer.describe(task.look(), seed=seed)
+        revised = drop_unseen(task, [draft], helpers.writer.expand(draft, description, seed=seed), helpers.checker)
+        check_details_kept([draft], revised, helpers.limits)
+        if not new_clauses([draft], revised):
             break
         draft = revised
-        image.notes["rounds that added something"] += 1
-    if people:
-        contradict_nobody(people, draft)
+        task.notes["rounds that added something"] += 1
+    if human:
+        check_no_conflict(human, draft)
     return draft

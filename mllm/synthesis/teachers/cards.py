@@ -1,10 +1,10 @@
 """Reasoning composed from knowledge cards and boxes, without a model: recall, look at each, compare, conclude.
 
-The wording is drawn by seed from a small grammar; every mark in it is quoted from a card. What is said of a candidate
-is what its own card says, which is knowledge of its kind, not sight of this one: wrong cards teach wrong things.
+The wording is drawn by seed from a small grammar; every mark is quoted from a card. A candidate is described by its own
+card, which is knowledge about its kind, not about this image: wrong cards teach wrong things.
 
-Given card files of its own (`files`), it also knows: marks of entities and what tells two of them apart. Captions it
-puts together by rules (`mllm.synthesis.caption_merge`), without a look at any image.
+With card files (`files`) it also knows marks of entities and how two of them differ. It merges captions by rules
+(`mllm.synthesis.caption_merge`), without looking at any image.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from mllm.knowledge.cards import Cards, has_mark, load_cards, word_overlap
 from mllm.knowledge.parts import part_of
 from mllm.prompting.questions import asked_marks, listed
 from mllm.synthesis import caption_merge
-from mllm.synthesis.teachers import Reasoning, targets
+from mllm.synthesis.capabilities import ReasoningRequest
+from mllm.synthesis.thoughts import targets
 
 MOST_MARKS = 4
-"""How many marks are recalled, and quoted for each candidate, at most."""
+"""Maximum number of marks recalled, and quoted for each candidate."""
 
 RECALL = (
     "What tells {name} apart: {marks}.",
@@ -83,27 +84,27 @@ ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "
 
 
 class Config(Section):
-    """Settings."""
+    """Settings of the teacher."""
 
     files: tuple[Path, ...] = Field(default=())
-    """Files of knowledge cards, for `marks` and `differences`; reasoning brings its own."""
+    """Files of knowledge cards, for `marks` and `differences`; reasoning requests bring their own."""
 
 
 class Teacher:
     """Teacher interface over knowledge cards."""
 
     def __init__(self, config: Config | None = None) -> None:
-        """Read the card files, if any. Raises `KnowledgeError`: file, entity and the way out."""
+        """Read the card files, if any. Raises `KnowledgeError` naming file and entity."""
         self._cards = load_cards(*config.files) if config is not None and config.files else Cards({})
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
-        """Return the marks of an entity's card; empty where it has none. Cards know no domains."""
+        """Return the marks of an entity's card; empty without a card. The domain is ignored."""
         return self._cards[entity] if entity in self._cards else ()
 
     def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
         """Pair the marks that only one of two cards has, the most alike in words first ("red bill", "black bill").
 
-        A mark that finds no partner is left out: the other card says nothing about it.
+        A mark without a partner is left out: the other card says nothing about it.
         """
         mine, theirs = self.marks(entity, domain), self.marks(other, domain)
         left = [mark for mark in mine if not has_mark(theirs, mark)]
@@ -117,14 +118,14 @@ class Teacher:
         return tuple(pairs)
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
-        """Merge captions by rules; every seed the same."""
+        """Merge captions by rules; the seed is ignored."""
         return caption_merge.blend(captions)
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
-        """Add to a caption by rules; every seed the same."""
+        """Add to a caption by rules; the seed is ignored."""
         return caption_merge.expand(caption, description)
 
-    def reason(self, request: Reasoning) -> str:
+    def reason(self, request: ReasoningRequest) -> str:
         """Write one thought. Raises `KnowledgeError` (from the cards) for an entity without a card."""
         rng = random.Random(f"cards/{request.seed}/{request.sample.id}")
         sample, chosen, asked = request.sample, targets(request.sample), asked_marks(request.sample)
@@ -166,9 +167,9 @@ def _end(name: str, chosen: Sequence[int], rng: random.Random) -> str:
 
 
 def _set_apart(missing: Sequence[str], card: Sequence[str], rng: random.Random) -> str:
-    """Say that a candidate is another: by what its own card says of the same part, else that its card is silent.
+    """Say that a candidate differs: by its own card's mark of the same part, otherwise that its card lacks the mark.
 
-    A card that does not name a mark is no proof that the thing lacks it, so nothing is denied here.
+    A card without a mark does not prove that the thing lacks it, so nothing is denied here.
     """
     for mark in missing:
         part = part_of(mark)
@@ -178,8 +179,8 @@ def _set_apart(missing: Sequence[str], card: Sequence[str], rng: random.Random) 
     return rng.choice(UNKNOWN).format(missing=listed(missing[:2]))
 
 
-def _unlike(request: Reasoning, rng: random.Random) -> list[str]:
-    """Say what tells the target from a look-alike beside it, where the cards hold differential marks of the two."""
+def _unlike(request: ReasoningRequest, rng: random.Random) -> list[str]:
+    """Say how the target differs from a look-alike in the image, if the cards hold differential marks of the two."""
     if not isinstance(request.cards, Cards):
         return []
     for thing in request.sample.things:

@@ -1,7 +1,7 @@
-"""A teacher in this process: any checkpoint that `mllm.models.checkpoint` loads, asked in batches.
+"""A teacher in this process: any checkpoint that `mllm.models.checkpoint` loads, prompted in batches.
 
-Threads that ask at the same time share a batch, so give the program as many workers as `batch`. Replies are not kept
-on the disk: weights under one name change, and what was asked of them is in the program's own log.
+Threads that ask at the same time share a batch, so give the program as many workers as `batch`. Replies are not cached
+on disk, because the weights behind a name can change; the program's own log keeps what was made from them.
 """
 
 from __future__ import annotations
@@ -13,70 +13,70 @@ from pydantic import Field
 
 from mllm.errors import ConfigError
 from mllm.inference.batcher import Gatherer
-from mllm.synthesis.prompted_teacher import Ask, Asking, ModelTeacher, Reply
-from mllm.synthesis.usage import Ledger
+from mllm.synthesis.prompted_teacher import PromptedTeacher, SamplingConfig, TeacherReply, TeacherRequest
+from mllm.synthesis.usage import Usage
 
 if TYPE_CHECKING:
     from mllm.inference.batched import Job, Written
 
 
-class Config(Asking):
-    """Settings; those in `HOW` change how replies are got and not what they say."""
+class Config(SamplingConfig):
+    """Settings; those in `HOW` change how replies are generated, not what they say."""
 
     HOW: ClassVar[frozenset[str]] = frozenset({"device", "batch", "patience"})
 
     model: str = ""
     """Checkpoint folder, adapter folder, Hub name, or `pocket`."""
     family: str | None = None
-    """Model family, where no fieldmark.json lies beside the weights."""
+    """Model family, if there is no fieldmark.json beside the weights."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """Of the weights."""
+    """Data type of the weights."""
     quantize: Literal["4bit"] | None = None
-    """Holds the base in NF4 (needs a GPU and bitsandbytes)."""
+    """Loads the base in NF4 (needs a GPU and bitsandbytes)."""
     visual_tokens: int | None = Field(default=None, ge=1)
-    """Most visual tokens of an image; None keeps the checkpoint's own."""
+    """Maximum visual tokens per image; None keeps the checkpoint's own limit."""
     device: str = "auto"
-    """`auto` takes an accelerator if there is one."""
+    """`auto` uses an accelerator if there is one."""
     batch: int = Field(default=8, ge=1)
-    """Questions answered at once, at most."""
+    """Maximum number of prompts in a batch."""
     patience: float = Field(default=0.05, ge=0)
-    """Seconds that a first question waits for others to share its batch."""
+    """Seconds that the first prompt waits for others to join its batch."""
 
 
-class Teacher(ModelTeacher):
-    """All abilities, by questions to a model in this process."""
+class Teacher(PromptedTeacher):
+    """All capabilities, by prompting a model in this process."""
 
     def __init__(self, config: Config) -> None:
-        """Load the model. Raises ConfigError where none is named, FieldmarkError as `mllm.models.checkpoint.load`."""
+        """Load the model. Raises ConfigError if none is named, FieldmarkError as `mllm.models.checkpoint.load`."""
         from mllm.models import checkpoint
 
         if not config.model:
-            raise ConfigError("teacher local: no model named: set `model` to a checkpoint folder or a Hub name")
+            raise ConfigError("teacher local: no model is named: set `model` to a checkpoint folder or a Hub name")
         self._loaded = checkpoint.load(
             config.model, family=config.family, dtype=config.dtype, quantize=config.quantize,
             device=None if config.quantize else config.device, visual_tokens=config.visual_tokens,
         )  # fmt: skip
-        super().__init__(self._loaded.family, self._loaded.convention.budget, config, Ledger(config.model))
+        super().__init__(self._loaded.family, self._loaded.convention.budget, config, Usage(config.model))
         self._gatherer: Gatherer[Job, Written] = Gatherer(self._work, most=config.batch, patience=config.patience)
 
     def close(self) -> None:
-        """Finish what is under way and let go of the model's thread; the report stays."""
+        """Finish running requests and stop the model's thread; the report stays available."""
         self._gatherer.close()
 
-    def _write(self, ask: Ask) -> Reply:
+    def _generate(self, request: TeacherRequest) -> TeacherReply:
         from mllm.inference import batched
 
-        content = [*({"type": "image"} for _ in ask.views), {"type": "text", "text": ask.text}]
+        content = [*({"type": "image"} for _ in request.views), {"type": "text", "text": request.text}]
         system = self._loaded.convention.system
         before = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
         job = batched.prepare(
-            self._loaded, [*before, {"role": "user", "content": content}], [view.open() for view in ask.views],
-            max_new_tokens=ask.max_tokens, temperature=ask.temperature, seed=ask.seed,
+            self._loaded, [*before, {"role": "user", "content": content}], [view.open() for view in request.views],
+            max_new_tokens=request.max_tokens, temperature=request.temperature, seed=request.seed,
         )  # fmt: skip
-        self._ledger.tried()
+        self._usage.called()
         written = self._gatherer(job)
-        self._ledger.answered(job.tokens, written.tokens)
-        return Reply(written.text, written.truncated, job.tokens, written.tokens)
+        self._usage.answered(job.tokens, written.tokens)
+        return TeacherReply(written.text, written.truncated, job.tokens, written.tokens)
 
     def _work(self, jobs: Sequence[Job]) -> list[Written]:
         from mllm.inference import batched

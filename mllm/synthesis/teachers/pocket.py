@@ -1,9 +1,8 @@
-"""The pocket oracle: does everything a teacher may do, from the pocket world's own facts. It is never wrong.
+"""The pocket oracle: has every capability of a teacher, from the pocket world's own facts. It is never wrong.
 
-It recalls the entity's marks, goes through every thing from left to right saying where it is, what can be seen of it
-and whether that fits, and names the number that does, with its box again: a small model that had to fetch the box of a
-number for its answer found that the hardest step of all. A served 72B model would be asked for the same through the
-same interface, so that programs can be tested without any model.
+It recalls the entity's marks, goes through the things from left to right with the place of each, its visible marks and
+whether they match, and names the number that does, with its box again: looking up the box of a number was the hardest
+step for a small model. Served models have the same interface, so programs can be tested without any model.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from mllm.pocket.captions import KINDS, claims, fits, rich
 from mllm.pocket.pretraining_tasks import judged
 from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, find, species
 from mllm.prompting.questions import asked_marks
-from mllm.synthesis.capabilities import Look
-from mllm.synthesis.teachers import Reasoning, targets
+from mllm.synthesis.capabilities import Look, ReasoningRequest
+from mllm.synthesis.thoughts import targets
 
 DESCRIBED = ("A {noun}: {marks}.", "This {noun} shows: {marks}.", "What can be seen of the {noun}: {marks}.")
 _SLOTS = {mark: slot for slot, marks in (("form", FORMS), ("colour", COLOURS), ("pattern", PATTERNS)) for mark in marks}
@@ -33,10 +32,10 @@ _MARK = re.compile(rf"\b(?:{'|'.join(sorted(_SLOTS, key=len, reverse=True))})\b"
 class Teacher:
     """Teacher interface over the pocket world."""
 
-    def reason(self, request: Reasoning) -> str:
-        """The reasoning for one sample; boxes as ``<obj:K>``, K counting ``sample.things`` from 0.
+    def reason(self, request: ReasoningRequest) -> str:
+        """Write the reasoning for one sample; boxes as `<obj:K>`, K an index into `sample.things`.
 
-        Raises FieldmarkError when a thing is not of the pocket world, or the question does not fit the image.
+        Raises FieldmarkError if a thing is not of the pocket world, or the question does not fit the image.
         """
         sample, asked = request.sample, asked_marks(request.sample)
         order = sorted(range(len(sample.things)), key=lambda index: sample.things[index].box.center[0])
@@ -52,35 +51,37 @@ class Teacher:
         return f"{subject}: {', '.join(recalled)}. {' '.join(looked)} So {ending}."
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
-        """The four marks of a species; of the domain's noun all that one of its kind may have; else none."""
+        """Return the four marks of a species; for the domain's noun, all marks that occur; otherwise none."""
         if entity == NOUNS.get(domain):
             accents = tuple(f"{colour} {ACCENT_PARTS[domain]}" for colour in COLOURS)
             return (*FORMS, *COLOURS, *PATTERNS, *accents)
         return next((one.marks for one in species(domain) if one.name == entity), ())
 
     def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
-        """The marks in which two species differ, form, colour, pattern, accent; empty if either is unknown."""
+        """Return the marks in which two species differ (form, colour, pattern, accent); empty if either is unknown."""
         both = zip(self.marks(entity, domain), self.marks(other, domain), strict=False)
         return tuple((mine, theirs) for mine, theirs in both if mine != theirs)
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
-        """Whether each mark is among the facts; of a phrase, whether its marks are on things of their own, all on one
-        where it tells of one. None for words in which there is no mark of this world."""
+        """Return whether each mark is among the facts, and each phrase's marks on things that have all of them.
+
+        None for words without a mark of this world.
+        """
         facts = _facts(look)
         return tuple(mark in facts if mark in facts or mark in _SLOTS else _fits(look, mark) for mark in marks)
 
     def describe(self, look: Look, *, seed: int = 0) -> str:
-        """All facts in one sentence, worded by seed; of a scene of several things, a sentence for each."""
+        """Return all facts in one sentence, worded by seed; for a scene of several things, one sentence each."""
         if len(things := _things(look)) > 1:
             return rich(look.domain, things)
         wording = random.Random(f"describe/{seed}").choice(DESCRIBED)
         return wording.format(noun=domains.load(look.domain).noun, marks=", ".join(_facts(look)))
 
     def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
-        """The thing's box, if its facts are those of the species; else none.
+        """Return the thing's box if its facts are those of the species; otherwise none. The seed is ignored.
 
-        With ``look.box`` that is where the thing is; without, it is found by looking for what departs from the
-        ground, which is exact on photos of one thing and means nothing on collages. Every seed sees the same.
+        Without `look.box`, the box encloses what differs from the background, which is exact on photos of one thing
+        and meaningless on collages.
         """
         if tuple(_facts(look)) != self.marks(entity, look.domain):
             return ()
@@ -88,7 +89,7 @@ class Teacher:
         return () if found is None else (found,)
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
-        """The first caption with the marks of the others, and with those of their sentences that hold no marks."""
+        """Return the first caption with the marks of the others, and their sentences that hold no marks."""
         if not captions:
             raise FieldmarkError("blend needs at least one caption")
         if _several(*captions):
@@ -103,45 +104,45 @@ class Teacher:
         return whole
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
-        """The caption with those marks of the description of which it says nothing, thing by thing."""
+        """Return the caption with the description's marks that it does not cover, thing by thing."""
         if _several(caption, description):
             return caption_editing.merge([caption, description])
-        said = {_SLOTS[mark] for mark in _MARK.findall(caption)}
-        new = [mark for mark in dict.fromkeys(_MARK.findall(description)) if _SLOTS[mark] not in said]
+        covered = {_SLOTS[mark] for mark in _MARK.findall(caption)}
+        new = [mark for mark in dict.fromkeys(_MARK.findall(description)) if _SLOTS[mark] not in covered]
         return f"{caption.strip().rstrip('.')}, {', '.join(new)}." if new else caption.strip()
 
 
 def _look(number: int, index: int, name: str, recalled: Sequence[str]) -> str:
-    """One thing: its number, its place, each of its marks with whether it is one of those recalled, and the verdict.
+    """Describe one thing: its number, its place, each mark with whether it was recalled, and the verdict.
 
-    Verdicts stand beside what they are about: a small model that was only asked for the number at the end of a long
-    list learned to describe everything and then picked at random.
+    Verdicts stand beside what they judge: a small model that only gave a number at the end of a long list learned to
+    describe everything and then picked at random.
     """
     return f"{number} <obj:{index}>: {judged(find(name).marks, recalled)}."
 
 
 def _things(look: Look) -> list[tuple[str, ...]]:
-    """The facts of each thing: a thing has one mark of each kind."""
+    """Return the facts of each thing; a thing has one mark of each kind."""
     facts = _facts(look)
     return [facts[start : start + len(KINDS)] for start in range(0, len(facts), len(KINDS))]
 
 
 def _fits(look: Look, phrase: str) -> bool | None:
-    """Whether a phrase agrees with the facts; None for one without marks."""
-    told = claims(phrase)
-    return fits(told, look.domain, _things(look)) if any(one.marks for one in told) else None
+    """Return whether a phrase agrees with the facts; None for one without marks."""
+    found = claims(phrase)
+    return fits(found, look.domain, _things(look)) if any(one.marks for one in found) else None
 
 
 def _several(*captions: str) -> bool:
-    """Whether one of the captions tells marks of several things."""
+    """Return whether one of the captions names marks of several things."""
     return any(sum(bool(one.marks) for one in claims(caption)) > 1 for caption in captions)
 
 
 def _facts(look: Look) -> tuple[str, ...]:
-    """What is known to be visible; without it there is nothing to answer from."""
+    """Return what is known to be visible. Raises FieldmarkError without facts."""
     if not look.facts:
         raise FieldmarkError(
-            f"{look.image}: the pocket oracle answers from the facts of a drawn image, and none came with this one; "
-            f"take a teacher that looks (`openai`, `local`)"
+            f"{look.image}: the pocket oracle answers from the facts of a drawn image, and this one has none; "
+            f"use a teacher that looks at images (`openai`, `local`)"
         )
     return look.facts

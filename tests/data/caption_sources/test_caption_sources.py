@@ -13,7 +13,7 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.data import caption_sources
-from mllm.data.caption_sources import Request
+from mllm.data.caption_sources import CaptionRequest
 from mllm.data.sources import SourceError
 from mllm.errors import UnknownNameError
 from mllm.records import Sample
@@ -29,7 +29,7 @@ def draw(path: Path, size: tuple[int, int] = (40, 20), turn: int | None = None) 
 
 
 def read(name: str, file: Path, **more: Any) -> list[Sample]:
-    return list(caption_sources.images(name, Request(input=file, **more)))
+    return list(caption_sources.images(name, CaptionRequest(input=file, **more)))
 
 
 @pytest.mark.parametrize("name", caption_sources.names())
@@ -75,7 +75,7 @@ def test_coco_captions_instances_and_terms(tmp_path: Path, caplog: pytest.LogCap
     assert [(thing.entity, thing.box) for thing in two.things] == [("bear", Box(0.25, 0.25, 0.75, 0.75))]
     assert two.provenance["licence"] == "Attribution License http://creativecommons.org/licenses/by/2.0/"
     assert one.provenance["licence"] == "not stated" and one.task == "caption" and one.size == Frame(40, 20)
-    assert Path(one.image).is_absolute() and "1 of 3 images passed over: nobody captioned them" in caplog.text
+    assert Path(one.image).is_absolute() and "1 of 3 images skipped: they have no caption" in caplog.text
 
 
 def test_the_official_captions_file_has_no_categories(tmp_path: Path) -> None:
@@ -89,26 +89,29 @@ def test_the_official_captions_file_has_no_categories(tmp_path: Path) -> None:
 
 
 BAD_COCO: list[tuple[dict[str, Any], str]] = [
-    ({"annotations": []}, "field annotations is empty"),
-    ({"images": {}}, "field images: a list is needed"),
+    ({"annotations": []}, "field annotations: List should have at least 1 item"),
+    ({"images": {}}, "field images: Input should be a valid list"),
     (
         {"annotations": [{"id": 1, "image_id": 5, "caption": "x"}]},
         r"annotations\[0\]: field image_id: 5 is in no entry",
     ),
     ({"annotations": [{"id": 1, "image_id": 3, "caption": " "}]}, r"annotations\[0\]: field caption: a text is needed"),
-    ({"annotations": [{"id": 1, "image_id": 3, "caption": 4}]}, "field caption: a text is needed, got 4"),
+    (
+        {"annotations": [{"id": 1, "image_id": 3, "caption": 4}]},
+        r"annotations\[0\].caption: Input should be a valid string, got 4",
+    ),
     ({"annotations": [{"id": 1, "image_id": 3}]}, r"annotations\[0\]: neither a caption nor an instance"),
     ({"annotations": [{"id": 1, "image_id": 3, "bbox": [0, 0, 1, 1], "category_id": 2}]}, "neither a caption nor an"),
     ({"images": [{"id": 3, "file_name": "no.jpg"}]}, r"images\[0\]: field file_name: no such image"),
-    ({"licenses": [{"id": 1}]}, r"licenses\[0\]: field name is missing"),
+    ({"licenses": [{"id": 1}]}, r"field licenses\[0\].name: is missing"),
 ]
 
 
-@pytest.mark.parametrize(("changes", "told"), BAD_COCO, ids=[told[:40] for _, told in BAD_COCO])
-def test_bad_coco_files(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("changes", "message"), BAD_COCO, ids=[message[:40] for _, message in BAD_COCO])
+def test_bad_coco_files(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     if "images" in changes and isinstance(changes["images"], list):
         changes = changes | {"annotations": [{"id": 1, "image_id": 3, "caption": "x"}]}
-    with pytest.raises(SourceError, match=told):
+    with pytest.raises(SourceError, match=message):
         read("coco", coco(tmp_path, **changes))
 
 
@@ -159,9 +162,9 @@ BAD_CSV = [
 ]
 
 
-@pytest.mark.parametrize(("lines", "told"), BAD_CSV, ids=[told[:40] for _, told in BAD_CSV])
-def test_bad_tables(tmp_path: Path, lines: list[str], told: str) -> None:
-    with pytest.raises(SourceError, match=told):
+@pytest.mark.parametrize(("lines", "message"), BAD_CSV, ids=[message[:40] for _, message in BAD_CSV])
+def test_bad_tables(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
         read("csv", table(tmp_path, *lines))
 
 
@@ -195,7 +198,7 @@ def latin(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda folder: None, "no image was found"),
         (orphan, "b.txt: captions of no image"),
@@ -205,17 +208,17 @@ def latin(folder: Path) -> None:
         (lambda folder: (folder / "a.png").write_bytes(b"no image"), "a.png"),
     ],
 )
-def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], object], told: str) -> None:
+def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     spoil(folder)
-    with pytest.raises(SourceError, match=told):
+    with pytest.raises(SourceError, match=message):
         read("image_folder", folder)
 
 
 @pytest.mark.parametrize("name", ["coco", "csv", "image_folder"])
 def test_an_input_that_is_not_there_is_said_to_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match="needs an input"):
-        list(caption_sources.images(name, Request()))
+        list(caption_sources.images(name, CaptionRequest()))
     with pytest.raises(SourceError, match="no such"):
         read(name, tmp_path / "nothing")

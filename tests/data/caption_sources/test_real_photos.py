@@ -23,7 +23,7 @@ from mllm.records import SPLITS, Sample, load_samples, read_jsonl, write_jsonl
 def photos(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample's mapping of captions as a table, each photo under its own terms."""
     folder = shared_data / "coco_ccby_sample"
-    told = json.loads((folder / "captions.json").read_text())
+    facts = json.loads((folder / "captions.json").read_text())
     with (folder / "attribution.csv").open() as rows:
         terms = {row["image"]: f"{row['licence']} {row['licence_url']}" for row in csv.DictReader(rows)}
     out = tmp_path_factory.mktemp("coco")
@@ -31,7 +31,7 @@ def photos(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (out / "captions.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image", "caption", "id", "licence"])
-        for image, captions_of in told.items():
+        for image, captions_of in facts.items():
             table.writerows([f"photos/{image}", text, Path(image).stem, terms[image]] for text in captions_of)
     return out
 
@@ -55,9 +55,9 @@ def test_every_photo_has_one_caption_that_lost_nothing_and_added_nothing(blended
     for row in rows:
         given = row.provenance["given"]
         assert claims.kept_share(given, row.captions[0]) == 1.0 and not claims.added(given, row.captions[0])
-    told = json.loads((blended / "manifest.json").read_text())
-    assert "put together by rules" in told["plumbing"] and "Plumbing" in (blended / "README.md").read_text()
-    assert sum(told["licences"].values()) == 84 and all("creativecommons.org" in terms for terms in told["licences"])
+    facts = json.loads((blended / "manifest.json").read_text())
+    assert "put together by rules" in facts["plumbing"] and "Plumbing" in (blended / "README.md").read_text()
+    assert sum(facts["licences"].values()) == 84 and all("creativecommons.org" in terms for terms in facts["licences"])
     assert len((blended / "attribution.csv").read_text().splitlines()) == 85
 
 
@@ -77,6 +77,6 @@ def test_bags_are_mined_and_peoples_captions_judged_in_them(blended: Path, photo
          *(str(mined / f"bags-{size}-medium.jsonl") for size in (3, 5)), "--scorer", "pocket-judge",
          "--out", str(result)]
     )  # fmt: skip
-    told = json.loads(result.read_text())
+    facts = json.loads(result.read_text())
     for size in (3, 5):
-        assert len(told["matches"][str(size)]) == size * len(found[size]), "every photo of every bag is judged"
+        assert len(facts["matches"][str(size)]) == size * len(found[size]), "every photo of every bag is judged"

@@ -197,7 +197,10 @@ def test_a_bad_row_is_named(tmp_path: Path, name: str, change: dict, message: st
         ('{"image": "a.png", "problem": "?", "solution": [0, 0, 500, 9]}', "field solution: .*leaves its frame"),
         ('{"image": "a.png", "problem": 3, "solution": null}', "field problem: Input should be a valid string, got 3"),
         ('{"image": "b.png", "problem": "?", "solution": null}', "field image: .*b.png"),
-        ('{"image": "a.png", "conversations": [{"value": "?"}]}', "field conversations: List should have at least 2 items"),
+        (
+            '{"image": "a.png", "conversations": [{"value": "?"}]}',
+            "field conversations: List should have at least 2 items",
+        ),
         (
             '{"image": "a.png", "conversations": [{"value": "?"}, {"value": "left"}]}',
             r"field conversations\[1\].value: a JSON list",

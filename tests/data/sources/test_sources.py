@@ -13,7 +13,7 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.data import sources
-from mllm.data.sources import Request, SourceError
+from mllm.data.sources import PhotoRequest, SourceError
 from mllm.errors import FieldmarkError, UnknownNameError
 from mllm.io.images import image_size
 from mllm.records import Photo
@@ -32,7 +32,7 @@ def draw(path: Path, size: tuple[int, int] = (40, 20), orientation: int = 1) -> 
 
 
 def read(source: str, path: Path, **request: Any) -> list[Photo]:
-    return list(sources.photos(source, Request(input=path, **request)))
+    return list(sources.photos(source, PhotoRequest(input=path, **request)))
 
 
 def table(folder: Path, text: str) -> Path:
@@ -122,13 +122,13 @@ def test_coco_boxes_follow_an_exif_rotation_when_they_were_drawn_before_it(tmp_p
 
 
 def test_pocket_draws_its_photos(tmp_path: Path) -> None:
-    rows = list(sources.photos("pocket", Request(out=tmp_path, domain="bird", photos_per_entity=3)))
+    rows = list(sources.photos("pocket", PhotoRequest(out=tmp_path, domain="bird", photos_per_entity=3)))
     assert {row.provenance["use"] for row in rows} == {"train", "validation", "test"}
     assert len(rows) == sum(
         3 if row.provenance["use"] == "train" else 2 for row in {r.entity: r for r in rows}.values()
     )
     assert all(image_size(tmp_path / row.image) == row.size and len(row.marks) == 4 for row in rows)
-    assert rows == list(sources.photos("pocket", Request(out=tmp_path, domain="bird", photos_per_entity=3)))
+    assert rows == list(sources.photos("pocket", PhotoRequest(out=tmp_path, domain="bird", photos_per_entity=3)))
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -143,7 +143,7 @@ def test_oxford_pets_takes_the_head_where_the_outline_is_broken() -> None:
     assert {row.domain for row in read("oxford_pets", PETS, domain="cat")} == {"cat"}
 
 
-# What is said of bad input.
+# What is text of bad input.
 
 BAD_TABLES = [
     ("", "t.csv: the file is empty"),
@@ -153,7 +153,7 @@ BAD_TABLES = [
     ("image,domain\na.jpg,bird\n", "t.csv:1: column 'entity' is missing"),
     ("image,entity,x1,y1\na.jpg,robin,1,2\n", "t.csv:1: box columns are x1,y1; give x1,y1,x2,y2 or x1,y1,w,h"),
     ("image,image,entity\na.jpg,b.jpg,robin\n", "t.csv:1: column 'image' is there twice"),
-    (HEAD + "a.jpg,robin,bird,4,2,14\n", "t.csv:2: the row has not as many cells"),
+    (HEAD + "a.jpg,robin,bird,4,2,14\n", "t.csv:2: the row does not have as many cells"),
     (HEAD + "a.jpg,,bird,4,2,14,10\n", "t.csv:2: field entity is empty"),
     (HEAD + "a.jpg,robin,,4,2,14,10\n", "t.csv:2: field domain: no domain is given; name one with --domain"),
     (HEAD + "c.jpg,robin,bird,4,2,14,10\n", "t.csv:2: field image: no such image"),
@@ -166,42 +166,43 @@ BAD_TABLES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), BAD_TABLES, ids=[told[:40] for _, told in BAD_TABLES])
-def test_csv_errors_name_file_line_and_field(tmp_path: Path, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), BAD_TABLES, ids=[message[:40] for _, message in BAD_TABLES])
+def test_csv_errors_name_file_line_and_field(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SourceError) as error:
         read("csv", table(tmp_path, text))
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 BAD_SIDECARS = [
     ('{"image": "wren/1.jpg", "box": [4, 2, 14', "boxes.jsonl:1: broken JSON at column"),
-    ('\n{"image": "wren/1.jpg"}', "boxes.jsonl:2: a line must be"),
-    ('{"image": "wren/1.jpg", "box": [4, 2, 14]}', "boxes.jsonl:1: field box: four numbers are needed"),
-    ('{"image": "wren/1.jpg", "box": [4, 2, 14, true]}', "boxes.jsonl:1: field box: four numbers are needed"),
-    ('{"image": 3, "box": [4, 2, 14, 10]}', "boxes.jsonl:1: field image: a text is needed"),
+    ('\n{"image": "wren/1.jpg"}', "boxes.jsonl:2: field box: is missing; a line is"),
+    ('{"image": "wren/1.jpg", "box": [4, 2, 14, 10], "x": 1}', "boxes.jsonl:1: field x: Extra inputs"),
+    ('{"image": "wren/1.jpg", "box": [4, 2, 14]}', "boxes.jsonl:1: field box[3]: is missing"),
+    ('{"image": "wren/1.jpg", "box": [4, 2, 14, true]}', "boxes.jsonl:1: field box[3]: Input should be a valid number"),
+    ('{"image": 3, "box": [4, 2, 14, 10]}', "boxes.jsonl:1: field image: Input should be a valid string"),
     ('{"image": "wren/9.jpg", "box": [4, 2, 14, 10]}', "boxes.jsonl:1: field image: no such photo"),
     (
         '{"image": "wren/1.jpg", "box": [4, 2, 4, 10]}',
-        "boxes.jsonl:1: field box: box (4, 2, 4, 10) is inverted or empty",
+        "boxes.jsonl:1: field box: box (4.0, 2.0, 4.0, 10.0) is inverted or empty",
     ),
     ("", "boxes.jsonl: the file is empty"),
     ('{"image": "wren/1.jpg", "box": [4, 2, 9, 9]}\n' * 2, "boxes.jsonl:2: the same box"),
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), BAD_SIDECARS, ids=[told[:40] for _, told in BAD_SIDECARS])
-def test_image_folder_errors_name_file_line_and_field(tmp_path: Path, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), BAD_SIDECARS, ids=[message[:40] for _, message in BAD_SIDECARS])
+def test_image_folder_errors_name_file_line_and_field(tmp_path: Path, text: str, message: str) -> None:
     draw(tmp_path / "wren" / "1.jpg")
     (tmp_path / "boxes.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(SourceError) as error:
         read("image_folder", tmp_path, domain="bird", whole_image_boxes=True)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_folder_troubles(tmp_path: Path) -> None:
-    for source, told in (("image_folder", "needs an input folder"), ("csv", "needs an input file")):
-        with pytest.raises(SourceError, match=told):
-            list(sources.photos(source, Request()))
+    for source, message in (("image_folder", "needs an input folder"), ("csv", "needs an input file")):
+        with pytest.raises(SourceError, match=message):
+            list(sources.photos(source, PhotoRequest()))
         with pytest.raises(SourceError, match="none: no such"):
             read(source, tmp_path / "none")
     with pytest.raises(SourceError, match="no domain is given"):
@@ -215,14 +216,14 @@ def test_folder_troubles(tmp_path: Path) -> None:
 
 
 BAD_COCO: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
-    ("field annotations is empty", lambda c: c["annotations"].clear()),
-    ("field images: a list is needed", lambda c: c.pop("images")),
+    ("field annotations: List should have at least 1 item", lambda c: c["annotations"].clear()),
+    ("field images: is missing", lambda c: c.pop("images")),
     ("images[1]: field id: 1 was used before", lambda c: c["images"].append(c["images"][0])),
     ("annotations[1]: field id: 5 was used before", lambda c: c["annotations"].append(c["annotations"][0])),
-    ("images[0]: field file_name is missing", lambda c: c["images"][0].pop("file_name")),
+    ("field images[0].file_name: is missing", lambda c: c["images"][0].pop("file_name")),
     ("images[0]: field file_name: no such image", lambda c: c["images"][0].update(file_name="z.jpg")),
     ("annotations[0]: field image_id: 4 is in no entry", lambda c: c["annotations"][0].update(image_id=4)),
-    ("annotations[0]: field bbox: four numbers", lambda c: c["annotations"][0].update(bbox=[1, 2])),
+    ("field annotations[0].bbox: List should have at least 4 items", lambda c: c["annotations"][0].update(bbox=[1, 2])),
     (
         "annotations[0]: field bbox: box (4, 2, 40, 44) leaves",
         lambda c: c["annotations"][0].update(bbox=[4, 2, 36, 42]),
@@ -233,25 +234,25 @@ BAD_COCO: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("told", "change"), BAD_COCO, ids=[told[:40] for told, _ in BAD_COCO])
-def test_coco_errors_name_file_entry_and_field(tmp_path: Path, told: str, change: Any) -> None:
+@pytest.mark.parametrize(("message", "change"), BAD_COCO, ids=[message[:40] for message, _ in BAD_COCO])
+def test_coco_errors_name_file_entry_and_field(tmp_path: Path, message: str, change: Any) -> None:
     with pytest.raises(SourceError) as error:
         read("coco", coco(tmp_path, change))
-    assert "instances.json" in str(error.value) and told in str(error.value).replace(".0", "")
+    assert "instances.json" in str(error.value) and message in str(error.value).replace(".0", "")
 
 
 def test_coco_that_is_no_json(tmp_path: Path) -> None:
-    for text, told in (("", "the file is empty"), ('{\n"images": [}', "instances.json:2: broken JSON at column")):
+    for text, message in (("", "instances.json:1: broken JSON"), ('{\n"images": [}', "instances.json:2: broken JSON")):
         file = coco(tmp_path)
         file.write_text(text)
-        with pytest.raises(SourceError, match=told):
+        with pytest.raises(SourceError, match=message):
             read("coco", file)
 
 
 def test_pets_errors(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"annotations.json: no such file"):
         read("oxford_pets", tmp_path)
-    for text, told in (
+    for text, message in (
         ("[", "annotations.json:1: broken JSON"),
         ("[]", "no photo"),
         ('{"image": 1}', "annotations.json: Input should be a valid list"),
@@ -260,7 +261,7 @@ def test_pets_errors(tmp_path: Path) -> None:
         ("[7]", r"\[0\]: Input should be a valid dictionary"),
     ):
         (tmp_path / "annotations.json").write_text(text)
-        with pytest.raises(SourceError, match=told):
+        with pytest.raises(SourceError, match=message):
             read("oxford_pets", tmp_path)
 
 
@@ -271,7 +272,7 @@ def test_an_unknown_source_lists_the_known_ones_and_two_ids_are_refused(monkeypa
     twin = Photo("1", "a.jpg", Frame(4, 4), "bird", "wren", (Box(0, 0, 1, 1),))
     monkeypatch.setattr(sources, "load", lambda name: lambda request: iter([twin, twin]))
     with pytest.raises(FieldmarkError, match="two photos have the id '1'"):
-        list(sources.photos("csv", Request()))
+        list(sources.photos("csv", PhotoRequest()))
 
 
 def test_texts_that_are_no_utf8_are_told(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mllm.boxes import Box
 from mllm.captions import words
-from mllm.data.caption_sources import Request, images
+from mllm.data.caption_sources import CaptionRequest, images
 from mllm.errors import FieldmarkError, UnknownNameError
 from mllm.knowledge.cards import Cards, KnowledgeError
 from mllm.models import encoders
@@ -19,7 +19,16 @@ from mllm.pocket.captions import judge
 from mllm.records import Sample
 from mllm.synthesis import captioning
 from mllm.synthesis.capabilities import Look
-from mllm.synthesis.captioning import Aid, Image, Limits, Refused, gist, iiw, only_seen, textualize
+from mllm.synthesis.captioning import (
+    CaptionLimits,
+    CaptionRejected,
+    CaptionTask,
+    Helpers,
+    drop_unseen,
+    gist,
+    iiw,
+    textualize,
+)
 from mllm.synthesis.teachers import cards, pocket
 
 
@@ -34,19 +43,19 @@ class Liar(pocket.Teacher):
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample]]:
     """Twelve scenes on disk with what people wrote of them; none of their things is wide, purple and spotted."""
     out = tmp_path_factory.mktemp("scenes")
-    made = images("pocket", Request(out=out, counts={"test": 12}, family={"test": 3}, level="easy"))
+    made = images("pocket", CaptionRequest(out=out, counts={"test": 12}, family={"test": 3}, level="easy"))
     kept = [one for one in made if all({"wide", "purple", "spotted"} - set(thing.marks) for thing in one.things)]
     assert len(kept) >= 8
     return out, kept
 
 
-def picture(scenes: tuple[Path, list[Sample]], number: int = 0, seed: int = 0, **changes: Any) -> Image:
+def picture(scenes: tuple[Path, list[Sample]], number: int = 0, seed: int = 0, **changes: Any) -> CaptionTask:
     sample = replace(scenes[1][number], **changes)
-    return Image(sample, scenes[0] / sample.image, seed, Counter())
+    return CaptionTask(sample, scenes[0] / sample.image, seed, Counter())
 
 
-def oracle(writer: Any = None, checker: Any = None, **more: Any) -> Aid:
-    return Aid(writer or pocket.Teacher(), checker, encoder=encoders.load("pocket"), **more)
+def oracle(writer: Any = None, checker: Any = None, **more: Any) -> Helpers:
+    return Helpers(writer or pocket.Teacher(), checker, encoder=encoders.load("pocket"), **more)
 
 
 @pytest.mark.parametrize("name", captioning.names())
@@ -55,11 +64,11 @@ def test_every_strategy_writes_true_captions_of_every_scene(scenes: tuple[Path, 
     module = captioning.load(name)
     assert module.__doc__ and isinstance(module.NEEDS, tuple)
     out, samples = scenes
-    aid = oracle(checker=pocket.Teacher(), limits=Limits(marks=4))
-    captioning.fit(name, aid, "pocket", "pocket")
+    helpers = oracle(checker=pocket.Teacher(), limits=CaptionLimits(marks=4))
+    captioning.check_helpers(name, helpers, "pocket", "pocket")
     for sample in samples:
-        made = captioning.boost(name, sample, out / sample.image, aid, seed=3, variants=1, tries=1)
-        again = captioning.boost(name, sample, out / sample.image, aid, seed=3, variants=1, tries=1)
+        made = captioning.write_captions(name, sample, out / sample.image, helpers, seed=3, variants=1, tries=1)
+        again = captioning.write_captions(name, sample, out / sample.image, helpers, seed=3, variants=1, tries=1)
         assert made == again, "the same seed, the same words"
         if name == "gist":
             seen = {mark for thing in sample.things for mark in thing.marks}
@@ -76,26 +85,26 @@ def test_every_strategy_writes_true_captions_of_every_scene(scenes: tuple[Path, 
 def test_what_the_checker_does_not_see_is_dropped_and_counted(scenes: tuple[Path, list[Sample]], name: str) -> None:
     out, samples = scenes
     for sample in (replace(one, captions=()) for one in samples):
-        lied = Liar().describe(Image(sample, out / sample.image, 0).look())
+        lied = Liar().describe(CaptionTask(sample, out / sample.image, 0).look())
         assert judge(lied, [thing.marks for thing in sample.things]).precision < 1
-        aid = oracle(Liar(), pocket.Teacher())
-        made = captioning.boost(name, sample, out / sample.image, aid, seed=0, variants=1, tries=1)
+        helpers = oracle(Liar(), pocket.Teacher())
+        made = captioning.write_captions(name, sample, out / sample.image, helpers, seed=0, variants=1, tries=1)
         assert judge(made.captions[0], [thing.marks for thing in sample.things]).precision == 1.0
         assert made.notes["clauses dropped, not seen"] >= 1
 
 
 @pytest.mark.parametrize("name", ["textualize", "iiw"])
 def test_a_loop_that_only_adds_is_refused_before_it_starts(name: str) -> None:
-    with pytest.raises(FieldmarkError, match=f"strategy '{name}' drops what a checker does not see: name one with"):
-        captioning.fit(name, oracle(), "pocket", None)
+    with pytest.raises(FieldmarkError, match=f"strategy '{name}' drops .*: name a checker with"):
+        captioning.check_helpers(name, oracle(), "pocket", None)
 
 
 def test_helpers_without_the_ability_are_refused_by_name() -> None:
-    with pytest.raises(FieldmarkError, match="teacher 'cards' has not the ability 'sees'"):
-        captioning.fit("holistic", oracle(cards.Teacher()), "cards", None)
-    with pytest.raises(FieldmarkError, match="'cards' has not the ability 'sees'"):
-        captioning.fit("blend", oracle(checker=cards.Teacher()), "pocket", "cards")
-    captioning.fit("blend", oracle(cards.Teacher()), "cards", None)
+    with pytest.raises(FieldmarkError, match="teacher 'cards' cannot look at images"):
+        captioning.check_helpers("holistic", oracle(cards.Teacher()), "cards", None)
+    with pytest.raises(FieldmarkError, match="'cards' cannot look at images"):
+        captioning.check_helpers("blend", oracle(checker=cards.Teacher()), "pocket", "cards")
+    captioning.check_helpers("blend", oracle(cards.Teacher()), "cards", None)
     with pytest.raises(UnknownNameError, match="Did you mean 'gist'"):
         captioning.load("gits")
 
@@ -103,52 +112,54 @@ def test_helpers_without_the_ability_are_refused_by_name() -> None:
 def test_gist_keeps_the_class_and_takes_the_marks_that_fit(scenes: tuple[Path, list[Sample]]) -> None:
     one = picture(scenes)
     seen = {mark for thing in one.sample.things for mark in thing.marks}
-    aid = oracle(cards=Cards({one.sample.entity: ["golden beak", *sorted(seen)[:2]]}), limits=Limits(marks=2))
-    told = {gist.boost(picture(scenes, seed=seed), aid) for seed in range(4)}
-    assert all(caption.startswith(one.sample.entity.capitalize() + ": ") for caption in told)
-    assert all(caption.count(",") == 1 for caption in told), "two marks, as the limit says"
-    checked = gist.boost(picture(scenes), replace(aid, checker=pocket.Teacher(), limits=Limits(marks=3)))
+    helpers = oracle(
+        cards=Cards({one.sample.entity: ["golden beak", *sorted(seen)[:2]]}), limits=CaptionLimits(marks=2)
+    )
+    message = {gist.write(picture(scenes, seed=seed), helpers) for seed in range(4)}
+    assert all(caption.startswith(one.sample.entity.capitalize() + ": ") for caption in message)
+    assert all(caption.count(",") == 1 for caption in message), "two marks, as the limit says"
+    checked = gist.write(picture(scenes), replace(helpers, checker=pocket.Teacher(), limits=CaptionLimits(marks=3)))
     assert "golden beak" not in checked
 
 
 def test_gist_prefers_what_the_scorer_sees(scenes: tuple[Path, list[Sample]]) -> None:
     """Of all marks of a kind, those it takes without any checker are right more often than marks drawn blindly."""
-    right = told = blind = 0
+    right = message = blind = 0
     for number, sample in enumerate(scenes[1]):
         seen = {mark for thing in sample.things for mark in thing.marks}
         known = pocket.Teacher().marks(sample.entity, sample.domain)
-        caption = gist.boost(picture(scenes, number), oracle(limits=Limits(marks=4)))
+        caption = gist.write(picture(scenes, number), oracle(limits=CaptionLimits(marks=4)))
         marks = caption.removesuffix(".").split(": ")[1].split(", ")
-        right, told = right + sum(mark in seen for mark in marks), told + len(marks)
+        right, message = right + sum(mark in seen for mark in marks), message + len(marks)
         blind += 4 * len(seen) / len(known)
-    assert told == 4 * len(scenes[1]) and right > 1.3 * blind
+    assert message == 4 * len(scenes[1]) and right > 1.3 * blind
 
 
 def test_gist_says_what_it_lacks(scenes: tuple[Path, list[Sample]]) -> None:
-    with pytest.raises(Refused, match="its class is not told"):
-        gist.boost(picture(scenes, entity=""), oracle())
-    with pytest.raises(Refused, match="nothing is known of its class"):
-        gist.boost(picture(scenes, entity="gryphon"), oracle())
+    with pytest.raises(CaptionRejected, match="its class is not given"):
+        gist.write(picture(scenes, entity=""), oracle())
+    with pytest.raises(CaptionRejected, match="no marks are known of its class"):
+        gist.write(picture(scenes, entity="gryphon"), oracle())
     with pytest.raises(KnowledgeError, match="no card for 'gryphon'"):
-        gist.boost(picture(scenes, entity="gryphon"), oracle(cards=Cards({"bird": ["red"]})))
+        gist.write(picture(scenes, entity="gryphon"), oracle(cards=Cards({"bird": ["red"]})))
 
     class Mute:
         """A writer that knows nothing."""
 
     with pytest.raises(FieldmarkError, match="needs marks: give knowledge cards with --knowledge"):
-        gist.boost(picture(scenes), oracle(Mute()))
+        gist.write(picture(scenes), oracle(Mute()))
 
 
 def test_iiw_stops_when_a_round_adds_nothing_and_keeps_peoples_words(scenes: tuple[Path, list[Sample]]) -> None:
     person = scenes[1][0].captions[:1]
     one = picture(scenes, captions=person)
-    caption = iiw.boost(one, oracle(checker=pocket.Teacher(), limits=Limits(rounds=3)))
+    caption = iiw.write(one, oracle(checker=pocket.Teacher(), limits=CaptionLimits(rounds=3)))
     assert one.notes["rounds that added something"] == 1, "after one round the oracle has told all"
     assert set(words(person[0])) - {"and"} <= set(words(caption))
 
 
 @pytest.mark.parametrize(
-    ("box", "told"),
+    ("box", "message"),
     [
         (Box(0.0, 0.0, 0.6, 0.6), "large, at the top left"),
         (Box(0.45, 0.45, 0.55, 0.55), "small, in the middle"),
@@ -156,8 +167,8 @@ def test_iiw_stops_when_a_round_adds_nothing_and_keeps_peoples_words(scenes: tup
         (Box(0.4, 0.8, 0.6, 1.0), "at the bottom"),
     ],
 )
-def test_places_in_words(box: Box, told: str) -> None:
-    assert textualize.place(box) == told
+def test_places_in_words(box: Box, message: str) -> None:
+    assert textualize.place(box) == message
 
 
 def test_a_sentence_that_loses_a_clause_goes_on(scenes: tuple[Path, list[Sample]]) -> None:
@@ -165,8 +176,8 @@ def test_a_sentence_that_loses_a_clause_goes_on(scenes: tuple[Path, list[Sample]
     true = one.sample.things[0].marks[0]
     absent = next(mark for mark in ("round", "wide", "tall") if all(mark not in t.marks for t in one.sample.things))
     text = f"A {true} thing, {absent} and there. A {absent} thing. All is {true}."
-    assert only_seen(one, (), text, None) == text, "without a checker nothing is dropped"
-    assert only_seen(one, [text], text, pocket.Teacher()) == text, "what stood before is not asked again"
+    assert drop_unseen(one, (), text, None) == text, "without a checker nothing is dropped"
+    assert drop_unseen(one, [text], text, pocket.Teacher()) == text, "what stood before is not asked again"
 
     class Words:
         """Sees a clause unless the absent mark is in it."""
@@ -177,5 +188,5 @@ def test_a_sentence_that_loses_a_clause_goes_on(scenes: tuple[Path, list[Sample]
         def describe(self, look: Look, *, seed: int = 0) -> str:
             return ""
 
-    assert only_seen(one, (), text, Words()) == f"A {true} thing, there. All is {true}."
+    assert drop_unseen(one, (), text, Words()) == f"A {true} thing, there. All is {true}."
     assert one.notes["clauses dropped, not seen"] == 2

@@ -20,7 +20,7 @@ from PIL import Image
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.inference.openai_errors import asked_to_wait
 from mllm.synthesis import teachers
-from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, Reports, Sees, TeacherError
+from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, ReportsUsage, Sees, TeacherError
 from tests.support.faulty_server import FaultyServer, serving
 
 
@@ -45,8 +45,8 @@ def test_what_passes_is_tried_again(fault, tmp_path) -> None:
         teacher = teacher_of(server, tmp_path)
         assert say(teacher).startswith("Said: These captions")
         report = teacher.report()
-    assert len(server.requests) == 3 == report.tries and server.requests[0] == server.requests[2]
-    assert report.asked == 1 and report.failures == () and (report.tokens_in, report.tokens_out) == (10, 3)
+    assert len(server.requests) == 3 == report.calls and server.requests[0] == server.requests[2]
+    assert report.answered == 1 and report.failures == () and (report.tokens_in, report.tokens_out) == (10, 3)
 
 
 def test_a_server_that_stays_silent_times_out(tmp_path) -> None:
@@ -70,13 +70,13 @@ def test_retry_after_is_kept(tmp_path) -> None:
 
 
 def test_retry_after_in_seconds_and_as_a_date() -> None:
-    def told(value):
+    def message(value):
         return asked_to_wait(SimpleNamespace(response=SimpleNamespace(headers={"retry-after": value})))
 
-    assert told("7") == 7 and told("0.5") == 0.5 and told("-3") == 0
-    assert told("") is None and told("soon") is None and told("inf") is None
-    assert 58 < told(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)) <= 60
-    assert told(format_datetime(datetime.now(UTC) - timedelta(seconds=60), usegmt=True)) == 0
+    assert message("7") == 7 and message("0.5") == 0.5 and message("-3") == 0
+    assert message("") is None and message("soon") is None and message("inf") is None
+    assert 58 < message(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)) <= 60
+    assert message(format_datetime(datetime.now(UTC) - timedelta(seconds=60), usegmt=True)) == 0
     assert asked_to_wait(None) is None and asked_to_wait(ValueError()) is None
 
 
@@ -90,10 +90,10 @@ def test_one_failed_request_is_listed_and_the_next_goes_well(tmp_path) -> None:
         report = teacher.report()
         with pytest.raises(TeacherError):
             say(teacher, 1)  # a failure is not kept: it may go well another time
-    assert [(f.reason, f.tries, f.what) for f in report.failures] == [
+    assert [(f.reason, f.calls, f.what) for f in report.failures] == [
         ("server answered 500", 3, "blend of 'caption 1'")
     ]
-    assert (report.asked, report.tries) == (2, 5) and len(server.requests) == 8
+    assert (report.answered, report.calls) == (2, 5) and len(server.requests) == 8
     assert report.cost == pytest.approx((20 * 2 + 6 * 4) / 1e6)
     assert "blend of 'caption 1': server answered 500 (tried 3 times)" in str(report)
 
@@ -120,7 +120,7 @@ def test_a_server_that_is_gone_ends_the_run(tmp_path) -> None:
     for k in (1, 2):
         with pytest.raises(TeacherError, match="connection failed"):
             say(teacher, k)
-    with pytest.raises(FieldmarkError, match="3 requests failed one after the other") as ended:
+    with pytest.raises(FieldmarkError, match="3 requests failed in a row") as ended:
         say(teacher, 3)
     assert not isinstance(ended.value, TeacherError) and len(teacher.report().failures) == 3
     assert say(teacher).startswith("Said"), "what is kept needs no server"
@@ -130,12 +130,12 @@ def test_unreadable_and_truncated_replies_are_failures_and_are_kept(tmp_path) ->
     with serving(lambda number, text: "truncated" if "Write one caption" in text else "refuses") as server:
         teacher = teacher_of(server, tmp_path)
         for _ in range(2):
-            with pytest.raises(TeacherError, match="reply cut off"):
+            with pytest.raises(TeacherError, match="reply truncated"):
                 say(teacher)
             with pytest.raises(TeacherError, match="unreadable reply"):
                 teacher.differences("a", "b", "bird")
         assert len(server.requests) == 2, "the same question has the same answer"
-        assert [f.reason for f in teacher.report().failures] == ["reply cut off", "unreadable reply"] * 2
+        assert [f.reason for f in teacher.report().failures] == ["reply truncated", "unreadable reply"] * 2
 
 
 def test_never_more_calls_than_allowed(tmp_path) -> None:
@@ -157,7 +157,7 @@ def test_threads_that_want_the_same_ask_once(tmp_path) -> None:
         with ThreadPoolExecutor(8) as threads:
             texts = set(threads.map(lambda k: say((one, two)[k % 2]), range(8)))
         assert len(texts) == 1 and len(server.requests) == 1
-        assert one.report().remembered + two.report().remembered == 7
+        assert one.report().cached + two.report().cached == 7
     with serving(lambda number, text: (400, {}), delay=0.05) as server:
         teacher = teacher_of(server, tmp_path / "other")
         with ThreadPoolExecutor(4) as threads:
@@ -185,9 +185,9 @@ def test_a_storm_loses_nothing(tmp_path) -> None:
         report = teacher.report()
     answered = [k for k, one in enumerate(outcomes) if isinstance(one, str)]
     assert all(f"1. caption {k} " in outcomes[k] + " " for k in answered)
-    assert len(answered) == report.asked and len(answered) + len(report.failures) == 60
+    assert len(answered) == report.answered and len(answered) + len(report.failures) == 60
     assert 0 < len(report.failures) < 20 and server.peak <= 4
-    assert report.tries == len(server.requests) and max(server.by_text.values()) <= 3
+    assert report.calls == len(server.requests) and max(server.by_text.values()) <= 3
 
 
 def test_the_whole_request_is_the_key(tmp_path) -> None:
@@ -237,13 +237,13 @@ def test_settings_come_from_the_environment(tmp_path, monkeypatch) -> None:
         teacher = teachers.load("openai")
         assert say(teacher) and server.requests[0]["model"] == "from-outside"
         assert list((tmp_path / "replies").rglob("*.json"))
-        told = teachers.identity("openai", price_in=1)
-        assert told["model"] == "from-outside" and not {"api_key", "base_url", "price_in", "cache"} & set(told)
-        assert "secret" not in repr(teacher._config) and "secret" not in str(told)
+        message = teachers.identity("openai", price_in=1)
+        assert message["model"] == "from-outside" and not {"api_key", "base_url", "price_in", "cache"} & set(message)
+        assert "secret" not in repr(teacher._config) and "secret" not in str(message)
     monkeypatch.delenv("FIELDMARK_TEACHER_MODEL")
     with pytest.raises(ConfigError, match="FIELDMARK_TEACHER_MODEL"):
         teachers.load("openai")
-    for ability in (Reasons, Knows, Sees, Points, Edits, Reports):
+    for ability in (Reasons, Knows, Sees, Points, Edits, ReportsUsage):
         assert isinstance(teacher, ability)
 
 
@@ -273,4 +273,4 @@ def test_replies_outlive_a_kill_and_serve_other_processes(tmp_path) -> None:
         assert len(twice) <= 1 and len(server.by_text) == 30, "only the call that was under way at the kill"
         before = len(server.requests)
         third = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert len(server.requests) == before and "m: 0 answered in 0 calls, 30 remembered" in third.stdout
+    assert len(server.requests) == before and "m: 0 answered in 0 calls, 30 cached" in third.stdout

@@ -10,8 +10,8 @@ from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.pocket import world
 from mllm.records import Sample, Thing
-from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, Sees
-from mllm.synthesis.teachers import Reasoning, load
+from mllm.synthesis.capabilities import Edits, Knows, Look, Points, ReasoningRequest, Reasons, Sees
+from mllm.synthesis.teachers import load
 
 
 def _sample(names: list[str], asked: str) -> Sample:
@@ -35,7 +35,7 @@ def _sample(names: list[str], asked: str) -> Sample:
 def test_the_oracle_goes_left_to_right_and_names_the_number_that_fits() -> None:
     first, second, third = world.species("bird")[:3]
     sample = _sample([first.name, second.name, third.name], second.name)
-    thought = load("pocket").reason(Reasoning(sample, {}, 0))
+    thought = load("pocket").reason(ReasoningRequest(sample, {}, 0))
     recalled = ", ".join(second.marks)
 
     def looked(one: world.Species) -> str:
@@ -52,10 +52,10 @@ def test_the_oracle_refuses_what_it_cannot_know() -> None:
     first, second = world.species("bird")[:2]
     twice = _sample([first.name, first.name], first.name)
     with pytest.raises(FieldmarkError, match="exactly one"):
-        load("pocket").reason(Reasoning(twice, {}, 0))
+        load("pocket").reason(ReasoningRequest(twice, {}, 0))
     stranger = _sample(["Great tit", second.name], second.name)
     with pytest.raises(FieldmarkError, match="unknown pocket species"):
-        load("pocket").reason(Reasoning(stranger, {}, 0))
+        load("pocket").reason(ReasoningRequest(stranger, {}, 0))
 
 
 def test_the_oracle_knows_sees_and_points(tmp_path) -> None:

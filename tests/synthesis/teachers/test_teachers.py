@@ -12,25 +12,12 @@ from hypothesis import strategies as st
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError, UnknownNameError
 from mllm.knowledge.cards import Cards, KnowledgeError
-from mllm.pocket import world
 from mllm.records import REFERENCE, Sample, Thing
 from mllm.synthesis import teachers
-from mllm.synthesis.capabilities import Knows
-from mllm.synthesis.teachers import Reasoning, cards, concluded, conclusion, problem, target_index, targets
-
-SPECIES = world.species("bird")
-CARDS = Cards({one.name: one.marks for one in SPECIES})
-
-
-def sample_of(count: int, target: int, start: int = 0) -> Sample:
-    chosen = SPECIES[start : start + count]
-    step = 1 / count
-    things = tuple(
-        Thing(one.name, Box(k * step + 0.01, 0.2, (k + 1) * step - 0.01, 0.8), one.marks)
-        for k, one in enumerate(chosen)
-    )
-    wanted = things[target]
-    return Sample("s", "ground", "a.png", Frame(288, 96), "bird", wanted.entity, "?", (wanted.box,), things)
+from mllm.synthesis.capabilities import Knows, ReasoningRequest
+from mllm.synthesis.teachers import cards
+from mllm.synthesis.thoughts import concluded, conclusion, problem, targets
+from tests.support.synthesis import CARDS, SPECIES, kind_of, sample_of
 
 
 @pytest.mark.parametrize("name", [name for name in teachers.names() if name not in ("local", "openai")])
@@ -39,10 +26,10 @@ def test_every_teacher_looks_at_everything_and_ends_on_the_target(name: str, cou
     teacher = teachers.load(name)
     for target in range(count):
         sample = sample_of(count, target)
-        thought = teacher.reason(Reasoning(sample, CARDS, seed=5))
+        thought = teacher.reason(ReasoningRequest(sample, CARDS, seed=5))
         assert problem(sample, thought) is None, thought
         assert conclusion(thought) == target
-        assert replace(sample, thought=thought).thought == teacher.reason(Reasoning(sample, CARDS, seed=5))
+        assert replace(sample, thought=thought).thought == teacher.reason(ReasoningRequest(sample, CARDS, seed=5))
 
 
 def test_an_unknown_teacher_lists_the_known_ones() -> None:
@@ -57,7 +44,7 @@ def test_settings_are_checked_by_name(tmp_path) -> None:
         teachers.load("pocket", model="x")
     with pytest.raises(ConfigError, match="'openai': tries: "):
         teachers.load("openai", model="x", tries=0)
-    with pytest.raises(ConfigError, match="'local': .*set `model`|no model named"):
+    with pytest.raises(ConfigError, match="'local': .*set `model`|no model is named"):
         teachers.load("local")
     file = tmp_path / "teacher.yaml"
     file.write_text("model: a\ntemperature: 0.5\n")
@@ -92,7 +79,7 @@ def test_cards_know_what_their_files_say(tmp_path) -> None:
 def test_cards_quotes_marks_and_nothing_else(count: int, data: st.DataObject) -> None:
     target, seed = data.draw(st.integers(0, count - 1)), data.draw(st.integers(0, 500))
     sample = sample_of(count, target, data.draw(st.integers(0, len(SPECIES) - count)))
-    thought = cards.Teacher().reason(Reasoning(sample, CARDS, seed))
+    thought = cards.Teacher().reason(ReasoningRequest(sample, CARDS, seed))
     assert problem(sample, thought) is None, thought
     rest = thought
     spoken = [mark for thing in sample.things for mark in CARDS[thing.entity]] + [
@@ -114,7 +101,7 @@ def test_cards_says_how_others_are_known_to_differ_and_denies_nothing() -> None:
     known = {"a": ("red bill", "long tail"), "b": ("black bill", "short neck"), "c": ("red bill", "white eye ring")}
     things = tuple(Thing(name, Box(k / 3, 0, k / 3 + 0.3, 1)) for k, name in enumerate(known))
     sample = Sample("s", "ground", "a", Frame(9, 9), "bird", "a", "?", (things[0].box,), things)
-    texts = {cards.Teacher().reason(Reasoning(sample, known, seed)) for seed in range(40)}
+    texts = {cards.Teacher().reason(ReasoningRequest(sample, known, seed)) for seed in range(40)}
     assert len(texts) > 30, "the wording is varied"
     against = [text.format(missing="red bill", its="black bill") for text in cards.OTHER]
     silent = [text.format(missing="long tail") for text in cards.UNKNOWN]
@@ -125,47 +112,10 @@ def test_cards_says_how_others_are_known_to_differ_and_denies_nothing() -> None:
         assert any(one in text[third:] for one in silent), "c's card says nothing of a tail; its bill is red, too"
         assert not any(word in text for word in ("in vain", "does not show", "Missing"))
     with pytest.raises(KnowledgeError, match="no card for 'c'"):
-        cards.Teacher().reason(Reasoning(sample, Cards({"a": ["x"], "b": ["y"]}), 0))
-
-
-@pytest.mark.parametrize(
-    ("thought", "told"),
-    [
-        ("<obj:0> is green. So it is <obj:1>.", None),
-        ("x: y. 1 <obj:0>: z. 2 <obj:1>: y. So 2.", None),
-        ("x: y. 1 <obj:1>: y. 2 <obj:0>: z. So 1.", None),
-        ("x: y. 1 <obj:1>: y. 2 <obj:0>: z. So 1 <obj:1>.", None),
-        ("x: y. 1 <obj:1>: y. 2 <obj:0>: z. So 2 <obj:1>.", "concludes on another thing"),
-        ("So it is <obj:1>.", "a candidate was not looked at"),
-        ("<obj:1> fits, so not <obj:0>.", "concludes on another thing"),
-        ("1 <obj:0>: z. 2 <obj:1>: y. So 1.", "concludes on another thing"),
-        ("1 <obj:0>: z. 2 <obj:1>: y. So 7.", "concludes on another thing"),
-        ("<obj:0>, <obj:1>, <obj:2>.", "refers to a thing that is not there"),
-        ("<obj:0> no. The correct answer is <obj:1>.", "says that it was told"),
-        ("I was told that it is not <obj:0> but <obj:1>.", "says that it was told"),
-        ("By the ground truth, not <obj:0> but <obj:1>.", "says that it was told"),
-        ("Given its bill, not <obj:0> but <obj:1>.", None),
-        ("<obj:0> <answer>no</answer> <obj:1>", "holds answer tags"),
-    ],
-)
-def test_unsound_reasoning_is_refused_by_name(thought: str, told: str | None) -> None:
-    sample = sample_of(2, 1)
-    assert target_index(sample) == 1
-    assert problem(sample, thought) == told
+        cards.Teacher().reason(ReasoningRequest(sample, Cards({"a": ["x"], "b": ["y"]}), 0))
 
 
 # Questions of other kinds: what is not there, all of a kind, a description.
-
-
-def kind_of(sample: Sample, kind: str) -> Sample:
-    """Ask a sample's image another question."""
-    if kind == "absent":
-        return replace(sample, entity=SPECIES[20].name, boxes=())
-    if kind == "several":
-        first, last = sample.things[0], sample.things[-1]
-        things = (*sample.things[:-1], Thing(first.entity, last.box, first.marks))
-        return replace(sample, task="ground_all", entity=first.entity, things=things, boxes=(first.box, last.box))
-    return replace(sample, provenance={"kind": kind, "asked": list(CARDS[sample.entity])})
 
 
 @pytest.mark.parametrize("name", [name for name in teachers.names() if name not in ("local", "openai")])
@@ -175,39 +125,12 @@ def test_every_teacher_answers_every_kind_of_question(name: str, kind: str) -> N
     for count in (3, 5):
         sample = kind_of(sample_of(count, 0), kind)
         for seed in range(6):
-            thought = teacher.reason(Reasoning(sample, CARDS, seed))
+            thought = teacher.reason(ReasoningRequest(sample, CARDS, seed))
             assert problem(sample, thought, CARDS) is None, thought
             wanted = {"absent": (), "several": (0, count - 1), "description": (0,)}[kind]
             assert concluded(sample, thought) == wanted == targets(sample)
             if kind == "description":
                 assert sample.entity not in thought
-
-
-@pytest.mark.parametrize(
-    ("kind", "thought", "told"),
-    [
-        ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. So none.", None),
-        ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. It is not in this image.", None),
-        ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. So it is <obj:1>.", "does not conclude that none fits"),
-        ("absent", "<obj:0> no, <obj:1> no, <obj:2> no. A fine day.", "does not conclude that none fits"),
-        ("absent", "<obj:0> no, <obj:1> no. So none.", "a candidate was not looked at"),
-        ("name", "<obj:0> no, <obj:1> no, <obj:2> no. So none.", "concludes that none fits"),
-        ("several", "1 <obj:0>: x. 2 <obj:1>: y. 3 <obj:2>: x. So 1, 3.", None),
-        ("several", "<obj:0> yes. <obj:1> no. <obj:2> yes. They are <obj:2> and <obj:0>.", None),
-        ("several", "<obj:0> yes. <obj:1> no. <obj:2> yes. So it is <obj:0>.", "concludes on another thing"),
-        ("several", "1 <obj:0>: x. 2 <obj:1>: y. 3 <obj:2>: x. So 1.", "concludes on another thing"),
-    ],
-)
-def test_conclusions_of_every_kind_are_checked(kind: str, thought: str, told: str | None) -> None:
-    sample = sample_of(3, 0) if kind == "name" else kind_of(sample_of(3, 0), kind)
-    assert problem(sample, thought) == told
-
-
-def test_a_thought_that_gives_the_target_a_mark_of_another_is_refused() -> None:
-    sample = sample_of(2, 0)
-    thought = f"{sample.entity}: {', '.join(SPECIES[1].marks)}. 1 <obj:0>: fits. 2 <obj:1>: not. So 1."
-    assert problem(sample, thought) is None
-    assert problem(sample, thought, CARDS) == "gives the target a mark that its card does not hold"
 
 
 def test_cards_says_what_tells_two_look_alikes_apart() -> None:
@@ -221,5 +144,5 @@ def test_cards_says_what_tells_two_look_alikes_apart() -> None:
     )
     things = tuple(Thing(name, Box(k / 2, 0, k / 2 + 0.4, 1)) for k, name in enumerate("ab"))
     sample = Sample("s", "ground", "a", Frame(9, 9), "bird", "a", "?", (things[0].box,), things)
-    thought = cards.Teacher().reason(Reasoning(sample, known, 0))
+    thought = cards.Teacher().reason(ReasoningRequest(sample, known, 0))
     assert "Unlike b (black bill), it shows: red bill." in thought or "b would show black bill; here" in thought

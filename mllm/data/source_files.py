@@ -1,0 +1,122 @@
+"""What all input formats of photos and captioned images share: requests, files, errors with file, line and field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from mllm.boxes import Box, Frame
+from mllm.errors import BoxError, FieldmarkError
+from mllm.io.images import image_size
+from mllm.records import Photo, Sample
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+MAX_BOXES = 2_000
+"""Maximum number of boxes of one image: far more than any labelled photo has, and each is compared with the others."""
+
+
+class SourceError(FieldmarkError):
+    """An input that cannot be read: names file, line and field, and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRequest:
+    """What every source may be asked for; a source uses what applies to it."""
+
+    input: Path | None = None
+    """The user's folder or file; None for a source that draws its images."""
+    domain: str | None = None
+    """Domain of every image, if the input does not name one per image."""
+    out: Path = Path()
+    """Output folder; a source that draws writes its images there."""
+    seed: int = 0
+    licence: str = ""
+    """Terms of the images, if the input does not state them."""
+
+
+R = TypeVar("R", Photo, Sample)
+
+
+def distinct(rows: Iterable[R], origin: object, kind: str) -> Iterator[R]:
+    """Yield the rows of an input; a repeated id is an error. `origin` and `kind` are for the message."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in seen:
+            raise SourceError(f"{origin}: two {kind} have the id {row.id!r}; ids must differ")
+        seen.add(row.id)
+        yield row
+
+
+def need_input(request: SourceRequest, kind: str) -> Path:
+    """Return the user's input, or raise if there is none. `kind` is "folder" or "file"."""
+    path = request.input
+    if path is None:
+        raise SourceError(f"this source needs an input {kind}: give it with --input")
+    if not (path.is_dir() if kind == "folder" else path.is_file()):
+        raise SourceError(f"{path}: no such {kind}")
+    return path
+
+
+def need_domain(domain: str | None, where: str) -> str:
+    """Return the domain, or raise if neither the input nor the request names one."""
+    if not domain:
+        raise SourceError(f"{where}: no domain is given; name one with --domain (e.g. bird)")
+    return domain
+
+
+def read_text(file: Path) -> str:
+    """Return the content of a text file; an encoding other than UTF-8 is an error."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+
+
+def images_below(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+    """Yield name (path relative to `root`) and path of every image that matches, sorted by path."""
+    for path in sorted(path for path in root.glob(pattern) if path.suffix.lower() in IMAGE_SUFFIXES):
+        yield path.relative_to(root).as_posix(), path
+
+
+def check_inside(root: Path, path: Path) -> None:
+    """Refuse a link that leads out of a folder all of whose images are read."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise SourceError(
+            f"{path}: a link that leads out of {root}, to {path.resolve()}: whoever made the folder could put any "
+            "image of yours into the data. Copy the image in, or name it in a table (--source csv)"
+        )
+
+
+def read_size(path: Path, where: str) -> Frame:
+    """Return an image's size in pixels, after EXIF rotation. `where` (file, line, field) begins the error message."""
+    try:
+        if not path.is_file():
+            raise SourceError(f"{where}: no such image {path}")
+    except OSError as error:  # a name that is too long for any file
+        raise SourceError(f"{where}: no such image ({error.strerror})") from None
+    try:
+        return image_size(path)
+    except FieldmarkError as error:
+        raise SourceError(f"{where}: {error}") from error
+
+
+def check_count(boxes: Sequence[object], where: str) -> None:
+    """Refuse more boxes of one image than any labelled photo has."""
+    if len(boxes) > MAX_BOXES:
+        raise SourceError(f"{where}: {len(boxes)} boxes; at most {MAX_BOXES} per image are accepted")
+
+
+def make_box(numbers: Sequence[float], frame: Frame, where: str, *, order: str, clip: bool) -> Box:
+    """Make a box from pixels; `order` is "xyxy" or "xywh". `where` (file, line, field) begins the error message."""
+    read = Box.from_xywh if order == "xywh" else Box.from_xyxy
+    try:
+        return read(numbers, frame, clip=clip)
+    except BoxError as error:
+        hint = "; is the order x1,y1,x2,y2, in pixels of this image?" if order == "xyxy" else ""
+        if "leaves" in str(error):
+            hint = "; correct it, or clip boxes to their image with --clip-boxes"
+        raise SourceError(f"{where}: {error}{hint}") from None

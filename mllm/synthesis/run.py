@@ -1,0 +1,109 @@
+"""One run of a data program: its settings, output folder, threads and processes, and what its stages have in common.
+
+Started by `accelerate launch` or `torchrun` there are several processes, on one node or many, otherwise one. All nodes
+must see the same output folder. Any number of processes, and any number of stops, gives the same files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from mllm.data import manifest
+from mllm.distributed import World
+from mllm.io.progress import progress
+from mllm.records import read_jsonl
+from mllm.synthesis.shards import Shards
+from mllm.synthesis.stages import RowLog, in_order
+
+Options = TypeVar("Options")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class SynthesisRun(Generic[Options]):
+    """What every stage of a data program is given."""
+
+    options: Options
+    out: Path
+    """Folder of everything the run writes; paths in rows are relative to it."""
+    workers: int = 2
+    """Threads per process."""
+    world: World = World()
+    """The processes of the run."""
+
+    def complete(
+        self, stages: Callable[[], None], recorded: Mapping[str, Any], *, overwrite: bool = False
+    ) -> dict[str, Any]:
+        """Run `stages` on every process, unless the output folder is complete already; return its manifest.
+
+        Args:
+            stages: ends by writing the manifest on the main process.
+            recorded: the settings as the folder records them; a folder made with other settings is an error.
+            overwrite: discard what the folder holds.
+
+        Raises:
+            FieldmarkError: the folder belongs to other settings, or another run is working in it (`manifest.claim`).
+        """
+        if not self.world.is_main:
+            self.world.barrier()  # until the main process holds the folder
+            if not (self.out / manifest.MANIFEST).exists():
+                stages()
+                self.world.barrier()
+            return manifest.read(self.out)
+        with manifest.claim(self.out, recorded, overwrite=overwrite) as made:
+            self.world.barrier()
+            if made is None:
+                stages()
+                self.world.barrier()
+        return manifest.read(self.out)
+
+    def list_rows(self, file: Path, cls: type[T], rows: Callable[[int], Iterable[T]], title: str) -> None:
+        """Write the rows that the main process lists to a file; the other processes wait for it.
+
+        `rows(start)` yields them from number `start` on, always in the same order: a stopped run resumes there.
+        """
+        if self.world.is_main and not (log := RowLog(file, cls)).finished:
+            with progress(title, None, log.done) as step:
+                for row in rows(log.done):
+                    log.add(row)
+                    step()
+            log.close()
+        self.world.barrier()
+
+    def map_rows(
+        self,
+        file: Path,
+        cls: type[R],
+        items: Sequence[T],
+        make: Callable[[T], R],
+        *,
+        title: str,
+        key: str = "id",
+        name: Callable[[T], Hashable] = attrgetter("id"),
+    ) -> list[R]:
+        """Make one row of each item, divided among processes and threads; return all rows in the order of the items.
+
+        Args:
+            file: is written when all rows are there; if it exists, its rows are returned.
+            cls: record class of the rows.
+            items: what rows are made of.
+            make: makes a row; called from several threads.
+            title: of the progress bar.
+            key: the field that identifies a row.
+            name: the value of that field in the row made of an item.
+        """
+        shards = Shards(file, self.world, key)
+        if not shards.finished:
+            place = {name(item): number for number, item in enumerate(items)}
+            mine = self.world.shard([item for item in items if name(item) not in shards.done])
+            with progress(title, len(mine), world=self.world) as step:
+                for row in in_order(make, mine, self.workers):
+                    shards.add(row)
+                    step()
+            shards.close(place.__getitem__)
+        return list(read_jsonl(file, cls, unique=key))

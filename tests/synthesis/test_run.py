@@ -1,0 +1,72 @@
+"""A run lists rows and maps items to rows so that it can be stopped anywhere; a complete folder is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mllm.boxes import Box, Frame
+from mllm.data import manifest
+from mllm.errors import FieldmarkError
+from mllm.records import Photo, read_jsonl
+from mllm.synthesis.run import SynthesisRun
+
+
+def photo(name: str) -> Photo:
+    return Photo(name, "x", Frame(4, 4), "bird", "wren", (Box(0, 0, 1, 1),))
+
+
+def test_rows_come_in_the_order_of_their_items_and_are_made_once(tmp_path: Path) -> None:
+    run = SynthesisRun[Any](None, tmp_path, workers=3)
+    names, made = [f"p{n}" for n in (3, 1, 2, 0)], []
+
+    def make(name: str) -> Photo:
+        if name == "p2" and not made.count("again"):
+            raise FieldmarkError("stopped")
+        made.append(name)
+        return photo(name)
+
+    def rows() -> list[Photo]:
+        return run.map_rows(tmp_path / "rows.jsonl", Photo, names, make, title="rows", name=str)
+
+    with pytest.raises(FieldmarkError, match="stopped"):
+        rows()
+    assert not (tmp_path / "rows.jsonl").exists()
+    written = {row.id for row in read_jsonl(tmp_path / "rows.part.jsonl", Photo)}
+    made[:] = ["again"]
+    assert [row.id for row in rows()] == names and not written & set(made)
+    made[:] = []
+    assert [row.id for row in rows()] == names and not made, "a finished file is read, not made"
+
+
+def test_a_listing_resumes_after_the_last_row(tmp_path: Path) -> None:
+    run, starts = SynthesisRun[Any](None, tmp_path), []
+
+    def rows(start: int):
+        starts.append(start)
+        for number in range(start, 4):
+            if number == 2 and not start:
+                raise FieldmarkError("stopped")
+            yield photo(str(number))
+
+    with pytest.raises(FieldmarkError, match="stopped"):
+        run.list_rows(tmp_path / "photos.jsonl", Photo, rows, "photos")
+    for _ in range(2):
+        run.list_rows(tmp_path / "photos.jsonl", Photo, rows, "photos")
+    assert starts == [0, 2] and [row.id for row in read_jsonl(tmp_path / "photos.jsonl", Photo)] == list("0123")
+
+
+def test_stages_run_until_the_folder_is_complete_and_never_after(tmp_path: Path) -> None:
+    run, done = SynthesisRun[Any](None, tmp_path / "out"), []
+
+    def stages() -> None:
+        done.append(1)
+        manifest.finish(run.out, {"rows": 0}, [])
+
+    first = run.complete(stages, {"seed": 1})
+    assert run.complete(stages, {"seed": 1}) == first and len(done) == 1
+    with pytest.raises(FieldmarkError, match="seed = 1, now it is 2"):
+        (run.out / "rows.jsonl").write_text("")
+        run.complete(stages, {"seed": 2})
