@@ -1,4 +1,4 @@
-# Fieldmark's everyday commands. `make` lists them; each one first makes .venv if it is not there or out of date.
+# Fieldmark's everyday commands. `make` lists them; each one first makes .venv if it is missing or out of date.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-captions pets docs screenshots bench bench-quick kill fuzz
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-captions pets docs tree screenshots bench bench-quick kill fuzz
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,26 +25,26 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --no-input --progress-bar off -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY)  ## data, training, reward, benchmark and report.html on the pocket world (10 minutes on two cores)
+demo: $(READY)  ## make data, train, measure and write report.html on the pocket world (10 minutes on two cores)
 	$(PY) -m mllm.cli demo
 
-test: test-fast test-ci  ## what continuous integration runs: test-fast, then test-ci (15 minutes)
+test: test-fast test-ci  ## run what continuous integration runs: test-fast, then test-ci (15 minutes)
 
-test-fast: $(READY)  ## the fast suite, a worker a core (2 to 3 minutes)
+test-fast: $(READY)  ## run the fast suite, one worker a core (2 to 3 minutes)
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal < /dev/null
 
-test-ci: $(READY)  ## two-process runs, kills and a tiny end-to-end (13 minutes)
-	$(PY) -m pytest -m ci < /dev/null
+test-ci: $(READY)  ## a two-process run of each kind, one kill, the wheel and a tiny end-to-end, two tests at a time (13 minutes)
+	$(PY) -m pytest -m ci -n 2 --dist worksteal < /dev/null
 
-test-all: $(READY)  ## every test, the slow ones included
+test-all: $(READY)  ## run every test, slow ones included
 	$(PY) -m pytest -m "ci or slow or not slow" < /dev/null
 
-check: $(READY)  ## ruff, formatting, types
+check: $(READY)  ## run ruff, the formatter's check and pyright
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright
 
-format: $(READY)  ## put formatting and imports right
+format: $(READY)  ## fix formatting and imports
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
 
@@ -52,41 +52,45 @@ wheel: $(READY)  ## build dist/fieldmark-*.whl
 	rm -rf build
 	$(PY) -m build --wheel --no-isolation
 
-docs: $(READY)  ## the documentation as a site: build/site/index.html
+tree: $(READY)  ## write the list of all files in docs/architecture.md
+	$(PY) .ci/tree.py
+
+docs: tree  ## build the documentation as a site: build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
 	@echo "build/site/index.html"
 
-screenshots: $(READY)  ## the images in docs/images anew, from the runs of `make demo`, in Chromium (look at them)
+screenshots: $(READY)  ## make the images in docs/images from the runs of `make demo`, in Chromium (look at them)
 	$(PY) .ci/screenshots.py
+	$(PY) .ci/base_and_tuned.py
 
-constraints: $(READY)  ## resolve constraints.txt anew, with every extra but vllm
+constraints: $(READY)  ## resolve constraints.txt again, with every extra but vllm
 	mkdir -p build
 	$(PY) -m pip install --no-input --quiet --dry-run --ignore-installed --report build/resolved.json \
 		torch==2.13.0 -e '.[dev,vision,wandb,tensorboard,openai,serve,web,fuzz,docs]'
 	$(PY) .ci/constraints.py build/resolved.json > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
-table-spine: $(READY)  ## the results table of docs/log.md: six arms, three seeds (hours; resumes)
+table-spine: $(READY)  ## compare SFT and GRPO, the table of the README: six arms, three seeds (hours; resumes)
 	$(PY) -m mllm.cli table-spine
 
-table-grounding: $(READY)  ## plain GRPO, KARL as published and ours, three seeds (an hour; resumes)
+table-grounding: $(READY)  ## compare plain GRPO, KARL as published and ours, three seeds (an hour; resumes)
 	$(PY) -m mllm.cli table-grounding
 
-table-captions: $(READY)  ## self-retrieval, BagCurri and CLIP reward from sparse and boosted captions, three seeds (an hour; resumes)
+table-captions: $(READY)  ## compare self-retrieval, BagCurri and CLIP reward from sparse and boosted captions, three seeds (an hour; resumes)
 	$(PY) -m mllm.cli table-captions
 
-pets: $(READY)  ## the whole chain on real photos of cats and dogs
+pets: $(READY)  ## run the whole chain on real photos of cats and dogs
 	$(PY) -m mllm.cli pets
 
-kill: $(READY)  ## SFT and GRPO killed at random moments: do they end as undisturbed runs? (10 minutes on two cores)
-	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/recipes/killed.py --kills 24
+kill: $(READY)  ## SFT, GRPO and pretraining killed at random moments: do they end as undisturbed runs? (12 minutes on two cores)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/recipes/killed.py --kills 25
 
-fuzz: $(READY)  ## a million bad inputs to every parser (5 minutes; with the extra `fuzz` guided by coverage)
+fuzz: $(READY)  ## give every parser a million bad inputs (5 minutes; guided by coverage with the extra `fuzz`)
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/support/fuzzed.py --inputs 1000000
 
-bench: $(READY)  ## stock TRL against the engine, every size (long); numbers and a plot
+bench: $(READY)  ## time stock TRL against the engine, every size (long); numbers and a plot
 	mkdir -p runs/bench
 	$(PY) -m bench.engine --out runs/bench/engine.json
 
-bench-quick: $(READY)  ## the same at prompt 300, completion 128, eight completions
+bench-quick: $(READY)  ## run the same at prompt 300, completion 128, eight completions
 	$(PY) -m bench.engine --quick

@@ -1,8 +1,8 @@
-"""What MkDocs needs to know of this repository (a hook of mkdocs.yml): pages outside docs/, links, and our fences.
+"""A hook of mkdocs.yml: pages outside docs/, links between pages, and the words behind our fences.
 
-README, CONTRIBUTING and CHANGELOG stay where people look for them and become pages of the site. A link to one of them,
-or to another page, is turned into the site's own; a link to a source file stays as its text. Words behind a fence's
-language (`bash run`, `yaml fieldmark`) are for the tests and go; `file=x.py` becomes the block's title.
+README, CONTRIBUTING and CHANGELOG stay where readers of the repository look for them, and become pages of the site.
+A link to a page becomes the site's link; a link to a source file is replaced by its text. Words behind a fence's
+language (`bash run`, `yaml fieldmark`) are for the tests and are removed; `file=x.py` becomes the block's title.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-"""Pages outside docs/ -> their place on the site."""
+"""Page outside docs/ -> its place on the site."""
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?://|mailto:|#)([^)#\s]*)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"^(\s*```)([a-z0-9]+)((?: +[\w./=-]+)+) *$")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that lie outside docs/."""
+    """Add the pages outside docs/."""
     for source, place in OUTSIDE.items():
         files.append(File.generated(config, place, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Put links and fences of one page right."""
+    """Rewrite links and fences of one page."""
     return rewritten(markdown, page.file.src_uri)
 
 
 def rewritten(markdown: str, place: str) -> str:
-    """Return the page that lies at `place` (relative to docs/, or one of `OUTSIDE`'s) with the site's links."""
+    """Return a page with the site's links. `place`: relative to docs/, or a value of `OUTSIDE`."""
     source = next((outside for outside, at in OUTSIDE.items() if at == place), f"docs/{place}")
-    lines, inside = [], False
-    for line in markdown.splitlines():
-        if line.lstrip().startswith("```"):
-            lines.append(line if inside else _FENCE.sub(_fence, line))
-            inside = not inside
+    done: list[str] = []
+    for number, part in enumerate(re.split(r"^(\s*```.*)$", markdown, flags=re.MULTILINE)):
+        inside = number % 4 == 2  # text, fence, block, fence, text, ...
+        if number % 2:
+            done.append(_FENCE.sub(_fence, part) if number % 4 == 1 else part)
         else:
-            lines.append(line if inside else _LINK.sub(lambda match: _link(match, source, place), line))
-    return "\n".join(lines) + "\n"
+            done.append(part if inside else _LINK.sub(lambda match: _link(match, source, place), part))
+    return "".join(done)
 
 
 def _fence(match: re.Match[str]) -> str:
@@ -54,7 +54,7 @@ def _fence(match: re.Match[str]) -> str:
 
 
 def _link(match: re.Match[str], source: str, place: str) -> str:
-    """Turn a link as the repository has it into one of the site, or into its text where the site has no such page."""
+    """Turn a link of the repository into one of the site, or into its text if the site has no such page."""
     image, text, target, anchor = match[1], match[2], match[3], match[4] or ""
     wanted = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
     there = OUTSIDE.get(wanted) or (wanted.removeprefix("docs/") if wanted.startswith("docs/") else None)

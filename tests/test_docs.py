@@ -1,8 +1,9 @@
-"""What the pages name exists: YAML keys, flags, settings, files; and the site builds and fetches nothing."""
+"""What the pages name exists: YAML keys, flags, settings, files; lists are up to date; the site builds."""
 
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -20,9 +21,9 @@ YAMLS = [block for page in PAGES for block in blocks_of(page) if block.language 
 LOGS = {ROOT / "docs" / "log.md"}  # dated: it tells of what was, and of what is gone since
 DOCS = [page for page in PAGES if page not in LOGS]
 OTHERS_FLAGS = {
-    "--help", "--config_file", "--num_processes", "--reasoning-parser", "--logprobs-mode", "--enable-scale-out",
+    "--help", "--version", "--config_file", "--num_processes", "--reasoning-parser", "--logprobs-mode", "--enable-scale-out",
 }  # fmt: skip
-"""Flags of accelerate and vLLM, as they stand in code font."""
+"""Flags of every program, of accelerate and of vLLM, as pages name them in code font."""
 
 
 @cache
@@ -160,6 +161,43 @@ def test_the_check_would_find_what_is_gone() -> None:
     """None of this passes because everything does."""
     assert "--descriptions" in flags() and "--lora" in flags() and "--no-such-flag" not in flags()
     assert {"tau", "refresh", "num_generations", "price_in"} <= keys() and "no_such_key" not in keys()
+
+
+@pytest.mark.parametrize("page", DOCS, ids=name_of)
+def test_lines_are_short(page: Path) -> None:
+    """Prose is wrapped at 120 characters; tables, images and blocks are not."""
+    long = [number for number, text in prose_of(page) if len(text) > 120 and not text.lstrip().startswith(("|", "!["))]
+    assert not long, f"{name_of(page)}: lines {long} are longer than 120 characters"
+
+
+def test_the_list_of_files_is_up_to_date() -> None:
+    """docs/architecture.md holds what .ci/tree.py writes, and each file has a phrase."""
+    tree = runpy.run_path(str(ROOT / ".ci" / "tree.py"))
+    text = tree["PAGE"].read_text(encoding="utf-8")
+    assert tree["page"](text) == text, "docs/architecture.md is out of date: run `make tree`"
+    silent = re.findall(r"^- `(.+)`:\s*$", text, re.MULTILINE)
+    assert not silent, f"these say nothing of themselves: {silent}"
+
+
+def test_every_package_is_in_the_list_of_files() -> None:
+    tree = runpy.run_path(str(ROOT / ".ci" / "tree.py"))
+    packages = {f"mllm/{init.parent.name}" for init in (ROOT / "mllm").glob("*/__init__.py")}
+    assert packages == {folder for folder in tree["FOLDERS"] if folder.startswith("mllm/")}
+
+
+def test_the_citation_names_this_version() -> None:
+    import mllm
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == mllm.__version__ and citation["license"] == "Apache-2.0"
+    assert citation["authors"] == [{"name": "The Fieldmark developers"}]
+
+
+def test_the_workflow_starts_what_ci_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["test"]["steps"]
+    assert any(step.get("run") == ".ci/run" for step in steps)
+    assert any(step.get("with", {}).get("python-version") == "3.11" for step in steps)
 
 
 def test_swaps_are_told_on_the_page_that_uses_them() -> None:

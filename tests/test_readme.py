@@ -1,4 +1,4 @@
-"""Commands on every page exist and take the flags they are shown with; README's `quick` ones run; its tree is the tree.
+"""Commands on every page exist and take the flags they are shown with; README's `quick` ones run; packages are named.
 
 Read are the fenced blocks of language bash. A block opened with ```` ```bash quick ```` is also executed, line after
 line, in a copy of the tree, under the `slow` marker. The task pages have a test of their own, tests/test_tasks.py.
@@ -77,7 +77,8 @@ def test_what_it_names_exists(line: Line) -> None:
     program, _ = started
     if program[0] == "-m":
         module = program[1].replace(".", "/")
-        known = (ROOT / f"{module}.py").is_file() or program[1] in ("pytest", "accelerate.commands.launch")
+        files = (f"{module}.py", f"{module}/__main__.py")
+        known = any((ROOT / file).is_file() for file in files) or program[1] in ("pytest", "accelerate.commands.launch")
         assert known, f"{line}: no module {program[1]}"
     else:
         is_there = (ROOT / program[0]).is_file() or program[0] in made_on(line.page)
@@ -87,27 +88,18 @@ def test_what_it_names_exists(line: Line) -> None:
             assert (ROOT / word).is_file(), f"{line}: no file {word}"
 
 
-@pytest.mark.parametrize("folder", ["mllm", "data_synth", "recipes", "eval", "accelerate_configs", "docs", "tests"])
-def test_the_tree_in_the_readme_names_the_room(folder: str) -> None:
-    assert re.search(rf"^\s*{folder}/", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
-def test_the_tree_in_the_readme_is_the_tree() -> None:
-    """Every file of the library and of the programs has its phrase, and no phrase stands for a file that is gone."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tree = text.split("<!-- tree -->")[1]
-    told = set(re.findall(r"[A-Za-z0-9_]+\.(?:py|yaml)\b", tree))
-    real = {
-        p.name
-        for folder in ("data_synth", "recipes", "eval")
-        for p in (ROOT / folder).iterdir()
-        if p.suffix in (".py", ".yaml")
-    }
-    real |= {p.name for p in (ROOT / "mllm").rglob("*") if p.suffix in (".py", ".yaml")} - {"__init__.py"}
-    real.discard("__init__.py")
-    assert not real - told, f"the README's tree lacks {sorted(real - told)}"
-    known = real | {p.name for p in ROOT.glob("*.yaml")} | {p.name for p in (ROOT / "accelerate_configs").iterdir()}
-    assert not told - known, f"the README's tree tells of {sorted(told - known)}, which do not exist"
+def test_the_readme_has_a_line_for_every_package() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("## What is where")[1]
+    named = set(re.findall(r"`([\w/]+)/`", table))
+    packages = {f"mllm/{init.parent.name}" for init in (ROOT / "mllm").glob("*/__init__.py")}
+    programs = {init.parent.name for init in ROOT.glob("*/__init__.py")} - {"mllm"}
+    assert packages <= named, f"no line for {sorted(packages - named)}"
+    assert programs <= named, f"no line for {sorted(programs - named)}"
+    assert all((ROOT / name).is_dir() for name in named), f"gone: {[n for n in named if not (ROOT / n).is_dir()]}"
 
 
 def test_links_lead_somewhere() -> None:

@@ -7,7 +7,8 @@
 #SBATCH --signal=B:TERM@120      # two minutes before the end: save at the end of the step, and stop
 #SBATCH --requeue                # the same command goes on from the last checkpoint
 #SBATCH --output=runs/slurm-%j.log
-# sbatch accelerate_configs/launch/slurm.sh recipes/sft.py --config FILE
+# A run on several nodes, started by SLURM:
+#   sbatch accelerate_configs/launch/slurm.sh recipes/sft.py --config FILE
 set -eu
 export NODES=$SLURM_NNODES PROCESSES=${SLURM_GPUS_ON_NODE:-8} PORT=$((20000 + SLURM_JOB_ID % 10000))
 ADDRESS=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
