@@ -4,7 +4,7 @@
     torchrun --nproc-per-node 2 recipes/pretrain.py  # the same in two processes, a tenth faster on two cores
     python recipes/pretrain.py --steps 200 --warmup-steps 100 --scenes 500 --out /tmp/trial
 
-Three steps, each seeded and resumable (Ctrl-C or kill: start it again):
+Three steps, each seeded and resumable (after Ctrl-C or a kill, run the same command again):
 1. draw scenes once and keep their pixels;
 2. warm the vision tower with a throwaway dense head (what stands on each visual token: presence, marks, box);
 3. lessons: one thing an image, then two, then everything; beside them, text: each species' marks by heart, and
@@ -18,16 +18,16 @@ import logging
 import math
 import os
 import random
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import torch
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mllm.cli.programs import parse, run_program, typed_command
+from mllm.errors import FieldmarkError
 from mllm.models.cpu_kernels import computes_bfloat16, keep_memory, take_detours
 from mllm.pocket import model as pocket
 from mllm.pocket.capability_checks import all_checks, check_find, check_recall
@@ -43,25 +43,48 @@ log = logging.getLogger("pretrain")
 
 
 @dataclass(frozen=True)
-class Settings:
+class PretrainSettings:
     """Everything the weights depend on."""
 
+    RENAMED: ClassVar = {"--batch": "--batch-size", "--text-batch": "--text-batch-size"}
+
     seed: int = 0
+    """random seed"""
     scenes: int = 24_000
+    """scenes to draw"""
     warmup_steps: int = 1_500
+    """steps of the vision tower's warm-up"""
     steps: int = 3_600
-    batch: int = 24
-    text_batch: int = 20
+    """steps of lessons"""
+    batch_size: int = 24
+    """images in a step"""
+    text_batch_size: int = 20
+    """texts in a step"""
     learning_rate: float = 1e-3
+    """peak learning rate"""
     save_every: int = 250
+    """steps between saved states"""
     vision_share: float = 0.3
-    """Vision tower's share of the learning rate after its warm-up."""
+    """vision tower's share of the learning rate after its warm-up"""
 
 
-class Run:
-    """Model, optimizer and place in the schedule; saved parallel so that a stopped run goes on."""
+@dataclass(frozen=True)
+class Options:
+    out: Path = Path("runs/pretrain")
+    """folder of state, log and drawn scenes"""
+    weights: Path | None = None
+    """folder of the finished weights; default: OUT/weights"""
+    checks: int = 500
+    """held-out scenes per check"""
+    threads: int = 2
+    """threads, shared by the processes"""
+    settings: PretrainSettings = PretrainSettings()
 
-    def __init__(self, settings: Settings, out: Path, parallel: DataParallel) -> None:
+
+class PretrainRun:
+    """Model, optimizer and place in the schedule, saved together so that a stopped run can continue."""
+
+    def __init__(self, settings: PretrainSettings, out: Path, parallel: DataParallel) -> None:
         self.settings, self.out, self.parallel, self.step = settings, out, parallel, 0
         torch.manual_seed(settings.seed)
         self.model, self.processor = pocket.build(settings.seed)
@@ -84,17 +107,17 @@ class Run:
             self.step = saved["step"]
             if parallel.world.is_main:
                 self._forget_later_rows()
-                log.info("going on at step %d", self.step)
+                log.info("continuing at step %d", self.step)
 
     def _forget_later_rows(self) -> None:
-        """Steps after the saved state are taken again, so their lines of the log go."""
+        """Remove the log lines of steps after the saved state, which are taken again."""
         log_file = self.out / "log.jsonl"
         rows = log_file.read_text(encoding="utf-8").splitlines() if log_file.is_file() else []
         kept = [row for row in rows if json.loads(row)["step"] <= self.step]
         log_file.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
 
     def save(self) -> None:
-        """Write the state beside the old one, then swap: a kill never leaves half a state."""
+        """Write the state beside the old one, then replace it, so that a kill never leaves half a state."""
         if not self.parallel.world.is_main:
             return
         parts = {
@@ -106,9 +129,9 @@ class Run:
         self.state.with_suffix(".new").replace(self.state)
 
     def learn(self, loss: torch.Tensor, share: float, vision_share: float) -> None:
-        """One optimizer step at ``share`` of the peak learning rate; stops on a loss that is no number."""
+        """Take an optimizer step at `share` of the peak learning rate; stop if the loss is NaN or infinite."""
         if not torch.isfinite(loss):
-            raise SystemExit(
+            raise FieldmarkError(
                 f"step {self.step}: the loss is {loss.item()}; lower --learning-rate and start again from {self.state}"
             )
         peak = self.settings.learning_rate * share
@@ -122,9 +145,9 @@ class Run:
         self.step += 1
 
 
-def warm_up(run: Run, store: SceneStore, rng: random.Random) -> torch.Tensor:
-    """The dense loss of one batch of scenes."""
-    numbers = run.parallel.world.shard([rng.randrange(len(store)) for _ in range(run.settings.batch)])
+def warm_up(run: PretrainRun, store: SceneStore, rng: random.Random) -> torch.Tensor:
+    """Return the dense loss of one batch of scenes."""
+    numbers = run.parallel.world.shard([rng.randrange(len(store)) for _ in range(run.settings.batch_size)])
     images = [store.pixels_HWC(number) for number in numbers]
     batch = image_batch(images)
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
@@ -135,29 +158,29 @@ def warm_up(run: Run, store: SceneStore, rng: random.Random) -> torch.Tensor:
         )
 
 
-def teach(run: Run, curriculum: Curriculum, step: int, rng: random.Random) -> torch.Tensor:
-    """The loss of one batch of image lessons and one of text."""
+def teach(run: PretrainRun, curriculum: Curriculum, step: int, rng: random.Random) -> torch.Tensor:
+    """Return the loss of one batch of image lessons and one of text."""
     tokenizer, store = run.processor.tokenizer, curriculum.store
-    drawn = sorted(curriculum.images(step, run.settings.batch, rng), key=lambda lesson: len(lesson.answer))
-    told = run.parallel.world.shard(curriculum.texts(run.settings.text_batch, rng))
+    drawn = sorted(curriculum.images(step, run.settings.batch_size, rng), key=lambda lesson: len(lesson.answer))
+    texts = run.parallel.world.shard(curriculum.texts(run.settings.text_batch_size, rng))
     seen = run.parallel.world.shard(drawn)
     middle = len(seen) // 2  # short answers and long ones apart: half the padding
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
         halves = [lesson_batch(half, store, tokenizer) for half in (seen[:middle], seen[middle:])]
         short, long = (answer_loss(run.model, half, run.head, packing.hidden_states) for half in halves)
-        text = answer_loss(run.model, lesson_batch(told, store, tokenizer), run.head, packing.hidden_states)
+        text = answer_loss(run.model, lesson_batch(texts, store, tokenizer), run.head, packing.hidden_states)
     return 0.5 * (short + long) + 0.5 * text
 
 
 def share_of_peak(step: int, total: int) -> float:
-    """Linear over the first 150 steps, then a cosine down to 2 %."""
+    """Return the learning rate's share of its peak: linear for 150 steps, then a cosine down to 2 %."""
     if step < 150:
         return (step + 1) / 150
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - 150) / max(1, total - 150))))
 
 
-def train(run: Run, store: SceneStore) -> None:
-    """Warm-up, then lessons, with a check every 500 steps."""
+def train(run: PretrainRun, store: SceneStore) -> None:
+    """Run the warm-up, then the lessons, with a check every 500 steps."""
     settings, warm = run.settings, run.settings.warmup_steps
     curriculum = Curriculum(store)
     columns = (
@@ -199,8 +222,8 @@ def train(run: Run, store: SceneStore) -> None:
     run.save()
 
 
-def progress_checks(run: Run) -> dict[str, float]:
-    """A few quick scores on scenes of their own, to watch a run by."""
+def progress_checks(run: PretrainRun) -> dict[str, float]:
+    """Return a few quick scores on separate scenes, to monitor a run."""
     model, tokenizer = run.model, run.processor.tokenizer
     return {
         "find": check_find(model, tokenizer, 96, split="progress"),
@@ -209,68 +232,54 @@ def progress_checks(run: Run) -> dict[str, float]:
     }
 
 
-def _history(run: Run) -> TextIO:
-    """The run's log; processes that do not write it get one that goes nowhere."""
+def _history(run: PretrainRun) -> TextIO:
+    """Open the run's log; other processes than the first get one that is discarded."""
     return (run.out / "log.jsonl" if run.parallel.world.is_main else Path(os.devnull)).open("a", encoding="utf-8")
 
 
-def finish(run: Run, count: int, weights: Path) -> None:
-    """Round to bfloat16, check what will be committed, write weights, scores and card."""
+def finish(run: PretrainRun, count: int, weights: Path) -> None:
+    """Round to bfloat16, score the rounded weights, and write weights, scores and card."""
     run.model.to(torch.bfloat16).to(torch.float32)
     scores = all_checks(run.model, run.processor.tokenizer, count)
     run.model.set_attn_implementation("sdpa")
     pocket.save(run.model.to(torch.bfloat16), run.processor, weights)
-    defaults = asdict(Settings())
-    changed = {name: value for name, value in asdict(run.settings).items() if value != defaults[name]}
-    command = " ".join(["python recipes/pretrain.py", *(f"--{k.replace('_', '-')} {v}" for k, v in changed.items())])
+    command = typed_command("recipes/pretrain.py", run.settings)
     write_card(weights, command, asdict(run.settings), scores, count)
     log.info("weights in %s", weights)
     for name, score in scores.items():
         log.info("%-70s %.3f", name, score)
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="state, log and drawn scenes")] = Path("runs/pretrain"),
-    weights: Annotated[Path | None, typer.Option(help="where the finished weights go; default: OUT/weights")] = None,
-    seed: int = Settings.seed,
-    scenes: int = Settings.scenes,
-    warmup_steps: int = Settings.warmup_steps,
-    steps: int = Settings.steps,
-    batch: int = Settings.batch,
-    text_batch: int = Settings.text_batch,
-    learning_rate: float = Settings.learning_rate,
-    save_every: int = Settings.save_every,
-    checks: Annotated[int, typer.Option(help="held-out scenes per check")] = 500,
-    threads: int = 2,
-) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Pre-train the pocket base."""
+    options = parse(Options, argv)
+    settings, out = options.settings, options.out
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parallel = DataParallel()
-    if batch < 2 * parallel.world.size or text_batch < parallel.world.size:
-        sys.exit(
-            f"{parallel.world.size} processes need --batch {2 * parallel.world.size} and --text-batch {parallel.world.size} at least"
-        )
-    torch.set_num_threads(max(1, threads // parallel.world.size))
+    size = parallel.world.size
+    if settings.batch_size < 2 * size or settings.text_batch_size < size:
+        raise FieldmarkError(f"{size} processes need at least --batch-size {2 * size} and --text-batch-size {size}")
+    torch.set_num_threads(max(1, options.threads // size))
     keep_memory()
     out.mkdir(parents=True, exist_ok=True)
-    settings = Settings(seed, scenes, warmup_steps, steps, batch, text_batch, learning_rate, save_every)
     if not parallel.world.is_main:
         parallel.barrier()  # the first process draws the scenes
-    store = SceneStore(out, scenes, workers=threads)
+    store = SceneStore(out, settings.scenes, workers=options.threads)
     if parallel.world.is_main:
         parallel.barrier()
-    run = Run(settings, out, parallel)
-    parallel.barrier()  # until all have read the state, which the first will write over
+    run = PretrainRun(settings, out, parallel)
+    parallel.barrier()  # until all have read the state, which the first process will overwrite
     try:
         train(run, store)
     except KeyboardInterrupt:
         run.save()
-        sys.exit(f"stopped at step {run.step}; the same command goes on from there")
+        log.info("saved step %d", run.step)
+        raise
     if parallel.world.is_main:
         with parallel.alone():
-            finish(run, checks, weights or out / "weights")
+            finish(run, options.checks, options.weights or out / "weights")
     parallel.close()
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_program(main)

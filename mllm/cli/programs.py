@@ -110,10 +110,10 @@ def parse(
     return options
 
 
-def run_program(main: Callable[..., int | None], *argv: list[str] | None) -> None:
+def run_program(main: Callable[[], int | None]) -> None:
     """Run `main` and end the process as every program does: one line for an error, and an exit code of `ExitCode`."""
     try:
-        code = _typer(main, argv[0]) if argv else main()
+        code = main()
     except FieldmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE) from None
@@ -265,17 +265,3 @@ def _first_lines(box: str) -> str:
 def _paragraphs(text: str) -> str:
     """Keep tyro from joining a line to the indented one before it."""
     return re.sub(r"(?m)^( {4}.*)\n(?=\S)", r"\1\n\n", text.strip())
-
-
-# Until every program is converted:
-def _typer(command: Callable[..., Any], argv: list[str] | None) -> int:
-    """Run a typer function."""
-    import typer
-
-    app = typer.Typer(add_completion=False)
-    app.command()(command)
-    try:
-        app(args=argv)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
