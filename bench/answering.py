@@ -1,4 +1,4 @@
-"""How many samples a second are answered? `mllm.inference.generate` in batches, against the usual loop over `model.generate`.
+"""Samples answered per second: `mllm.inference.generate` in batches against the usual loop over `model.generate`.
 
     python -m bench.answering [--rows 96]
 
@@ -43,7 +43,7 @@ def questions(count: int, folder: Path) -> list[Sample]:
         scene = training_scene(number, "bench", 2 + number % 3)
         scene.image.save(folder / f"{number}.png")
         size, box = Frame(*scene.image.size), scene.things[0].box
-        asked = pretraining_tasks.list_lesson(scene, 0).question
+        asked = pretraining_tasks.list_task(scene, 0).question
         samples.append(Sample(str(number), "ground", f"{number}.png", size, scene.domain, "thing", asked, (box,)))
     return samples
 

@@ -1,4 +1,4 @@
-"""How much faster is a pocket training step on a CPU with the detours and the kept memory of mllm/models/cpu_kernels.py?
+"""How much faster a pocket training step is on a CPU with the fast paths and the allocator of models/cpu_kernels.py.
 
     python bench/cpu_detours.py
 
@@ -63,7 +63,7 @@ def _measure(kind: str) -> dict[str, list[float]]:
 
 def _batch(processor: object) -> dict[str, torch.Tensor]:
     scenes = [training_scene(number, "bench", 3) for number in range(32)]
-    taught = [pretraining_tasks.list_lesson(scene, 0) for scene in scenes]
+    taught = [pretraining_tasks.list_task(scene, 0) for scene in scenes]
     texts = [
         f"<|im_start|>user\n{one.question}<|vision_start|><|image_pad|><|vision_end|><|im_end|>\n"
         f"<|im_start|>assistant\n{one.answer}<|im_end|>"

@@ -19,7 +19,7 @@ from typing import Any
 from mllm.config import Section
 from mllm.io.tables import markdown
 from mllm.training.config_file import load_yaml, parse
-from mllm.training.preflight.runtime import CARDS
+from mllm.training.preflight.runtime import GPUS
 
 HOUR, YEAR = 3600.0, 365.25 * 24
 INPUTS = Path(__file__).with_suffix(".yaml")
@@ -59,12 +59,12 @@ class Inputs(Section):
     @property
     def operations(self) -> float:
         """Operations a second of a GPU, by its data sheet."""
-        return next(card.operations for card in CARDS if card.name == self.card)
+        return next(gpu.operations for gpu in GPUS if gpu.name == self.card)
 
     @property
     def bandwidth(self) -> float:
         """Bytes a second that a GPU reads of its memory."""
-        return next(card.bandwidth for card in CARDS if card.name == self.card)
+        return next(gpu.bandwidth for gpu in GPUS if gpu.name == self.card)
 
 
 @dataclass(frozen=True)

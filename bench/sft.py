@@ -32,8 +32,8 @@ from mllm.pocket import pretraining_tasks
 from mllm.pocket.model import build
 from mllm.pocket.scene_store import training_scene
 from mllm.training import trl_adapter
+from mllm.training.engine.image_memory import remember_images
 from mllm.training.engine.packing import PackedSFTTrainer
-from mllm.training.engine.pixel_cache import remember_pixels
 from mllm.training.trl_adapter import Exchange, Row
 
 from trl import SFTConfig, SFTTrainer  # isort: skip
@@ -62,16 +62,16 @@ def mix(count: int, folder: Path) -> list[Row]:
     rng, rows = random.Random(0), []
     for number in range(count):
         scene = training_scene(number, "bench", 2 + number // 4 % 3)
-        lesson = (
-            pretraining_tasks.reason_lesson(scene, 0, rng),
-            pretraining_tasks.find_lesson(scene, 0, rng),
-            pretraining_tasks.list_lesson(scene, 0),
-            pretraining_tasks.recall_lesson(rng),
+        task = (
+            pretraining_tasks.reason_task(scene, 0, rng),
+            pretraining_tasks.find_task(scene, 0, rng),
+            pretraining_tasks.list_task(scene, 0),
+            pretraining_tasks.recall_task(rng),
         )[number % 4]
-        picture = None if lesson.scene is None else folder / f"{number}.png"
+        picture = None if task.scene is None else folder / f"{number}.png"
         if picture is not None:
             scene.image.save(picture)
-        exchange = Exchange(str(number), lesson.question, lesson.answer, picture and picture.name)
+        exchange = Exchange(str(number), task.question, task.answer, picture and picture.name)
         rows.append(Row(exchange, picture))
     return rows
 
@@ -82,7 +82,7 @@ def trainer(kind: type[SFTTrainer], rows: list[Row], folder: str, **options: Any
     take_detours(model)
     model.model.visual.requires_grad_(False)
     if kind is PackedSFTTrainer:
-        remember_pixels(processor)
+        remember_images(processor)
     settings = SFTConfig(
         output_dir=folder, per_device_train_batch_size=BATCH, max_length=None, bf16=False, use_cpu=True,
         report_to="none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,

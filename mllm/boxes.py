@@ -156,17 +156,6 @@ def iou(a: Box, b: Box) -> float:
     return iou_xyxy((a.x1, a.y1, a.x2, a.y2), (b.x1, b.y1, b.x2, b.y2))
 
 
-def giou(a: Box, b: Box) -> float:
-    """Generalised IoU, -1..1: IoU minus the empty share of the smallest box around both (Rezatofighi 2019, alg. 1)."""
-    hull = (max(a.x2, b.x2) - min(a.x1, b.x1)) * (max(a.y2, b.y2) - min(a.y1, b.y1))
-    shared = _overlap(a.x1, a.x2, b.x1, b.x2) * _overlap(a.y1, a.y2, b.y1, b.y2)
-    union = a.area + b.area - shared
-    # Boxes so thin that their areas underflow to 0 have no ratio: the same box is 1, any other is as far as can be.
-    if union <= 0 or hull <= 0:
-        return 1.0 if a == b else -1.0
-    return shared / union - (hull - union) / hull
-
-
 def iou_xyxy(a: Sequence[float], b: Sequence[float]) -> float:
     """IoU of raw x1, y1, x2, y2 written on one and the same frame, 0..1. Nothing is clipped.
 

@@ -1,17 +1,16 @@
-"""Make a grammar head: a text tower that tells captions written by people from spoiled ones.
+"""Train a grammar head: a text tower that tells captions written by people from perturbed ones.
 
     python recipes/pretrain_grammar.py                    # the pocket head, in a few minutes
     python recipes/pretrain_grammar.py --captions train.jsonl --encoder openai/clip-vit-base-patch32 --out heads/coco
 
-Starts from a copy of the encoder's text tower. Each step takes captions and a copy of each spoiled in one of five ways
-(mllm/models/perturbations.py). At the end the weights are rounded to float16, scored on held-out captions, and written
-with a card. Too short to resume: a stopped run starts again.
+Starts from a copy of the encoder's text tower. Each step takes captions and a copy of each, perturbed in one of five
+ways (mllm/models/perturbations.py). At the end the weights are rounded to float16, scored on held-out captions, and
+written with a model card. It is too short to resume: a stopped run starts over.
 Name the folder in a recipe: `rewards: {grammar: {head: FOLDER}}`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
@@ -25,10 +24,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mllm.cli.programs import parse, run_program, typed_command
 from mllm.errors import FieldmarkError
-from mllm.io.tables import markdown, percent
 from mllm.models import cpu_kernels, perturbations
 from mllm.models import grammar as grammars
 from mllm.models.grammar import Grammar
+from mllm.pocket.pretraining_run import write_card
 from mllm.records import Sample, read_jsonl
 
 log = logging.getLogger("pretrain_grammar")
@@ -64,24 +63,25 @@ library_name: transformers
 ---
 # Grammar head
 
-Rates how much a caption reads like one that a person wrote: a text tower of CLIP's kind with a head of two linear
-layers (Cho et al. 2022, arXiv 2205.13115), for the reward `grammar`. It does not check whether a caption is true.
+How much a caption reads like one that a person wrote: a text tower of CLIP's kind with a head of two linear layers
+(Cho et al. 2022, arXiv 2205.13115), for the reward `grammar`. It says nothing of whether a caption is true.
 
 Made by
 
     {command}
 
-from {captions} captions, the last {held} of them held out. Scores of these weights, rounded to float16, on those:
+from {captions} captions, the last {held} of them held out. Scores of these very weights on those, as rounded to
+float16:
 
 {rows}
 
-Replacing words by words of the same kind, or leaving words out, may give a caption that reads well; such captions
-cannot be told apart.
+Words replaced by words of the same kind, and words left out, may leave a caption that reads well; nothing can tell
+those.
 """
 
 
 def captions_of(files: Sequence[Path]) -> list[str]:
-    """Read captions from sample files and from text files with one a line; without files, from the pocket world."""
+    """Read captions from sample files, or from text files with one per line; without files, of the pocket world."""
     if not files:
         from mllm.pocket.captions import varied_corpus
 
@@ -97,7 +97,7 @@ def captions_of(files: Sequence[Path]) -> list[str]:
 
 
 def train(grammar: Grammar, captions: Sequence[str], options: Options) -> None:
-    """Train with AdamW and a cosine down to zero; stop if the loss is NaN or infinite."""
+    """Train with AdamW and a cosine schedule down to zero; stops if the loss is NaN or infinite."""
     steps, rate = options.steps, options.learning_rate
     vocabulary, rng = perturbations.vocabulary_of(captions), random.Random(f"grammar/{options.seed}")
     optimizer = torch.optim.AdamW(grammar.model.parameters(), rate, weight_decay=0.01, eps=1e-6)
@@ -120,9 +120,11 @@ def train(grammar: Grammar, captions: Sequence[str], options: Options) -> None:
 
 
 def scores_of(grammar: Grammar, held: Sequence[str], vocabulary: Sequence[str]) -> dict[str, float]:
-    """Return the share judged right of held-out captions, and of copies spoiled in each way."""
+    """Return the share judged right of held-out captions, and of copies perturbed in each way."""
     kinds = {"as people wrote them": None} | {f"spoiled by {way}": way for way in perturbations.WAYS}
-    longer = [caption for caption in held if len(set(caption.split())) > 2]  # others cannot be spoiled in every way
+    longer = [
+        caption for caption in held if len(set(caption.split())) > 2
+    ]  # shorter ones cannot be perturbed in all ways
     return {name: grammars.accuracy(grammar, longer, random.Random(7), vocabulary, way) for name, way in kinds.items()}
 
 
@@ -146,11 +148,9 @@ def main(argv: list[str] | None = None) -> None:
     grammar.model.to(torch.float16)
     grammar.save(out)
     command = typed_command("recipes/pretrain_grammar.py", options)
-    record = {"command": command, "captions": len(texts), "held_out": held, "scores": scores}
-    (out / "scores.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    rows = markdown([("captions", "judged right, %"), *((name, percent(score)) for name, score in scores.items())])
-    card = _CARD.format(command=command, captions=len(texts), held=held, rows=rows)
-    (out / "README.md").write_text(card, encoding="utf-8")
+    facts = {"command": command, "captions": len(texts), "held": held}
+    record = {"command": command, "captions": len(texts), "held_out": held}
+    write_card(out, _CARD, facts, record, ("captions", "judged right, %"), scores)
     for name, score in scores.items():
         log.info("%-24s %.3f", name, score)
 

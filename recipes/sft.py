@@ -4,11 +4,11 @@
     accelerate launch recipes/sft.py --config recipes/sft_direct.yaml    # the same, answering at once
     accelerate launch --config_file accelerate_config.yaml recipes/sft.py --config recipes/kvg_karl_qwen3vl_8b_sft.yaml
 
-One YAML holds both our settings (`fieldmark:`, see mllm/config.py) and TRL's SFTConfig; flags win over it. The loss is
-on the answer alone. Rows that do not fit are refused, never cut. A stopped run goes on when the command is given again.
+One YAML holds both our settings (`fieldmark:`, see mllm/config.py) and TRL's SFTConfig; flags override it. The loss is
+on the answer alone. Rows above the token limit are refused, never truncated. The same command continues a stopped run.
 
-In output_dir: the last weights; best/ (by Acc@0.5 of answers written to the validation file); checkpoint-N/ to go on
-from; log.jsonl; run.json. Beside all weights lies fieldmark.json: family, prompt style and image budget.
+Written to output_dir: the last weights; best/ (by Acc@0.5 of generated answers on the validation file); checkpoint-N/;
+log.jsonl; run.json. Each folder of weights has a fieldmark.json with family, prompt style and image budget.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mllm.training import arguments, dataset, run, trl_adapter
-from mllm.training.callbacks import FiniteLoss
-from mllm.training.checkpointing import WholeCheckpoints
+from mllm.training import arguments, run, trl_adapter
+from mllm.training.checkpointing import SafeTrainer
 from mllm.training.engine.packing import PackedSFTTrainer
 from mllm.training.example_data import make_pocket_data
 from mllm.training.live_page import LivePage
@@ -30,8 +29,8 @@ logger = logging.getLogger("mllm.recipes.sft")
 DEFAULT = Path(__file__).with_name("sft.yaml")
 
 
-class Trainer(WholeCheckpoints, FiniteLoss, PackedSFTTrainer):
-    """TRL's trainer, which can pack rows and stops at a loss that is no number."""
+class Trainer(SafeTrainer, PackedSFTTrainer):
+    """TRL's SFT trainer with exact checkpoints; it can pack rows."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,31 +38,31 @@ def main(argv: list[str] | None = None) -> None:
         print(arguments.manual(__doc__, SFTConfig))
         return
 
-    # 1. What is asked for.
+    # 1. Settings.
     settings, args = arguments.read(argv, DEFAULT, SFTConfig)
     arguments.start(settings)
     make_pocket_data(settings)
 
-    # 2. Everything that can be wrong, before the weights are read.
+    # 2. All checks, before the weights are loaded.
     prepared = run.prepare(settings, args, answers=True)
     if prepared.finished:
         return
-    logger.info("%d rows to train on, %d to watch", len(prepared.data.train), len(prepared.data.validation))
+    logger.info("%d training rows, %d validation rows", len(prepared.data.train), len(prepared.data.validation))
 
-    # 3. The model, and the rows as TRL wants them: prompt, completion, images opened when they are needed.
+    # 3. The model, and rows of prompt, completion and images.
     loaded = run.load_model(settings, prepared.checkpoint, args)
-    rows = trl_adapter.dataset(prepared.data.train, loaded.convention, answers=True)
-
-    # 4. Train and save.
     trainer = Trainer(
         model=loaded.model,
         args=args,
-        train_dataset=rows,
+        train_dataset=trl_adapter.dataset(prepared.data.train, loaded.convention, answers=True),
         processing_class=loaded.processor,
         packing=settings.pack,
-        lengths=dataset.lengths(prepared.data.train, prepared.checkpoint) if settings.like_lengths else None,
+        run_state=prepared.run_state,
+        write_card=prepared.write_card,
     )
-    run.train(trainer, settings, prepared, LivePage(trainer, Path(str(args.output_dir))))
+
+    # 4. Train and save.
+    run.train(trainer, settings, prepared, [LivePage(trainer, Path(str(args.output_dir)))])
 
 
 if __name__ == "__main__":

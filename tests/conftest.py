@@ -1,8 +1,10 @@
-"""What every test stands on: no network, a place for the real photos, one random-weight pocket checkpoint."""
+"""Fixtures for all tests: no network, the folder of real photos, folders that are made once for all workers."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,7 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No time limit for a single example: the first one may import torch, and test machines are busy.
 # In continuous integration the same examples every time, so that what fails there can be looked at; elsewhere new ones.
-settings.register_profile("fieldmark", deadline=None, derandomize=os.environ.get("CI") == "true")
+# Forty examples a property: `make fuzz` tries many more where parsers are concerned.
+settings.register_profile("fieldmark", deadline=None, max_examples=40, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("fieldmark")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,12 +73,38 @@ def shared_data() -> Path:
     return folder
 
 
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def pocket_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pocket checkpoint with random weights: loads like any other, knows nothing. Read it, never write in it."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Make a folder once for the whole session: `made_once("birds", make)` calls `make(folder)` at most once.
+
+    Workers of xdist share the folder: the first one makes it, the others wait. Read it, never write in it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    root.mkdir(exist_ok=True)
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, finished = root / name, root / f"{name}.finished"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                finished.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def pocket_folder(made_once: MadeOnce) -> Path:
+    """A pocket checkpoint with random weights: loads like any other, knows nothing."""
     from mllm.pocket.model import save_random
 
-    return Path(save_random(tmp_path_factory.mktemp("pocket") / "random"))
+    return made_once("pocket-random", save_random)
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -46,14 +46,14 @@ def test_seeds_are_read_and_their_mutations_end_well(every: dict[str, Target]) -
             if name not in ("wire.read",):  # its image is cut off on purpose
                 target.run(seed)
         run = guarded(target.run)
-        for _ in range(40):
+        for _ in range(15):
             data = bytearray(draw.choice(target.seeds))
             for _ in range(draw.randint(1, 6)):
                 _mutate(data, target, list(target.seeds), draw)
             run(bytes(data[:4096]))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=json_values)
 def test_any_json_is_read_or_refused(value: Any, every: dict[str, Target]) -> None:
     data = json.dumps(value).encode()
@@ -62,7 +62,7 @@ def test_any_json_is_read_or_refused(value: Any, every: dict[str, Target]) -> No
             guarded(target.run)(data)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(
     text=st.lists(st.text(max_size=20) | st.sampled_from([word.decode() for word in TAGS]), max_size=12).map("".join)
 )

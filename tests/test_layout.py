@@ -61,18 +61,18 @@ def package_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path) != "mllm"], ids=name_of)
-def test_imports_point_downwards(path: Path) -> None:
+def test_imports_point_downwards() -> None:
     """`mllm/__init__.py` alone may look up: it fetches load, ground and caption when they are first used."""
-    module = name_of(path)
-    own = package_of(module)
-    assert own in LAYER_OF, f"{module} has no layer: give {own} a place in tests/layers.txt"
-    for target in sorted(imports_of(path)):
-        other = package_of(target)
-        if not target.startswith("mllm.") or other in (own, "__version__"):
-            continue
-        assert other in LAYER_OF, f"{module} imports {target}, which has no place in tests/layers.txt"
-        assert LAYER_OF[other] < LAYER_OF[own], f"{module} imports {target}: {other} is not below {own}"
+    for path in [path for path in MODULES if name_of(path) != "mllm"]:
+        module = name_of(path)
+        own = package_of(module)
+        assert own in LAYER_OF, f"{module} has no layer: give {own} a place in tests/layers.txt"
+        for target in sorted(imports_of(path)):
+            other = package_of(target)
+            if not target.startswith("mllm.") or other in (own, "__version__"):
+                continue
+            assert other in LAYER_OF, f"{module} imports {target}, which has no place in tests/layers.txt"
+            assert LAYER_OF[other] < LAYER_OF[own], f"{module} imports {target}: {other} is not below {own}"
 
 
 def test_the_library_stays_findable() -> None:
@@ -84,58 +84,59 @@ def test_the_library_stays_findable() -> None:
     assert packages | loose == set(LAYER_OF)
 
 
-@pytest.mark.parametrize("path", MODULES + PROGRAM_FILES, ids=name_of)
-def test_only_training_and_recipes_know_trl(path: Path) -> None:
-    module = name_of(path)
-    knows = {target for target in imports_of(path) if target.split(".")[0] == "trl"}
-    assert not knows or module.startswith(("mllm.training", "recipes")), f"{module} imports {sorted(knows)}"
+def test_only_training_and_recipes_know_trl() -> None:
+    for path in MODULES + PROGRAM_FILES:
+        module = name_of(path)
+        knows = {target for target in imports_of(path) if target.split(".")[0] == "trl"}
+        assert not knows or module.startswith(("mllm.training", "recipes")), f"{module} imports {sorted(knows)}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_the_library_never_imports_a_program(path: Path) -> None:
-    wrong = {target for target in imports_of(path) if is_program(target)}
-    assert not wrong, f"{name_of(path)} imports {sorted(wrong)}: start the program as a subprocess instead"
+def test_the_library_never_imports_a_program() -> None:
+    for path in MODULES:
+        wrong = {target for target in imports_of(path) if is_program(target)}
+        assert not wrong, f"{name_of(path)} imports {sorted(wrong)}: start the program as a subprocess instead"
 
 
-@pytest.mark.parametrize("path", PROGRAM_FILES, ids=name_of)
-def test_programs_import_only_the_library(path: Path) -> None:
-    wrong = {target for target in imports_of(path) if is_program(target)}
-    assert not wrong, f"{name_of(path)} imports {sorted(wrong)}: programs share through mllm only"
+def test_programs_import_only_the_library() -> None:
+    for path in PROGRAM_FILES:
+        wrong = {target for target in imports_of(path) if is_program(target)}
+        assert not wrong, f"{name_of(path)} imports {sorted(wrong)}: programs share through mllm only"
 
 
-@pytest.mark.parametrize("path", [p for p in PROGRAM_FILES if p.name != "__init__.py"], ids=name_of)
-def test_every_program_has_a_main(path: Path) -> None:
-    tree = tree_of(path)
-    assert any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
-    assert ast.get_docstring(tree), "a program opens by telling its story"
+def test_every_program_has_a_main() -> None:
+    for path in [p for p in PROGRAM_FILES if p.name != "__init__.py"]:
+        tree = tree_of(path)
+        has_main = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+        assert has_main, f"{name_of(path)} has no function main"
+        assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_the_library_neither_prints_nor_reads_the_command_line(path: Path) -> None:
-    if name_of(path).startswith("mllm.cli"):
-        return
-    tree = tree_of(path)
-    printing = [
-        n.lineno
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
-    ]
-    assert not printing, f"{name_of(path)} prints on lines {printing}; use logging"
-    assert not imports_of(path) & {"argparse", "typer", "click", "tyro"}, (
-        "command lines are read in mllm/cli and in the programs"
-    )
+def test_the_library_neither_prints_nor_reads_the_command_line() -> None:
+    for path in MODULES:
+        if name_of(path).startswith(("mllm.cli", "mllm.cli.programs")):
+            continue
+        tree = tree_of(path)
+        printing = [
+            n.lineno
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
+        ]
+        assert not printing, f"{name_of(path)} prints on lines {printing}; use logging"
+        assert not imports_of(path) & {"argparse", "typer", "click", "tyro"}, (
+            f"{name_of(path)}: command lines are read in mllm/cli and in the programs"
+        )
 
 
-@pytest.mark.parametrize("path", MODULES + PROGRAM_FILES, ids=name_of)
-def test_no_exception_is_swallowed(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.ExceptHandler):
-            broad = node.type is None or (
-                isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
-            )
-            silent = all(isinstance(inner, (ast.Pass, ast.Continue)) for inner in node.body)
-            assert node.type is not None, f"{name_of(path)}:{node.lineno}: bare except"
-            assert not (broad and silent), f"{name_of(path)}:{node.lineno}: every error is swallowed"
+def test_no_exception_is_swallowed() -> None:
+    for path in MODULES + PROGRAM_FILES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ExceptHandler):
+                broad = node.type is None or (
+                    isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+                )
+                silent = all(isinstance(inner, (ast.Pass, ast.Continue)) for inner in node.body)
+                assert node.type is not None, f"{name_of(path)}:{node.lineno}: bare except"
+                assert not (broad and silent), f"{name_of(path)}:{node.lineno}: every error is swallowed"
 
 
 def test_no_room_for_odds_and_ends() -> None:

@@ -25,7 +25,7 @@ import pytest
 from mllm.data import caption_sources
 from mllm.pocket import world
 from mllm.records import load_samples
-from mllm.training.preflight.check import prove
+from mllm.training.preflight.check import check_recipe
 from tests.support import stand_ins
 from tests.support.pages import ROOT, blocks_of, lines_of, swaps_of
 
@@ -150,7 +150,7 @@ def test_the_page_of_eight_gpus_tells_what_preflight_says() -> None:
     for name in ("kvg_karl_qwen3vl_8b", "kvg_deepperception_qwen2vl_7b"):
         told = []
         for stage in ("_sft", ""):
-            found = prove(ROOT / "recipes" / f"{name}{stage}.yaml", rows=25_000).findings
+            found = check_recipe(ROOT / "recipes" / f"{name}{stage}.yaml", rows=25_000).findings
             said = "\n".join(line for one in found for line in one.lines)
             gpu = re.search(r"peak ([\d.]+) GiB while \w+, and ([\d.]+) GiB", said)
             hours = re.search(r"no sooner than ([\d.]+) h", said)

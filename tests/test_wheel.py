@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -50,11 +51,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def run(*command: str, site: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*command: str, site: Path, cwd: Path) -> str:
+    """Run a command with the installed wheel on the path, from another folder; return what it printed."""
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
     )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 def test_the_only_top_level_name_is_mllm(wheel: Path) -> None:
@@ -79,30 +83,37 @@ def test_programs_recipes_weights_and_types_are_inside(wheel: Path) -> None:
             assert path.relative_to(ROOT).as_posix() in names, "a file of the library is missing from the wheel"
 
 
-def test_the_library_comes_from_the_wheel_and_loads_no_torch(installed: Path, tmp_path: Path) -> None:
-    code = "import sys, mllm; print(mllm.__file__); print(mllm.__version__); print('torch' in sys.modules)"
-    done = run(sys.executable, "-c", code, site=installed, cwd=tmp_path)
-    file, version, torch = done.stdout.split()
-    assert Path(file).is_relative_to(installed)
-    assert version and torch == "False"
+STARTED = """
+import json, os, runpy, sys
+import mllm
+facts = {"file": mllm.__file__, "version": mllm.__version__, "torch": "torch" in sys.modules}
+from mllm.models.builtin import weights_folder
+facts["weights"] = str(weights_folder())
+print(json.dumps(facts))
+for name in sys.argv[1:]:
+    print("====", name, flush=True)
+    sys.argv = [name, "--help"]
+    try:
+        runpy.run_module(name, run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    print("----", code, flush=True)
+"""
+"""Start every program with --help, one after the other: torch is imported once for all of them."""
+PROGRAMS = ["mllm.data_synth.grounding", "mllm.recipes.sft", "mllm.recipes.rl", "mllm.eval.kvg_bench"]
+
+
+def test_library_weights_and_programs_work_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    """Library and base model come from the wheel, `import mllm` loads no torch, the programs of each kind start."""
+    first, *texts = run(sys.executable, "-c", STARTED, *PROGRAMS, site=installed, cwd=tmp_path).split("==== ")
+    facts = json.loads(first)
+    assert Path(facts["file"]).is_relative_to(installed) and Path(facts["weights"]).is_relative_to(installed)
+    assert facts["version"] and facts["torch"] is False
+    assert [text.split(maxsplit=1)[0] for text in texts] == PROGRAMS
+    for text in texts:
+        assert len(text) > 300 and "--" in text and text.rstrip().endswith("---- 0"), text[-3000:]
 
 
 def test_the_command_runs_from_another_folder(installed: Path, tmp_path: Path) -> None:
-    done = run(str(installed / "bin" / "fieldmark"), "--help", site=installed, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "chat" in done.stdout
-
-
-@pytest.mark.parametrize("program", ["data_synth.grounding", "recipes.sft", "recipes.rl", "eval.kvg_bench"])
-def test_the_programs_run_from_another_folder(installed: Path, tmp_path: Path, program: str) -> None:
-    done = run(sys.executable, "-m", f"mllm.{program}", "--help", site=installed, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert len(done.stdout) > 300 and "--" in done.stdout
-
-
-def test_a_base_model_travels_along(installed: Path, tmp_path: Path) -> None:
-    """The committed pocket base must be found inside the installed package."""
-    code = "from mllm.pocket.model import weights_folder; print(weights_folder())"
-    done = run(sys.executable, "-c", code, site=installed, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert Path(done.stdout.strip()).is_relative_to(installed)
+    assert "chat" in run(str(installed / "bin" / "fieldmark"), "--help", site=installed, cwd=tmp_path)

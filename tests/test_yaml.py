@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -110,3 +111,35 @@ def test_a_key_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     path.write_text("fieldmark: {}\nlerning_rate: 1\noutput_dir: x\n")
     with pytest.raises(ConfigError, match="learning_rate"):
         arguments.read(["--config", str(path)], path, SFTConfig)
+
+
+MACHINE = {"attention", "resume", "silence"}
+"""Settings of the machine and of how a run is started, which no recipe has to set."""
+
+
+def keys_of(kind: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a settings class and of the sections in it."""
+    from mllm.config import Section
+
+    for name, field in kind.model_fields.items():
+        yield prefix + name
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, Section):
+                yield from keys_of(inner, f"{prefix}{name}.")
+
+
+def keys_in(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a YAML section."""
+    for name, value in values.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from keys_in(value, f"{prefix}{name}.")
+
+
+def test_every_setting_and_every_reward_is_used_by_a_recipe() -> None:
+    from mllm import rewards
+    from mllm.config import SECTION, Settings
+
+    used = {key for path in RECIPES for key in keys_in(yaml.safe_load(path.read_text(encoding="utf-8"))[SECTION])}
+    known = {*keys_of(Settings), *(f"rewards.{name}" for name in rewards.names())}
+    assert known - used == MACHINE

@@ -25,7 +25,7 @@ from PIL import Image
 from bench.parts.models import build, token_side
 from mllm.models.cpu_kernels import take_detours
 from mllm.pocket.scene_store import training_scene
-from mllm.training.engine.pixel_cache import remember_pixels
+from mllm.training.engine.image_memory import remember_images
 from mllm.training.grpo.trainer import PrefixGRPOTrainer
 
 from trl import GRPOConfig  # isort: skip
@@ -146,7 +146,7 @@ def trainer(size: Size, folder: str) -> PrefixGRPOTrainer:
     take_detours(model)
     model.model.visual.requires_grad_(False)
     picture = _image(processor, size.prompt - TEXT)
-    remember_pixels(processor)
+    remember_images(processor)
     asked = [
         {"role": "user", "content": [{"type": "text", "text": "Find the bird: " + "round red " * 8}, {"type": "image"}]}
     ]

@@ -161,8 +161,8 @@ def compare(a: Sequence[Case], b: Sequence[Case], *, seed: int = 0) -> dict[str,
         hits = [[float(case.hit) for case in cases] for cases in (part, others)]
         ious = [[case.iou for case in cases] for cases in (part, others)]
         result[name] = {
-            "acc": stats.paired(*hits, groups, seed=seed).as_dict(),
-            "iou": stats.paired(*ious, groups, seed=seed).as_dict(),
+            "acc": stats.paired(hits[0], hits[1], groups, seed=seed).as_dict(),
+            "iou": stats.paired(ious[0], ious[1], groups, seed=seed).as_dict(),
         }
     return result
 

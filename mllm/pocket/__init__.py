@@ -1,1 +1,1 @@
-"""The embedded default: a small drawn world, a tiny model that has seen it, and an oracle that knows it."""
+"""The built-in default: a small drawn world, a tiny model trained on it, and an oracle that knows it."""

@@ -1,8 +1,8 @@
 """Captions of pocket scenes, and what a caption claims: exact, because everything about a scene is known.
 
-A caption says its things from left to right, one phrase each: ``A round red striped bird with blue cap.`` A sparse one
-leaves most marks out, as people do who caption an image on its own; a rich one leaves none out. Claims are read from
-any text in words of the pocket world, that of a model included.
+A caption describes its things from left to right, one phrase each: ``A round red striped bird with blue cap.`` A sparse
+one omits most marks, as people do who caption an image on its own; a rich one omits none. Claims can be read from any
+text in the pocket world's words, model output included.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WORD = re.compile(r"[a-z]+|[.;:!?\n]|\d+")
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a caption says of one thing: its noun, if it was named, and marks as words, each once."""
+    """What a caption claims about one thing: its noun, if named, and its marks as words, each once."""
 
     noun: str | None
     marks: tuple[str, ...]
@@ -37,27 +37,27 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Claims held against the truth: ``right`` of ``claimed`` marks are there, out of ``true`` ones; and things."""
+    """Claims compared with the truth: ``right`` of ``claimed`` marks are correct, out of ``true`` ones; and things."""
 
     right: int
     claimed: int
     true: int
-    things_told: int
+    things_claimed: int
     things_true: int
 
     @property
     def precision(self) -> float:
-        """Share of the claimed marks that are there; 0 where nothing was claimed."""
+        """Share of the claimed marks that are correct, 0..1; 0 if nothing was claimed."""
         return self.right / self.claimed if self.claimed else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of the marks there are that were claimed."""
+        """Share of the true marks that were claimed, 0..1."""
         return self.right / self.true if self.true else 0.0
 
 
 def phrase(domain: str, marks: Sequence[str], kinds: Collection[str] = KINDS) -> str:
-    """One thing in words, with the marks of the given kinds: ``round red striped bird with blue cap``."""
+    """Describe one thing with the marks of the given kinds: ``round red striped bird with blue cap``."""
     form, colour, pattern, accent = marks
     before = [word for kind, word in zip(KINDS, (form, colour, pattern), strict=False) if kind in kinds]
     words = " ".join([*before, NOUNS[domain]])
@@ -65,27 +65,30 @@ def phrase(domain: str, marks: Sequence[str], kinds: Collection[str] = KINDS) ->
 
 
 def rich(domain: str, things: MarksOfThings) -> str:
-    """All marks of all things, left to right, a sentence each."""
+    """Describe all marks of all things, left to right, one sentence each."""
     return " ".join(f"{with_article(phrase(domain, marks), capital=True)}." for marks in things)
 
 
 def sparse(domain: str, things: MarksOfThings, rng: random.Random, most: int = 2) -> str:
-    """What somebody writes who sees no other image: each thing with one to ``most`` marks, in one sentence."""
+    """Describe each thing with one to ``most`` marks, in one sentence, as people do who see no other image."""
     phrases = [phrase(domain, marks, rng.sample(KINDS, rng.randint(1, most))) for marks in things]
-    told = [with_article(words, capital=index == 0) for index, words in enumerate(phrases)]
-    return f"{' and '.join(told)}."
+    return _one_sentence(phrases)
 
 
 def varied(domain: str, things: MarksOfThings, rng: random.Random) -> str:
-    """Each thing with any number of its marks, in one sentence or in one each: all that reads well in this world."""
+    """Describe each thing with any number of its marks, in one sentence or in one each."""
     phrases = [phrase(domain, marks, rng.sample(KINDS, rng.randint(0, len(KINDS)))) for marks in things]
     if rng.random() < 0.5:
         return " ".join(f"{with_article(words, capital=True)}." for words in phrases)
+    return _one_sentence(phrases)
+
+
+def _one_sentence(phrases: Sequence[str]) -> str:
     return f"{' and '.join(with_article(words, capital=index == 0) for index, words in enumerate(phrases))}."
 
 
 def marks_of(scene: Scene) -> tuple[tuple[str, ...], ...]:
-    """The marks of a scene's things, left to right."""
+    """Return the marks of a scene's things, left to right."""
     return tuple(thing.marks for thing in scene.things)
 
 
@@ -93,13 +96,13 @@ def claims(text: str) -> tuple[Claims, ...]:
     """Read what a text claims, thing by thing.
 
     A thing's phrase ends at a full stop, at a number, or at ``and``, ``a`` and ``an`` once it has a noun or a mark; so
-    a caption, the base's own listings and broken model text can all be read. Every mark named counts, each once a
-    phrase: who calls a thing red, blue and green makes three claims.
+    captions, the base's own listings and broken model text can all be read. Every mark counts once per phrase: calling
+    a thing red, blue and green makes three claims.
     """
     found: list[Claims] = []
     noun: str | None = None
     marks: list[str] = []
-    waiting: str | None = None  # a colour that may turn out to be that of a part
+    waiting: str | None = None  # a colour that may belong to a part
 
     def close() -> None:
         nonlocal noun, marks, waiting
@@ -132,28 +135,27 @@ def claims(text: str) -> tuple[Claims, ...]:
 
 
 def judge(text: str, things: MarksOfThings) -> Judged:
-    """Hold a caption's claims against a scene's marks.
+    """Compare a caption's claims with a scene's marks.
 
-    Phrases are matched to things so that as many claims as possible are right (Kuhn 1955); the order in which things
-    are told does not matter. Phrases beyond the number of things are wrong with all that they claim.
+    Phrases are matched to things so that as many claims as possible are right (Kuhn 1955), whatever their order. All
+    claims of phrases beyond the number of things are wrong.
     """
-    told = claims(text)
-    right = _best_match([[sum(mark in thing for mark in one.marks) for thing in things] for one in told])
-    return Judged(
-        right, sum(len(one.marks) for one in told), sum(len(thing) for thing in things), len(told), len(things)
-    )
+    found = claims(text)
+    right = _best_match([[sum(mark in thing for mark in one.marks) for thing in things] for one in found])
+    claimed, true = sum(len(one.marks) for one in found), sum(len(thing) for thing in things)
+    return Judged(right, claimed, true, len(found), len(things))
 
 
-def fits(told: Sequence[Claims], domain: str, things: MarksOfThings) -> bool:
-    """Whether a scene agrees with everything that a caption claims: each phrase with a thing of its own."""
-    if len(told) > len(things) or any(one.noun not in (None, NOUNS[domain]) for one in told):
+def fits(claimed: Sequence[Claims], domain: str, things: MarksOfThings) -> bool:
+    """Return whether a scene agrees with all claims of a caption: each phrase with a different thing."""
+    if len(claimed) > len(things) or any(one.noun not in (None, NOUNS[domain]) for one in claimed):
         return False
-    agree = [[float(all(mark in thing for mark in one.marks)) for thing in things] for one in told]
-    return _best_match(agree) == len(told)
+    agree = [[float(all(mark in thing for mark in one.marks)) for thing in things] for one in claimed]
+    return _best_match(agree) == len(claimed)
 
 
 def _best_match(worth: Sequence[Sequence[float]]) -> int:
-    """The largest sum of a matrix with one entry a row and a column."""
+    """Return the largest sum of a matrix with one entry per row and column."""
     if not worth or not worth[0]:
         return 0
     from scipy.optimize import linear_sum_assignment
@@ -163,21 +165,20 @@ def _best_match(worth: Sequence[Sequence[float]]) -> int:
 
 
 def varied_corpus(count: int) -> list[str]:
-    """Captions of scenes that need not be drawn, worded in every way: what a grammar head takes for human."""
-    found = []
-    for number in range(count):
-        rng = random.Random(f"varied/{number}")
-        domain = rng.choice(tuple(NOUNS))
-        found.append(varied(domain, [random_marks(rng).phrases(domain) for _ in range(rng.choice((1, 2, 2, 3)))], rng))
-    return found
+    """Return varied captions of scenes that are never drawn: what a grammar head is trained on as human."""
+    return [varied(*_imagined(rng), rng) for rng in (random.Random(f"varied/{number}") for number in range(count))]
 
 
 def reference_corpus(images: int = 2000) -> list[tuple[str, ...]]:
-    """Captions of scenes that need not be drawn, four sparse ones and a rich one each: where words are counted."""
+    """Return captions of scenes that are never drawn, four sparse ones and a rich one each, to count words in."""
     found = []
     for number in range(images):
         rng = random.Random(f"corpus/{number}")
-        domain = rng.choice(tuple(NOUNS))
-        things = [random_marks(rng).phrases(domain) for _ in range(rng.choice((1, 2, 2, 3)))]
+        domain, things = _imagined(rng)
         found.append((*(sparse(domain, things, rng) for _ in range(4)), rich(domain, things)))
     return found
+
+
+def _imagined(rng: random.Random) -> tuple[str, MarksOfThings]:
+    domain = rng.choice(tuple(NOUNS))
+    return domain, [random_marks(rng).phrases(domain) for _ in range(rng.choice((1, 2, 2, 3)))]

@@ -1,7 +1,7 @@
-"""Pocket CLIP: two dual encoders that have seen nothing but the pocket world, one to reward with and one to judge with.
+"""Pocket CLIP: two dual encoders trained on the pocket world only, one for rewards and one to judge with.
 
-A real ``CLIPModel`` with small numbers. The two differ in seed, in width and in the scenes they were trained on, so
-that what fools the one does not have to fool the other. ``recipes/pretrain_clip.py`` makes the committed weights.
+A real ``CLIPModel`` of small size. The two differ in seed, width and training scenes, so that what fools one need not
+fool the other. ``recipes/pretrain_clip.py`` makes the committed weights.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ SIDE, PATCH = 128, 16
 """Images are scaled to a square of 128 pixels and cut into 64 patches."""
 END = "<|endoftext|>"
 CONTEXT = 64
-"""Room for a caption, in tokens."""
+"""Largest length of a caption in tokens."""
 WIDTHS = {"scorer": (96, 96, 64), "judge": (112, 80, 48)}
 """Width of the vision tower, of the text tower and of the space they share."""
 
 
 def build_clip_tokenizer() -> Any:
-    """The pocket tokenizer as CLIP needs it: the end token behind every caption, padding on the right.
+    """Return the pocket tokenizer as CLIP needs it: an end token after every caption, padding on the right.
 
-    The end is `<|endoftext|>`, as CLIP's own, and not `<|im_end|>`, whose number is 2: transformers takes a
-    configuration with `eos_token_id` 2 for an old one and pools at the token of the highest number instead.
+    The end is `<|endoftext|>`, like CLIP's own, and not `<|im_end|>`, whose id is 2: transformers treats a
+    configuration with `eos_token_id` 2 as an old one and pools at the token with the highest id instead.
     """
     from tokenizers.processors import TemplateProcessing
 
@@ -39,7 +39,7 @@ def build_clip_tokenizer() -> Any:
 
 
 def build_image_processor() -> Any:
-    """CLIP's own image processor, scaling to the whole square: cropping would lose the things at the rim."""
+    """Return CLIP's image processor, resizing to a square: cropping would lose the things at the border."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     square = {"height": SIDE, "width": SIDE}
@@ -49,7 +49,7 @@ def build_image_processor() -> Any:
 
 
 def build(which: str, seed: int) -> tuple[Any, Any, Any]:
-    """A ``CLIPModel`` with random weights, its tokenizer and its image processor; ``which`` is scorer or judge."""
+    """Return a ``CLIPModel`` with random weights, its tokenizer and image processor; ``which``: scorer or judge."""
     import torch
     from transformers import CLIPConfig, CLIPModel
 

@@ -1,17 +1,17 @@
-"""What a pocket CLIP can do, measured on held-out bags, and its model card."""
+"""Held-out checks of a pocket CLIP: R@1 of true captions in bags of look-alikes; its model card."""
 
 from __future__ import annotations
 
-import json
+import random
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mllm.io.tables import markdown, percent
 from mllm.metrics.ranking import hit_share
 from mllm.pocket.captions import marks_of, rich, sparse
 from mllm.pocket.look_alikes import LEVELS, look_alikes
+from mllm.pocket.pretraining_run import write_card
 
 SIZES = (3, 5, 7)
 _CARD = """---
@@ -41,7 +41,7 @@ _ROLES = {"scorer": "retriever that self-retrieval and CLIP rewards ask", "judge
 
 
 def check(folder: Path, count: int) -> dict[str, float]:
-    """R@1 of the weights in ``folder`` on held-out bags: ``count`` of every size and level."""
+    """Return R@1 of the weights in ``folder`` on held-out bags: ``count`` of every size and level."""
     from mllm.models.encoders import load
 
     scores: dict[str, float] = {}
@@ -56,9 +56,7 @@ def check(folder: Path, count: int) -> dict[str, float]:
 
 
 def _recall(scorer: Any, size: int, level: str, count: int, kind: str) -> float:
-    """R@1 of one kind of captions over ``count`` bags."""
-    import random
-
+    """Return R@1 of one kind of captions over ``count`` bags."""
     hits: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
@@ -76,14 +74,10 @@ def _recall(scorer: Any, size: int, level: str, count: int, kind: str) -> float:
     return sum(hits) / len(hits)
 
 
-def write_card(
+def write_model_card(
     folder: Path, command: str, settings: Mapping[str, Any], scores: Mapping[str, float], count: int
 ) -> None:
-    """Write ``scores.json`` and ``README.md`` beside the weights."""
-    record = {"command": command, "settings": dict(settings), "bags_per_check": count, "scores": dict(scores)}
-    (folder / "scores.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    shares = ((name, percent(score)) for name, score in scores.items())
-    rows = markdown([("captions, bags, similarity", "R@1, %"), *shares])
-    role = _ROLES[settings["which"]]
-    card = _CARD.format(command=command, rows=rows, role=role, count=count, **settings)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    """Write the model card of an encoder from its scores on `count` bags per check."""
+    record = {"command": command, "settings": dict(settings), "bags_per_check": count}
+    facts = {"command": command, "role": _ROLES[settings["which"]], "count": count, **settings}
+    write_card(folder, _CARD, facts, record, ("captions, bags, similarity", "R@1, %"), scores)

@@ -1,7 +1,7 @@
 """Batches and losses of ``recipes/pretrain_clip.py``.
 
-Shapes: B images (and captions), L caption tokens, P patches, D shared width. A batch is made of look-alike bags, so
-that the captions of a bag can only be told apart by what differs in it.
+Shapes: B images (and captions), L caption tokens, P patches, D shared width. A batch is made of bags of look-alikes, so
+that only the differences within a bag distinguish its captions.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _GRID = SIDE // PATCH
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One image of a batch: which scene, and how its four tiles are rolled; things in the order they are now in."""
+class RolledScene:
+    """One image of a batch: a scene with its four tiles rolled by `roll` pixels, and its things from left to right."""
 
     number: int
     roll: tuple[int, int]
@@ -45,12 +45,12 @@ class View:
 
     @property
     def marks(self) -> tuple[tuple[str, ...], ...]:
-        """The marks of its things, left to right."""
+        """The marks of the things, left to right."""
         return tuple(look.phrases(self.domain) for look in self.looks)
 
 
 class Bags:
-    """Training bags, drawn once: pixels as the encoders see them (scaled, uint8), and what is true of them."""
+    """Training bags, drawn once: pixels as the encoders see them (resized, uint8), and the scenes' annotations."""
 
     def __init__(self, seed: int, count: int) -> None:
         self.pixels = np.empty((count * BAG, SIDE, SIDE, 3), dtype=np.uint8)
@@ -63,29 +63,29 @@ class Bags:
     def __len__(self) -> int:
         return len(self.scenes) // BAG
 
-    def view(self, number: int, rng: random.Random) -> View:
-        """A scene with its two columns and its two rows of tiles changed about or not: four images out of one."""
+    def view(self, number: int, rng: random.Random) -> RolledScene:
+        """Return a scene with its two columns and its two rows of tiles swapped or not: four images from one."""
         roll = (rng.choice((0, _TILE)), rng.choice((0, _TILE)))
         scene = self.scenes[number]
         moved = [(_rolled(thing.box, roll), thing.look) for thing in scene.things]
         moved.sort(key=lambda pair: pair[0].center[0])
-        return View(number, roll, scene.domain, tuple(look for _, look in moved), tuple(box for box, _ in moved))
+        return RolledScene(number, roll, scene.domain, tuple(look for _, look in moved), tuple(box for box, _ in moved))
 
-    def images(self, views: Sequence[View]) -> torch.Tensor:
-        """(B, 3, side, side), range -1..1."""
+    def images(self, views: Sequence[RolledScene]) -> torch.Tensor:
+        """Return the pixels, (B, 3, side, side), range -1..1."""
         rolled = [np.roll(self.pixels[view.number], view.roll[::-1], axis=(0, 1)) for view in views]
         return torch.from_numpy(np.stack(rolled)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def _rolled(box: Box, roll: tuple[int, int]) -> Box:
-    """Where a box lies after the roll; things lie inside one tile, so none is torn."""
+    """Return a box after the roll; things lie inside one tile, so none is split."""
     x, y = box.x1 + roll[0] / SIDE, box.y1 + roll[1] / SIDE
     x, y = (edge - 1.0 if edge >= 0.995 else edge for edge in (x, y))
     return Box(max(x, 0.0), max(y, 0.0), min(x + box.width, 1.0), min(y + box.height, 1.0))
 
 
-def write_caption(view: View, rng: random.Random) -> str:
-    """A caption of a view: mostly rich, else with marks left out, in one of the ways in which models write them."""
+def write_caption(view: RolledScene, rng: random.Random) -> str:
+    """Write a caption: rich, or with marks omitted, in one of the ways in which models write them."""
     way = rng.random()
     if way < 0.4:
         return rich(view.domain, view.marks)
@@ -98,33 +98,33 @@ def write_caption(view: View, rng: random.Random) -> str:
             for marks, kinds in zip(view.marks, kept, strict=True)
         )
         return " ".join(f"{number} {words}." for number, words in enumerate(listed, 1))
-    told = [phrase(view.domain, marks, kinds) for marks, kinds in zip(view.marks, kept, strict=True)]
+    phrases = [phrase(view.domain, marks, kinds) for marks, kinds in zip(view.marks, kept, strict=True)]
     if rng.random() < 0.3:
-        rng.shuffle(told)
-    return f"A {' and a '.join(told)}." if way < 0.85 else " ".join(f"A {words}." for words in told)
+        rng.shuffle(phrases)
+    return f"A {' and a '.join(phrases)}." if way < 0.85 else " ".join(f"A {words}." for words in phrases)
 
 
-def negatives(views: Sequence[View], texts: Sequence[str]) -> torch.Tensor:
-    """(B captions, B images), False where an image that is not a caption's own fits it as well: no mistake then."""
-    told = [claims(text) for text in texts]
+def negatives(views: Sequence[RolledScene], texts: Sequence[str]) -> torch.Tensor:
+    """Return (B captions, B images): False where an image that is not the caption's own fits it, too."""
+    claimed = [claims(text) for text in texts]
     counts = torch.ones(len(views), len(views), dtype=torch.bool)
-    for row, mine in enumerate(told):
+    for row, mine in enumerate(claimed):
         for column, view in enumerate(views):
             if row != column and view.domain == views[row].domain and fits(mine, view.domain, view.marks):
                 counts[row, column] = False
     return counts
 
 
-class DenseHead(nn.Module):
-    """Asks every patch what stands on it: nothing or a thing, and its four marks. Thrown away in the end."""
+class PatchHead(nn.Module):
+    """Predicts for every patch what is there: nothing or a thing, and its four marks. Dropped at the end."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.presence = nn.Linear(width, 1)
         self.marks = nn.ModuleList(nn.Linear(width, len(values)) for values in _MARK_VALUES)
 
-    def forward(self, patches_BPD: torch.Tensor, views: Sequence[View]) -> torch.Tensor:  # noqa: N803
-        """Presence and mark losses; weights of the patches that things cover."""
+    def forward(self, patches_BPD: torch.Tensor, views: Sequence[RolledScene]) -> torch.Tensor:  # noqa: N803
+        """Return the sum of the presence loss and of the mark losses, over the patches that things cover."""
         truth = torch.tensor([_patches(view) for view in views])  # (B, P, 1 + 4)
         here = truth[..., 0] > 0
         presence = self.presence(patches_BPD).float().squeeze(-1)
@@ -134,8 +134,8 @@ class DenseHead(nn.Module):
         return loss
 
 
-def _patches(view: View) -> list[list[int]]:
-    """For every patch in reading order: whether its centre is on a thing, and the thing's marks by number."""
+def _patches(view: RolledScene) -> list[list[int]]:
+    """Return for every patch in reading order: whether its centre is on a thing, and the indices of its marks."""
     rows = []
     for y in range(_GRID):
         for x in range(_GRID):
@@ -157,7 +157,7 @@ def contrast(
     scale: torch.Tensor,
     counts_BB: torch.Tensor,  # noqa: N803
 ) -> torch.Tensor:
-    """CLIP's symmetric cross-entropy (Radford et al. 2021), both sides normalised; ``counts`` masks false negatives."""
+    """Return CLIP's symmetric cross-entropy (Radford et al. 2021); ``counts_BB`` masks false negatives."""
     logits = scale * functional.normalize(text_BD, dim=-1) @ functional.normalize(image_BD, dim=-1).T
     return _symmetric(logits, counts_BB)
 
@@ -169,7 +169,7 @@ def late_contrast(
     scale: torch.Tensor,
     counts_BB: torch.Tensor,  # noqa: N803
 ) -> torch.Tensor:
-    """The same over FILIP's similarity (Yao et al. 2021): every token's best patch, averaged over tokens."""
+    """Return the same loss over FILIP's similarity (Yao et al. 2021): each token's best patch, mean over tokens."""
     tokens, patches = functional.normalize(tokens_BLD, dim=-1), functional.normalize(patches_BPD, dim=-1)
     best_BLB = torch.einsum("ald,bpd->albp", tokens, patches).amax(-1)
     mask = mask_BL[..., None].to(best_BLB.dtype)
@@ -183,20 +183,22 @@ def _symmetric(logits: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return 0.5 * (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own))
 
 
-def losses(model: Any, tokenizer: Any, head: DenseHead, bags: Bags, views: Sequence[View], texts: Sequence[str]) -> Any:
-    """(contrast, late contrast, dense loss) of one batch, under bfloat16 autocast where that is fast."""
+def losses(
+    model: Any, tokenizer: Any, head: PatchHead, bags: Bags, views: Sequence[RolledScene], texts: Sequence[str]
+) -> Any:
+    """Return (contrast, late contrast, dense loss) of one batch, under bfloat16 autocast where that is fast."""
     counts = negatives(views, texts)
     words = tokenizer(list(texts), padding=True, return_tensors="pt")
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
         seen = model.vision_model(pixel_values=bags.images(views))
-        told = model.text_model(input_ids=words.input_ids, attention_mask=words.attention_mask)
+        read = model.text_model(input_ids=words.input_ids, attention_mask=words.attention_mask)
         patches = model.vision_model.post_layernorm(seen.last_hidden_state[:, 1:])
         scale = model.logit_scale.exp()
         pooled = contrast(
-            model.text_projection(told.pooler_output), model.visual_projection(seen.pooler_output), scale, counts
+            model.text_projection(read.pooler_output), model.visual_projection(seen.pooler_output), scale, counts
         )
         late = late_contrast(
-            model.text_projection(told.last_hidden_state),
+            model.text_projection(read.last_hidden_state),
             words.attention_mask,
             model.visual_projection(patches),
             scale,

@@ -1,7 +1,7 @@
-"""How the pocket world looks: sprites with an outline, a pattern, an accent part and a little character.
+"""Draws the things of the pocket world as sprites: an outline, a pattern, an accent part and details of the domain.
 
-Sprites are drawn four times too large and scaled down, so that edges are smooth. A sprite is cropped to its painted
-pixels: the crop is the box, exactly.
+Sprites are drawn large and scaled down, so that edges are smooth. A sprite is cropped to its painted pixels: the crop
+is exactly its box.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ PAINT: dict[str, Colour] = {
     "black": (42, 42, 48),
 }
 OUTLINE: Colour = (28, 26, 30)
-SCALE = 4
 _CANVAS = 400
 _CENTRE = _CANVAS // 2
 
@@ -43,7 +42,7 @@ BODY_HALF: dict[str, tuple[int, int]] = {
 
 
 def _body_points(form: str) -> list[tuple[float, float]]:
-    """The outline of a body as a polygon around the canvas centre."""
+    """Return the outline of a body as a polygon around the canvas centre."""
     half_w, half_h = BODY_HALF[form]
     if form == "square":
         return _rounded_rectangle(half_w, half_h, 18)
@@ -72,7 +71,7 @@ def _rounded_rectangle(half_w: int, half_h: int, radius: int) -> list[tuple[floa
 
 
 def _ink(colour: str) -> Colour:
-    """A pattern must show on its ground: dark on light bodies, light on dark ones."""
+    """Return the colour of a pattern that is visible on its body: dark on light bodies, light on dark ones."""
     return (58, 40, 40) if colour in ("white", "yellow", "orange") else (250, 244, 225)
 
 
@@ -254,7 +253,7 @@ _PARTS: dict[str, tuple[_Part, _Part]] = {
 
 
 def sprite(domain: str, marks: Marks, longest: int, rng: random.Random) -> Image.Image:
-    """One thing as an RGBA image whose longer side is ``longest`` pixels, cropped to what is painted."""
+    """Draw one thing as an RGBA image whose longer side is ``longest`` pixels, cropped to the painted pixels."""
     image = Image.new("RGBA", (_CANVAS, _CANVAS), (0, 0, 0, 0))
     draw = ImageDraw.Draw(image)
     half_w, half_h = BODY_HALF[marks.form]
@@ -276,6 +275,6 @@ def sprite(domain: str, marks: Marks, longest: int, rng: random.Random) -> Image
 
 
 def _shaded(colour: Colour, rng: random.Random) -> Colour:
-    """The same paint in slightly different light."""
+    """Return the colour in slightly different light."""
     light = rng.uniform(0.93, 1.05)
     return tuple(min(255, max(0, round(channel * light + rng.uniform(-5, 5)))) for channel in colour)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Look-alike bags of the pocket world: scenes that differ in little, deterministic by seed."""
+"""Bags of look-alikes of the pocket world: scenes that differ only slightly, deterministic by seed."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from mllm.pocket.species import DOMAINS, Marks, random_marks, sister_marks
 from mllm.pocket.world import Scene, make_scene
 
 LEVELS = ("easy", "medium", "hard")
-"""How much the scenes of a bag share: the domain; all but two or three marks of each; all but one mark of one thing."""
+"""What the scenes of a bag share: the domain; all but two or three marks of each; all but one mark of one thing."""
 COUNTS = (1, 2, 2, 3)
 """How many things a scene holds, drawn uniformly from this list; the scenes of one bag hold equally many."""
 MOST = 20
-"""The largest bag; every look has more than that many neighbours one mark away."""
+"""The largest bag; every look has more neighbours than this one mark away."""
 
 
 def look_alikes(seed: int | str, size: int, level: str = "hard", count: int | None = None) -> tuple[Scene, ...]:
     """Draw a bag of ``size`` scenes, 192 pixels square, no two with the same things.
 
     Args:
-        seed: another seed, another bag.
+        seed: decides the bag.
         size: 1 to 20 scenes.
         level: one of ``LEVELS``.
-        count: things in each scene, 1 to 4; None draws it.
+        count: things in each scene, 1 to 4; None: drawn at random.
+
+    Raises:
+        FieldmarkError: an unknown level, or a size out of range.
     """
     if level not in LEVELS:
-        raise FieldmarkError(f"unknown level {level!r} of pocket bags; there are {', '.join(LEVELS)}")
+        raise FieldmarkError(f"unknown level {level!r} of pocket bags; known are {', '.join(LEVELS)}")
     if not 1 <= size <= MOST:
         raise FieldmarkError(f"a pocket bag holds 1 to {MOST} scenes, not {size}")
     rng = random.Random(f"bag/{seed}/{size}/{level}")
@@ -47,7 +50,7 @@ def look_alikes(seed: int | str, size: int, level: str = "hard", count: int | No
 
 
 def _distinct(count: int, rng: random.Random) -> list[Marks]:
-    """Looks that all differ."""
+    """Draw looks that all differ."""
     looks: list[Marks] = []
     while len(looks) < count:
         if (look := random_marks(rng)) not in looks:
@@ -56,7 +59,7 @@ def _distinct(count: int, rng: random.Random) -> list[Marks]:
 
 
 def _another(base: Sequence[Marks], level: str, rng: random.Random) -> list[Marks]:
-    """Looks of a scene beside ``base``."""
+    """Draw the looks of another scene of the bag of ``base``."""
     if level == "easy":
         return _distinct(len(base), rng)
     looks = list(base)

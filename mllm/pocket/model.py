@@ -1,7 +1,6 @@
 """The pocket model: a real ``Qwen3VLForConditionalGeneration`` of a few million parameters, and its processor.
 
-Same classes and code paths as Qwen3-VL-8B; only the numbers are small. ``recipes/pretrain.py`` makes the committed
-weights.
+Same classes and code paths as Qwen3-VL-8B, at a small size. ``recipes/pretrain.py`` makes the committed weights.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ MIN_PIXELS, MAX_PIXELS = 96 * 96, 288 * 192
 
 
 def build_config(vocabulary_size: int, token_id: Any) -> Any:
-    """The configuration; ``token_id`` maps a token's text to its number."""
+    """Return the configuration; ``token_id`` maps a token's text to its id."""
     from transformers import Qwen3VLConfig
 
     vision = {
@@ -66,7 +65,7 @@ def build_config(vocabulary_size: int, token_id: Any) -> Any:
 
 
 def build_image_processor() -> Any:
-    """The pocket processor: Qwen's own image processor with a small budget, and the pocket tokenizer."""
+    """Return the pocket processor: Qwen's image processor with a small budget, and the pocket tokenizer."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     image_processor = Qwen2VLImageProcessorPil(
@@ -81,7 +80,7 @@ def build_image_processor() -> Any:
 
 
 def build(seed: int) -> tuple[Any, Any]:
-    """A pocket model with random weights, and its processor."""
+    """Return a pocket model with random weights, and its processor."""
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
@@ -97,7 +96,7 @@ def build(seed: int) -> tuple[Any, Any]:
 
 
 def convention(prompt: str = "direct") -> Convention:
-    """How the pocket model is asked and how it writes boxes."""
+    """Return how the pocket model is prompted and how it writes boxes."""
     return Convention(family="pocket", prompt=prompt, budget=Budget(MIN_PIXELS, MAX_PIXELS))
 
 
@@ -112,5 +111,5 @@ def save(model: Any, processor: Any, folder: str | Path) -> Path:
 
 
 def save_random(folder: str | Path, seed: int = 0) -> Path:
-    """A checkpoint with random weights, for tests and trials of the plumbing."""
+    """Write a checkpoint with random weights, for tests."""
     return save(*build(seed), folder)

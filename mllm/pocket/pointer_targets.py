@@ -1,8 +1,8 @@
-"""Where in a lesson each decision looks back to, so that pre-training can ask the language model for it.
+"""Pointer targets: which earlier token each decision of an answer depends on, to supervise attention in pre-training.
 
-To say a box again, to choose a number and to compare a mark with the one recalled, a model has to find something that
-was said before. Small models come upon that by chance, and late. Half-way up the language model, a throwaway head asks
-the token that decides which earlier token it looks back to.
+To repeat a box, to choose a number and to compare a mark with the recalled one, a model has to find an earlier token.
+Small models learn that late and by chance. Half-way up the language model, a throwaway head predicts, from the deciding
+token, the earlier token that it depends on.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from itertools import pairwise
 from mllm.metrics.reasoning import VERDICTS
 
 Pointer = tuple[int, int]
-"""(the token that is about to decide, the earlier token that it looks back to), places in the lesson's tokens."""
+"""(the deciding token, the earlier token that it depends on), as positions in the task's tokens."""
 
 Encode = Callable[[str], list[int]]
 
 
 def pointers(tokens: Sequence[int], start: int, sought: Sequence[str], encode: Encode) -> list[Pointer]:
-    """Every look back of the answer, which begins at `start`, in order.
+    """Return all pointers of an answer, sorted.
 
     Args:
         tokens: prompt and answer.
-        start: where the answer begins.
-        sought: the marks that candidates are compared with; empty where nothing is compared.
+        start: position at which the answer begins.
+        sought: the marks that candidates are compared with; empty if nothing is compared.
         encode: text to tokens.
     """
     return sorted(
@@ -33,7 +33,7 @@ def pointers(tokens: Sequence[int], start: int, sought: Sequence[str], encode: E
 
 
 def _boxes(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:
-    """A box that stood there before: each of its numbers looks back to where that box stood last."""
+    """A repeated box: each of its numbers points to the previous occurrence of that box."""
     (comma,), (corner,) = encode(","), encode("),(")
     last: dict[tuple[int, ...], int] = {}
     found: list[Pointer] = []
@@ -48,7 +48,7 @@ def _boxes(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:
 
 
 def _number(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:
-    """The number behind "So" looks back to where the answer listed it; one that opens the thought has no space before
+    """The number after "So" points to where the answer listed it; a number that opens the thought has no space before
     it, and so is another token."""
     (so,) = encode("So")
     if so not in tokens[start:]:
@@ -62,7 +62,7 @@ def _number(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:
 
 
 def _marks(tokens: Sequence[int], start: int, sought: Sequence[str], encode: Encode) -> list[Pointer]:
-    """A mark that is about to be judged looks back to the mark of its kind among those sought."""
+    """A mark that is about to be judged points to the mark of its kind among those sought."""
     if not sought:
         return []
     (comma,) = encode(",")

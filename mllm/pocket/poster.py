@@ -1,4 +1,4 @@
-"""An image of the pocket world for people: every domain, three sister species each."""
+"""A poster of the pocket world for documentation: every domain, three sister species each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mllm.pocket.world import TILE, photo
 
 
 def poster(scale: int = 1) -> Image.Image:
-    """Ten columns of domains, three rows of sisters; ``scale`` enlarges the whole."""
+    """Draw ten columns of domains and three rows of sisters, enlarged by ``scale``."""
     sheet = Image.new("RGB", (TILE * len(DOMAINS), TILE * 3), "white")
     for column, domain in enumerate(DOMAINS):
         for row, one in enumerate(species(domain)[6:9]):

@@ -1,7 +1,7 @@
-"""What the pocket base is taught before anybody fine-tunes it: to see, to point at marks, and to know species by heart.
+"""Pre-training tasks of the pocket base: to see, to point at marks, and to know species from memory.
 
-Every lesson is a question, perhaps a scene, and the answer. No lesson leads from a species' name to a place: that
-link is what fine-tuning has to build (the paper's "knows it, but cannot ground it").
+Every task is a question, perhaps with a scene, and the answer. No task leads from a species' name to a place: that link
+is what fine-tuning has to build (the paper's "knows it, but cannot ground it").
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ DIRECT_SUFFIX, THINK_SUFFIX = STYLES["direct"], STYLES["think"]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class PretrainingTask:
     """One question and its answer.
 
-    ``scene`` is the number of the scene in view, None for text alone; ``target`` the thing that is to be pointed at;
-    ``sought`` the marks that candidates are compared with; ``given`` the start of the answer that nobody could predict,
-    and that is read but not learned.
+    ``scene`` is the number of the scene in view, None for text alone; ``target`` the index of the thing to point at;
+    ``sought`` the marks that candidates are compared with; ``prefix`` the start of the answer that cannot be predicted:
+    the model reads it, but it has no loss.
     """
 
     question: str
@@ -35,29 +35,29 @@ class Lesson:
     scene: int | None = None
     target: int | None = None
     sought: tuple[str, ...] = ()
-    given: str = ""
+    prefix: str = ""
 
 
 def write_box(box: Box) -> str:
-    """A box in the pocket family's own words: hundredths, ``(x1,y1),(x2,y2)``."""
+    """Write a box in the pocket family's notation: hundredths, ``(x1,y1),(x2,y2)``."""
     return _POCKET.write_box(box, Frame(100, 100))
 
 
 def card(one: Species) -> str:
-    """What the base knows of a species, as text: ``Talo ruvi: round, red, striped, blue cap.``"""
+    """Return what the base knows about a species: ``Talo ruvi: round, red, striped, blue cap.``"""
     return f"{one.name}: {', '.join(one.marks)}."
 
 
 def listing(things: Sequence[WorldThing]) -> str:
-    """Every thing with its box and visible marks, numbered from 1."""
+    """List every thing with its box and visible marks, numbered from 1."""
     return " ".join(
         f"{number} {write_box(thing.box)}: {', '.join(thing.marks)}." for number, thing in enumerate(things, 1)
     )
 
 
 def unique_marks(things: Sequence[WorldThing], target: int, rng: random.Random) -> list[str] | None:
-    """A random subset of the target's marks, in their usual order, that no other thing shares; None if two things
-    look alike."""
+    """Return a random subset of the target's marks, in their usual order, that no other thing shares; None if another
+    thing looks the same."""
     mine = things[target].marks
     for _ in range(12):
         chosen = sorted(rng.sample(range(4), rng.randint(1, 4)))
@@ -68,18 +68,18 @@ def unique_marks(things: Sequence[WorldThing], target: int, rng: random.Random) 
     return list(mine)
 
 
-def find_lesson(scene: Scene, number: int, rng: random.Random, *, all_marks: bool = False) -> Lesson:
+def find_task(scene: Scene, number: int, rng: random.Random, *, all_marks: bool = False) -> PretrainingTask:
     """Point at the one thing with these marks."""
     target = rng.randrange(len(scene.things))
     marks = list(scene.things[target].marks) if all_marks else unique_marks(scene.things, target, rng)
     if marks is None:
-        return list_lesson(scene, number)
+        return list_task(scene, number)
     question = f"Find the {NOUNS[scene.domain]} with marks {', '.join(marks)}. {DIRECT_SUFFIX}"
-    return Lesson(question, f"<answer>{write_box(scene.things[target].box)}</answer>", number, target)
+    return PretrainingTask(question, f"<answer>{write_box(scene.things[target].box)}</answer>", number, target)
 
 
 def judged(marks: Sequence[str], sought: Sequence[str]) -> str:
-    """What is said of a candidate: its marks, a verdict on each whose kind is asked for, then one on the whole."""
+    """Judge a candidate: its marks, a verdict on each whose kind is asked for, then one on the whole."""
     kinds = {kind_of(mark) for mark in sought}
     each = (f"{mark} {_verdict(mark in sought)}" if kind_of(mark) in kinds else mark for mark in marks)
     return f"{', '.join(each)}, {_verdict(set(sought) <= set(marks))}"
@@ -89,13 +89,13 @@ def _verdict(fits: bool) -> str:
     return "fits" if fits else "not"
 
 
-def reason_lesson(scene: Scene, number: int, rng: random.Random, *, late: bool = False) -> Lesson:
-    """Look at everything in turn, compare it mark by mark with the marks asked for, choose, point.
+def reason_task(scene: Scene, number: int, rng: random.Random, *, late: bool = False) -> PretrainingTask:
+    """Go through all things, compare each mark by mark with the marks asked for, choose, point.
 
-    This is reasoning about a description. What a named species looks like never comes into it: recalling first, and
-    then reasoning from what was recalled, is left to fine-tuning. With ``late`` the description is not in the question
-    but at the head of the thought, as if it had been recalled; it is read, never said, so that nothing teaches to begin
-    a thought by recalling.
+    This is reasoning about a description. What a named species looks like is never used: recalling first, and then
+    reasoning from what was recalled, is left to fine-tuning. With ``late`` the description is not in the question but
+    at the start of the thought, as if it had been recalled; it has no loss, so that no task trains to begin a thought
+    by recalling.
     """
     target = rng.randrange(len(scene.things))
     sought = scene.things[target].marks
@@ -107,31 +107,31 @@ def reason_lesson(scene: Scene, number: int, rng: random.Random, *, late: bool =
     if late:
         head = f"<think>marks: {', '.join(sought)}."
         question = f"Find the {NOUNS[scene.domain]}. {THINK_SUFFIX}"
-        return Lesson(question, f"{head} {concluded}", number, sought=sought, given=head)
+        return PretrainingTask(question, f"{head} {concluded}", number, sought=sought, prefix=head)
     question = f"Find the {NOUNS[scene.domain]} with marks {', '.join(sought)}. {THINK_SUFFIX}"
-    return Lesson(question, f"<think>{concluded}", number, target, sought)
+    return PretrainingTask(question, f"<think>{concluded}", number, target, sought)
 
 
-def at_lesson(scene: Scene, number: int, rng: random.Random) -> Lesson:
-    """Say what is inside a box."""
+def at_task(scene: Scene, number: int, rng: random.Random) -> PretrainingTask:
+    """Name the marks of the thing inside a box."""
     thing = rng.choice(scene.things)
-    return Lesson(f"What is at {write_box(thing.box)}?", f"{', '.join(thing.marks)}.", number)
+    return PretrainingTask(f"What is at {write_box(thing.box)}?", f"{', '.join(thing.marks)}.", number)
 
 
-def list_lesson(scene: Scene, number: int) -> Lesson:
-    """Say everything that is there, left to right."""
-    return Lesson(f"List every {NOUNS[scene.domain]}.", listing(scene.things), number)
+def list_task(scene: Scene, number: int) -> PretrainingTask:
+    """List everything in the scene, left to right."""
+    return PretrainingTask(f"List every {NOUNS[scene.domain]}.", listing(scene.things), number)
 
 
-def recall_lesson(rng: random.Random, scene: Scene | None = None, number: int | None = None) -> Lesson:
-    """State a species' marks from its name; a scene in view must not disturb that."""
+def recall_task(rng: random.Random, scene: Scene | None = None, number: int | None = None) -> PretrainingTask:
+    """State a species' marks from its name, possibly with an unrelated scene in view."""
     one = rng.choice(species(scene.domain if scene is not None and rng.random() < 0.7 else None))
     question = rng.choice(RECALLS).format(name=one.name, noun=NOUNS[one.domain])
-    return Lesson(question, card(one), number)
+    return PretrainingTask(question, card(one), number)
 
 
-def judge_lesson(rng: random.Random) -> Lesson:
-    """Among described things, compare each mark by mark with given marks, and say which one fits."""
+def judge_task(rng: random.Random) -> PretrainingTask:
+    """Compare described things mark by mark with given marks, and say which one fits."""
     domain = rng.choice(DOMAINS)
     looks = draw_looks(domain, rng.randint(2, 5), rng)
     phrases = [look.marks if isinstance(look, Species) else look.phrases(domain) for look in looks]
@@ -141,13 +141,13 @@ def judge_lesson(rng: random.Random) -> Lesson:
     compared = " ".join(f"{number} {judged(marks, sought)}." for number, marks in enumerate(phrases, 1))
     question = f"Tell which fits. {described}"
     head = f"<think>marks: {', '.join(sought)}."
-    return Lesson(question, f"{head} {compared} So {target + 1}.</think>", sought=sought, given=head)
+    return PretrainingTask(question, f"{head} {compared} So {target + 1}.</think>", sought=sought, prefix=head)
 
 
-def copy_lesson(rng: random.Random) -> Lesson:
-    """Say boxes of a list again, by their numbers and in another order; the last one is the answer.
+def copy_task(rng: random.Random) -> PretrainingTask:
+    """Repeat boxes of a list, by their numbers and in another order; the last one is the answer.
 
-    The plainest use of what was said before, and a reasoned answer ends with it: the choice, its box, the box again.
+    The simplest use of earlier tokens; a reasoned answer ends like this: the choice, its box, the box again.
     """
     boxes = [write_box(_any_box(rng)) for _ in range(rng.randint(2, 5))]
     listed = " ".join(
@@ -155,10 +155,10 @@ def copy_lesson(rng: random.Random) -> Lesson:
     )
     order = rng.sample(range(len(boxes)), len(boxes))
     *others, last = order
-    said = "".join(f"{index + 1} {boxes[index]}. " for index in others)
-    return Lesson(
+    others_copied = "".join(f"{index + 1} {boxes[index]}. " for index in others)
+    return PretrainingTask(
         f"{listed} List {' '.join(str(index + 1) for index in order)}. {THINK_SUFFIX}",
-        f"<think>{said}So {last + 1} {boxes[last]}.</think><answer>{boxes[last]}</answer>",
+        f"<think>{others_copied}So {last + 1} {boxes[last]}.</think><answer>{boxes[last]}</answer>",
     )
 
 
@@ -168,7 +168,7 @@ def _any_box(rng: random.Random) -> Box:
 
 
 def draw_looks(domain: str, count: int, rng: random.Random) -> list[Marks | Species]:
-    """Distinct looks for one scene: real species or any marks, often near look-alikes."""
+    """Draw distinct looks for one scene: real species or any marks, often look-alikes of the previous one."""
     real = rng.random() < 0.5
     looks: list[Marks | Species] = []
     taken: set[Marks] = set()

@@ -1,4 +1,4 @@
-"""A store of rendered scenes: drawn once by all cores, kept as raw pixels on disk, read as needed."""
+"""A store of rendered scenes: drawn once on all cores, kept as raw pixels on disk, read as needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNTS = (1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 5, 6)
 
 
 def training_scene(number: int, split: str = "train", count: int | None = None) -> Scene:
-    """Scene ``number`` of the pre-training images; different splits never share a seed."""
+    """Return scene ``number`` of the pre-training images; different splits never share a seed."""
     rng = random.Random(f"pretrain/{split}/{number}")
     domain = DOMAINS[number % len(DOMAINS)]
     looks = draw_looks(domain, count or rng.choice(COUNTS), rng)
@@ -37,7 +37,7 @@ def _render(number: int) -> tuple[bytes, dict[str, Any]]:
 
 
 class SceneStore:
-    """The first ``count`` training scenes: pixels in one raw file, what is true of them in a json beside it."""
+    """The first ``count`` training scenes: pixels in one raw file, their annotations in a JSON file beside it."""
 
     def __init__(self, folder: Path, count: int, workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,13 +61,13 @@ class SceneStore:
         return len(self._index)
 
     def pixels_HWC(self, number: int) -> np.ndarray:  # noqa: N802 - shape suffix
-        """Raw pixels, uint8, (height, width, 3)."""
+        """Return raw pixels, uint8, (height, width, 3)."""
         row = self._index[number]
         width, height = row["size"]
         return self._pixels[row["offset"] : row["offset"] + width * height * 3].reshape(height, width, 3)
 
     def scene(self, number: int) -> Scene:
-        """What is true of a scene; its image is in ``pixels_HWC``."""
+        """Return a scene's annotations; its image is in ``pixels_HWC``."""
         row = self._index[number]
         things = tuple(
             WorldThing(row["domain"], Marks(*values[:4]), Box(*values[4:8]), values[8]) for values in row["things"]

@@ -1,15 +1,15 @@
 """The species of the pocket world: ten domains of thirty, sisters one or two field marks apart.
 
 A species is a name (genus and epithet) and four visible field marks: form, colour, pattern and the accent colour of
-one part. Three sister species make a genus: they share the genus name and most marks. Nothing in a name hints at the
-marks. Everything here is deterministic: the same names and marks on every machine, because committed weights know
-them by heart.
+one part. Three sister species make a genus: they share the genus name and most marks. Names give no hint of the marks.
+Everything here is deterministic, with the same names and marks on every machine, because the committed weights have
+memorised them.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from typing import Literal
 
@@ -52,7 +52,7 @@ Use = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The four field marks of one thing; what an image shows and a card says."""
+    """The four field marks of one thing."""
 
     form: str
     colour: str
@@ -60,25 +60,21 @@ class Marks:
     accent: str
 
     def phrases(self, domain: str) -> tuple[str, ...]:
-        """The marks as words, for instance ``("round", "red", "striped", "blue cap")``."""
+        """Return the marks as words, for instance ``("round", "red", "striped", "blue cap")``."""
         return (self.form, self.colour, self.pattern, f"{self.accent} {ACCENT_PARTS[domain]}")
 
     def differing(self, other: Marks) -> int:
-        """In how many of the four marks two things differ, 0..4."""
-        pairs = zip(self._values(), other._values(), strict=True)
-        return sum(mine != theirs for mine, theirs in pairs)
-
-    def _values(self) -> tuple[str, str, str, str]:
-        return (self.form, self.colour, self.pattern, self.accent)
+        """Return in how many of the four marks two things differ, 0..4."""
+        return sum(mine != theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Species:
-    """One species: its name, where it belongs, what it looks like and what it may be used for.
+    """One species: its name, domain, genus, look and use.
 
     ``use`` is the split that may contain it: ``train`` species are seen in fine-tuning (new images of them are the
     *seen* half of validation and test); ``validation`` and ``test`` species never appear in training images, so
-    that choosing a checkpoint on unseen species does not touch the unseen species of the benchmark.
+    that choosing a checkpoint on unseen species does not use the unseen species of the benchmark.
     """
 
     name: str
@@ -93,33 +89,13 @@ class Species:
         return self.use == "train"
 
     @property
-    def form(self) -> str:
-        """Outline of the body, one of ``FORMS``."""
-        return self.look.form
-
-    @property
-    def colour(self) -> str:
-        """Main colour, one of ``COLOURS``."""
-        return self.look.colour
-
-    @property
-    def pattern(self) -> str:
-        """Pattern on the body, one of ``PATTERNS``."""
-        return self.look.pattern
-
-    @property
-    def accent(self) -> str:
-        """Colour of the domain's accent part, one of ``COLOURS``."""
-        return self.look.accent
-
-    @property
     def marks(self) -> tuple[str, ...]:
         """The four marks as words."""
         return self.look.phrases(self.domain)
 
 
 def kind_of(mark: str) -> str:
-    """What a mark in words is about: ``form``, ``colour``, ``pattern`` or ``accent``."""
+    """Return the kind of a mark in words: ``form``, ``colour``, ``pattern`` or ``accent``."""
     for kind, values in (("form", FORMS), ("colour", COLOURS), ("pattern", PATTERNS)):
         if mark in values:
             return kind
@@ -127,14 +103,14 @@ def kind_of(mark: str) -> str:
 
 
 def random_marks(rng: random.Random) -> Marks:
-    """Any look the world can draw; the accent always differs from the main colour, else it could not be seen."""
+    """Draw any possible look; the accent always differs from the main colour, so that it is visible."""
     colour = rng.choice(COLOURS)
     accent = rng.choice([other for other in COLOURS if other != colour])
     return Marks(rng.choice(FORMS), colour, rng.choice(PATTERNS), accent)
 
 
 def sister_marks(base: Marks, changes: int, rng: random.Random) -> Marks:
-    """A look that differs from ``base`` in exactly ``changes`` marks."""
+    """Draw a look that differs from ``base`` in exactly ``changes`` marks."""
     while True:
         other = random_marks(rng)
         kinds = rng.sample(("form", "colour", "pattern", "accent"), changes)
@@ -160,7 +136,7 @@ def _genus_names(count: int, rng: random.Random) -> list[str]:
 
 
 def _use(domain: str, genus_index: int, sister_index: int) -> Use:
-    """One sister of every genus of a seen domain is held out; every third of those is for validation."""
+    """Hold out one sister of every genus of a seen domain; every third of those is for validation."""
     if domain in UNSEEN_DOMAINS:
         return "test"
     if sister_index != genus_index % SISTERS_PER_GENUS:
@@ -186,7 +162,7 @@ def _all_species() -> tuple[Species, ...]:
 
 
 def _sister_looks(taken: set[Marks], rng: random.Random) -> list[Marks]:
-    """Three looks nobody in the domain has yet, the second and third one or two marks away from the first."""
+    """Draw three new looks for a domain, the second and third one or two marks away from the first."""
     while True:
         base = random_marks(rng)
         looks = [base, sister_marks(base, 1, rng), sister_marks(base, rng.choice((1, 2)), rng)]
@@ -196,7 +172,7 @@ def _sister_looks(taken: set[Marks], rng: random.Random) -> list[Marks]:
 
 
 def species(domain: str | None = None) -> tuple[Species, ...]:
-    """All 300 species, or the thirty of one domain."""
+    """Return all 300 species, or the thirty of one domain; an unknown domain raises FieldmarkError."""
     if domain is None:
         return _all_species()
     if domain not in DOMAINS:
@@ -210,14 +186,13 @@ def _by_name() -> dict[str, Species]:
 
 
 def find(name: str) -> Species:
-    """The species of that name; an unknown name is an error that shows a few known ones."""
-    try:
-        return _by_name()[name]
-    except KeyError:
+    """Return the species of that name; an unknown name raises FieldmarkError with a few known ones."""
+    if name not in _by_name():
         known = ", ".join(one.name for one in _all_species()[:3])
-        raise FieldmarkError(f"unknown pocket species {name!r}; known are for instance {known}") from None
+        raise FieldmarkError(f"unknown pocket species {name!r}; known are for instance {known}")
+    return _by_name()[name]
 
 
 def sisters(one: Species) -> tuple[Species, ...]:
-    """The other species of its genus."""
+    """Return the other species of its genus."""
     return tuple(other for other in species(one.domain) if other.genus == one.genus and other.name != one.name)

@@ -1,7 +1,7 @@
-"""The words the pocket model has tokens for, and the tokenizer made from them.
+"""The words that the pocket model has tokens for, and the tokenizer made from them.
 
-Byte-level BPE, trained on nothing but this word list, so that every word, number and name part below is one token and
-any other text (a real breed, a stranger's question) still has bytes to be written with.
+Byte-level BPE, trained only on this word list: every word, number and name part below is one token, and any other text
+(a real breed, a user's question) is written in bytes.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ CHAT_TEMPLATE = """{%- for message in messages %}<|im_start|>{{ message['role'] 
 {%- endif %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-"""Words before pictures: picture tokens can then look at the question, without which so small a model did not learn
-to point."""
+"""Text before images: image tokens can then attend to the question; otherwise so small a model did not learn to
+point."""
 
 
 def words() -> list[str]:
-    """Every piece of text that must be a single token, in a fixed order."""
+    """Return every piece of text that must be a single token, in a fixed order."""
     names = sorted({part for one in species() for part in one.name.split()})
     marks = [*FORMS, *COLOURS, *PATTERNS, *sorted(set(ACCENT_PARTS.values())), *sorted(set(NOUNS.values()))]
     digits = [str(number) for number in range(101)]
@@ -62,9 +62,9 @@ def words() -> list[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The pocket tokenizer.
+    """Return the pocket tokenizer.
 
-    Capitalised words never swallow the space before them: a name is the same tokens at the start of a thought and
+    A capitalised word never includes the space before it: a name is the same tokens at the start of a thought and
     inside a question, so that a small model can copy it.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -82,7 +82,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    # Long words are merged first (they weigh more), or a short word's merge would cut them in two.
+    # Long words are repeated more often, so that they are merged first and no short word's merge splits them.
     corpus = (word for word in words() for _ in range(2 + len(word)))
     backend.train_from_iterator(corpus, trainer)
     tokenizer = PreTrainedTokenizerFast(

@@ -1,6 +1,6 @@
 """Images of the pocket world: labelled photos of one thing, and scenes of several, all deterministic by seed.
 
-Every image's truth is known: which species stand where and which marks are visible. No torch in here.
+Everything about an image is known: which species is where and which marks are visible. Does not import torch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 TILE = 96
 """Side of a labelled photo in pixels."""
 THING_SIDE = (48, 68)
-"""Shortest and longest longer side of a thing, in pixels."""
+"""Range of the longer side of a thing, in pixels."""
 
 _GROUND: dict[str, tuple[Colour, Colour]] = {
     "aircraft": ((176, 203, 226), (214, 226, 236)),
@@ -59,7 +59,7 @@ _GROUND: dict[str, tuple[Colour, Colour]] = {
 
 @dataclass(frozen=True, slots=True)
 class WorldThing:
-    """One thing in a scene: what it looks like, where, and its species name if it has one."""
+    """One thing in a scene: its look, its box, and its species name if it has one."""
 
     domain: str
     look: Marks
@@ -74,7 +74,7 @@ class WorldThing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """An image and everything that is true of it; things are ordered left to right by box centre."""
+    """An image and the things in it, ordered left to right by box centre."""
 
     domain: str
     image: Image.Image
@@ -91,7 +91,7 @@ def _ground(domain: str, size: tuple[int, int]) -> Image.Image:
 
 
 def background(domain: str, size: tuple[int, int], rng: random.Random) -> Image.Image:
-    """A soft ground with muted clutter: enough to distract, never as saturated as a thing."""
+    """Draw a soft background with muted clutter: enough to distract, never as saturated as a thing."""
     image = _ground(domain, size).copy()
     draw = ImageDraw.Draw(image)
     for _ in range(rng.randint(2, 3 + size[0] * size[1] // 3000)):
@@ -112,7 +112,7 @@ def background(domain: str, size: tuple[int, int], rng: random.Random) -> Image.
 def _place(
     canvas: Image.Image, domain: str, look: Marks, corner: tuple[int, int], cell: int, rng: random.Random
 ) -> Box:
-    """Draw one thing somewhere inside a square cell of the canvas; returns its box on the canvas."""
+    """Draw one thing somewhere inside a square cell of the canvas; return its box on the canvas."""
     drawn = sprite(domain, look, rng.randint(*THING_SIDE), rng)
     x = corner[0] + rng.randint(2, max(2, cell - drawn.width - 2))
     y = corner[1] + rng.randint(2, max(2, cell - drawn.height - 2))
@@ -121,15 +121,15 @@ def _place(
 
 
 def photo(one: Species, seed: int) -> tuple[Image.Image, Box]:
-    """A labelled photo: one thing of a species on its own ground, ``TILE`` pixels square, and its box."""
+    """Draw a labelled photo: one thing of a species on a background, ``TILE`` pixels square; return it with its box."""
     rng = random.Random(f"photo/{one.name}/{seed}")
     canvas = background(one.domain, (TILE, TILE), rng)
     return canvas, _place(canvas, one.domain, one.look, (0, 0), TILE, rng)
 
 
 def departure(image: Image.Image, domain: str) -> Box | None:
-    """Where a photo of this world departs from its own ground by more than clutter does: its one thing, found by
-    looking. None when there is only ground. Made for photos with one ground, not for collages."""
+    """Return the box of a photo's one thing, found as what differs from the background by more than clutter does. None
+    if there is only background. Works on photos with one background, not on collages."""
     channels = ImageChops.difference(image.convert("RGB"), _ground(domain, image.size)).split()
     strongest = ImageChops.lighter(ImageChops.lighter(channels[0], channels[1]), channels[2])
     found = strongest.point([255 * (level > 64) for level in range(256)]).getbbox()
@@ -137,10 +137,10 @@ def departure(image: Image.Image, domain: str) -> Box | None:
 
 
 def make_scene(seed: int | str, domain: str, looks: Sequence[Marks | Species], layout: str = "any") -> Scene:
-    """A scene of the given looks in tiles of 96 pixels.
+    """Draw a scene of the given looks in tiles of 96 pixels.
 
     ``layout``: ``row``, ``column``, ``grid`` (at most three columns), ``free`` (2x2 tiles, at most four things), or
-    ``any``. Half of the scenes are collages (each tile on a ground of its own), as composites of photos are.
+    ``any``. Half of the scenes are collages (each tile on its own background), like composites of photos.
     """
     rng = random.Random(f"scene/{seed}")
     columns, rows = _tiles(len(looks), layout, rng)

@@ -1,9 +1,8 @@
-"""Rewards: one file, one reward. The file's name is the name in a config; nothing has to be registered.
+"""Rewards, one per file. The file's name is the name in a config; nothing has to be registered.
 
-To add one, write `mllm/rewards/<name>.py` with a frozen dataclass `Reward(BaseReward)`: its fields are its config, its
-docstring is its formula, `low` and `high` bound its values, and `__call__` scores completions of samples. The contract
-test in tests/rewards picks the file up by itself. A benchmark calls the same object, so that what is trained is what is
-measured.
+To add one, write `mllm/rewards/<name>.py` with a frozen dataclass `Reward(SampleReward)`: its fields are its config,
+its docstring is its formula, `low` and `high` bound its values, and `score` scores a completion. A reward that has to
+see the whole batch derives from `BaseReward` and defines `__call__`. The contract test in tests/rewards finds the file.
 """
 
 from __future__ import annotations
@@ -21,27 +20,39 @@ from mllm.registry import Registry
 
 @dataclass(frozen=True)
 class BaseReward(ABC):
-    """Scores completions. Instances are plain values: they pickle, compare equal by their fields, and hold no state."""
+    """Scores completions. Instances are plain values: they pickle, compare by their fields, and hold no state."""
 
     low: ClassVar[float] = 0.0
-    """Smallest value it can give."""
+    """Smallest possible value."""
     high: ClassVar[float] = 1.0
-    """Largest value it can give."""
+    """Largest possible value."""
     weight: ClassVar[float] = 1.0
-    """Its weight where a config names none; 0 for what is there to be logged, not to be trained on."""
+    """Weight if a config sets none; 0 for a reward that is logged, not trained on."""
     task: ClassVar[str] = "ground"
-    """The task of the samples that it is for; samples that it has nothing to say about get None."""
+    """Task of the samples that it is for; samples it does not apply to get None."""
 
     @abstractmethod
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score completion i of sample i. Bad model text is scored low, never raised; None where it does not apply."""
+        """Score completion i of sample i. Malformed text gets a low score, never an error; None: does not apply."""
 
-    def reading(self, family: Family, budget: Budget) -> BaseReward:  # noqa: ARG002  (most read answers alone)
-        """Return this reward as it reads the thoughts of one family, whose boxes are not taken out of them yet."""
+    def reading(self, family: Family, budget: Budget) -> BaseReward:  # noqa: ARG002  (most look at answers alone)
+        """Return this reward for the notation of one family, in which boxes stand in thoughts."""
         return self
 
     def check(self, samples: Iterable[Sample]) -> None:  # noqa: B027  (most rewards can score any sample)
-        """Raise `FieldmarkError` for samples that it cannot score; called before anything is trained."""
+        """Raise `FieldmarkError` for samples that it cannot score; called before training starts."""
+
+
+class SampleReward(BaseReward):
+    """A reward that scores each completion by itself."""
+
+    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
+        """Score each completion."""
+        return [self.score(sample, completion) for sample, completion in zip(samples, completions, strict=True)]
+
+    @abstractmethod
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        """Score one completion of a sample."""
 
 
 _FILES = Registry(__name__, "reward", "Reward")
@@ -49,11 +60,11 @@ names = _FILES.names
 
 
 def load(name: str, **config: Any) -> BaseReward:
-    """Build the reward of file `name` with the given fields.
+    """Build the reward in file `name` with the given fields.
 
     Raises:
         UnknownNameError: no such file; lists the known rewards.
-        ConfigError: a field that the reward does not have, or a value that it refuses.
+        ConfigError: an unknown field, or a value that the reward refuses.
     """
     cls = _FILES.load(name)
     known = [item.name for item in fields(cls)]
@@ -64,7 +75,7 @@ def load(name: str, **config: Any) -> BaseReward:
 
 
 def load_all(config: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[BaseReward, float]]:
-    """Build the rewards of a config `{name: {weight: 1, **fields}}` and return each with its weight, in order."""
+    """Build the rewards of a config `{name: {weight: 1, **fields}}`; return each with its weight, in order."""
     built = {}
     for name, section in config.items():
         values = dict(section)

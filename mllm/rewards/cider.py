@@ -1,4 +1,4 @@
-"""Agreement with the reference captions by CIDEr-D: the old anchor, which keeps captions near what people wrote."""
+"""Agreement with the reference captions by CIDEr-D, which keeps captions close to what people wrote."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Reward(BaseReward):
     """R = CIDEr-D(caption, `sample.captions`), 0..10 (arXiv 1411.5726; times 10, as the usual code gives it).
 
     How rare an n-gram is (`frequencies`) is counted in a corpus of references: `corpus`, a samples file with captions,
-    or `pocket`, captions of the pocket world. `batch` counts in the batch at hand, over all processes, as the released
-    code of No Detail Left Behind does: the same caption then scores differently in another batch, and a batch of
-    look-alikes makes their common words worthless. Samples without references: None.
+    or `pocket`, captions of the pocket world. `batch` counts in the current batch, over all processes, as the released
+    code of No Detail Left Behind does: the same caption then scores differently in another batch, and the common words
+    of a batch of look-alikes count for nothing. Samples without references: None.
     """
 
     low: ClassVar[float] = 0.0
@@ -36,12 +36,12 @@ class Reward(BaseReward):
     corpus: str = "pocket"
 
     def __post_init__(self) -> None:
-        """Refuse settings without meaning."""
+        """Refuse invalid settings."""
         if self.frequencies not in get_args(Counted):
             raise ConfigError(f"reward 'cider': frequencies must be corpus or batch, got {self.frequencies!r}")
         if self.frequencies == "corpus" and self.corpus != "pocket" and not Path(self.corpus).is_file():
             raise ConfigError(
-                f"reward 'cider': corpus: {self.corpus}: no such samples file (name one with captions, or say "
+                f"reward 'cider': corpus: {self.corpus}: no such samples file (name one with captions, or set "
                 "frequencies: batch)"
             )
 
@@ -65,12 +65,12 @@ class Reward(BaseReward):
 
 @lru_cache(maxsize=4)
 def corpus_frequencies(corpus: str) -> Frequencies:
-    """Count in a samples file, once in each process."""
+    """Count n-grams in a samples file, once in each process."""
     if corpus == "pocket":
         from mllm.pocket.captions import reference_corpus
 
         return Frequencies.of(reference_corpus())
     references = [s.captions for s in load_samples(corpus, images=False) if s.task == "caption" and s.captions]
     if not references:
-        raise ConfigError(f"reward 'cider': corpus: {corpus} holds no caption samples with captions")
+        raise ConfigError(f"reward 'cider': corpus: {corpus} has no caption samples with captions")
     return Frequencies.of(references)

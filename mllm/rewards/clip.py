@@ -1,4 +1,4 @@
-"""How well a caption and its own image go together, by a dual encoder: CLIP-S. Says nothing of other images."""
+"""How well a caption fits its own image, by a dual encoder: CLIP-S. Other images play no part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mllm.records import Completion, Sample, Score, read_jsonl
 from mllm.rewards import BaseReward
 
 WEIGHT = 2.5
-"""Of Hessel et al. 2021 (arXiv 2104.08718): stretches the cosines that CLIP gives to about 0..1."""
+"""From Hessel et al. 2021 (arXiv 2104.08718): scales CLIP's cosines to about 0..1."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Reward(BaseReward):
     """R = 2.5 * max(cos(caption, image), 0), 0..2.5; with `greedy`, R - R of the greedy caption, -2.5..2.5.
 
     CLIP-S (Hessel et al. 2021), a reward in Cho et al. 2022 (arXiv 2205.13115), who subtract the greedy caption's own
-    (self-critical). In GRPO a group's mean does that already; the difference only shifts what is logged. Alone this
-    reward ends in repetition and bad grammar: put `grammar` or `faithful` beside it.
+    (self-critical). In GRPO a group's mean does the same; the difference only shifts the logged value. Alone this
+    reward leads to repetition and bad grammar: combine it with `grammar` or `faithful`.
 
     The image is `sample.image`, an absolute path or one relative to the working folder.
     """
@@ -35,49 +35,49 @@ class Reward(BaseReward):
     late: bool = False
     pool: str = "mean"
     cache: str | None = None
-    """Folder that keeps the images' vectors."""
+    """Folder where the images' vectors are kept."""
     prefix: str = ""
-    """Written before each caption; the published CLIP-S writes `A photo depicts `."""
+    """Put before each caption; the published CLIP-S uses `A photo depicts `."""
     greedy: str | None = None
     """File of the base model's greedy captions (outputs.jsonl of a benchmark, by sample id)."""
 
     def __post_init__(self) -> None:
-        """Refuse a file of greedy captions that is not there."""
+        """Refuse a missing file of greedy captions."""
         if self.greedy is not None and not Path(self.greedy).is_file():
             raise ConfigError(f"reward 'clip': greedy: {self.greedy}: no such file")
 
     @property
     def low(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Smallest value it can give."""
+        """Smallest possible value."""
         return -WEIGHT if self.greedy else 0.0
 
     @property
     def high(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Largest value it can give."""
+        """Largest possible value."""
         return WEIGHT
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score each completion; parts: cos, and cut (1 where the caption was too long for the scorer and was cut)."""
+        """Score each completion; parts: cos, and cut (1 if the scorer truncated the caption)."""
         from mllm.models import encoders
 
         pairs = list(zip(samples, completions, strict=True))
-        asked = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
+        places = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
         result = [Score(None)] * len(pairs)
-        if not asked:
+        if not places:
             return result
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
-        images = encoder.images([Path(samples[place].image) for place in asked])
-        texts = encoder.texts([self.prefix + caption_of(completions[place]) for place in asked])
+        images = encoder.images([Path(samples[place].image) for place in places])
+        texts = encoder.texts([self.prefix + caption_of(completions[place]) for place in places])
         cosines = _own(encoders.similarity(texts, images, encoder.pool))
-        minus = [0.0] * len(asked)
+        minus = [0.0] * len(places)
         if self.greedy is not None:
             known = _captions(self.greedy)
-            missing = [samples[place].id for place in asked if samples[place].id not in known]
+            missing = [samples[place].id for place in places if samples[place].id not in known]
             if missing:
-                raise ConfigError(f"reward 'clip': {self.greedy} holds no greedy caption of sample {missing[0]!r}")
-            base = encoder.texts([self.prefix + known[samples[place].id] for place in asked])
+                raise ConfigError(f"reward 'clip': {self.greedy} has no greedy caption of sample {missing[0]!r}")
+            base = encoder.texts([self.prefix + known[samples[place].id] for place in places])
             minus = [clip_s(cos) for cos in _own(encoders.similarity(base, images, encoder.pool))]
-        for row, place in enumerate(asked):
+        for row, place in enumerate(places):
             value = min(max(clip_s(cosines[row]) - minus[row], self.low), self.high)
             result[place] = Score(value, {"cos": cosines[row], "cut": float(texts.cut[row])})
         return result
@@ -89,7 +89,7 @@ def clip_s(cosine: float) -> float:
 
 
 def _own(similarity: Any) -> list[float]:
-    """The diagonal: each caption with its own image."""
+    """Return the diagonal: each caption with its own image."""
     return [float(row[place]) for place, row in enumerate(similarity)]
 
 

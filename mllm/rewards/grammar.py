@@ -1,4 +1,4 @@
-"""Whether a caption reads like one that a person wrote: the anchor that a CLIP reward needs."""
+"""Whether a caption reads like one that a person wrote: an anchor for CLIP rewards."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mllm.rewards import BaseReward
 
 @dataclass(frozen=True)
 class Reward(BaseReward):
-    """R = p(human | caption), 0..1, by a text tower trained to tell captions from spoiled ones.
+    """R = p(human | caption), 0..1, by a text tower trained to distinguish captions from corrupted ones.
 
-    Cho et al. 2022 (arXiv 2205.13115, eq. 6) add it to CLIP-S with weight 1 to 2, less the greedy caption's own; a
-    group's mean does the latter in GRPO. An empty caption scores 0; other tasks: None.
+    Cho et al. 2022 (arXiv 2205.13115, eq. 6) add it to CLIP-S with weight 1 to 2, minus the greedy caption's own; in
+    GRPO a group's mean does the latter. An empty caption scores 0; other tasks: None.
     """
 
     task: ClassVar[str] = "caption"
 
     head: str = "pocket"
-    """`pocket`, or a folder that `recipes/pretrain_grammar.py` wrote."""
+    """`pocket`, or a folder written by `recipes/pretrain_grammar.py`."""
 
     def check(self, samples: Iterable[Sample]) -> None:
-        """Refuse a folder without a head before anything is trained."""
+        """Refuse a folder without a head before training starts."""
         from mllm.models import grammar
 
         grammar.load(self.head)
@@ -35,10 +35,10 @@ class Reward(BaseReward):
         from mllm.models import grammar
 
         pairs = list(zip(samples, completions, strict=True))
-        asked = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
+        places = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
         result = [Score(None)] * len(pairs)
-        if asked:
-            values = grammar.load(self.head).probabilities([caption_of(completions[place]) for place in asked])
-            for place, value in zip(asked, values, strict=True):
+        if places:
+            values = grammar.load(self.head).probabilities([caption_of(completions[place]) for place in places])
+            for place, value in zip(places, values, strict=True):
                 result[place] = Score(value)
         return result

@@ -1,21 +1,20 @@
-"""How well the answered box covers the true one. `eval/kvg_bench.py` takes its IoU and Acc@0.5 from here."""
+"""How well the answered box covers the true one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from mllm.errors import ConfigError
 from mllm.prompting.tasks.ground import best_iou, is_above, is_hit
 from mllm.records import Completion, Sample, Score
-from mllm.rewards import BaseReward
+from mllm.rewards import SampleReward
 
 Mode = Literal["raw", "threshold", "power", "half", "hit"]
 
 
 @dataclass(frozen=True)
-class Reward(BaseReward):
+class Reward(SampleReward):
     """A function of u = IoU(answered box, true box), 0..1; of several true boxes the best counts.
 
     raw:        R = u                         dense, as VLM-R1 (arXiv 2504.07615)
@@ -24,9 +23,9 @@ class Reward(BaseReward):
     half:       R = [u >= 0.5] / 2 + u / 2    as EGM (arXiv 2601.13633): half pass, half IoU
     hit:        R = [u >= 0.5]                Acc@0.5 itself; VLM-R1's first reward was [u > 0.5]
 
-    GIoU has another range and a file of its own (`giou`), and so has the IoU that weighs an entity's mastery
-    (`mastery`) and that of several boxes (`matched`). An answer without a readable box scores 0 and is counted under
-    the part `unread`. Samples without a box (see `presence`), and of task `ground_all` (see `matched`): None.
+    The reward `mastery` weighs the IoU by the entity, and `matched` is for several boxes. An answer without a box that
+    can be parsed scores 0 and counts in the part `unread`. Samples without a box (see `presence`), and of task
+    `ground_all` (see `matched`): None.
     """
 
     mode: Mode = "raw"
@@ -34,7 +33,7 @@ class Reward(BaseReward):
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
-        """Refuse settings without meaning."""
+        """Refuse invalid settings."""
         if self.mode not in get_args(Mode):
             raise ConfigError(f"reward 'iou': mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
         if not 0 <= self.tau < 1:
@@ -42,12 +41,8 @@ class Reward(BaseReward):
         if not self.gamma > 0:
             raise ConfigError(f"reward 'iou': gamma must be above 0, got {self.gamma!r}")
 
-    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score each completion; parts: iou (u itself), acc (1 when u >= 0.5), unread (1 when there was no box)."""
-        return [self._score(s, c) for s, c in zip(samples, completions, strict=True)]
-
-    def _score(self, sample: Sample, completion: Completion) -> Score:
-        """Score one completion."""
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        """Score one completion; parts: iou (u), acc (1 if u >= 0.5), unread (1 if there is no box)."""
         if not asks_for_one(sample):
             return Score(None)
         u = best_iou(completion.answer, sample)
@@ -64,5 +59,5 @@ class Reward(BaseReward):
 
 
 def asks_for_one(sample: Sample) -> bool:
-    """Whether a sample's answer is a single box: it is neither absent from the image nor asked for as a set."""
+    """Whether a sample's answer is a single box: the thing is in the image, and not every instance is asked for."""
     return bool(sample.boxes) and sample.task == "ground"

@@ -1,8 +1,7 @@
-"""How much of the reasoning holds, link by link: a process reward where the marks of every thing are known."""
+"""How many steps of the reasoning are right: a process reward for samples whose things have known marks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mllm.errors import ConfigError
@@ -11,21 +10,21 @@ from mllm.models import families
 from mllm.models.families import Budget, Family
 from mllm.prompting import answers, prompts
 from mllm.records import Answer, Completion, Sample, Score
-from mllm.rewards import BaseReward
+from mllm.rewards import SampleReward
 from mllm.rewards.iou import asks_for_one
 
 
 @dataclass(frozen=True)
-class Reward(BaseReward):
-    """R = mean over the links in `of` of the share that holds, 0..1 (ours).
+class Reward(SampleReward):
+    """R = mean over the steps in `of` of the share that is right, 0..1 (ours).
 
-    The links are those of `mllm.metrics.reasoning` that the benchmark prints beside Acc@0.5: what is recalled, found, seen, judged,
-    chosen and copied. One box at the end says that a thought failed; this says where. It reads thoughts in the form of
-    the pocket oracle. A link counts unless the sample's own thought does without it; a completion that leaves it out
-    earns 0 there, so that silence does not pay.
-    Samples whose things' marks are not all known, and those that ask for no one thing: None.
+    The steps are those of `mllm.metrics.reasoning` that the benchmark prints beside Acc@0.5: what is recalled, found,
+    seen, judged, chosen and copied. The final box shows that a thought failed; this shows where. It reads thoughts in
+    the form of the pocket oracle. A step counts unless the sample's own thought omits it; a completion that omits it
+    earns 0 there, so that leaving steps out does not pay.
+    Samples whose things' marks are not all known, and those that do not ask for one thing: None.
 
-    Thoughts hold boxes in the words of a model family: `family`, `min_pixels` and `max_pixels` are taken from the
+    Boxes in thoughts are in the notation of a model family: `family`, `min_pixels` and `max_pixels` are taken from the
     checkpoint that is trained (`reading`) and need not be set.
     """
 
@@ -35,24 +34,20 @@ class Reward(BaseReward):
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse links that nobody measures."""
+        """Refuse unknown steps."""
         object.__setattr__(self, "of", tuple(self.of))
         if not self.of:
-            raise ConfigError("reward 'links': of names no link")
+            raise ConfigError("reward 'links': of is empty; name at least one step")
         for name in self.of:
             if name not in STEPS:
-                raise ConfigError(f"reward 'links': of: no link {name!r}; there are {', '.join(STEPS)}")
+                raise ConfigError(f"reward 'links': of: unknown step {name!r}; known: {', '.join(STEPS)}")
 
     def reading(self, family: Family, budget: Budget) -> Reward:
-        """Return this reward as it reads the thoughts of a checkpoint."""
+        """Return this reward for a checkpoint's notation."""
         return replace(self, family=family.name, min_pixels=budget.min_pixels, max_pixels=budget.max_pixels)
 
-    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score each completion; parts: the share of each link that counts."""
-        return [self._score(s, c) for s, c in zip(samples, completions, strict=True)]
-
-    def _score(self, sample: Sample, completion: Completion) -> Score:
-        """Score one completion."""
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        """Score one completion; parts: the share of each step that counts."""
         shares = self._shares(sample, completion.answer) if asks_for_one(sample) else None
         if shares is None:
             return Score(None)
@@ -64,20 +59,20 @@ class Reward(BaseReward):
         return Score(sum(parts.values()) / len(parts), parts)
 
     def _shares(self, sample: Sample, answer: Answer) -> dict[str, float] | None:
-        """Return the share of each link that an answer can be asked for; None where the things' marks are unknown."""
+        """Return the share of each step that applies; None if the things' marks are unknown."""
         family, budget = self._convention()
-        found = judge_steps(sample, answer, family, family.frame(sample.size, budget))
-        return None if found is None else {name: right / of for name, (right, of) in found.items()}
+        steps = judge_steps(sample, answer, family, family.frame(sample.size, budget))
+        return None if steps is None else {name: right / of for name, (right, of) in steps.items()}
 
     def _own(self, sample: Sample) -> Answer:
-        """Return the sample's own thought and answer, as the family writes them."""
+        """Return the sample's own thought and answer in the family's notation."""
         family, budget = self._convention()
         frame = family.frame(sample.size, budget)
         return answers.parse(prompts.target(sample, "think", family, frame), family, frame)
 
     def _convention(self) -> tuple[Family, Budget]:
         if self.family is None:
-            raise ConfigError("reward 'links' reads boxes in thoughts: set its family, for example `family: pocket`")
+            raise ConfigError("reward 'links' parses boxes in thoughts: set its family, for example `family: pocket`")
         family = families.load(self.family)
         if self.min_pixels is None or self.max_pixels is None:
             return family, family.budget

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,12 +11,12 @@ from mllm.knowledge.mastery import LEVELS, load_mastery
 from mllm.prompting import answers
 from mllm.prompting.tasks.ground import best_iou, is_above
 from mllm.records import Completion, Sample, Score
-from mllm.rewards import BaseReward
+from mllm.rewards import SampleReward
 from mllm.rewards.iou import asks_for_one
 
 
 @dataclass(frozen=True)
-class Reward(BaseReward):
+class Reward(SampleReward):
     """R = min(1, s+_k * u) if u > tau else s-_k, with u = IoU and k the level of the sample's entity; -1..1.
 
     KARL, arXiv 2503.12797v3, equation 1 and the factors of its table (the code compares with >, the paper writes >=):
@@ -28,12 +28,12 @@ class Reward(BaseReward):
         mostly incorrect       1.20   -0.2
         completely incorrect   1.40    0.0
 
-    Without an answer in tags R = 0, as in its code; an answer whose box cannot be read has u = 0. Samples without a box
-    and of task `ground_all`: None. Every answer of a group shares k, so GRPO's normalisation takes most of the factors
-    away again (tests/training/grpo/test_advantages.py shows it by numbers); `advantage: {mastery: ...}` does not.
+    Without an answer in tags R = 0, as in its code; an answer whose box cannot be parsed has u = 0. Samples without a
+    box and of task `ground_all`: None. All answers of a group share k, so GRPO's normalisation cancels most of the
+    factors (tests/training/grpo/test_weighted_advantages.py has numbers); `advantage: {mastery: ...}` is not cancelled.
 
-    `file` is a mastery file (eval/mastery.py, or KARL's own). An entity that it does not know is an error; `unknown`
-    names the level it shall have instead (KARL's code: `completely incorrect`, silently).
+    `file` is a mastery file (eval/mastery.py, or KARL's own). An entity that is not in it is an error, unless `unknown`
+    sets its level (KARL's code: `completely incorrect`, without a message).
     """
 
     low: ClassVar[float] = -1.0
@@ -44,7 +44,7 @@ class Reward(BaseReward):
     minus: tuple[float, ...] = (-0.6, -0.5, -0.4, -0.2, 0.0)
 
     def __post_init__(self) -> None:
-        """Refuse settings without meaning; read the file once, so that a bad one is found at once."""
+        """Refuse invalid settings; read the file, so that a bad one is found at once."""
         for name in ("plus", "minus"):
             factors = getattr(self, name)
             object.__setattr__(self, name, tuple(factors))  # YAML gives a list
@@ -61,12 +61,8 @@ class Reward(BaseReward):
         if self.file is not None:
             load_mastery(self.file)
 
-    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score each completion; parts: iou, and passed (1 when u > tau)."""
-        return [self._score(s, c) for s, c in zip(samples, completions, strict=True)]
-
     def check(self, samples: Iterable[Sample]) -> None:
-        """Raise `RecordError` naming the entities whose mastery is not known, unless `unknown` says what they get."""
+        """Raise `RecordError` naming the entities whose mastery is not known, unless `unknown` sets their level."""
         if self.file is None or self.unknown is not None:
             return
         missing = load_mastery(self.file).missing(sample.entity for sample in samples if asks_for_one(sample))
@@ -77,8 +73,8 @@ class Reward(BaseReward):
                 f"rewards.mastery.unknown to a level"
             )
 
-    def _score(self, sample: Sample, completion: Completion) -> Score:
-        """Score one completion."""
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        """Score one completion; parts: iou, and passed (1 if u > tau)."""
         if not asks_for_one(sample):
             return Score(None)
         u = best_iou(completion.answer, sample)

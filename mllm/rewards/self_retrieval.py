@@ -1,4 +1,4 @@
-"""Whether a caption finds its own image again among others: what makes captions single one image out."""
+"""Whether a caption retrieves its own image among others, which makes captions specific."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Reward(BaseReward):
 
     Candidates (`over`) are all images of the generation batch, over all processes. `batch`: every caption is scored.
     `bag_batch`: the same candidates, but only captions of images that came with their bag (`sample.bag`) are scored;
-    single images that fill the batch up are easy distractors and get None. `bag`: candidates are the bag alone.
-    None as well where there is no other candidate.
+    single images that fill the batch are easy distractors and get None. `bag`: candidates are the bag alone. Also None
+    if there is no other candidate.
 
-    Every process has to score its part of a batch at the same time: images are gathered by one collective call.
+    All processes have to score their parts of a batch together: images are gathered by a collective call.
     """
 
     task: ClassVar[str] = "caption"
@@ -46,10 +46,10 @@ class Reward(BaseReward):
     late: bool = False
     pool: str = "mean"
     cache: str | None = None
-    """Folder that keeps the images' vectors."""
+    """Folder where the images' vectors are kept."""
 
     def __post_init__(self) -> None:
-        """Refuse settings without meaning."""
+        """Refuse invalid settings."""
         for field, value, known in (("form", self.form, get_args(Form)), ("over", self.over, get_args(Over))):
             if value not in known:
                 raise ConfigError(f"reward 'self_retrieval': {field} must be one of {', '.join(known)}, got {value!r}")
@@ -58,16 +58,16 @@ class Reward(BaseReward):
 
     @property
     def low(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Smallest value it can give."""
+        """Smallest possible value."""
         return {"log": -self.floor, "hit": 0.0, "margin": -2.0}[self.form]
 
     @property
     def high(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Largest value it can give."""
+        """Largest possible value."""
         return {"log": 0.0, "hit": 1.0, "margin": 2.0}[self.form]
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score each completion; parts: log_p, hit, candidates, and cut (1 where the scorer saw not all of it)."""
+        """Score each completion; parts: log_p, hit, candidates, and cut (1 if the scorer truncated the caption)."""
         from mllm.models import encoders
 
         pairs = list(zip(samples, completions, strict=True))
@@ -76,16 +76,16 @@ class Reward(BaseReward):
         vectors = encoder.images([Path(image) for image in mine])
         rows = gather([(image, bag, vector) for (image, bag), vector in zip(mine.items(), vectors, strict=True)])
         candidates = {image: (bag, vector) for image, bag, vector in rows}
-        asked = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
+        places = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
         result = [Score(None)] * len(pairs)
-        if not asked:
+        if not places:
             return result
-        texts = encoder.texts([caption_of(completions[place]) for place in asked])
+        texts = encoder.texts([caption_of(completions[place]) for place in places])
         seen = np.stack([vector for _, vector in candidates.values()])
         similarity = encoders.similarity(texts, seen, encoder.pool)
         scale, place_of = encoders.softmax_scale(encoder), {image: number for number, image in enumerate(candidates)}
         bags = [bag for bag, _ in candidates.values()]
-        for row, place in enumerate(asked):
+        for row, place in enumerate(places):
             sample = samples[place]
             pool = self._pool(sample, bags)
             if len(pool) > 1:
@@ -94,7 +94,7 @@ class Reward(BaseReward):
         return result
 
     def _pool(self, sample: Sample, bags: Sequence[str | None]) -> list[int]:
-        """The numbers of a caption's candidates; none where it is not scored."""
+        """Return the numbers of a caption's candidates; empty if it is not scored."""
         if self.over == "batch":
             return list(range(len(bags)))
         if sample.bag is None:

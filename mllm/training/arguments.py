@@ -23,8 +23,8 @@ C = TypeVar("C")
 
 logger = logging.getLogger(__name__)
 
-# Ours, where TRL's defaults would be wrong for images: rows are never cut (a row cut in its answer trains nothing, in
-# silence); data set columns reach the rewards; a loss that is no number is seen, not averaged away.
+# Our defaults, where TRL's would be wrong for images: rows are never truncated (a row truncated in its answer silently
+# trains nothing); rewards need the data set's columns; a loss that is NaN or infinite is reported, not averaged away.
 OURS: dict[str, Any] = {
     "max_length": None,
     "remove_unused_columns": False,
@@ -35,16 +35,16 @@ OURS: dict[str, Any] = {
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
 FIXED = {
-    "max_length": "rows are never cut; set fieldmark.max_tokens_per_sample instead",
-    "remove_unused_columns": "rewards read the data set's columns",
+    "max_length": "rows are never truncated; set fieldmark.max_tokens_per_sample instead",
+    "remove_unused_columns": "rewards need the data set's columns",
 }
 
 
 class _Parser(TrlParser):
-    """TRL's parser, whose errors are ours (argparse would print its hundred flags and exit)."""
+    """TRL's parser with our errors (argparse would print its hundred flags and exit)."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with a flag."""
+        """Raise the error as a `ConfigError`."""
         raise ConfigError(f"the command line: {message}")
 
 
@@ -52,7 +52,7 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     """Read a run's configuration: our settings, and TRL's config built from the same file and the same command line.
 
     Raises:
-        ConfigError: an unknown key or flag, a wrong value, a TRL setting that Fieldmark has to keep as it is.
+        ConfigError: an unknown key or flag, a wrong value, a TRL setting that Fieldmark does not allow to change.
     """
     known = {item.name for item in fields(trl_config) if item.init}  # pyright: ignore[reportArgumentType]
     run = config_file.read(sys.argv[1:] if argv is None else argv, default, known)
@@ -61,21 +61,21 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     on_cpu = given.get("use_cpu") or not torch.accelerator.is_available()
     flagged = {flag.split("=")[0].removeprefix("--").removeprefix("no_") for flag in run.flags if flag.startswith("--")}
     if given.get("bf16") and "bf16" not in flagged and on_cpu and not cpu_kernels.computes_bfloat16():
-        logger.warning("bf16 is left out: this CPU only imitates it, slower than float32")
+        logger.warning("bf16 disabled: this CPU only emulates bfloat16, which is slower than float32")
         given["bf16"] = False
     for name, reason in FIXED.items():
         if name in ours and (given[name] != ours[name] or name in flagged):
             raise ConfigError(f"{run.file}: {name} cannot be changed: {reason}")
     parser = _Parser((trl_config,))  # pyright: ignore[reportArgumentType]
     parser.set_defaults_with_config(**given)
-    warnings.filterwarnings("ignore", message=r"`(is_)?gradient_checkpointing\w*` is deprecated")  # TRL's concern
-    warnings.filterwarnings("ignore", message="Could not find a config file in pocket")  # PEFT looks on the Hub for it
+    warnings.filterwarnings("ignore", message=r"`(is_)?gradient_checkpointing\w*` is deprecated")  # for TRL to fix
+    warnings.filterwarnings("ignore", message="Could not find a config file in pocket")  # PEFT looks for it on the Hub
     try:
-        watch = heartbeat.begin(run.settings.silence)
+        beat = heartbeat.begin(run.settings.silence)
         (built,) = parser.parse_args_into_dataclasses(args=list(run.flags))
         launch.check()
-        if watch is not None:
-            watch.stall = 0.9 * built.ddp_timeout
+        if beat is not None:
+            beat.stall = 0.9 * built.ddp_timeout
     except FieldmarkError:
         raise
     except (TypeError, ValueError) as error:
@@ -88,18 +88,18 @@ def wants_help(argv: Sequence[str] | None) -> bool:
     return bool({"-h", "--help"} & set(sys.argv[1:] if argv is None else argv))
 
 
-def manual(story: str | None, trl_config: type) -> str:
-    """Write a program's help: its story, our settings, and where TRL's are explained."""
-    lines = [(story or "").strip(), "", "Fieldmark's settings (the `fieldmark:` section of the YAML, or flags):"]
+def manual(description: str | None, trl_config: type) -> str:
+    """Return a program's help: its description, our settings, and where TRL's are explained."""
+    lines = [(description or "").strip(), "", "Fieldmark's settings (the `fieldmark:` section of the YAML, or flags):"]
     for name, field in Settings.model_fields.items():
-        told = " ".join((field.description or "").split())
-        lines += [f"  --{name} (default {field.get_default(call_default_factory=True)!r})", f"      {told}"]
+        text = " ".join((field.description or "").split())
+        lines += [f"  --{name} (default {field.get_default(call_default_factory=True)!r})", f"      {text}"]
     lines += ["", f"All fields of trl.{trl_config.__name__} are keys and flags too; see TRL's documentation."]
     return "\n".join(lines)
 
 
 def start(settings: Settings, level: int = logging.INFO) -> None:
-    """Set up this process: threads, and logging that only the first process does."""
+    """Set up this process: threads, and logging (of the first process; warnings of all)."""
     from accelerate import PartialState
 
     if settings.threads is not None:
@@ -107,4 +107,4 @@ def start(settings: Settings, level: int = logging.INFO) -> None:
     state = PartialState()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mllm").setLevel(level if state.is_main_process else logging.WARNING)
-    disable_progress_bar()  # of reading and writing weights; ours is the line of each log
+    disable_progress_bar()  # for loading and saving weights

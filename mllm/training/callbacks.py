@@ -1,4 +1,4 @@
-"""What happens beside the steps: journal, progress line, complete checkpoints, an orderly stop, no training on NaN."""
+"""Callbacks of every run: journal, progress line, complete checkpoints, an orderly stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
 from mllm.models.families import Convention
 from mllm.records import repair_jsonl
@@ -23,18 +22,18 @@ from mllm.training import resume
 logger = logging.getLogger(__name__)
 
 JOURNAL = "log.jsonl"
-_SHOWN = (
+_PROGRESS = (
     "loss", "reward", "eval/acc", "eval/iou", "eval/r1", "eval/precision", "mean_token_accuracy",
     "completions/mean_length", "grad_norm",
 )  # fmt: skip
 _REPEATED_SIGNAL = 5.0
-"""Seconds within which a second Ctrl-C is taken for an echo of the first (launchers pass it on to their children)."""
+"""Seconds within which a second Ctrl-C counts as a repetition of the first (launchers forward it to their children)."""
 
 
 class Journal(TrainerCallback):
-    """Writes every log as a line of `log.jsonl` (`step`, `epoch`, `seconds`, then the numbers), and one progress line.
+    """Writes every log as a line of `log.jsonl` (`step`, `epoch`, `seconds`, then the numbers), and a progress line.
 
-    Numbers that are NaN become null. After a resume, lines of steps that will be taken again are dropped.
+    NaN and infinity become null. When a run is resumed, lines of steps that will be repeated are dropped.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -42,7 +41,7 @@ class Journal(TrainerCallback):
         self.started, self.first = time.monotonic(), 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock; drop lines from beyond the checkpoint that is resumed."""
+        """Start the clock; drop lines after the checkpoint that is resumed."""
         self.started, self.first = time.monotonic(), state.global_step
         if not state.is_world_process_zero:
             return
@@ -54,16 +53,16 @@ class Journal(TrainerCallback):
             file.writelines(f"{line}\n" for line in kept)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Write the line; say where we are and how long it will take."""
+        """Write the line, and log the progress and the time left."""
         if not state.is_world_process_zero or not logs:
             return
         numbers = {key: _finite(value) for key, value in logs.items() if isinstance(value, int | float)}
-        numbers.pop("train_loss", None)  # of the steps since the last stop: each step's loss stands in its own line
+        numbers.pop("train_loss", None)  # covers the steps since the last stop only; each step's loss has its own line
         seconds = round(time.monotonic() - self.started, 2)
         row = {"step": state.global_step, "epoch": numbers.pop("epoch", None), "seconds": seconds, **numbers}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        shown = "  ".join(f"{key} {numbers[key]:.3g}" for key in _SHOWN if numbers.get(key) is not None)
+        shown = "  ".join(f"{key} {numbers[key]:.3g}" for key in _PROGRESS if numbers.get(key) is not None)
         if shown:
             done = state.global_step - self.first
             left = (state.max_steps - state.global_step) * seconds / done if done else math.nan
@@ -72,13 +71,13 @@ class Journal(TrainerCallback):
 
 
 class Completeness(TrainerCallback):
-    """Marks a checkpoint as complete, once every process has saved its part; only then older ones are removed."""
+    """Marks a checkpoint as complete once every process has saved its part, and only then removes older ones."""
 
     def __init__(self, convention: Convention) -> None:
         self.convention = convention
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Wait for the others, then write `fieldmark.json` into the checkpoint and make room."""
+        """Wait for the other processes, write `fieldmark.json` into the checkpoint, and remove older checkpoints."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if state.is_world_process_zero:
@@ -87,69 +86,55 @@ class Completeness(TrainerCallback):
 
 
 class OrderlyStop(TrainerCallback):
-    """Ctrl-C (or SIGTERM) saves a checkpoint at the end of the step and ends training; a later one ends it at once."""
+    """Ctrl-C (or SIGTERM) saves a checkpoint after the step and ends training; a later one ends it at once."""
 
     def __init__(self) -> None:
-        self.asked: float | None = None
+        self.requested: float | None = None
+        """When the stop was requested, in seconds of `time.monotonic`."""
         self.stopped = False
         self._old: dict[int, Any] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Listen from now on."""
+        """Install the signal handlers."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._hear)
+            self._old[number] = signal.signal(number, self._request)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop if any process was asked to: all have to leave at the same step."""
-        asked = [self.asked is not None]
+        """Stop if any process received a signal: all have to stop at the same step."""
+        requested = self.requested is not None
         if torch.distributed.is_initialized():
-            flag = torch.tensor(int(asked[0]), device=args.device)
+            flag = torch.tensor(int(requested), device=args.device)
             torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            asked = [bool(flag.item())]
-        self.stopped = asked[0] and state.global_step < state.max_steps
+            requested = bool(flag.item())
+        self.stopped = requested and state.global_step < state.max_steps
         if self.stopped:
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Give the signals back; say how to go on."""
+        """Restore the signal handlers; log how to continue."""
         for number, handler in self._old.items():
             signal.signal(number, handler)
         if self.stopped:
             logger.warning(
-                "stopped and saved at step %d of %d in %s; the same command goes on from there",
+                "stopped and saved at step %d of %d in %s; the same command continues",
                 state.global_step, state.max_steps, args.output_dir,
             )  # fmt: skip
 
-    def _hear(self, number: int, frame: Any) -> None:
-        """Note the wish; hear a second one as impatience, unless it is an echo."""
+    def _request(self, number: int, frame: Any) -> None:
+        """Note the request; a second one ends the program, unless it is a repetition of the first."""
         now = time.monotonic()
-        if self.asked is not None and now - self.asked > _REPEATED_SIGNAL:
+        if self.requested is not None and now - self.requested > _REPEATED_SIGNAL:
             raise KeyboardInterrupt
-        self.asked = self.asked or now
-        logger.warning("stopping after this step, then saving; once more in %d seconds stops at once", _REPEATED_SIGNAL)
-
-
-class FiniteLoss:
-    """Mixed into a trainer: a loss that is no number ends the run before it reaches the weights."""
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Take one micro-step; raise `FieldmarkError` when its loss is NaN or infinite."""
-        loss = super().training_step(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        if not torch.isfinite(loss).all():
-            state = self.state  # pyright: ignore[reportAttributeAccessIssue]
-            raise FieldmarkError(
-                f"the loss is {loss.item()} at step {state.global_step + 1}: stopped before it reached the weights. "
-                "Lower learning_rate or max_grad_norm, or train in float32 (dtype, bf16); the last checkpoint is sound"
-            )
-        return loss
+        self.requested = self.requested or now
+        logger.warning("stopping after this step, then saving; Ctrl-C after %d seconds stops at once", _REPEATED_SIGNAL)
 
 
 def _finite(value: float) -> float | None:
-    """Return the number, None for NaN and infinity, which JSON has not."""
+    """Return the number, None for NaN and infinity, which JSON cannot hold."""
     return value if math.isfinite(value) else None
 
 
 def clock(seconds: float) -> str:
-    """Write a time as h:mm:ss or m:ss."""
+    """Format a time as h:mm:ss or m:ss."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

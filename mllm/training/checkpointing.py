@@ -1,9 +1,8 @@
-"""Checkpoints from which a run goes on exactly: saved at the right moments, whole, and with what the trainers forget.
+"""Exact-resume checkpoints: saved at safe boundaries, atomically, including the state that TRL's trainers drop.
 
-Three things make a run that was killed end otherwise than one that was not. Answers drawn for several steps are lost
-when a checkpoint falls between them; sums that a log has not closed are lost with it; and samplers that draw the next
-epoch's order from a generator begin again with the first. Here saves wait for both ends, and orders come from
-(seed, epoch) alone.
+Three things make a resumed run differ from an uninterrupted one: a checkpoint between completions that were generated
+for several steps, a checkpoint between two logs, and samplers that continue from a random state. So saves wait for
+both boundaries, and the order of rows depends on (seed, epoch) alone.
 """
 
 from __future__ import annotations
@@ -14,9 +13,11 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
@@ -28,11 +29,9 @@ from mllm.models.families import CONVENTION_FILE
 
 logger = logging.getLogger(__name__)
 
-MEMORY_FILE = "memory.json"
-
 
 class PerEpoch(Sampler[int]):
-    """A sampler with a generator, whose order now depends on (seed, epoch) alone; the first epoch's stays."""
+    """Wraps a sampler with a generator so that its order depends on (seed, epoch) alone; epoch 0 is unchanged."""
 
     def __init__(self, inner: Any, seed: int) -> None:
         self.inner, self.seed, self.epoch = inner, seed, 0
@@ -56,9 +55,9 @@ def epoch_of(state: Any) -> int:
 
 
 class Boundaries(TrainerCallback):
-    """Lets a save wait until its step closes a generation window and a log. Put it last: it looks at what others asked.
+    """Delays a save until its step closes a generation window and a log.
 
-    An orderly stop waits for the window alone, and so loses no answers; its last log may be cut in two.
+    An orderly stop waits for the window alone, so that no completions are lost; its last log may cover fewer steps.
     """
 
     def __init__(self, window: int = 1) -> None:
@@ -66,15 +65,16 @@ class Boundaries(TrainerCallback):
         self._save = self._stop = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Say when checkpoints come, where that is not when they were asked for."""
+        """Log when checkpoints are saved, if that differs from `save_steps`."""
         every = math.lcm(self.window, _closes_log(args, state))
         if args.save_strategy == IntervalStrategy.STEPS and state.save_steps % every and state.is_world_process_zero:
             logger.info(
-                "checkpoints are saved at multiples of %d steps, where answers are used up and logs are written", every
+                "checkpoints are saved at multiples of %d steps, where completions are used up and logs are written",
+                every,
             )
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
-        """Tell the sampler its epoch: accelerate does not reach it through all of its wrappers."""
+        """Set the sampler's epoch: accelerate does not reach it through all of its wrappers."""
         batches: Any = getattr(train_dataloader, "batch_sampler", None)
         while hasattr(batches, "batch_sampler"):
             batches = batches.batch_sampler
@@ -83,7 +83,7 @@ class Boundaries(TrainerCallback):
             sampler.set_epoch(epoch_of(state))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep back what comes too early."""
+        """Hold back a save or a stop that comes too early."""
         last = state.global_step >= state.max_steps
         self._save, self._stop = self._save or control.should_save, self._stop or control.should_training_stop
         used_up = last or state.global_step % self.window == 0
@@ -94,74 +94,129 @@ class Boundaries(TrainerCallback):
             self._save = False
 
 
-class Memory(TrainerCallback):
-    """Keeps in the checkpoint what the trainers count and forget: tokens of SFT, logs that alarms look back on.
+@dataclass(frozen=True)
+class _Part:
+    """One registered piece of state; `missing` is the error for a checkpoint without it, None if it is optional."""
 
-    `parts` has for each name how to read it and how to put it back. Put it before what marks a checkpoint complete.
+    get: Callable[[], Any]
+    restore: Callable[[Any], None]
+    missing: str | None
+
+
+class RunState(TrainerCallback):
+    """State that TRL's trainers do not save. Its owners register it; it is written into every checkpoint.
+
+    Each part is a JSON value in `run_state_<name>.json`. Every process calls every `get`, so it may be collective.
+    """
+
+    def __init__(self, resume_from: Path | None = None) -> None:
+        self.resume_from = resume_from
+        self._parts: dict[str, _Part] = {}
+
+    def register(
+        self, name: str, get: Callable[[], Any], restore: Callable[[Any], None], *, missing: str | None = None
+    ) -> None:
+        """Save `get()` under `name` from now on, and pass it to `restore` when a run is resumed.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self._parts:
+            raise ValueError(f"run state {name!r} is registered twice")
+        self._parts[name] = _Part(get, restore, missing)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Restore every part from the checkpoint that is resumed."""
+        if self.resume_from is None:
+            return
+        for name, part in self._parts.items():
+            file = self.resume_from / f"run_state_{name}.json"
+            if file.is_file():
+                part.restore(json.loads(file.read_text(encoding="utf-8")))
+            elif part.missing is not None:
+                raise FieldmarkError(f"{file}: no such file; {part.missing}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write every part into the checkpoint."""
+        for name, part in self._parts.items():
+            value = part.get()
+            if state.is_world_process_zero:
+                folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                with atomic_write(folder / f"run_state_{name}.json") as file:
+                    json.dump(value, file)
+
+
+class SafeTrainer:
+    """Mixed into a TRL trainer: complete checkpoints, and no step on a loss that is NaN or infinite.
+
+    `run_state` is where the trainer registers its token count; `write_card` writes the model card into a folder
+    (None leaves that to TRL).
     """
 
     def __init__(
-        self, parts: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]], resume_from: Path | None = None
+        self,
+        *args: Any,
+        run_state: RunState | None = None,
+        write_card: Callable[[Path], Any] | None = None,
+        **kwargs: Any,
     ) -> None:
-        self.parts, self.resume_from = parts, resume_from
+        super().__init__(*args, **kwargs)
+        self._write_card, trainer = write_card, self
+        if run_state is not None:
+            run_state.register(
+                "tokens",
+                lambda: trainer._total_train_tokens,  # pyright: ignore[reportAttributeAccessIssue]
+                lambda count: setattr(trainer, "_total_train_tokens", count),
+            )
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take it up again; a checkpoint from before this file existed has none."""
-        path = None if self.resume_from is None else self.resume_from / MEMORY_FILE
-        if path is not None and path.is_file():
-            held = json.loads(path.read_text(encoding="utf-8"))
-            for name, part in self.parts.items():
-                if name in held:
-                    part[1](held[name])
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Take one micro-step.
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write it down."""
-        if state.is_world_process_zero:
-            with atomic_write(Path(args.output_dir) / f"checkpoint-{state.global_step}" / MEMORY_FILE) as file:
-                json.dump({name: part[0]() for name, part in self.parts.items()}, file)
-
-
-class WholeCheckpoints:
-    """Mixed into a trainer: nothing old is removed before the new checkpoint is whole; a full disk is said as such.
-
-    `write_card` writes the model card into a folder; None leaves it to TRL.
-    """
-
-    write_card: Callable[[Path], Any] | None = None
+        Raises:
+            FieldmarkError: the loss is NaN or infinite; the weights were not changed.
+        """
+        loss = super().training_step(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        if not torch.isfinite(loss).all():
+            state = self.state  # pyright: ignore[reportAttributeAccessIssue]
+            raise FieldmarkError(
+                f"the loss is {loss.item()} at step {state.global_step + 1}: stopped before it reached the weights. "
+                "Lower learning_rate or max_grad_norm, or train in float32 (dtype, bf16); the last checkpoint is sound"
+            )
+        return loss
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save, and leave removing older ones to `Completeness`, which comes after all processes have saved."""
+        """Save, but leave removing older checkpoints to `Completeness`, which waits for all processes."""
         trainer: Any = self
         limit, trainer.args.save_total_limit = trainer.args.save_total_limit, None
         folder = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
         if trainer.is_world_process_zero():
-            (folder / CONVENTION_FILE).unlink(missing_ok=True)  # of an older run of the same step
+            (folder / CONVENTION_FILE).unlink(missing_ok=True)  # left by an earlier run's same step
         try:
-            with reported(folder):
+            with clear_save_errors(folder):
                 super()._save_checkpoint(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         finally:
             trainer.args.save_total_limit = limit
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write our card where TRL would write its draft (checkpoints, and what is pushed to the Hub)."""
+        """Write our card where TRL would write its draft (checkpoints, and pushes to the Hub)."""
         trainer: Any = self
-        if self.write_card is None:
+        if self._write_card is None:
             super().create_model_card(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         elif trainer.is_world_process_zero():
-            self.write_card(Path(trainer.args.output_dir))
+            self._write_card(Path(trainer.args.output_dir))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the weights as TRL does."""
-        with reported(Path(output_dir or self.args.output_dir)):  # pyright: ignore[reportAttributeAccessIssue]
+        """Save the weights as TRL does, with clear errors."""
+        with clear_save_errors(Path(output_dir or self.args.output_dir)):  # pyright: ignore[reportAttributeAccessIssue]
             super().save_model(output_dir, _internal_call)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextmanager
-def reported(folder: Path) -> Iterator[None]:
-    """Turn a failed save into one sentence, and make room by removing the half of it, where it is a checkpoint's.
+def clear_save_errors(folder: Path) -> Iterator[None]:
+    """Turn a failed save into a one-line error, and remove an incomplete checkpoint to free disk space.
 
     Raises:
-        FieldmarkError: the disk is full, the folder cannot be written in, or a file may not be that large.
+        FieldmarkError: the disk is full, the folder is not writable, or the file is larger than allowed.
     """
     try:
         yield
@@ -169,20 +224,20 @@ def reported(folder: Path) -> Iterator[None]:
         raise
     except (OSError, SafetensorError, RuntimeError) as error:
         if not isinstance(error, OSError | SafetensorError) and "file" not in str(error):
-            raise  # torch.save says that its file failed; what else a RuntimeError may be is not about the disk
+            raise  # torch.save reports disk errors as a RuntimeError about its file; others are not about the disk
         if not (folder / CONVENTION_FILE).is_file() and folder.name.startswith("checkpoint-"):
             shutil.rmtree(folder, ignore_errors=True)
         free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**30
         raise FieldmarkError(
-            f"{folder} could not be written ({error}); {free:.1f} GiB are free there. Earlier checkpoints are whole: "
-            "make room, and the same command goes on from the last of them"
+            f"{folder} could not be written ({error}); {free:.1f} GiB are free there. Earlier checkpoints are "
+            "complete: free disk space, and the same command continues from the last of them"
         ) from error
 
 
 def _closes_log(args: Any, state: Any) -> int:
-    """Every how many steps a log is written, where saves can wait for that; else 1.
+    """Return the steps between logs if saves can wait for them, else 1.
 
-    As flags these numbers are floats (a share of all steps where they are below 1, which the trainer has counted out).
+    Given as flags these numbers are floats (below 1, they are a share of all steps that the trainer has converted).
     """
     by_steps = args.logging_strategy == IntervalStrategy.STEPS
     return int(state.logging_steps) if by_steps and 0 < state.logging_steps <= max(state.save_steps, 1) else 1

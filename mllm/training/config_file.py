@@ -1,7 +1,7 @@
-"""A run's settings read from its YAML file and the command line, checked key by key. Holds no torch and no TRL.
+"""Reads a run's settings from its YAML file and command line, and checks every key. Imports neither torch nor TRL.
 
 The `fieldmark:` section of the file is a `Settings` (`mllm.config`); every other key is a flag of TRL's own `SFTConfig`
-or `GRPOConfig` and goes there untouched. On the command line our flags and TRL's are mixed freely and win over the
+or `GRPOConfig` and is passed on unchanged. On the command line our flags and TRL's may be mixed; they override the
 file: `--style direct --lora.r 8 --rewards.iou.weight 2 --learning_rate 1e-5`.
 """
 
@@ -23,8 +23,8 @@ S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One run's configuration: our settings, the values for TRL from the file, TRL's flags from the command line."""
+class RunConfig:
+    """A run's configuration: our settings, the file's values for TRL, and the command line's flags for TRL."""
 
     settings: Settings
     trl: Mapping[str, Any]
@@ -32,13 +32,13 @@ class Run:
     file: Path
 
 
-def read(argv: Sequence[str], default: Path, trl_fields: Collection[str]) -> Run:
+def read(argv: Sequence[str], default: Path, trl_fields: Collection[str]) -> RunConfig:
     """Read the configuration of a run: the YAML file (`--config`, else `default`), overridden by flags.
 
     Args:
         argv: the command line without the program's name.
         default: the file that is used when no `--config` is given.
-        trl_fields: every name that TRL's config class knows.
+        trl_fields: all fields of TRL's config class.
 
     Raises:
         ConfigError: no such file, no mapping, an unknown key or flag (with the nearest known one), a wrong value.
@@ -74,7 +74,7 @@ def read(argv: Sequence[str], default: Path, trl_fields: Collection[str]) -> Run
             raise ConfigError(_unknown(f"--{name}", "the command line", known))
         flags.append(word)
         index += 1
-    return Run(parse(ours, Settings, str(file)), values, tuple(flags), file)
+    return RunConfig(parse(ours, Settings, str(file)), values, tuple(flags), file)
 
 
 def load_yaml(file: Path) -> dict[str, Any]:
@@ -92,14 +92,14 @@ def load_yaml(file: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{file}: a mapping of keys to values is needed, got {type(values).__name__}")
+        raise ConfigError(f"{file}: must be a mapping of keys to values, got {type(values).__name__}")
     if odd := [key for key in values if not isinstance(key, str)]:
-        raise ConfigError(f"{file}: keys are names, got {odd[0]!r}")
+        raise ConfigError(f"{file}: keys must be names, got {odd[0]!r}")
     return values
 
 
 def parse(values: Mapping[str, Any], section: type[S], where: str) -> S:
-    """Build a settings class from plain values; errors name the key, `where` it stood, and the nearest known key."""
+    """Build a settings class from plain values; errors name `where`, the key, and the nearest known key."""
     try:
         return section.model_validate(values)
     except ValidationError as error:
@@ -108,13 +108,13 @@ def parse(values: Mapping[str, Any], section: type[S], where: str) -> S:
         if first["type"] == "extra_forbidden":
             raise ConfigError(_unknown(".".join(path), where, _known(section, path))) from None
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"] != "value_error":  # our own sentences quote the value already
+        if first["type"] != "value_error":  # our own messages contain the value
             message = f"{message} (got {first['input']!r})"
         raise ConfigError(f"{where}: {'.'.join([SECTION, *path])}: {message}") from None
 
 
 def _known(section: type[Section], path: Sequence[str]) -> list[str]:
-    """Return the dotted keys that could have stood where the unknown key `path` stands."""
+    """Return the valid dotted keys in place of the unknown key `path`."""
     for step in path[:-1]:
         kinds = [section.model_fields[step].annotation] if step in section.model_fields else []
         kinds = [kind for outer in kinds for kind in (outer, *get_args(outer))]
@@ -123,7 +123,7 @@ def _known(section: type[Section], path: Sequence[str]) -> list[str]:
 
 
 def _unknown(key: str, where: str, known: Collection[str], hint: str | None = None) -> str:
-    """Say that a key is unknown and which known one is nearest."""
+    """Return the error for an unknown key, with the nearest known one."""
     near = get_close_matches(key, list(known), n=1, cutoff=0.5)
     hint = hint or (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)[:40])}")
     return f"{where}: unknown key {key!r}: {hint}"
@@ -150,7 +150,7 @@ def _value(argv: Sequence[str], index: int) -> str:
 
 
 def _put(values: dict[str, Any], name: str, words: Sequence[str]) -> None:
-    """Set `a.b.c` in nested dicts, reading words as YAML does (`2` is a number, `[a, b]` a list, no word is true)."""
+    """Set `a.b.c` in nested dicts, with words parsed as YAML (`2` is a number, `[a, b]` a list, no word means true)."""
     *path, last = name.split(".")
     for step in path:
         inner = values.get(step)
@@ -161,14 +161,14 @@ def _put(values: dict[str, Any], name: str, words: Sequence[str]) -> None:
 
 
 def _plain(word: str) -> Any:
-    """Read one command-line word as YAML, numbers like 1e-5 included."""
+    """Parse one command-line word as YAML, and numbers like 1e-5."""
     try:
         value = yaml.safe_load(word)
     except yaml.YAMLError:
         return word
     if isinstance(value, str):
         try:
-            return float(value)  # YAML 1.1 takes 1e-5 for a text
+            return float(value)  # YAML 1.1 reads 1e-5 as text
         except ValueError:
             return word
     return value

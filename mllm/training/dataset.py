@@ -1,6 +1,6 @@
-"""Reads and checks everything that a training run will use, before any weight is loaded.
+"""Reads and checks all data of a training run before any weight is loaded.
 
-A wrong row costs seconds here and hours later. Every error names the file and the row and says what to do.
+Every error names the file and the row, and says what to do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Data:
-    """The checked data of a run. `images_root` is what the validation samples' images are relative to."""
+    """The checked data of a run. The validation samples' images are relative to `images_root`."""
 
     train: list[Row]
     validation: list[Sample]
@@ -38,13 +38,13 @@ def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -
 
     Args:
         settings: of the run.
-        answers: the rows are trained on with their answers (SFT); style `think` then needs a thought in each.
+        answers: whether rows are trained on with their answers (SFT); style `think` then needs a thought in each.
         check_images: open each image's header (one process is enough for that).
 
     Raises:
         RecordError: no file, an empty one, a broken line, a bad box, a missing image, a duplicate id, a row of
-            another split, an image of another size than the row says, no box, no thought; captions to watch that are
-            in no bag.
+            another split, an image whose size differs from the row's, no box, no thought; validation captions without
+            a bag.
     """
     if not settings.train:
         raise FieldmarkError("no training data: set `train` to one or more samples files")
@@ -56,7 +56,7 @@ def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -
         rows += [Row(sample, image_path(file, sample)) for sample in samples]
     for file in settings.mix if answers else ():
         rows += _exchanges(file)
-    _no_twins(rows)
+    _check_unique(rows)
     validation: list[Sample] = []
     root = Path()
     if settings.validation is not None:
@@ -73,14 +73,16 @@ def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -
     return Data(rows, validation, root)
 
 
-def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answers: bool, room: int = 0) -> None:
-    """Refuse rows longer than the budget, and validation rows likewise; log how long they are."""
+def check_rows(
+    data: Data, checkpoint: Checkpoint, settings: Settings, *, answers: bool, max_completion_length: int = 0
+) -> None:
+    """Refuse training and validation rows above the token limit (minus the completion's); log their lengths."""
     limit = settings.max_tokens_per_sample
     samples = [row.record for row in data.train if isinstance(row.record, Sample)]
-    counted = conversations.check_length(samples, checkpoint, limit, answers=answers, room=room)
+    counted = conversations.check_length(samples, checkpoint, limit, answers=answers, room=max_completion_length)
     plain = [
         (
-            [*row.record.asked(), conversations.says("assistant", row.record.answer)],
+            [*row.record.messages(), conversations.says("assistant", row.record.answer)],
             image_size(row.image) if row.image else None,
         )
         for row in data.train
@@ -91,27 +93,13 @@ def check_rows(data: Data, checkpoint: Checkpoint, settings: Settings, *, answer
     conversations.check_length(data.validation, checkpoint, limit, answers=False)
     if counted:
         logger.info(
-            "%d rows of %d to %d tokens, median %d; budget %d",
+            "%d rows of %d to %d tokens, median %d; limit %d",
             len(counted), min(counted), max(counted), median(counted), settings.max_tokens_per_sample,
         )  # fmt: skip
 
 
-def lengths(rows: Sequence[Row], checkpoint: Checkpoint) -> list[int]:
-    """Count the tokens of each row with its answer, in order, opening no more than an image's header."""
-    spoken = []
-    for row in rows:
-        if isinstance(row.record, Sample):
-            turns = conversations.conversation(row.record, checkpoint.convention)
-            answer, size = conversations.target(row.record, checkpoint.convention), row.record.size
-        else:
-            turns, answer = row.record.asked(), row.record.answer
-            size = image_size(row.image) if row.image else None
-        spoken.append(([*turns, conversations.says("assistant", answer)], size))
-    return conversations.count_tokens(spoken, checkpoint)
-
-
 def _check_sample(file: Path, sample: Sample, *, split: str, style: str, target: bool) -> None:
-    """Refuse a row that this run could not use; with `target`, one that SFT could not learn from."""
+    """Refuse a row that this run cannot use; with `target`, one that SFT cannot learn from."""
     if sample.split != split:
         raise RecordError(
             f"{file}: sample {sample.id}: field split: this is a {sample.split} row; used for {split} it would leak"
@@ -126,17 +114,17 @@ def _exchanges(file: Path) -> list[Row]:
     """Read a file of plain questions and answers."""
     rows: list[Row] = []
     for record in read_jsonl(file, Exchange, unique="id"):
-        picture = None if record.image is None else Path(file).parent / record.image
-        if picture is not None and not picture.is_file():
-            raise RecordError(f"{file}: exchange {record.id}: field image: no such file {picture}")
-        rows.append(Row(record, picture))
+        image = None if record.image is None else Path(file).parent / record.image
+        if image is not None and not image.is_file():
+            raise RecordError(f"{file}: exchange {record.id}: field image: no such file {image}")
+        rows.append(Row(record, image))
     if not rows:
-        raise RecordError(f"{file}: the file holds no exchange")
+        raise RecordError(f"{file}: the file has no exchanges")
     return rows
 
 
-def _no_twins(rows: Sequence[Row]) -> None:
-    """Refuse an id that occurs in two files (within one, reading has refused it already)."""
+def _check_unique(rows: Sequence[Row]) -> None:
+    """Refuse an id that occurs in two files (within one file, reading refuses it)."""
     seen: set[str] = set()
     for row in rows:
         if row.record.id in seen:
@@ -145,7 +133,7 @@ def _no_twins(rows: Sequence[Row]) -> None:
 
 
 def _check_images(rows: Sequence[Row]) -> None:
-    """Read each image's header once; a size other than the row's would move every box."""
+    """Read each image's header once; if its size differs from the row's, the boxes would be wrong."""
     sizes: dict[Path, tuple[float, float]] = {}
     for row in rows:
         if row.image is None:

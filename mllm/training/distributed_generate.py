@@ -1,4 +1,4 @@
-"""Answers of a model in training, each process asked its share of the questions."""
+"""Answers of a model in training; each process generates its share."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mllm.records import Completion, Sample
 def answers(
     trainer: Trainer, checkpoint: Checkpoint | Loaded, samples: Sequence[Sample], root: Path, **how: Any
 ) -> dict[str, Completion]:
-    """Answer samples with the weights as they are now; the same completions, by sample id, on every process.
+    """Answer samples with the current weights; returns the same completions, by sample id, on every process.
 
-    `how` goes to `mllm.inference.generate.generate`. All processes have to call this together: sharded weights are gathered, and
-    every process answers equally many (some are answered twice), so that all make the same collective calls.
+    `how` goes to `mllm.inference.generate.generate`. A collective call: sharded weights are gathered, and all processes
+    answer equally many samples (some twice), so that they make the same collective calls.
     """
     accelerator = trainer.accelerator
     world = accelerator.num_processes
@@ -33,11 +33,11 @@ def answers(
         gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,  # pyright: ignore
     ) as model:
         loaded = Loaded(model, checkpoint.processor, checkpoint.family, checkpoint.convention)
-        done = list(generate(loaded, mine, root, **how))
-    return {row.sample_id: row for row in (gather_object(done) if world > 1 else done)}
+        completions = list(generate(loaded, mine, root, **how))
+    return {row.sample_id: row for row in (gather_object(completions) if world > 1 else completions)}
 
 
 def share(samples: Sequence[Sample], rank: int, world: int) -> list[Sample]:
-    """Return what one of `world` processes is asked: as many as every other, none twice by the same process."""
+    """Return the samples of one of `world` processes: equally many on each, none twice on the same process."""
     count = -(-len(samples) // world)
     return [samples[(rank + world * k) % len(samples)] for k in range(count)]

@@ -1,7 +1,7 @@
-"""Alarms: what goes wrong in GRPO while the loss looks well, seen in the logs and said in plain words.
+"""Health checks of a GRPO run: problems that the loss does not show, found in the logs.
 
-Each alarm looks at the last `WINDOW` logs, gives a number that is logged as `alarm/<name>` (0: quiet, 1: ringing), and
-has one sentence that says what was seen and which setting to turn. It rings in the journal once when it starts.
+Each check looks at the last `WINDOW` logs. Its result is logged as `alarm/<name>` (0: fine, 1: problem), and a warning
+says what was seen and which setting to change when the problem starts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from mllm.boxes import Box
+from mllm.training.checkpointing import RunState
 
 logger = logging.getLogger(__name__)
 
@@ -23,20 +24,19 @@ Logs = Sequence[Mapping[str, float]]
 """Logs of training steps, oldest first."""
 
 WINDOW = 10
-"""Logs an alarm looks at. It says nothing before it has seen so many."""
+"""Logs that a check looks at; it needs this many before its first result."""
 
 
 @dataclass(frozen=True)
-class Alarm:
-    """One thing that goes wrong.
+class HealthCheck:
+    """One problem to look for.
 
-    `seen` returns the sentence to say, None while all is well; it is only asked for full windows, of logs that have
-    `metric`.
+    `find` returns the warning, None while all is well; it is called only for full windows of logs that have `metric`.
     """
 
     name: str
     metric: str
-    seen: Callable[[Logs], str | None]
+    find: Callable[[Logs], str | None]
 
 
 def _mean(logs: Logs, metric: str) -> float:
@@ -45,7 +45,7 @@ def _mean(logs: Logs, metric: str) -> float:
 
 
 def _trend(logs: Logs, metric: str) -> float:
-    """Return the mean of the later half less that of the earlier half."""
+    """Return the mean of the later half minus that of the earlier half."""
     half = len(logs) // 2
     return _mean(logs[half:], metric) - _mean(logs[:half], metric)
 
@@ -67,7 +67,7 @@ def _truncated(logs: Logs) -> str | None:
     if share <= 0.3:
         return None
     return (
-        f"{share:.0%} of the answers are cut off before their end and can earn little. Raise max_completion_length; "
+        f"{share:.0%} of the answers are truncated and can earn little. Raise max_completion_length; "
         "for captions add the length reward; mask_truncated_completions: true leaves them out of the loss"
     )
 
@@ -77,7 +77,7 @@ def _format_without_iou(logs: Logs) -> str | None:
         return None
     return (
         f"the format reward rises ({_trend(logs, 'rewards/format/mean'):+.2f}) while the IoU reward does not "
-        f"({_trend(logs, 'rewards/iou/mean'):+.3f}): the model learns to look right, not to look. Lower "
+        f"({_trend(logs, 'rewards/iou/mean'):+.3f}): the model learns the format, not to look. Lower "
         "rewards.format.weight, or raise rewards.iou.weight"
     )
 
@@ -88,7 +88,7 @@ def _length_collapse(logs: Logs) -> str | None:
     if before <= 0 or now >= 0.5 * before:
         return None
     return (
-        f"answers shrank from {before:.0f} to {now:.0f} tokens: reasoning is being given up. Lower learning_rate, set "
+        f"answers shrank from {before:.0f} to {now:.0f} tokens: the model stops reasoning. Lower learning_rate, set "
         "beta above 0, or use loss_type: dr_grpo or dapo, which do not favour short answers"
     )
 
@@ -98,9 +98,9 @@ def _one_box(logs: Logs) -> str | None:
     if share >= 0.3:
         return None
     return (
-        f"boxes written for different images are nearly the same: they vary {share:.0%} as much as the true ones. "
-        "The model answers without looking: lower learning_rate, set beta above 0, raise temperature, or see with "
-        "`fieldmark inspect` whether images are what they should be"
+        f"boxes for different images are nearly the same: they vary {share:.0%} as much as the true ones. "
+        "The model answers without looking: lower learning_rate, set beta above 0, raise temperature, or check the "
+        "images with `fieldmark inspect`"
     )
 
 
@@ -115,60 +115,61 @@ def _kl_runaway(logs: Logs) -> str | None:
     )
 
 
-ALARMS = (
-    Alarm("zero_variance", "frac_reward_zero_std", _zero_variance),
-    Alarm("truncated", "completions/clipped_ratio", _truncated),
-    Alarm("format_without_iou", "rewards/iou/mean", _format_without_iou),
-    Alarm("length_collapse", "completions/mean_length", _length_collapse),
-    Alarm("one_box", "boxes/spread", _one_box),
-    Alarm("kl_runaway", "kl", _kl_runaway),
+CHECKS = (
+    HealthCheck("zero_variance", "frac_reward_zero_std", _zero_variance),
+    HealthCheck("truncated", "completions/clipped_ratio", _truncated),
+    HealthCheck("format_without_iou", "rewards/iou/mean", _format_without_iou),
+    HealthCheck("length_collapse", "completions/mean_length", _length_collapse),
+    HealthCheck("one_box", "boxes/spread", _one_box),
+    HealthCheck("kl_runaway", "kl", _kl_runaway),
 )
 
 
-class Alarms(TrainerCallback):
-    """Adds `alarm/<name>` to each training log and warns when one starts to ring. Put it before the journal."""
+class HealthChecks(TrainerCallback):
+    """Adds `alarm/<name>` to each training log and warns when a problem starts.
 
-    def __init__(self, alarms: Sequence[Alarm] = ALARMS, window: int = WINDOW) -> None:
-        self.alarms, self.window = tuple(alarms), window
-        self._logs: deque[dict[str, float]] = deque(maxlen=window)
-        self._ringing: set[str] = set()
-        self.said: dict[str, str] = {}
-        """What each ringing alarm said last, by name."""
+    The window of logs is saved as the run state `health`.
+    """
 
-    def remembered(self) -> dict[str, Any]:
-        """Return what is looked back on, for a checkpoint."""
-        return {"logs": list(self._logs), "ringing": sorted(self._ringing)}
+    def __init__(self, run_state: RunState | None = None, checks: Sequence[HealthCheck] = CHECKS) -> None:
+        self.checks = tuple(checks)
+        self._logs: deque[dict[str, float]] = deque(maxlen=WINDOW)
+        self._active: set[str] = set()
+        self.messages: dict[str, str] = {}
+        """The latest warning of each problem that persists, by name."""
+        if run_state is not None:
+            run_state.register(
+                "health", lambda: {"logs": list(self._logs), "active": sorted(self._active)}, self._restore
+            )
 
-    def restore(self, held: Mapping[str, Any]) -> None:
-        """Look back on what a checkpoint remembers."""
-        self._logs = deque(held["logs"], maxlen=self.window)
-        self._ringing = set(held["ringing"])
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        self._logs = deque(saved["logs"], maxlen=WINDOW)
+        self._active = set(saved["active"])
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Look at one more log."""
+        """Check the window that ends with this log."""
         if not logs or "reward" not in logs:
             return
         self._logs.append({name: value for name, value in logs.items() if isinstance(value, int | float)})
-        if len(self._logs) < self.window:
+        if len(self._logs) < WINDOW:
             return
-        for alarm in self.alarms:
-            if not all(alarm.metric in log for log in self._logs):
+        for check in self.checks:
+            if not all(check.metric in log for log in self._logs):
                 continue
-            said = alarm.seen(list(self._logs))
-            logs[f"alarm/{alarm.name}"] = float(said is not None)
-            if said is not None and alarm.name not in self._ringing and state.is_world_process_zero:
-                logger.warning("step %d: %s", state.global_step, said)
-            self.said.pop(alarm.name, None)
-            if said is not None:
-                self.said[alarm.name] = said
-            (self._ringing.add if said is not None else self._ringing.discard)(alarm.name)
+            message = check.find(list(self._logs))
+            logs[f"alarm/{check.name}"] = float(message is not None)
+            self.messages.pop(check.name, None)
+            if message is None:
+                self._active.discard(check.name)
+                continue
+            if check.name not in self._active and state.is_world_process_zero:
+                logger.warning("step %d: %s", state.global_step, message)
+            self.messages[check.name] = message
+            self._active.add(check.name)
 
 
-def spread(boxes: Sequence[Box]) -> float:
-    """Return how much boxes differ: the standard deviation of each corner's coordinate, mean over the four, 0 to 0.5.
-
-    With fewer than two boxes it is 0.
-    """
+def box_spread(boxes: Sequence[Box]) -> float:
+    """Return the standard deviation of each of the four coordinates, averaged, 0 to 0.5; 0 for fewer than two boxes."""
     if len(boxes) < 2:
         return 0.0
     corners = list(zip(*((box.x1, box.y1, box.x2, box.y2) for box in boxes), strict=True))

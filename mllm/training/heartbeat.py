@@ -1,8 +1,8 @@
-"""Processes that train together: every one there at the start, and none lost on the way without its name being said.
+"""Heartbeats of processes that train together: a rank that is lost or hangs is named, and the others end.
 
-A collective call waits for everybody. When a process is killed, stopped or stuck, the others wait in silence until the
-back-end's own timeout, half an hour later, which does not say for whom. So each process tells the others, through the
-launcher's own key-value store, that it lives and where it is; the first to miss one says which, and ends the run.
+A collective call waits for all ranks. If one was killed or hangs, the others wait until the back-end's own timeout,
+half an hour later, which does not name it. So each rank writes a heartbeat into the launcher's key-value store, and
+reads those of the others.
 """
 
 from __future__ import annotations
@@ -16,244 +16,159 @@ import sys
 import threading
 import time
 from datetime import timedelta
-from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
 
 from torch.distributed import DistNetworkError, DistStoreError, TCPStore
-from transformers import TrainerCallback
 
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
 
 logger = logging.getLogger(__name__)
 
-CODE = 70
-"""Exit code of a process that ended a run because another was lost (EX_SOFTWARE)."""
-_BEATS = "fieldmark/beat/{}"
-_OVER = "over"
-# Where a process waits for the others: inside a collective, or in a backward pass, whose hooks make them.
-_WAITING_FILES = ("/torch/distributed/", "/deepspeed/comm/")
-_WAITING_FUNCTIONS = ("_engine_run_backward",)
-_LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
+EXIT_CODE = 70  # EX_SOFTWARE
+_DONE = "done"
+_COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/", "_engine_run_backward")  # backward hooks call collectives
+_STORE_ERRORS = (DistStoreError, DistNetworkError)
+_LOST_CONNECTION = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
 
 
 class LaunchError(FieldmarkError):
-    """Processes that did not find each other. Every one that is there says so: the first may be the one missing."""
+    """Ranks that did not find each other. Every rank prints it, because the first one may be missing."""
 
 
-class Watch(threading.Thread):
-    """Tells the other processes that this one lives, and ends this one when another is lost.
+class Heartbeat(threading.Thread):
+    """Writes this rank's heartbeat, and ends the process when another rank is silent or hangs.
 
-    Args:
-        rank, size: this process, and how many there are.
-        silence: seconds without a word from a process after which it is given up.
-        every: seconds between words.
-
-    `stall` is the time in which some process has to come further while one waits for the others; a little less than
-    the collectives' own timeout, so that this message comes first.
+    A rank counts as lost after `silence` seconds without a heartbeat. Ranks hang if another one waits for them in one
+    collective call for `stall` seconds; a little less than the call's own timeout lets this error come first.
     """
 
-    def __init__(self, rank: int, size: int, silence: float, every: float = 2.0) -> None:
-        super().__init__(name="fieldmark-watch", daemon=True)
-        self.rank, self.size, self.silence, self.every = rank, size, silence, every
-        self.stall = math.inf
-        self.store = _connect(rank, max(silence, 30.0))
-        self.ticks = self._count = 0
-        self._main = threading.main_thread().ident
+    def __init__(self, world: World, silence: float, every: float = 2.0) -> None:
+        super().__init__(name="fieldmark-heartbeat", daemon=True)
+        self.world, self.silence, self.every, self.stall = world, silence, every, math.inf
+        self.store = _connect(world.rank, max(silence, 30.0))
+        self.keys = [f"fieldmark/beat/{rank}" for rank in range(world.size)]
         self._finish = threading.Event()
-        self._heard: dict[int, tuple[str, float]] = {}
-        self._moved = (-1, time.monotonic())
-        self._stack: tuple[Any, float] = ((), time.monotonic())
-        self._tell()
+        self._count, self._place = 0, ("", time.monotonic())
+        self._seen = {rank: ("", time.monotonic()) for rank in range(world.size)}  # latest beat, and when it came
+        self._beat()
 
     def roll_call(self, timeout: float) -> None:
-        """Wait until every process is there.
-
-        Raises:
-            LaunchError: names those that have not come.
-        """
-        keys = [_BEATS.format(rank) for rank in range(self.size)]
+        """Wait until every rank has joined; raises `LaunchError`, which names the missing ranks."""
         try:
-            self.store.wait(keys, timedelta(seconds=timeout))
-        except (DistStoreError, DistNetworkError) as error:
-            missing = [str(rank) for rank, key in enumerate(keys) if not self.store.check([key])]
+            self.store.wait(self.keys, timedelta(seconds=timeout))
+        except _STORE_ERRORS as error:
+            missing = [str(rank) for rank, key in enumerate(self.keys) if not self.store.check([key])]
             self._finish.set()
-            self.store.delete_key(keys[self.rank])  # who comes later must not wait for this one
+            self.store.delete_key(self.keys[self.world.rank])  # a rank that comes late must not count on this one
             raise LaunchError(
-                f"rank {', '.join(missing)} of {self.size} has not come after {timeout:g} s: is its machine up, and "
-                f"was it started with the same address and port ({_address()})?"
+                f"rank {', '.join(missing)} of {self.world.size} did not join within {timeout:g} s; is its node up, "
+                f"and was it started with the same address and port ({_address()})?"
             ) from error
 
     def run(self) -> None:
-        """Tell and listen until the run is over."""
+        """Write and read heartbeats until `stop`."""
         while not self._finish.wait(self.every):
             try:
-                self._tell()
-                lost = self.lost()
-            except (DistStoreError, DistNetworkError) as error:
-                if not self._finish.is_set():
-                    _leave(f"the launcher of rank 0 at {_address()} no longer answers ({error})")
-                return
-            if lost:
-                self._end(lost)
-
-    def lost(self) -> str | None:
-        """Say which process is lost, None while all is well."""
-        now, told = time.monotonic(), []
-        for rank in range(self.size):
-            text = self.store.get(_BEATS.format(rank)).decode()
-            if rank not in self._heard or self._heard[rank][0] != text:
-                self._heard[rank] = (text, now)
-            told.append({"rank": rank, **json.loads(text), "age": now - self._heard[rank][1]})
-        silent = [one for one in told if one["age"] > self.silence and not one[_OVER]]
-        if silent:
-            return "; ".join(
-                f"{_name(one)} has not been heard of for {one['age']:.0f} s, last in {one['place']}" for one in silent
-            )
-        ticks = sum(one["ticks"] for one in told)
-        if ticks != self._moved[0]:
-            self._moved = (ticks, now)
-        # In one place all the while: a process that writes an answer waits at every token, and moves.
-        waiting = [one for one in told if one["waiting"] and one["still"] > self.stall and not one[_OVER]]
-        if not waiting or now - self._moved[1] <= self.stall:
-            return None
-        busy = [one for one in told if not one["waiting"] and not one[_OVER]] or told
-        where = "; ".join(f"{_name(one)} is in {one['place']}" for one in busy)
-        return f"nothing has moved for {now - self._moved[1]:.0f} s: {where}; {len(waiting)} of {self.size} wait"
+                self._beat()
+                problem = self._problem()
+            except _STORE_ERRORS as error:
+                problem = f"the launcher of rank 0 at {_address()} does not answer ({error})"
+            if problem and not self._finish.is_set():
+                rank, size = self.world.rank, self.world.size
+                alive = [other for other, (_, seen) in self._seen.items() if time.monotonic() - seen <= self.silence]
+                if rank == min(alive, default=rank):
+                    advice = "the same command continues from the last checkpoint"
+                    logger.critical("error: %s. Rank %d of %d ends the run; %s", problem, rank, size, advice)
+                else:
+                    time.sleep(self.every)  # the first rank that is alive reports the problem
+                os._exit(EXIT_CODE)  # the main thread waits in a call that no exception reaches
 
     def stop(self) -> None:
-        """Say that this process is done, so that nobody misses it."""
-        if self._finish.is_set():
-            return
-        self._finish.set()
-        try:
-            self._tell(over=True)
-        except (DistStoreError, DistNetworkError):
-            return  # the launcher went first: there is nobody left to tell
+        """Mark this rank as done, so that its silence is not an error."""
+        if not self._finish.is_set():
+            self._finish.set()
+            try:
+                self.store.set(self.keys[self.world.rank], _DONE)
+            except _STORE_ERRORS:
+                return  # the launcher ended first, and no rank reads heartbeats any more
 
-    def _tell(self, over: bool = False) -> None:
+    def _beat(self) -> None:
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        place = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}" if frame else "no Python code"
+        if place != self._place[0]:
+            self._place = (place, time.monotonic())
         self._count += 1
-        frame = sys._current_frames().get(self._main or 0)
-        place, waiting = _place(frame)
-        now, stack = time.monotonic(), _stack(frame)
-        if stack != self._stack[0]:
-            self._stack = (stack, now)
-        beat = {"count": self._count, "ticks": self.ticks, "place": place, "waiting": waiting, _OVER: over}
-        beat |= {"still": now - self._stack[1], "host": socket.gethostname(), "pid": os.getpid()}
-        self.store.set(_BEATS.format(self.rank), json.dumps(beat))
+        beat = {"host": socket.gethostname(), "pid": os.getpid(), "count": self._count, "place": place}
+        beat["seconds"] = time.monotonic() - self._place[1]  # at this place
+        self.store.set(self.keys[self.world.rank], json.dumps(beat))
 
-    def _end(self, lost: str) -> NoReturn:
-        """Leave; the first process that lives says why."""
-        now = time.monotonic()
-        alive = [rank for rank, (_, heard) in self._heard.items() if now - heard <= self.silence]
-        if alive and self.rank != min(alive):
-            time.sleep(self.every)
-            os._exit(CODE)
-        _leave(lost)
-
-
-class Pulse(TrainerCallback):
-    """Tells the watch that training moves."""
-
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Count the beginning of a step."""
-        self.watch.ticks += 1
-
-    on_substep_end = on_step_end = on_log = on_save = on_step_begin
+    def _problem(self) -> str | None:
+        """Name the ranks that are silent or hang, None if there are none."""
+        silent, waiting, others, stalled = [], 0, [], 0.0
+        for rank, key in enumerate(self.keys):
+            text, now = self.store.get(key).decode(), time.monotonic()
+            if text == _DONE:
+                continue
+            if text != self._seen[rank][0]:
+                self._seen[rank] = (text, now)
+            beat = json.loads(text)
+            name = f"rank {rank} ({beat['host']}, process {beat['pid']}) in {beat['place'].rsplit('/', 1)[-1]}"
+            if now - self._seen[rank][1] > self.silence:
+                silent.append(f"no heartbeat for {now - self._seen[rank][1]:.0f} s from {name}")
+            elif any(part in beat["place"] for part in _COLLECTIVES):
+                waiting, stalled = waiting + 1, max(stalled, beat["seconds"])
+            else:
+                others.append(name)
+        if silent or stalled <= self.stall:
+            return "; ".join(silent) or None
+        ranks = "; ".join(others) or "all ranks"
+        return f"no progress for {stalled:.0f} s: {waiting} of {self.world.size} ranks wait in a collective for {ranks}"
 
 
-_watch: Watch | None = None
+_current: Heartbeat | None = None
 
 
-def begin(silence: float) -> Watch | None:
-    """Meet the other processes and watch over them from now on; None where this is the only one.
+def begin(silence: float) -> Heartbeat | None:
+    """Wait for the other ranks and start this rank's heartbeat; None if there is one process only.
 
     Raises:
-        LaunchError: some have not come within `silence` seconds, or rank 0 cannot be reached.
+        LaunchError: a rank did not join within `silence` seconds, or rank 0 cannot be reached.
     """
-    global _watch
+    global _current
     world = World.current()
-    rank, size = world.rank, world.size
-    if size > 1 and _watch is None:
-        _watch = Watch(rank, size, silence)
-        _watch.roll_call(silence)
-        _watch.start()
-    return _watch
-
-
-def watching() -> Watch | None:
-    """Return this process's watch, None where it trains alone."""
-    return _watch
+    if world.size > 1 and _current is None:
+        _current = Heartbeat(world, silence)
+        _current.roll_call(silence)
+        _current.start()
+    return _current
 
 
 def end() -> None:
-    """Leave the others in peace."""
-    global _watch
-    if _watch is not None:
-        _watch.stop()
-        _watch = None
+    """Stop this process's heartbeat, if it has one."""
+    global _current
+    if _current is not None:
+        _current.stop()
+        _current = None
 
 
-def is_about_another(error: BaseException) -> bool:
-    """Whether an error comes from a connection to another process, and so is not this one's fault."""
-    return (
-        World.current().size > 1 and isinstance(error, RuntimeError) and any(one in str(error).lower() for one in _LOST)
-    )
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an error comes from a connection to another process, and so is not this process's fault."""
+    text = str(error).lower()
+    return World.current().size > 1 and isinstance(error, RuntimeError) and any(w in text for w in _LOST_CONNECTION)
 
 
 def _connect(rank: int, timeout: float) -> TCPStore:
-    """Open the launcher's store; where the launcher keeps none (no torchrun), the first process does."""
+    """Open the launcher's store; without torchrun's store, rank 0 serves one."""
     host, port = _address().rsplit(":", 1)
-    keeps = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    serves, wait = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True", timedelta(seconds=timeout)
     try:
-        return TCPStore(
-            host, int(port), None, keeps, timedelta(seconds=timeout), wait_for_workers=False, multi_tenant=True
-        )
-    except (DistStoreError, DistNetworkError) as error:
+        return TCPStore(host, int(port), None, serves, wait, wait_for_workers=False, multi_tenant=True)
+    except _STORE_ERRORS as error:
         raise LaunchError(
-            f"rank 0 cannot be reached at {host}:{port} after {timeout:g} s: check the address and port that the "
-            f"launcher was given, and firewalls between the machines ({error})"
+            f"rank 0 cannot be reached at {host}:{port} after {timeout:g} s: check the launcher's address and port, "
+            f"and firewalls between the nodes ({error})"
         ) from error
 
 
 def _address() -> str:
     return f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '29500')}"
-
-
-def _name(one: dict[str, Any]) -> str:
-    return f"rank {one['rank']} ({one['host']}, process {one['pid']})"
-
-
-def _place(frame: FrameType | None) -> tuple[str, bool]:
-    """Say where a thread is, and whether it waits there for other processes."""
-    place, waiting = "no Python code", False
-    while frame is not None:
-        file, name = frame.f_code.co_filename, frame.f_code.co_name
-        if place == "no Python code":
-            place = f"{Path(file).name}:{frame.f_lineno} {name}"
-        waiting = waiting or any(part in file for part in _WAITING_FILES) or name in _WAITING_FUNCTIONS
-        frame = frame.f_back
-    return place, waiting
-
-
-def _stack(frame: FrameType | None) -> tuple[tuple[int, int], ...]:
-    """Name where a thread is in every function that it is in, down to the instruction."""
-    found = []
-    while frame is not None:
-        found.append((id(frame.f_code), frame.f_lasti))
-        frame = frame.f_back
-    return tuple(found)
-
-
-def _leave(reason: str) -> NoReturn:
-    """End this process now: its main thread waits in a call that no exception reaches."""
-    world = World.current()
-    rank, size = world.rank, world.size
-    logger.critical(
-        "error: %s. Rank %d of %d ends the run; the same command goes on from the last checkpoint", reason, rank, size
-    )
-    os._exit(CODE)

@@ -1,4 +1,4 @@
-"""How this process was started: by whom, as one of how many, and whether accelerate made of that what was asked."""
+"""How this process was launched, and whether accelerate set up what was configured."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from mllm.errors import ConfigError
 
 
 def devices() -> dict[str, Any]:
-    """Return what TRL has to be told about devices, where accelerate's own guess would be wrong.
+    """Return TRL's device settings, for cases where accelerate's own guess would be wrong.
 
-    On a CPU DeepSpeed starts only if accelerate does not know that it is one (`use_cpu` would quietly make it plain
-    data parallelism), and only if the back-end is named (each process would quietly train alone otherwise).
+    On a CPU DeepSpeed starts only if accelerate does not know about the CPU (`use_cpu` would silently turn it into
+    plain data parallelism), and only if the back-end is named (each process would silently train alone otherwise).
     """
-    asked = _flag("ACCELERATE_USE_CPU")
-    here = torch.accelerator.is_available()
-    if not _flag("ACCELERATE_USE_DEEPSPEED") or (here and not asked):
-        return {"use_cpu": asked or not here}
+    cpu_requested = _flag("ACCELERATE_USE_CPU")
+    has_accelerator = torch.accelerator.is_available()
+    if not _flag("ACCELERATE_USE_DEEPSPEED") or (has_accelerator and not cpu_requested):
+        return {"use_cpu": cpu_requested or not has_accelerator}
     os.environ["ACCELERATE_USE_CPU"] = "false"
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from deepspeed import ops
 
-    # Compiled when it is first used, and its processes wait for a dead neighbour on a flag in memory, for ever.
+    # It is compiled when first used, and its processes wait without a timeout for one that died.
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return {"use_cpu": False, "ddp_backend": "gloo"}
 
 
 def check() -> None:
-    """Refuse to train in another way than the launcher was told. FSDP is let in on the CPU.
+    """Refuse to train in another way than the launcher was configured for. FSDP works on the CPU too.
 
     Raises:
-        ConfigError: processes that do not know of each other; DeepSpeed or FSDP asked for and not to be had.
+        ConfigError: processes that do not know of each other; DeepSpeed or FSDP was configured and is not available.
     """
     from accelerate import DistributedType, PartialState
 
-    state, started = PartialState(), World.current().size
-    if state.num_processes != started:
+    state, launched = PartialState(), World.current().size
+    if state.num_processes != launched:
         raise ConfigError(
-            f"{started} processes were started and each believes that it is one of {state.num_processes}: they would "
-            "train apart. Without a GPU put ACCELERATE_USE_CPU=true in front of the command"
+            f"{launched} processes were launched, but each one sees {state.num_processes}: each process would train "
+            "its own copy. Without a GPU put ACCELERATE_USE_CPU=true before the command"
         )
     if _flag("ACCELERATE_USE_DEEPSPEED") and state.distributed_type != DistributedType.DEEPSPEED:
         raise ConfigError(
-            f"DeepSpeed was asked for and this would be {state.distributed_type.value}: leave use_cpu out of the YAML "
+            f"DeepSpeed was configured, but this would be {state.distributed_type.value}: remove use_cpu from the YAML "
             "and the command line"
         )
     if _flag("ACCELERATE_USE_FSDP"):
         if state.num_processes == 1:
             raise ConfigError(
-                "FSDP was asked for with one process, which would hold the whole model; start two or more"
+                "FSDP was configured with one process, which would hold the whole model; start two or more"
             )
         if state.distributed_type == DistributedType.MULTI_CPU:
-            # accelerate asks for FSDP where it finds GPUs, and torch itself shards on the CPU as well.
+            # accelerate sets FSDP up on GPUs only, but torch shards on the CPU as well.
             state._shared_state["distributed_type"] = state.distributed_type = DistributedType.MULTI_GPU
 
 

@@ -1,14 +1,14 @@
-"""`live.html` in a run's folder while it trains, and its images in TensorBoard or W&B where `report_to` names them.
+"""`live.html` in the folder of a run that trains, and its rollouts in TensorBoard or W&B if `report_to` names them.
 
-Looking costs little and can break nothing: the page is drawn at most every few seconds, by the first process alone, and
-a page that cannot be written, or a tracker that fails, is reported once and left alone from then on.
+The page is written at most every few seconds, by the first process. If the page cannot be written or a tracker fails,
+a warning is logged once, and training continues without it.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,20 @@ from mllm.evaluation.report.live import Group, Progress
 from mllm.io.files import atomic_write
 from mllm.records import Completion, Sample, Score
 from mllm.training.callbacks import JOURNAL, clock
+from mllm.training.health import HealthChecks
+from mllm.training.trl_adapter import Row
 
 logger = logging.getLogger(__name__)
 
 PAGE = "live.html"
 PROMPTS = 3
-"""Prompts of the last batch that are shown, with all their answers."""
+"""Prompts of the last batch that are shown with all their answers."""
 EVERY_S = 10.0
-"""Seconds between two pages, at least: drawing takes about a tenth of one."""
+"""Fewest seconds between two pages; drawing one takes about 0.1 s."""
 
 
 class Rollouts:
-    """The last batch's first prompts with their answers, as the rewards hear of them; `images` by sample id."""
+    """The first prompts of the last batch with their answers and scores. `images`: image files by sample id."""
 
     def __init__(self, images: Mapping[str, Path], prompts: int = PROMPTS) -> None:
         self.images, self.prompts = images, prompts
@@ -40,46 +42,55 @@ class Rollouts:
         self._places: list[list[int]] = []
         self._batch: Sequence[str] = ()
 
-    def hear(self, name: str, samples: Sequence[Sample], read: Sequence[Completion], scores: Sequence[Score]) -> None:
-        """Note what one reward gave to a batch; a reward that was heard already begins the next batch."""
-        texts = [done.text for done in read]
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Rollouts:
+        """Build it for training rows."""
+        return cls({row.record.id: row.image for row in rows if isinstance(row.record, Sample) and row.image})
+
+    def add(
+        self, name: str, samples: Sequence[Sample], completions: Sequence[Completion], scores: Sequence[Score]
+    ) -> None:
+        """Add one reward's scores of a batch; a reward that was added before begins the next batch."""
+        texts = [completion.text for completion in completions]
         if texts != self._batch or not self.groups or name in self.groups[0].values:
-            self._begin(samples, read)
+            self._begin(samples, completions)
             self._batch = texts
         for group, places in zip(self.groups, self._places, strict=True):
             group.values[name] = [scores[place].value for place in places]
 
-    def _begin(self, samples: Sequence[Sample], read: Sequence[Completion]) -> None:
-        chosen = [name for name in dict.fromkeys(sample.id for sample in samples) if name in self.images]
-        chosen = chosen[: self.prompts]
-        self._places = [[place for place, one in enumerate(samples) if one.id == name] for name in chosen]
+    def _begin(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> None:
+        ids = [name for name in dict.fromkeys(sample.id for sample in samples) if name in self.images][: self.prompts]
+        self._places = [[place for place, one in enumerate(samples) if one.id == name] for name in ids]
         self.groups = [
-            Group(samples[places[0]], self.images[name], [read[place] for place in places])
-            for name, places in zip(chosen, self._places, strict=True)
+            Group(samples[places[0]], self.images[name], [completions[place] for place in places])
+            for name, places in zip(ids, self._places, strict=True)
         ]
 
 
 class LivePage(TrainerCallback):
-    """Writes the page behind each log; add it behind the journal. `alarms` knows what rings, `trainer` who reports."""
+    """Writes the page after a log. `health` has the current warnings; trackers are among `trainer`'s callbacks."""
 
-    def __init__(self, trainer: Any, output_dir: Path, rollouts: Rollouts | None = None, alarms: Any = None) -> None:
-        self.trainer, self.output_dir, self.rollouts, self.alarms = trainer, output_dir, rollouts, alarms
+    def __init__(
+        self, trainer: Any, output_dir: Path, rollouts: Rollouts | None = None, health: HealthChecks | None = None
+    ) -> None:
+        self.trainer, self.output_dir, self.health = trainer, output_dir, health
+        self.groups: Callable[[], Sequence[Group]] = (lambda: rollouts.groups) if rollouts is not None else tuple
         self._first, self._started, self._last = 0, time.monotonic(), -EVERY_S
-        self._broken = self._deaf = False
+        self._page_failed = self._tracker_failed = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
         self._first, self._started = state.global_step, time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Draw, if the last page is old enough."""
+        """Write the page if the last one is old enough."""
         if state.is_world_process_zero and time.monotonic() - self._last >= EVERY_S:
             self._draw(state, ended=False)
-            if not self._broken and not self._deaf:
-                self._try_to_report(state.global_step)
+            if not self._page_failed and not self._tracker_failed:
+                self._report(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Draw the last page, which does not load itself anew."""
+        """Write the last page, which does not reload itself."""
         if state.is_world_process_zero:
             self._draw(state, ended=True)
 
@@ -87,47 +98,43 @@ class LivePage(TrainerCallback):
         done, seconds = state.global_step - self._first, time.monotonic() - self._started
         left = clock((state.max_steps - state.global_step) * seconds / done) if done else ""
         at = Progress(str(self.output_dir), state.global_step, state.max_steps, left, ended)
-        said = list(self.alarms.said.values()) if self.alarms is not None else []
-        groups = self.rollouts.groups if self.rollouts is not None else []
+        warnings = list(self.health.messages.values()) if self.health is not None else []
         try:
             journal = self.output_dir / JOURNAL
-            text = live.html(at, curves.read_log(journal) if journal.is_file() else [], said, groups)
+            text = live.html(at, curves.read_log(journal) if journal.is_file() else [], warnings, self.groups())
             with atomic_write(self.output_dir / PAGE) as file:
                 file.write(text)
         except (OSError, FieldmarkError) as error:
-            if not self._broken:
+            if not self._page_failed:
                 logger.warning("%s cannot be written (%s); training goes on", self.output_dir / PAGE, error)
-            self._broken = True
+            self._page_failed = True
         self._last = time.monotonic()
 
-    def _try_to_report(self, step: int) -> None:
-        """Report; a tracker that fails, in whatever way, is not worth a training."""
-        try:
-            self._report(step)
-        except Exception as error:  # a tracker's errors are of any kind: full disks, lost connections, its own classes
-            logger.warning("rollouts cannot be given to report_to (%s); training goes on without them", error)
-            self._deaf = True
-
     def _report(self, step: int) -> None:
-        """Give the images and texts to TensorBoard and W&B, where they are in use."""
-        for number, group in enumerate(self.rollouts.groups if self.rollouts is not None else (), 1):
-            image, told = live.drawn(group), _told(group)
-            for callback in self.trainer.callback_handler.callbacks:
-                writer = getattr(callback, "tb_writer", None)
-                if writer is not None:
-                    where = f"rollouts/{number}"
-                    writer.add_image(where, np.asarray(image.convert("RGB")), step, dataformats="HWC")
-                    writer.add_text(where, told, step)
-                wandb = getattr(callback, "_wandb", None)
-                if wandb is not None and getattr(wandb, "run", None) is not None:
-                    shown = wandb.Image(image, caption=told)
-                    wandb.log({f"rollouts/{group.sample.id}": shown}, commit=False)
+        """Send images and texts to TensorBoard and W&B, if they are in use."""
+        try:
+            for number, group in enumerate(self.groups(), 1):
+                self._report_group(f"rollouts/{number}", group, step)
+        except Exception as error:  # trackers raise any kind of error: full disks, lost connections, their own classes
+            logger.warning("rollouts cannot be sent to report_to (%s); training goes on without them", error)
+            self._tracker_failed = True
+
+    def _report_group(self, tag: str, group: Group, step: int) -> None:
+        image, text = live.drawn(group), _markdown(group)
+        for callback in self.trainer.callback_handler.callbacks:
+            writer = getattr(callback, "tb_writer", None)
+            if writer is not None:
+                writer.add_image(tag, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+                writer.add_text(tag, text, step)
+            wandb = getattr(callback, "_wandb", None)
+            if wandb is not None and getattr(wandb, "run", None) is not None:
+                wandb.log({f"rollouts/{group.sample.id}": wandb.Image(image, caption=text)}, commit=False)
 
 
-def _told(group: Group) -> str:
-    """The group's question and answers, with each answer's rewards, as Markdown; model text as code."""
+def _markdown(group: Group) -> str:
+    """Return the group's question and answers with each answer's rewards; model text is formatted as code."""
     lines = [group.sample.question, ""]
-    for place, done in enumerate(group.answers):
+    for place, completion in enumerate(group.answers):
         values = ", ".join(f"{name} {column[place]}" for name, column in group.values.items())
-        lines += [f"{place + 1}. {values}", "", *(f"    {line}" for line in done.text[:1000].splitlines()), ""]
+        lines += [f"{place + 1}. {values}", "", *(f"    {line}" for line in completion.text[:1000].splitlines()), ""]
     return "\n".join(lines)

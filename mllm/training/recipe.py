@@ -1,8 +1,8 @@
-"""A recipe read without starting anything: as it would run on the machine that its header names.
+"""Reads a recipe without starting it, as it would run on the machine that its header names.
 
-`recipes/sft.py` and `recipes/rl.py` read their YAML inside the process that will train. Here the same file is read for
-a machine that is not there: TRL's own checks see the batch of all its processes, and weights that an earlier recipe
-makes are followed back to the checkpoint that this one starts from.
+`recipes/sft.py` and `recipes/rl.py` read their YAML in the process that trains. Here the same file is read for another
+machine: TRL's own checks see the batch of all its processes, and weights that an earlier recipe makes are traced back
+to the checkpoint that it starts from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LAUNCH = re.compile(r"accelerate launch +--config_file +(\S+)")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage of training as its YAML and flags say. `args` is TRL's, built for one process of the machine."""
+    """One stage of training by its YAML and flags. `args` is TRL's, built for one process of the machine."""
 
     file: Path
     kind: Kind
@@ -38,7 +38,7 @@ class Recipe:
 
     @property
     def per_device(self) -> int:
-        """Rows that one process learns from at once (TRL was shown the rows of all processes)."""
+        """Rows per micro-step of one process (TRL was given the rows of all processes)."""
         return self.args.per_device_train_batch_size // self.processes
 
 
@@ -47,28 +47,28 @@ def read(file: Path, flags: Sequence[str] = (), *, processes: int = 1) -> Recipe
 
     Args:
         file: the YAML.
-        flags: what would follow `--config FILE` on the command line.
-        processes: how many there will be.
+        flags: the flags after `--config FILE` on the command line.
+        processes: number of processes.
 
     Raises:
-        ConfigError: as the recipes themselves: an unknown key, a wrong value, a batch that holds no whole groups.
+        ConfigError: as in the recipes: an unknown key, a wrong value, a batch without whole groups.
     """
     kind = kind_of(file, flags)
     known = {item.name for item in fields(_CONFIGS[kind]) if item.init}
     run = config_file.read(["--config", str(file), *flags], file, known)
-    values = dict(run.trl) | _said(run.flags, "per_device_train_batch_size", "bf16")
+    values = dict(run.trl) | _flag_values(run.flags, "per_device_train_batch_size", "bf16")
     rows = values.get("per_device_train_batch_size", _default(kind, "per_device_train_batch_size"))
     if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
         raise ConfigError(f"{file}: per_device_train_batch_size must be a whole number from 1, got {rows!r}")
     if kind == "rl":
-        _check_groups(file, {**values, **_said(run.flags, *_GROUPS)}, rows, processes)
-    here = ["--bf16", "False", "--use_cpu", "True", "--per_device_train_batch_size", str(rows * processes)]
-    settings, args = arguments.read(["--config", str(file), *flags, *here], file, _CONFIGS[kind])
+        _check_groups(file, {**values, **_flag_values(run.flags, *_GROUPS)}, rows, processes)
+    overrides = ["--bf16", "False", "--use_cpu", "True", "--per_device_train_batch_size", str(rows * processes)]
+    settings, args = arguments.read(["--config", str(file), *flags, *overrides], file, _CONFIGS[kind])
     return Recipe(file, kind, settings, args, bool(values.get("bf16", True)), processes)
 
 
 def kind_of(file: Path, flags: Sequence[str] = ()) -> Kind:
-    """Say which program a YAML is for: rewards, or a key that only GRPO has, make it `recipes/rl.py`'s."""
+    """Return which program a YAML is for: rewards, or a key that only GRPO has, belong to `recipes/rl.py`."""
     values = config_file.load_yaml(file)
     ours = values.get(config.SECTION)
     flagged = {flag.removeprefix("--").split("=")[0].split(".")[0] for flag in flags if flag.startswith("--")}
@@ -78,39 +78,43 @@ def kind_of(file: Path, flags: Sequence[str] = ()) -> Kind:
 
 
 def accelerate_file(file: Path) -> Path | None:
-    """Return the accelerate configuration in the command of a recipe's header, None where none is named.
+    """Return the accelerate configuration in the command of a recipe's header, None if there is none.
 
-    It is looked for where the command is given: in the working directory, else beside the recipe's folder.
+    It is searched for in the working directory, then beside the recipe's folder.
     """
-    found = _LAUNCH.search(file.read_text(encoding="utf-8"))
-    if found is None:
+    match = _LAUNCH.search(file.read_text(encoding="utf-8"))
+    if match is None:
         return None
     for folder in (Path(), file.resolve().parent.parent):
-        if (folder / found[1]).is_file():
-            return folder / found[1]
-    raise ConfigError(f"{file}: its header names {found[1]}, which is not there; name yours with --accelerate")
+        if (folder / match[1]).is_file():
+            return folder / match[1]
+    raise ConfigError(f"{file}: its header names {match[1]}, which does not exist; name yours with --accelerate")
 
 
 def origin(recipe: Recipe) -> Settings:
     """Return the settings of the stage whose weights are the published ones: this recipe's, or an earlier one's.
 
-    An RL recipe starts from `runs/x/sft/best`. Before that folder exists, the YAML beside it whose `output_dir` is
-    `runs/x/sft` says what will be in it.
+    An RL recipe starts from `runs/x/sft/best`. If that folder does not exist yet, the YAML beside it whose `output_dir`
+    is `runs/x/sft` describes it.
 
     Raises:
-        FieldmarkError: the model is a folder that neither exists nor is made by a recipe beside this one.
+        FieldmarkError: the model is a folder that does not exist and that no recipe beside this one makes.
     """
-    settings, passed = recipe.settings, {recipe.file.resolve()}
+    settings, visited = recipe.settings, {recipe.file.resolve()}
     while settings.model != "pocket" and not Path(settings.model).is_dir():
-        made_by = [path for path in _beside(recipe.file) if path not in passed and makes(path, settings.model)]
+        made_by = [
+            path
+            for path in sorted(recipe.file.resolve().parent.glob("*.yaml"))
+            if path not in visited and makes(path, settings.model)
+        ]
         if not made_by:
             if settings.model.count("/") == 1 and settings.model[0] not in "./~":
                 return settings  # a name on the Hub
             raise FieldmarkError(
-                f"{recipe.file}: model: {settings.model} is not there yet, and no recipe beside this one has it as its "
-                f"output_dir. Run the stage before it, or name the checkpoint: -- --model Qwen/Qwen3-VL-8B-Instruct"
+                f"{recipe.file}: model: {settings.model} does not exist, and no recipe beside this one has it as its "
+                f"output_dir. Run the previous stage, or name the checkpoint: -- --model Qwen/Qwen3-VL-8B-Instruct"
             )
-        passed.add(made_by[0])
+        visited.add(made_by[0])
         earlier = config_file.load_yaml(made_by[0]).get(config.SECTION) or {}
         settings = config_file.parse(earlier, Settings, str(made_by[0]))
     return settings
@@ -120,7 +124,7 @@ _GROUPS = ("num_generations", "gradient_accumulation_steps", "steps_per_generati
 
 
 def _check_groups(file: Path, values: dict[str, Any], rows: int, processes: int) -> None:
-    """Refuse a generation batch that does not hold whole groups of answers, with the sizes that would do."""
+    """Refuse a generation batch that does not consist of whole groups of answers; the error names sizes that fit."""
     group = values.get("num_generations", _default("rl", "num_generations"))
     steps = values.get("steps_per_generation") or values.get("gradient_accumulation_steps", 1)
     drawn = values.get("generation_batch_size") or rows * processes * steps
@@ -132,25 +136,25 @@ def _check_groups(file: Path, values: dict[str, Any], rows: int, processes: int)
         fitting = [n for n in range(1, 4 * rows + group + 1) if n * processes * steps % group == 0]
         near = sorted(fitting, key=lambda n: (abs(n - rows), -n))[:2]
         raise ConfigError(
-            f"{file}: {rows} rows a process x {processes} processes x {steps} steps = {drawn} answers drawn at a time, "
-            f"which is no multiple of num_generations = {group}. Set per_device_train_batch_size to "
+            f"{file}: {rows} rows a process x {processes} processes x {steps} steps = {drawn} answers per generation "
+            f"batch, which is not a multiple of num_generations = {group}. Set per_device_train_batch_size to "
             f"{' or '.join(map(str, near))}, or num_generations to a divisor of {drawn}"
         )
 
 
-def _said(flags: Sequence[str], *names: str) -> dict[str, Any]:
-    """Return the values that flags give to TRL fields, for the few that are looked at before TRL reads them."""
-    said: dict[str, Any] = {}
+def _flag_values(flags: Sequence[str], *names: str) -> dict[str, Any]:
+    """Return the flags' values for those TRL fields that are needed before TRL parses them."""
+    values: dict[str, Any] = {}
     for index, flag in enumerate(flags):
         name, has_value, value = flag.removeprefix("--").partition("=")
         if flag.startswith("--") and name in names:
             word = value if has_value else flags[index + 1] if index + 1 < len(flags) else ""
-            said[name] = word.lower() in ("true", "1", "yes", "") if name == "bf16" else _whole(word)
-    return said
+            values[name] = word.lower() in ("true", "1", "yes", "") if name == "bf16" else _whole(word)
+    return values
 
 
 def _whole(word: str) -> int | str:
-    """Return the whole number that a word spells, or the word."""
+    """Return a word as a whole number, or unchanged."""
     return int(word) if word.isdigit() else word
 
 
@@ -159,12 +163,7 @@ def _default(kind: Kind, name: str) -> Any:
     return next(item.default for item in fields(_CONFIGS[kind]) if item.name == name)
 
 
-def _beside(file: Path) -> list[Path]:
-    """Return the YAML files of a recipe's folder, sorted."""
-    return sorted(file.resolve().parent.glob("*.yaml"))
-
-
 def makes(file: Path, model: str) -> bool:
-    """Whether a recipe's weights are put where `model` is: its output_dir, or a folder in it (`best`)."""
+    """Whether a recipe writes the weights `model`: its output_dir, or a folder in it (`best`)."""
     made = config_file.load_yaml(file).get("output_dir")
     return made is not None and Path(str(made)) in (Path(model), Path(model).parent)

@@ -1,4 +1,4 @@
-"""Going on after a stop: which checkpoint is whole, and whether the folder holds this same run."""
+"""Resuming a run: which checkpoint is complete, and whether the folder belongs to the same run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 SIZES_FILE = "sizes.json"
-_TRAINERS_OWN = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "bag_state")
+_TRAINERS_OWN = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "run_state")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
-# Settings that may differ when a run goes on: they change what is watched, how long it goes on, or where it runs, but
-# not what one step of training does.
+# Settings that may differ when a run is resumed: they change what is evaluated, how long it trains, or where it runs,
+# but not what one training step does.
 FREE = {"resume", "threads", "silence", "evaluate", "validation"}
 TRL_BOUND = (
     "learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "gradient_accumulation_steps", "seed",
@@ -37,23 +37,23 @@ TRL_BOUND = (
 
 
 def last_complete(output_dir: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, None when there is none.
+    """Return the newest complete checkpoint, None if there is none.
 
     The convention file is written last, after every process has saved its part; a run killed while saving leaves a
-    folder without it. A file that is shorter than it was (a disk that lost what it had promised) is found by its size.
+    folder without it. A file that lost its end (on a disk that did not write everything) is found by its size.
     """
     found = []
     for folder in output_dir.glob("checkpoint-*"):
         match = _CHECKPOINT.fullmatch(folder.name)
-        if match and (wrong := unfinished(folder)) is None:
+        if match and (problem := incomplete(folder)) is None:
             found.append((int(match[1]), folder))
         elif match:
-            logger.warning("%s was not written to its end and is not used (%s)", folder, wrong)
+            logger.warning("%s is incomplete and is not used (%s)", folder, problem)
     return max(found)[1] if found else None
 
 
 def seal(folder: Path, convention: Convention) -> None:
-    """Mark a checkpoint as complete: bring its files onto the disk, note their sizes, write its convention last."""
+    """Mark a checkpoint as complete: flush its files to disk, record their sizes, and write its convention last."""
     sizes = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -65,8 +65,8 @@ def seal(folder: Path, convention: Convention) -> None:
     write_convention(folder, convention)
 
 
-def unfinished(folder: Path) -> str | None:
-    """Say what a checkpoint lacks, None where it is complete. Checkpoints from before sizes were noted have none."""
+def incomplete(folder: Path) -> str | None:
+    """Return what a checkpoint lacks, None if it is complete. Old checkpoints have no recorded sizes."""
     for name in (CONVENTION_FILE, "trainer_state.json"):
         if not (folder / name).is_file():
             return f"no {name}"
@@ -79,19 +79,19 @@ def unfinished(folder: Path) -> str | None:
             path = folder / name
             if not path.is_file() or path.stat().st_size != size:
                 found = f"{path.stat().st_size} bytes" if path.is_file() else "missing"
-                return f"{name} is {found}, and had {size} bytes"
+                return f"{name} is {found}, but had {size} bytes"
     return None
 
 
 def checkpoint_to_resume(output_dir: Path, resume: str) -> Path | None:
-    """Return the checkpoint to go on from, None to start anew.
+    """Return the checkpoint to resume from, None to start a new run.
 
     Args:
         output_dir: of the run.
         resume: `auto`, `never`, or a checkpoint folder.
 
     Raises:
-        FieldmarkError: `never` where there are checkpoints already; a folder that is no complete checkpoint.
+        FieldmarkError: `never` although there are checkpoints; a folder that is not a complete checkpoint.
     """
     last = last_complete(output_dir)
     if resume == "auto":
@@ -99,26 +99,26 @@ def checkpoint_to_resume(output_dir: Path, resume: str) -> Path | None:
     if resume == "never":
         if last is not None:
             raise FieldmarkError(
-                f"{output_dir} holds a run already ({last.name}) and resume is `never`: remove the folder, choose "
-                f"another --output_dir, or leave --resume out to go on from there"
+                f"{output_dir} contains a run ({last.name}) and resume is `never`: remove the folder, choose another "
+                f"--output_dir, or omit --resume to continue it"
             )
         return None
     folder = Path(resume)
-    if (wrong := unfinished(folder)) is not None:
+    if (problem := incomplete(folder)) is not None:
         raise FieldmarkError(
-            f"--resume {resume}: no complete checkpoint of a training run ({wrong}); auto, never, or such a folder"
+            f"--resume {resume}: not a complete checkpoint ({problem}); use auto, never, or a checkpoint folder"
         )
     return folder
 
 
 def is_finished(checkpoint: Path, max_steps: int) -> bool:
-    """Whether a checkpoint stands at the end of its run: nothing is left to do. `max_steps` above 0 is the new end."""
+    """Whether a checkpoint is the last one of its run. `max_steps` above 0 is the new end."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return state["global_step"] >= (max_steps if max_steps > 0 else state["max_steps"])
 
 
 def take_weights(checkpoint: Path, output_dir: Path) -> None:
-    """Copy the weights (and what lies beside them) of a finished run's last checkpoint to the run's own folder.
+    """Copy the weights (and the files beside them) of a finished run's last checkpoint to the run's own folder.
 
     For a run that was killed after its last step and before its last save.
     """
@@ -129,7 +129,7 @@ def take_weights(checkpoint: Path, output_dir: Path) -> None:
 
 
 def describe(settings: Settings, args: Any, files: Iterable[Path]) -> dict[str, Any]:
-    """Describe a run: settings, what of TRL's decides a step, digests of the data, versions."""
+    """Describe a run: settings, TRL's settings that affect a step, digests of the data, versions."""
     return {
         "settings": settings.model_dump(mode="json"),
         "trl": {name: _plain(getattr(args, name)) for name in TRL_BOUND if hasattr(args, name)},
@@ -140,7 +140,7 @@ def describe(settings: Settings, args: Any, files: Iterable[Path]) -> dict[str, 
 
 
 def check_same(output_dir: Path, now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run under other settings or on other data.
+    """Refuse to resume a run with other settings or other data.
 
     Raises:
         FieldmarkError: names the first setting that differs, then and now.
@@ -154,23 +154,23 @@ def check_same(output_dir: Path, now: Mapping[str, Any]) -> None:
         for key in sorted({*old, *new} - FREE):
             if old.get(key) != new.get(key):
                 raise FieldmarkError(
-                    f"{output_dir} holds a run with another {key} ({section}): it was {old.get(key)!r}, now it is "
-                    f"{new.get(key)!r}. Choose another --output_dir, or put the setting back to go on with that run."
+                    f"{output_dir} contains a run with another {key} ({section}): it was {old.get(key)!r}, now it is "
+                    f"{new.get(key)!r}. Choose another --output_dir, or restore the setting to continue that run."
                 )
     if before.get("world_size") != now["world_size"]:
         logger.warning(
-            "this run was on %s processes, now on %s: batches differ", before.get("world_size"), now["world_size"]
+            "this run used %s processes, now %s: batches differ", before.get("world_size"), now["world_size"]
         )
 
 
 def write_run(output_dir: Path, now: Mapping[str, Any]) -> None:
-    """Write down what produces the weights of this folder."""
+    """Write the description of the run that produces this folder's weights."""
     with atomic_write(output_dir / RUN_FILE) as file:
         json.dump(now, file, indent=2)
         file.write("\n")
 
 
 def _plain(value: Any) -> Any:
-    """Turn a setting into what JSON keeps as it is (enumerations by their value)."""
+    """Convert a setting to a JSON value (enumerations by their value)."""
     value = getattr(value, "value", value)
     return value if isinstance(value, int | float | str | bool | None) else str(value)

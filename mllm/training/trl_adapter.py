@@ -1,4 +1,4 @@
-"""Fieldmark's records in TRL's calling conventions: samples -> data set rows, rewards -> reward functions."""
+"""Adapts Fieldmark's records to TRL: samples -> data set rows, rewards -> reward functions."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from mllm.prompting.tasks import task_of
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 from mllm.training.grpo.bag_sampler import BagSampler
-from mllm.training.health import spread
+from mllm.training.health import box_spread
 
 CACHE_BYTES = 256 * 2**20
+OnScores = Callable[[Sequence[Sample], Sequence[Score]], None]
+OnRollouts = Callable[[str, Sequence[Sample], Sequence[Completion], Sequence[Score]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A plain question with its answer, with or without an image: mixed into SFT to keep what the base knows.
+    """A plain question with its answer, with or without an image: mixed into SFT so that the base forgets less.
 
-    `image` is relative to the file's folder (as in a samples file), or absolute. The question is asked as it stands.
+    `image` is relative to the file's folder (as in a samples file), or absolute. The question is used unchanged.
     """
 
     SCHEMA: ClassVar[str] = "fieldmark.exchange/1"
@@ -40,8 +42,8 @@ class Exchange:
     answer: str
     image: str | None = None
 
-    def asked(self) -> list[dict[str, Any]]:
-        """Return the messages that ask it, with a placeholder for its image, if it has one."""
+    def messages(self) -> list[dict[str, Any]]:
+        """Return the question as messages, with a placeholder for its image if it has one."""
         turn = conversations.says("user", self.question)
         turn["content"] += [{"type": "image"}] if self.image is not None else []
         return [turn]
@@ -49,31 +51,31 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row to train on, and where its image lies."""
+    """One row to train on, and the file of its image."""
 
     record: Sample | Exchange
     image: Path | None
 
 
 class ImageCache:
-    """Decoded images by path, the least recently used dropped above `limit` bytes. Each process has its own."""
+    """Decoded images by path; above `limit` bytes the least recently used is dropped. Each process has its own."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit, self.size = limit, 0
-        self._held: OrderedDict[Path, Image.Image] = OrderedDict()
+        self._entries: OrderedDict[Path, Image.Image] = OrderedDict()
 
     def load(self, path: Path) -> Image.Image:
         """Return the image at `path` (RGB, upright). Callers share it and must not draw on it."""
-        if path in self._held:
-            self._held.move_to_end(path)
-            return self._held[path]
-        picture = open_image(path)
-        self._held[path] = picture
-        self.size += picture.width * picture.height * 3
-        while self.size > self.limit and len(self._held) > 1:
-            _, old = self._held.popitem(last=False)
+        if path in self._entries:
+            self._entries.move_to_end(path)
+            return self._entries[path]
+        image = open_image(path)
+        self._entries[path] = image
+        self.size += image.width * image.height * 3
+        while self.size > self.limit and len(self._entries) > 1:
+            _, old = self._entries.popitem(last=False)
             self.size -= old.width * old.height * 3
-        return picture
+        return image
 
     def __reduce__(self) -> tuple[type[ImageCache], tuple[int]]:
         """Pickle without the images (data loader workers, fingerprints)."""
@@ -82,10 +84,10 @@ class ImageCache:
 
 @dataclass
 class Lookup:
-    """Turns row numbers into what TRL wants, when they are asked for: nothing is decoded in advance.
+    """Converts rows to TRL's columns on access; nothing is decoded in advance.
 
-    Rows have `prompt` (messages), `images` (a list of images), `sample`, and with `answers` a `completion`. With
-    `bags` the numbers are the sampler's, and `sample.bag` is the bag that the image came with, None for one alone.
+    Columns: `prompt` (messages), `images` (a list of images), `sample`, and with `answers` a `completion`. With
+    `bags` the row numbers are the sampler's, and `sample.bag` names the image's bag (None for a single image).
     """
 
     rows: Sequence[Row]
@@ -96,18 +98,18 @@ class Lookup:
 
     def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
         """Look up the rows of a batch `{"row": [numbers]}`."""
-        found = [self._row(number) for number in batch["row"]]
+        rows = [self._row(number) for number in batch["row"]]
         columns: dict[str, list[Any]] = {
-            "prompt": [self._prompt(row) for row in found],
-            "images": [[] if row.image is None else [self.cache.load(row.image)] for row in found],
-            "sample": [with_its_image(row) for row in found],
+            "prompt": [self._prompt(row) for row in rows],
+            "images": [[] if row.image is None else [self.cache.load(row.image)] for row in rows],
+            "sample": [with_its_image(row) for row in rows],
         }
         if self.answers:
-            columns["completion"] = [[conversations.says("assistant", self._answer(row.record))] for row in found]
+            columns["completion"] = [[conversations.says("assistant", self._answer(row.record))] for row in rows]
         return columns
 
     def _row(self, number: int) -> Row:
-        """Return a row, its sample with the bag that it came with."""
+        """Return a row, with the bag set in its sample."""
         if self.bags is None:
             return self.rows[number]
         place, bag = self.bags.read(number)
@@ -115,18 +117,18 @@ class Lookup:
         return replace(row, record=replace(row.record, bag=bag)) if isinstance(row.record, Sample) else row
 
     def _prompt(self, row: Row) -> list[dict[str, Any]]:
-        """Return the messages that ask the row, with a placeholder where its image belongs."""
+        """Return the prompt as messages, with a placeholder for the image."""
         if isinstance(row.record, Sample):
             return conversations.conversation(row.record, self.convention)
-        return row.record.asked()
+        return row.record.messages()
 
     def _answer(self, record: Sample | Exchange) -> str:
-        """Return the text to learn."""
+        """Return the text to train on."""
         return record.answer if isinstance(record, Exchange) else conversations.target(record, self.convention)
 
 
 def with_its_image(row: Row) -> Sample | Exchange:
-    """The record; that of a caption names its image by a path that opens, since rewards look at it."""
+    """Return the record; for captions, with an absolute image path, because rewards open the image."""
     if isinstance(row.record, Sample) and row.record.task == "caption" and row.image is not None:
         return replace(row.record, image=str(row.image.resolve()))
     return row.record
@@ -140,9 +142,9 @@ def dataset(
     cache: ImageCache | None = None,
     bags: BagSampler | None = None,
 ) -> Dataset:
-    """Make a data set for TRL: prompts and answers for SFT, prompts alone for RL (`answers=False`).
+    """Build TRL's data set: prompts and answers for SFT, prompts alone for RL (`answers=False`).
 
-    With `bags` it has a row for every number that the sampler may yield.
+    With `bags` it has a row for every number that the sampler can yield.
     """
     lookup = Lookup(rows, convention, answers, cache or ImageCache(), bags)
     count = len(rows) if bags is None else bags.virtual_rows
@@ -150,23 +152,34 @@ def dataset(
 
 
 class TrlReward:
-    """One of our rewards as TRL calls it. Pickles; its name in TRL's logs is the reward's own.
+    """A reward as a function that TRL can call. It can be pickled; TRL's logs use the reward's name.
 
-    Means of the parts are logged as `<reward>/<part>`; with `count_problems`, also the share of completions that could
-    not be read, by reason, as `unread/<reason>`. Who sets `heard` is told every batch's samples and scores, who sets
-    `shown` its answers as well.
+    Means of the parts are logged as `<reward>/<part>`.
+
+    Args:
+        name: of the reward.
+        reward: scores the completions.
+        checkpoint: its family and processor decide how completions are parsed.
+        count_problems: also log the share of completions that could not be parsed, as `unread/<reason>`.
+        on_scores: receives each batch's samples and scores.
+        on_rollouts: receives the reward's name, and each batch's samples, completions and scores.
     """
 
-    heard: Callable[[Sequence[Sample], Sequence[Score]], None] | None = None
-    shown: Callable[[str, Sequence[Sample], Sequence[Completion], Sequence[Score]], None] | None = None
-
     def __init__(
-        self, name: str, reward: BaseReward, checkpoint: Checkpoint | Loaded, *, count_problems: bool = False
+        self,
+        name: str,
+        reward: BaseReward,
+        checkpoint: Checkpoint | Loaded,
+        *,
+        count_problems: bool = False,
+        on_scores: OnScores | None = None,
+        on_rollouts: OnRollouts | None = None,
     ) -> None:
         self.__name__ = name
         opening = processors.opened(checkpoint.processor, checkpoint.convention.prompt)
         self.reader = CompletionReader(checkpoint.family, checkpoint.convention.budget, opening)
         self.reward, self.count_problems = reward.reading(self.reader.family, self.reader.budget), count_problems
+        self.on_scores, self.on_rollouts = on_scores, on_rollouts
 
     def __call__(
         self,
@@ -177,13 +190,13 @@ class TrlReward:
         log_metric: Callable[[str, float], None] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        """Score a batch: one number, or None where the reward does not apply, for each completion."""
+        """Return a number for each completion, None where the reward does not apply."""
         read = [self._read(*row) for row in zip(sample, completions, completion_ids, strict=True)]
         scores = self.reward(sample, read)
-        if self.heard is not None:
-            self.heard(sample, scores)
-        if self.shown is not None:
-            self.shown(self.__name__, sample, read, scores)
+        if self.on_scores is not None:
+            self.on_scores(sample, scores)
+        if self.on_rollouts is not None:
+            self.on_rollouts(self.__name__, sample, read, scores)
         if log_metric is not None:
             for part in sorted({part for score in scores for part in score.parts}):
                 values = [score.parts[part] for score in scores if part in score.parts]
@@ -193,16 +206,17 @@ class TrlReward:
                 problems = Counter(done.answer.problem for done in asked if done.answer.problem is not None)
                 for problem, count in sorted(problems.items()):
                     log_metric(f"unread/{problem}", count / len(asked))
-                self._log_spread(sample, read, log_metric)
+                self._log_box_spread(sample, read, log_metric)
         return [score.value for score in scores]
 
     @staticmethod
-    def _log_spread(
+    def _log_box_spread(
         samples: Sequence[Sample], read: Sequence[Completion], log_metric: Callable[[str, float], None]
     ) -> None:
-        """Log how much the boxes of different images differ, as a share of how much the true ones do.
+        """Log how much the boxes of different images vary, as a share of how much the true ones do.
 
-        One box for everything is near 0. One answer an image counts, and fewer than four images say nothing.
+        It is near 0 if the model writes the same box for every image. One answer per image counts; batches with fewer
+        than four images are skipped.
         """
         pairs = {
             sample.id: (done.answer.boxes[0], sample.boxes[0])
@@ -210,10 +224,10 @@ class TrlReward:
             if done.answer.boxes and sample.boxes
         }
         written, true = [pair[0] for pair in pairs.values()], [pair[1] for pair in pairs.values()]
-        if len(pairs) >= 4 and spread(true) > 0:
-            log_metric("boxes/spread", spread(written) / spread(true))
+        if len(pairs) >= 4 and box_spread(true) > 0:
+            log_metric("boxes/spread", box_spread(written) / box_spread(true))
 
     def _read(self, sample: Sample, completion: Any, ids: Sequence[int]) -> Completion:
-        """Read what the model wrote for one sample."""
+        """Parse one completion."""
         text = completion if isinstance(completion, str) else completion[0]["content"]
         return self.reader.read(sample, text, tokens=len(ids))

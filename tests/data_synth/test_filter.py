@@ -89,7 +89,7 @@ def test_bad_settings_are_told(tmp_path: Path, flags: list[str], message: str) -
     assert message in str(error.value)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_pocket_model_finds_some_descriptions_sometimes_and_a_killed_run_ends_alike(tmp_path: Path) -> None:
     data = [str(ROOT / "data_synth" / "grounding.py"), "--train", "24", "--validation", "0", "--test", "0"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from mllm.io.images import open_image
 from mllm.models import families
 from mllm.pocket import world
 from mllm.records import REFERENCE, SPLITS, Photo, Sample, load_samples, read_jsonl
-from mllm.synthesis import thoughts
+from mllm.synthesis import lineups, thoughts
 from tests.support.faulty_server import serving
 from tests.support.killing import contents, killed_and_whole
 from tests.support.synthesis import make
@@ -156,6 +157,25 @@ def test_a_folder_of_other_settings_is_not_touched(pocket: Path) -> None:
     assert "made with seed = 0, now it is 9" in str(error.value)
 
 
+def test_the_seed_decides_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws: list[tuple[Any, ...]] = []
+    draw = lineups.Pool.draw
+
+    def recorded(self: lineups.Pool, *values: Any, **named: Any) -> lineups.LineUp:
+        draws.extend(value.getstate() for value in [*values, *named.values()] if isinstance(value, random.Random))
+        return draw(self, *values, **named)
+
+    monkeypatch.setattr(lineups.Pool, "draw", recorded)
+    few = ["--train", "3", "--validation", "0", "--test", "0", "--photos-per-entity", "3", "--domain", "bird"]
+    found = []
+    for run, seed in enumerate((0, 0, 1)):
+        make(tmp_path / str(run), *few, "--seed", str(seed), "--workers", "1")
+        found.append(list(draws))
+        draws.clear()
+    assert len(found[0]) >= 3 and found[0] == found[1]
+    assert not set(found[0]) & set(found[2])
+
+
 def test_several_questions_of_an_image(tmp_path: Path) -> None:
     few = ["--train", "5", "--validation", "4", "--test", "0", "--photos-per-entity", "3", "--domain", "car"]
     make(tmp_path / "a", *few, "--questions", "2")
@@ -260,7 +280,7 @@ def test_the_data_card_and_the_sheets_tell_what_is_there(mixed: Path) -> None:
     assert open_image(mixed / "sheets" / "train-01.png").size[0] == 3 * 480
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_write_the_bytes_of_one(mixed: Path, tmp_path: Path) -> None:
     """Through accelerate's launcher; then killed, and gone on with by one process."""

@@ -137,7 +137,7 @@ def test_real_pets(shared_data: Path, tmp_path: Path) -> None:
     assert len(cards) == 37 and all(cards.confused_with(name) for name in cards)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_run_ends_with_the_same_bytes(birds: Path, tmp_path: Path) -> None:
     """kill -9 in every stage, then run again until it ends."""

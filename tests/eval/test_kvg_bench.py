@@ -127,6 +127,18 @@ def test_the_published_rule_beside_ours(tmp_path):
     assert every["chance"] == pytest.approx((0.5 + 0.5 + 1) / 3)
 
 
+def test_the_published_rule_calls_a_tie_a_hit(tmp_path):
+    samples = kvg_published.read_parquet(parquet(tmp_path / "k.parquet"), tmp_path / "images")[:1]
+    assert samples[0].boxes[0].to_xyxy(kvg_published.FRAME) == (0, 0, 400, 1000)
+    for text, hit in (("(0,0),(400,500)", 1.0), ("(0,0),(400,499)", 0.0)):
+        folder = tmp_path / text
+        info = {"model": "m", "style": "direct", "convention": {**CONVENTION, "family": "qwen3_vl"}}
+        runs.begin(folder, info | {"samples": {"file": "f"}, "official": True}, samples, tmp_path / "images")
+        runs.append(folder, Completion(samples[0].id, f"<answer>{text}</answer>", UNREAD))
+        table = runs.write_scores(runs.load(folder))
+        assert table["slices"]["all"]["published_acc"]["value"] == hit
+
+
 def test_both_rules_published_rows_and_quadrants(tmp_path, capsys):
     """The report of an official run: side by side, the papers' rows, and what the model knows of the entities."""
     folder, samples = official_run(tmp_path)

@@ -68,7 +68,7 @@ def test_no_samples_file(tmp_path):
         kvg_bench.main(["--samples", str(tmp_path / "absent.jsonl"), "--out", str(tmp_path / "out")])
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path, pocket_folder, root):
     """kill -9 in the middle, then the same command: the same outputs as a run that was never stopped."""
     samples = []

@@ -41,6 +41,15 @@ def test_repeating_a_word_does_not_pay() -> None:
     assert cider_d("a red red red red bird", ["a red bird"], frequencies) < honest
 
 
+def test_a_word_counts_at_most_as_often_as_in_the_reference() -> None:
+    """By hand, unigrams alone: both words have the same rarity, so the vectors are counts: (3, 1) against (1, 2)."""
+    frequencies = Frequencies.of([["red bird bird"], ["blue car car"]])
+    clipped = (min(3, 1) * 1 + min(1, 2) * 2) / math.sqrt((3**2 + 1) * (1 + 2**2))
+    bigrams = 1 / math.sqrt((2**2 + 1) * (1 + 1))  # red red twice and red bird, against red bird and bird bird
+    expected = 10 * (clipped + bigrams) / 4 * math.exp(-1 / 72)
+    assert cider_d("red red red bird", ["red bird bird"], frequencies) == pytest.approx(expected)
+
+
 def test_published_numbers_of_aac_metrics() -> None:
     found = corpus(*AAC)
     assert found == pytest.approx([1.3641, 0.5587], abs=1e-3)

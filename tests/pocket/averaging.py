@@ -1,4 +1,4 @@
-"""One batch of lessons read by one process or several: `python averaging.py OUT`, or the same under torchrun.
+"""One batch of tasks read by one process or several: `python averaging.py OUT`, or the same under torchrun.
 
 The first process writes the mean gradient, and what became of three parameters that stand beside the model's.
 """
@@ -15,7 +15,7 @@ import torch
 from mllm.pocket import pretraining_tasks
 from mllm.pocket.data_parallel import DataParallel
 from mllm.pocket.model import build
-from mllm.pocket.pretraining import answer_loss, lesson_batch
+from mllm.pocket.pretraining import answer_loss, task_batch
 
 
 def main(out: Path) -> None:
@@ -26,9 +26,9 @@ def main(out: Path) -> None:
     rng = random.Random(3)
     told = [
         kind(rng)
-        for kind in (pretraining_tasks.judge_lesson, pretraining_tasks.recall_lesson, pretraining_tasks.copy_lesson) * 2
+        for kind in (pretraining_tasks.judge_task, pretraining_tasks.recall_task, pretraining_tasks.copy_task) * 2
     ]
-    batch = lesson_batch(parallel.world.shard(told[:4]), cast(Any, None), processor.tokenizer)
+    batch = task_batch(parallel.world.shard(told[:4]), cast(Any, None), processor.tokenizer)
     answer_loss(model, batch).backward()
     everywhere, somewhere, nowhere = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
     everywhere.grad = torch.full((2,), 1.0 + parallel.world.rank)

@@ -41,7 +41,7 @@ def test_claims_are_read_from_captions_listings_and_broken_text() -> None:
 def test_true_captions_are_all_true(rng: random.Random, domain: str, count: int) -> None:
     things = [random_marks(rng).phrases(domain) for _ in range(count)]
     full = judge(rich(domain, things), things)
-    assert (full.right, full.claimed, full.true, full.things_told) == (4 * count, 4 * count, 4 * count, count)
+    assert (full.right, full.claimed, full.true, full.things_claimed) == (4 * count, 4 * count, 4 * count, count)
     short = judge(sparse(domain, things, rng), things)
     assert count <= short.right == short.claimed <= 2 * count and short.precision == 1
     assert fits(claims(sparse(domain, things, rng)), domain, things)
@@ -61,7 +61,7 @@ def test_judging_by_hand() -> None:
     bound = judge("A round red striped bird with white cap. A wide green plain bird with blue cap.", TWO)
     assert (bound.right, bound.claimed) == (6, 8), "marks belong to their thing"
     three = judge("A red bird. A green bird. A red bird.", TWO)
-    assert (three.right, three.claimed, three.things_told, three.things_true) == (2, 3, 3, 2)
+    assert (three.right, three.claimed, three.things_claimed, three.things_true) == (2, 3, 3, 2)
     assert judge("", TWO).precision == 0
 
 

@@ -1,4 +1,4 @@
-"""Where the deciding words of a lesson look back to."""
+"""Where the deciding words of a task look back to."""
 
 from __future__ import annotations
 
@@ -28,20 +28,21 @@ def test_deciding_words_look_back_to_what_they_repeat_or_compare() -> None:
     for number in range(60):
         rng, scene = random.Random(number), training_scene(number, "test", 2 + number % 4)
         taught = [
-            pretraining_tasks.reason_lesson(scene, number, rng, late=True), pretraining_tasks.reason_lesson(scene, number, rng),
-            pretraining_tasks.judge_lesson(rng), pretraining_tasks.copy_lesson(rng),
+            pretraining_tasks.reason_task(scene, number, rng, late=True),
+            pretraining_tasks.reason_task(scene, number, rng),
+            pretraining_tasks.judge_task(rng), pretraining_tasks.copy_task(rng),
         ]  # fmt: skip
-        for lesson in taught:
-            prompt = encode(prompt_text(lesson.question, 0))
-            tokens, start = prompt + encode(lesson.answer), len(prompt) + len(encode(lesson.given))
-            found = pointers(tokens, start, lesson.sought, encode)
+        for task in taught:
+            prompt = encode(prompt_text(task.question, 0))
+            tokens, start = prompt + encode(task.answer), len(prompt) + len(encode(task.prefix))
+            found = pointers(tokens, start, task.sought, encode)
             assert all(source <= place and place + 1 >= start for place, source in found)
             repeats = [(p, s) for p, s in found if spelt(tokens[p + 1]) == spelt(tokens[s])]
-            boxes = lesson.answer.count("),(") - (len(scene.things) if lesson.scene is not None else 0)
-            assert len(repeats) == 4 * boxes + ("So " in lesson.answer and "List" not in lesson.question)
+            boxes = task.answer.count("),(") - (len(scene.things) if task.scene is not None else 0)
+            assert len(repeats) == 4 * boxes + ("So " in task.answer and "List" not in task.question)
             compared = [(p, s) for p, s in found if (p, s) not in repeats]
-            assert len(compared) == len(re.findall(r"\w (?:fits|not)\b", lesson.answer))
+            assert len(compared) == len(re.findall(r"\w (?:fits|not)\b", task.answer))
             for place, source in compared:  # " red" (or its part, as " cap") against the recalled mark that ends there
-                mark = next(m for m in lesson.sought if decode(tokens[: source + 1]).endswith(m))
+                mark = next(m for m in task.sought if decode(tokens[: source + 1]).endswith(m))
                 said = decode(tokens[: place + 1])
                 assert (decode([tokens[place + 1]]) == " fits") == said.endswith(f" {mark}")

@@ -1,4 +1,4 @@
-"""Batches and losses of lessons, fast paths against the stock ones, and a run that is stopped and goes on."""
+"""Batches and losses of tasks, fast paths against the stock ones, and a run that is stopped and goes on."""
 
 from __future__ import annotations
 
@@ -40,21 +40,19 @@ def test_a_name_is_the_same_tokens_wherever_it_stands(tokenizer) -> None:  # noq
 
 
 def test_deciding_tokens_weigh_more_and_what_is_given_is_not_learned(tokenizer) -> None:  # noqa: ANN001
-    from mllm.pocket.pretraining import DECISIVE, lesson_batch
+    from mllm.pocket.pretraining import DECISIVE, task_batch
 
-    lesson = pretraining_tasks.reason_lesson(training_scene(3, "test", 3), 3, random.Random(3), late=True)
-    batch = lesson_batch([replace(lesson, scene=None)], cast(Any, _Images()), tokenizer)
+    task = pretraining_tasks.reason_task(training_scene(3, "test", 3), 3, random.Random(3), late=True)
+    batch = task_batch([replace(task, scene=None)], cast(Any, _Images()), tokenizer)
     ids, labels, weights = (batch[name][0].tolist() for name in ("input_ids", "labels", "weight"))
     learned = tokenizer.decode([token for token in labels if token != -100])
-    assert f"{lesson.given}{learned}" == f"{lesson.answer}<|im_end|>"
+    assert f"{task.prefix}{learned}" == f"{task.answer}<|im_end|>"
     heavy = [
         tokenizer.decode([token]).strip() for token, weight in zip(ids, weights, strict=True) if weight == DECISIVE
     ]
-    verdicts = re.findall(r" (fits|not)", lesson.answer)
+    verdicts = re.findall(r" (fits|not)", task.answer)
     assert heavy[: len(verdicts)] == verdicts and len(verdicts) == 3 * 5
-    assert (
-        "".join(heavy[len(verdicts) :]) == lesson.answer[lesson.answer.index("So ") :].replace(" ", "") + "<|im_end|>"
-    )
+    assert "".join(heavy[len(verdicts) :]) == task.answer[task.answer.index("So ") :].replace(" ", "") + "<|im_end|>"
     assert set(weights) == {0.0, 1.0, DECISIVE}
 
 
@@ -84,35 +82,35 @@ class _Images:
         return training_scene(number, "test")
 
 
-def test_answer_loss_is_the_mean_over_lessons_of_the_models_own_loss() -> None:
+def test_answer_loss_is_the_mean_over_tasks_of_the_models_own_loss() -> None:
     import torch
 
     from mllm.pocket.model import build
-    from mllm.pocket.pretraining import answer_loss, lesson_batch
+    from mllm.pocket.pretraining import answer_loss, task_batch
 
     model, processor = build(3)
     taught = [
-        pretraining_tasks.list_lesson(training_scene(5, "test"), 5),
-        pretraining_tasks.recall_lesson(random.Random(0)),
+        pretraining_tasks.list_task(training_scene(5, "test"), 5),
+        pretraining_tasks.recall_task(random.Random(0)),
     ]
     pictures: Any = _Images()
     with torch.no_grad():
-        together = answer_loss(model, lesson_batch(taught, pictures, processor.tokenizer)).item()
+        together = answer_loss(model, task_batch(taught, pictures, processor.tokenizer)).item()
         alone = []
-        for lesson in taught:
-            batch = lesson_batch([lesson], pictures, processor.tokenizer)
-            for aim in ("weight", "on_target", "looks_K3"):
+        for task in taught:
+            batch = task_batch([task], pictures, processor.tokenizer)
+            for aim in ("weight", "on_target", "pointers_K3"):
                 batch.pop(aim)
             alone.append(model(**batch).loss.item())
     assert together == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("in_view", [True, False])
-def test_lessons_read_packed_are_learned_alike(in_view: bool) -> None:
+def test_tasks_read_packed_are_learned_alike(in_view: bool) -> None:
     import torch
 
     from mllm.pocket.model import build
-    from mllm.pocket.pretraining import DenseHead, answer_loss, lesson_batch, read_padded
+    from mllm.pocket.pretraining import DenseHead, answer_loss, read_padded, task_batch
     from mllm.training.engine import attention, packing
 
     model, processor = build(4)
@@ -122,17 +120,17 @@ def test_lessons_read_packed_are_learned_alike(in_view: bool) -> None:
     head = DenseHead(model.config.text_config.hidden_size, 1 + len(vision.deepstack_visual_indexes))
     rng, scene = random.Random(1), training_scene(5, "test")
     seen = [
-        pretraining_tasks.reason_lesson(scene, 5, rng),
-        pretraining_tasks.at_lesson(scene, 5, rng),
-        pretraining_tasks.list_lesson(scene, 5),
+        pretraining_tasks.reason_task(scene, 5, rng),
+        pretraining_tasks.at_task(scene, 5, rng),
+        pretraining_tasks.list_task(scene, 5),
     ]
     told = [
-        pretraining_tasks.judge_lesson(rng),
-        pretraining_tasks.recall_lesson(rng),
-        pretraining_tasks.copy_lesson(rng),
+        pretraining_tasks.judge_task(rng),
+        pretraining_tasks.recall_task(rng),
+        pretraining_tasks.copy_task(rng),
     ]
     pictures: Any = _Images()
-    batch = lesson_batch(seen if in_view else told, pictures, processor.tokenizer)
+    batch = task_batch(seen if in_view else told, pictures, processor.tokenizer)
     losses, gradients = [], []
     for read in (read_padded, packing.hidden_states):
         model.zero_grad()
@@ -146,20 +144,20 @@ def test_lessons_read_packed_are_learned_alike(in_view: bool) -> None:
 
 def test_target_cells_are_those_whose_centre_lies_on_the_thing() -> None:
     from mllm.boxes import Frame
-    from mllm.pocket.pretraining import lesson_batch
+    from mllm.pocket.pretraining import task_batch
 
     tokenizer, pictures = build_tokenizer(), cast(Any, _Images())
     for number in range(8):
         scene = training_scene(number, "test")
-        lesson = pretraining_tasks.find_lesson(scene, number, random.Random(number))
-        batch = lesson_batch([lesson, pretraining_tasks.list_lesson(scene, number)], pictures, tokenizer)
+        task = pretraining_tasks.find_task(scene, number, random.Random(number))
+        batch = task_batch([task, pretraining_tasks.list_task(scene, number)], pictures, tokenizer)
         asked = batch["on_target"][0][batch["on_target"][0] >= 0]
         assert (batch["on_target"][1] == -1).all(), "listing points at nothing"
-        if lesson.target is None:
+        if task.target is None:
             continue
         columns, rows = scene.image.width // 32, scene.image.height // 32
         assert len(asked) == columns * rows
-        x1, y1, x2, y2 = scene.things[lesson.target].box.to_xyxy(Frame(*scene.image.size))
+        x1, y1, x2, y2 = scene.things[task.target].box.to_xyxy(Frame(*scene.image.size))
         for cell, on in enumerate(asked.tolist()):
             x, y = 32 * (cell % columns) + 16, 32 * (cell // columns) + 16
             assert on == float(x1 - 4 <= x <= x2 + 4 and y1 - 4 <= y <= y2 + 4)
@@ -191,7 +189,7 @@ def test_kept_memory_is_told_to_glibc_only() -> None:
     assert keep_memory() == (platform.libc_ver()[0] == "glibc")
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_a_killed_pretraining_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
     """kill -9 after the first saved state; started again, the run must end with bit-equal weights."""
     import json

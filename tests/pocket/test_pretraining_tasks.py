@@ -8,8 +8,8 @@ from mllm.pocket import pretraining_tasks, world
 from mllm.pocket.scene_store import training_scene
 
 
-def test_no_lesson_leads_from_a_name_to_a_place() -> None:
-    """The base must know a species and not be able to ground it: boxes never stand in a lesson that holds a species'
+def test_no_task_leads_from_a_name_to_a_place() -> None:
+    """The base must know a species and not be able to ground it: boxes never stand in a task that holds a species'
     name."""
     names = {one.name for one in world.species()}
     drawn = [training_scene(number, "test") for number in range(60)]
@@ -17,32 +17,32 @@ def test_no_lesson_leads_from_a_name_to_a_place() -> None:
         number = seed % len(drawn)
         rng, scene = random.Random(seed), drawn[number]
         made = [
-            pretraining_tasks.find_lesson(scene, number, rng),
-            pretraining_tasks.reason_lesson(scene, number, rng),
-            pretraining_tasks.reason_lesson(scene, number, rng, late=True),
-            pretraining_tasks.at_lesson(scene, number, rng),
-            pretraining_tasks.list_lesson(scene, number),
-            pretraining_tasks.recall_lesson(rng, scene, number),
-            pretraining_tasks.judge_lesson(rng),
-            pretraining_tasks.copy_lesson(rng),
+            pretraining_tasks.find_task(scene, number, rng),
+            pretraining_tasks.reason_task(scene, number, rng),
+            pretraining_tasks.reason_task(scene, number, rng, late=True),
+            pretraining_tasks.at_task(scene, number, rng),
+            pretraining_tasks.list_task(scene, number),
+            pretraining_tasks.recall_task(rng, scene, number),
+            pretraining_tasks.judge_task(rng),
+            pretraining_tasks.copy_task(rng),
         ]
-        for lesson in made:
-            named = any(name in lesson.question or name in lesson.answer for name in names)
-            assert not (named and "(" in lesson.question + lesson.answer)
+        for task in made:
+            named = any(name in task.question or name in task.answer for name in names)
+            assert not (named and "(" in task.question + task.answer)
 
 
-def test_judging_and_copying_lessons_have_one_right_answer() -> None:
+def test_judging_and_copying_tasks_have_one_right_answer() -> None:
     for number in range(200):
-        judged = pretraining_tasks.judge_lesson(random.Random(number))
-        assert judged.answer.startswith(judged.given) and ", ".join(judged.sought) in judged.given
-        compared = judged.answer.removeprefix(judged.given).removesuffix(".</think>").strip().split(". ")
+        judged = pretraining_tasks.judge_task(random.Random(number))
+        assert judged.answer.startswith(judged.prefix) and ", ".join(judged.sought) in judged.prefix
+        compared = judged.answer.removeprefix(judged.prefix).removesuffix(".</think>").strip().split(". ")
         fitting = [part for part in compared if part.endswith(", fits")]
         assert len(fitting) == 1
         each = ", ".join(f"{mark} fits" for mark in judged.sought)
         place, said = fitting[0].split(" ", 1)
         assert said == f"{each}, fits" and compared[-1] == f"So {place}"
         assert f"{place} {', '.join(judged.sought)}." in judged.question
-        copied = pretraining_tasks.copy_lesson(random.Random(number))
+        copied = pretraining_tasks.copy_task(random.Random(number))
         listed, asked = copied.question.split(" List ")
         order = asked.split(". ")[0].split()
         said, answer = copied.answer.removeprefix("<think>").split("</think>")
@@ -52,7 +52,7 @@ def test_judging_and_copying_lessons_have_one_right_answer() -> None:
         assert answer == f"<answer>{boxes[-1][1]}</answer>"
 
 
-def test_reasoned_lessons_hold_on_every_link() -> None:
+def test_reasoned_tasks_hold_on_every_link() -> None:
     """The form is the oracle's, so that the links of a reasoning can be read off it; the head has no species' name, and
     is never learned to be said."""
     from mllm.boxes import Frame
@@ -62,11 +62,11 @@ def test_reasoned_lessons_hold_on_every_link() -> None:
     pocket, frame = load("pocket"), Frame(100, 100)
     for number in range(100):
         scene = training_scene(number, "test", 2 + number % 4)
-        lesson = pretraining_tasks.reason_lesson(scene, number, random.Random(number), late=bool(number % 2))
-        assert bool(lesson.given) == bool(number % 2) == ("with marks" not in lesson.question)
-        said, answer = lesson.answer.removeprefix("<think>").split("</think>")
+        task = pretraining_tasks.reason_task(scene, number, random.Random(number), late=bool(number % 2))
+        assert bool(task.prefix) == bool(number % 2) == ("with marks" not in task.question)
+        said, answer = task.answer.removeprefix("<think>").split("</think>")
         thought = read_thought(said, pocket, frame)
-        (target,) = [thing for thing in scene.things if thing.marks == lesson.sought]
+        (target,) = [thing for thing in scene.things if thing.marks == task.sought]
         assert (thought.name, thought.recalled) == (("marks", target.marks) if number % 2 else ("", ()))
         assert [candidate.marks for candidate in thought.candidates] == [thing.marks for thing in scene.things]
         assert [candidate.fits for candidate in thought.candidates] == [thing is target for thing in scene.things]
@@ -80,15 +80,15 @@ def test_reasoned_lessons_hold_on_every_link() -> None:
         assert choice is not None and choice.fits and thought.restated == choice.numbers
 
 
-def test_find_lessons_have_one_right_answer() -> None:
+def test_find_tasks_have_one_right_answer() -> None:
     drawn = [training_scene(number, "test", 4) for number in range(40)]
     for seed in range(240):
         number = seed % len(drawn)
         scene = drawn[number]
-        lesson = pretraining_tasks.find_lesson(scene, number, random.Random(seed))
-        if not lesson.question.startswith("Find"):
+        task = pretraining_tasks.find_task(scene, number, random.Random(seed))
+        if not task.question.startswith("Find"):
             continue
-        asked = lesson.question.split(" with marks ")[1].split(". Answer")[0].split(", ")
+        asked = task.question.split(" with marks ")[1].split(". Answer")[0].split(", ")
         fitting = [thing for thing in scene.things if set(asked) <= set(thing.marks)]
         assert len(fitting) == 1
-        assert lesson.answer == f"<answer>{pretraining_tasks.write_box(fitting[0].box)}</answer>"
+        assert task.answer == f"<answer>{pretraining_tasks.write_box(fitting[0].box)}</answer>"

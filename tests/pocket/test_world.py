@@ -43,8 +43,8 @@ def test_every_split_has_its_species_and_unseen_domains_are_never_trained_on() -
 
 def test_marks_are_words_and_accent_differs_from_the_main_colour() -> None:
     one = world.species("bird")[0]
-    assert one.marks == (one.form, one.colour, one.pattern, f"{one.accent} cap")
-    assert all(one.colour != one.accent for one in world.species())
+    assert one.marks == (one.look.form, one.look.colour, one.look.pattern, f"{one.look.accent} cap")
+    assert all(one.look.colour != one.look.accent for one in world.species())
 
 
 def test_unknown_names_say_what_is_known() -> None:

@@ -337,7 +337,7 @@ def test_time_is_linear_in_the_text(piece: str) -> None:
     assert seconds(160_000) < 25 * max(seconds(20_000), 0.002)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.lists(st.lists(st.integers(-9999, 9999), min_size=4, max_size=4), max_size=5), st.data())
 def test_boxes_are_read_in_order(boxes: list[list[int]], data: st.DataObject) -> None:
     forms = ["({},{}),({},{})", "[{}, {}, {}, {}]", "({}, {}, {}, {})", "<box>{} {} {} {}</box>", "[{},{}] [{},{}]"]

@@ -137,6 +137,7 @@ def test_a_few_prompts_are_learned_by_heart(config: Path, tmp_path: Path) -> Non
     assert sum(earned[-2:]) / 2 > earned[0] + 0.2, earned
 
 
+@pytest.mark.ci
 def test_bags_grow_and_a_stopped_run_goes_on_in_the_same_order(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,13 +176,13 @@ def test_bags_grow_and_a_stopped_run_goes_on_in_the_same_order(
         if "reward" in row:
             for name in ("reward", "bags/size", "self_retrieval/log_p", "grad_norm"):
                 assert gone_on[row["step"]][name] == pytest.approx(row[name], rel=1e-5), (row["step"], name)
-    state = json.loads((tmp_path / "out" / "checkpoint-6" / "bag_state.json").read_text())
+    state = json.loads((tmp_path / "out" / "checkpoint-6" / "run_state_bags.json").read_text())
     assert [row["captions"] for row in state["counts"]] == [12, 18]
     with pytest.raises(FieldmarkError, match="another bags"):
         train(config, "--bags.saturation", "0.5", "--max_steps", "8")
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_processes_train_one_model_and_go_on(config: Path) -> None:
     accelerate = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"

@@ -128,7 +128,7 @@ def gold_and_others(reward: rewards.BaseReward, images: list[Path]) -> tuple[lis
 
 
 def test_they_are_what_we_think() -> None:
-    assert {"format", "giou", "iou", "mastery", "matched", "presence", "recall"} <= set(rewards.names())
+    assert {"format", "iou", "mastery", "matched", "presence", "recall"} <= set(rewards.names())
 
 
 def test_it_is_a_frozen_value_that_pickles(reward: rewards.BaseReward) -> None:

@@ -104,9 +104,9 @@ def test_nothing_for_what_it_cannot_judge() -> None:
 
 
 def test_refused() -> None:
-    with pytest.raises(ConfigError, match="no link 'judge'; there are form, name, recall"):
+    with pytest.raises(ConfigError, match="unknown step 'judge'; known: form, name, recall"):
         Reward(of=("judge",))
-    with pytest.raises(ConfigError, match="names no link"):
+    with pytest.raises(ConfigError, match="name at least one step"):
         Reward(of=())
     with pytest.raises(ConfigError, match="set its family"):
         Reward()([SAMPLE], [Completion("a", "", answers.parse("", POCKET, Frame(100, 100)))])

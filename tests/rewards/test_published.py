@@ -61,20 +61,6 @@ def test_egm_gives_half_for_passing_and_half_for_iou(width: int, expected: float
     assert score("iou", box(width), mode="half").value == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (box(500), 1.0),
-        (box(250), 0.5),  # inside: the hull is the larger box, nothing is empty
-        ("<answer>(500,0),(1000,1000)</answer>", 0.0),  # beside, touching: no overlap, hull filled
-        ("<answer>(750,0),(1000,1000)</answer>", -0.25),  # a gap of a quarter of the hull
-        ("<answer>nowhere</answer>", -1.0),
-    ],
-)
-def test_giou_by_rezatofighi(text: str, expected: float) -> None:
-    assert score("giou", text).value == pytest.approx(expected)
-
-
 KARL = [
     # level, IoU 1, IoU 0.8, IoU 0.65 (not above tau), IoU 0.2
     ("completely correct", 0.65, 0.52, -0.6, -0.6),

@@ -89,8 +89,7 @@ def test_presence(sample: Sample, text: str, expected: float) -> None:
 
 def test_rewards_keep_to_their_own_kind() -> None:
     assert value("matched", ONE, WHOLE_LEFT) is None and value("matched", ABSENT, "none") is None
-    for name in ("iou", "giou"):
-        assert rewards.load(name)([ALL, ABSENT], [read(WHOLE_LEFT), read("none")]) == [Score(None), Score(None)]
+    assert rewards.load("iou")([ALL, ABSENT], [read(WHOLE_LEFT), read("none")]) == [Score(None), Score(None)]
 
 
 def test_the_form_of_sets_and_of_none() -> None:

@@ -17,6 +17,7 @@ from mllm.records import Completion, Sample, Score, image_path, load_samples
 from mllm.rewards import BaseReward
 from mllm.rewards import load as load_reward
 from mllm.training import trl_adapter
+from mllm.training.checkpointing import RunState
 from mllm.training.grpo import bag_curriculum
 from mllm.training.run import program
 from mllm.training.trl_adapter import Row
@@ -58,16 +59,16 @@ def main() -> None:
     sampler = bag_curriculum.sampler(Bags(schedule=SCHEDULE), samples, args)
     rows = [Row(sample, image_path(file, sample)) for sample in samples]
     written = Written(load_reward("self_retrieval", over="bag_batch"))
-    function = trl_adapter.TrlReward("self_retrieval", written, loaded)
+    stages = bag_curriculum.BagStages(sampler, RunState())
+    function = trl_adapter.TrlReward("self_retrieval", written, loaded, on_scores=stages.add_scores)
     trainer = Trainer(
         model=loaded.model,
         reward_funcs=[function],  # pyright: ignore[reportArgumentType]
         args=args,
         train_dataset=trl_adapter.dataset(rows, loaded.convention, answers=False, bags=sampler),
         processing_class=loaded.processor,
+        sampler=sampler,
     )
-    stages = bag_curriculum.Stages(sampler)
-    trainer.bags, function.heard = sampler, stages.heard
     trainer.add_callback(stages)
     trainer.train()
     told = {"batches": written.batches, "counts": stages.counts}  # pyright: ignore[reportAttributeAccessIssue]

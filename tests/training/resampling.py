@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from mllm.training.dataset import Row
+from mllm.training.grpo.dynamic_sampling import DynamicSampling
 from mllm.training.run import program
 from tests.support.scenes import make_scene
 from tests.training.grpo.test_trainer import trainer
@@ -28,7 +29,7 @@ def main() -> None:
     made = trainer(
         [Row(scene, folder / scene.image) for scene in scenes], checkpoint, out / "run", per_device_train_batch_size=4,
         steps_per_generation=1, max_steps=1, save_strategy="no", learning_rate=0.1, optim="sgd", loss_type="dapo",
-        dynamic_sampling="resample", resample_rounds=6,
+        dynamic_sampling=DynamicSampling("resample", 6),
     )  # fmt: skip
     seen: list[list[bool]] = []
     draw, whole = made._draw, made._generate_and_score_completions

@@ -48,8 +48,8 @@ def main() -> None:
         program.Trainer = type("Replaying", (Replay, program.Trainer), {})
     train = run.train
 
-    def train_and_tell(trainer: Any, settings: Any, prepared: Any, live: Any = None) -> None:
-        train(trainer, settings, prepared, live)
+    def train_and_tell(trainer: Any, settings: Any, prepared: Any, callbacks: Any = ()) -> None:
+        train(trainer, settings, prepared, callbacks)
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as unwrapped:
             model: Any = unwrapped
             with torch.no_grad():

@@ -16,7 +16,8 @@ from transformers import TrainerControl, TrainerState
 
 from mllm.errors import FieldmarkError
 from mllm.models import families
-from mllm.training.callbacks import Completeness, FiniteLoss, Journal, OrderlyStop
+from mllm.training.callbacks import Completeness, Journal, OrderlyStop
+from mllm.training.checkpointing import SafeTrainer
 
 
 def state(step: int, max_steps: int = 10) -> TrainerState:
@@ -76,13 +77,13 @@ def test_an_orderly_stop_saves_and_gives_the_signal_back(
     assert stop.stopped and control.should_training_stop and control.should_save
     stop.on_train_end(args, state(4), control)
     assert signal.getsignal(number) is before
-    assert "the same command goes on" in caplog.text
+    assert "the same command continues" in caplog.text
 
 
 def test_impatience_stops_at_once(tmp_path: Path) -> None:
     stop = OrderlyStop()
     stop.on_train_begin(None, state(0), None)
-    stop.asked = -100.0  # long ago
+    stop.requested = -100.0  # long ago
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     stop.on_train_end(None, state(1), None)
@@ -98,7 +99,7 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
         def training_step(self) -> torch.Tensor:
             return torch.tensor(self.loss)
 
-    class Guarded(FiniteLoss, Stock):
+    class Guarded(SafeTrainer, Stock):
         pass
 
     assert Guarded(0.5).training_step() == 0.5

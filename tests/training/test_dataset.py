@@ -117,18 +117,3 @@ def test_plain_questions_are_read_and_checked(files: tuple[Path, Path], tmp_path
     mix.write_text(json.dumps(row | {"image": "gone.png"}) + "\n")
     with pytest.raises(FieldmarkError, match="exchange q: field image: no such file .*gone.png"):
         dataset.read_data(settings(files, mix=mix), answers=True)
-
-
-def test_lengths_are_in_the_order_of_the_rows(tmp_path: Path, pocket_folder: Path) -> None:
-    from mllm.models import checkpoint as models
-    from mllm.prompting import conversations
-    from mllm.training.trl_adapter import Exchange, Row
-    from tests.support.scenes import make_scene
-
-    checkpoint = models.open_checkpoint(str(pocket_folder))
-    scenes = [make_scene(tmp_path, number, "train", across=1 + number, down=1) for number in range(2)]
-    exchange = Exchange("talk", "What is a bird?", "An animal with feathers.")
-    rows = [Row(scenes[0], tmp_path / scenes[0].image), Row(exchange, None), Row(scenes[1], tmp_path / scenes[1].image)]
-    found = dataset.lengths(rows, checkpoint)
-    assert [found[0], found[2]] == conversations.lengths(scenes, checkpoint)
-    assert found[1] < found[0] < found[2]

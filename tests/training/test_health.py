@@ -1,4 +1,4 @@
-"""Alarms on made-up logs: each rings for its own trouble, names a setting, and keeps quiet in a good run."""
+"""Health checks on made-up logs: each finds its own problem, names a setting, and finds nothing in a good run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from mllm.boxes import Box
 from mllm.config import Settings
-from mllm.training.health import ALARMS, WINDOW, Alarms, spread
+from mllm.training.health import CHECKS, WINDOW, HealthChecks, box_spread
 
 GOOD: dict[str, tuple[float, float]] = {
     "reward": (0.8, 1.2),
@@ -38,22 +38,22 @@ def logs(steps: int = WINDOW, **changed: tuple[float, float]) -> list[dict[str, 
 
 
 def run(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    alarms = Alarms()
+    checks = HealthChecks()
     for step, row in enumerate(rows, 1):
-        alarms.on_log(None, SimpleNamespace(global_step=step, is_world_process_zero=True), None, logs=row)
+        checks.on_log(None, SimpleNamespace(global_step=step, is_world_process_zero=True), None, logs=row)
     return rows
 
 
-def test_a_good_run_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_good_run_has_no_warnings(caplog: pytest.LogCaptureFixture) -> None:
     last = run(logs())[-1]
     assert {name: value for name, value in last.items() if name.startswith("alarm/")} == {
-        f"alarm/{alarm.name}": 0.0 for alarm in ALARMS
+        f"alarm/{check.name}": 0.0 for check in CHECKS
     }
     assert not caplog.records
 
 
 @pytest.mark.parametrize("name", sorted(TROUBLE))
-def test_each_trouble_rings_its_own_bell(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_problem_has_its_own_check(name: str, caplog: pytest.LogCaptureFixture) -> None:
     changed, knob = TROUBLE[name]
     last = run(logs(**changed))[-1]
     assert {key for key, value in last.items() if key.startswith("alarm/") and value} == {f"alarm/{name}"}
@@ -61,11 +61,11 @@ def test_each_trouble_rings_its_own_bell(name: str, caplog: pytest.LogCaptureFix
     assert record.levelname == "WARNING" and knob in record.getMessage() and f"step {WINDOW}" in record.getMessage()
 
 
-def test_every_alarm_is_tested_here() -> None:
-    assert {alarm.name for alarm in ALARMS} == set(TROUBLE)
+def test_every_check_is_tested_here() -> None:
+    assert {check.name for check in CHECKS} == set(TROUBLE)
 
 
-def test_it_warns_once_and_again_after_it_was_quiet(caplog: pytest.LogCaptureFixture) -> None:
+def test_it_warns_once_and_again_after_a_good_window(caplog: pytest.LogCaptureFixture) -> None:
     bad, good = logs(kl=(3.0, 30.0)), logs(kl=(0.01, 0.01))
     run([*logs(), *bad, *good, *logs(kl=(3.0, 30.0))])
     assert sum("runs away" in record.getMessage() for record in caplog.records) == 2
@@ -78,11 +78,11 @@ def test_what_is_not_logged_is_not_judged() -> None:
     assert run([{"loss": 1.0}] * 20)[-1] == {"loss": 1.0}, "a log without rewards is not a training step's"
 
 
-def test_the_settings_that_alarms_name_exist() -> None:
+def test_the_settings_that_checks_name_exist() -> None:
     assert {"dynamic_sampling", "rewards"} <= set(Settings.model_fields)
 
 
 def test_spread_by_hand() -> None:
     """Two boxes whose left edges are 0.2 apart, all else equal: a deviation of 0.1 in one corner of four."""
-    assert spread([Box(0.1, 0.1, 0.5, 0.5), Box(0.3, 0.1, 0.5, 0.5)]) == pytest.approx(0.025)
-    assert spread([Box(0.1, 0.1, 0.5, 0.5)] * 5) == 0 and spread([]) == 0
+    assert box_spread([Box(0.1, 0.1, 0.5, 0.5), Box(0.3, 0.1, 0.5, 0.5)]) == pytest.approx(0.025)
+    assert box_spread([Box(0.1, 0.1, 0.5, 0.5)] * 5) == 0 and box_spread([]) == 0

@@ -23,7 +23,7 @@ def test_deepspeed_is_not_quietly_plain_data_parallelism(monkeypatch: pytest.Mon
 
     PartialState(cpu=True)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(ConfigError, match="DeepSpeed was asked for and this would be NO: leave use_cpu out"):
+    with pytest.raises(ConfigError, match="DeepSpeed was configured, but this would be NO: remove use_cpu"):
         launch.check()
 
 
@@ -32,5 +32,5 @@ def test_fsdp_of_one_process_is_not_quietly_the_whole_model(monkeypatch: pytest.
 
     PartialState(cpu=True)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ConfigError, match="FSDP was asked for with one process"):
+    with pytest.raises(ConfigError, match="FSDP was configured with one process"):
         launch.check()

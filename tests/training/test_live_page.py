@@ -39,29 +39,29 @@ def batch(tmp_path: Path) -> tuple[list[Sample], list[Completion]]:
     return samples, done
 
 
-def heard(batch: tuple[list[Sample], list[Completion]]) -> live_page.Rollouts:
+def added(batch: tuple[list[Sample], list[Completion]]) -> live_page.Rollouts:
     rollouts = live_page.Rollouts({one.id: Path(one.image) for one in batch[0]})
-    rollouts.hear("format", batch[0], batch[1], [Score(float(k % 2 == 0)) for k in range(8)])
-    rollouts.hear("iou", batch[0], batch[1], [Score(1.0), Score(None)] * 4)
+    rollouts.add("format", batch[0], batch[1], [Score(float(k % 2 == 0)) for k in range(8)])
+    rollouts.add("iou", batch[0], batch[1], [Score(1.0), Score(None)] * 4)
     return rollouts
 
 
 def test_the_first_prompts_of_the_last_batch_with_every_reward(batch) -> None:
-    rollouts = heard(batch)
+    rollouts = added(batch)
     assert [group.sample.id for group in rollouts.groups] == ["s0", "s1", "s2"]
     assert [len(group.answers) for group in rollouts.groups] == [2, 2, 2]
     assert rollouts.groups[1].values == {"format": [1.0, 0.0], "iou": [1.0, None]}
-    rollouts.hear("format", batch[0], batch[1], [Score(0.5)] * 8)
-    assert rollouts.groups[0].values == {"format": [0.5, 0.5]}, "a reward that is heard again begins the next batch"
+    rollouts.add("format", batch[0], batch[1], [Score(0.5)] * 8)
+    assert rollouts.groups[0].values == {"format": [0.5, 0.5]}, "a reward that is added again begins the next batch"
     samples, done = batch
-    rollouts.hear("iou", samples[2:], [replace(one, text="new") for one in done[2:]], [Score(0.0)] * 6)
+    rollouts.add("iou", samples[2:], [replace(one, text="new") for one in done[2:]], [Score(0.0)] * 6)
     assert [group.sample.id for group in rollouts.groups] == ["s1", "s2", "s3"]
     assert rollouts.groups[0].values == {"iou": [0.0, 0.0]}
 
 
 def callback(out: Path, rollouts: live_page.Rollouts, writer: Any = None) -> live_page.LivePage:
     trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=[SimpleNamespace(tb_writer=writer)]))
-    return live_page.LivePage(trainer, out, rollouts, SimpleNamespace(said={"truncated": f"Too long {EVIL}"}))
+    return live_page.LivePage(trainer, out, rollouts, SimpleNamespace(messages={"truncated": f"Too long {EVIL}"}))
 
 
 def state(step: int, steps: int = 10, *, first: bool = True) -> Any:
@@ -73,7 +73,7 @@ def test_the_page_while_it_trains_and_afterwards(batch, tmp_path: Path) -> None:
     out.mkdir()
     rows = [{"step": k, "seconds": k, "reward": 0.1 * k} for k in range(1, 6)]
     (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    watch = callback(out, heard(batch))
+    watch = callback(out, added(batch))
     watch.on_train_begin(None, state(0), None)
     watch.on_log(None, state(5), None)
     text = (out / live_page.PAGE).read_text()
@@ -105,7 +105,7 @@ class Full:
 def test_a_tracker_that_fails_stops_no_training(batch, tmp_path: Path, caplog, monkeypatch) -> None:
     monkeypatch.setattr(live_page, "EVERY_S", 0.0)
     writer = Full()
-    watch = callback(tmp_path, heard(batch), writer)
+    watch = callback(tmp_path, added(batch), writer)
     with caplog.at_level(logging.WARNING):
         for step in (1, 2):
             watch.on_log(None, state(step), None)
@@ -114,7 +114,7 @@ def test_a_tracker_that_fails_stops_no_training(batch, tmp_path: Path, caplog, m
 
 
 def test_only_the_first_process_draws(batch, tmp_path: Path) -> None:
-    watch = callback(tmp_path, heard(batch))
+    watch = callback(tmp_path, added(batch))
     watch.on_log(None, state(1, first=False), None)
     watch.on_train_end(None, state(10, first=False), None)
     assert not (tmp_path / live_page.PAGE).exists()
@@ -122,7 +122,7 @@ def test_only_the_first_process_draws(batch, tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_written_is_told_once(batch, tmp_path: Path, caplog, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
-    watch = callback(tmp_path / "file" / "run", heard(batch))
+    watch = callback(tmp_path / "file" / "run", added(batch))
     monkeypatch.setattr(live_page, "EVERY_S", 0.0)
     with caplog.at_level(logging.WARNING):
         watch.on_log(None, state(1), None)
@@ -141,7 +141,7 @@ def test_tensorboard_gets_images_and_texts(batch, tmp_path: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(tmp_path / "events"))
-    callback(tmp_path, heard(batch), writer).on_log(None, state(4), None)
+    callback(tmp_path, added(batch), writer).on_log(None, state(4), None)
     writer.close()
     read = accumulator.EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0, "tensors": 0})
     read.Reload()

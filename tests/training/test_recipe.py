@@ -76,10 +76,10 @@ def test_weights_are_followed_back() -> None:
 def test_a_folder_that_nobody_makes_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("fieldmark: {model: runs/a/best}\noutput_dir: runs/b\n")
-    with pytest.raises(FieldmarkError, match="runs/a/best is not there yet"):
+    with pytest.raises(FieldmarkError, match="runs/a/best does not exist"):
         recipe.origin(recipe.read(file))
     file.write_text("fieldmark: {model: runs/b/best}\noutput_dir: runs/b\n")  # made by itself: that is no beginning
-    with pytest.raises(FieldmarkError, match="runs/b/best is not there yet"):
+    with pytest.raises(FieldmarkError, match="runs/b/best does not exist"):
         recipe.origin(recipe.read(file))
 
 

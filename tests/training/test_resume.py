@@ -37,14 +37,14 @@ def test_the_newest_complete_one_counts(tmp_path: Path) -> None:
 def test_never_does_not_train_over_an_older_run(tmp_path: Path) -> None:
     assert resume.checkpoint_to_resume(tmp_path, "never") is None
     checkpoint(tmp_path, 4)
-    with pytest.raises(FieldmarkError, match="holds a run already .checkpoint-4."):
+    with pytest.raises(FieldmarkError, match="contains a run .checkpoint-4."):
         resume.checkpoint_to_resume(tmp_path, "never")
 
 
 def test_a_named_checkpoint_must_be_one(tmp_path: Path) -> None:
     made = checkpoint(tmp_path, 4)
     assert resume.checkpoint_to_resume(tmp_path, str(made)) == made
-    with pytest.raises(FieldmarkError, match="no complete checkpoint"):
+    with pytest.raises(FieldmarkError, match="not a complete checkpoint"):
         resume.checkpoint_to_resume(tmp_path, str(checkpoint(tmp_path, 5, complete=False)))
 
 

@@ -124,20 +124,25 @@ def test_none_means_it_does_not_apply(rows: list[trl_adapter.Row], checkpoint: m
     assert function([None], [[{"role": "assistant", "content": "x"}]], [[1]], sample=[nowhere]) == [None]  # type: ignore[list-item]
 
 
-def test_captions_are_not_missed_as_answers_and_scores_are_heard(
+def test_captions_do_not_count_as_unread_and_scores_are_reported(
     tmp_path: Path, checkpoint: models.Checkpoint, rows: list[trl_adapter.Row]
 ) -> None:
-    """A caption has no answer tag, and that is no problem; who listens gets the samples and their scores."""
-    told = load_samples(make_captions(tmp_path, "train", families=1, size=2))
-    mixed = [told[0], rows[0].record]
-    function = trl_adapter.TrlReward("length", rewards.load("length", least=2, most=9), checkpoint, count_problems=True)
-    heard: list[tuple[list, list]] = []
-    function.heard = lambda samples, scores: heard.append((list(samples), list(scores)))
+    """A caption needs no answer tag; `on_scores` receives the samples and their scores."""
+    captions = load_samples(make_captions(tmp_path, "train", families=1, size=2))
+    mixed = [captions[0], rows[0].record]
+    reported: list[tuple[list, list]] = []
+    function = trl_adapter.TrlReward(
+        "length",
+        rewards.load("length", least=2, most=9),
+        checkpoint,
+        count_problems=True,
+        on_scores=lambda samples, scores: reported.append((list(samples), list(scores))),
+    )
     logged: dict[str, float] = {}
     values = function([None] * 2, ["A red bird.", "no box"], [(1,), (1,)], sample=mixed, log_metric=logged.__setitem__)
     assert values == [1.0, None] and logged["unread/no answer tag"] == 1.0, "one of the one that was to be read"
-    assert heard[0][0] == mixed and [score.value for score in heard[0][1]] == values
-    function([None], ["A red bird."], [(1,)], sample=told[:1], log_metric=(alone := {}).__setitem__)
+    assert reported[0][0] == mixed and [score.value for score in reported[0][1]] == values
+    function([None], ["A red bird."], [(1,)], sample=captions[:1], log_metric=(alone := {}).__setitem__)
     assert not [name for name in alone if name.startswith("unread")]
 
 

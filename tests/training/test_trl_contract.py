@@ -37,8 +37,8 @@ def digest(function: object) -> str:
 
 def test_this_trl_was_tested() -> None:
     assert trl.__version__.startswith(f"{TRL_TESTED}."), (
-        f"TRL {trl.__version__} is new here: read the methods of mllm.training.grpo.trainer.TRL_INTERNALS again, run the tests "
-        "of tests/training/grpo/test_trainer.py against it, then change TRL_TESTED and the hashes of this file"
+        f"TRL {trl.__version__} is new here: read the methods of mllm.training.grpo.trainer.TRL_INTERNALS again, run "
+        "tests/training/grpo/test_trainer.py against it, then change TRL_TESTED and the hashes of this file"
     )
 
 

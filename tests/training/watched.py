@@ -1,4 +1,4 @@
-"""Two processes under the watch: `torchrun watched.py MODE SILENCE STALL`, and rank 1 does what MODE says.
+"""Two processes with heartbeats: `torchrun watched.py MODE SILENCE STALL`, and rank 1 does what MODE says.
 
 `die`: it is killed. `stop`: it is stopped, as a machine that freezes. `stuck`: it lives and never comes to the
 collective call. `late`: it never starts. `fine`: nothing happens.
@@ -29,19 +29,18 @@ def main() -> None:
     rank = World.current().rank
     if mode == "late" and rank == 1:
         never_back()
-    heartbeat._watch = watch = heartbeat.Watch(rank, 2, silence, every=0.3)
-    watch.stall = stall
-    watch.roll_call(silence if mode == "late" else 120)
-    watch.start()
+    heartbeat._current = beat = heartbeat.Heartbeat(World.current(), silence, every=0.3)
+    beat.stall = stall
+    beat.roll_call(silence if mode == "late" else 120)
+    beat.start()
     torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=300))
     for step in range(4):
-        watch.ticks += 1
         if rank == 1 and step == 2 and mode != "fine":
             if mode == "stuck":
                 never_back()
             os.kill(os.getpid(), signal.SIGKILL if mode == "die" else signal.SIGSTOP)
         torch.distributed.all_reduce(torch.ones(1))
-    print(f"rank {rank} is through", flush=True)
+    print(f"rank {rank} is done", flush=True)
 
 
 if __name__ == "__main__":

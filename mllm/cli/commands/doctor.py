@@ -54,8 +54,8 @@ def _versions() -> None:
     for name in ("deepspeed", "bitsandbytes", "vllm"):
         print(f"  {name:<14} {doctor.installed(name) or 'not installed'}")
     print(f"  {'torchvision':<14} {'installed' if find_spec('torchvision') else 'not installed (not needed)'}")
-    wrong = doctor.misfits()
-    for line in [*wrong, *doctor.bad_pairs()]:
+    wrong = doctor.unmet_requirements()
+    for line in [*wrong, *doctor.known_conflicts()]:
         print(f"  ! {line}")
     if not wrong:
         print("  all versions are within their ranges")
@@ -81,8 +81,8 @@ def _machine(gpu_memory: float | None, gpus: int) -> None:
             gpu_memory, gpus = total / doctor.GIB, torch.cuda.device_count()
     else:
         print("no CUDA GPU: the pocket example runs on the CPU, larger models need a GPU")
-    free = doctor.disk(Path.cwd())
-    scarce = f"; checkpoints of large models want {doctor.ROOM:.0f}" if free < doctor.ROOM else ""
+    free = doctor.free_disk(Path.cwd())
+    scarce = f"; checkpoints of large models want {doctor.MIN_FREE_DISK:.0f}" if free < doctor.MIN_FREE_DISK else ""
     print(f"disk: {free:.0f} GB free here{scarce}")
     print(f"pocket weights: {weights_folder()}")
     if gpu_memory is not None:
@@ -100,7 +100,7 @@ def _recipes(gpu_memory: float, gpus: int) -> None:
         if file.name in pocket or file.name.startswith("pocket"):
             continue
         try:
-            needs, fits = doctor.peak(file, gpu_memory, gpus)
+            needs, fits = doctor.peak_memory(file, gpu_memory, gpus)
         except FieldmarkError as error:
             print(f"  {file.name:<44} could not be estimated: {str(error)[:90]}")
             continue

@@ -40,10 +40,10 @@ class Options:
 def command(options: Options) -> int:
     import logging
 
-    from mllm.training.preflight.check import prove
+    from mllm.training.preflight.check import check_recipe
 
     logging.getLogger("mllm").setLevel(logging.WARNING)  # the page says what the run would log
-    proof = prove(
+    result = check_recipe(
         options.config,
         list(options.flags),
         accelerate=options.accelerate,
@@ -51,13 +51,13 @@ def command(options: Options) -> int:
         gpu_memory=options.gpu_memory,
         rows=options.rows,
     )
-    print(f"{options.config} ({proof.recipe.kind.upper()}) on {proof.machine.words}")
-    for found in proof.findings:
+    print(f"{options.config} ({result.recipe.kind.upper()}) on {result.hardware}")
+    for found in result.findings:
         mark = {"good": "", "not checked": "NOT CHECKED", "bad": "BAD"}[found.state]
         print(f"\n{found.topic}{': ' + mark if mark else ''}")
         for line in found.lines:
             print(f"    {line}")
-    passed = proof.passed(strict=options.strict)
-    unchecked = sum(found.state == "not checked" for found in proof.findings)
+    passed = result.passed(strict=options.strict)
+    unchecked = sum(found.state == "not checked" for found in result.findings)
     print(f"\n{'ready' if passed else 'NOT READY'}" + (f"; not checked: {unchecked}" if unchecked else ""))
     return ExitCode.DONE if passed else ExitCode.FAILED

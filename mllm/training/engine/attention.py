@@ -1,9 +1,8 @@
-"""Attention inside rows of one sequence or around a shared prompt, and a head for learned tokens alone: work that no
-mask has to undo.
+"""Attention within the rows of a packed sequence or around a shared prompt, and logits for labelled tokens alone.
 
-A block mask over a packed sequence costs its length squared, masked or not. Cut at the rows' ends it costs what the
-rows cost alone, and each part is plainly causal, which every kernel has a fast way for. Completions of one prompt are
-cut likewise: each looks at the prompt and at itself.
+A block mask over a packed sequence costs its length squared. Split at the rows' ends, attention costs what the rows
+cost alone, and each part is causal, for which all kernels are fast. Completions of one prompt are split in the same
+way: each attends to the prompt and to itself.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ BASES = ("sdpa", ATTENTION)
 CUTTING = tuple(f"{base}_in_rows" for base in BASES)
 
 Parts = tuple[tuple[int, ...], ...]
-"""For each group in a sequence: tokens of the prompt, then of each completion behind it."""
+"""For each group in a sequence: tokens of the prompt, then of each of its completions."""
 
 
 def in_rows(model: Any) -> None:
-    """Let a model attend inside rows wherever it is called with `row_lengths`, and inside parts wherever it is called
-    with `shared_parts`; without, nothing changes."""
+    """Make a model split attention at rows when it is called with `row_lengths`, and around prompts when it is called
+    with `shared_parts`; other calls are unchanged."""
     kernel = model.config.get_text_config()._attn_implementation
     if kernel in BASES:
         model.set_attn_implementation(f"{kernel}_in_rows")
 
 
 def cuts(model: Any) -> bool:
-    """Whether a (wrapped) model was given to `in_rows`."""
+    """Whether a (wrapped) model has passed through `in_rows`."""
     config = getattr(model, "module", model).config
     return config.get_text_config()._attn_implementation in CUTTING
 
 
 def no_mask(device: torch.device) -> torch.Tensor:
-    """A mask for models that cut attention: four axes, so that transformers makes none of its own. Nobody reads it."""
+    """Return an unused mask for models that split attention: it has four axes, so that transformers makes no other."""
     return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
@@ -61,18 +60,18 @@ def _register(base: str) -> None:
     ) -> tuple[torch.Tensor, None]:
         plain: Any = ALL_ATTENTION_FUNCTIONS[base]
         cut = row_lengths is not None or shared_parts is not None
-        if not cut or not module.is_causal:  # the vision tower is handed the text's arguments too
+        if not cut or not module.is_causal:  # the vision tower receives the text's arguments too
             return plain(module, query_BHTD, key_BHTD, value_BHTD, attention_mask, **options)
 
-        def look(row: Sequence[torch.Tensor], mask: torch.Tensor | None = None) -> torch.Tensor:
+        def attend_row(row: Sequence[torch.Tensor], mask: torch.Tensor | None = None) -> torch.Tensor:
             return plain(module, *row, mask, is_causal=mask is None, **options)[0]
 
         lengths = list(row_lengths) if row_lengths is not None else [sum(parts) for parts in shared_parts or ()]
         rows = zip(*(one.split(lengths, dim=2) for one in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
         if shared_parts is None:
-            return torch.cat([look(row) for row in rows], dim=1), None
+            return torch.cat([attend_row(row) for row in rows], dim=1), None
         groups = zip(rows, shared_parts, strict=True)
-        return torch.cat([part for row, parts in groups for part in _around(look, row, parts)], dim=1), None
+        return torch.cat([part for row, parts in groups for part in _around(attend_row, row, parts)], dim=1), None
 
     AttentionInterface.register(f"{base}_in_rows", attend)
     AttentionMaskInterface.register(f"{base}_in_rows", sdpa_mask)
@@ -83,34 +82,33 @@ for _base in BASES:
 
 
 def _around(
-    look: Callable[..., torch.Tensor], row: Sequence[torch.Tensor], parts: tuple[int, ...]
+    attend_row: Callable[..., torch.Tensor], row: Sequence[torch.Tensor], parts: tuple[int, ...]
 ) -> Iterator[torch.Tensor]:
     """Attend in one group: the prompt to itself, each completion to the prompt and to itself.
 
-    `row` has queries, keys and values, each (1, heads, T, width); yields (1, part, heads, width) in order.
+    `row` is queries, keys and values, each (1, heads, T, width); yields (1, part, heads, width) in order.
     """
     (first, *queries), keys, values = (one.split(list(parts), dim=2) for one in row)
-    yield look((first, keys[0], values[0]))
+    yield attend_row((first, keys[0], values[0]))
     for k, query in enumerate(queries, 1):
         if parts[k]:
             seen = (torch.cat([one[0], one[k]], dim=2) for one in (keys, values))
-            yield look((query, *seen), _earlier(parts[0], parts[k], query.device))
+            yield attend_row((query, *seen), _earlier(parts[0], parts[k], query.device))
 
 
 @lru_cache(maxsize=64)
 def _earlier(prompt: int, length: int, device: torch.device) -> torch.Tensor:
-    """Which of prompt and own tokens each token of a completion sees, (1, 1, length, prompt + length)."""
+    """Return which prompt and own tokens each token of a completion attends to, (1, 1, length, prompt + length)."""
     return torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt)[None, None]
 
 
 @contextmanager
 def labelled_only() -> Iterator[None]:
-    """Within it, TRL's fused head projects labelled positions alone.
+    """Within it, TRL's fused head computes logits at labelled positions alone, on CPUs as on GPUs.
 
-    That is what it does on GPUs. Elsewhere it projects every position, for compilers that want fixed shapes; a CPU is
-    not among them.
+    On other devices TRL computes all positions, for compilers that need fixed shapes; a CPU does not need that.
     """
-    stock = trl_utils._use_triton  # asked by the head's forward for this choice alone
+    stock = trl_utils._use_triton  # the head's forward uses it for this choice alone
     trl_utils._use_triton = lambda device: device.type == "cpu" or stock(device)
     try:
         yield

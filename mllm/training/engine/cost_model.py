@@ -1,8 +1,8 @@
-"""Should completions share their prompt? Counted in multiply-adds, before anything is computed.
+"""Decides whether completions share their prompt, by counting multiply-adds in advance.
 
-A packed sequence saves reading the prompt again. Its attention is cut around the prompt (`kernels.py`), and each
-completion pays for all of prompt and itself, where stock's causal kernel pays for half. So sharing pays but with short
-prompts and long answers, where the stock route runs. It never needs more memory: it never reads more tokens.
+A packed sequence reads the prompt once. Its attention is split around the prompt (`attention.py`), and each completion
+pays for all of prompt and itself, where the stock causal kernel pays for half. So sharing is cheaper except for short
+prompts with long completions, which take the stock route. It never reads more tokens, so it never needs more memory.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 ATTENTION_SLOWNESS = 2.0
-"""A multiply-add inside masked attention takes about this many times as long as one of a matrix product."""
+"""Time of a multiply-add in masked attention, relative to one in a matrix product."""
 MARGIN = 0.97
-"""Packing has to cost less than this share of the stock route, else stock runs."""
+"""Packing is used if it costs less than this share of the stock route."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a model pays, in multiply-adds of a forward pass (backward multiplies everything alike).
+    """A model's costs in multiply-adds of a forward pass (the backward pass scales all of them alike).
 
-    `per_token`: of one token in all layers and the head. `per_pair`: of one token looking at another, all layers.
-    `per_patch`: of one patch in the vision tower.
+    `per_token`: one token in all layers and the head. `per_pair`: one token attending to another, in all layers.
+    `per_patch`: one patch in the vision tower.
     """
 
     per_token: float
@@ -31,10 +31,10 @@ class Costs:
 
 
 def of_model(config: Any, *, vision_parameters: int = 0) -> Costs:
-    """Read the costs off a model's configuration.
+    """Compute the costs from a model's configuration.
 
     Args:
-        config: the model's; text models of the Llama kind (gated MLP, grouped keys).
+        config: the model's; text models like Llama (gated MLP, grouped keys).
         vision_parameters: weights of the vision tower.
     """
     text = config.get_text_config()
@@ -50,7 +50,7 @@ def of_model(config: Any, *, vision_parameters: int = 0) -> Costs:
 
 
 def stock(costs: Costs, prompts: Sequence[int], completions: Sequence[int], patches: Sequence[int]) -> float:
-    """Cost of the stock route: every completion with its prompt, all padded to the longest (one entry a completion)."""
+    """Cost of the stock route: each completion with its prompt, padded to the longest (one entry per completion)."""
     wide = max(prompts) + max(completions)
     padded = min(prompts) < max(prompts) or min(completions) < max(completions)
     pairs = len(prompts) * wide * wide * (1.0 if padded else 0.5)
@@ -66,8 +66,8 @@ def packed(costs: Costs, groups: Sequence[tuple[int, Sequence[int]]], patches: i
 
     Args:
         costs: the model's.
-        groups: of each its prompt's tokens and those of its completions.
-        patches: those that are encoded for them.
+        groups: for each, the tokens of its prompt and of its completions.
+        patches: patches that have to be encoded for them.
     """
     tokens = sum(prompt - 1 + sum(lengths) for prompt, lengths in groups)
     pairs = sum(prompt**2 / 2 + sum(one * (prompt + one) for one in lengths) for prompt, lengths in groups)
@@ -80,23 +80,23 @@ def plan(
     prompts: Sequence[int],
     completions: Sequence[int],
     patches: Sequence[int] | None = None,
-    wanted: Sequence[int] | None = None,
+    needed: Sequence[int] | None = None,
 ) -> list[list[int]] | None:
-    """Return which completions share a prompt, all of each group; None where the stock route is cheaper.
+    """Return groups of completions that share a prompt; None if the stock route is cheaper.
 
     Args:
         costs: the model's.
         prompt_of: for each completion the number of its prompt.
         prompts: tokens of each prompt.
         completions: tokens of each completion.
-        patches: patches of each prompt's images that have to be encoded, None where they are encoded already.
-        wanted: the completions to pack, None for all; the stock route would read all.
+        patches: patches of each prompt's images that have to be encoded; None if they are encoded already.
+        needed: the completions to pack, None for all; the stock route would read all.
     """
     members: dict[int, list[int]] = {}
-    for index in range(len(prompt_of)) if wanted is None else wanted:
+    for index in range(len(prompt_of)) if needed is None else needed:
         members.setdefault(prompt_of[index], []).append(index)
     eager = patches or [0] * len(prompts)
     groups = [(prompts[number], [completions[b] for b in group]) for number, group in members.items()]
-    ours = packed(costs, groups, sum(eager[number] for number in members))
-    theirs = stock(costs, [prompts[n] for n in prompt_of], completions, [eager[n] for n in prompt_of])
-    return list(members.values()) if ours < MARGIN * theirs else None
+    packed_cost = packed(costs, groups, sum(eager[number] for number in members))
+    stock_cost = stock(costs, [prompts[n] for n in prompt_of], completions, [eager[n] for n in prompt_of])
+    return list(members.values()) if packed_cost < MARGIN * stock_cost else None

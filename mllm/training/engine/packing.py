@@ -1,38 +1,35 @@
-"""SFT without padding: a batch's rows, images and all, in one sequence, none of which sees another.
+"""SFT without padding: the rows of a batch, images included, in one sequence.
 
-A collated batch is padded to its longest row; packed, it is nothing but tokens. Each row keeps its own positions (three
-axes under M-RoPE) and attends to itself alone, so that losses and gradients are those of the padded batch.
+Each row keeps its own positions (three axes under M-RoPE) and attends to itself alone, so that losses and gradients
+equal those of the padded batch.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
-from mllm.training.checkpointing import PerEpoch
 from mllm.training.engine import attention, shared_prefix
 
 logger = logging.getLogger(__name__)
 
 KNOWN = {"input_ids", "attention_mask", "labels", "mm_token_type_ids", "pixel_values", "image_grid_thw"}
-"""What a batch may consist of; one with anything else stays as it is."""
+"""Fields that a packed batch may have; batches with other fields stay padded."""
 
 
 def pack(core: Any | None, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Lay a batch's rows one behind the other in one sequence.
+    """Concatenate the rows of a batch to one sequence.
 
     Args:
-        core: see `prefix.multimodal_core`.
-        inputs: a collated batch: `input_ids`, `attention_mask`, `labels` if any (B, T), and image arguments, if any.
+        core: see `shared_prefix.multimodal_core`.
+        inputs: a collated batch: `input_ids`, `attention_mask`, optional `labels` (B, T), and optional images.
 
     Returns:
-        What a model that was given to `kernels.in_rows` computes the same losses from: tensors of (1, sum of lengths),
-        positions with an axis in front under M-RoPE, and `row_lengths`. Images stay as they are, in order.
+        Inputs from which a model after `attention.in_rows` computes the same losses: tensors of shape (1, sum of
+        lengths), positions with an axis in front under M-RoPE, and `row_lengths`. Images stay in order.
     """
     ids_BT, mask_BT = inputs["input_ids"], inputs["attention_mask"]
     real_BT, places = mask_BT.bool(), _positions(core, inputs)
@@ -44,7 +41,9 @@ def pack(core: Any | None, inputs: dict[str, Any]) -> dict[str, Any]:
     }
     if "labels" in inputs:
         labels_BT, starts_B = inputs["labels"].clone(), real_BT.int().argmax(1)
-        labels_BT[torch.arange(len(ids_BT), device=ids_BT.device), starts_B] = -100  # the token before is another row's
+        labels_BT[
+            torch.arange(len(ids_BT), device=ids_BT.device), starts_B
+        ] = -100  # the token before is in another row
         packed["labels"] = labels_BT[real_BT][None]
     return packed | {name: inputs[name] for name in ("pixel_values", "image_grid_thw") if name in inputs}
 
@@ -66,14 +65,10 @@ def _positions(core: Any | None, inputs: dict[str, Any]) -> torch.Tensor:
 
 
 def hidden_states(model: Any, inputs: dict[str, Any]) -> list[torch.Tensor]:
-    """Read a batch packed and put what came out back in its rows.
+    """Return a batch's hidden states, computed packed: after the embeddings and each layer, (B, T, D) each.
 
-    Args:
-        model: one that was given to `kernels.in_rows`.
-        inputs: as for `pack`, without labels.
-
-    Returns:
-        Hidden states behind the embeddings and each layer (the last one normed), (B, T, D) each; zeros on padding.
+    The last one is normalized; padding is 0. The model must have passed through `attention.in_rows`; `inputs` are as
+    for `pack`, without labels.
     """
     real_BT = inputs["attention_mask"].bool()
     packed = pack(shared_prefix.multimodal_core(model), inputs)
@@ -85,50 +80,40 @@ def hidden_states(model: Any, inputs: dict[str, Any]) -> list[torch.Tensor]:
 
 
 class PackedSFTTrainer(SFTTrainer):
-    """TRL's trainer, which packs the rows of each batch where `packing` is asked for and the model allows it.
+    """TRL's trainer; with `packing` it packs the rows of each batch if the model allows it."""
 
-    With `lengths`, the tokens of each row of the training data, batches are made of rows of like length.
-    """
-
-    args: Any  # SFTConfig; the base classes say less
+    args: Any  # SFTConfig; the base classes' annotations are less specific
     model: Any
     accelerator: Any
+    window = 1
+    """Optimizer steps between points where a checkpoint loses nothing."""
 
-    def __init__(self, *args: Any, packing: bool = False, lengths: Sequence[int] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, packing: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.lengths = lengths
         reason = shared_prefix.unsupported(self.model) if packing else None
         if packing and (self.aux_loss_enabled or self.compute_loss_func or self.label_smoother):
-            reason = "the router's auxiliary loss, a loss function or label smoothing looks at whole rows"
+            reason = "the router's auxiliary loss, a loss function or label smoothing needs padded rows"
         self.packs_rows = packing and reason is None
         if reason is not None:
             logger.info("packing: rows are padded as usual (%s)", reason)
         if self.packs_rows:
             attention.in_rows(self.model)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.lengths is None:
-            return super()._get_train_sampler(train_dataset)
-        generator = torch.Generator().manual_seed(self.args.data_seed or self.args.seed)
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        grouped = LengthGroupedSampler(size, lengths=list(self.lengths), generator=generator)
-        return PerEpoch(grouped, self.args.data_seed or self.args.seed)
-
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Pack, then TRL's own loss."""
+        """Pack the batch, then compute TRL's own loss."""
         if not self.packs_rows or not self.model.training or return_outputs or not KNOWN.issuperset(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         lengths, width = inputs["attention_mask"].sum(1).tolist(), inputs["input_ids"].shape[1]
-        seen = self._total_train_tokens
+        tokens = self._total_train_tokens
         if min(lengths) < width:
             inputs = pack(shared_prefix.multimodal_core(self.accelerator.unwrap_model(model)), inputs)
         with attention.labelled_only():
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         counted = torch.tensor(sum(lengths), device=self.accelerator.device)
-        # TRL counted the mask, which is no longer one number a token.
-        self._total_train_tokens = seen + int(self.accelerator.gather_for_metrics(counted).sum())
+        # TRL counted the mask, which no longer has one entry per token.
+        self._total_train_tokens = tokens + int(self.accelerator.gather_for_metrics(counted).sum())
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         self._metrics["train"]["packing/padding_saved"].append(1 - sum(lengths) / (len(lengths) * width))
         return loss

@@ -1,4 +1,4 @@
-"""Sampling several completions of a prompt after reading it once: one prefill, and its cache for all of them."""
+"""Samples several completions of a prompt after one prefill, whose cache they share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mllm.training.engine.shared_prefix import Image
 
 @contextmanager
 def prefilled_once(model: Any, source: Sequence[int], images: Sequence[Image] | None) -> Iterator[None]:
-    """Within it, `model.generate` reads each row of its inputs once and writes a completion for each of `source`.
+    """Within it, `model.generate` reads each row of its inputs once and writes a completion for each item of `source`.
 
     Args:
         model: the unwrapped model that generates.
-        source: for each completion to write, the row of the inputs that is its prompt.
-        images: the inputs' images in order, as the vision tower made them; None where it has to run.
+        source: for each completion, the input row that is its prompt.
+        images: the inputs' images in order, encoded by the vision tower; None runs the tower.
     """
     stock, own = model.generate, vars(model).get("generate")
 
@@ -33,13 +33,13 @@ def prefilled_once(model: Any, source: Sequence[int], images: Sequence[Image] | 
     try:
         yield
     finally:
-        del model.generate  # the class's own shows again
+        del model.generate  # uncovers the class's own method
         if own is not None:
             model.generate = own
 
 
 def _prefill(model: Any, inputs: dict[str, Any], index: torch.Tensor, images: Sequence[Image] | None) -> dict[str, Any]:
-    """Read all prompts but for their last token, and return what `generate` needs to go on from there.
+    """Read all prompts but their last token, and return the inputs with which `generate` continues.
 
     Shapes: U prompts of P tokens (padded left) become B rows, `index` (B,) into the prompts.
     """
@@ -56,7 +56,7 @@ def _prefill(model: Any, inputs: dict[str, Any], index: torch.Tensor, images: Se
                 image_grid_thw=inputs["image_grid_thw"],
                 attention_mask=mask_UP,
             )
-        core.rope_deltas = shift_U1[index]  # read by `generate` when it goes on from a cache
+        core.rope_deltas = shift_U1[index]  # read by `generate` when it continues from a cache
     if images is not None:
         seen = shared_prefix.encoded(images)
     else:

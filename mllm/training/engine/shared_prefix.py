@@ -1,12 +1,12 @@
-"""Several completions of one prompt, scored in one sequence: the prompt is read once, not once for each completion.
+"""Scores several completions of a prompt in one sequence, so that the prompt is read once.
 
 A group is the prompt without its last token, then for each completion that last token and the completion without its
 own last: every token after the prompt predicts the next token of its completion. A token attends to the prompt and to
-its own completion; positions of every completion go on where the prompt ends. With a prompt of P tokens and G
-completions of L the model reads P - 1 + GL tokens instead of G(P + L), and each log-probability and gradient is the
-plain forward's (up to rounding). Groups of other prompts follow in the same sequence, which so needs no padding.
+its own completion; positions of every completion continue from the prompt's. With a prompt of P tokens and G
+completions of L the model reads P - 1 + GL tokens instead of G(P + L), and each log-probability and gradient equals the
+plain forward's (up to rounding). Groups of other prompts follow in the same sequence, which needs no padding.
 
-Shapes: B completions, C tokens of room for each; T tokens of the sequence; A position axes (three under M-RoPE).
+Shapes: B completions, padded to C tokens; T tokens of the sequence; A position axes (three under M-RoPE).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import torch
 from mllm.training.engine import attention as kernels
 
 KERNELS = (*kernels.BASES, *kernels.CUTTING)
-"""Attention kernels that take a boolean mask as it is meant. Eager attention adds it to the scores: silently wrong."""
+"""Attention kernels that accept a boolean mask. Eager attention would add it to the scores, which is silently wrong."""
 
 MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "qwen2", "qwen3", "llama")
-"""Model types whose packed groups were tested against their plain forward."""
+"""Model types whose packed groups were compared with the plain forward in tests."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """What the frozen vision tower made of one image: its visual tokens, and those for deeper layers (Qwen3-VL)."""
+    """One image's output of the frozen vision tower: its visual tokens, and those for deeper layers (Qwen3-VL)."""
 
     pooled: torch.Tensor
     deep: tuple[torch.Tensor, ...] = ()
@@ -37,10 +37,10 @@ class Image:
 
 @dataclass(frozen=True)
 class Layout:
-    """A packed sequence, ready for the model, and where each completion token's prediction stands in it.
+    """A packed sequence for the model, and the place of each completion token's prediction in it.
 
-    `prompt_of_group` has for each group the number of its prompt, `parts` the lengths of what lies in it (the prompt
-    without its last token, then each completion); `place_BC` the index into T, -1 where nothing is scored.
+    For each group, `prompt_of_group` is the number of its prompt, and `parts` are the lengths of the prompt without its
+    last token and of each completion. `place_BC` is an index into T, -1 where nothing is scored.
     """
 
     input_ids_1T: torch.Tensor
@@ -56,7 +56,7 @@ class Layout:
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def allowed_11TT(self) -> torch.Tensor:
-        """Return which token sees which, as one mask for kernels that do not cut attention."""
+        """Return which token attends to which, as a mask for kernels that do not split attention."""
         kinds = [(group, part) for group, lengths in enumerate(self.parts) for part in range(len(lengths))]
         sizes = torch.tensor([length for lengths in self.parts for length in lengths])
         group_T, part_T = torch.tensor(kinds).repeat_interleave(sizes, dim=0).T
@@ -80,7 +80,7 @@ def firsts(numbers: Sequence[int]) -> list[int]:
 
 
 def unsupported(model: Any) -> str | None:
-    """Say why a model's completions cannot share a row, None where they can."""
+    """Return why a model's completions cannot share a sequence, None if they can."""
     config, text = model.config, model.config.get_text_config()
     kernel = getattr(text, "_attn_implementation", None)
     if kernel not in KERNELS:
@@ -92,7 +92,7 @@ def unsupported(model: Any) -> str | None:
 
 
 def multimodal_core(model: Any) -> Any | None:
-    """Return the part of a (wrapped) model that places images among the text, None in models of text alone."""
+    """Return the part of a (wrapped) model that inserts images into the text, None for text-only models."""
     for module in model.modules():
         if hasattr(module, "get_image_features") and hasattr(module, "language_model"):
             return module
@@ -100,13 +100,13 @@ def multimodal_core(model: Any) -> Any | None:
 
 
 def positions(core: Any | None, ids_P: torch.Tensor, types_P: torch.Tensor | None, grids: Any | None) -> torch.Tensor:
-    """Return the positions of a prompt, (A, P): three axes where the model has M-RoPE, one elsewhere."""
+    """Return the positions of a prompt, (A, P): three axes if the model has M-RoPE, else one."""
     if core is None or not hasattr(core, "get_rope_index"):
         return torch.arange(len(ids_P))[None]
     if grids is None or len(grids) == 0 or types_P is None:
         return torch.arange(len(ids_P)).expand(3, -1)
-    found, _ = core.get_rope_index(ids_P[None], mm_token_type_ids=types_P[None], image_grid_thw=grids)
-    return found[:, 0]
+    positions_A1P, _ = core.get_rope_index(ids_P[None], mm_token_type_ids=types_P[None], image_grid_thw=grids)
+    return positions_A1P[:, 0]
 
 
 def pack(
@@ -115,9 +115,9 @@ def pack(
     completions: Sequence[torch.Tensor],
     groups: Sequence[Sequence[int]],
     prompt_of: Sequence[int],
-    room: int,
+    width: int,
 ) -> Layout:
-    """Lay completions out in one sequence. All tensors are on the CPU.
+    """Concatenate prompts and completions to one sequence. All tensors are on the CPU.
 
     Args:
         prompts: token ids of each prompt, at least two, without padding.
@@ -125,13 +125,13 @@ def pack(
         completions: token ids of each completion, without padding; may be empty.
         groups: completions that share a prompt's tokens, all of one prompt. Those in no group are not scored.
         prompt_of: for each completion the number of its prompt.
-        room: C, the width of the result.
+        width: C, the padded length of the completions.
     """
     numbers = tuple(prompt_of[group[0]] for group in groups)
     ids: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
     positions_AT: list[torch.Tensor] = []
-    place_BC, end = torch.full((len(completions), room), -1), 0
+    place_BC, end = torch.full((len(completions), width), -1), 0
     for number, group in zip(numbers, groups, strict=True):
         prompt, last = prompts[number], places[number][:, -1:]
         ids.append(prompt[:-1])
@@ -157,8 +157,8 @@ def score(model: Any, layout: Layout, images: Mapping[str, Any]) -> tuple[torch.
     """Return log-probabilities and entropies of the completions' tokens, both (B, C), 0 where nothing is scored.
 
     Args:
-        model: the model as it is wrapped for training, with TRL's fused head (`trl.trainer.utils.add_fused_lm_head`).
-        layout: what `pack` made, on the model's device.
+        model: the model as wrapped for training, with TRL's fused head (`trl.trainer.utils.add_fused_lm_head`).
+        layout: the result of `pack`, on the model's device.
         images: the model's image arguments, in the order of the groups.
     """
     attention: dict[str, Any] = (
@@ -176,11 +176,11 @@ def score(model: Any, layout: Layout, images: Mapping[str, Any]) -> tuple[torch.
     )
     known_BC = layout.place_BC >= 0
 
-    def spread(values_1T: torch.Tensor) -> torch.Tensor:
+    def unpack(values_1T: torch.Tensor) -> torch.Tensor:
         return values_1T[0][layout.place_BC.clamp(min=0)] * known_BC
 
     entropy = out.entropy if out.entropy is not None else torch.zeros_like(out.log_probs)
-    return spread(out.log_probs), spread(entropy)
+    return unpack(out.log_probs), unpack(entropy)
 
 
 def encode(core: Any, pixel_values: torch.Tensor, grids: torch.Tensor) -> list[Image]:
@@ -192,12 +192,12 @@ def encode(core: Any, pixel_values: torch.Tensor, grids: torch.Tensor) -> list[I
 
 
 def encoded(images: Sequence[Image]) -> dict[str, Any]:
-    """Return the model's argument that stands in for pixels: features in the order of the groups; empty for none."""
+    """Return the model's argument that replaces pixels: features in the order of the groups; empty for no images."""
     if not images:
         return {}
     levels = range(len(images[0].deep))
-    held = SimpleNamespace(
+    features = SimpleNamespace(
         pooler_output=[image.pooled for image in images],
         deepstack_features=[[image.deep[level] for image in images] for level in levels],
     )
-    return {"mm_encoder_outputs": {"image": held}}
+    return {"mm_encoder_outputs": {"image": features}}

@@ -1,8 +1,8 @@
 """BagCurri (No Detail Left Behind, 2024): look-alikes stay together in one generation batch, and bags grow.
 
-A bag of images is only hard if all of them are scored against each other, so every image of a bag goes into the
-same global generation batch, whichever process writes its captions. 2, 3, 5, 7, 10, 15, 20 never all divide one batch:
-what is left over is filled with single images, easy distractors that bag rewards give None.
+A bag of images is only hard if all of them are scored against each other, so every image of a bag goes into the same
+global generation batch, whichever process writes its captions. No batch size is divisible by 2, 3, 5, 7, 10, 15 and 20:
+the rest is filled with single images, easy distractors that bag rewards score None.
 """
 
 from __future__ import annotations
@@ -18,25 +18,24 @@ from mllm.errors import ConfigError
 PUBLISHED = ((3, 2), (5, 3), (2, 5), (2, 7), (2, 10), (3, 15), (3, 20))
 """(epochs, bag size) of the released configuration: twenty epochs of batches of a hundred images."""
 Place = tuple[int, int]
-"""A row of the data, and the bag it came with: its number among bags of the stage's size, -1 for a single image."""
+"""A row of the data, and its bag's number among the bags of the stage's size, -1 for a single image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Which bag size an epoch has. The last stage goes on for ever.
+    """Bag size per epoch. The last stage repeats.
 
-    stages: (epochs, size) in order. Without `saturation` a stage lasts its epochs. With it, the epochs are the longest
-    a stage may last, and it ends earlier, always at the end of an epoch, once the mean hit rate of one of its epochs
-    reached `saturation`.
+    stages: (epochs, size) in order. With `saturation` a stage ends earlier, after the first of its epochs whose mean
+    hit rate reaches it.
     """
 
     stages: tuple[tuple[int, int], ...] = PUBLISHED
     saturation: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a schedule without meaning."""
+        """Refuse an invalid schedule."""
         if not self.stages or any(epochs < 1 or size < 2 for epochs, size in self.stages):
-            raise ConfigError(f"bag schedule: pairs of (epochs >= 1, size >= 2) are needed, got {self.stages!r}")
+            raise ConfigError(f"bag schedule: stages must be pairs of (epochs >= 1, size >= 2), got {self.stages!r}")
         if self.saturation is not None and not 0 < self.saturation <= 1:
             raise ConfigError(f"bag schedule: saturation must be above 0 and at most 1, got {self.saturation!r}")
 
@@ -53,21 +52,21 @@ class Schedule:
 
 @dataclass
 class BagSampler(Sampler[int]):
-    """Row numbers for TRL's GRPO data loader, in place of its RepeatSampler.
+    """Yields row numbers for TRL's GRPO data loader, in place of its RepeatSampler.
 
-    Each yielded number also tells the bag: number = (1 + place of the bag's size among `sizes`) * rows + row for a
-    image in its bag, row alone for a single image; `read` takes it apart. So the data set has `virtual_rows` rows,
-    and looks `number % rows` up. Everything depends on (seed, epoch, hits of earlier epochs) alone, so all processes
-    agree and a run that goes on takes the same batches.
+    Each number also encodes the bag: (1 + index of the bag's size in `sizes`) * rows + row for an image in its bag, and
+    row for a single image; `read` decodes it. So the data set has `virtual_rows` rows, and looks up `number % rows`.
+    The order depends on (seed, epoch, hits of earlier epochs) alone, so all processes agree and a resumed run takes the
+    same batches.
 
     Args:
-        rows: images in the data.
+        rows: number of images in the data.
         bags: size -> disjoint bags of that size, as row numbers.
-        schedule: which size when.
-        batch: different images in one global generation batch.
-        generations: captions of each image, which follow one another.
-        repeats: how often a generation batch is passed over (TRL: iterations * steps_per_generation).
-        seed: of the shuffling.
+        schedule: bag size per epoch.
+        batch: different images in a global generation batch.
+        generations: captions per image, in consecutive rows.
+        repeats: passes over a generation batch (TRL: iterations * steps_per_generation).
+        seed: of the order.
     """
 
     rows: int
@@ -82,7 +81,7 @@ class BagSampler(Sampler[int]):
     _bag_of: dict[int, dict[int, int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse bags that cannot be kept together."""
+        """Refuse bags that do not fit into a batch."""
         if self.rows < self.batch:
             raise ConfigError(f"{self.rows} images do not fill one generation batch of {self.batch}")
         for _, size in self.schedule.stages:
@@ -92,7 +91,7 @@ class BagSampler(Sampler[int]):
                     "per_device_train_batch_size or gradient_accumulation_steps, or lower num_generations"
                 )
             if not self.bags.get(size):
-                raise ConfigError(f"the schedule asks for bags of {size} and there are none: mine them first")
+                raise ConfigError(f"the schedule needs bags of {size} but there are none: mine them first")
         for size, bags in self.bags.items():
             members = [row for bag in bags for row in bag]
             if any(len(bag) != size for bag in bags) or len(set(members)) != len(members):
@@ -105,17 +104,17 @@ class BagSampler(Sampler[int]):
 
     @property
     def size(self) -> int:
-        """Bag size of the epoch at hand."""
+        """Bag size of the current epoch."""
         return self.schedule.size(self.epoch, self.hits)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The bag sizes there are, sorted."""
+        """All bag sizes, sorted."""
         return tuple(sorted(self.bags))
 
     @property
     def virtual_rows(self) -> int:
-        """How many different numbers can be yielded."""
+        """Number of different numbers that can be yielded."""
         return (1 + len(self.sizes)) * self.rows
 
     def set_epoch(self, epoch: int) -> None:
@@ -134,14 +133,14 @@ class BagSampler(Sampler[int]):
                     yield from [number] * self.generations
 
     def batches(self, epoch: int) -> list[list[Place]]:
-        """The generation batches of an epoch: each row at most once, bags whole, the rest single images."""
+        """Return an epoch's generation batches: each row at most once, bags complete, the rest single images."""
         size = self.schedule.size(epoch, self.hits)
         rng = random.Random(f"bags/{self.seed}/{epoch}")
         count = self.rows // self.batch
         order = rng.sample(range(len(self.bags[size])), len(self.bags[size]))
         used = order[: count * (self.batch // size)]
         taken = {row for number in used for row in self.bags[size][number]}
-        singles = [row for row in range(self.rows) if row not in taken]  # members of bags that found no room as well
+        singles = [row for row in range(self.rows) if row not in taken]  # including members of bags that did not fit
         rng.shuffle(singles)
         batches: list[list[Place]] = [[] for _ in range(count)]
         for place, number in enumerate(used):
@@ -152,7 +151,7 @@ class BagSampler(Sampler[int]):
         return batches
 
     def read(self, number: int) -> tuple[int, str | None]:
-        """Take a yielded number apart: the row, and the name of its bag (None for a single image)."""
+        """Decode a yielded number: the row, and the name of its bag (None for a single image)."""
         kind, row = divmod(number, self.rows)
         if kind == 0:
             return row, None

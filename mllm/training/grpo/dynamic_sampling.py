@@ -1,15 +1,16 @@
-"""Groups whose answers all got the same reward teach nothing: leave them out, or draw other prompts in their place.
+"""Dynamic sampling: drop groups whose completions all got the same reward, or draw other prompts in their place.
 
-Dynamic sampling as in DAPO (Yu et al. 2025, arXiv 2503.14476), bounded: after so many rounds what is left is left out.
-All processes draw the same number of prompts in each round, as many as the one with the most groups to replace, so
-that they stay in step whatever each of them found.
+As in DAPO (Yu et al. 2025, arXiv 2503.14476), but bounded: what is left after a number of rounds is dropped. In each
+round all processes draw the same number of prompts, as many as the process with the most groups to replace needs, so
+that they stay in step.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
@@ -18,154 +19,160 @@ from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_b
 from mllm.errors import ConfigError
 from mllm.training.engine import shared_prefix
 
-_LEFT = ("prompt_ids", "prompt_mask")
-_BOTH = ("token_type_ids", "mm_token_type_ids")
-_WHOLE = ("num_items_in_batch", "run")
+Rows = list[dict[str, Any]]
+_PROMPT_FIELDS = ("prompt_ids", "prompt_mask")
+_FULL_FIELDS = ("token_type_ids", "mm_token_type_ids")  # prompt and completion
+_BATCH_FIELDS = ("num_items_in_batch", "run")
 
 
-def check(trainer: Any) -> None:
-    """Refuse settings under which groups cannot be replaced one by one.
+@dataclass(frozen=True)
+class DynamicSampling:
+    """What a GRPO trainer does with groups without advantage; `rounds` limits how often prompts are drawn again."""
 
-    Raises:
-        ConfigError: groups that lie on several processes, rewards scaled over the batch, data without a length.
-    """
-    args = trainer.args
-    rows, size = args.per_device_train_batch_size * args.steps_per_generation, args.num_generations
-    if rows % size:
-        raise ConfigError(
-            f"dynamic_sampling: resample needs whole groups on each process: per_device_train_batch_size x "
-            f"steps_per_generation = {rows} is no multiple of num_generations = {size}. Change one of them, or set "
-            "dynamic_sampling: drop"
-        )
-    if str(args.scale_rewards) == "batch":
-        raise ConfigError(
-            "dynamic_sampling: resample draws a part of a batch anew, so rewards cannot be scaled over the batch: set "
-            "scale_rewards: group or none, or dynamic_sampling: drop"
-        )
-    if not hasattr(trainer.train_dataset, "__len__"):
-        raise ConfigError("dynamic_sampling: resample draws rows by number, which streamed data do not have")
+    mode: Literal["drop", "resample"]
+    rounds: int = 3
 
+    def check(self, trainer: Any) -> None:
+        """Refuse settings under which groups cannot be replaced one by one.
 
-def drop(trainer: Any, output: dict[str, Any]) -> None:
-    """Take groups without any advantage out of the loss and of the number of tokens it is divided by."""
-    groups = output.get("run") or list(range(len(output["advantages"])))
-    live = _live(output)
-    alive = {group for group, one in zip(groups, live, strict=True) if one}
-    dead = torch.tensor([group not in alive for group in groups], device=output["completion_mask"].device)
-    output["completion_mask"] = output["completion_mask"].masked_fill(dead[:, None], 0)
-    _count(trainer, output)
-    share = trainer.accelerator.gather(dead.float().mean()).mean().item()
-    trainer._metrics["train"]["dynamic_sampling/dropped"].append(share)
+        Raises:
+            ConfigError: groups that span processes, rewards scaled over the batch, or data without a length.
+        """
+        if self.mode != "resample":
+            return
+        args = trainer.args
+        rows, size = args.per_device_train_batch_size * args.steps_per_generation, args.num_generations
+        if rows % size:
+            raise ConfigError(
+                f"dynamic_sampling: resample needs whole groups on each process: per_device_train_batch_size x "
+                f"steps_per_generation = {rows} is not a multiple of num_generations = {size}. Change one of them, or "
+                "set dynamic_sampling: drop"
+            )
+        if str(args.scale_rewards) == "batch":
+            raise ConfigError(
+                "dynamic_sampling: resample replaces a part of a batch, so rewards cannot be scaled over the batch: "
+                "set scale_rewards: group or none, or dynamic_sampling: drop"
+            )
+        if not hasattr(trainer.train_dataset, "__len__"):
+            raise ConfigError("dynamic_sampling: resample draws rows by number, which streamed data do not support")
 
+    def apply(
+        self, trainer: Any, inputs: Rows, output: dict[str, Any], draw: Callable[[Rows], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return a batch without the groups that have no advantage.
 
-def resample(
-    trainer: Any,
-    inputs: list[dict[str, Any]],
-    output: dict[str, Any],
-    draw: Callable[[list[dict[str, Any]]], dict[str, Any]],
-    rounds: int,
-) -> dict[str, Any]:
-    """Put fresh prompts' groups in the place of those without advantage, in at most `rounds` rounds.
+        Args:
+            trainer: a GRPO trainer that passed `check`.
+            inputs: the rows of `output`, `num_generations` per prompt; replaced in place with their groups.
+            output: the result of TRL's `_generate_and_score_completions`.
+            draw: makes the same for other rows.
+        """
+        if self.mode == "resample":
+            output = self._resample(trainer, inputs, output, draw)
+        groups = output.get("run") or list(range(len(output["advantages"])))
+        live = {group for group, has_advantage in zip(groups, _has_advantage(output), strict=True) if has_advantage}
+        dead = torch.tensor([group not in live for group in groups], device=output["completion_mask"].device)
+        output["completion_mask"] = output["completion_mask"].masked_fill(dead[:, None], 0)
+        _count_tokens(trainer, output)
+        _log(trainer, "dropped", dead.float().mean())
+        return output
 
-    Args:
-        trainer: a GRPO trainer whose settings passed `check`.
-        inputs: the rows that `output` came from, `num_generations` of each prompt; replaced in place with
-            their groups.
-        output: what TRL's `_generate_and_score_completions` made of them.
-        draw: does the same for other rows.
-        rounds: at least 1.
-    """
-    size, taken, done = trainer.num_generations, 0, 0
-    for number in range(rounds):
-        dead = [group for group, live in enumerate(_live_groups(output, size)) if not live]
-        counts = trainer.accelerator.gather(torch.tensor([len(dead)], device=trainer.accelerator.device))
-        if int(counts.max()) == 0:
-            break
-        fresh = [row for row in _rows(trainer, int(counts.max()), number) for _ in range(size)]
-        drawn, done = draw(fresh), number + 1
-        pairs = list(zip(dead, (g for g, live in enumerate(_live_groups(drawn, size)) if live), strict=False))
-        if pairs and output.keys() == drawn.keys():  # text alone cannot stand in for images
-            output = replaced(output, drawn, pairs, size, trainer._tokenizer.pad_token_id)
-            taken += len(pairs)
-            for old, new in pairs:
-                inputs[old * size : (old + 1) * size] = fresh[new * size : (new + 1) * size]
-    _count(trainer, output)
-    groups = torch.tensor([taken * size / len(inputs)], device=trainer.accelerator.device)
-    trainer._metrics["train"]["dynamic_sampling/resampled"].append(trainer.accelerator.gather(groups).mean().item())
-    trainer._metrics["train"]["dynamic_sampling/rounds"].append(float(done))
-    return output
+    def _resample(
+        self, trainer: Any, inputs: Rows, output: dict[str, Any], draw: Callable[[Rows], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Replace groups without advantage by groups of other prompts."""
+        size, replaced_groups, rounds = trainer.num_generations, 0, 0
+        for number in range(self.rounds):
+            dead = [group for group, live in enumerate(_live_groups(output, size)) if not live]
+            counts = trainer.accelerator.gather(torch.tensor([len(dead)], device=trainer.accelerator.device))
+            if int(counts.max()) == 0:
+                break
+            fresh = [row for row in _random_rows(trainer, int(counts.max()), number) for _ in range(size)]
+            drawn, rounds = draw(fresh), number + 1
+            pairs = list(zip(dead, (g for g, live in enumerate(_live_groups(drawn, size)) if live), strict=False))
+            if pairs and output.keys() == drawn.keys():  # text-only rows cannot replace rows with images
+                output = replaced(output, drawn, pairs, size, trainer._tokenizer.pad_token_id)
+                replaced_groups += len(pairs)
+                for old, new in pairs:
+                    inputs[old * size : (old + 1) * size] = fresh[new * size : (new + 1) * size]
+        _count_tokens(trainer, output)
+        _log(trainer, "resampled", torch.tensor([replaced_groups * size / len(inputs)]))
+        trainer._metrics["train"]["dynamic_sampling/rounds"].append(float(rounds))
+        return output
 
 
 def replaced(
     output: dict[str, Any], drawn: dict[str, Any], pairs: Sequence[tuple[int, int]], size: int, pad: int
 ) -> dict[str, Any]:
-    """Return `output` with groups of `drawn` in it.
+    """Return `output` with some groups replaced by groups of `drawn`.
 
     Args:
         output, drawn: batches of TRL's with the same keys; groups of `size` rows.
         pairs: (group of output, group of drawn that takes its place).
-        size: rows of a group.
-        pad: the padding's token id.
+        size: rows per group.
+        pad: the padding token's id.
     """
     old_rows = len(output["prompt_ids"])
     order = list(range(old_rows))
     for old, new in pairs:
         order[old * size : (old + 1) * size] = range(old_rows + new * size, old_rows + (new + 1) * size)
     widths = [(one["prompt_ids"].shape[1], one["completion_ids"].shape[1]) for one in (output, drawn)]
-    room = max(width for width, _ in widths), max(width for _, width in widths)
+    target = max(width for width, _ in widths), max(width for _, width in widths)
     both = [split_pixel_values_by_grid(one) for one in (output, drawn)]
-    found: dict[str, Any] = {}
-    for name in output:
-        if name in _WHOLE:
-            continue
-        parts: list[Any] = [
-            _widened(name, one[name], width, room, pad) for one, width in zip(both, widths, strict=True)
-        ]
+    merged: dict[str, Any] = {}
+    for name in [name for name in output if name not in _BATCH_FIELDS]:
+        parts = [_padded(name, one[name], width, target, pad) for one, width in zip(both, widths, strict=True)]
         if isinstance(parts[0], torch.Tensor):
-            found[name] = torch.cat(parts)[torch.tensor(order, device=parts[0].device)]
+            merged[name] = torch.cat(parts)[torch.tensor(order, device=parts[0].device)]
         else:
             rows = [*parts[0], *parts[1]]
-            found[name] = [rows[k] for k in order]
+            merged[name] = [rows[k] for k in order]
     if "run" in output:
         keys = [("old", output["run"][k]) if k < old_rows else ("new", drawn["run"][k - old_rows]) for k in order]
-        found["run"] = shared_prefix.runs(keys)
-    found["num_items_in_batch"] = output["num_items_in_batch"]
-    return dict(unsplit_pixel_values_by_grid(found))
+        merged["run"] = shared_prefix.runs(keys)
+    merged["num_items_in_batch"] = output["num_items_in_batch"]
+    return dict(unsplit_pixel_values_by_grid(merged))
 
 
-def _widened(name: str, value: Any, width: tuple[int, int], room: tuple[int, int], pad: int) -> Any:
-    """Pad a tensor of prompts on the left, of completions on the right, to the room given; (prompt, completion)."""
+def _padded(name: str, value: Any, width: tuple[int, int], target: tuple[int, int], pad: int) -> Any:
+    """Pad prompts on the left and completions on the right; `width` and `target` are (prompt, completion)."""
     if not isinstance(value, torch.Tensor) or value.dim() != 2:
         return value
-    left, right = room[0] - width[0], room[1] - width[1]
+    left, right = target[0] - width[0], target[1] - width[1]
     filler = pad if name in ("prompt_ids", "completion_ids") else 0
-    if name in _LEFT:
+    if name in _PROMPT_FIELDS:
         return functional.pad(value, (left, 0), value=filler)
-    if name in _BOTH:
+    if name in _FULL_FIELDS:
         return functional.pad(value, (left, right), value=filler)
     return functional.pad(value, (0, right), value=filler) if value.shape[1] == width[1] else value
 
 
-def _live(output: dict[str, Any]) -> list[bool]:
+def _has_advantage(output: dict[str, Any]) -> list[bool]:
     """Whether each completion has an advantage."""
     return output["advantages"].reshape(len(output["advantages"]), -1).ne(0).any(1).tolist()
 
 
 def _live_groups(output: dict[str, Any], size: int) -> list[bool]:
     """Whether any completion of each group has an advantage."""
-    live = _live(output)
+    live = _has_advantage(output)
     return [any(live[start : start + size]) for start in range(0, len(live), size)]
 
 
-def _count(trainer: Any, output: dict[str, Any]) -> None:
-    """Count the tokens of all processes that the loss is divided by."""
+def _count_tokens(trainer: Any, output: dict[str, Any]) -> None:
+    """Set the number of tokens, over all processes, that the loss is divided by."""
     counted = output["completion_mask"] * output.get("tool_mask", 1)
     output["num_items_in_batch"] = trainer.accelerator.gather(counted.sum()).sum()
 
 
-def _rows(trainer: Any, count: int, number: int) -> list[dict[str, Any]]:
-    """Draw rows of the training data; which ones follows from seed, step, micro-step, round and process alone, so that
-    a run that was stopped draws the same again."""
+def _log(trainer: Any, name: str, share: torch.Tensor) -> None:
+    """Log a share of the batch, averaged over the processes."""
+    mean = trainer.accelerator.gather(share.to(trainer.accelerator.device)).mean().item()
+    trainer._metrics["train"][f"dynamic_sampling/{name}"].append(mean)
+
+
+def _random_rows(trainer: Any, count: int, number: int) -> Rows:
+    """Draw rows of the training data. The choice depends on seed, step, micro-step, round and process alone, so that a
+    resumed run draws the same rows."""
     place = trainer.state.global_step, trainer._step % trainer.args.gradient_accumulation_steps, number
     rng = random.Random(f"{trainer.args.seed} {place} {trainer.accelerator.process_index}")
     data = trainer.train_dataset

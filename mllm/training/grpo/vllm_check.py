@@ -1,13 +1,13 @@
-"""Before vLLM writes a run's answers: does it read the same prompt as the model that learns, and find the same words as
-likely?
+"""Before vLLM generates a run's completions: does it read the same prompt as the trained model, with the same
+probabilities?
 
-TRL 1.16 hands vLLM prompts in which the image's tokens are spelled out, and vLLM spells each of them out again
-(huggingface/trl#6294): training goes on, on answers to another question. So one sample goes through both engines. They
-have to read equally many tokens, and to give the written ones the same log-probabilities but for rounding.
+TRL 1.16 sends vLLM prompts in which the image's tokens are expanded, and vLLM expands each of them again
+(huggingface/trl#6294): training would continue on answers to another question. So one sample goes through both engines.
+They have to read equally many tokens, and to give the generated ones the same log-probabilities up to rounding.
 
-A vLLM server is sent the prompt's tokens and the image apart, and TRL takes the number of tokens that it sent for the
-number that was read. What the server made of the image is told by its own answer to the image alone: it has to be
-as many tokens as the prompt holds for it.
+A vLLM server receives the prompt's tokens and the image separately, and TRL takes the number of tokens that it sent for
+the number that was read. The server's answer to the image alone shows how many tokens it makes of it; the prompt has to
+contain as many.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from mllm.inference.generate import suppressed
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.1
-"""Mean difference of a token's log-probability that other kernels and bfloat16 explain, in nats."""
+"""Largest mean difference of log-probabilities that other kernels and bfloat16 explain, in nats."""
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What one engine made of a sample: tokens of its prompt, tokens that it wrote, log-probability of each (nats)."""
+class EngineOutput:
+    """One engine's output for a sample: tokens of the prompt, generated tokens, and their log-probabilities (nats)."""
 
     prompt_tokens: int
     written: tuple[int, ...]
@@ -40,34 +40,34 @@ class Heard:
 
 
 def no_image_tokens(args: Any, processor: Any) -> None:
-    """Keep vLLM in this process from writing an image's own tokens, behind which an image would be looked for.
+    """Keep vLLM in this process from generating image tokens, for which it would expect an image.
 
-    transformers is told by TRL. A vLLM server is not told: its settings travel as JSON, whose keys are texts.
+    TRL does so for transformers. A vLLM server is not covered: its settings are sent as JSON, whose keys are strings.
     """
     ids = suppressed(processor)
     if args.use_vllm and args.vllm_mode == "colocate" and ids:
         args.generation_kwargs = {"logit_bias": {number: -100.0 for number in ids}, **(args.generation_kwargs or {})}
 
 
-def compare(rollout: Heard, reread: Heard, tolerance: float = TOLERANCE) -> float:
-    """Return the mean difference of log-probabilities of what was written.
+def compare(rollout: EngineOutput, reread: EngineOutput, tolerance: float = TOLERANCE) -> float:
+    """Return the mean difference of the generated tokens' log-probabilities.
 
     Args:
-        rollout: from the engine that writes answers.
-        reread: the same answer, read by the model that learns.
+        rollout: from the engine that generates.
+        reread: the same answer, scored by the trained model.
         tolerance: largest mean difference, in nats.
 
     Raises:
-        FieldmarkError: another number of prompt tokens, other words, or log-probabilities further apart.
+        FieldmarkError: different numbers of prompt tokens, different tokens, or a larger difference.
     """
-    advice = "do not train on its answers: set use_vllm: false, or take versions of TRL and vLLM without this fault"
+    advice = "do not train on its answers: set use_vllm: false, or use versions of TRL and vLLM without this bug"
     if rollout.prompt_tokens != reread.prompt_tokens:
         raise FieldmarkError(
             f"the rollout engine reads {rollout.prompt_tokens} tokens where the model reads {reread.prompt_tokens} "
-            f"(are the image's tokens spelled out twice?); {advice}"
+            f"(are the image's tokens expanded twice?); {advice}"
         )
     if rollout.written != reread.written or not rollout.written:
-        raise FieldmarkError(f"the rollout engine wrote other tokens than were read, or none at all; {advice}")
+        raise FieldmarkError(f"the rollout engine generated other tokens than were scored, or none; {advice}")
     pairs = list(zip(rollout.logps, reread.logps, strict=True))
     apart = sum(abs(one - other) for one, other in pairs) / len(pairs)
     if not apart <= tolerance:  # NaN too
@@ -81,28 +81,30 @@ def compare(rollout: Heard, reread: Heard, tolerance: float = TOLERANCE) -> floa
 
 
 def compare_images(prompt: Sequence[int], image_token: int, features: dict[str, Any]) -> None:
-    """Compare the image tokens of a prompt with what a vLLM server makes of its images.
+    """Compare a prompt's image tokens with those that a vLLM server makes of its images.
 
     Args:
-        prompt: token ids, images spelled out.
-        image_token: the token that an image is spelled out with.
+        prompt: token ids, with expanded images.
+        image_token: id of the token that an image is expanded to.
         features: the server's answer to the images alone, as TRL gets it (`VLLMClient.image_features`).
 
     Raises:
-        FieldmarkError: another number of images, or of tokens of one.
+        FieldmarkError: different numbers of images, or of an image's tokens.
     """
     sent = [len(list(run)) for token, run in groupby(prompt) if token == image_token]
     made = [place["length"] for place in features["mm_placeholders"]["image"]]
     if sent != made:
         raise FieldmarkError(
-            f"the vLLM server makes {made} tokens of the images for which the prompt holds {sent}: it shrinks "
+            f"the vLLM server makes {made} tokens of the images for which the prompt has {sent}: it resizes "
             "images to another budget; start it on a folder that Fieldmark saved, or with the budget's size in its "
             "--mm-processor-kwargs, or set use_vllm: false"
         )
 
 
-def read(model: Any, processor: Any, row: dict[str, Any], written: Sequence[int], temperature: float = 1.0) -> Heard:
-    """Read a row's prompt and a given answer with the model that learns, at the temperature of the rollouts."""
+def read(
+    model: Any, processor: Any, row: dict[str, Any], written: Sequence[int], temperature: float = 1.0
+) -> EngineOutput:
+    """Score a given answer to a row's prompt with the trained model, at the temperature of the rollouts."""
     inputs = _encode(model, processor, row)
     answer_1L = torch.tensor([list(written)], device=model.device)
     count = inputs["input_ids"].shape[1]
@@ -113,24 +115,26 @@ def read(model: Any, processor: Any, row: dict[str, Any], written: Sequence[int]
     with torch.no_grad():
         logits_LV = model(**inputs).logits[0, count - 1 : -1].float() / temperature
     logps_L = logits_LV.log_softmax(-1).gather(-1, answer_1L[0, :, None])[:, 0]
-    return Heard(count, tuple(written), tuple(logps_L.tolist()))
+    return EngineOutput(count, tuple(written), tuple(logps_L.tolist()))
 
 
-def write(model: Any, processor: Any, row: dict[str, Any], room: int = 16, temperature: float = 1.0) -> Heard:
-    """Answer a row by transformers' own sampling: what vLLM does in its place."""
+def write(
+    model: Any, processor: Any, row: dict[str, Any], max_new_tokens: int = 16, temperature: float = 1.0
+) -> EngineOutput:
+    """Answer a row with transformers' own sampling, as vLLM would."""
     inputs = _encode(model, processor, row)
     out = model.generate(
-        **inputs, max_new_tokens=room, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+        **inputs, max_new_tokens=max_new_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
         output_scores=True, return_dict_in_generate=True,
     )  # fmt: skip
     count = inputs["input_ids"].shape[1]
     written = out.sequences[0, count:].tolist()
     logps = [score[0].float().log_softmax(-1)[token].item() for score, token in zip(out.scores, written, strict=True)]
-    return Heard(count, tuple(written), tuple(logps))
+    return EngineOutput(count, tuple(written), tuple(logps))
 
 
 class RolloutCheck(TrainerCallback):
-    """Sends the first row through vLLM and through the model before the first step."""
+    """Compares vLLM and the model on the first row before the first step."""
 
     def __init__(self, trainer: Any, row: dict[str, Any]) -> None:
         self.trainer, self.row = trainer, row
@@ -141,15 +145,15 @@ class RolloutCheck(TrainerCallback):
         from trl.models.utils import unwrap_model_for_generation
 
         trainer = self.trainer
-        asked = prepare_multimodal_messages(self.row["prompt"], images=self.row["images"])
-        ids, images, _fields = trainer._tokenize_prompts([asked])
-        trainer._held = None  # this was no rollout of a step
+        messages = prepare_multimodal_messages(self.row["prompt"], images=self.row["images"])
+        ids, images, _fields = trainer._tokenize_prompts([messages])
+        trainer._pending = None  # this was not a rollout of a step
         engine, image_token = trainer.vllm_generation, trainer.processing_class.image_token_id
-        if images and engine.mode == "server" and trainer.accelerator.is_main_process:  # it alone speaks to the server
+        if images and engine.mode == "server" and trainer.accelerator.is_main_process:  # only it talks to the server
             compare_images(ids[0], image_token, engine.vllm_client.image_features(images)[0])
         engine.sync_weights()
         seen, written, logps, _names = engine.generate(prompts=ids, images=images, num_generations=1)
-        rollout = Heard(len(seen[0]), tuple(written[0]), tuple(one[0] for one in logps[0]))
+        rollout = EngineOutput(len(seen[0]), tuple(written[0]), tuple(one[0] for one in logps[0]))
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
             reread = read(model, trainer.processing_class, self.row, rollout.written, trainer.temperature)
         apart = compare(rollout, reread)

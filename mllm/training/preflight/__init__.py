@@ -1,7 +1,7 @@
-"""Proves a recipe without a GPU and without weights: `fieldmark preflight`.
+"""`fieldmark preflight`: checks a recipe without a GPU and without weights.
 
-`proof.py` is the story; each other file is one thing that is looked at. What a run itself refuses before it reads a
-weight (rows, images, settings) is checked by the run's own code, `mllm.training.dataset`, never a second time here.
+`check.py` runs all checks in order; each other module is one of them. What a run itself refuses before it loads weights
+(rows, images, settings) is checked here by the run's own code, `mllm.training.dataset`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ State = Literal["good", "not checked", "bad"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What one look said. `not checked` tells in its last line how to supply what was missing."""
+    """The result of one check. If it was `not checked`, the last line says how to supply what was missing."""
 
     topic: str
     state: State

@@ -1,4 +1,4 @@
-"""What a run starts from: the checkpoint at the beginning of its recipes, its tokenizer, its image budget."""
+"""The base model of a run: the checkpoint that its first recipe starts from, its tokenizer, its image budget."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+import pydantic
 
 from mllm.config import Lora, Part, Settings
 from mllm.errors import FamilyError
@@ -22,7 +22,7 @@ _MODULES: dict[str, Part] = {"blocks": "vision", "merger": "projector", "languag
 
 
 @dataclass(frozen=True)
-class Model:
+class BaseModel:
     """The model of a run: where it comes from, its configuration and family, and the adapters that are trained."""
 
     name: str
@@ -35,23 +35,31 @@ class Model:
 
     @property
     def budget(self) -> Budget:
-        """The image budget that the settings ask for, within the family's own."""
+        """The image budget of the settings, within the family's own."""
         return checkpoint.narrowed(self.family, self.family.budget, self.min_visual_tokens, self.visual_tokens)
 
 
-def find_model(read: Recipe) -> Model:
-    """Find what the run starts from: its folder, or the checkpoint at the beginning of the recipes before it."""
+def find_model(read: Recipe) -> BaseModel:
+    """Find what the run starts from: its folder, or the checkpoint that the first recipe before it starts from.
+
+    Raises:
+        FamilyError: the recipe names a family of another model type.
+    """
     first = recipe.origin(read)
     settings = read.settings
     name = settings.model if settings.model == "pocket" or Path(settings.model).is_dir() else first.model
-    named = settings.family or first.family
     base, adapter = checkpoint.base_and_adapter(name) if Path(name).is_dir() or name == "pocket" else (name, None)
-    line = families.load(named) if named else None
-    config, family, published = parameters.config_of(name if name == "pocket" else base, line)
-    if line is not None:
-        family = _same_type(line, config)
+    family_name = settings.family or first.family
+    chosen = families.load(family_name) if family_name else None
+    config, family, published = parameters.config_of(name if name == "pocket" else base, chosen)
+    if chosen is not None:
+        if chosen.model_type != config.model_type:
+            raise FamilyError(
+                f"family {chosen.name!r} is for model type {chosen.model_type}, but the model's is {config.model_type}"
+            )
+        family = chosen
     lora = _saved_lora(adapter) if adapter else first.lora or settings.lora
-    return Model(
+    return BaseModel(
         name,
         config,
         family,
@@ -62,8 +70,8 @@ def find_model(read: Recipe) -> Model:
     )
 
 
-def open_processor(settings: Settings, model: Model) -> tuple[Checkpoint, Finding]:
-    """Open tokenizer and image processor where they are on this machine; nothing is asked of the network."""
+def open_processor(settings: Settings, model: BaseModel) -> tuple[Checkpoint, Finding]:
+    """Open tokenizer and image processor if they are on this machine; the network is not used."""
     from huggingface_hub import try_to_load_from_cache
 
     here = model.name == "pocket" or Path(model.name).is_dir()
@@ -75,31 +83,22 @@ def open_processor(settings: Settings, model: Model) -> tuple[Checkpoint, Findin
             visual_tokens=model.visual_tokens,
             min_visual_tokens=model.min_visual_tokens,
         )
-        return opened, Finding("tokenizer", "good", (f"that of {model.name}",))
+        return opened, Finding("tokenizer", "good", (f"of {model.name}",))
     convention = Convention(model.family.name, settings.style, model.budget)
     bare = Checkpoint(model.name, None, model.family, convention, None)
     lines = [
-        f"{model.name} is not on this machine, so words are not counted; memory is worked out for the longest row that "
-        f"max_tokens_per_sample lets pass"
+        f"{model.name} is not on this machine, so words are not counted; memory is estimated for the longest row that "
+        f"max_tokens_per_sample allows"
     ]
     if model.visual_tokens is None:
         most = model.budget.max_pixels // model.family.factor**2
-        lines.append(f"its own image budget is not known here: {most} visual tokens are taken; set visual_tokens")
+        lines.append(f"its own image budget is unknown here: {most} visual tokens are assumed; set visual_tokens")
     lines.append(f'hf download {model.name} --exclude "*.safetensors"')
     return bare, Finding("tokenizer", "not checked", tuple(lines))
 
 
-def _same_type(family: Family, config: Any) -> Family:
-    """Return the family that a recipe names, after seeing that it goes with the model."""
-    if family.model_type != config.model_type:
-        raise FamilyError(
-            f"family {family.name!r} goes with model type {family.model_type}, the model's is {config.model_type}"
-        )
-    return family
-
-
-class _Adapter(BaseModel):
-    """What PEFT wrote of an adapter, as far as its size hangs on it."""
+class _AdapterConfig(pydantic.BaseModel):
+    """The fields of PEFT's adapter_config.json that decide an adapter's size."""
 
     r: int
     lora_alpha: int
@@ -108,8 +107,8 @@ class _Adapter(BaseModel):
 
 
 def _saved_lora(adapter: str) -> Lora:
-    """Return the settings of an adapter folder, which is trained further at its own rank."""
-    said = strict_json.read(Path(adapter) / "adapter_config.json", _Adapter)
-    targets = str(said.target_modules)
-    parts: tuple[Part, ...] = tuple(part for word, part in _MODULES.items() if word in targets)
-    return Lora(r=said.r, alpha=said.lora_alpha, dropout=said.lora_dropout, parts=parts or ("llm",))
+    """Return the settings of a saved adapter, which is trained further at its own rank."""
+    config = strict_json.read(Path(adapter) / "adapter_config.json", _AdapterConfig)
+    targets = str(config.target_modules)
+    parts: tuple[Part, ...] = tuple(part for module, part in _MODULES.items() if module in targets)
+    return Lora(r=config.r, alpha=config.lora_alpha, dropout=config.lora_dropout, parts=parts or ("llm",))

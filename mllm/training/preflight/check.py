@@ -1,4 +1,4 @@
-"""The story of a preflight: read the recipe, look at everything that can be looked at, say what could not be."""
+"""Runs all checks of a recipe in order, and reports what could not be checked."""
 
 from __future__ import annotations
 
@@ -12,45 +12,33 @@ from mllm import rewards
 from mllm.config import Settings
 from mllm.knowledge.mastery import LEVELS
 from mllm.models.checkpoint import Checkpoint
+from mllm.prompting import conversations
 from mllm.records import Sample
 from mllm.rewards import BaseReward
-from mllm.training import dataset, example_data, recipe, trl_adapter
-from mllm.training import run as story
+from mllm.training import dataset, example_data, recipe, run, trl_adapter
 from mllm.training.dataset import Data
 from mllm.training.grpo import bag_curriculum
-from mllm.training.preflight import (
-    Finding,
-    State,
-    base_model,
-    hardware,
-    run_spec,
-    token_lengths,
-)
-from mllm.training.preflight import (
-    findings as told,
-)
-from mllm.training.preflight import (
-    steps as batches,
-)
-from mllm.training.preflight.hardware import Machine
-from mllm.training.preflight.token_lengths import Lengths
+from mllm.training.preflight import Finding, State, base_model, findings, hardware, parameters, steps, token_lengths
+from mllm.training.preflight.hardware import Hardware
+from mllm.training.preflight.run_spec import run_spec
+from mllm.training.preflight.token_lengths import TokenLengths
 from mllm.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What was found, in the order in which it was looked at."""
+class Preflight:
+    """A recipe, the hardware it was checked for, and the findings in order."""
 
     recipe: Recipe
-    machine: Machine
+    hardware: Hardware
     findings: tuple[Finding, ...]
 
     def passed(self, *, strict: bool) -> bool:
-        """Whether nothing is bad, and with `strict` nothing unchecked either."""
+        """Whether no finding is bad and, with `strict`, none is unchecked."""
         return not {found.state for found in self.findings} & ({"bad", "not checked"} if strict else {"bad"})
 
 
-def prove(
+def check_recipe(
     file: Path,
     flags: Sequence[str] = (),
     *,
@@ -58,65 +46,62 @@ def prove(
     processes: int | None = None,
     gpu_memory: float | None = None,
     rows: int | None = None,
-) -> Proof:
-    """Prove a recipe on the machine that its header names, or on the one given.
+) -> Preflight:
+    """Check a recipe for the hardware that its header names, or for the one given.
 
     Args:
         file: the recipe's YAML.
-        flags: flags of the recipe that win over it.
-        accelerate: accelerate configuration; None takes the one in the command of the recipe's header.
-        processes: how many, whatever the configuration says.
-        gpu_memory: GiB a GPU; None: 80 with several processes, 24 with one.
-        rows: how many there will be, for the time, where the files are not there yet.
+        flags: flags of the recipe, which override the file.
+        accelerate: accelerate configuration; None: the one in the command of the recipe's header.
+        processes: number of processes; overrides the configuration.
+        gpu_memory: GiB per GPU; None: 80 with several processes, 24 with one.
+        rows: how many rows there will be, to bound the time before the files exist.
 
     Raises:
         FieldmarkError: what the recipe itself would refuse: settings, rewards, rows, images, groups that do not fit
             the batch.
     """
     # Before the recipe is read: its batch is that of all processes.
-    host = hardware.read(accelerate or recipe.accelerate_file(file), processes=processes, gpu_memory=gpu_memory)
-    read = recipe.read(file, flags, processes=host.processes)
-    settings, tables = _stand_in(read.settings)
-    chosen = story.load_rewards(settings) if read.kind == "rl" else {}
+    machine = hardware.read(accelerate or recipe.accelerate_file(file), processes=processes, gpu_memory=gpu_memory)
+    read = recipe.read(file, flags, processes=machine.processes)
+    settings, missing_tables = _without_missing_tables(read.settings)
+    chosen = run.load_rewards(settings) if read.kind == "rl" else {}
     model = base_model.find_model(read)
-    dissect = run_spec.dissector(model.config, model.family)
-    body = dissect(read.settings, model.lora)
-    findings = [told.model(model, body), told.parts(body)]
-
-    checkpoint, opened = base_model.open_processor(read.settings, model)
-    data, brought = read_rows(read)
-    findings += [opened, brought, *tables]
-    most_visual = model.budget.max_pixels // model.family.factor**2
-    count, wholes = token_lengths.bound(most_visual, *_room(read), answers=read.kind == "sft"), []
+    count = parameters.counter(model.config, model.family)
+    counts = count(read.settings, model.lora)
+    checkpoint, tokenizer_finding = base_model.open_processor(read.settings, model)
+    data, rows_finding = read_rows(read)
+    found = [findings.model_size(model, counts), findings.trained_parts(counts)]
+    found += [tokenizer_finding, rows_finding, *missing_tables]
+    lengths = token_lengths.upper_bound(
+        model.budget.max_pixels // model.family.factor**2, *_limits(read), answers=read.kind == "sft"
+    )
+    mean_tokens: float = lengths.row
     if data is not None:
         records = [trl_adapter.with_its_image(row) for row in data.train]
         samples = [record for record in records if isinstance(record, Sample)]
-        chosen = chosen or _measures(settings, samples)
-        lines, count, wholes = measure(read, data, samples, checkpoint)
-        findings += lines
+        chosen = chosen or _sft_measures(settings, samples)
+        length_findings, lengths, mean_tokens = measure(read, data, samples, checkpoint)
+        found += length_findings
         for reward, _ in chosen.values():
             reward.check(samples)
         if chosen:
-            findings.append(told.gold_answers(samples, chosen, checkpoint))
+            found.append(findings.gold_answers(samples, chosen, checkpoint))
         if settings.bags is not None and read.kind == "rl":
-            findings.append(told.bags(bag_curriculum.sampler(settings.bags, samples, read.args)))
-    expected = min(rows, settings.limit or rows) if rows else 0
-    steps = batches.count(read, len(data.train) if data else expected) if data or rows else None
-    findings.append(told.batch_sizes(read, steps))
-    run = run_spec.of(read, model.lora, host, count)
-    findings.append(told.memory(run, dissect))
-    if steps is not None:
-        findings.append(told.time(run, body, steps, mean(wholes) if wholes else count.whole, bool(wholes)))
-    return Proof(read, host, tuple(findings))
+            found.append(findings.bags(bag_curriculum.sampler(settings.bags, samples, read.args)))
+    expected = len(data.train) if data else min(rows, settings.limit or rows) if rows else None
+    step_counts = None if expected is None else steps.count(read, expected)
+    spec = run_spec(read, model.lora, machine, lengths)
+    found += [findings.batch_sizes(read, step_counts), findings.memory(spec, count)]
+    if step_counts is not None:
+        found.append(findings.time(spec, counts, step_counts, mean_tokens))
+    return Preflight(read, machine, tuple(found))
 
 
 def read_rows(read: Recipe) -> tuple[Data | None, Finding]:
-    """Read and check the rows by the run's own code, where the files are there."""
-    files = [
-        *read.settings.train,
-        *read.settings.mix,
-        *([read.settings.validation] if read.settings.validation else []),
-    ]
+    """Read and check the rows with the run's own code; None if a file does not exist yet."""
+    settings = read.settings
+    files = [*settings.train, *settings.mix, *([settings.validation] if settings.validation else [])]
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         folder = Path(missing[0]).parent
@@ -125,45 +110,51 @@ def read_rows(read: Recipe) -> tuple[Data | None, Finding]:
             make = " ".join(["python data_synth/captions.py", *example_data.POCKET_CAPTIONS[folder]])
         elif folder != example_data.POCKET_DATA:
             make += f" --source csv --input photos.csv --knowledge cards.yaml --teacher cards --out {folder}"
-        return None, Finding("rows", "not checked", (f"not there yet: {', '.join(missing)}", make))
-    data = dataset.read_data(read.settings, answers=read.kind == "sft")
+        return None, _not_there(missing, "rows", make)
+    data = dataset.read_data(settings, answers=read.kind == "sft")
     images = len({row.image for row in data.train if row.image})
-    line = f"{len(data.train)} to train on, on {images} images whose sizes agree; {len(data.validation)} to watch"
+    line = f"{len(data.train)} to train on, with {images} images whose sizes match; {len(data.validation)} to validate"
     return data, Finding("rows", "good", (line,))
 
 
 def measure(
     read: Recipe, data: Data, samples: list[Sample], checkpoint: Checkpoint
-) -> tuple[list[Finding], Lengths, list[int]]:
-    """Measure the rows: visual tokens from headers, and whole rows where there is a tokenizer."""
-    limit, room = _room(read)
+) -> tuple[list[Finding], TokenLengths, float]:
+    """Measure the rows: visual tokens from image headers, and complete rows if there is a tokenizer.
+
+    Returns the findings, the longest lengths, and the mean length of a row in tokens.
+    """
+    max_length, max_new_tokens = _limits(read)
     answers = read.kind == "sft"
-    seen = token_lengths.visual(samples, checkpoint.family, checkpoint.convention.budget)
-    found = [Finding("visual tokens", "good", (told.spread(seen), *token_lengths.histogram(seen)))]
+    # Each sample's size has been compared with its image's header.
+    visual = [checkpoint.family.visual_tokens(sample.size, checkpoint.convention.budget) for sample in samples]
+    found = [Finding("visual tokens", "good", (findings.length_range(visual), *token_lengths.histogram(visual)))]
     if checkpoint.processor is None:
-        least = max(seen) + room
-        state: State = "bad" if least > limit else "not checked"
-        line = f"images alone take up to {max(seen)} of max_tokens_per_sample = {limit}"
-        line += f", with {room} kept free for the answer" if room else ""
-        found.append(Finding("row lengths", state, (line, "comes with the tokenizer (above)")))
-        return found, token_lengths.bound(max(seen), limit, room, answers=answers), []
-    dataset.check_rows(data, checkpoint, read.settings, answers=answers, room=room)
-    prompts, wholes = token_lengths.prompts_and_wholes(samples, checkpoint, answers=answers, room=room)
+        state: State = "bad" if max(visual) + max_new_tokens > max_length else "not checked"
+        line = f"images alone take up to {max(visual)} of max_tokens_per_sample = {max_length}"
+        line += f", with {max_new_tokens} kept free for the answer" if max_new_tokens else ""
+        found.append(Finding("row lengths", state, (line, "measured once the tokenizer is there (see above)")))
+        lengths = token_lengths.upper_bound(max(visual), max_length, max_new_tokens, answers=answers)
+        return found, lengths, lengths.row
+    dataset.check_rows(data, checkpoint, read.settings, answers=answers, max_completion_length=max_new_tokens)
+    prompts = conversations.lengths(samples, checkpoint, answers=False)
+    totals = conversations.lengths(samples, checkpoint) if answers else [count + max_new_tokens for count in prompts]
     rows = [row for row in data.train if isinstance(row.record, Sample)]
-    most, ids = token_lengths.longest(rows, wholes, min(read.per_device, len(rows)))
+    most, ids = token_lengths.longest_batch(rows, totals, min(read.per_device, len(rows)))
     lines = (
-        told.spread(wholes) + (f", {room} of them kept free for the answer" if room else ""),
-        *token_lengths.histogram(wholes),
+        findings.length_range(totals)
+        + (f", {max_new_tokens} of them kept free for the answer" if max_new_tokens else ""),
+        *token_lengths.histogram(totals),
         f"longest batch: {most} tokens, padded, in {len(ids)} rows: {', '.join(ids[:4])}{', ...' * (len(ids) > 4)}",
     )
     found.append(Finding("row lengths", "good", lines))
-    written = max(whole - prompt for whole, prompt in zip(wholes, prompts, strict=True))
-    return found, Lengths(max(seen), max(prompts), written, max(wholes), True), wholes
+    answer = max(total - prompt for total, prompt in zip(totals, prompts, strict=True))
+    return found, TokenLengths(max(visual), max(prompts), answer, max(totals), True), mean(totals)
 
 
-def _stand_in(settings: Settings) -> tuple[Settings, list[Finding]]:
-    """Let something stand in for files that are not there yet, and say which: the middle level, whose factor is 1, for
-    a mastery file, no bags for a bag file."""
+def _without_missing_tables(settings: Settings) -> tuple[Settings, list[Finding]]:
+    """Replace files that do not exist yet, and report them: a mastery file by the middle level, whose factor is 1,
+    and a bag file by no bags."""
     absent = [file for file in settings.tables if not file.is_file()]
     bags = [str(file) for file in absent if settings.bags is not None and file in settings.bags.files]
     masteries = [str(file) for file in absent if str(file) not in bags]
@@ -173,10 +164,10 @@ def _stand_in(settings: Settings) -> tuple[Settings, list[Finding]]:
     samples, found = settings.train[0] if settings.train else "FILE", []
     if masteries:
         make = f"python eval/mastery.py --model MODEL --samples {samples} --out {Path(masteries[0]).parent}"
-        found.append(Finding("mastery", "not checked", (f"not there yet: {', '.join(masteries)}", make)))
+        found.append(_not_there(masteries, "mastery", make))
     if bags:
         make = f"python data_synth/bags.py --samples {samples} --out {Path(bags[0]).parent}"
-        found.append(Finding("bags", "not checked", (f"not there yet: {', '.join(bags)}", make)))
+        found.append(_not_there(bags, "bags", make))
         for name in sections:
             if sections[name].get("over", "batch") != "batch":
                 sections[name]["over"] = "batch"
@@ -184,17 +175,22 @@ def _stand_in(settings: Settings) -> tuple[Settings, list[Finding]]:
     return settings.model_copy(update=changes), found
 
 
-def _measures(settings: Settings, samples: Sequence[Sample]) -> dict[str, tuple[BaseReward, float]]:
-    """Return what an SFT run's gold answers are scored by: the benchmark's IoU and the form of the prompt's style, of
-    captions the share of true claims, where marks are known."""
-    found: dict[str, dict[str, Any]] = {}
+def _not_there(files: Sequence[str], topic: str, command: str) -> Finding:
+    """Report files that do not exist yet, with the command that makes them."""
+    return Finding(topic, "not checked", (f"not there yet: {', '.join(files)}", command))
+
+
+def _sft_measures(settings: Settings, samples: Sequence[Sample]) -> dict[str, tuple[BaseReward, float]]:
+    """Return what scores the gold answers of an SFT run: the benchmark's IoU and the format of the prompt style; for
+    captions with known marks, the share of true claims."""
+    chosen: dict[str, dict[str, Any]] = {}
     if not all(sample.task == "caption" for sample in samples):
-        found |= {"format": {"style": settings.style}, "iou": {}}
+        chosen |= {"format": {"style": settings.style}, "iou": {}}
     if any(sample.task == "caption" and any(thing.marks for thing in sample.things) for sample in samples):
-        found["faithful"] = {}
-    return rewards.load_all(found)
+        chosen["faithful"] = {}
+    return rewards.load_all(chosen)
 
 
-def _room(read: Recipe) -> tuple[int, int]:
-    """Return the tokens a row may have, and those of them that stay free for the answer."""
+def _limits(read: Recipe) -> tuple[int, int]:
+    """Return the tokens that a row may have, and how many of them are kept free for the answer."""
     return read.settings.max_tokens_per_sample, read.args.max_completion_length if read.kind == "rl" else 0

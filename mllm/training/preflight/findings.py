@@ -1,4 +1,4 @@
-"""What was found, in words: one function for one topic."""
+"""The findings in words: one function per topic."""
 
 from __future__ import annotations
 
@@ -10,53 +10,42 @@ from mllm.records import Sample
 from mllm.rewards import BaseReward
 from mllm.training.grpo.bag_sampler import BagSampler
 from mllm.training.preflight import Finding, gold_rewards, parameters, runtime, suggestions
-from mllm.training.preflight.base_model import Model
-from mllm.training.preflight.memory import CONTEXT, GIB, Estimate
-from mllm.training.preflight.parameters import Anatomy
-from mllm.training.preflight.run_spec import Case, Dissect
-from mllm.training.preflight.steps import Batches
+from mllm.training.preflight.base_model import BaseModel
+from mllm.training.preflight.memory import CUDA_CONTEXT, GIB, Estimate, estimate
+from mllm.training.preflight.parameters import CountParameters, ParameterCounts
+from mllm.training.preflight.run_spec import RunSpec
+from mllm.training.preflight.steps import StepCounts
 from mllm.training.recipe import Recipe
 
 
-def model(found: Model, body: Anatomy) -> Finding:
-    """Say how many parameters the model has, and whether they are those published."""
-    line = f"{found.name}: {body.parameters:,} parameters"
-    if found.published is None:
+def model_size(model: BaseModel, counts: ParameterCounts) -> Finding:
+    """Report how many parameters the model has, and whether that is the published number."""
+    line = f"{model.name}: {counts.parameters:,} parameters"
+    if model.published is None:
         return Finding("model", "good", (f"{line}, counted from its config.json",))
-    if found.published == body.parameters:
+    if model.published == counts.parameters:
         return Finding("model", "good", (f"{line}, as published",))
-    line += f"; published are {found.published:,}: this transformers builds it otherwise"
+    line += f"; published: {model.published:,}; the installed transformers builds another model"
     return Finding("model", "bad", (line,))
 
 
-def parts(body: Anatomy) -> Finding:
-    """Say what is trained of each part."""
-    lines = [f"{part:<9} {body.trained[part]:>13,} of {body.total[part]:>13,} trained" for part in parameters.PARTS]
-    if body.adapters:
-        lines.append(f"{'adapters':<9} {body.adapters:>13,} trained")
-    if body.quantized:
-        lines.append(f"{'in 4 bits':<9} {body.quantized:>13,} of {body.parameters:>13,}")
-    return Finding("parameters", "good" if body.learning else "bad", tuple(lines))
-
-
-def _memory_lines(found: Estimate) -> list[str]:
-    moment, _ = found.peak
-    lines = [f"{name:<26} {size / GIB:>7.2f} GiB" for name, size in found.stays.items()]
-    adds = found.moments[moment]
-    lines += [f"{name:<26} {size / GIB:>7.2f} GiB  while {moment}" for name, size in adds.items() if size]
-    for name, others in found.moments.items():
-        if name != moment and any(others.values()):
-            lines.append(f"{'(' + name + ' adds':<26} {sum(others.values()) / GIB:>7.2f} GiB)")
-    return lines
+def trained_parts(counts: ParameterCounts) -> Finding:
+    """Report how many parameters of each part are trained."""
+    lines = [f"{part:<9} {counts.trained[part]:>13,} of {counts.total[part]:>13,} trained" for part in parameters.PARTS]
+    if counts.adapters:
+        lines.append(f"{'adapters':<9} {counts.adapters:>13,} trained")
+    if counts.quantized:
+        lines.append(f"{'in 4 bits':<9} {counts.quantized:>13,} of {counts.parameters:>13,}")
+    return Finding("parameters", "good" if counts.trainable else "bad", tuple(lines))
 
 
 def gold_answers(
-    samples: Sequence[Sample], chosen: dict[str, tuple[BaseReward, float]], checkpoint: Checkpoint
+    samples: Sequence[Sample], rewards: dict[str, tuple[BaseReward, float]], checkpoint: Checkpoint
 ) -> Finding:
-    """Score the rows' own answers under the run's rewards."""
-    found = gold_rewards.score(samples, chosen, checkpoint)
+    """Score the rows' own answers with the run's rewards."""
+    scores = gold_rewards.score(samples, rewards, checkpoint)
     lines = []
-    for one in found:
+    for one in scores:
         if one.missing:
             lines.append(f"{one.name}: not scored: {one.missing}")
             continue
@@ -64,87 +53,104 @@ def gold_answers(
             lines.append(f"{one.name}: applies to no row")
             continue
         full = one.low >= one.possible - gold_rewards.ROUNDING
-        well = "full marks but for rounding" if full else "each earns something"
+        verdict = "full marks but for rounding" if full else "each earns something"
         lines.append(
             f"{one.name}: {one.low:.3f} to {one.high:.3f}, mean {one.mean:.3f}, of {one.possible:g}; "
-            + (f"{one.short} rows fall short, worst {one.worst}" if one.short else well)
+            + (f"{one.short} rows fall short, worst {one.worst}" if one.short else verdict)
             + ("" if one.swapped is None else f"; another row's answer: mean {one.swapped:.3f}")
         )
-    thoughtless = sum(sample.thought is None and sample.task != "caption" for sample in samples)
-    if thoughtless and checkpoint.convention.prompt == "think":
-        lines.append(f"{thoughtless} rows have no thought: a stand-in was scored in its place")
-    if any(one.short or not (one.applies or one.missing) for one in found):
+    without_thought = sum(sample.thought is None and sample.task != "caption" for sample in samples)
+    if without_thought and checkpoint.convention.prompt == "think":
+        lines.append(f"{without_thought} rows have no thought: a placeholder was scored in its place")
+    if any(one.short or not (one.applies or one.missing) for one in scores):
         return Finding("gold answers", "bad", tuple(lines))
-    return Finding("gold answers", "not checked" if any(one.missing for one in found) else "good", tuple(lines))
+    return Finding("gold answers", "not checked" if any(one.missing for one in scores) else "good", tuple(lines))
 
 
-def bags(made: BagSampler) -> Finding:
-    """Say how many bags there are, and what a generation batch is made of."""
-    lines = [f"{len(made.bags[size])} bags of {size}" for size in made.sizes]
-    told = ", ".join(f"{size} for {epochs}" for epochs, size in made.schedule.stages)
-    until = f" or until {made.schedule.saturation:.0%} of them retrieve" if made.schedule.saturation else ""
-    lines.append(f"sizes and epochs: {told}{until}; the last goes on")
-    full = {size: made.batch // size * size for size in made.sizes}
-    alone = ", ".join(f"{made.batch - used} beside bags of {size}" for size, used in full.items() if used < made.batch)
-    lines.append(f"{made.batch} images in a generation batch{'; single ones: ' + alone if alone else ''}")
+def bags(sampler: BagSampler) -> Finding:
+    """Report how many bags there are, and what a generation batch is made of."""
+    lines = [f"{len(sampler.bags[size])} bags of {size}" for size in sampler.sizes]
+    schedule = sampler.schedule
+    stages = ", ".join(f"{size} for {epochs}" for epochs, size in schedule.stages)
+    until = f" or until {schedule.saturation:.0%} of them retrieve" if schedule.saturation else ""
+    lines.append(f"sizes and epochs: {stages}{until}; the last repeats")
+    full = {size: sampler.batch // size * size for size in sampler.sizes}
+    singles = [f"{sampler.batch - used} beside bags of {size}" for size, used in full.items() if used < sampler.batch]
+    lines.append(
+        f"{sampler.batch} images in a generation batch{'; single ones: ' if singles else ''}{', '.join(singles)}"
+    )
     return Finding("bags", "good", tuple(lines))
 
 
-def batch_sizes(read: Recipe, found: Batches | None) -> Finding:
-    """Say what an update is made of, and how many there are."""
-    args = read.args
-    rows = f"{read.per_device} rows x {read.processes} processes x {args.gradient_accumulation_steps} accumulated"
-    whole = read.per_device * read.processes * args.gradient_accumulation_steps
-    lines = [f"an update learns from {whole} {'answers' if read.kind == 'rl' else 'rows'}: {rows}"]
-    if read.kind == "rl":
+def batch_sizes(recipe: Recipe, steps: StepCounts | None) -> Finding:
+    """Report what an update is made of, and how many there are."""
+    args = recipe.args
+    factors = (
+        f"{recipe.per_device} rows x {recipe.processes} processes x {args.gradient_accumulation_steps} accumulated"
+    )
+    rows = recipe.per_device * recipe.processes * args.gradient_accumulation_steps
+    lines = [f"an update learns from {rows} {'answers' if recipe.kind == 'rl' else 'rows'}: {factors}"]
+    if recipe.kind == "rl":
         prompts = args.generation_batch_size // args.num_generations
         updates = args.steps_per_generation * args.num_iterations / args.gradient_accumulation_steps
         lines.append(
-            f"{prompts} prompts x {args.num_generations} answers are drawn at a time; updates a draw: {updates:g}"
+            f"{prompts} prompts x {args.num_generations} answers are generated at a time; "
+            f"updates per generation: {updates:g}"
         )
-    if found is None:
+    if steps is None:
         lines.append(f"updates: {args.max_steps}" if args.max_steps > 0 else f"epochs: {args.num_train_epochs:g}")
         return Finding("batches", "good", tuple(lines))
-    lines.append(f"{found.updates} updates, {found.updates_per_epoch} an epoch: {found.epochs:.2f} epochs")
-    if found.draws:
-        lines.append(f"{found.draws * found.drawn} answers are written in all")
-    if found.dropped:
-        lines.append(f"{found.dropped} rows at an epoch's end fill no whole batch (others, next time)")
+    lines.append(f"{steps.updates} updates, {steps.updates_per_epoch} per epoch: {steps.epochs:.2f} epochs")
+    if steps.generations:
+        lines.append(f"{steps.generations * steps.answers} answers are generated in total")
+    if steps.dropped:
+        lines.append(f"{steps.dropped} rows at an epoch's end fill no complete batch (others in the next epoch)")
     return Finding("batches", "good", tuple(lines))
 
 
-def memory(run: Case, dissect: Dissect) -> Finding:
-    """Work out the memory of a GPU, and what to change where it is not enough."""
-    found = run.estimate(dissect)
-    moment, peak = found.peak
-    has = run.machine.gpu_memory
+def memory(spec: RunSpec, count: CountParameters) -> Finding:
+    """Estimate the memory of a GPU, and what to change if it is not enough."""
+    found = estimate(count(spec.settings, spec.lora), spec)
+    phase, peak = found.peak
     lines = [
         *_memory_lines(found),
-        f"peak {peak / GIB:.1f} GiB while {moment}, and {CONTEXT / GIB:.1f} GiB for CUDA, of {has:g} GiB on "
-        f"each of {run.machine.processes}",
+        f"peak {peak / GIB:.1f} GiB while {phase}, and {CUDA_CONTEXT / GIB:.1f} GiB for CUDA, of "
+        f"{spec.hardware.gpu_memory:g} GiB on each of {spec.hardware.processes}",
     ]
-    if not run.lengths.counted:
-        lines.append(f"for rows of {run.lengths.whole} tokens, the longest that may pass")
-    if found.fits(run.machine):
+    if not spec.lengths.counted:
+        lines.append(f"for rows of {spec.lengths.row} tokens, the longest allowed")
+    if found.fits(spec.hardware):
         return Finding("memory", "good", tuple(lines))
-    lines.append("does not fit. Each of these was worked out anew:")
-    for one in suggestions.advise(run, dissect):
-        lines.append(f"  {one}{'' if one.fits else ', which still does not fit: take a smaller model'}")
+    lines.append("does not fit. Each of these changes was estimated again:")
+    for one in suggestions.suggest(spec, count):
+        lines.append(f"  {one}{'' if one.fits else ', which still does not fit: use a smaller model'}")
     return Finding("memory", "bad", tuple(lines))
 
 
-def time(run: Case, body: Anatomy, steps: Batches, tokens: float, counted: bool) -> Finding:
-    """Say the least time that the run can take."""
-    least = runtime.bound(run, body, steps, tokens)
-    how = f"{run.machine.processes} x {least.card.name} ({least.card.operations / 1e12:g} TFLOP/s, "
-    how += f"{least.card.bandwidth / 1e12:g} TB/s)"
-    shares = f"learning {least.learning / 3600:.2f} h"
-    shares += f", writing {least.writing / 3600:.2f} h" if least.writing else ""
-    rows = f"rows of {tokens:.0f} tokens{'' if counted else ' (the longest that may pass)'}"
+def _memory_lines(found: Estimate) -> list[str]:
+    phase, _ = found.peak
+    lines = [f"{name:<26} {size / GIB:>7.2f} GiB" for name, size in found.always.items()]
+    lines += [f"{name:<26} {size / GIB:>7.2f} GiB  while {phase}" for name, size in found.phases[phase].items() if size]
+    for name, parts in found.phases.items():
+        if name != phase and any(parts.values()):
+            lines.append(f"{'(' + name + ' adds':<26} {sum(parts.values()) / GIB:>7.2f} GiB)")
+    return lines
+
+
+def time(spec: RunSpec, counts: ParameterCounts, steps: StepCounts, tokens: float) -> Finding:
+    """Report the least time that the run can take on rows of `tokens` tokens on average."""
+    least = runtime.least_time(spec, counts, steps, tokens)
+    how = f"{spec.hardware.processes} x {least.gpu.name} ({least.gpu.operations / 1e12:g} TFLOP/s, "
+    how += f"{least.gpu.bandwidth / 1e12:g} TB/s)"
+    shares = f"training {least.training / 3600:.2f} h"
+    shares += f", generation {least.generation / 3600:.2f} h" if least.generation else ""
+    rows = f"rows of {tokens:.0f} tokens{'' if spec.lengths.counted else ' (the longest allowed)'}"
     line = f"no sooner than {least.hours:.2f} h on {how} at full use: {shares}; {rows}"
-    return Finding("time", "good", (line, "a bound by arithmetic, not a forecast; evaluation and loading are left out"))
+    return Finding(
+        "time", "good", (line, "a lower bound by arithmetic, not a forecast; without evaluation and loading")
+    )
 
 
-def spread(values: Sequence[int]) -> str:
-    """Say from where to where lengths go."""
+def length_range(values: Sequence[int]) -> str:
+    """Return the range and the median of lengths."""
     return f"{min(values)} to {max(values)} tokens, median {median(values):g}"

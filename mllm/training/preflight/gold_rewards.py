@@ -1,7 +1,7 @@
-"""Whether right answers earn what they should: the data's own answers, spelled as the model will spell them and scored
-by the very functions that the trainer calls.
+"""Checks that correct answers earn what they should: the data's own answers, written as the model will write them and
+scored by the functions that the trainer calls.
 
-A box that is right earns all there is. A caption has no full marks, and only one that earns the least is told of.
+A correct box should earn full marks. Captions have no full marks; only those that earn the minimum are reported.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from mllm.rewards import BaseReward
 from mllm.training.trl_adapter import TrlReward
 
 CAPTIONS = 200
-"""So many captions are scored, as one batch: their images have to be looked at."""
+"""How many captions are scored, as one batch: their images have to be loaded."""
 ROUNDING = 0.1
-"""What an answer may lose because its box is written in whole numbers: IoU of a small box."""
+"""What an answer may lose because its box is written in whole numbers: the IoU of a small box."""
 _SPECIAL = re.compile(r"<\|[^|>]*\|>")
-_STAND_IN = "The row has no thought."
+_NO_THOUGHT = "The row has no thought."
 
 
 @dataclass(frozen=True)
-class Gold:
-    """One reward over all gold answers. `worst` names the row that earned least of what was possible; `missing` says
-    why nothing could be scored: the encoder that the reward asks is not there. `swapped` is what the answers earn on
-    average when each row is given its neighbour's: None where that was not asked."""
+class GoldScore:
+    """One reward over all gold answers.
+
+    `worst` is the id of the row that earned least of what was possible. `missing` says why nothing could be scored: the
+    encoder that the reward needs is not there. `swapped` is what the answers earn on average when each row gets its
+    neighbour's; None if that was not tried.
+    """
 
     name: str
     low: float
@@ -46,14 +49,14 @@ class Gold:
 
 
 def answer(sample: Sample, checkpoint: Checkpoint) -> str:
-    """Return a row's gold answer as the trainer reads a completion: through the tokenizer, special tokens left out.
+    """Return a row's gold answer as the trainer reads a completion: through the tokenizer, without special tokens.
 
-    Without a tokenizer the special tokens are taken out of the text. A row without a thought gets a stand-in for it.
+    Without a tokenizer the special tokens are removed from the text. A row without a thought gets a placeholder.
     """
     convention = checkpoint.convention
     if convention.prompt == "think" and not sample.thought and sample.task != "caption":
         direct = Convention(convention.family, "direct", convention.budget)
-        text = f"<think>{_STAND_IN}</think>{conversations.target(sample, direct)}"
+        text = f"<think>{_NO_THOUGHT}</think>{conversations.target(sample, direct)}"
     else:
         text = conversations.target(sample, convention)
     if checkpoint.processor is None:
@@ -65,51 +68,50 @@ def answer(sample: Sample, checkpoint: Checkpoint) -> str:
 
 def score(
     samples: Sequence[Sample], rewards: Mapping[str, tuple[BaseReward, float]], checkpoint: Checkpoint
-) -> list[Gold]:
-    """Score the gold answers of `samples` under each reward; images of captions as paths that open.
+) -> list[GoldScore]:
+    """Score the gold answers of `samples` with each reward; the images of captions have to be paths that open.
 
-    Full marks are what the same reward gives to an answer that holds exactly the true box (KARL's gives less than its
-    most for what the model knows well); where the box does not matter, the most that the reward gives. An answer is
-    `short` when it earns less by more than `ROUNDING`, or when nothing at all can be earned; a caption when it earns
-    the least.
+    Full marks are what the same reward gives to an answer with exactly the true box (KARL's reward gives less than its
+    maximum for what the model knows well); if the box does not matter, the reward's maximum. An answer is `short` if it
+    earns less by more than `ROUNDING`, or if nothing at all can be earned; a caption if it earns the minimum.
     """
     boxed = [sample for sample in samples if sample.task != "caption"]
-    told = [sample for sample in samples if sample.task == "caption" and sample.captions][:CAPTIONS]
-    found: list[Gold] = []
+    captioned = [sample for sample in samples if sample.task == "caption" and sample.captions][:CAPTIONS]
+    found: list[GoldScore] = []
     for name, (unbound, _) in rewards.items():
         reward = unbound.reading(checkpoint.family, checkpoint.convention.budget)
         if reward.task == "caption":
-            found.append(_captions(name, reward, told, checkpoint))
+            found.append(_captions(name, reward, captioned, checkpoint))
         else:
             found.append(_boxes(name, reward, boxed, checkpoint))
     return found
 
 
-def _boxes(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> Gold:
-    """Score boxes against the most that can be earned."""
+def _boxes(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> GoldScore:
+    """Score boxes against the most that each row can earn."""
     texts = [answer(sample, checkpoint) for sample in samples]
     exact = [_holding(text, sample, sample.boxes[0]) for sample, text in zip(samples, texts, strict=True)]
-    astray = [_holding(text, sample, _elsewhere(sample.boxes[0])) for sample, text in zip(samples, texts, strict=True)]
-    given = _given(name, reward, samples, texts, checkpoint)
-    strange = _given(name, reward, samples, [*texts[1:], *texts[:1]], checkpoint) if len(texts) > 1 else []
+    wrong = [_holding(text, sample, _elsewhere(sample.boxes[0])) for sample, text in zip(samples, texts, strict=True)]
+    earned = _earned(name, reward, samples, texts, checkpoint)
+    swapped = _earned(name, reward, samples, [*texts[1:], *texts[:1]], checkpoint) if len(texts) > 1 else []
     most = [
-        reward.high if right.value == wrong.value else right.value  # no matter of the box: nothing may be missing
-        for right, wrong in zip(reward(samples, exact), reward(samples, astray), strict=True)
+        reward.high if right.value == other.value else right.value  # the box does not matter: require the maximum
+        for right, other in zip(reward(samples, exact), reward(samples, wrong), strict=True)
     ]
     found = _summary(
         name,
         reward,
         [
             (value, top, sample.id, top - value > ROUNDING or top <= 0 < reward.high)
-            for value, top, sample in zip(given, most, samples, strict=True)
+            for value, top, sample in zip(earned, most, samples, strict=True)
             if value is not None and top is not None
         ],
     )
-    earned = [value for value in strange if value is not None]
-    return replace(found, swapped=sum(earned) / len(earned) if earned else None)
+    values = [value for value in swapped if value is not None]
+    return replace(found, swapped=sum(values) / len(values) if values else None)
 
 
-def _captions(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> Gold:
+def _captions(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> GoldScore:
     """Score captions, as one batch."""
     if scorer := getattr(reward, "scorer", None):
         from mllm.models import encoders
@@ -117,44 +119,44 @@ def _captions(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoi
         try:
             encoders.load(scorer)
         except FieldmarkError as error:
-            return Gold(name, 0.0, 0.0, 0.0, reward.high, 0, "", 0, str(error))
-    given = _given(name, reward, samples, [answer(sample, checkpoint) for sample in samples], checkpoint)
+            return GoldScore(name, 0.0, 0.0, 0.0, reward.high, 0, "", 0, str(error))
+    earned = _earned(name, reward, samples, [answer(sample, checkpoint) for sample in samples], checkpoint)
     return _summary(
         name,
         reward,
         [
             (value, reward.high, sample.id, value <= reward.low)
-            for value, sample in zip(given, samples, strict=True)
+            for value, sample in zip(earned, samples, strict=True)
             if value is not None
         ],
     )
 
 
-def _given(
+def _earned(
     name: str, reward: BaseReward, samples: Sequence[Sample], texts: Sequence[str], checkpoint: Checkpoint
 ) -> list[float | None]:
-    """What the trainer's own call of the reward gives."""
+    """Score texts exactly as the trainer does; None where the reward does not apply."""
     turns = [[conversations.says("assistant", "") | {"content": text}] for text in texts]
     return TrlReward(name, reward, checkpoint)([None] * len(samples), turns, [()] * len(samples), sample=samples)
 
 
-def _summary(name: str, reward: BaseReward, rows: Sequence[tuple[float, float, str, bool]]) -> Gold:
-    """Sum up (value, the most there is, id, short) of the rows that a reward applies to."""
+def _summary(name: str, reward: BaseReward, rows: Sequence[tuple[float, float, str, bool]]) -> GoldScore:
+    """Summarise (value, possible value, id, short) of the rows that a reward applies to."""
     if not rows:
-        return Gold(name, 0.0, 0.0, 0.0, reward.high, 0, "", 0)
+        return GoldScore(name, 0.0, 0.0, 0.0, reward.high, 0, "", 0)
     values = [value for value, *_ in rows]
     worst = min(rows, key=lambda row: (row[0] - row[1], row[0], row[2]))[2]
     short = sum(row[3] for row in rows)
-    return Gold(name, min(values), sum(values) / len(values), max(values), reward.high, short, worst, len(rows))
+    return GoldScore(name, min(values), sum(values) / len(values), max(values), reward.high, short, worst, len(rows))
 
 
 def _holding(text: str, sample: Sample, box: Box) -> Completion:
-    """Return a completion whose answer is exactly `box`, whatever its text says."""
+    """Return a completion whose answer is exactly `box`, whatever its text is."""
     return Completion(sample.id, text, Answer("-", text, (box,), ((box.x1, box.y1, box.x2, box.y2),), None))
 
 
 def _elsewhere(box: Box) -> Box:
-    """Return a small box in the corner that a box is farthest from."""
+    """Return a small box in the corner farthest from a box."""
     left, top = box.x1 + box.x2 > 1, box.y1 + box.y2 > 1
     x, y = (0.0 if left else 0.99), (0.0 if top else 0.99)
     return Box(x, y, x + 0.01, y + 0.01)

@@ -1,8 +1,8 @@
-"""A model at its real size on torch's meta device: every shape is there, no byte of weights is."""
+"""Parameter counts of a model at its real size, built on torch's meta device: all shapes, no memory for weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ PARTS: tuple[Part, ...] = ("vision", "projector", "llm")
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Dimensions:
     """What decides activations and caches. `hidden` and so on are those of the language model.
 
-    `heads` x `head_dim` are the queries' features; `normed` says that queries and keys are normalised (Qwen3).
-    `gated` says that the vision tower's MLP has a gate (Qwen2.5-VL); `patches` make one visual token.
+    `heads` x `head_dim` are the queries' features; `normed`: queries and keys are normalised (Qwen3); `gated`: the
+    vision tower's MLP has a gate (Qwen2.5-VL). `patches` make one visual token; `patch_values` are the numbers in one
+    patch (channels x frames x side x side).
     """
 
     layers: int
@@ -38,25 +39,24 @@ class Sizes:
     gated: bool
     patches: int
     patch_values: int
-    """Numbers in one patch: channels x frames x side x side."""
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ParameterCounts:
     """Parameters of a model as a recipe trains it, counted on its real modules.
 
-    `trained` and `total` count by part, adapters left out; `adapters` are trained beside them. `quantized` of the total
-    are held in 4 bits. `head_trained` says that the output layer's weights get gradients, `adapted` is the sum of the
-    input features of all linear layers of one decoder layer that carry an adapter.
+    `trained` and `total` count by part, without adapters; `adapters` are trained beside them. `quantized` of the total
+    are held in 4 bits. `head_trained`: the output layer's weights get gradients. `adapted_features` is the sum of the
+    input features of all linear layers of one decoder layer that have an adapter.
     """
 
-    sizes: Sizes
+    dimensions: Dimensions
     total: Mapping[Part, int]
     trained: Mapping[Part, int]
     adapters: int
     quantized: int
     head_trained: bool
-    adapted: int
+    adapted_features: int
 
     @property
     def parameters(self) -> int:
@@ -64,51 +64,67 @@ class Anatomy:
         return sum(self.total.values())
 
     @property
-    def learning(self) -> int:
-        """Parameters that get gradients, adapters among them."""
+    def trainable(self) -> int:
+        """Parameters that get gradients, adapters included."""
         return sum(self.trained.values()) + self.adapters
 
     @property
-    def vision_learns(self) -> bool:
+    def trains_vision(self) -> bool:
         """Whether the backward pass goes through the vision tower."""
         return bool(self.trained["vision"])
+
+
+CountParameters = Callable[[Settings, Lora | None], ParameterCounts]
 
 
 def config_of(model: str, family: Family | None) -> tuple[Any, Family, int | None]:
     """Return a checkpoint's configuration, its family, and its published number of parameters (None: not published).
 
-    A name on the Hub that a family file knows needs no network; a folder is read.
+    Works offline: `model` is a Hub name that a family file knows, or a folder.
 
     Raises:
-        FieldmarkError: a name that is neither.
+        FieldmarkError: the name is neither.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
     known = families.published(model)
     if known is not None:
-        line, sizes = known
+        published_family, sizes = known
         tied = {"tie_word_embeddings": sizes.tied}
         parts: dict[str, Any] = {"text_config": {**sizes.text, **tied}, "vision_config": dict(sizes.vision), **tied}
-        config = CONFIG_MAPPING[line.model_type](**parts)
-        return config, line, sizes.parameters
+        return CONFIG_MAPPING[published_family.model_type](**parts), published_family, sizes.parameters
     if model == "pocket" or Path(model).is_dir():
-        folder, _ = checkpoint.base_and_adapter(model)  # of pocket: where the committed weights are
+        folder, _ = checkpoint.base_and_adapter(model)  # for pocket: the committed weights
         saved = families.load(families.read_convention(folder).family) if family is None else family
         return AutoConfig.from_pretrained(folder, trust_remote_code=False), saved, None
-    names = sorted(name for line in map(families.load, families.names()) for name in line.checkpoints)
+    names = sorted(name for known in map(families.load, families.names()) for name in known.checkpoints)
     raise FieldmarkError(
-        f"{model}: neither a folder here nor a checkpoint whose sizes a family file holds; those are {', '.join(names)}"
+        f"{model}: neither a local folder nor a checkpoint listed in a family file; listed are {', '.join(names)}"
     )
 
 
-def dissect(config: Any, family: Family, settings: Settings, lora: Lora | None) -> Anatomy:
-    """Build the model on the meta device, freeze and adapt it as the recipe says, and count.
+def counter(config: Any, family: Family) -> CountParameters:
+    """Return `count` for one model, with a cache: suggestions count the same variants again and again."""
+    known: dict[Any, ParameterCounts] = {}
+
+    def cached(settings: Settings, lora: Lora | None) -> ParameterCounts:
+        frozen = (settings.freeze_vision, settings.freeze_projector, settings.freeze_llm)
+        key = (lora, settings.quantize, frozen if lora is None else None)
+        if key not in known:
+            known[key] = count(config, family, settings, lora)
+        return known[key]
+
+    return cached
+
+
+def count(config: Any, family: Family, settings: Settings, lora: Lora | None) -> ParameterCounts:
+    """Build the model on the meta device, freeze and adapt it as the recipe says, and count its parameters.
 
     Args:
         config: transformers' configuration.
-        family: whose naming `lora` goes by.
+        family: the family, which names the modules that `lora` adapts.
         settings: what is frozen, and whether the base is held in 4 bits.
-        lora: the adapters that are trained, fresh or made by an earlier stage.
+        lora: the adapters that are trained, new or from an earlier stage.
     """
     import torch
     from transformers import AutoModelForImageTextToText
@@ -131,18 +147,17 @@ def dissect(config: Any, family: Family, settings: Settings, lora: Lora | None) 
         total[checkpoint.part_of(name)] += parameter.numel()
         trained[checkpoint.part_of(name)] += parameter.numel() * parameter.requires_grad
     head = model.get_output_embeddings().weight
-    return Anatomy(
-        sizes_of(config), total, trained, adapters, quantized, head.requires_grad, _adapted(model) if lora else 0
-    )
+    adapted = _adapted_features(model) if lora else 0
+    return ParameterCounts(dimensions(config), total, trained, adapters, quantized, head.requires_grad, adapted)
 
 
-def sizes_of(config: Any) -> Sizes:
-    """Read the sizes that decide activations off a Qwen-VL configuration."""
+def dimensions(config: Any) -> Dimensions:
+    """Read the sizes that decide activations from a Qwen-VL configuration."""
     text, vision = config.get_text_config(), config.vision_config
     width = getattr(vision, "embed_dim", None) or vision.hidden_size  # Qwen2-VL calls the output's width hidden_size
     inner = getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio)
     channels = getattr(vision, "in_channels", 3)
-    return Sizes(
+    return Dimensions(
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         heads=text.num_attention_heads,
@@ -161,7 +176,7 @@ def sizes_of(config: Any) -> Sizes:
 
 
 def _quantized(model: Any) -> int:
-    """Count the weights that will be held in 4 bits: those of linear layers, less transformers' own exceptions."""
+    """Count the weights that will be held in 4 bits: those of linear layers, without transformers' own exceptions."""
     from torch.nn import Linear
     from transformers.quantizers.base import get_keys_to_not_convert
     from transformers.quantizers.quantizers_utils import should_convert_module
@@ -174,7 +189,7 @@ def _quantized(model: Any) -> int:
     )
 
 
-def _adapted(model: Any) -> int:
+def _adapted_features(model: Any) -> int:
     """Sum the input features of the adapted linear layers of the language model's first layer."""
     return sum(
         module.in_features

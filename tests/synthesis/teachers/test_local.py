@@ -29,6 +29,7 @@ def text(teacher, look, seed=0):
         return error.reason, error.detail
 
 
+@pytest.mark.ci
 def test_local_and_served_say_the_same(looks, tmp_path) -> None:
     local = teachers.load("local", model="pocket", dtype="float32", device="cpu", max_tokens=256, batch=4, patience=0.2)
     assert all(isinstance(local, ability) for ability in (Reasons, Knows, Sees, Points, Edits, ReportsUsage))

@@ -249,7 +249,7 @@ def test_settings_come_from_the_environment(tmp_path, monkeypatch) -> None:
 
 CHILD = """
 import sys
-from mllm import teachers
+from mllm.synthesis import teachers
 teacher = teachers.load("openai", model="m", api_key="k", base_url=sys.argv[1], cache=sys.argv[2], backoff=0.001)
 for k in range(30):
     print(teacher.blend([f"caption {k}"]).splitlines()[0], flush=True)

@@ -43,6 +43,18 @@ def loss_and_gradients(model: Any, inputs: dict[str, Any]) -> tuple[float, dict[
     }
 
 
+def test_positions_start_again_with_each_row_and_no_row_foretells_the_next() -> None:
+    inputs = {
+        "input_ids": torch.tensor([[0, 5, 6, 7], [8, 9, 0, 0]]),
+        "attention_mask": torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0]]),
+        "labels": torch.tensor([[-100, 5, 6, 7], [8, 9, -100, -100]]),
+    }
+    packed = packing.pack(None, inputs)
+    assert packed["input_ids"].tolist() == [[5, 6, 7, 8, 9]] and packed["row_lengths"] == (3, 2)
+    assert packed["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+    assert packed["labels"].tolist() == [[-100, 6, 7, -100, 9]], "a row's first token is foretold by nothing of its own"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
 def test_packed_rows_have_the_padded_batchs_gradients(family: str, checkpointing: bool) -> None:

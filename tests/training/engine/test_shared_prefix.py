@@ -41,18 +41,20 @@ def packed(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ours, at most `share` completions in a row."""
     core, images = shared_prefix.multimodal_core(model), Images.read(batch)
-    room = batch["logits_to_keep"]
+    width = batch["logits_to_keep"]
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    places = [(images.count(k), tuple(ids[k, :-room].tolist())) for k in range(len(ids))]
-    taken = logprobs.read(core, ids, mask, room, shared_prefix.runs(places), images, batch.get("mm_token_type_ids"))
+    places = [(images.count(k), tuple(ids[k, :-width].tolist())) for k in range(len(ids))]
+    taken = logprobs.read(core, ids, mask, width, shared_prefix.runs(places), batch)
     wanted = wanted if wanted is not None else list(range(len(ids)))
     mine = [[b for b in wanted if taken.prompt_of[b] == number] for number in range(len(taken.prompts))]
     rows = [group[k : k + share] for group in mine for k in range(0, len(group), share)]
     features = None
     if frozen:
-        held = [shared_prefix.encode(core, **_pixels(images, row)) if images.count(row) else [] for row in taken.first]
-        features = [held[number] for number in taken.prompt_of]
-    return logprobs.score(model, taken, rows, images, features, ids.device, nullcontext)
+        encoded = [
+            shared_prefix.encode(core, **_pixels(images, row)) if images.count(row) else [] for row in taken.first
+        ]
+        features = [encoded[number] for number in taken.prompt_of]
+    return logprobs.score(model, taken, rows, features, ids.device, nullcontext)
 
 
 def _pixels(images: Images, row: int) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def test_layout_by_hand() -> None:
         [torch.tensor(ids) for ids in ([8, 9], [4], [6])],
     )
     places = [torch.arange(3)[None], torch.arange(2)[None]]
-    layout = shared_prefix.pack(prompts, places, answers, [[0, 1], [2]], [0, 0, 1], room=3)
+    layout = shared_prefix.pack(prompts, places, answers, [[0, 1], [2]], [0, 0, 1], width=3)
     assert layout.input_ids_1T.tolist() == [[5, 6, 7, 8, 7, 3, 2]]
     assert layout.labels_1T.tolist() == [[-100, -100, 8, 9, 4, -100, 6]]
     assert layout.position_ids.tolist() == [[0, 1, 2, 3, 2, 0, 1]]

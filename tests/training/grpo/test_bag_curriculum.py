@@ -20,8 +20,9 @@ from mllm.data.bags import Bag
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.io import codec
 from mllm.records import Completion, Sample, Score, load_samples, write_jsonl
+from mllm.training.checkpointing import RunState
 from mllm.training.grpo import bag_curriculum
-from mllm.training.grpo.bag_curriculum import STATE_FILE, Stages
+from mllm.training.grpo.bag_curriculum import BagStages
 from mllm.training.grpo.bag_sampler import BagSampler, Schedule
 from tests.support.scenes import make_captions
 
@@ -70,7 +71,7 @@ def test_the_sampler_counts_images_not_captions(samples: list[Sample]) -> None:
     ("settings", "says"),
     [
         (Bags(schedule=((1, 10),)), "bags of 10 do not fit into a generation batch of 6"),
-        (Bags(schedule=((1, 5),)), "bags of 5 and there are none"),
+        (Bags(schedule=((1, 5),)), "bags of 5 but there are none"),
         (Bags(schedule=((1, 1),)), "size >= 2"),
     ],
 )
@@ -88,20 +89,21 @@ def test_rewards_and_bags_have_to_go_together() -> None:
         bag_curriculum.check(Settings(bags=Bags(saturation=0.9)), {"length": rewards.load("length")})
 
 
-def stages(resume_from: Path | None = None) -> Stages:
+def stages(resume_from: Path | None = None) -> tuple[BagStages, RunState]:
     pairs = [(0, 1), (2, 3), (4, 5), (6, 7)]
     sampler = BagSampler(8, {2: pairs, 4: [(0, 1, 2, 3)]}, Schedule(((3, 2), (9, 4)), saturation=0.5), 4, 1)
-    return Stages(sampler, resume_from)
+    run_state = RunState(resume_from)
+    return BagStages(sampler, run_state), run_state
 
 
-def earn(made: Stages, sample: Sample, *hits: float | None) -> None:
-    told = [Score(0.0, {} if hit is None else {"hit": hit}) for hit in hits]
-    made.heard([replace(sample, bag="2/0")] * len(hits), told)
-    made.heard([replace(sample, bag=None)], [Score(None, {"hit": 0.0})])  # a single image does not count
+def earn(made: BagStages, sample: Sample, *hits: float | None) -> None:
+    scores = [Score(0.0, {} if hit is None else {"hit": hit}) for hit in hits]
+    made.add_scores([replace(sample, bag="2/0")] * len(hits), scores)
+    made.add_scores([replace(sample, bag=None)], [Score(None, {"hit": 0.0})])  # a single image does not count
 
 
 def test_stages_end_when_retrieval_saturates_and_survive_a_stop(samples: list[Sample], tmp_path: Path) -> None:
-    made, args = stages(), SimpleNamespace(output_dir=str(tmp_path))
+    (made, run_state), args = stages(), SimpleNamespace(output_dir=str(tmp_path))
 
     def at(step: int, epoch: float) -> Any:
         return SimpleNamespace(global_step=step, epoch=epoch, is_world_process_zero=True)
@@ -111,11 +113,12 @@ def test_stages_end_when_retrieval_saturates_and_survive_a_stop(samples: list[Sa
     made.on_epoch_end(args, at(2, 1.0), None)
     assert made.sampler.hits == {0: 0.25}
     made.on_epoch_begin(args, at(2, 1.0), None)
-    assert made.sampler.epoch == 1 and made.sampler.size == 2, "a quarter is no half"
+    assert made.sampler.epoch == 1 and made.sampler.size == 2, "a quarter is less than half"
     earn(made, samples[0], 1.0)
-    made.on_save(args, at(3, 1.5), None)  # in the middle of the epoch
+    run_state.on_save(args, at(3, 1.5), None)  # in the middle of the epoch
     earn(made, samples[0], 0.0, 0.5)
-    again = stages(tmp_path / "checkpoint-3")
+    again, resumed = stages(tmp_path / "checkpoint-3")
+    resumed.on_train_begin(args, at(3, 1.5), None)
     again.on_epoch_begin(args, at(3, 1.5), None)
     earn(again, samples[0], 0.0, 0.5)
     for one in (made, again):
@@ -124,8 +127,8 @@ def test_stages_end_when_retrieval_saturates_and_survive_a_stop(samples: list[Sa
         assert one.counts == {0: (0.5, 2), 1: (1.5, 3)} and one.sampler.size == 4
     assert again.sampler.batches(2) == made.sampler.batches(2)
     with pytest.raises(FieldmarkError, match="made without `bags`"):
-        stages(tmp_path)
-    assert json.loads((tmp_path / "checkpoint-3" / STATE_FILE).read_text())["size"] == 2
+        stages(tmp_path)[1].on_train_begin(args, at(3, 1.5), None)
+    assert json.loads((tmp_path / "checkpoint-3" / "run_state_bags.json").read_text())["size"] == 2
 
 
 @pytest.mark.ci

@@ -16,6 +16,7 @@ from mllm.config import Settings
 from mllm.errors import ConfigError
 from mllm.training.dataset import Row
 from mllm.training.grpo import dynamic_sampling
+from mllm.training.grpo.dynamic_sampling import DynamicSampling
 from tests.support.scenes import make_scene
 from tests.training.grpo.test_trainer import agree, drift, trainer
 
@@ -61,7 +62,7 @@ def resampled(
     folder = tmp_path_factory.mktemp("resampled")
     scenes = [make_scene(folder, k, "train", across=1 + k % 2, down=1) for k in range(4)]
     rows = [Row(scene, folder / scene.image) for scene in scenes]
-    made = trainer(rows, pocket_folder, folder, dynamic_sampling="resample", loss_type="dapo")
+    made = trainer(rows, pocket_folder, folder, dynamic_sampling=DynamicSampling("resample"), loss_type="dapo")
     made.model.train()
     inputs = next(iter(made.get_train_dataloader()))
     torch.manual_seed(5)
@@ -88,7 +89,7 @@ def test_what_is_drawn_follows_from_seed_and_step(resampled: tuple[Any, list[dic
     made, _, _ = resampled
 
     def ids(number: int) -> list[str]:
-        return [row["sample"].id for row in dynamic_sampling._rows(made, 8, number)]
+        return [row["sample"].id for row in dynamic_sampling._random_rows(made, 8, number)]
 
     assert ids(0) == ids(0) != ids(1)
 
@@ -96,7 +97,7 @@ def test_what_is_drawn_follows_from_seed_and_step(resampled: tuple[Any, list[dic
 @pytest.mark.parametrize(
     ("how", "named"),
     [
-        ({"per_device_train_batch_size": 3, "steps_per_generation": 2}, "is no multiple of"),
+        ({"per_device_train_batch_size": 3, "steps_per_generation": 2}, "is not a multiple of"),
         ({"scale_rewards": "batch"}, "scale_rewards: group"),
     ],
 )
@@ -107,7 +108,7 @@ def test_settings_that_cannot_resample_are_refused(
     for name, value in how.items():
         monkeypatch.setattr(made.args, name, value)
     with pytest.raises(ConfigError, match=named):
-        dynamic_sampling.check(made)
+        DynamicSampling("resample").check(made)
 
 
 def test_weights_and_bags_are_refused() -> None:
@@ -117,7 +118,7 @@ def test_weights_and_bags_are_refused() -> None:
                 "model": "pocket",
                 "train": "x.jsonl",
                 "dynamic_sampling": "resample",
-                "advantage": {"difficulty": "univg"},
+                "advantage": {"mastery": {"file": "mastery.json"}},
             }
         )
 

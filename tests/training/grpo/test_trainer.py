@@ -17,7 +17,7 @@ from mllm.models import checkpoint
 from mllm.training import arguments, launch, trl_adapter
 from mllm.training.dataset import Row
 from mllm.training.engine import shared_prefix
-from mllm.training.grpo import dynamic_sampling
+from mllm.training.grpo.dynamic_sampling import DynamicSampling
 from mllm.training.grpo.trainer import PrefixGRPOTrainer
 from tests.support.scenes import make_scene
 
@@ -47,7 +47,7 @@ def trainer(
     **how: Any,
 ) -> Any:
     loaded = checkpoint.load(str(pocket_folder), freeze=[*freeze, *(["projector"] if freeze else [])])
-    engine = {name: how.pop(name) for name in ("engine", "dynamic_sampling", "resample_rounds") if name in how}
+    hooks = {name: how.pop(name) for name in ("engine", "dynamic_sampling", "sampler", "reweight") if name in how}
     settings = {
         "output_dir": str(folder), "per_device_train_batch_size": 8, "num_generations": 4, "steps_per_generation": 2,
         "gradient_accumulation_steps": 1, "max_completion_length": 10, "num_iterations": 1, "temperature": 0.9,
@@ -61,7 +61,7 @@ def trainer(
         args=GRPOConfig(**(settings | how)),
         train_dataset=trl_adapter.dataset(rows, loaded.convention, answers=False),
         processing_class=loaded.processor,
-        **engine,
+        **hooks,
     )
     made.eos_token_ids = [*made.eos_token_ids, *ENDS]
     made.generation_config.eos_token_id = made.eos_token_ids
@@ -213,8 +213,7 @@ def test_dropped_groups_do_not_count(drifted: tuple[Any, Any], monkeypatch: pyte
     made, batch = drifted
     for name, value in {"beta": 0.0, "loss_type": "dapo"}.items():
         monkeypatch.setattr(made, name, value)
-    fewer = dict(batch)
-    dynamic_sampling.drop(made, fewer)
+    fewer = DynamicSampling("drop").apply(made, [], dict(batch), made._draw)
     live = batch["advantages"].ne(0)
     left, all_tokens = batch["completion_mask"][live].sum(), batch["completion_mask"].sum()
     assert fewer["num_items_in_batch"] == left < all_tokens == batch["num_items_in_batch"]
@@ -244,7 +243,7 @@ def test_micro_batches_keep_neighbours_together(
 @pytest.mark.parametrize(
     ("loss", "how"),
     [
-        pytest.param("grpo", "cpu_two_processes", marks=pytest.mark.ci),
+        pytest.param("grpo", "cpu_two_processes", marks=pytest.mark.slow),
         pytest.param("dapo", "cpu_two_processes", marks=pytest.mark.ci),
         pytest.param("dapo", "cpu_zero2", marks=pytest.mark.slow),
     ],

@@ -57,7 +57,7 @@ def test_an_image_spelled_out_twice_is_noticed(loaded: Loaded, row: dict[str, An
     image = loaded.processor.image_token_id
     ids = vllm_check._encode(loaded.model, loaded.processor, row)["input_ids"][0].tolist()
     twice = replace(sound, prompt_tokens=len(ids) + ids.count(image))
-    with pytest.raises(FieldmarkError, match="the rollout engine reads .* spelled out twice.*use_vllm: false"):
+    with pytest.raises(FieldmarkError, match="the rollout engine reads .* expanded twice.*use_vllm: false"):
         vllm_check.compare(twice, sound)
 
 
@@ -83,7 +83,7 @@ def test_an_engine_at_another_temperature_is_noticed(loaded: Loaded, row: dict[s
 
 @pytest.mark.parametrize("logp", [float("nan"), -9.0])
 def test_a_number_that_is_none_and_no_answer_at_all(logp: float) -> None:
-    sound = vllm_check.Heard(10, (4,), (-1.0,))
+    sound = vllm_check.EngineOutput(10, (4,), (-1.0,))
     with pytest.raises(FieldmarkError, match="disagree"):
         vllm_check.compare(replace(sound, logps=(logp,)), sound)
     with pytest.raises(FieldmarkError, match="other tokens"):

@@ -45,22 +45,22 @@ def test_the_pocket_recipe_passes_even_strictly(rows: list[str]) -> None:
     assert "NOT CHECKED" not in done.output and done.output.endswith("ready\n")
     for line in (
         "pocket: 4,735,968 parameters, counted from its config.json",
-        "50 to train on, on 50 images whose sizes agree; 4 to watch",
+        "50 to train on, with 50 images whose sizes match; 4 to validate",
         "36 to 36 tokens, median 36",  # 192 x 192 pixels, 32 x 32 a token
         "format: 1.000 to 1.000, mean 1.000, of 1; full marks but for rounding",
         "an update learns from 16 rows: 16 rows x 1 processes x 1 accumulated",
-        "300 updates, 4 an epoch: 75.00 epochs",
+        "300 updates, 4 per epoch: 75.00 epochs",
     ):
         assert line in done.output
     assert re.search(r"longest batch: \d+ tokens, padded, in 16 rows: train-", done.output)
 
 
-def test_time_is_told_for_rows_that_are_not_made_yet() -> None:
-    """KARL's second stage: 2,056 rows are 257 draws of 8 prompts an epoch, two updates each, 16,448 answers in all."""
+def test_time_is_bounded_for_rows_that_do_not_exist_yet() -> None:
+    """KARL's second stage: 2,056 rows are 257 batches of 8 prompts per epoch, two updates each, 16,448 answers."""
     done = preflight(KARL, "--rows", "25000")
     for line in (
-        "1028 updates, 514 an epoch: 2.00 epochs",
-        "16448 answers are written in all",
+        "1028 updates, 514 per epoch: 2.00 epochs",
+        "16448 answers are generated in total",
         "no sooner than",
         "not there yet: runs/kvg/data/train.jsonl",
     ):
@@ -73,13 +73,13 @@ def test_the_lengths_are_those_of_the_run_s_own_check(rows: list[str]) -> None:
     from mllm.prompting import conversations
     from mllm.records import load_samples
 
-    found = check.prove(RECIPES / "rl.yaml", ["--model", "pocket", *rows])
-    told = {finding.topic: finding.lines for finding in found.findings}
+    found = check.check_recipe(RECIPES / "rl.yaml", ["--model", "pocket", *rows])
+    lines = {finding.topic: finding.lines for finding in found.findings}
     counted = conversations.lengths(
         load_samples(rows[1]), checkpoint.open_checkpoint("pocket", style="think"), answers=False
     )
-    assert told["row lengths"][0].startswith(f"{min(counted) + 208} to {max(counted) + 208} tokens")
-    assert sum(int(line.split()[1]) for line in told["row lengths"][1:-1]) == 50
+    assert lines["row lengths"][0].startswith(f"{min(counted) + 208} to {max(counted) + 208} tokens")
+    assert sum(int(line.split()[1]) for line in lines["row lengths"][1:-1]) == 50
 
 
 @pytest.mark.parametrize(
@@ -88,19 +88,19 @@ def test_the_lengths_are_those_of_the_run_s_own_check(rows: list[str]) -> None:
         (
             "kvg_karl_qwen3vl_8b",
             "mastery",
-            ("8,767,123,696 parameters, as published", "8 prompts x 4 answers", "24 updates, 12 an epoch", "36 to 36"),
+            ("8,767,123,696 parameters, as published", "8 prompts x 4 answers", "24 updates, 12 per epoch", "36 to 36"),
         ),
         (
             "kvg_deepperception_qwen2vl_7b",
             "iou",
-            ("8,291,375,616 parameters, as published", "16 prompts x 4 answers", "6 updates, 3 an epoch", "49 to 49"),
+            ("8,291,375,616 parameters, as published", "16 prompts x 4 answers", "6 updates, 3 per epoch", "49 to 49"),
         ),
     ],
 )  # fmt: skip
-def test_a_full_size_recipe_is_proven_but_for_its_tokenizer(
+def test_a_full_size_recipe_is_checked_except_for_its_tokenizer(
     rows: list[str], recipe: str, measure: str, says: tuple[str, ...]
 ) -> None:
-    """The published weights stand two recipes back; only the words cannot be counted here."""
+    """The recipe two stages earlier names the published weights; only the words cannot be counted here."""
     done = preflight(RECIPES / f"{recipe}.yaml", "--", *rows)
     assert done.exit_code == 0, done.output
     for word in (*says, "tokenizer: NOT CHECKED", "hf download Qwen/", "50 to train on", "no sooner than"):
@@ -115,13 +115,13 @@ CAPTIONS = ("captions_bagcurri_vcb", "captions_self_retrieval", "captions_discri
             "captions_cider")  # fmt: skip
 
 
-def test_caption_recipes_are_proven_bags_included(tmp_path: Path) -> None:
+def test_caption_recipes_are_checked_including_bags(tmp_path: Path) -> None:
     files = [make_captions(tmp_path, split, families=2, size=7) for split in ("train", "validation")]
     flags = ["--model", "pocket", "--train", str(files[0]), "--validation", str(files[1])]
     for name in CAPTIONS:
         done = preflight(RECIPES / f"{name}.yaml", "--strict", "--", *flags)
         assert done.exit_code == 0, done.output
-        assert "14 prompts x 8 answers are drawn at a time" in done.output
+        assert "14 prompts x 8 answers are generated at a time" in done.output
         if name == CAPTIONS[0]:
             for line in ("6 bags of 2", "4 bags of 3", "2 bags of 5", "2 bags of 7", "4 beside bags of 5"):
                 assert line in done.output
@@ -135,7 +135,7 @@ def test_caption_recipes_are_proven_bags_included(tmp_path: Path) -> None:
     assert sft.exit_code == 0 and "faithful: 1.000 to 1.000" in sft.output
 
 
-def test_absent_data_is_not_checked_and_no_failure(tmp_path: Path) -> None:
+def test_missing_data_is_not_checked_and_not_a_failure(tmp_path: Path) -> None:
     flags = ["--", "--train", str(tmp_path / "t.jsonl"), "--validation", str(tmp_path / "v.jsonl")]
     done = preflight(KARL, *flags)
     assert done.exit_code == 0
@@ -156,8 +156,8 @@ def test_an_absent_mastery_file_is_not_checked_and_a_present_one_is(rows: list[s
     assert "mastery: NOT CHECKED" not in preflight(KARL, *flags).output
 
 
-def test_what_does_not_fit_is_bad_and_told_how_to(rows: list[str]) -> None:
-    """Two settings that are named are set, and the same preflight passes."""
+def test_what_does_not_fit_is_bad_and_a_change_is_suggested(rows: list[str]) -> None:
+    """With the suggested settings the same preflight passes."""
     flags = ["--", *rows, "--gradient_checkpointing", "False", "--per_device_train_batch_size", "4", "--beta", "0.0"]
     done = preflight(KARL, "--gpu-memory", "64", *flags)
     assert done.exit_code == 1 and "memory: BAD" in done.output and "NOT READY" in done.output
@@ -169,14 +169,17 @@ def test_what_does_not_fit_is_bad_and_told_how_to(rows: list[str]) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--num_generations", "3"], "= 32 answers drawn at a time, which is no multiple of num_generations = 3"),
+        (
+            ["--num_generations", "3"],
+            "= 32 answers per generation batch, which is not a multiple of num_generations = 3",
+        ),
         (["--rewards.iuo.weight", "1"], "unknown reward 'iuo'"),
         (["--rewards.mastery.tao", "1"], "reward 'mastery' has no field 'tao'"),
         (["--style", "direct"], "rewards.format.style is not the prompt's style"),
         (["--lerning_rate", "1"], "unknown key '--lerning_rate'.*learning_rate"),
-        (["--family", "qwen2_vl"], "family 'qwen2_vl' goes with model type qwen2_vl, the model's is qwen3_vl"),
-        (["--model", "runs/nowhere/best"], "runs/nowhere/best is not there yet, and no recipe beside this one"),
-        (["--model", "Qwen/Qwen9"], "Qwen/Qwen9: neither a folder here nor a checkpoint"),
+        (["--family", "qwen2_vl"], "family 'qwen2_vl' is for model type qwen2_vl, but the model's is qwen3_vl"),
+        (["--model", "runs/nowhere/best"], "runs/nowhere/best does not exist, and no recipe beside this one"),
+        (["--model", "Qwen/Qwen9"], "Qwen/Qwen9: neither a local folder nor a checkpoint"),
     ],
 )
 def test_mistakes_are_refused_as_by_the_recipe(flags: list[str], message: str) -> None:
@@ -205,7 +208,7 @@ def test_images_larger_than_a_row_are_bad_without_a_tokenizer(rows: list[str]) -
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_says_how_it_is_proven_or_is_the_pocket_example(path: Path) -> None:
+def test_every_recipe_says_how_it_is_checked_or_is_the_pocket_example(path: Path) -> None:
     text = path.read_text()
     model = yaml.safe_load(text)["fieldmark"]["model"]
     if model == "pocket" or model.startswith("runs/pocket"):

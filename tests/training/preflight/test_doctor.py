@@ -1,4 +1,4 @@
-"""`fieldmark doctor`: versions that do not go together are named, and cards that are too small are told so."""
+"""`fieldmark doctor`: incompatible versions are named, and GPUs that are too small are recognised."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from mllm.training.preflight import doctor
 
 
 def test_installed_versions_fit_and_others_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [line for line in doctor.misfits() if line.startswith("fieldmark")] == []
+    assert [line for line in doctor.unmet_requirements() if line.startswith("fieldmark")] == []
     real = doctor.version
     monkeypatch.setattr(doctor, "version", lambda name: "9.9" if name == "transformers" else real(name))
-    assert any("fieldmark asks for transformers<5.24,>=5.23, and 9.9 is installed" in one for one in doctor.misfits())
+    assert any(
+        "fieldmark requires transformers<5.24,>=5.23, but 9.9 is installed" in one
+        for one in doctor.unmet_requirements()
+    )
 
 
-TWICE, RANGE, SERVER = "tokens out twice (huggingface/trl#6294)", "TRL 1.16 speaks to vLLM", "--enable-scale-out"
+TWICE, RANGE, SERVER = "image tokens twice (huggingface/trl#6294)", "TRL 1.16 supports vLLM", "--enable-scale-out"
 TOWER = "`fieldmark merge` the adapter"
 PAIRED = [
     ({"trl": "1.16.0", "vllm": "0.29.1"}, [TWICE]),
@@ -31,17 +34,17 @@ PAIRED = [
     ({"torch": "2.14.1", "torchvision": "0.28.0+cu130"}, ["up to 0.28 for 2.13"]),
     ({"torch": "2.13.0", "torchvision": "0.28.0"}, []),
     ({"torch": "2.14.0", "torchvision": "0.29.0"}, []),
-    ({"trl": "1.16.0", "ms-swift": "4.5.0"}, ["give it an environment of its own"]),
+    ({"trl": "1.16.0", "ms-swift": "4.5.0"}, ["install it in a separate environment"]),
 ]
 
 
-def test_nothing_installed_here_is_known_to_be_bad() -> None:
-    assert doctor.bad_pairs() == []
+def test_the_installed_versions_have_no_known_conflict() -> None:
+    assert doctor.known_conflicts() == []
 
 
-@pytest.mark.parametrize(("there", "told"), PAIRED, ids=[" ".join(there.values()) for there, _ in PAIRED])
-def test_known_bad_pairs_are_told_with_a_way_out(
-    monkeypatch: pytest.MonkeyPatch, there: dict[str, str], told: list[str]
+@pytest.mark.parametrize(("there", "expected"), PAIRED, ids=[" ".join(there.values()) for there, _ in PAIRED])
+def test_known_conflicts_are_reported_with_a_fix(
+    monkeypatch: pytest.MonkeyPatch, there: dict[str, str], expected: list[str]
 ) -> None:
     def version(name: str) -> str:
         if name not in there:
@@ -49,30 +52,30 @@ def test_known_bad_pairs_are_told_with_a_way_out(
         return there[name]
 
     monkeypatch.setattr(doctor, "version", version)
-    found = doctor.bad_pairs()
-    assert len(found) == len(told)
-    for line, words in zip(found, told, strict=True):
-        assert words in line and "Way out: " in line and all(number in line for number in there.values())
+    found = doctor.known_conflicts()
+    assert len(found) == len(expected)
+    for line, words in zip(found, expected, strict=True):
+        assert words in line and "To fix: " in line and all(number in line for number in there.values())
 
 
-def test_every_known_pair_is_tried() -> None:
-    tried = [words for _, told in PAIRED for words in told]
-    for pair in doctor.PAIRS:
-        assert any(words in f"{pair.what}. Way out: {pair.way_out}" for words in tried), pair
+def test_every_known_conflict_is_tried() -> None:
+    tried = [words for _, expected in PAIRED for words in expected]
+    for conflict in doctor.CONFLICTS:
+        assert any(words in f"{conflict.problem}. To fix: {conflict.fix}" for words in tried), conflict
 
 
 def test_memory_and_disk_are_plausible(tmp_path: Path) -> None:
-    told = doctor.memory()
-    assert told is not None
-    total, free = told
-    assert 0 < free <= total and doctor.disk(tmp_path) > 0
+    found = doctor.memory()
+    assert found is not None
+    total, free = found
+    assert 0 < free <= total and doctor.free_disk(tmp_path) > 0
 
 
 @pytest.mark.ci
-def test_a_recipe_fits_the_card_it_is_for_and_no_smaller_one() -> None:
+def test_a_recipe_fits_the_gpu_it_is_for_but_not_a_smaller_one() -> None:
     file = program_folder("recipes") / "one_card_qwen3vl_2b_sft.yaml"
-    needs, fits = doctor.peak(file, 24)
+    needs, fits = doctor.peak_memory(file, 24)
     assert fits and 1 < needs < 24
-    assert doctor.peak(file, 2) == (needs, False)
+    assert doctor.peak_memory(file, 2) == (needs, False)
     with pytest.raises(ConfigError, match="no such recipe"):
-        doctor.peak(Path("gone.yaml"), 24)
+        doctor.peak_memory(Path("gone.yaml"), 24)

@@ -1,4 +1,4 @@
-"""Gold answers under the rewards, in every family's spelling; and a reward that no answer can satisfy is found out."""
+"""Gold answers scored by the rewards, in every family's notation; rewards that no answer can satisfy are found."""
 
 from __future__ import annotations
 
@@ -76,25 +76,25 @@ def test_rewards_that_right_answers_do_not_satisfy_are_found(samples: list[Sampl
 
 @dataclass(frozen=True)
 class Halved(BaseReward):
-    """As KARL's for what is known well: the true box earns half."""
+    """Like KARL's reward for what is known well: the true box earns half."""
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         return [Score(best_iou(c.answer, s) / 2) for s, c in zip(samples, completions, strict=True)]
 
 
-def test_a_reward_may_keep_its_most_from_a_row(samples: list[Sample]) -> None:
+def test_a_reward_may_give_a_row_less_than_its_maximum(samples: list[Sample]) -> None:
     (half,) = gold_rewards.score(samples, {"halved": (Halved(), 1.0)}, bare("qwen3_vl"))
     assert half.short == 0 and half.high <= 0.5 and half.possible == 1.0
 
 
-def test_rows_without_a_thought_get_a_stand_in(samples: list[Sample]) -> None:
+def test_rows_without_a_thought_get_a_placeholder(samples: list[Sample]) -> None:
     silent = [replace(sample, thought=None) for sample in samples]
     (form,) = gold_rewards.score(silent, rewards.load_all({"format": {}}), bare("qwen3_vl"))
     assert (form.low, form.short) == (1.0, 0)
 
 
 def test_captions_are_scored_as_they_are(tmp_path: Path) -> None:
-    """No caption earns all of a retrieval reward, and none is short for that; an encoder that is not there is told."""
+    """No caption earns all of a retrieval reward, and none is short for that; a missing encoder is reported."""
     file = make_captions(tmp_path, "train", families=2, size=3)
     rows = [replace(sample, image=str(tmp_path / sample.image)) for sample in load_samples(file)]
     chosen = rewards.load_all({"self_retrieval": {}, "faithful": {}, "clip": {"scorer": "./nowhere"}, "format": {}})
@@ -104,5 +104,5 @@ def test_captions_are_scored_as_they_are(tmp_path: Path) -> None:
     assert "nowhere" in clip.missing and not clip.applies
     assert not form.applies and not form.missing
     lied = [replace(row, captions=("A thing without any mark.",)) for row in rows]
-    (told,) = gold_rewards.score(lied, rewards.load_all({"faithful": {}}), bare("pocket"))
-    assert told.short == 6
+    (score,) = gold_rewards.score(lied, rewards.load_all({"faithful": {}}), bare("pocket"))
+    assert score.short == 6

@@ -1,4 +1,4 @@
-"""Machines read from accelerate's configurations."""
+"""Hardware read from accelerate's configurations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from mllm.errors import ConfigError
 from mllm.training.preflight import hardware
-from mllm.training.preflight.hardware import Machine
+from mllm.training.preflight.hardware import Hardware
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -16,20 +16,20 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("accelerate_config.yaml", Machine(8, 2, True, False, 80)),
-        ("accelerate_configs/zero3_multi_node.yaml", Machine(16, 3, True, False, 80)),
-        ("accelerate_configs/ddp_multi_gpu.yaml", Machine(8, 0, False, False, 80)),
-        ("accelerate_configs/one_gpu.yaml", Machine(1, 0, False, False, 24)),
-        (None, Machine(1, 0, False, False, 24)),
+        ("accelerate_config.yaml", Hardware(8, 2, True, False, 80)),
+        ("accelerate_configs/zero3_multi_node.yaml", Hardware(16, 3, True, False, 80)),
+        ("accelerate_configs/ddp_multi_gpu.yaml", Hardware(8, 0, False, False, 80)),
+        ("accelerate_configs/one_gpu.yaml", Hardware(1, 0, False, False, 24)),
+        (None, Hardware(1, 0, False, False, 24)),
     ],
 )
-def test_the_configurations_of_the_repository(file: str | None, expected: Machine) -> None:
+def test_the_configurations_of_the_repository(file: str | None, expected: Hardware) -> None:
     assert hardware.read(ROOT / file if file else None) == expected
 
 
 def test_flags_win() -> None:
     found = hardware.read(ROOT / "accelerate_config.yaml", processes=4, gpu_memory=48)
-    assert found == Machine(4, 2, True, False, 48) and found.words == "4 x 48 GiB, DeepSpeed ZeRO-2"
+    assert found == Hardware(4, 2, True, False, 48) and str(found) == "4 x 48 GiB, DeepSpeed ZeRO-2"
 
 
 def test_what_cannot_be_worked_out_is_refused(tmp_path: Path) -> None:

@@ -30,39 +30,39 @@ def test_every_named_checkpoint_is_here() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_sizes_make_the_published_number_of_parameters(name: str) -> None:
     config, family, published = parameters.config_of(name, None)
-    body = parameters.dissect(config, family, Settings(), None)
-    assert body.parameters == published == PUBLISHED[name]
-    assert body.trained == {"vision": 0, "projector": 0, "llm": body.total["llm"]}
-    assert body.head_trained and not body.vision_learns and body.adapters == body.quantized == 0
+    counts = parameters.count(config, family, Settings(), None)
+    assert counts.parameters == published == PUBLISHED[name]
+    assert counts.trained == {"vision": 0, "projector": 0, "llm": counts.total["llm"]}
+    assert counts.head_trained and not counts.trains_vision and counts.adapters == counts.quantized == 0
 
 
 def test_adapters_and_four_bits_by_hand() -> None:
     """Qwen3-VL-8B, rank 32: 32 (in + out) for each of seven projections of 36 layers; linear weights but the head."""
     config, family, _ = parameters.config_of("Qwen/Qwen3-VL-8B-Instruct", None)
     lora = Lora(r=32)
-    body = parameters.dissect(config, family, Settings(lora=lora, quantize="4bit"), lora)
+    counts = parameters.count(config, family, Settings(lora=lora, quantize="4bit"), lora)
     h, k, f = 4096, 1024, 12288
-    assert body.adapters == 36 * 32 * ((h + h) + 2 * (h + k) + (h + h) + 2 * (h + f) + (f + h)) == 87_293_952
+    assert counts.adapters == 36 * 32 * ((h + h) + 2 * (h + k) + (h + h) + 2 * (h + f) + (f + h)) == 87_293_952
     language = 36 * (2 * h * h + 2 * h * k + 3 * h * f)
     vision = 27 * (1152 * 3 * 1152 + 1152 * 1152 + 2 * 1152 * 4304) + 4 * (4608 * 4608 + 4608 * h)
-    assert body.quantized == language + vision
-    assert body.adapted == 6 * h + f
-    assert body.learning == body.adapters and not body.head_trained
-    assert body.parameters == PUBLISHED["Qwen/Qwen3-VL-8B-Instruct"]
+    assert counts.quantized == language + vision
+    assert counts.adapted_features == 6 * h + f
+    assert counts.trainable == counts.adapters and not counts.head_trained
+    assert counts.parameters == PUBLISHED["Qwen/Qwen3-VL-8B-Instruct"]
 
 
 def test_what_is_not_frozen_is_counted() -> None:
     config, family, _ = parameters.config_of("pocket", None)
-    body = parameters.dissect(config, family, Settings(freeze_vision=False, freeze_llm=True), None)
-    assert body.trained == {"vision": body.total["vision"], "projector": 0, "llm": 0}
-    assert body.vision_learns and not body.head_trained
+    counts = parameters.count(config, family, Settings(freeze_vision=False, freeze_llm=True), None)
+    assert counts.trained == {"vision": counts.total["vision"], "projector": 0, "llm": 0}
+    assert counts.trains_vision and not counts.head_trained
 
 
 def test_sizes_of_the_two_other_lines() -> None:
-    two = parameters.sizes_of(parameters.config_of("Qwen/Qwen2-VL-7B-Instruct", None)[0])
+    two = parameters.dimensions(parameters.config_of("Qwen/Qwen2-VL-7B-Instruct", None)[0])
     assert (two.head_dim, two.vision_hidden, two.vision_inner, two.patch_values) == (128, 1280, 5120, 1176)
     assert (two.normed, two.gated) == (False, False)
-    half = parameters.sizes_of(parameters.config_of("Qwen/Qwen2.5-VL-3B-Instruct", None)[0])
+    half = parameters.dimensions(parameters.config_of("Qwen/Qwen2.5-VL-3B-Instruct", None)[0])
     assert (half.hidden, half.vision_inner, half.gated, half.kv_heads) == (2048, 3420, True, 2)
 
 

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
 from mllm.errors import ConfigError
-from mllm.training.preflight import steps as batches
+from mllm.training.preflight.steps import count as count_steps
 from mllm.training.recipe import Recipe
 
 
@@ -29,16 +29,16 @@ def rl(rows: int, processes: int, group: int, steps: int, **args: Any) -> Recipe
 
 
 def test_karl_by_hand() -> None:
-    """8 prompts x 4 answers a draw, two updates each; 2,056 rows are 257 draws an epoch; verl's 514 steps are draws."""
-    found = batches.count(rl(2, 8, 4, 2, num_train_epochs=2), 2056)
-    assert (found.rows, found.prompts, found.drawn) == (16, 8, 32)
-    assert (found.updates_per_epoch, found.updates, found.draws, found.dropped) == (514, 1028, 514, 0)
+    """8 prompts x 4 answers a generation, two updates each; 2,056 rows: 257 generations per epoch (verl's steps)."""
+    found = count_steps(rl(2, 8, 4, 2, num_train_epochs=2), 2056)
+    assert (found.rows, found.answers) == (16, 32)
+    assert (found.updates_per_epoch, found.updates, found.generations, found.dropped) == (514, 1028, 514, 0)
 
 
 def test_deepperception_by_hand() -> None:
     """16 prompts an update, two epochs: the checkpoint-800 of 6,400 rows."""
-    found = batches.count(rl(4, 8, 4, 2, gradient_accumulation_steps=2, num_train_epochs=2), 6400)
-    assert (found.rows, found.prompts, found.updates, found.draws) == (64, 16, 800, 800)
+    found = count_steps(rl(4, 8, 4, 2, gradient_accumulation_steps=2, num_train_epochs=2), 6400)
+    assert (found.rows, found.answers, found.updates, found.generations) == (64, 64, 800, 800)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_rl_epochs_are_as_long_as_trl_s_sampler(
     sampler = RepeatSampler(
         range(count), mini_repeat_count=group, batch_size=drawn // group, repeat_count=uses * steps, shuffle=False
     )
-    found = batches.count(rl(rows, processes, group, steps, num_iterations=uses), count)
+    found = count_steps(rl(rows, processes, group, steps, num_iterations=uses), count)
     assert found.updates_per_epoch == len(list(sampler)) / drawn
     assert found.dropped == count % (drawn // group)
 
@@ -73,18 +73,18 @@ def test_sft_steps_are_the_trainer_s(tmp_path: Path, count: int, rows: int, accu
     trainer = Trainer(Model(), args, train_dataset=[{"x": torch.ones(1)}] * count)
     trainer.train()
     made = recipe("sft", rows=rows, gradient_accumulation_steps=accumulation, num_train_epochs=epochs)
-    assert batches.count(made, count).updates == trainer.state.max_steps == trainer.state.global_step
+    assert count_steps(made, count).updates == trainer.state.max_steps == trainer.state.global_step
 
 
 def test_sft_by_hand() -> None:
     """50 rows, 4 at a time: 13 batches, 5 updates of 3; and 3 rows make one update, however large it could be."""
     made = recipe("sft", rows=4, gradient_accumulation_steps=3, num_train_epochs=2.0)
-    assert (batches.count(made, 50).updates_per_epoch, batches.count(made, 50).updates) == (5, 10)
-    assert batches.count(recipe("sft", rows=8, gradient_accumulation_steps=8), 3).updates == 1
-    assert batches.count(recipe("sft", processes=8, rows=2), 25_000).updates == 1563  # KARL's first stage
+    assert (count_steps(made, 50).updates_per_epoch, count_steps(made, 50).updates) == (5, 10)
+    assert count_steps(recipe("sft", rows=8, gradient_accumulation_steps=8), 3).updates == 1
+    assert count_steps(recipe("sft", processes=8, rows=2), 25_000).updates == 1563  # KARL's first stage
 
 
 def test_max_steps_win_and_too_few_rows_are_refused() -> None:
-    assert batches.count(recipe("sft", max_steps=7), 100).updates == 7
-    with pytest.raises(ConfigError, match="8 prompts are asked at a time, and there are 7 rows"):
-        batches.count(rl(2, 8, 4, 2), 7)
+    assert count_steps(recipe("sft", max_steps=7), 100).updates == 7
+    with pytest.raises(ConfigError, match="a generation batch has 8 prompts, and there are only 7 rows"):
+        count_steps(rl(2, 8, 4, 2), 7)

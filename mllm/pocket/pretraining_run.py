@@ -1,0 +1,74 @@
+"""What the pre-training programs share: resumable state, learning rate and model card."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mllm.errors import FieldmarkError
+from mllm.io.tables import markdown, percent
+
+
+class SavedState:
+    """Modules and optimizer of a run, with the number of steps taken; saved together, so that a run can resume.
+
+    Args:
+        file: where the state is kept; read at once if it exists.
+        parts: objects with `state_dict` and `load_state_dict`, by name.
+        settings: what the weights depend on; a state with other settings is refused.
+    """
+
+    def __init__(self, file: Path, parts: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
+        self.file, self.parts, self.settings, self.step = file, parts, settings, 0
+        if not file.is_file():
+            return
+        saved = torch.load(file, weights_only=True)
+        if settings is not None and saved["settings"] != settings:
+            raise FieldmarkError(f"{file} belongs to a run with {saved['settings']}; choose another --out or remove it")
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        self.step = saved["step"]
+
+    def save(self) -> None:
+        """Write the new state beside the old one, then swap them: a killed process never leaves half a state."""
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()} | {"step": self.step}
+        if self.settings is not None:
+            state["settings"] = self.settings
+        torch.save(state, self.file.with_suffix(".new"))
+        self.file.with_suffix(".new").replace(self.file)
+
+
+def share_of_peak(step: int, total: int, warmup: int) -> float:
+    """Return the learning rate as a share of its peak: linear over `warmup` steps, then a cosine down to 2 %."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+
+def write_card(
+    folder: Path,
+    template: str,
+    facts: Mapping[str, Any],
+    record: Mapping[str, Any],
+    head: tuple[str, str],
+    scores: Mapping[str, float],
+) -> None:
+    """Write ``scores.json`` (`record` and the scores) and ``README.md`` beside the weights.
+
+    Args:
+        folder: of the weights.
+        template: the card's text, with the names of `facts` and `rows`, the table of scores, in braces.
+        facts: what the card states.
+        record: what ``scores.json`` states.
+        head: the two column headings of the table.
+        scores: shares by name, 0..1.
+    """
+    text = json.dumps({**record, "scores": dict(scores)}, indent=1) + "\n"
+    (folder / "scores.json").write_text(text, encoding="utf-8")
+    rows = markdown([head, *((name, percent(score)) for name, score in scores.items())])
+    (folder / "README.md").write_text(template.format(rows=rows, **facts), encoding="utf-8")
