@@ -16,6 +16,6 @@ class Options:
 
 
 def command(options: Options) -> None:
-    from mllm.cli.experiments.sft_vs_grpo import Plan, Spine
+    from mllm.cli.experiments.sft_vs_grpo import Ablation, Plan
 
-    print(Spine(options.out, Plan(), print).run())
+    print(Ablation(options.out, Plan(), print).run())
