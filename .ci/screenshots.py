@@ -107,7 +107,7 @@ def web(studio: Studio) -> Image.Image:
 
     case = _found(studio)
     models = [assistant.load(name, device="cpu", batch=2) for name in ("pocket", _named(studio, "rl/best"))]
-    _, address, _ = web.run(models, host="127.0.0.1", port=None, prevent_thread_lock=True)
+    _, address, _ = web.run(models, web.WebLimits(), host="127.0.0.1", port=None, prevent_thread_lock=True)
     tab = studio.tab
     tab.size(1400, 950, scale=WIDTH / 1400)
     tab.open(address)

@@ -31,8 +31,9 @@ from mllm.data import bags
 from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
 from mllm.io.images import open_image, save_image
+from mllm.io.jsonl import write_jsonl
 from mllm.models import encoders
-from mllm.records import Sample, image_path, load_samples, write_jsonl
+from mllm.records import Sample, image_path, load_samples
 
 console = Console(stderr=True)
 echo = partial(console.print, highlight=False)

@@ -33,8 +33,9 @@ from mllm.data import bags, caption_sources, dataset_card, manifest, splits
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
+from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.knowledge.cards import load_cards
-from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
+from mllm.records import SPLITS, Sample
 from mllm.synthesis import caption_facts, captioning, contact_sheet, teachers
 from mllm.synthesis.captioning import CaptionLimits, CaptionResult, Helpers
 from mllm.synthesis.run import SynthesisRun
@@ -216,22 +217,18 @@ def fingerprinted(run: Run, sample: Sample) -> Sample:
     """Decode an image; add the fingerprint that identifies look-alikes, if it has no side yet."""
     image = open_image(run.out / sample.image)
     sample = replace(sample, question=run.options.question or sample.question)
-    if "side" in sample.provenance:
-        return sample
-    whole = Photo(sample.id, sample.image, sample.size, "any", "any", ())
-    return replace(sample, provenance={**sample.provenance, "fingerprint": splits.fingerprint(image, whole)})
+    return sample if sample.drawn else replace(sample, fingerprint=tuple(splits.fingerprint(image)))
 
 
 def with_sides(run: Run, samples: Sequence[Sample]) -> Iterator[Sample]:
-    """Yield the images with their sides, unless the source has set them."""
-    if all("side" in sample.provenance for sample in samples):
+    """Yield the images with their sides; a source that draws images has set them."""
+    if all(sample.drawn for sample in samples):
         yield from samples
         return
-    prints = [sample.provenance["fingerprint"] for sample in samples]
+    prints = [sample.fingerprint for sample in samples]
     sides = splits.by_image([sample.id for sample in samples], prints, run.options.shares, run.options.seed)
     for sample, side in zip(samples, sides, strict=True):
-        kept = {key: value for key, value in sample.provenance.items() if key != "fingerprint"}
-        yield replace(sample, split=side, provenance={**kept, "side": side})
+        yield replace(sample, split=side, fingerprint=())
 
 
 def captions_stage(run: Run, samples: Sequence[Sample], helpers: Helpers) -> list[CaptionResult]:
@@ -252,8 +249,7 @@ def sides_stage(run: Run, samples: Sequence[Sample], results: Mapping[str, Capti
     sides: dict[str, list[Sample]] = {side: [] for side in SPLITS}
     for sample in samples:
         if captions := results[sample.id].captions:
-            provenance = {**sample.provenance, "given": list(sample.captions)}
-            sides[sample.split].append(replace(sample, captions=captions, provenance=provenance))
+            sides[sample.split].append(replace(sample, captions=captions, human_captions=sample.captions))
     if not any(sides.values()):
         reasons = Counter(reason for row in results.values() for reason in row.refused)
         raise FieldmarkError(f"every caption was rejected ({', '.join(reasons)}); use another teacher or wider limits")

@@ -27,8 +27,9 @@ from mllm.distributed import World
 from mllm.errors import FieldmarkError
 from mllm.evaluation import pass_rate
 from mllm.io import provenance
+from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.io.progress import progress
-from mllm.records import Completion, Sample, load_samples, read_jsonl, write_jsonl
+from mllm.records import Completion, Sample, load_samples
 from mllm.synthesis.run import SynthesisRun
 from mllm.synthesis.shards import Shards
 
@@ -93,7 +94,7 @@ def sift(options: FilterOptions) -> dict[str, Any]:
 
 def attempts_stage(run: Run, checkpoint: Any, samples: Sequence[Sample]) -> None:
     """Answer every sample N times; the model is loaded only if an answer is missing."""
-    from mllm.models.checkpoint import load
+    from mllm.models.checkpoint import LoadOptions, load
 
     loaded = None
     for attempt in range(run.options.attempts):
@@ -102,7 +103,7 @@ def attempts_stage(run: Run, checkpoint: Any, samples: Sequence[Sample]) -> None
             continue
         mine = run.world.shard(samples)
         if any(sample.id not in shards.done for sample in mine):
-            loaded = loaded or load(checkpoint, dtype=run.options.dtype, device="auto")
+            loaded = loaded or load(checkpoint, LoadOptions(run.options.dtype, "auto"))
             for completion in answers(run, loaded, mine, shards.done, attempt):
                 shards.add(completion)
         place = {sample.id: number for number, sample in enumerate(samples)}
@@ -114,14 +115,13 @@ def answers(
 ) -> Iterator[Completion]:
     """Yield an answer of one attempt to each sample that is not `done`."""
     from mllm.inference.generate import generate
+    from mllm.inference.sampling import Sampling
 
     how, root = run.options.generation, Path(run.options.samples).parent
     count = sum(sample.id in done for sample in samples)
     with progress(f"attempt {attempt + 1}", len(samples), count, world=run.world) as step:
-        for completion in generate(
-            loaded, samples, root, max_new_tokens=how.max_new_tokens, temperature=how.temperature, top_p=how.top_p,
-            seed=how.seed * 1000 + attempt, batch_size=how.batch_size, skip=done,
-        ):  # fmt: skip
+        sampling = Sampling(how.max_new_tokens, how.temperature, how.top_p, how.seed * 1000 + attempt)
+        for completion in generate(loaded, samples, root, sampling, batch_size=how.batch_size, skip=done):
             yield completion
             step()
 

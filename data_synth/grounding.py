@@ -32,12 +32,13 @@ from mllm.cli.programs import Range, parse, run_program, typed_command
 from mllm.data import dataset_card, label_checks, manifest, sources, splits
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
+from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.io.progress import progress
 from mllm.knowledge import card_files
 from mllm.knowledge.cards import Cards, load_cards, save_cards
 from mllm.models import families
 from mllm.prompting.questions import Mixture
-from mllm.records import SPLITS, Photo, Sample, read_jsonl, write_jsonl
+from mllm.records import SPLITS, Photo, Sample
 from mllm.synthesis import contact_sheet, lineups, photo_stages, pseudo_boxes, samples, teachers
 from mllm.synthesis.capabilities import Points, Reasons, need
 from mllm.synthesis.run import SynthesisRun
@@ -210,13 +211,13 @@ def boxes_stage(run: Run, photos: list[Photo]) -> tuple[list[Photo], Counter[str
         return [need(teachers.load(name, **settings[name]), Points, name) for name in names]
 
     found = photo_stages.add_boxes(run, photos, opinions, seed=options.seed, agreed_at=options.box_agreement)
-    reasons = Counter(photo.provenance[pseudo_boxes.FAULT] for photo in found if not photo.boxes)
+    reasons = Counter(str(photo.rejected) for photo in found if not photo.boxes)
     return [photo for photo in found if photo.boxes], reasons
 
 
-def split_stage(run: Run, photos: list[Photo]) -> splits.Split:
+def split_stage(run: Run, photos: list[Photo]) -> splits.PhotoSplit:
     """Stage 3: assign each photo to a side. Takes seconds, so a resumed run repeats it."""
-    prints = [photo.provenance["fingerprint"] for photo in photos]
+    prints = [photo.fingerprint for photo in photos]
     split = splits.split(photos, prints, run.options.shares, run.options.seed)
     if run.world.is_main:
         write_jsonl(run.out / "split.jsonl", split.photos)
@@ -262,11 +263,11 @@ def samples_stage(run: Run, side: str, photos: list[Photo], cards: Cards, teache
     shards.close(lambda key: (len(key), key))
 
 
-def count_facts(run: Run, split: splits.Split, left_out: Counter[str]) -> dict[str, Any]:
+def count_facts(run: Run, split: splits.PhotoSplit, left_out: Counter[str]) -> dict[str, Any]:
     """Count what was made, left out and rejected, and list the licences: the manifest's facts."""
     counts = {side: manifest.tally(read_jsonl(run.out / f"{side}.jsonl", Sample)) for side in SPLITS}
     refused = sum((refusals for _, refusals in counts.values()), Counter())
-    sides = Counter(photo.provenance["side"] for photo in split.photos)
+    sides = Counter(str(photo.split) for photo in split.photos)
     return {
         "samples": {side: numbers for side, (numbers, _) in counts.items()},
         "photos": dict(sorted(sides.items())),

@@ -34,12 +34,13 @@ from mllm.cli.programs import Range, parse, run_program
 from mllm.data import descriptors, manifest, sources
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
+from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.knowledge import card_files, confusables, domains
 from mllm.knowledge.card_files import Card, Mark
 from mllm.knowledge.cards import normalize_name
 from mllm.knowledge.confusables import ConfusablePair
 from mllm.knowledge.parts import part_of
-from mllm.records import Photo, read_jsonl, write_jsonl
+from mllm.records import Photo
 from mllm.synthesis import card_making, teachers
 from mllm.synthesis.capabilities import Knows, Sees, need
 from mllm.synthesis.card_making import Entity

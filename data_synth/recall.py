@@ -20,10 +20,10 @@ from rich.console import Console
 
 from mllm.cli.programs import parse, run_program
 from mllm.errors import FieldmarkError
+from mllm.io.jsonl import write_jsonl
 from mllm.knowledge import card_files, domains
 from mllm.knowledge.cards import Cards, load_cards
 from mllm.prompting import questions
-from mllm.records import write_jsonl
 
 if TYPE_CHECKING:
     from mllm.training.trl_adapter import Exchange

@@ -98,7 +98,7 @@ def measure(out: str | Path) -> dict[str, Any]:
     classes: dict[str, list[float]] = defaultdict(list)
     for sample, value in zip(questions, right, strict=True):
         classes[sample.entity].append(value)
-    unread = [knowledge_probe.read_choice(answers[s.id].text, s.provenance["options"]) is None for s in questions]
+    unread = [knowledge_probe.read_choice(answers[s.id].text, s.options) is None for s in questions]
     slices = {}
     for name, rows in parts.items():
         acc = stats.mean([right[k] for k in rows], [questions[k].group for k in rows])

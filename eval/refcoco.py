@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllm import records
 from mllm.cli.options import BenchmarkOptions
 from mllm.cli.programs import parse, run_program
 from mllm.data import formats
@@ -27,6 +26,7 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, runs, scores
 from mllm.evaluation.scores import Case
 from mllm.io import provenance, tables
+from mllm.io.jsonl import check_unique
 from mllm.metrics import stats
 from mllm.prompting.tasks.ground import HIT, is_above
 
@@ -58,7 +58,7 @@ def answer(file: Path, root: Path, benchmark: BenchmarkOptions) -> None:
     """Read the annotations and ask every sentence that has no answer yet."""
     checkpoint = generate_missing.open_for(benchmark)
     rows = formats.load("vlm_r1").read(file, checkpoint.family)
-    samples = records.check_unique(rows)[: benchmark.limit]
+    samples = check_unique(rows)[: benchmark.limit]
     for number, sample in enumerate(samples, 1):
         if not (root / sample.image).is_file():
             raise FieldmarkError(
@@ -74,7 +74,7 @@ def categories(cases: list[Case]) -> dict[str, Any]:
     """Score each value of each category in the annotations."""
     parts: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        for name, value in (case.sample.provenance.get("categories") or {}).items():
+        for name, value in case.sample.categories.items():
             for one in value if isinstance(value, list) else [value]:
                 parts[f"{name} {one}"].append(case)
     return {name: scores.measure(part) for name, part in sorted(parts.items())}

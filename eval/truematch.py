@@ -24,10 +24,11 @@ from mllm.data.bags import Bag, check
 from mllm.errors import FieldmarkError
 from mllm.io import strict_json
 from mllm.io.files import write_json
+from mllm.io.jsonl import read_jsonl
 from mllm.io.tables import interval, markdown, percent, percent_interval
 from mllm.metrics import retrieval
 from mllm.models import encoders
-from mllm.records import Sample, image_path, load_samples, read_jsonl
+from mllm.records import Sample, image_path, load_samples
 
 SIZES = (3, 5, 7)
 

@@ -1,6 +1,6 @@
-"""Fieldmark: multimodal models that tell one species from its double, and point at it.
+"""Fieldmark: multimodal models that tell look-alike species apart and point at them.
 
-For people in a notebook, three names that load nothing until they are used:
+For notebooks there are three functions, which import torch only when they are first used:
 
     import mllm
     model = mllm.load("runs/pocket/rl")                    # a checkpoint folder, a hub name, or "pocket"
@@ -22,7 +22,7 @@ _LAZY = ("caption", "ground", "load")
 
 
 def __getattr__(name: str) -> Any:
-    """Fetch a lazy name from `mllm.inference.assistant`, which is where torch is first imported."""
+    """Import a lazy name from `mllm.inference.assistant`."""
     if name in _LAZY:
         from mllm.inference import assistant
 
@@ -31,5 +31,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the lazy names too, so that completion in a notebook finds them."""
+    """List the lazy names too, for completion in notebooks."""
     return sorted({*globals(), *_LAZY})

@@ -1,44 +1,48 @@
-"""Frames and boxes: the only file that converts coordinates.
+"""Frames and boxes: the only module that converts coordinates.
 
-A `Frame` is the paper on which somebody wrote four numbers: the image's pixels, the resized image's pixels, or
-1000 x 1000. A `Box` has left that paper behind: it lives in the unit frame (x and y from 0 to 1, origin top left) and
-cannot be made otherwise. So numbers never travel without their frame, and IoU needs to know neither image nor size:
-scaling x and y changes no ratio of areas.
+A `Frame` is the coordinate system of four numbers: pixels of the image, pixels of the resized image, or 1000 x 1000.
+A `Box` is always in the unit frame (x and y from 0 to 1, origin top left) and is created from numbers and their frame.
+IoU therefore needs neither image nor size: scaling x and y does not change ratios of areas.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from numbers import Real
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mllm.errors import BoxError
 
 Numbers: TypeAlias = tuple[float, float, float, float]
 """x1, y1, x2, y2 on some frame, in that frame's units."""
 
-# How far outside the unit frame a number may lie through rounding alone (xywh sums, products of floats): 1e-9 of the
-# frame is a millionth of a pixel on any image; real mistakes are larger by many orders.
+# How far outside the unit frame rounding alone (xywh sums, products of floats) can put a number. It is a millionth of a
+# pixel on any image; real mistakes are larger by many orders of magnitude.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The paper a box is written on. `width` and `height` are in its own units (pixels, thousandths), > 0, finite."""
+    """The coordinate system of a box. `width` and `height` are in its units (pixels, thousandths), > 0 and finite."""
 
     width: float
     height: float
 
     def __post_init__(self) -> None:
-        """Refuse a frame without area."""
+        """Check the sides."""
         for side in (self.width, self.height):
             if not (_is_number(side) and side > 0):
                 raise BoxError(f"a frame needs two finite sides above 0, got {self.width!r} x {self.height!r}")
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """In JSON a frame is `[width, height]`."""
+        return _as_list_of_numbers(cls, 2)
+
     def oriented(self, exif_orientation: int) -> Frame:
-        """Return the frame after EXIF orientation 1..8 was applied: 5 to 8 swap the sides."""
+        """Return the frame after applying EXIF orientation 1..8; 5 to 8 swap the sides."""
         return Frame(self.height, self.width) if _orientation(exif_orientation) >= 5 else self
 
 
@@ -52,40 +56,45 @@ class Box:
     y2: float
 
     def __post_init__(self) -> None:
-        """Check the numbers once, here, so that nobody else has to."""
+        """Check the numbers."""
         numbers = (self.x1, self.y1, self.x2, self.y2)
         if not all(map(_is_number, numbers)):
             raise BoxError(f"a box needs four finite numbers, got {numbers}")
         if not (0 <= self.x1 <= 1 and 0 <= self.y1 <= 1 and 0 <= self.x2 <= 1 and 0 <= self.y2 <= 1):
-            raise BoxError(f"box {numbers} leaves the unit frame 0..1 (was it written on another frame?)")
+            raise BoxError(f"box {numbers} leaves the unit frame 0..1 (are its numbers in another frame?)")
         if not (self.x1 < self.x2 and self.y1 < self.y2):
-            raise BoxError(f"box {numbers} is inverted or empty: x1 < x2 and y1 < y2 are needed")
+            raise BoxError(f"box {numbers} is inverted or empty: x1 < x2 and y1 < y2 required")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """In JSON a box is `[x1, y1, x2, y2]` in the unit frame."""
+        return _as_list_of_numbers(cls, 4)
 
     @classmethod
     def from_xyxy(cls, numbers: Sequence[float], frame: Frame, *, clip: bool = False) -> Box:
-        """Read x1, y1, x2, y2 written on `frame`.
+        """Create a box from x1, y1, x2, y2 in units of `frame`.
 
-        `clip=True` cuts off what lies outside the frame (for annotations that overshoot by a pixel or two).
+        `clip=True` clips it to the frame (for annotations that overshoot by a pixel or two).
 
         Raises:
-            BoxError: not four finite numbers, inverted, empty, or outside the frame (with `clip`: wholly outside).
+            BoxError: not four finite numbers, inverted, empty, or outside the frame (with `clip`: completely outside).
         """
         if len(numbers) != 4 or not all(map(_is_number, numbers)):
             raise BoxError(f"a box needs four finite numbers, got {tuple(numbers)}")
         unit = [float(number) / side for number, side in zip(numbers, (frame.width, frame.height) * 2, strict=True)]
         if unit[0] >= unit[2] or unit[1] >= unit[3]:
-            raise BoxError(f"box {tuple(numbers)} is inverted or empty: x1 < x2 and y1 < y2 are needed")
+            raise BoxError(f"box {tuple(numbers)} is inverted or empty: x1 < x2 and y1 < y2 required")
         slack = math.inf if clip else ROUNDING
         if min(unit) < -slack or max(unit) > 1 + slack:
             raise BoxError(f"box {tuple(numbers)} leaves its frame of {frame.width:g} x {frame.height:g}")
         x1, y1, x2, y2 = (min(max(number, 0.0), 1.0) for number in unit)
         if x1 >= x2 or y1 >= y2:
-            raise BoxError(f"box {tuple(numbers)} lies wholly outside its frame of {frame.width:g} x {frame.height:g}")
+            raise BoxError(f"box {tuple(numbers)} is outside its frame of {frame.width:g} x {frame.height:g}")
         return cls(x1, y1, x2, y2)
 
     @classmethod
     def from_xywh(cls, numbers: Sequence[float], frame: Frame, *, clip: bool = False) -> Box:
-        """Read left, top, width, height written on `frame` (the COCO order). Errors as `from_xyxy`."""
+        """Create a box from left, top, width, height in units of `frame` (the COCO order). Raises as `from_xyxy`."""
         if len(numbers) != 4 or not all(map(_is_number, numbers)):
             raise BoxError(f"a box needs four finite numbers, got {tuple(numbers)}")
         x, y, width, height = numbers
@@ -94,7 +103,7 @@ class Box:
         return cls.from_xyxy((x, y, x + width, y + height), frame, clip=clip)
 
     def to_xyxy(self, frame: Frame) -> Numbers:
-        """Write the box on `frame`: x1, y1, x2, y2 in its units, not rounded."""
+        """Return x1, y1, x2, y2 in units of `frame`, not rounded."""
         return (self.x1 * frame.width, self.y1 * frame.height, self.x2 * frame.width, self.y2 * frame.height)
 
     @property
@@ -114,11 +123,11 @@ class Box:
 
     @property
     def center(self) -> tuple[float, float]:
-        """The middle as (x, y), unit frame."""
+        """The centre as (x, y) in the unit frame."""
         return (self.x1 + self.x2) / 2, (self.y1 + self.y2) / 2
 
     def inside(self, window: Box) -> Box:
-        """Return where this box lies after its image was pasted into `window` of a bigger image."""
+        """Return the box after its image was pasted into `window` of a larger image."""
         return Box(
             window.x1 + self.x1 * window.width,
             window.y1 + self.y1 * window.height,
@@ -127,64 +136,80 @@ class Box:
         )
 
     def oriented(self, exif_orientation: int) -> Box:
-        """Return the box after EXIF orientation 1..8 was applied to its image.
+        """Return the box after applying EXIF orientation 1..8 to its image.
 
-        `self` is written on the image as stored; the result on the image as people see it. The eight cases are
-        those of the EXIF 2.3 standard, tag 0x0112.
+        `self` is on the image as stored, the result on the image as displayed. The eight cases are those of the
+        EXIF 2.3 standard, tag 0x0112.
         """
         x1, y1, x2, y2 = self.x1, self.y1, self.x2, self.y2
         match _orientation(exif_orientation):
             case 2:  # mirrored
                 return Box(1 - x2, y1, 1 - x1, y2)
-            case 3:  # half a turn
+            case 3:  # rotated by 180 degrees
                 return Box(1 - x2, 1 - y2, 1 - x1, 1 - y1)
             case 4:  # upside down, mirrored
                 return Box(x1, 1 - y2, x2, 1 - y1)
             case 5:  # transposed
                 return Box(y1, x1, y2, x2)
-            case 6:  # to be turned clockwise
+            case 6:  # to be rotated clockwise
                 return Box(1 - y2, x1, 1 - y1, x2)
-            case 7:  # transposed over the other diagonal
+            case 7:  # transposed along the other diagonal
                 return Box(1 - y2, 1 - x2, 1 - y1, 1 - x1)
-            case 8:  # to be turned counter-clockwise
+            case 8:  # to be rotated counter-clockwise
                 return Box(y1, 1 - x2, y2, 1 - x1)
         return self
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0..1. Rewards and benchmarks call this one function."""
+    """Return the intersection over union of two boxes, 0..1. Rewards and benchmarks all call this function."""
     return iou_xyxy((a.x1, a.y1, a.x2, a.y2), (b.x1, b.y1, b.x2, b.y2))
 
 
 def iou_xyxy(a: Sequence[float], b: Sequence[float]) -> float:
-    """IoU of raw x1, y1, x2, y2 written on one and the same frame, 0..1. Nothing is clipped.
+    """Return the IoU, 0..1, of raw x1, y1, x2, y2 in the same frame, without clipping.
 
-    For official scorers, which judge numbers as the model wrote them. An inverted or empty box overlaps nothing: 0.
+    For official scorers, which use the numbers as the model wrote them. The IoU of an inverted or empty box is 0.
     """
     area_a = max(a[2] - a[0], 0.0) * max(a[3] - a[1], 0.0)
     area_b = max(b[2] - b[0], 0.0) * max(b[3] - b[1], 0.0)
     shared = _overlap(a[0], a[2], b[0], b[2]) * _overlap(a[1], a[3], b[1], b[3])
     union = area_a + area_b - shared
     if not math.isfinite(union):
-        return 0.0  # numbers so large that their areas overflow; no image holds them
+        return 0.0  # the areas overflow; no image is that large
     if area_a <= 0 or area_b <= 0 or union <= 0:
-        # Areas of very thin, but real, boxes underflow to 0: only there is equality asked.
+        # The areas of very thin, valid boxes underflow to 0; then equality decides.
         return 1.0 if tuple(a) == tuple(b) and a[0] < a[2] and a[1] < a[3] else 0.0
-    return min(shared / union, 1.0)  # rounding may end a hair above 1
+    return min(shared / union, 1.0)  # rounding may give slightly more than 1
 
 
 def _overlap(a1: float, a2: float, b1: float, b2: float) -> float:
-    """Length that the intervals a1..a2 and b1..b2 share, at least 0."""
+    """Return the length of the intersection of two intervals, at least 0."""
     return max(min(a2, b2) - max(a1, b1), 0.0)
 
 
 def _is_number(value: object) -> bool:
-    """Whether `value` is a finite real number, numpy's included (bool is an int in Python, but no coordinate)."""
+    """Whether `value` is a finite real number, including numpy's, but not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _orientation(value: int) -> int:
-    """Return the EXIF orientation, after checking that it is one of 1..8."""
+    """Check that an EXIF orientation is one of 1..8, and return it."""
     if value not in range(1, 9):
         raise BoxError(f"EXIF orientation must be 1..8, got {value!r}")
     return value
+
+
+def _as_list_of_numbers(cls: type[Frame] | type[Box], count: int) -> Any:
+    """Return the pydantic schema of a class that is a list of `count` numbers in JSON."""
+    from pydantic_core import core_schema
+
+    def read(value: Any) -> Frame | Box:
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, list) or len(value) != count:
+            raise BoxError(f"a list of {count} numbers is needed, got {value!r:.60}")
+        return cls(*value)
+
+    return core_schema.no_info_plain_validator_function(
+        read, serialization=core_schema.plain_serializer_function_ser_schema(lambda value: list(astuple(value)))
+    )

@@ -1,7 +1,7 @@
-"""Rank, world size, barrier and gather: what the processes of one run share. Loads no torch by itself.
+"""Rank, world size, barrier and gather for the processes of one run. Importing this module does not import torch.
 
-`accelerate launch` and `torchrun` set RANK and WORLD_SIZE; without them there is one process, and every function here
-is a no-op.
+`accelerate launch` and `torchrun` set RANK and WORLD_SIZE. Without them there is one process, and these functions do
+nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class World:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until every process has come here. The launcher ends all processes when one fails."""
+        """Wait until every process has reached this call. The launcher stops all processes when one fails."""
         if self.size > 1:
             from accelerate import PartialState
 
@@ -52,7 +52,7 @@ class World:
 def gather(rows: Sequence[T]) -> list[T]:
     """Return the rows of every process, in order of rank; without torch.distributed, the rows themselves.
 
-    This is a collective call: every process has to make it, unconditionally, or the others block.
+    This is a collective call: every process must make it, or the others block.
     """
     if not _initialized():
         return list(rows)
@@ -63,7 +63,7 @@ def gather(rows: Sequence[T]) -> list[T]:
 
 
 def main_process_only(work: Callable[[], None]) -> None:
-    """Run `work` on the main process only; an error there is raised on every process, so that none waits for ever."""
+    """Run `work` on the main process only; an error there is raised on every process, so that none blocks."""
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 

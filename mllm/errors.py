@@ -1,7 +1,7 @@
-"""The errors a user can meet: every one says where it happened and the way out.
+"""Errors for users. Each message says where the error is and how to fix it.
 
-Bad *model text* is never an error (it is data, scored 0). A bad file, setting or program is: these classes carry it.
-All of them are `ValueError`s, so that a caller who does not know Fieldmark can still catch them.
+Bad generated text is never an error: it is data and scores 0. Bad files, settings and programs raise these classes, all
+of which are `ValueError`s.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class ExitCode(IntEnum):
 
 
 class FieldmarkError(ValueError):
-    """Something that a person can put right: a file, a name, a setting. The message says how."""
+    """An error in a file, a name or a setting. The message says how to fix it."""
 
 
 class BoxError(FieldmarkError):
-    """Numbers that are no box: not finite, inverted, empty, or outside the frame they were said to be written on."""
+    """Numbers that are not a box: not finite, inverted, empty, or outside their frame."""
 
 
 class RecordError(FieldmarkError):
@@ -43,7 +43,7 @@ class ImageError(FieldmarkError):
 
 
 class FamilyError(FieldmarkError):
-    """A model family that is unknown, or a checkpoint that does not say which conventions it was trained with."""
+    """An unknown model family, or a checkpoint without the convention that it was trained with."""
 
 
 class ConfigError(FieldmarkError):
@@ -51,15 +51,15 @@ class ConfigError(FieldmarkError):
 
 
 class UnknownNameError(FieldmarkError):
-    """A name (of a reward, a domain, a family ...) that no file stands for. The message lists the known ones."""
+    """An unknown name (of a reward, a domain, a family ...). The message lists the known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        """State that `name` is no known `kind`; `known` are the names that would have worked."""
+        """Build the message: `name` is not a `kind`; `known` are the valid names."""
         self.kind, self.name, self.known = kind, name, tuple(sorted(known))
         close = get_close_matches(name, self.known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(self.known) or 'none'}.")
 
     def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...]]]:
-        """Pickle by the three arguments (the default would call us with the message alone)."""
+        """Pickle by the three arguments; the default would pass the message alone."""
         return type(self), (self.kind, self.name, self.known)

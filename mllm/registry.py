@@ -1,7 +1,7 @@
-"""Plugins: one file adds one thing, and the file's name is its name. The loader of every plugin folder.
+"""Plugins: each file of a plugin folder adds one thing, named after the file.
 
-The folder's `__init__.py` says what a file has to define and holds `_FILES = Registry(__name__, "reward", "Reward")`.
-No file is imported before it is asked for.
+The folder's `__init__.py` says what a file must define and contains `_FILES = Registry(__name__, "reward", "Reward")`.
+A file is imported only when it is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Registry:
 
     Args:
         package: dotted name of the package.
-        kind: what one file stands for, in words; used in the error for an unknown name.
+        kind: what one file defines, in words; used in the error for an unknown name.
         attribute: what `load` returns from the module; None for the module itself.
     """
 
@@ -26,7 +26,7 @@ class Registry:
         self.package, self.kind, self.attribute = package, kind, attribute
 
     def names(self) -> tuple[str, ...]:
-        """List the known names, sorted: the files of the folder."""
+        """Return the known names, sorted."""
         return tuple(sorted(module.name for module in iter_modules(import_module(self.package).__path__)))
 
     def load(self, name: str) -> Any:

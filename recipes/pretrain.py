@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mllm.cli.programs import parse, run_program, typed_command
 from mllm.errors import FieldmarkError
-from mllm.models.cpu_kernels import computes_bfloat16, keep_memory, take_detours
+from mllm.models.cpu_kernels import computes_bfloat16, keep_memory, use_fast_kernels
 from mllm.pocket import model as pocket
 from mllm.pocket.capability_checks import all_checks, check_find, check_recall, write_model_card
 from mllm.pocket.curriculum import Curriculum
@@ -89,7 +89,7 @@ class PretrainingRun:
         self.settings, self.out, self.parallel = settings, out, parallel
         torch.manual_seed(settings.seed)
         self.model, self.processor = pocket.build(settings.seed)
-        take_detours(self.model)
+        use_fast_kernels(self.model)
         attention.in_rows(self.model)
         self.head = DenseHead(
             self.model.config.text_config.hidden_size, 1 + len(self.model.config.vision_config.deepstack_visual_indexes)

@@ -24,11 +24,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mllm.cli.programs import parse, run_program, typed_command
 from mllm.errors import FieldmarkError
+from mllm.io.jsonl import read_jsonl
 from mllm.models import cpu_kernels, perturbations
 from mllm.models import grammar as grammars
 from mllm.models.grammar import Grammar
 from mllm.pocket.pretraining_run import write_card
-from mllm.records import Sample, read_jsonl
+from mllm.records import Sample
 
 log = logging.getLogger("pretrain_grammar")
 
@@ -90,7 +91,7 @@ def captions_of(files: Sequence[Path]) -> list[str]:
     for file in files:
         if file.suffix == ".jsonl":
             rows = read_jsonl(file, Sample, unique="id")
-            found += [text for row in rows for text in (*row.captions, *row.provenance.get("given", ()))]
+            found += [text for row in rows for text in (*row.captions, *row.human_captions)]
         else:
             found += file.read_text(encoding="utf-8").splitlines()
     return [" ".join(text.split()) for text in found if text.strip()]

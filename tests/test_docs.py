@@ -207,6 +207,7 @@ def test_swaps_are_told_on_the_page_that_uses_them() -> None:
             assert before in commands, f"{name_of(page)}: no command holds {before!r}"
 
 
+@pytest.mark.ci
 def test_the_site_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strictly (every link and anchor leads somewhere), and nothing on its pages is fetched from elsewhere."""
     pytest.importorskip("material", reason="mkdocs-material is not installed")

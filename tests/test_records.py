@@ -19,22 +19,9 @@ from PIL import Image
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError, RecordError
 from mllm.io.codec import decode, encode
-from mllm.records import (
-    Answer,
-    Completion,
-    Photo,
-    Sample,
-    Score,
-    Thing,
-    append_jsonl,
-    atomic_write,
-    check_unique,
-    image_path,
-    load_samples,
-    read_jsonl,
-    repair_jsonl,
-    write_jsonl,
-)
+from mllm.io.files import atomic_write
+from mllm.io.jsonl import append_jsonl, check_unique, read_jsonl, repair_jsonl, write_jsonl
+from mllm.records import Answer, Completion, Photo, Sample, Score, Thing, image_path, load_samples
 from tests.support.strategies import FRAMES, boxes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -245,7 +232,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_old_file(tmp_path: Path) -> 
     write_jsonl(file, [SAMPLE])
     program = (
         "import os, signal, sys\n"
-        "from mllm.records import Sample, read_jsonl, write_jsonl\n"
+        "from mllm.io.jsonl import read_jsonl, write_jsonl\nfrom mllm.records import Sample\n"
         "def rows(path):\n"
         "    old = list(read_jsonl(path, Sample))\n"
         "    for _ in range(1000): yield old[0]\n"
@@ -300,9 +287,9 @@ def test_records_refuse_what_no_program_could_use() -> None:
         replace(SAMPLE, split="dev")
     with pytest.raises(FieldmarkError, match="field entity"):
         Photo("p", "a.jpg", Frame(1, 1), "dog", "", ())
-    with pytest.raises(TypeError, match="no record"):
+    with pytest.raises(TypeError, match="not a record"):
         encode(SAMPLE.things[0])
-    with pytest.raises(TypeError, match="no record"):
+    with pytest.raises(TypeError, match="not a record"):
         decode("{}", Thing)
     assert replace(SAMPLE, group="").group == SAMPLE.image  # cases of one image belong together
 
@@ -312,3 +299,33 @@ def test_the_box_of_an_answer() -> None:
     assert Answer(None, "", (box,), (), None).box == box
     assert Answer(None, "", (box,), (), "broken").box is None
     assert Answer(None, "", (), (), None).box is None
+
+
+def test_rows_of_the_first_schemas_are_upgraded() -> None:
+    old = json.loads(encode(SAMPLE))
+    for name in ("kind", "stratum", "asked", "options", "human_captions", "layout", "drawn", "licence", "refused"):
+        del old[name]
+    del old["fingerprint"], old["categories"]
+    notes = {"kind": "description", "asked": ["red cap"], "stratum": "unseen", "layout": "row", "refused": ["small"]}
+    notes |= {"source": "pocket", "photos": ["a", "b"], "given": ["a bird"], "side": "train", "categories": None}
+    line = json.dumps(old | {"schema": "fieldmark.sample/1", "provenance": notes})
+    sample = decode(line, Sample)
+    assert (sample.kind, sample.stratum, sample.asked) == ("description", "unseen", ("red cap",))
+    assert (sample.layout, sample.refused, sample.drawn) == ("row", ("small",), True)
+    assert sample.human_captions == ("a bird",) and sample.provenance == {"source": "pocket", "photos": ["a", "b"]}
+    assert decode(encode(sample), Sample) == sample
+    photo = Photo("p", "a.jpg", Frame(10, 20), "dog", "Beagle", (Box(0, 0, 1, 1),))
+    row = {key: value for key, value in json.loads(encode(photo)).items() if key not in ("drawn", "genus", "use")}
+    for name in ("split", "group", "fingerprint", "rejected"):
+        del row[name]
+    row |= {
+        "schema": "fieldmark.photo/1",
+        "provenance": {"source": "csv", "use": "train", "side": "test", "seen": True},
+    }
+    photo = decode(json.dumps(row), Photo)
+    assert (photo.use, photo.split, photo.seen, photo.provenance) == ("train", "test", True, {"source": "csv"})
+    done = json.loads(encode(Completion("s", "x", Answer(None, None, (), (), "no answer tag"), truncated=True)))
+    done["clipped"] = done.pop("truncated")
+    assert decode(json.dumps(done | {"schema": "fieldmark.completion/1"}), Completion).truncated
+    with pytest.raises(RecordError, match="fieldmark.completion/0"):
+        decode(json.dumps(done | {"schema": "fieldmark.completion/0"}), Completion)

@@ -15,7 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from mllm.errors import FieldmarkError, RecordError
-from mllm.records import Sample, read_jsonl
+from mllm.io.codec import Number, Record
+from mllm.io.jsonl import read_jsonl
+from mllm.records import Sample
 
 EXACT = 100_000
 """Up to this many images every pair is compared; above, FAISS finds nearly all neighbours."""
@@ -27,7 +29,7 @@ _CELLS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class Bag:
+class Bag(Record):
     """Look-alikes among which each caption has to retrieve its own image; `similarity` is the mean to the seed."""
 
     SCHEMA: ClassVar[str] = "fieldmark.bag/1"
@@ -35,7 +37,7 @@ class Bag:
     id: str
     members: tuple[str, ...]
     level: str = ""
-    similarity: float | None = None
+    similarity: Number | None = None
 
     def __post_init__(self) -> None:
         """Refuse a bag of fewer than two images, or with an image twice."""

@@ -11,8 +11,9 @@ import numpy as np
 from mllm.captions import caption_of, distinct, words
 from mllm.errors import FieldmarkError
 from mllm.io import safe_pickle, strict_json
+from mllm.io.jsonl import read_jsonl
 from mllm.metrics import stats
-from mllm.records import Completion, Sample, read_jsonl
+from mllm.records import Completion, Sample
 
 
 def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), seed: int = 0) -> dict[str, Any]:

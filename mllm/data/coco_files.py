@@ -1,16 +1,17 @@
-"""Files in COCO's format: images, categories and annotations, read strictly and indexed by id."""
+"""Files in COCO's format: images, categories, instances and captions, read strictly and indexed by id."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat
 
 from mllm.boxes import Box, Frame
 from mllm.data.source_files import SourceError, check_count, make_box, read_size
+from mllm.io import strict_json
 from mllm.io.images import exif_orientation, image_size
 
 
@@ -24,41 +25,53 @@ Id = Annotated[Any, AfterValidator(_id)]
 Side = Annotated[FiniteFloat, Field(gt=0, lt=1e9)]
 
 
-class CocoImage(BaseModel):
-    """An entry of `images`; width and height are those of the annotation, in pixels."""
+class CocoEntry(BaseModel):
+    """An entry of any of the lists."""
 
     id: Id
+
+
+class CocoImage(CocoEntry):
+    """An entry of `images`; width and height are those of the annotation, in pixels."""
+
     file_name: str
     width: Side | None = None
     height: Side | None = None
     license: Id | None = None
 
 
-class CocoCategory(BaseModel):
+class CocoCategory(CocoEntry):
     """An entry of `categories`."""
 
-    id: Id
     name: str
     supercategory: str | None = None
 
 
-class CocoInstance(BaseModel):
-    """An annotation with a box `[left, top, width, height]` in pixels."""
+class CocoLicence(CocoEntry):
+    """An entry of `licenses`."""
 
-    id: Id
+    name: str
+    url: str = ""
+
+
+class CocoAnnotation(CocoEntry):
+    """A caption, or an instance with a box `[left, top, width, height]` in pixels."""
+
     image_id: Id
-    category_id: Id
-    bbox: Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)]
+    caption: str | None = None
+    category_id: Id | None = None
+    bbox: Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)] | None = None
     iscrowd: bool | int = 0
 
 
-class Entry(Protocol):
-    """An entry of any of the lists."""
+class _CocoFile(BaseModel):
+    images: Annotated[list[CocoImage], Field(min_length=1)]
+    annotations: Annotated[list[CocoAnnotation], Field(min_length=1)]
+    categories: list[CocoCategory] = []
+    licenses: list[CocoLicence] = []
 
-    id: Any
 
-
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=CocoEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +82,36 @@ class Placed(Generic[E]):
     row: E
 
 
-def by_id(file: Path, name: str, rows: Iterable[E]) -> dict[Any, Placed[E]]:
+@dataclass(frozen=True, slots=True)
+class Coco:
+    """The entries of a file by id, in its order; captions and instances by the id of their image."""
+
+    images: dict[Any, Placed[CocoImage]]
+    categories: dict[Any, Placed[CocoCategory]]
+    licences: dict[Any, Placed[CocoLicence]]
+    captions: dict[Any, list[Placed[CocoAnnotation]]] = field(default_factory=dict)
+    instances: dict[Any, list[Placed[CocoAnnotation]]] = field(default_factory=dict)
+
+
+def read_coco(file: Path) -> Coco:
+    """Read a file. Raises SourceError naming file, entry and field: broken JSON, another shape, bad ids."""
+    content = strict_json.read(file, _CocoFile, kind=SourceError)
+    images, categories = _by_id(file, "images", content.images), _by_id(file, "categories", content.categories)
+    coco = Coco(images, categories, _by_id(file, "licenses", content.licenses))
+    for one in _by_id(file, "annotations", content.annotations).values():
+        row, where = one.row, one.where
+        if row.image_id not in images:
+            raise SourceError(f"{where}: field image_id: {row.image_id!r} is in no entry of the images list")
+        if row.caption is None and (row.bbox is None or row.category_id not in categories):
+            raise SourceError(f"{where}: neither a caption nor an instance (bbox, and a category_id of the categories)")
+        if row.caption is not None and not row.caption.strip():
+            raise SourceError(f"{where}: field caption: a text is needed, got {row.caption!r:.60}")
+        group = coco.instances if row.caption is None else coco.captions
+        group.setdefault(row.image_id, []).append(one)
+    return coco
+
+
+def _by_id(file: Path, name: str, rows: Iterable[E]) -> dict[Any, Placed[E]]:
     """Index a list called `name` by id, in its order; a repeated id is an error."""
     found: dict[Any, Placed[E]] = {}
     for index, row in enumerate(rows):
@@ -89,20 +131,19 @@ class ImageFile:
     size: Frame
     orientation: int
 
-    def boxes(self, instances: Sequence[Placed[Any]], *, clip: bool) -> tuple[Box, ...]:
-        """Return the boxes of annotations with a `bbox`, rotated like the image."""
+    def boxes(self, instances: Sequence[Placed[CocoAnnotation]], *, clip: bool) -> tuple[Box, ...]:
+        """Return the boxes of instances, rotated like the image."""
         check_count(instances, self.where)
         frame = self.size if self.orientation == 1 else _stored_size(self.path)
-        return tuple(
-            make_box(one.row.bbox, frame, f"{one.where}: field bbox", order="xywh", clip=clip).oriented(
-                self.orientation
-            )
+        read = (
+            make_box(one.row.bbox or (), frame, f"{one.where}: field bbox", order="xywh", clip=clip)
             for one in instances
         )
+        return tuple(box.oriented(self.orientation) for box in read)
 
 
 def find_image(file: Path, image: Placed[CocoImage]) -> ImageFile:
-    """Find an image beside the json or in `images/`; its own width and height tell whether boxes need rotation."""
+    """Find an image beside the json or in `images/`; its own width and height decide whether boxes need rotation."""
     row, path = image.row, file.parent / image.row.file_name
     if not path.is_file():
         path = file.parent / "images" / row.file_name
@@ -119,5 +160,5 @@ def find_image(file: Path, image: Placed[CocoImage]) -> ImageFile:
 
 def _stored_size(path: Path) -> Frame:
     """Return the size as stored, before EXIF rotation."""
-    size, orientation = image_size(path), exif_orientation(path)
-    return Frame(size.height, size.width) if orientation >= 5 else size
+    size = image_size(path)
+    return Frame(size.height, size.width) if exif_orientation(path) >= 5 else size

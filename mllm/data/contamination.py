@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mllm.boxes import Box
 from mllm.data.near_duplicates import near_duplicates
 from mllm.data.splits import fingerprint
 from mllm.io.images import open_image
-from mllm.records import Photo, image_path, load_samples
+from mllm.records import image_path, load_samples
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
     """
     trained, tested = _of(train), _of(benchmark)
     files = [*trained, *tested]
-    prints = [fingerprint(open_image(file), photo) for file, (photo, _) in [*trained.items(), *tested.items()]]
+    prints = [fingerprint(open_image(file), boxes) for file, (boxes, _) in [*trained.items(), *tested.items()]]
     group_of = near_duplicates(prints)
     first = {}
     for place in range(len(trained)):
@@ -59,17 +60,14 @@ def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
     return Contamination(tuple(found), sum(tested[file][1] for file, _ in found), len(tested), len(trained))
 
 
-def _of(files: Sequence[Path]) -> dict[Path, tuple[Photo, int]]:
-    """Return the images of samples files, each once, as a photo with all boxes and its number of rows."""
-    found: dict[Path, tuple[Photo, int]] = {}
+def _of(files: Sequence[Path]) -> dict[Path, tuple[tuple[Box, ...], int]]:
+    """Return the images of samples files, each once, with all boxes (none if it was drawn) and its number of rows."""
+    found: dict[Path, tuple[tuple[Box, ...], int]] = {}
     for file in files:
         for sample in load_samples(file):
             path = image_path(file, sample).resolve()
-            old, rows = found.get(path, (None, 0))
-            boxes = (*(old.boxes if old else ()), *sample.boxes, *(thing.box for thing in sample.things))
-            photo = Photo(
-                sample.id, str(path), sample.size, sample.domain, sample.entity or "?", tuple(dict.fromkeys(boxes)),
-                provenance={"drawn": sample.provenance.get("source") == "pocket"},
-            )  # fmt: skip
-            found[path] = (photo, rows + 1)
+            boxes, rows = found.get(path, ((), 0))
+            if not sample.drawn:
+                boxes = tuple(dict.fromkeys((*boxes, *sample.boxes, *(thing.box for thing in sample.things))))
+            found[path] = (boxes, rows + 1)
     return found

@@ -25,9 +25,9 @@ def write(
     """Write the card of a grounding set, and for photos that were not drawn a table of their authors and licences."""
     photos = list(photos)
     _write_card(out, _grounding_sections(facts, photos, command, settings))
-    if any(not photo.provenance.get("drawn") for photo in photos):
+    if any(not photo.drawn for photo in photos):
         columns = ("photo", "entity", "domain", "side", "licence")
-        rows = ((p.id, p.entity, p.domain, p.provenance.get("side", ""), p.licence or "not stated") for p in photos)
+        rows = ((p.id, p.entity, p.domain, p.split or "", p.licence or "not stated") for p in photos)
         _write_attribution(out, columns, rows)
 
 
@@ -35,8 +35,8 @@ def write_captions(out: Path, facts: Mapping[str, Any], rows: Iterable[Sample], 
     """Write the card of a set of captions, and for images that were not drawn a table of licences."""
     rows = list(rows)
     _write_card(out, _caption_sections(facts, command, settings))
-    if any(not row.provenance.get("drawn") for row in rows):
-        lines = ((row.id, row.split, row.provenance["licence"]) for row in rows)
+    if any(not row.drawn for row in rows):
+        lines = ((row.id, row.split, row.licence) for row in rows)
         _write_attribution(out, ("image", "side", "licence"), lines)
 
 
@@ -65,7 +65,7 @@ def _caption_sections(facts: Mapping[str, Any], command: str, settings: Mapping[
     yield markdown([("", *sides), *((key, *(side.get(key, "-") for side in sides.values())) for key in keys)])
     yield (
         "Near-duplicate images (perceptual hash; in the pocket world: whole families) are on one side. The first "
-        "of a sample's `captions` is the training target; `provenance.given` holds what people wrote."
+        "of a sample's `captions` is the training target; `human_captions` holds what people wrote."
     )
     yield "## Refused captions"
     yield f"{facts['drafts']} captions were written, {sum(facts['refused'].values())} refused."
@@ -93,7 +93,7 @@ def _grounding_sections(
     yield markdown([("", *sides), *_counts(sides)])
     yield (
         "No photo is on two sides, and no entity whose `stratum` is unseen occurs in training. Each sample's "
-        "`provenance` names its photos, its kind, and the line-ups that were refused before it."
+        "`provenance` names its photos, `kind` what it asks, `refused` why line-ups before it were rejected."
     )
     yield "## Refused line-ups"
     tried, refused = facts["line-ups tried"], facts["line-ups refused"]
@@ -112,7 +112,7 @@ def _grounding_sections(
     yield "Photos are pasted into composites whole; only their size changes, and no pixel is generated."
     yield "## Licences and attribution"
     yield markdown([("licence", "photos"), *facts["licences"].items()])
-    if any(not photo.provenance.get("drawn") for photo in photos):
+    if any(not photo.drawn for photo in photos):
         yield (
             f"`{ATTRIBUTION}` lists the photos one by one. Photos of these domains often come from the sets named "
             "here, whose terms then apply:"

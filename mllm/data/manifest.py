@@ -82,10 +82,9 @@ def tally(samples: Iterable[Sample]) -> tuple[dict[str, Any], Counter[str]]:
         number += 1
         entities.add(sample.entity)
         images, last = images + (sample.group != last), sample.group  # questions of one image are consecutive
-        refused.update(sample.provenance["refused"])
-        values = {**sample.provenance, "domain": sample.domain, "things": str(len(sample.things))}
+        refused.update(sample.refused)
         for key, counter in counts.items():
-            counter[values[key]] += 1
+            counter[str(len(sample.things) if key == "things" else getattr(sample, key))] += 1
     by_key = {key: dict(sorted(counter.items())) for key, counter in counts.items()}
     return {"samples": number, "images": images, "entities asked": len(entities), **by_key}, refused
 

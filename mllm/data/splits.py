@@ -15,15 +15,14 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from PIL import Image
 
-from mllm.boxes import Frame
+from mllm.boxes import Box, Frame
 from mllm.data.near_duplicates import near_duplicates
 from mllm.errors import FieldmarkError
 from mllm.io.images import phash
-from mllm.records import SPLITS, Photo
+from mllm.records import SPLITS, Photo, Split
 
 _MINIATURE = (8, 8)
 
@@ -51,8 +50,8 @@ class Shares:
 
 
 @dataclass(slots=True)
-class Split:
-    """Photos with their side in `provenance` (side, use, seen, group), and what was left out and why."""
+class PhotoSplit:
+    """Photos with their side (`split`, `use`, `group`), and what was left out and why."""
 
     photos: list[Photo]
     left_out: Counter[str] = field(default_factory=Counter)
@@ -60,29 +59,28 @@ class Split:
     """Groups of more than one photo, i.e. near-duplicates found."""
 
 
-def fingerprint(image: Image.Image, photo: Photo) -> list[str]:
+def fingerprint(image: Image.Image, boxes: Sequence[Box] = ()) -> list[str]:
     """Return `phash-miniature` of a photo and of each box's crop, for the search of near-duplicates.
 
-    A crop of a photo has another hash than the photo, but the content of its box has the same. Drawn photos
-    (`provenance.drawn`) have no crops: drawings of one species are similar without being duplicates.
+    A crop of a photo has another hash than the photo, but the content of its box has the same. For drawn
+    photos pass no boxes: drawings of one species are similar without being duplicates.
     """
     views = [image]
-    if not photo.provenance.get("drawn"):
-        size = Frame(*image.size)
-        for box in photo.boxes:
-            x1, y1, x2, y2 = (round(number) for number in box.to_xyxy(size))
-            if min(x2 - x1, y2 - y1) >= 16:  # smaller crops are all similar
-                views.append(image.crop((x1, y1, x2, y2)))
+    size = Frame(*image.size)
+    for box in boxes:
+        x1, y1, x2, y2 = (round(number) for number in box.to_xyxy(size))
+        if min(x2 - x1, y2 - y1) >= 16:  # smaller crops are all similar
+            views.append(image.crop((x1, y1, x2, y2)))
     return [f"{phash(view)}-{view.resize(_MINIATURE, Image.Resampling.BOX).tobytes().hex()}" for view in views]
 
 
-def uses(entities: Mapping[tuple[str, str], str | None], shares: Shares, seed: int) -> dict[tuple[str, str], str]:
+def uses(entities: Mapping[tuple[str, str], Split | None], shares: Shares, seed: int) -> dict[tuple[str, str], Split]:
     """Decide for each (domain, entity) whether it is train, validation or test.
 
     The source may prescribe it (the value). Otherwise a stable hash orders the entities of a domain, and the first
     `shares.unseen` are held out: the first, fourth, seventh ... for validation, the others for test.
     """
-    decided: dict[tuple[str, str], str] = {}
+    decided: dict[tuple[str, str], Split] = {}
     free: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for key, prescribed in sorted(entities.items()):
         if prescribed is not None:
@@ -99,32 +97,26 @@ def uses(entities: Mapping[tuple[str, str], str | None], shares: Shares, seed: i
     return decided
 
 
-def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> Split:
+def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> PhotoSplit:
     """Assign every photo to a side. `fingerprints` are the results of `fingerprint`, in the order of the photos."""
-    prescribed = {(photo.domain, photo.entity): photo.provenance.get("use") for photo in photos}
+    prescribed = {(photo.domain, photo.entity): photo.use for photo in photos}
     use = uses(prescribed, shares, seed)
     group_of = near_duplicates(fingerprints)
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(group_of):
         members[group].append(index)
     side_of = _sides(photos, use, members, shares, seed)
-    result = Split([], groups_joined=sum(len(group) > 1 for group in members.values()))
+    result = PhotoSplit([], groups_joined=sum(len(group) > 1 for group in members.values()))
     for index, photo in enumerate(photos):
         side, kind = side_of[group_of[index]], use[photo.domain, photo.entity]
         if kind not in ("train", side):
             result.left_out[f"looks like a photo of the {side} side, its entity is for {kind}"] += 1
             continue
-        place: dict[str, Any] = {
-            "side": side,
-            "use": kind,
-            "seen": kind == "train",
-            "group": photos[group_of[index]].id,
-        }
-        result.photos.append(replace(photo, provenance={**photo.provenance, **place}))
+        result.photos.append(replace(photo, split=side, use=kind, group=photos[group_of[index]].id))
     return result
 
 
-def by_image(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> list[str]:
+def by_image(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> list[Split]:
     """Return the side of each image if there are no entities to hold out; near-duplicates share one.
 
     A hash of `names` orders the groups of near-duplicates; the first fill the test, the next validation.
@@ -132,7 +124,7 @@ def by_image(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares
     group_of = near_duplicates(fingerprints)
     sizes = Counter(group_of)
     wanted = _counts(len(names), shares)
-    side_of: dict[int, str] = {}
+    side_of: dict[int, Split] = {}
     for group in sorted(sizes, key=lambda group: _order(seed, names[group])):
         side_of[group] = next((side for side in reversed(SPLITS) if wanted[side] > 0), "train")
         wanted[side_of[group]] -= sizes[group]
@@ -141,13 +133,13 @@ def by_image(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares
 
 def _sides(
     photos: Sequence[Photo],
-    use: Mapping[tuple[str, str], str],
+    use: Mapping[tuple[str, str], Split],
     members: Mapping[int, list[int]],
     shares: Shares,
     seed: int,
-) -> dict[int, str]:
+) -> dict[int, Split]:
     """Assign a side to each group of near-duplicates."""
-    side_of: dict[int, str] = {}
+    side_of: dict[int, Split] = {}
     of_entity: dict[tuple[str, str], list[int]] = defaultdict(list)
     for group, indices in members.items():
         kinds = {use[photos[index].domain, photos[index].entity] for index in indices}

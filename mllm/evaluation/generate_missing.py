@@ -13,8 +13,9 @@ from typing import Any
 
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.evaluation import runs
+from mllm.inference.sampling import Sampling
 from mllm.io import provenance
-from mllm.models.checkpoint import Checkpoint, load, open_checkpoint
+from mllm.models.checkpoint import Checkpoint, LoadOptions, load, open_checkpoint
 from mllm.records import Sample
 
 
@@ -80,19 +81,19 @@ def ask(
             "skip": done,
             "style": style,
             "progress": lambda n, _: bar.update(task, completed=n),
-            **info["generation"],
         }
+        sampling = Sampling(**info["generation"])
         if options.engine == "vllm":
             if options.quantize:
                 raise ConfigError("--quantize needs --engine transformers; vLLM has its own settings")
             from mllm.inference import vllm_engine
 
-            completions = vllm_engine.generate(checkpoint, samples, root, dtype=options.dtype, **arguments)
+            completions = vllm_engine.generate(checkpoint, samples, root, sampling, dtype=options.dtype, **arguments)
         else:
             from mllm.inference.generate import generate
 
-            loaded = load(checkpoint, dtype=options.dtype, device=options.device, quantize=options.quantize)
-            completions = generate(loaded, samples, root, batch_size=options.batch_size, **arguments)
+            loaded = load(checkpoint, LoadOptions(options.dtype, options.device, quantize=options.quantize))
+            completions = generate(loaded, samples, root, sampling, batch_size=options.batch_size, **arguments)
         try:
             for completion in completions:
                 runs.append(options.out, completion)

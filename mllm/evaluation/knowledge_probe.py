@@ -16,7 +16,6 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
@@ -135,7 +134,7 @@ def choices(
         names = options(item, entities[item.domain], seed, alike)
         listed = " ".join(f"{letter}. {name}." for letter, name in zip(LETTERS, names, strict=True))
         question = f"Which {_noun(item.domain)} is this? {listed} Answer with the letter."
-        questions.append(_sample(item, f"choose {item.id}", question, {"options": names}))
+        questions.append(_sample(item, f"choose {item.id}", question, names))
     return questions
 
 
@@ -143,7 +142,7 @@ def grade_choices(questions: Sequence[Sample], completions: Mapping[str, Complet
     """Return (entity, 1 or 0) for each question; text with neither a letter nor a name is wrong."""
     rows = []
     for sample in questions:
-        names = sample.provenance["options"]
+        names = sample.options
         chosen = read_choice(completions[sample.id].text, names)
         rows.append((sample.entity, float(chosen is not None and names[chosen] == sample.entity)))
     return rows
@@ -166,9 +165,9 @@ def marks(
     for item in chosen:
         names = options(item, entities[item.domain], seed, alike)
         box = family.mention(item.box, family.frame(item.size, budget))
-        seen.append(_sample(item, f"see {item.id}", f"What is at {box}?", {"options": names}))
+        seen.append(_sample(item, f"see {item.id}", f"What is at {box}?", names))
         for name in names:
-            sample = _sample(item, f"recall {item.domain} {name}", f"What are the marks of {name}?", {})
+            sample = _sample(item, f"recall {item.domain} {name}", f"What are the marks of {name}?")
             recalled.setdefault(sample.id, replace(sample, entity=name, boxes=()))
     return [*seen, *recalled.values()]
 
@@ -177,10 +176,10 @@ def grade_marks(questions: Sequence[Sample], completions: Mapping[str, Completio
     """Return (entity, score) for each thing seen: 1 if its own name's marks fit best, 1/k if k names tie."""
     rows = []
     for sample in questions:
-        if "options" not in sample.provenance:
+        if not sample.options:
             continue
         seen = _stated_marks(completions[sample.id].text)
-        names = sample.provenance["options"]
+        names = sample.options
         fits = [len(seen & _stated_marks(completions[f"recall {sample.domain} {name}"].text)) for name in names]
         own, best = fits[list(names).index(sample.entity)], max(fits)
         rows.append((sample.entity, 1 / fits.count(best) if own == best else 0.0))
@@ -198,7 +197,7 @@ def _noun(domain: str) -> str:
     return domains.load(domain).noun if domain in domains.names() else domain
 
 
-def _sample(item: Item, name: str, question: str, provenance: dict[str, Any]) -> Sample:
+def _sample(item: Item, name: str, question: str, options: Sequence[str] = ()) -> Sample:
     """Build a question about an item."""
     return Sample(
         id=name,
@@ -210,5 +209,6 @@ def _sample(item: Item, name: str, question: str, provenance: dict[str, Any]) ->
         question=question,
         boxes=(item.box,),
         split="test",
-        provenance={"item": item.id, **provenance},
+        options=tuple(options),
+        provenance={"item": item.id},
     )

@@ -24,7 +24,8 @@ from mllm.boxes import Box, Frame, iou_xyxy
 from mllm.errors import BoxError, ImageError, RecordError
 from mllm.io import strict_json
 from mllm.io.images import image_format, image_size
-from mllm.records import Sample, Thing, check_unique
+from mllm.io.jsonl import check_unique
+from mllm.records import Sample, Thing
 
 SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
 UNSEEN_DOMAINS = ("dog", "mollusca", "mammal", "flower", "landmark")
@@ -159,15 +160,14 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
     entity = _ENTITY.search(answer) or _ENTITY.search(question)
     if gold is None or entity is None:
         raise RecordError(f"{where}: field answer: no entity and box in {answer!r:.120}")
+    field = "answer"
     try:
         box = Box.from_xyxy(tuple(float(number) for number in gold.groups()), FRAME)
-    except BoxError as error:
-        raise RecordError(f"{where}: field answer: {error}") from None
-    try:
+        field = "image"
         file = _save(case.image.data, folder)
         size = image_size(file)
-    except ImageError as error:
-        raise RecordError(f"{where}: field image: {error}") from None
+    except (BoxError, ImageError) as error:
+        raise RecordError(f"{where}: field {field}: {error}") from None
     return Sample(
         id=str(case.question_id),
         task="ground",

@@ -1,4 +1,4 @@
-"""Ask a model about an image: for a thing by name, in words, about a box. Terminal, page and notebook use it.
+"""Ask a model about an image: for a thing by name, in words, or about a box. Used by terminal, web page and notebooks.
 
 model = mllm.load("runs/pocket/rl/best")
 found = model.ground("field.jpg", "black redstart")
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from threading import Event
@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from mllm.boxes import Box, Frame
 from mllm.captions import QUESTION
 from mllm.errors import BoxError, FieldmarkError
+from mllm.inference.backends import Backend, LocalBackend, Prompt
 from mllm.inference.grounding import Grounding
+from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.models.families import Family
@@ -30,92 +32,77 @@ from mllm.records import Answer
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mllm.inference.backends import Writer
     from mllm.models.checkpoint import Loaded
 
 ANY_DOMAIN = "Point out the {entity} with one box."
-"""The question where it is not known what kind of thing is looked for."""
-_ABOUT = re.compile(r"#(\d{1,3})\b")
+"""The question where the kind of thing is not known."""
+_BOX_NUMBER = re.compile(r"#(\d{1,3})\b")
 _TAG = re.compile(r"</?(?:think|answer)>")
 
 
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """Somebody who can be asked. Prompt, system text and image budget are those that the model was trained with."""
+    """A model that can be asked about images, with the prompt, system text and image budget it was trained with."""
 
-    writer: Writer
+    backend: Backend
 
     @property
     def loaded(self) -> Loaded:
-        """The loaded model, where it is one of this process."""
-        return self.writer.loaded  # pyright: ignore[reportAttributeAccessIssue]
+        """The loaded model, where it runs in this process."""
+        return self.backend.loaded  # pyright: ignore[reportAttributeAccessIssue]
 
     def ask(
         self,
         image: str | Path | Image,
         question: str,
         *,
-        name: str | None = None,
         about: Sequence[Box] = (),
-        before: Sequence[tuple[str, str]] = (),
+        history: Sequence[tuple[str, str]] = (),
         style: str | None = None,
-        max_new_tokens: int | None = None,
-        temperature: float = 0.0,
-        seed: int = 0,
-        tell: Callable[[str], None] | None = None,
-        gone: Event | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        on_text: Callable[[str], None] | None = None,
+        cancelled: Event | None = None,
     ) -> Grounding:
-        """Ask in words about an image, or about a box in it.
+        """Ask a question in words about an image, or about a box in it.
 
         Args:
             image: a file, or a PIL image.
             question: `#1` in it stands for the first box of `about`, written as the model writes boxes.
-            name: what boxes of the answer are called; None takes it from the question.
-            about: boxes that the question may refer to.
-            before: earlier turns on this image that the model shall remember (`Grounding.turn`). Checkpoints that
-                were trained on single questions know no such thing, so nothing is remembered unless it is given here.
-            style: prompt style; None means the one that the model was trained with, and `plain` (the question as it
-                stands) for questions about a box.
-            max_new_tokens: room for reasoning and answer; None is 1024, or what the model has left.
-            temperature: 0 is greedy.
-            seed: of the sampling.
-            tell: called with each piece of text while the model writes.
-            gone: set by another thread when nobody waits any more.
+            about: boxes that the question may refer to, in the unit frame.
+            history: earlier turns on this image (`Grounding.turn`) to send along. Checkpoints trained on single
+                questions cannot use them, so none are sent by default.
+            style: prompt style; None is the one that the model was trained with, and `plain` (no instruction after the
+                question) for questions about a box.
+            sampling: options of generation.
+            on_text: called with each piece of text while it is generated.
+            cancelled: set it in another thread to end the generation early.
 
         Raises:
-            FieldmarkError: the image cannot be opened, an empty question, a number without a box, an unknown style.
+            FieldmarkError: an image that cannot be opened, an empty question, a number without a box, an unknown style.
         """
-        from mllm.inference.backends import Request  # here, since it brings torch along
-
         if not question.strip():
-            raise FieldmarkError("ask something: the name of a thing, or a question")
-        picture, convention = _opened(image), self.writer.convention
-        frame = self.writer.family.frame(Frame(*picture.size), convention.budget)
-        words = refer(question, about, self.writer.family, frame)
+            raise FieldmarkError("the question is empty: give the name of a thing, or a question")
+        opened = open_image(image) if isinstance(image, str | Path) else image.convert("RGB")
+        family, convention = self.backend.family, self.backend.convention
+        frame = family.frame(Frame(*opened.size), convention.budget)
+        words = insert_boxes(question, about, family, frame)
         style = style or (styles.PLAIN if words != question else convention.prompt)
-        asked = prompts.user_text(words, style)
-        messages = _talk([*before, (asked, None)], convention.system)
+        text = prompts.user_text(words, style)
+        messages = _messages([*history, (text, None)], convention.system)
         started = time.monotonic()
-        request = Request(messages, [picture], max_new_tokens, temperature, seed, tell, gone, style)
-        written = self.writer.write(request)
-        read = _read(written.text, style, self.writer.family, frame)
+        generation = self.backend.generate(Prompt(messages, [opened], style), sampling, on_text, cancelled)
+        parsed = _parse(generation.text, style, family, frame)
         return Grounding(
-            name=name or named(question),
+            name=entity_of(question),
             question=question,
-            asked=asked,
+            prompt=text,
             style=style,
-            boxes=read.boxes,
-            candidates=_candidates(read, self.writer.family, frame),
-            thought=read.thought,
-            answer=read.answer,
-            text=written.text,
-            problem="the model says that it is not in the image" if read.absent else read.problem,
-            absent=read.absent,
-            truncated=written.truncated,
-            tokens=written.tokens,
+            image=opened,
+            model=self.backend.name,
+            parsed=parsed,
+            candidates=_candidates(parsed, family, frame),
+            generation=generation,
             seconds=round(time.monotonic() - started, 2),
-            model=self.writer.name,
-            image=picture,
         )
 
     def ground(self, image: str | Path | Image, name: str, *, domain: str | None = None, **options: Any) -> Grounding:
@@ -123,19 +110,20 @@ class Assistant:
 
         Args:
             image: a file, or a PIL image.
-            name: of the thing; a text that ends with `.` or `?` is asked as it stands.
-            domain: kind of thing (`mllm.knowledge.domains`), for the wording; the pocket world's species know their own.
+            name: of the thing; a text that ends with `.` or `?` is sent unchanged.
+            domain: kind of thing (`mllm.knowledge.domains`), for the wording; species of the pocket world need none.
             options: those of `ask`.
 
         Raises:
             FieldmarkError: as `ask`; an empty name, an unknown domain.
         """
         question = question_for(name, domain)
-        return self.ask(image, question, name=named(question) if question == name else name.strip(), **options)
+        found = self.ask(image, question, **options)
+        return found if question == name else replace(found, name=name.strip())
 
     def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
-        """Return what the model says to a question about an image, without asking for a box. Options as `ask`."""
-        options = {"max_new_tokens": 256, **options}
+        """Return the model's answer to a question that does not ask for a box. Options as `ask`."""
+        options = {"sampling": Sampling(max_new_tokens=256), **options}
         return self.ask(image, question, style=styles.PLAIN, **options).text.strip()
 
 
@@ -149,56 +137,56 @@ def load(
     quantize: str | None = None,
     batch: int = 1,
 ) -> Assistant:
-    """Load a model to ask: a checkpoint folder, an adapter folder, a Hub name, `pocket`, or a server's address.
+    """Load a model to ask: a checkpoint folder, an adapter folder, a Hub name, `pocket`, or the address of a server.
 
         load("http://127.0.0.1:8000/v1")                                              # `fieldmark serve`
         load("http://gpu:8000/v1#Qwen/Qwen3-VL-8B-Instruct", family="qwen3_vl")       # vLLM and others
 
-    `family` is needed only where no fieldmark.json lies beside the weights, or a server does not say it. On a GPU
-    `dtype="bfloat16"` halves memory, and `quantize="4bit"`, as QLoRA trains, brings it to about a third of that.
-    With `batch` above 1, questions of several threads are answered together.
+    `family` is needed only where there is no fieldmark.json beside the weights, or the server does not state it. On a
+    GPU `dtype="bfloat16"` halves the memory, and `quantize="4bit"` brings it to about a third of that. With `batch`
+    above 1, questions of several threads are answered together.
 
     Raises:
-        FieldmarkError: no such checkpoint, no such server, or nobody knows how its model writes boxes.
+        FieldmarkError: no such checkpoint, no such server, or it is not known how its model writes boxes.
     """
     if str(name).startswith(("http://", "https://")):
-        from mllm.inference.openai_client import Endpoint
+        from mllm.inference.openai_client import ServerBackend
 
-        return Assistant(Endpoint(str(name), family=family))
-    from mllm.inference.backends import Local
+        return Assistant(ServerBackend(str(name), family=family))
     from mllm.models import checkpoint
 
-    loaded = checkpoint.load(str(name), device=device, dtype=dtype, family=family, adapter=adapter, quantize=quantize)
-    return Assistant(Local(loaded, str(name), batch=batch))
+    options = checkpoint.LoadOptions(dtype=dtype, device=device, quantize=quantize)
+    loaded = checkpoint.load(str(name), options, family=family, adapter=adapter)
+    return Assistant(LocalBackend(loaded, str(name), batch=batch))
 
 
 def ground(image: str | Path | Image, name: str, *, model: str | Path = "pocket", **options: Any) -> Grounding:
-    """Find a thing by name with the model called `model`, which stays loaded. Options as `Assistant.ground`."""
-    return _kept(str(model)).ground(image, name, **options)
+    """Find a thing by name with `model`, which stays loaded. Options as `Assistant.ground`."""
+    return _cached(str(model)).ground(image, name, **options)
 
 
 def caption(image: str | Path | Image, *, model: str | Path = "pocket", **options: Any) -> str:
-    """Describe an image with the model called `model`, which stays loaded. Options as `Assistant.caption`."""
-    return _kept(str(model)).caption(image, **options)
+    """Describe an image with `model`, which stays loaded. Options as `Assistant.caption`."""
+    return _cached(str(model)).caption(image, **options)
 
 
 def question_for(name: str, domain: str | None = None) -> str:
-    """Word the question for a thing as the training data do; a whole sentence is left as it is.
+    """Word the question for a thing as the training data do; a whole sentence is returned unchanged.
 
     Raises:
         FieldmarkError: an empty name, or an unknown domain.
     """
     name = " ".join(name.split())
     if not name:
-        raise FieldmarkError("name the thing to look for")
-    if name.endswith((".", "?")) or _ABOUT.search(name):
+        raise FieldmarkError("the name of the thing to look for is empty")
+    if name.endswith((".", "?")) or _BOX_NUMBER.search(name):
         return name
     domain = domain or _pocket_domain(name)
     return domains.load(domain).question(name) if domain else ANY_DOMAIN.format(entity=name)
 
 
-def named(question: str) -> str:
-    """Return the thing that a question asks for, where it is worded as the training data are; else the question."""
+def entity_of(question: str) -> str:
+    """Return the thing that a question asks for if it is worded as in the training data; otherwise the question."""
     for template in (ANY_DOMAIN, *(one for domain in domains.names() for one in domains.load(domain).questions)):
         before, _, after = template.partition("{entity}")
         if question.startswith(before) and question.endswith(after) and len(question) > len(before) + len(after):
@@ -206,22 +194,21 @@ def named(question: str) -> str:
     return question if len(question) <= 40 else f"{question[:39]}…"
 
 
-def refer(question: str, about: Sequence[Box], family: Family, frame: Frame) -> str:
-    """Write each `#K` of a question as the K-th box, in the model's own words. A number without a box is an error."""
+def insert_boxes(question: str, about: Sequence[Box], family: Family, frame: Frame) -> str:
+    """Replace each `#K` of a question by the K-th box, as the model writes it. Raises for a number without a box."""
 
-    def spell(found: re.Match[str]) -> str:
+    def write(found: re.Match[str]) -> str:
         number = int(found[1])
         if not 1 <= number <= len(about):
-            has = f"numbers go from 1 to {len(about)}" if about else "no box has been found yet"
-            raise FieldmarkError(f"{found[0]} is none of this image's boxes: {has}")
+            known = f"the boxes of this image are #1 to #{len(about)}" if about else "no box has been found yet"
+            raise FieldmarkError(f"there is no box {found[0]}: {known}")
         return family.mention(about[number - 1], frame)
 
-    return _ABOUT.sub(spell, question)
+    return _BOX_NUMBER.sub(write, question)
 
 
 @cache
-def _kept(name: str) -> Assistant:
-    """Load a model once in this process."""
+def _cached(name: str) -> Assistant:
     return load(name)
 
 
@@ -232,38 +219,34 @@ def _pocket_domain(name: str) -> str | None:
     return next((one.domain for one in species() if one.name == name), None)
 
 
-def _opened(image: str | Path | Image) -> Image:
-    """Open a file, or take a PIL image as 8-bit RGB."""
-    return open_image(image) if isinstance(image, str | Path) else image.convert("RGB")
+def _messages(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[dict[str, Any]]:
+    """Return questions and answers as a conversation, with the image in the first question."""
 
-
-def _talk(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[dict[str, Any]]:
-    """Return questions and answers as a conversation, the image in its first question."""
-
-    def says(role: str, text: str) -> dict[str, Any]:
+    def message(role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": [{"type": "text", "text": text}]}
 
-    talk = [says("system", system)] if system else []
-    for number, (asked, answered) in enumerate(turns):
-        turn = says("user", asked)
+    messages = [message("system", system)] if system else []
+    for number, (question, answer) in enumerate(turns):
+        messages.append(message("user", question))
         if number == 0:
-            turn["content"].insert(0, {"type": "image"})
-        talk += [turn, says("assistant", answered)] if answered is not None else [turn]
-    return talk
+            messages[-1]["content"].insert(0, {"type": "image"})
+        if answer is not None:
+            messages.append(message("assistant", answer))
+    return messages
 
 
-def _read(text: str, style: str, family: Family, frame: Frame) -> Answer:
-    """Read what was written. An answer to a question as it stands wears no tags: all of it is the answer."""
+def _parse(text: str, style: str, family: Family, frame: Frame) -> Answer:
+    """Read generated text. In style `plain` a text without tags counts as the answer."""
     bare = style == styles.PLAIN and not _TAG.search(text)
     return answers.parse(f"<answer>{text}</answer>" if bare else text, family, frame)
 
 
-def _candidates(read: Answer, family: Family, frame: Frame) -> tuple[Box, ...]:
+def _candidates(parsed: Answer, family: Family, frame: Frame) -> tuple[Box, ...]:
     """Return the boxes of the thought, each once, without those of the answer."""
     found: dict[Box, None] = {}
-    for numbers in family.read(read.thought or ""):
+    for numbers in family.read(parsed.thought or ""):
         try:
             found[Box.from_xyxy(numbers, frame)] = None
-        except BoxError:  # model text: a box that is none is not drawn
+        except BoxError:  # invalid boxes of generated text are not drawn
             continue
-    return tuple(box for box in found if box not in read.boxes)
+    return tuple(box for box in found if box not in parsed.boxes)

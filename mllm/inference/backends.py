@@ -1,6 +1,6 @@
-"""Whoever writes an answer: a checkpoint in this process, or a model behind a server (`mllm.inference.openai_client`).
+"""What generates an answer: a checkpoint in this process, or a model behind a server (`mllm.inference.openai_client`).
 
-Both take the same conversation and tell each piece of text while it is written; `mllm.inference.assistant` sits on top of them.
+Both take the same prompt and pass on each piece of text while it is generated. `mllm.inference.assistant` uses them.
 """
 
 from __future__ import annotations
@@ -11,88 +11,99 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mllm.inference.batched import Job, Written, prepare, write
-from mllm.models import processors
+from mllm.inference.sampling import Sampling
 from mllm.models.families import Convention, Family
+from mllm.models.processors import template_opening
 from mllm.prompting import answers, styles
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from mllm.inference.batched import Job
+    from mllm.inference.batcher import Batcher
     from mllm.models.checkpoint import Loaded
 
-Tell = Callable[[str], None]
-ROOM = 1024
-"""Tokens of an answer, where nothing else is asked for."""
+OnText = Callable[[str], None]
+"""Called with each piece of text as it is generated."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A conversation to be answered.
+class Prompt:
+    """A conversation to answer.
 
-    messages: turns as chat templates take them (`mllm.prompting.prompts.messages`), a part of type image per image.
+    messages: turns as chat templates take them (`mllm.prompting.prompts.messages`), with one image part per image.
     images: RGB images in the order of those parts.
-    room: tokens of the answer at most; None is `ROOM`, or what the model has left.
-    temperature: 0 is greedy.
-    seed: of the sampling.
-    tell: gets each piece of text.
-    gone: once it is set nobody waits for the answer any more; it ends early.
-    style: prompt style of the question; a thought that the chat template opens belongs to an answer of style `think`.
+    style: prompt style of the last question; with `think` the chat template may open the thought.
     """
 
     messages: list[dict[str, Any]]
     images: Sequence[Image]
-    room: int | None = None
-    temperature: float = 0.0
-    seed: int = 0
-    tell: Tell | None = None
-    gone: threading.Event | None = None
     style: str = styles.PLAIN
 
 
-class Writer(Protocol):
-    """What answers: its name for people, how it writes boxes, how it was trained to be asked."""
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A generated text. `tokens` counts it with its end token; `truncated`: it reached max_new_tokens."""
+
+    text: str
+    tokens: int
+    truncated: bool
+
+
+class Backend(Protocol):
+    """A model that answers prompts: its display name, how it writes boxes, the convention it was trained with."""
 
     name: str
     family: Family
     convention: Convention
 
-    def write(self, request: Request) -> Written:
-        """Answer a conversation."""
+    def generate(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        on_text: OnText | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Generation:
+        """Answer a prompt. Setting `cancelled` in another thread ends the generation early."""
         ...
 
     def close(self) -> None:
-        """Let go of threads and connections."""
+        """Release threads and connections."""
         ...
 
 
-class Local:
-    """A loaded checkpoint. With `batch` above 1, questions of several threads are answered together."""
+class LocalBackend:
+    """A loaded checkpoint. With `batch` above 1, prompts of several threads are answered together."""
 
     def __init__(self, loaded: Loaded, name: str, *, batch: int = 1) -> None:
-        from mllm.inference.batcher import Gatherer
+        from mllm.inference import batched
+        from mllm.inference.batcher import Batcher
 
         self.loaded, self.name = loaded, name
         self.family, self.convention = loaded.family, loaded.convention
-        self._gatherer: Gatherer[Job, Written] | None = None
+        self._generate = partial(batched.generate, loaded)
+        self._batcher: Batcher[Job, Generation] | None = None
         if batch > 1:
-            self._gatherer = Gatherer(partial(write, loaded), most=batch)
+            self._batcher = Batcher(self._generate, max_batch=batch)
 
-    def write(self, request: Request) -> Written:
-        """Answer a conversation, see `Writer.write`."""
-        settings = {"temperature": request.temperature, "seed": request.seed, "tell": request.tell}
-        settings["gone"] = request.gone or threading.Event()
-        opening = processors.opened(self.loaded.processor, request.style)
-        if opening and request.tell is not None:
-            request.tell(opening)
-        job = prepare(self.loaded, request.messages, request.images, max_new_tokens=request.room or 1, **settings)
-        if request.room is None:
-            has = getattr(self.loaded.model.config.get_text_config(), "max_position_embeddings", None)
-            job = Job(job.inputs, ROOM if has is None else min(ROOM, has - job.tokens), **settings)
-        written = self._gatherer(job) if self._gatherer is not None else write(self.loaded, [job])[0]
-        return replace(written, text=answers.whole(opening, written.text))
+    def generate(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        on_text: OnText | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Generation:
+        """Answer a prompt; see `Backend.generate`."""
+        from mllm.inference.batched import prepare
+
+        opening = template_opening(self.loaded.processor, prompt.style)
+        if opening and on_text is not None:
+            on_text(opening)
+        job = prepare(self.loaded, prompt, sampling, on_text=on_text, cancelled=cancelled or threading.Event())
+        generation = self._batcher(job) if self._batcher is not None else self._generate([job])[0]
+        return replace(generation, text=answers.whole(opening, generation.text))
 
     def close(self) -> None:
         """Finish what is queued."""
-        if self._gatherer is not None:
-            self._gatherer.close()
+        if self._batcher is not None:
+            self._batcher.close()

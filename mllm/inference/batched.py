@@ -1,14 +1,14 @@
-"""Questions of several people in one batch, each with settings of its own: room, temperature, seed, where to stop.
+"""Prompts of several callers in one batch, each with its own length limit, temperature, seed and stop texts.
 
-transformers' own sampling draws from one generator for the whole batch, so that an answer depends on who else asks.
-Here each row has its own, and what it writes does not depend on its neighbours (up to the rounding of padded
-arithmetic). A row that is done, or whose asker has gone, stops by itself.
+transformers samples a whole batch from one random generator, so that an answer depends on the other prompts. Here each
+row has its own generator and does not depend on its neighbours (up to the rounding of padded arithmetic). A row that is
+finished or cancelled stops by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
@@ -22,82 +22,73 @@ from transformers import (
 )
 
 from mllm.errors import FieldmarkError
-from mllm.inference import generate
+from mllm.inference.backends import Generation, OnText, Prompt
+from mllm.inference.generate import decode, generation_config, is_truncated
+from mllm.inference.sampling import Sampling
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from mllm.models.checkpoint import Loaded
 
-_one_at_a_time = Lock()
-"""Around processors: their tokenizers keep padding and truncation as state, and fail when two threads meet there."""
+_processor_lock = Lock()
+"""Tokenizers keep padding and truncation as state and fail when two threads use them at once."""
 _SEQUENCES = ("attention_mask", "mm_token_type_ids", "token_type_ids")
-"""Inputs of one value a token besides the tokens; padding is 0 in all of them."""
+"""Inputs with one value per token, besides `input_ids`; all of them are padded with 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One question, ready for the model. `tell` gets each piece of text as it is written; `gone` stops the row."""
+    """One prompt, ready for the model. `on_text` gets each new piece of text; `cancelled` stops the row."""
 
     inputs: dict[str, torch.Tensor]
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+    sampling: Sampling
     stop: tuple[str, ...] = ()
-    tell: Callable[[str], None] | None = None
-    gone: Event = field(default_factory=Event)
+    on_text: OnText | None = None
+    cancelled: Event = field(default_factory=Event)
 
     @property
     def tokens(self) -> int:
-        """How many tokens the question takes, images included."""
+        """Number of tokens of the prompt, images included."""
         return int(self.inputs["input_ids"].shape[1])
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """An answer. `truncated`: it ran out of room; `tokens` counts what was written, its end included."""
-
-    text: str
-    tokens: int
-    truncated: bool
-
-
-def prepare(loaded: Loaded, messages: list[dict[str, Any]], images: Sequence[Image], **settings: Any) -> Job:
-    """Turn a conversation with any number of images, in the order of its image parts, into a job.
+def prepare(loaded: Loaded, prompt: Prompt, sampling: Sampling, **options: Any) -> Job:
+    """Encode a prompt with any number of images; `options` are the other fields of `Job`.
 
     Raises:
-        FieldmarkError: other than one image for each image part; a question that leaves no room for its answer.
+        FieldmarkError: not one image per image part; prompt and answer do not fit into the model's context.
     """
     processor = loaded.processor
-    shown: dict[str, Any] = {}
-    if images:
+    parts = sum(part["type"] == "image" for turn in prompt.messages for part in turn["content"])
+    if parts != len(prompt.images):
+        raise FieldmarkError(f"the conversation has {parts} image parts, {len(prompt.images)} images were given")
+    images: dict[str, Any] = {}
+    if prompt.images:
         sizes = {"size": loaded.convention.budget.size, "return_tensors": "pt"}
-        shown = {"images": [list(images)], "images_kwargs": sizes}
-    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    wanted = sum(part["type"] == "image" for turn in messages for part in turn["content"])
-    if wanted != len(images):
-        raise FieldmarkError(f"the conversation has {wanted} image parts, {len(images)} images were given")
-    with _one_at_a_time:
-        inputs = processor(text=[text], text_kwargs={"return_tensors": "pt"}, **shown)
-    job = Job(dict(inputs), **settings)
-    room = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    if room is not None and job.tokens + job.max_new_tokens > room:
+        images = {"images": [list(prompt.images)], "images_kwargs": sizes}
+    text = processor.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
+    with _processor_lock:
+        inputs = processor(text=[text], text_kwargs={"return_tensors": "pt"}, **images)
+    job = Job(dict(inputs), sampling, **options)
+    context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    wanted = sampling.max_new_tokens or 1
+    if context is not None and job.tokens + wanted > context:
         raise FieldmarkError(
-            f"the question takes {job.tokens} tokens and {job.max_new_tokens} are asked for; the model has {room}"
+            f"the question takes {job.tokens} tokens and the answer may take {wanted}; the model has {context}"
         )
-    return job
+    limit = sampling.limit if context is None else min(sampling.limit, context - job.tokens)
+    return replace(job, sampling=replace(sampling, max_new_tokens=limit))
 
 
-def write(loaded: Loaded, jobs: Sequence[Job]) -> list[Written]:
+def generate(loaded: Loaded, jobs: Sequence[Job]) -> list[Generation]:
     """Answer jobs in one batch."""
     inputs = {name: value.to(loaded.model.device) for name, value in _padded(loaded, jobs).items()}
     start = inputs["input_ids"].shape[1]
     rows = _Rows(loaded, jobs, start)
+    longest = max(job.sampling.limit for job in jobs)
     with torch.no_grad():
         tokens = loaded.model.generate(
             **inputs,
-            generation_config=generate.settings(loaded, max(job.max_new_tokens for job in jobs)),
+            generation_config=generation_config(loaded, Sampling(longest)),
             logits_processor=LogitsProcessorList([_Sampler(jobs, loaded.model.device)]),
             stopping_criteria=StoppingCriteriaList([rows]),
         )
@@ -108,20 +99,22 @@ class _Sampler(LogitsProcessor):
     """Draws each row's next token from softmax(scores / temperature) with the row's own generator.
 
     Gumbel-max: the argmax of scores / T - log(E), E exponential with mean 1, has exactly that distribution (Gumbel
-    1954), so the greedy search around it becomes sampling. Rows of temperature 0 pass through untouched.
+    1954), so the greedy search around it becomes sampling. Rows with temperature 0 pass through unchanged.
     """
 
     def __init__(self, jobs: Sequence[Job], device: torch.device) -> None:
-        self.jobs = jobs
-        self.generators = [torch.Generator(device).manual_seed(job.seed) for job in jobs]
-        self.warpers = [TopPLogitsWarper(job.top_p) if job.top_p < 1 else None for job in jobs]
+        options = [job.sampling for job in jobs]
+        self.temperatures = [one.temperature for one in options]
+        self.generators = [torch.Generator(device).manual_seed(one.seed) for one in options]
+        self.warpers = [TopPLogitsWarper(one.top_p) if one.top_p < 1 else None for one in options]
 
     def __call__(self, input_ids: Any, scores: torch.FloatTensor) -> torch.FloatTensor:
         scores_BV: Any = scores.clone()
-        for row, (job, generator, warper) in enumerate(zip(self.jobs, self.generators, self.warpers, strict=True)):
-            if job.temperature == 0:
+        rows = zip(self.temperatures, self.generators, self.warpers, strict=True)
+        for row, (temperature, generator, warper) in enumerate(rows):
+            if temperature == 0:
                 continue
-            scaled_1V = scores_BV[row : row + 1].float() / job.temperature
+            scaled_1V = scores_BV[row : row + 1].float() / temperature
             if warper is not None:
                 scaled_1V = warper(input_ids[row : row + 1], scaled_1V)
             noise_1V = torch.empty_like(scaled_1V).exponential_(generator=generator)
@@ -130,11 +123,11 @@ class _Sampler(LogitsProcessor):
 
 
 class _Rows(StoppingCriteria):
-    """Watches every row: stops it when it is full, has written a stop text or is no longer wanted; tells its text."""
+    """Stops each row at its length limit, a stop text or a cancellation, and passes on its text."""
 
     def __init__(self, loaded: Loaded, jobs: Sequence[Job], start: int) -> None:
         self.loaded, self.jobs, self.start = loaded, jobs, start
-        self.told = [0] * len(jobs)
+        self.sent = [0] * len(jobs)
         self.done = [False] * len(jobs)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
@@ -142,56 +135,56 @@ class _Rows(StoppingCriteria):
         for k, (job, row) in enumerate(zip(self.jobs, rows, strict=True)):
             if self.done[k]:
                 continue
-            ended = len(row) >= job.max_new_tokens or job.gone.is_set() or not generate.is_truncated(self.loaded, row)
-            if job.stop or job.tell:
-                text, stopped = cut(generate.decode(self.loaded, row), job.stop)
+            ended = len(row) >= job.sampling.limit or job.cancelled.is_set() or not is_truncated(self.loaded, row)
+            if job.stop or job.on_text:
+                text, stopped = cut_at_stop(decode(self.loaded, row), job.stop)
                 ended |= stopped
-                self._tell(k, text if ended else _safe(text, job.stop))
+                self._send(k, text if ended else _final_part(text, job.stop))
             self.done[k] = ended
         return torch.tensor(self.done, device=input_ids.device)  # pyright: ignore[reportReturnType]
 
-    def finish(self, rows: Sequence[list[int]]) -> list[Written]:
-        """Return what each row wrote up to its end; padding after it is dropped."""
-        written = []
+    def finish(self, rows: Sequence[list[int]]) -> list[Generation]:
+        """Return the text of each row up to its end; padding after it is dropped."""
+        generations = []
         for job, row in zip(self.jobs, rows, strict=True):
-            row = row[: job.max_new_tokens]
-            ends = (k for k, token in enumerate(row, 1) if not generate.is_truncated(self.loaded, [token]))
+            row = row[: job.sampling.limit]
+            ends = (k for k, token in enumerate(row, 1) if not is_truncated(self.loaded, [token]))
             row = row[: next(ends, None)]
-            text, stopped = cut(generate.decode(self.loaded, row), job.stop)
+            text, stopped = cut_at_stop(decode(self.loaded, row), job.stop)
             if stopped:
-                row = row[: self._length_of(row, job)]
-            written.append(Written(text, len(row), not stopped and generate.is_truncated(self.loaded, row)))
-        return written
+                row = row[: self._tokens_to_stop(row, job)]
+            generations.append(Generation(text, len(row), not stopped and is_truncated(self.loaded, row)))
+        return generations
 
-    def _length_of(self, row: list[int], job: Job) -> int:
-        """Return after how many tokens the stop text was complete."""
-        return next(k for k in range(1, len(row) + 1) if cut(generate.decode(self.loaded, row[:k]), job.stop)[1])
+    def _tokens_to_stop(self, row: list[int], job: Job) -> int:
+        """Return the number of tokens after which the stop text is complete."""
+        return next(k for k in range(1, len(row) + 1) if cut_at_stop(decode(self.loaded, row[:k]), job.stop)[1])
 
-    def _tell(self, k: int, text: str) -> None:
-        """Hand on what is new of a row's text."""
-        tell = self.jobs[k].tell
-        if tell is not None and len(text) > self.told[k]:
-            tell(text[self.told[k] :])
-            self.told[k] = len(text)
+    def _send(self, k: int, text: str) -> None:
+        """Pass on what is new in a row's text."""
+        on_text = self.jobs[k].on_text
+        if on_text is not None and len(text) > self.sent[k]:
+            on_text(text[self.sent[k] :])
+            self.sent[k] = len(text)
 
 
-def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     """Return the text before the first stop text in it, and whether there was one."""
     ends = [place for place in (text.find(one) for one in stop) if place >= 0]
     return (text[: min(ends)], True) if ends else (text, False)
 
 
-def _safe(text: str, stop: Sequence[str]) -> str:
-    """Return what of a growing text can be told: no half character, nothing that may become a stop text."""
+def _final_part(text: str, stop: Sequence[str]) -> str:
+    """Return the part of a growing text that will not change: no half character, no beginning of a stop text."""
     text = text.rstrip("\N{REPLACEMENT CHARACTER}")
     held = max((k for one in stop for k in range(1, len(one)) if text.endswith(one[:k])), default=0)
     return text[: len(text) - held]
 
 
 def _padded(loaded: Loaded, jobs: Sequence[Job]) -> dict[str, torch.Tensor]:
-    """Put jobs into one batch: sequences padded on the left, images one after the other."""
+    """Join the inputs of all jobs: sequences padded on the left, images one after the other."""
     longest = max(job.tokens for job in jobs)
-    pad = generate.settings(loaded, 1).pad_token_id
+    pad = generation_config(loaded, Sampling()).pad_token_id
     parts: dict[str, list[torch.Tensor]] = {}
     for job in jobs:
         for name, value in job.inputs.items():

@@ -1,7 +1,7 @@
-"""Calls of several threads are gathered into batches, since a model answers eight questions almost as fast as one.
+"""Dynamic batching: calls of several threads are answered in batches, which cost little more than a single call.
 
-One thread of its own works on one batch at a time. While it works, calls queue up and become the next batch, so that
-nobody waits for companions that do not come: a first call waits `patience` seconds at most.
+One worker thread runs one batch at a time. Calls that arrive meanwhile form the next batch; a first call waits at most
+`max_wait` seconds for others.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Gatherer(Generic[T, R]):
+class Batcher(Generic[T, R]):
     """A queue in front of a function that works on batches.
 
     Args:
-        work: takes 1 to `most` items and returns as many results, in order. What it raises, all its callers get.
-        most: items in a batch, at most.
-        patience: seconds that the first item of a batch waits for others; 0 takes what is there.
+        work: takes 1 to `max_batch` items and returns as many results, in order. All its callers get its exception.
+        max_batch: items in a batch, at most.
+        max_wait: seconds that the first item of a batch waits for others; 0 takes what is queued.
     """
 
-    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], *, most: int, patience: float = 0.01) -> None:
-        self._work, self._most, self._patience = work, most, patience
-        self._waiting: deque[tuple[T, Future[R]]] = deque()
+    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], *, max_batch: int, max_wait: float = 0.01) -> None:
+        self._work, self._max_batch, self._max_wait = work, max_batch, max_wait
+        self._queue: deque[tuple[T, Future[R]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="gatherer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
     def submit(self, item: T) -> Future[R]:
-        """Queue an item and return at once. Raises RuntimeError after `close`.
+        """Queue an item and return at once. An item whose future is cancelled while queued is dropped.
 
-        A future that is cancelled while it waits is never worked on.
+        Raises:
+            RuntimeError: after `close`.
         """
         future: Future[R] = Future()
         with self._changed:
             if self._closed:
-                raise RuntimeError("the gatherer is closed")
-            self._waiting.append((item, future))
+                raise RuntimeError("the batcher is closed")
+            self._queue.append((item, future))
             self._changed.notify()
         return future
 
@@ -64,7 +65,7 @@ class Gatherer(Generic[T, R]):
                 results = self._work([item for item, _ in batch])
                 if len(results) != len(batch):
                     raise RuntimeError(f"{len(results)} results came back for {len(batch)} calls")
-            except BaseException as error:  # every caller gets it; one who waits for ever would be worse
+            except BaseException as error:  # every caller gets it, so that none waits for a result that never comes
                 for _, future in batch:
                     future.set_exception(error)
                 continue
@@ -74,19 +75,19 @@ class Gatherer(Generic[T, R]):
     def _next(self) -> list[tuple[T, Future[R]]]:
         """Wait for the next batch; empty when closed and nothing is left."""
         with self._changed:
-            while not self._waiting and not self._closed:
+            while not self._queue and not self._closed:
                 self._changed.wait()
-            latest = time.monotonic() + self._patience
-            while len(self._waiting) < self._most and not self._closed:
-                left = latest - time.monotonic()
+            deadline = time.monotonic() + self._max_wait
+            while len(self._queue) < self._max_batch and not self._closed:
+                left = deadline - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
             batch: list[tuple[T, Future[R]]] = []
-            while self._waiting and len(batch) < self._most:
-                item, future = self._waiting.popleft()
+            while self._queue and len(batch) < self._max_batch:
+                item, future = self._queue.popleft()
                 if future.set_running_or_notify_cancel():
                     batch.append((item, future))
             if batch or self._closed:
                 return batch
-        return self._next()  # all of them were cancelled
+        return self._next()  # every queued call was cancelled

@@ -1,8 +1,7 @@
-"""Samples to completions, with transformers' own `generate`: batched, greedy unless asked otherwise, in small steps.
+"""Generate completions with transformers: in batches, greedy by default, resumable.
 
-Completions come out batch by batch, so that a program can write them down at once and go on after a stop. Batches are
-planned over all samples before any is skipped: a run that goes on samples from the same batches, with the same random
-seeds, as one that was never stopped.
+Completions are yielded batch by batch, so that a program can save them at once and resume after a stop. Batches are
+planned over all samples before any is skipped, so a resumed run samples from the same batches with the same seeds.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from transformers import GenerationConfig
 
 from mllm.errors import FieldmarkError
 from mllm.inference import kv_cache
+from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
-from mllm.models import processors
+from mllm.models.processors import template_opening
 from mllm.prompting import prompts
 from mllm.prompting.completions import CompletionReader
 from mllm.records import Completion, Sample
@@ -37,47 +37,42 @@ def generate(
     loaded: Loaded,
     samples: Sequence[Sample],
     images_root: str | Path,
+    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     *,
     style: str | None = None,
-    max_new_tokens: int = 512,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
     batch_size: int = 32,
     skip: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Iterator[Completion]:
-    """Answer each sample once; completions come in batches of like size, not in the order of `samples`.
+    """Generate one completion per sample. They are yielded in length-sorted batches, not in the order of `samples`.
 
     Args:
         loaded: model, processor, family and convention (`mllm.models.checkpoint.load`).
-        samples: what is asked; only `id`, `image`, `size` and `question` are looked at.
+        samples: only `id`, `image`, `size` and `question` are used.
         images_root: the folder that `sample.image` is relative to.
-        style: prompt style; None means the one saved beside the weights.
-        max_new_tokens: room for one completion; those that fill it without ending are marked `truncated`.
-        temperature: 0 is greedy; above 0 tokens are sampled, seeded for each batch.
-        top_p: share of probability mass sampled from, with `temperature` above 0.
-        seed: of the sampling. The caller's random state is left as it was.
-        batch_size: samples answered at once.
-        skip: ids that are already answered.
-        progress: told after each batch.
+        sampling: options of generation; each batch gets a seed derived from `sampling.seed`.
+        style: prompt style; None uses the one saved beside the weights.
+        batch_size: samples per batch.
+        skip: ids of samples that already have a completion.
+        progress: called after each batch.
     """
-    _check(max_new_tokens, temperature, top_p, batch_size)
+    if batch_size < 1:
+        raise FieldmarkError(f"batch_size must be at least 1, got {batch_size}")
     style = style or loaded.convention.prompt
-    opening = processors.opened(loaded.processor, style)
+    opening = template_opening(loaded.processor, style)
     reader = CompletionReader(loaded.family, loaded.convention.budget, opening)
     skip = set(skip)
     done = sum(sample.id in skip for sample in samples)
-    for batch in plan(loaded, samples, batch_size):
-        wanted = [sample.id for sample in batch if sample.id not in skip]
+    config = generation_config(loaded, sampling)
+    for batch in length_sorted_batches(loaded, samples, batch_size):
+        wanted = [sample for sample in batch if sample.id not in skip]
         if not wanted:
             continue
-        if temperature == 0:  # no randomness that the rest of the batch could share
-            batch = [sample for sample in batch if sample.id not in skip]
+        if sampling.temperature == 0:  # sampled batches stay complete: their rows share one random generator
+            batch = wanted
         conversations = [prompts.messages(sample, style, system=loaded.convention.system) for sample in batch]
         inputs = encode(loaded, conversations, [open_image(Path(images_root) / sample.image) for sample in batch])
-        config = settings(loaded, max_new_tokens, temperature, top_p)
-        rows = write(loaded, inputs, config, seed=_seed(seed, batch))
+        rows = generate_tokens(loaded, inputs, config, seed=_batch_seed(sampling.seed, batch))
         for sample, row in zip(batch, rows, strict=True):
             if sample.id not in skip:
                 yield reader.read(sample, decode(loaded, row), tokens=len(row), truncated=is_truncated(loaded, row))
@@ -86,8 +81,8 @@ def generate(
             progress(done, len(samples))
 
 
-def plan(loaded: Loaded, samples: Sequence[Sample], batch_size: int) -> list[list[Sample]]:
-    """Cut the samples into batches of like length, the longest first (so that memory runs out at once or never)."""
+def length_sorted_batches(loaded: Loaded, samples: Sequence[Sample], batch_size: int) -> list[list[Sample]]:
+    """Split the samples into batches of similar length, longest first, so that memory runs out at once or never."""
 
     def length(sample: Sample) -> tuple[int, int, str]:
         visual = loaded.family.visual_tokens(sample.size, loaded.convention.budget)
@@ -115,55 +110,52 @@ def encode(loaded: Loaded, conversations: Sequence[list[dict[str, Any]]], images
     return {name: value.to(loaded.model.device) for name, value in inputs.items()}
 
 
-def write(
-    loaded: Loaded, inputs: dict[str, Any], config: GenerationConfig, *, seed: int = 0, streamer: Any = None
+def generate_tokens(
+    loaded: Loaded, inputs: dict[str, Any], config: GenerationConfig, *, seed: int = 0
 ) -> list[list[int]]:
-    """Let the model write, and return each row's new tokens up to and with its end token.
-
-    `streamer` is one of transformers', for a single row.
-    """
-    with _ready(loaded.model, seed):
-        cache = kv_cache.empty(loaded.model.config)
-        tokens = loaded.model.generate(**inputs, generation_config=config, streamer=streamer, past_key_values=cache)
-    ends = _ends(loaded)
+    """Return the new tokens of each row, its end token included."""
+    with _evaluating(loaded.model, seed):
+        cache = kv_cache.preallocated(loaded.model.config)
+        tokens = loaded.model.generate(**inputs, generation_config=config, past_key_values=cache)
+    ends = _end_tokens(loaded)
     rows = tokens[:, inputs["input_ids"].shape[1] :].tolist()
     return [row[: next((k + 1 for k, token in enumerate(row) if token in ends), None)] for row in rows]
 
 
 def decode(loaded: Loaded, row: Sequence[int]) -> str:
-    """Return the text of written tokens as the RL trainer reads it: special tokens left out, nothing tidied up."""
+    """Return the text of generated tokens without special tokens, decoded as the RL trainer decodes it."""
     return loaded.processor.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def is_truncated(loaded: Loaded, row: Sequence[int]) -> bool:
-    """Whether a row ran out of room before it came to its end."""
-    return row[-1] not in _ends(loaded)
+    """Whether a row stopped without an end token."""
+    return row[-1] not in _end_tokens(loaded)
 
 
-def suppressed(processor: Any) -> list[int]:
-    """Return the tokens a model must never write, since an image would be looked for behind them."""
+def suppressed_tokens(processor: Any) -> list[int]:
+    """Return the image and vision tokens, which must not be generated: the model would expect an image there."""
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     ids = {getattr(processor, name, None) for name in names}
     return sorted(number for number in ids if number is not None)
 
 
-def settings(loaded: Loaded, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0) -> GenerationConfig:
-    """Build transformers' settings from ours alone: a checkpoint's own defaults would change results unseen."""
+def generation_config(loaded: Loaded, sampling: Sampling) -> GenerationConfig:
+    """Build transformers' config from `sampling` alone; the checkpoint's own defaults would silently change results."""
     own = loaded.model.generation_config
-    sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
+    sampled = sampling.temperature > 0
+    options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampled else {}
     return GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=temperature > 0,
-        eos_token_id=_ends(loaded),
+        max_new_tokens=sampling.limit,
+        do_sample=sampled,
+        eos_token_id=_end_tokens(loaded),
         pad_token_id=own.pad_token_id if own.pad_token_id is not None else loaded.processor.tokenizer.pad_token_id,
-        suppress_tokens=suppressed(loaded.processor) or None,
+        suppress_tokens=suppressed_tokens(loaded.processor) or None,
         use_cache=True,
-        **sampling,
+        **options,
     )
 
 
-def _ends(loaded: Loaded) -> list[int]:
-    """Return the tokens that end a completion."""
+def _end_tokens(loaded: Loaded) -> list[int]:
     ends = loaded.model.generation_config.eos_token_id
     if ends is None:
         ends = loaded.processor.tokenizer.eos_token_id
@@ -171,8 +163,8 @@ def _ends(loaded: Loaded) -> list[int]:
 
 
 @contextmanager
-def _ready(model: Any, seed: int) -> Iterator[None]:
-    """Put the model in evaluation mode with its own random state; leave both as they were."""
+def _evaluating(model: Any, seed: int) -> Iterator[None]:
+    """Put the model in evaluation mode with a random state of its own; restore both afterwards."""
     training = model.training
     model.eval()
     devices = [model.device] if model.device.type == "cuda" else []
@@ -185,15 +177,7 @@ def _ready(model: Any, seed: int) -> Iterator[None]:
             model.train()
 
 
-def _seed(seed: int, batch: Sequence[Sample]) -> int:
-    """Return a seed of the batch's own, the same in every process and on every day."""
+def _batch_seed(seed: int, batch: Sequence[Sample]) -> int:
+    """Derive a seed from the run's seed and the batch's ids; it is the same in every process."""
     name = "\n".join([str(seed), *(sample.id for sample in batch)])
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
-
-
-def _check(max_new_tokens: int, temperature: float, top_p: float, batch_size: int) -> None:
-    """Refuse settings without meaning."""
-    if max_new_tokens < 1 or batch_size < 1:
-        raise FieldmarkError(f"max_new_tokens and batch_size must be at least 1, got {max_new_tokens} and {batch_size}")
-    if temperature < 0 or not 0 < top_p <= 1:
-        raise FieldmarkError(f"temperature must be >= 0 and top_p in (0, 1], got {temperature} and {top_p}")

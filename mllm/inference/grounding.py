@@ -1,4 +1,4 @@
-"""What a model said about an image: boxes in pixels, an outcome in one sentence, json, numbered places drawn on it."""
+"""What a model found in an image: boxes in pixels, a summary, JSON, numbered boxes drawn on the image."""
 
 from __future__ import annotations
 
@@ -13,83 +13,109 @@ from mllm.prompting import styles
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from mllm.inference.backends import Generation
+    from mllm.records import Answer
+
 _TAG = re.compile(r"</?(?:think|answer)>")
 
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """What the model said. `boxes` is empty where the answer names none; `problem` says why it could not be read.
+    """The answer of a model to a question about an image.
 
-    `asked` is the whole text of the question as the model got it. `candidates` are the boxes that the thought looks
-    at, those of the answer left out. `seconds` is the time to the last word.
+    name: what the boxes of the answer are called.
+    question, prompt: the question, and the text that was sent to the model for it, in prompt style `style`.
+    image, model: the RGB image, and the model's display name.
+    parsed: thought, answer and boxes that were read from `generation`.
+    candidates: boxes of the thought that the answer does not name, in the unit frame.
+    seconds: time until the last token.
     """
 
     name: str
     question: str
-    asked: str
+    prompt: str
     style: str
-    boxes: tuple[Box, ...]
-    candidates: tuple[Box, ...]
-    thought: str | None
-    answer: str | None
-    text: str
-    problem: str | None
-    absent: bool
-    truncated: bool
-    tokens: int
-    seconds: float
-    model: str
     image: Image = field(repr=False)
+    model: str
+    parsed: Answer
+    candidates: tuple[Box, ...]
+    generation: Generation
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """The whole generated text."""
+        return self.generation.text
+
+    @property
+    def thought(self) -> str | None:
+        """The text inside the think tags."""
+        return self.parsed.thought
+
+    @property
+    def answer(self) -> str | None:
+        """The text inside the answer tags."""
+        return self.parsed.answer
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes of the answer in the unit frame; empty where it names none."""
+        return self.parsed.boxes
 
     @property
     def box(self) -> Box | None:
-        """The one box that counts where one was asked for: the last of the answer."""
+        """The last box of the answer, which counts where one box was asked for."""
         return self.boxes[-1] if self.boxes else None
 
     @property
     def pixels(self) -> tuple[int, int, int, int] | None:
-        """The box as x1, y1, x2, y2 in the image's own pixels."""
+        """`box` as x1, y1, x2, y2 in pixels of the image."""
         return self._in_pixels(self.box) if self.box is not None else None
 
     @property
-    def turn(self) -> tuple[str, str]:
-        """The question as the model got it and what it wrote, for the memory of a later question."""
-        return self.asked, self.text
+    def problem(self) -> str | None:
+        """Why there is no box; None where there is one."""
+        return "the model says that it is not in the image" if self.parsed.absent else self.parsed.problem
 
     @property
-    def told(self) -> str:
-        """The outcome in one sentence, for people."""
+    def turn(self) -> tuple[str, str]:
+        """Prompt and generated text, for the `history` of a later question."""
+        return self.prompt, self.text
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one sentence."""
         if self.boxes:
-            where = "; ".join(", ".join(map(str, self._in_pixels(box))) for box in self.boxes)
-            return f"{'box' if len(self.boxes) == 1 else f'{len(self.boxes)} boxes'} in pixels: {where}"
-        if self.absent:
-            return f"no box for {self.name!r}: the model says that it is not in the image."
-        cut = " It ran out of room: raise max_new_tokens." if self.truncated else ""
+            pixels = "; ".join(", ".join(map(str, self._in_pixels(box))) for box in self.boxes)
+            return f"{'box' if len(self.boxes) == 1 else f'{len(self.boxes)} boxes'} in pixels: {pixels}"
+        if self.parsed.absent:
+            return f"no box for {self.name!r}: {self.problem}."
+        hint = " The answer is truncated: raise max_new_tokens." if self.generation.truncated else ""
         if self.style == styles.PLAIN:
-            return f"answered in words, without a box.{cut}"
-        return f"no box for {self.name!r}: {self.problem}.{cut}"
+            return f"answered in words, without a box.{hint}"
+        return f"no box for {self.name!r}: {self.problem}.{hint}"
 
     def draw(self) -> Image:
-        """Return the image with what was found drawn and named; the bare image where there is nothing."""
-        return drawn(self.image, spots(self))
+        """Return the image with the boxes of the answer drawn and labelled."""
+        return draw_spots(self.image, spots(self))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all but the image as json values; boxes in pixels and in the unit frame."""
+        """Return everything but the image as JSON values; boxes in pixels and in the unit frame."""
         width, height = self.image.size
         return {
             "model": self.model,
             "question": self.question,
-            "asked": self.asked,
+            "asked": self.prompt,
             "style": self.style,
             "size": [width, height],
             "boxes": [{"name": self.name, **self._both(box)} for box in self.boxes],
             "candidates": [self._both(box) for box in self.candidates],
-            "absent": self.absent,
+            "absent": self.parsed.absent,
             "thought": self.thought,
             "answer": self.answer,
             "problem": self.problem,
-            "truncated": self.truncated,
-            "tokens": self.tokens,
+            "truncated": self.generation.truncated,
+            "tokens": self.generation.tokens,
             "seconds": self.seconds,
             "text": self.text,
         }
@@ -105,52 +131,53 @@ class Grounding:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A numbered place in an image that can be asked about: `#2` in a question. `said`: an answer names it."""
+    """A numbered box that a question can refer to as `#number`. `in_answer` is False for candidates of the thought."""
 
     number: int
     box: Box
     name: str
-    said: bool
+    in_answer: bool
 
     @property
     def label(self) -> str:
-        """What is written beside it."""
+        """The text drawn beside the box."""
         name = self.name if len(self.name) <= 30 else f"{self.name[:29]}…"
         return f"#{self.number} {name}".rstrip()
 
 
 def spots(found: Grounding, first: int = 1) -> tuple[Spot, ...]:
-    """Number what was found, from `first` on: the answer's boxes, then the candidates of the thought."""
-    said = [(box, found.name, True) for box in found.boxes]
-    looked = [(box, "", False) for box in found.candidates]
-    return tuple(Spot(first + k, *one) for k, one in enumerate([*said, *looked]))
+    """Number the boxes of the answer and then the candidates, starting at `first`."""
+    answered = [(box, found.name, True) for box in found.boxes]
+    candidates = [(box, "", False) for box in found.candidates]
+    return tuple(Spot(first + k, *one) for k, one in enumerate([*answered, *candidates]))
 
 
-def numbered(found: Sequence[Grounding | None]) -> list[tuple[Spot, ...]]:
-    """Number what several models found in one image, one after the other; None is a model that gave no answer."""
-    places: list[tuple[Spot, ...]] = []
-    for one in found:
-        places.append(spots(one, 1 + sum(map(len, places))) if one is not None else ())
-    return places
+def number_spots(groundings: Sequence[Grounding | None]) -> list[tuple[Spot, ...]]:
+    """Number the boxes of several models in one image consecutively; None is a model without an answer."""
+    numbered: list[tuple[Spot, ...]] = []
+    for one in groundings:
+        numbered.append(spots(one, 1 + sum(map(len, numbered))) if one is not None else ())
+    return numbered
 
 
-def drawn(image: Image, marked: Sequence[Spot], *, candidates: bool = False) -> Image:
-    """Draw numbered places on an image: answers solid, candidates of the thought (where wanted) dashed."""
-    from mllm.io.drawing import CANDIDATE_COLOUR, Mark, draw
+def draw_spots(image: Image, marked: Sequence[Spot], *, candidates: bool = False) -> Image:
+    """Draw numbered boxes on an image: those of answers solid, candidates of the thought dashed (if wanted)."""
+    from mllm.io.drawing import CANDIDATE_COLOUR, DrawnBox, draw
 
-    looked = [Mark(one.box, one.label, CANDIDATE_COLOUR, True) for one in marked if not one.said and candidates]
-    return draw(image, [*looked, *(Mark(one.box, one.label) for one in marked if one.said)])
+    dashed = [DrawnBox(one.box, one.label, CANDIDATE_COLOUR, True) for one in marked if not one.in_answer]
+    solid = [DrawnBox(one.box, one.label) for one in marked if one.in_answer]
+    return draw(image, [*(dashed if candidates else ()), *solid])
 
 
-def unfold(text: str) -> tuple[str, str]:
-    """Split a text, perhaps still growing, into its thought and the rest, tags left out. For showing, not scoring."""
-    before, opened, behind = text.partition("<think>")
+def split_thought(text: str) -> tuple[str, str]:
+    """Split a text, perhaps still growing, into its thought and the rest, without tags. For display only."""
+    before, opened, after = text.partition("<think>")
     if not opened:
-        return "", _shown(text)
-    thought, _, rest = behind.partition("</think>")
-    return _shown(thought), _shown(before + rest)
+        return "", _without_tags(text)
+    thought, _, rest = after.partition("</think>")
+    return _without_tags(thought), _without_tags(before + rest)
 
 
-def _shown(text: str) -> str:
-    """Leave tags out, one that is still being written at the end too."""
+def _without_tags(text: str) -> str:
+    """Remove tags, including one at the end that is still incomplete."""
     return re.sub(r"</?[a-z]{0,6}$", "", _TAG.sub("", text)).strip()

@@ -1,7 +1,7 @@
-"""A key and value cache with room ahead: what a new token adds is written behind the rest, and the rest is not copied.
+"""A preallocated key-value cache: new tokens are written in place, and earlier ones are not copied.
 
-transformers' dynamic cache concatenates at each token, and so copies everything it holds once a token: of a long prompt
-with many completions more bytes than attention itself reads.
+The dynamic cache of transformers concatenates at each token and so copies everything it holds. For a long prompt with
+many completions these copies move more bytes than attention itself reads.
 """
 
 from __future__ import annotations
@@ -11,42 +11,41 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-AHEAD = 256
-"""Tokens of room that are made whenever there is none left."""
+TOKENS_AHEAD = 256
+"""Free tokens that each allocation adds."""
 
 
-class _Room:
-    """A tensor (..., tokens, width) that grows at its end."""
+class _Buffer:
+    """A tensor (..., tokens, width) that grows along its second last axis."""
 
     def __init__(self) -> None:
-        self._held: torch.Tensor | None = None
-        self._shown: torch.Tensor | None = None
+        self._allocated: torch.Tensor | None = None
+        self._used: torch.Tensor | None = None
 
     def append(self, earlier: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
-        """Return `earlier` with `new` behind it. `earlier` is what was returned last, or anything else, which is then
-        copied in."""
+        """Return `earlier` with `new` appended. `earlier` is copied unless it is what this method last returned."""
         start = 0 if earlier is None or not earlier.numel() else earlier.shape[-2]
         end = start + new.shape[-2]
-        if self._held is None or earlier is not self._shown or end > self._held.shape[-2]:
-            self._held = new.new_empty(*new.shape[:-2], end + AHEAD, new.shape[-1])
+        if self._allocated is None or earlier is not self._used or end > self._allocated.shape[-2]:
+            self._allocated = new.new_empty(*new.shape[:-2], end + TOKENS_AHEAD, new.shape[-1])
             if earlier is not None and start:
-                self._held[..., :start, :] = earlier
-        self._held[..., start:end, :] = new
-        self._shown = self._held[..., :end, :]
-        return self._shown
+                self._allocated[..., :start, :] = earlier
+        self._allocated[..., start:end, :] = new
+        self._used = self._allocated[..., :end, :]
+        return self._used
 
 
-class RoomyLayer(DynamicLayer):
-    """transformers' dynamic layer, but for `update`."""
+class PreallocatedLayer(DynamicLayer):
+    """transformers' dynamic layer with another `update`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._keys, self._values = _Room(), _Room()
+        self._keys, self._values = _Buffer(), _Buffer()
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put new keys and values, (B, heads, new, width), behind the others; return all."""
+        """Append new keys and values, (B, heads, new tokens, width), and return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.keys = self._keys.append(self.keys, key_states)
@@ -54,18 +53,18 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def with_room(cache: Cache) -> Cache:
-    """Give a cache's plain layers room ahead; layers of other kinds stay. Not for training: gradients do not pass."""
-    for place, layer in enumerate(cache.layers):
+def preallocate(cache: Cache) -> Cache:
+    """Replace the plain layers of a cache by preallocated ones. For inference only: gradients do not pass through."""
+    for index, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:
-            roomy = RoomyLayer()
+            replacement = PreallocatedLayer()
             if layer.is_initialized and layer.keys is not None and layer.values is not None:
-                roomy.lazy_initialization(layer.keys, layer.values)
-                roomy.keys, roomy.values = layer.keys, layer.values
-            cache.layers[place] = roomy
+                replacement.lazy_initialization(layer.keys, layer.values)
+                replacement.keys, replacement.values = layer.keys, layer.values
+            cache.layers[index] = replacement
     return cache
 
 
-def empty(config: Any) -> Cache:
-    """An empty cache with room for a model of this configuration."""
-    return with_room(DynamicCache(config=config.get_text_config()))
+def preallocated(config: Any) -> Cache:
+    """Return an empty preallocated cache for a model with this configuration."""
+    return preallocate(DynamicCache(config=config.get_text_config()))

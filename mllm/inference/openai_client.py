@@ -1,17 +1,18 @@
-"""A model behind an OpenAI-compatible server, asked as a checkpoint of this process is: images, boxes, streaming."""
+"""A model behind an OpenAI-compatible server, used like a local checkpoint: images, boxes, streaming."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from mllm.boxes import Frame
 from mllm.errors import FamilyError, FieldmarkError, RecordError
-from mllm.inference import openai_errors
-from mllm.inference.backends import ROOM, Request, Tell
-from mllm.inference.batched import Written
+from mllm.inference.backends import Generation, OnText, Prompt
+from mllm.inference.openai_errors import errors, reason, short
+from mllm.inference.sampling import Sampling
 from mllm.io import image_view
 from mllm.io.codec import decode, encode
 from mllm.models import families
@@ -21,149 +22,147 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CONVENTION_FIELD = "fieldmark"
-"""Field of a model's description by which `fieldmark serve` says how its checkpoint was trained to be asked."""
-MOST_PIXELS = 4_000_000
-"""Larger images are shrunk to so many pixels before they are sent."""
+"""Field of the model description in which `fieldmark serve` states the convention of its checkpoint."""
+MAX_SENT_PIXELS = 4_000_000
+"""Larger images are shrunk to this number of pixels before they are sent."""
 
 
-class Endpoint:
-    """A model behind `fieldmark serve`, `vllm serve` or any other server that speaks OpenAI's chat completions.
+class ServerBackend:
+    """A model behind `fieldmark serve`, `vllm serve` or another server with OpenAI's chat completions.
 
     Args:
-        address: ends in /v1; `#NAME` after it chooses among several models.
-        family: how the model writes boxes; only for servers that do not say so themselves.
-        style: prompt style, where the server does not say it.
+        address: ends in /v1; `#NAME` after it selects one of several models.
+        family: how the model writes boxes; only for servers that do not state it.
+        style: prompt style, where the server does not state it.
 
     Raises:
-        FieldmarkError: the server cannot be reached, has several models and none was named, or does not say how its
-            model writes boxes and neither does `family`.
+        FieldmarkError: the server cannot be reached; it has several models and none was named; neither the server nor
+            `family` says how the model writes boxes.
     """
 
     def __init__(self, address: str, *, family: str | None = None, style: str | None = None) -> None:
         self.url, _, wanted = address.partition("#")
         self._client = _client(self.url)
-        told = self._described(wanted)
-        self.model: str = told["id"]
+        description = self._describe(wanted)
+        self.model: str = description["id"]
         self.name = f"{self.model} at {self.url}"
-        self.convention = _convention(told, self.name, family, style)
+        self.convention = _convention(description, self.name, family, style)
         self.family = families.load(self.convention.family)
 
-    def write(self, request: Request) -> Written:
-        """Answer a conversation, see `Writer.write`. A server that fails raises `FieldmarkError`."""
-        body = {"max_tokens": request.room or ROOM, "temperature": request.temperature, "seed": request.seed}
-        pieces = _Pieces(request.tell)
+    def generate(
+        self, prompt: Prompt, sampling: Sampling, on_text: OnText | None = None, cancelled: Event | None = None
+    ) -> Generation:
+        """Answer a prompt; see `Backend.generate`. A server that fails raises `FieldmarkError`."""
+        pieces = _Pieces(on_text)
         try:
             stream = self._client.chat.completions.create(
                 model=self.model,
-                messages=self._as_sent(request.messages, request.images),
+                messages=self._to_openai(prompt.messages, prompt.images),
                 stream=True,
                 stream_options={"include_usage": True},
-                **body,
+                max_tokens=sampling.limit,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=sampling.seed,
             )
             with stream:
                 for chunk in stream:
-                    pieces.take(chunk)
-                    if request.gone is not None and request.gone.is_set():
+                    pieces.add(chunk)
+                    if cancelled is not None and cancelled.is_set():
                         break
-        except openai_errors.errors() as error:
-            raise FieldmarkError(f"{self.name}: {openai_errors.reason(error)} ({openai_errors.short(error)})") from None
-        return pieces.written()
+        except errors() as error:
+            raise FieldmarkError(f"{self.name}: {reason(error)} ({short(error)})") from None
+        return Generation(pieces.text, pieces.tokens, pieces.finish == "length")
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _described(self, wanted: str) -> dict[str, Any]:
-        """Return what the server tells of its model."""
+    def _describe(self, wanted: str) -> dict[str, Any]:
+        """Return the server's description of the model."""
         try:
             models = [model.model_dump() for model in self._client.models.list()]
-        except openai_errors.errors() as error:
+        except errors() as error:
             raise FieldmarkError(
-                f"{self.url}: {openai_errors.reason(error)} ({openai_errors.short(error)}); the address of a server ends in /v1, "
+                f"{self.url}: {reason(error)} ({short(error)}); the address of a server ends in /v1, "
                 "its key comes from OPENAI_API_KEY"
             ) from None
         names = [model["id"] for model in models]
         if wanted and wanted not in names:
-            raise FieldmarkError(f"{self.url}: no model {wanted!r} there; it has {', '.join(names) or 'none'}")
+            raise FieldmarkError(f"{self.url}: no model {wanted!r}; the server has {', '.join(names) or 'none'}")
         if not wanted and len(names) != 1:
             raise FieldmarkError(
-                f"{self.url}: name one of its models, as {self.url}#NAME: {', '.join(names) or 'none'}"
+                f"{self.url}: select one of its models with {self.url}#NAME: {', '.join(names) or 'none'}"
             )
         return models[names.index(wanted or names[0])]
 
-    def _as_sent(self, messages: list[dict[str, Any]], images: Sequence[Image]) -> list[Any]:
-        """Return the turns as the wire has them, each image as a data URL."""
+    def _to_openai(self, messages: list[dict[str, Any]], images: Sequence[Image]) -> list[Any]:
+        """Return the messages in OpenAI's format, each image as a data URL."""
         left = iter(images)
 
         def part(one: dict[str, Any]) -> dict[str, Any]:
             return one if one["type"] == "text" else {"type": "image_url", "image_url": {"url": self._url(next(left))}}
 
-        return [{**turn, "content": [part(one) for one in turn["content"]]} for turn in messages]
+        return [{**message, "content": [part(one) for one in message["content"]]} for message in messages]
 
     def _url(self, image: Image) -> str:
-        """Return an image as data URL, on the very pixels that its boxes will be written on, where these count."""
+        """Return an image as data URL. A family that writes pixels of the resized image gets it already resized."""
         if self.family.numbers is None:
             frame = self.family.resized(Frame(*image.size), self.convention.budget)
             image = image.resize((int(frame.width), int(frame.height)))
-        elif image.width * image.height > MOST_PIXELS:
-            scale = (MOST_PIXELS / (image.width * image.height)) ** 0.5
+        elif image.width * image.height > MAX_SENT_PIXELS:
+            scale = (MAX_SENT_PIXELS / (image.width * image.height)) ** 0.5
             image = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)))
         return image_view.data_url(image, lossless=image.width * image.height <= image_view.LOSSLESS)
 
 
 class _Pieces:
-    """Gathers a streamed answer. Thoughts that a server sends apart (`reasoning_content`) go back into `<think>`."""
+    """Collects a streamed answer. Reasoning in a field of its own (`reasoning_content`) is put back into `<think>`."""
 
-    def __init__(self, tell: Tell | None) -> None:
+    def __init__(self, on_text: OnText | None) -> None:
         self.text, self.finish, self.tokens = "", "", 0
-        self._tell, self._thinking = tell, False
+        self._on_text, self._thinking = on_text, False
 
-    def take(self, chunk: Any) -> None:
+    def add(self, chunk: Any) -> None:
         """Add one chunk."""
         if chunk.usage is not None:
             self.tokens = chunk.usage.completion_tokens
         for choice in chunk.choices[:1]:
-            apart = choice.delta.model_extra or {}
-            if thought := apart.get("reasoning_content") or apart.get("reasoning"):
-                self._add(thought if self._thinking else f"<think>{thought}")
+            extra = choice.delta.model_extra or {}
+            if thought := extra.get("reasoning_content") or extra.get("reasoning"):
+                self._append(thought if self._thinking else f"<think>{thought}")
                 self._thinking = True
             if choice.delta.content:
-                self._add(f"</think>{choice.delta.content}" if self._thinking else choice.delta.content)
+                self._append(f"</think>{choice.delta.content}" if self._thinking else choice.delta.content)
                 self._thinking = False
             self.finish = choice.finish_reason or self.finish
 
-    def written(self) -> Written:
-        """Return the whole answer."""
-        return Written(self.text, self.tokens, self.finish == "length")
-
-    def _add(self, text: str) -> None:
+    def _append(self, text: str) -> None:
         self.text += text
-        if self._tell is not None:
-            self._tell(text)
+        if self._on_text is not None:
+            self._on_text(text)
 
 
-def described(convention: Convention) -> dict[str, Any]:
-    """Return a convention as a server tells it."""
+def convention_field(convention: Convention) -> dict[str, Any]:
+    """Return a convention as a field of a model description."""
     return {CONVENTION_FIELD: json.loads(encode(convention))}
 
 
-def _convention(told: dict[str, Any], name: str, family: str | None, style: str | None) -> Convention:
-    """Return how a served model is asked and read: by its own description, else by what the caller knows."""
-    if isinstance(said := told.get(CONVENTION_FIELD), dict):
+def _convention(description: dict[str, Any], name: str, family: str | None, style: str | None) -> Convention:
+    """Return the convention that the description states, otherwise the one that the caller gave."""
+    if isinstance(stated := description.get(CONVENTION_FIELD), dict):
         try:
-            return decode(json.dumps(said), Convention)
+            return decode(json.dumps(stated), Convention)
         except RecordError as error:
             raise FamilyError(f"{name}: field {CONVENTION_FIELD} of its description: {error}") from None
     if family is None:
         raise FamilyError(
-            f"{name}: the server does not say how its model writes boxes; name its --family "
-            f"({', '.join(families.names())})"
+            f"{name}: the server does not say how its model writes boxes; give --family ({', '.join(families.names())})"
         )
     return Convention(family, style or "direct", families.load(family).budget)
 
 
 def _client(url: str) -> Any:
-    """Return the official client."""
     try:
         from openai import OpenAI
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Failures of an OpenAI-compatible server: which pass, which end a run, and what they are called when counted."""
+"""Errors of an OpenAI-compatible server: which are transient, which are fatal, and the names to count them under."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class Malformed(Exception):
-    """An answer of the server that is no chat completion."""
+    """A reply of the server that is not a chat completion."""
 
 
-def asked_to_wait(error: BaseException | None) -> float | None:
-    """Return the seconds that a response's Retry-After asks for (RFC 9110, 10.2.3: seconds or a date), None without."""
+def retry_after(error: BaseException | None) -> float | None:
+    """Return the seconds in a response's Retry-After header (RFC 9110, 10.2.3: seconds or a date), None without one."""
     headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
     value = headers.get("retry-after", "").strip()
     if not value:
@@ -31,38 +31,38 @@ def asked_to_wait(error: BaseException | None) -> float | None:
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """Return what a call may raise: the client's own errors, and answers that are no JSON or no completion."""
+    """Return what a call may raise: the client's own errors, and errors for replies that are not valid."""
     from openai import OpenAIError
 
     return OpenAIError, json.JSONDecodeError, UnicodeDecodeError, Malformed
 
 
-def checked(completion: Any) -> Any:
-    """Return a completion after looking at it: the client builds its objects from whatever comes, unchecked."""
+def check_completion(completion: Any) -> Any:
+    """Return a completion after checking it; the client itself accepts anything."""
     try:
         choice = completion.choices[0]
         usage = completion.usage
-        no_words = choice.message.content is None and choice.finish_reason in ("length", "content_filter")
-        sound = isinstance(choice.message.content, str) or no_words  # all its room went into thinking, or was refused
-        sound &= usage is None or {type(usage.prompt_tokens), type(usage.completion_tokens)} == {int}
+        no_text = choice.message.content is None and choice.finish_reason in ("length", "content_filter")
+        valid = isinstance(choice.message.content, str) or no_text  # all tokens were reasoning, or it was filtered
+        valid &= usage is None or {type(usage.prompt_tokens), type(usage.completion_tokens)} == {int}
     except (AttributeError, IndexError, TypeError) as error:
-        raise Malformed(f"no chat completion: {str(completion)[:100]!r} ({error})") from None
-    if not sound:
-        raise Malformed(f"no chat completion: {str(completion)[:100]!r}")
+        raise Malformed(f"not a chat completion: {str(completion)[:100]!r} ({error})") from None
+    if not valid:
+        raise Malformed(f"not a chat completion: {str(completion)[:100]!r}")
     return completion
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether the same call may go well later: no connection, timed out, too many, server in trouble, no JSON."""
+def is_transient(error: BaseException) -> bool:
+    """Whether a retry may succeed: connection failed, timeout, rate limit, server error, malformed reply."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return hopeless(error) is None and error.status_code in (408, 409, 425, 429, *range(500, 600))
+        return fatal_reason(error) is None and error.status_code in (408, 409, 425, 429, *range(500, 600))
     return isinstance(error, (openai.APIConnectionError, json.JSONDecodeError, UnicodeDecodeError, Malformed))
 
 
-def hopeless(error: Exception) -> str | None:
-    """Say why every other request would fail as well; None where it need not."""
+def fatal_reason(error: Exception) -> str | None:
+    """Return why every further request would fail too; None where a retry or another request may succeed."""
     import openai
 
     if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
@@ -75,7 +75,7 @@ def hopeless(error: Exception) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """Return the short stable name under which a failure is counted."""
+    """Return a short stable name to count an error under."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
@@ -88,6 +88,6 @@ def reason(error: Exception) -> str:
 
 
 def short(error: Exception) -> str:
-    """Return an error's message on one line, with its cause, 200 letters at most."""
+    """Return an error's message with its cause on one line, at most 200 characters."""
     cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
     return " ".join(f"{error}{cause}".split())[:200]

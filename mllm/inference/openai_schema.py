@@ -1,7 +1,7 @@
-"""The OpenAI wire format as `fieldmark serve` speaks it: requests checked field by field, answers, chunks, errors.
+"""The part of OpenAI's chat completions API that `fieldmark serve` supports: requests, completions, chunks, errors.
 
-What would change an answer and is not supported is refused by name; nothing is quietly ignored but notes about the
-caller (`user`, `metadata`, `store`).
+Unsupported fields that would change an answer are rejected by name. Only notes about the caller (`user`, `metadata`,
+`store`) are ignored.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mllm.errors import ImageError
+from mllm.inference.backends import Prompt
+from mllm.inference.sampling import Sampling
 from mllm.io.images import image_from_bytes
 
 if TYPE_CHECKING:
@@ -26,23 +28,23 @@ _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How much one request may ask for, and how many may be under way."""
+class ServerLimits:
+    """Limits of one request, and of how many requests are accepted."""
 
     body: int = 32 * 2**20
-    """Bytes of a request."""
+    """Bytes of a request body."""
     images: int = 8
-    """Images of a request."""
+    """Images in a request."""
     pixels: int = 25_000_000
-    """Pixels of an image, before it is shrunk to the model's budget."""
+    """Pixels of an image before it is resized."""
     tokens: int = 4096
     """Tokens of an answer."""
     requests: int = 64
-    """Requests under way or waiting; more are told to come back later (503 with Retry-After)."""
+    """Requests running or queued; further ones get status 503 with Retry-After."""
 
 
-class WireError(Exception):
-    """A request that is not answered: an HTTP status with the error object of the format."""
+class ApiError(Exception):
+    """An error response: an HTTP status and OpenAI's error object."""
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -84,7 +86,7 @@ class _StreamOptions(_Strict):
 
 
 class ChatRequest(_Strict):
-    """The body of POST /v1/chat/completions. Greedy where no temperature is given, as everything here is measured."""
+    """The body of POST /v1/chat/completions. Greedy unless a temperature is given."""
 
     model: str
     messages: list[_Turn] = Field(min_length=1)
@@ -106,39 +108,36 @@ class ChatRequest(_Strict):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Texts at which to stop, empty ones left out."""
+        """The stop texts, without empty ones."""
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in given if text)
 
-    def room(self, limits: Limits) -> int:
-        """Tokens of the answer at most: what is asked for, within the server's limit."""
-        asked = self.max_completion_tokens or self.max_tokens
-        if asked is not None and asked > limits.tokens:
-            raise WireError(400, f"{asked} tokens are asked for; this server gives {limits.tokens}", param="max_tokens")
-        return asked or min(512, limits.tokens)
-
-    def chosen_seed(self) -> int:
-        """Return the seed of the sampling, any where none is given. 64 bits, as torch takes them."""
-        return secrets.randbits(32) if self.seed is None else self.seed % 2**63
+    def sampling(self, limits: ServerLimits) -> Sampling:
+        """Return the options of generation; without a seed, a random one. Raises ApiError 400 above the limit."""
+        wanted = self.max_completion_tokens or self.max_tokens
+        if wanted is not None and wanted > limits.tokens:
+            raise ApiError(400, f"max_tokens is {wanted}; this server allows {limits.tokens}", param="max_tokens")
+        seed = secrets.randbits(32) if self.seed is None else self.seed % 2**63  # torch takes 64 bits, signed
+        return Sampling(wanted or min(512, limits.tokens), self.temperature, self.top_p, seed)
 
 
 def read(body: bytes) -> ChatRequest:
-    """Read the body of a request. Raises WireError 400 that names the first field that is wrong."""
+    """Parse the body of a request. Raises ApiError 400, which names the first invalid field."""
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]  # an input may be an image of megabytes
         field = ".".join(str(step) for step in first["loc"])
         known = f"; known fields: {', '.join(ChatRequest.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise WireError(400, f"{field or 'body'}: {first['msg']}{known}", param=field or None) from None
+        raise ApiError(400, f"{field or 'body'}: {first['msg']}{known}", param=field or None) from None
 
 
-def conversation(request: ChatRequest, limits: Limits) -> tuple[list[dict[str, Any]], list[Image]]:
-    """Return the turns as chat templates take them, and their images in order.
+def read_prompt(request: ChatRequest, limits: ServerLimits) -> Prompt:
+    """Return the messages as chat templates take them, with their images.
 
     Raises:
-        WireError: 400 for an image that is no data URL (this server fetches nothing and reads no files), cannot be
-            opened or is too large; too many images.
+        ApiError: 400 for too many images, or an image that is not a data URL (this server fetches no URLs and reads no
+            files), cannot be opened or is too large.
     """
     turns: list[dict[str, Any]] = []
     images: list[Image] = []
@@ -150,49 +149,49 @@ def conversation(request: ChatRequest, limits: Limits) -> tuple[list[dict[str, A
                 parts.append({"type": "text", "text": part.text})
                 continue
             if len(images) == limits.images:
-                raise WireError(400, f"more than {limits.images} images in one request", param="messages")
+                raise ApiError(400, f"more than {limits.images} images in one request", param="messages")
             images.append(_image(part.image_url.url, f"messages.{k}.content.{j}", limits))
             parts.append({"type": "image"})
         turns.append({"role": turn.role, "content": parts})
-    return turns, images
+    return Prompt(turns, images)
 
 
-def _image(url: str, field: str, limits: Limits) -> Image:
+def _image(url: str, field: str, limits: ServerLimits) -> Image:
     head = _DATA_URL.match(url)
     if head is None:
-        raise WireError(400, f"{field}: images are sent as data:image/...;base64, URLs", param=field)
+        raise ApiError(400, f"{field}: images must be data:image/...;base64, URLs", param=field)
     try:
         return image_from_bytes(base64.b64decode(url[head.end() :], validate=True), field, limits.pixels)
     except binascii.Error as error:
-        raise WireError(400, f"{field}: no base64: {error}", param=field) from None
+        raise ApiError(400, f"{field}: not base64: {error}", param=field) from None
     except ImageError as error:
-        raise WireError(400, str(error), param=field) from None
+        raise ApiError(400, str(error), param=field) from None
 
 
-def usage(read: int, written: int) -> dict[str, int]:
-    """Count tokens."""
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+def usage(prompt: int, completion: int) -> dict[str, int]:
+    """Return token counts."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def completion(model: str, text: str, finish: str, counts: dict[str, int]) -> dict[str, Any]:
-    """Return a whole answer."""
+    """Return a complete response."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
     return {**_head(model, "chat.completion"), "choices": [choice], "usage": counts}
 
 
 class Chunks:
-    """The pieces of one answer that is streamed; they share an id and a time."""
+    """The chunks of one streamed response; they share an id and a time."""
 
     def __init__(self, model: str) -> None:
         self._head = _head(model, "chat.completion.chunk")
 
     def piece(self, delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
-        """Return a piece of text, the role before the first, or the end."""
+        """Return the chunk with the role, a piece of text, or the finish reason."""
         return {**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]}
 
     def usage(self, counts: dict[str, int]) -> dict[str, Any]:
-        """Return the chunk that counts tokens, after the last piece."""
+        """Return the chunk with the token counts, which comes last."""
         return {**self._head, "choices": [], "usage": counts}
 
 

@@ -1,4 +1,4 @@
-"""Files that are never half written: the old one stays until the new one is whole."""
+"""Atomic writes, and other small operations on files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _HOST = socket.gethostname() or "host"
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path is a file; one that no file can have (too long, with a zero byte) is none."""
-    return os.path.isfile(path)  # pathlib's own raises
+    """Whether a path is a file; False for a path that no file can have (too long, or with a zero byte)."""
+    return os.path.isfile(path)  # pathlib's own raises for such paths
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[str]]:
-    """Open a text file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
+    """Open a text file that replaces `path` when the block ends, and is removed when the block raises.
 
-    The new file is written beside the old one, flushed to the disk (fsync) and renamed over it, which POSIX does in one
-    step; so a crash at any moment leaves the old file or the new one, whole.
+    The new file is written beside the old one, flushed to disk (fsync) and renamed over it, which is atomic on POSIX.
+    A crash at any moment leaves either the old file or the new one, complete.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -36,7 +36,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[str]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:  # a keyboard interrupt leaves no litter either
+    except BaseException:  # including KeyboardInterrupt
         temporary.unlink(missing_ok=True)
         raise
 
@@ -47,20 +47,20 @@ def write_json(path: str | Path, data: Any) -> None:
         json.dump(data, file, ensure_ascii=False, indent=1)
 
 
-def _sweep(path: Path) -> None:
-    """Remove the half-written files that a killed process of this machine left beside `path`."""
-    for litter in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(_HOST)}-*.tmp"):
-        process = litter.name.removesuffix(".tmp").rpartition("-")[2]
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that killed processes of this machine left beside `path`."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(_HOST)}-*.tmp"):
+        process = leftover.name.removesuffix(".tmp").rpartition("-")[2]
         if process.isdigit() and not _is_alive(int(process)):
-            litter.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:
-    """Whether a process of this machine still runs."""
+    """Whether a process of this machine is running."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # it runs, and is somebody else's
+        return True  # it runs as another user
     return True

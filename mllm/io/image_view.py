@@ -1,4 +1,4 @@
-"""What a teacher is shown: an image or a part of it, shrunk to a budget. Opened only when it has to be sent."""
+"""An image or a crop of it within a pixel budget, as it is sent to a model. Opened only when it is sent."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LOSSLESS = 512 * 512
-"""A PNG of so many pixels or fewer is sent as it is; anything else as JPEG."""
+"""PNG files of at most this number of pixels are sent as PNG; everything else as JPEG."""
 JPEG_QUALITY = 92
 
 
 def data_url(image: Image, *, lossless: bool) -> str:
-    """Return an image as `data:image/...;base64,...`: PNG where it must not lose anything, else JPEG."""
+    """Return an image as `data:image/...;base64,...`: PNG if `lossless`, otherwise JPEG."""
     kind, file = "png" if lossless else "jpeg", BytesIO()
     image.save(file, format=kind, quality=JPEG_QUALITY)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """An image file, or the part of it inside `box` (unit frame), in at most `max_pixels` pixels."""
+class ImageView:
+    """An image file, or its crop to `box` (unit frame), shrunk to at most `max_pixels` pixels."""
 
     image: Path
     max_pixels: int
@@ -39,14 +39,14 @@ class View:
 
     @property
     def window(self) -> Box:
-        """The part that is shown, in the unit frame of the whole image, after rounding to whole pixels outwards."""
+        """The crop in the unit frame of the whole image, after rounding outwards to whole pixels."""
         size = image_size(self.image)
         left, top, right, bottom = self._crop(size)
         return Box.from_xyxy((left, top, right, bottom), size)
 
     @property
     def size(self) -> Frame:
-        """Width and height of what is shown, in pixels. Reads the file's header only."""
+        """Width and height of the view in pixels. Reads only the header of the file."""
         left, top, right, bottom = self._crop(image_size(self.image))
         width, height = right - left, bottom - top
         if width * height <= self.max_pixels:
@@ -55,7 +55,7 @@ class View:
         return Frame(max(int(width * scale), 1), max(int(height * scale), 1))
 
     def open(self) -> Image:
-        """Return the image as it is shown: RGB, cut, shrunk, never enlarged."""
+        """Return the view as RGB: cropped and shrunk, never enlarged."""
         from PIL.Image import Resampling
 
         whole = open_image(self.image)
@@ -64,12 +64,12 @@ class View:
         return part if part.size == goal else part.resize(goal, Resampling.LANCZOS)
 
     def data_url(self) -> str:
-        """Return the image as `data:image/...;base64,...`."""
-        shown = self.open()
-        return data_url(shown, lossless=self.image.suffix.lower() == ".png" and shown.width * shown.height <= LOSSLESS)
+        """Return the view as `data:image/...;base64,...`."""
+        view = self.open()
+        return data_url(view, lossless=self.image.suffix.lower() == ".png" and view.width * view.height <= LOSSLESS)
 
     def identity(self) -> dict[str, object]:
-        """Return what this view shows as json values: the hash of the file's bytes, the part, the budget."""
+        """Return JSON values that identify the view: the hash of the file's bytes, the crop, the budget."""
         try:
             content = file_hash(self.image)
         except OSError as error:
@@ -78,7 +78,7 @@ class View:
         return {"sha256": content, "box": box, "max_pixels": self.max_pixels}
 
     def _crop(self, size: Frame) -> tuple[int, int, int, int]:
-        """Return the shown part of an image of `size` in whole pixels; at least one pixel each way."""
+        """Return the crop of an image of `size` in whole pixels, at least one pixel wide and high."""
         if self.box is None:
             return 0, 0, int(size.width), int(size.height)
         x1, y1, x2, y2 = self.box.to_xyxy(size)

@@ -1,4 +1,4 @@
-"""Where the program folders lie: in a checkout, or nested in the installed package."""
+"""Where the program folders are: beside the package in a checkout, inside it when installed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def program_folder(name: str) -> Path:
-    """Return the folder of the programs `recipes`, `data_synth` or `eval`: the repository's, or the installed one."""
+    """Return the folder `recipes`, `data_synth` or `eval`, of the installed package or of the checkout."""
     inside = PACKAGE / name
     return inside if inside.is_dir() else PACKAGE.parent / name

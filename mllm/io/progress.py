@@ -1,4 +1,4 @@
-"""A bar with an ETA for programs that take a while; on stderr, and from the first process only."""
+"""A progress bar with an ETA, on stderr and from the main process only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mllm.distributed import World
 def progress(
     what: str, total: int | None, done: int = 0, *, world: World | None = None
 ) -> Iterator[Callable[[], None]]:
-    """Show a bar while the block runs; yields what to call after each step. `world` shows the first process's share."""
+    """Show a bar while the block runs; yields a function to call after each step."""
     columns = (TextColumn(f"{what:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     quiet = world is not None and not world.is_main
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:

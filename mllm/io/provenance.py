@@ -1,4 +1,4 @@
-"""Where a number came from: versions, git commit, and short hashes of weights and data files."""
+"""Provenance of results: package versions, git commit, hashes of weights and data files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EDGE = 1 << 20
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that move results; those not installed are left out."""
+    """Return the versions of Python and of the installed packages that can change results."""
     found = {"python": sys.version.split()[0]}
     for name in PACKAGES:
         try:
@@ -25,9 +25,9 @@ def versions() -> dict[str, str]:
 
 
 def git_commit(folder: str | Path | None = None) -> str | None:
-    """Return the commit of the code in `folder` (default: this package's), with `+changes` where files differ from it.
+    """Return the commit of the code in `folder` (default: this package), with `+changes` if files differ from it.
 
-    None where the code lies in no git checkout (an installed wheel) or git is not installed.
+    None if the folder is not in a git checkout (an installed wheel) or git is not installed.
     """
     where = Path(folder) if folder else Path(__file__).parent
     try:
@@ -39,10 +39,10 @@ def git_commit(folder: str | Path | None = None) -> str | None:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Hash a checkpoint: names, sizes and both ends of its weight files, and its adapter and convention settings.
+    """Hash a checkpoint: names, sizes and both ends of its weight files, its adapter config and its convention.
 
-    Reading both ends keeps this quick for weights of many gigabytes, and a training step changes every tensor. A name
-    that is no folder (a checkpoint on the Hub) is hashed itself.
+    Reading only both ends is fast for large weights, and a training step changes every tensor. For a checkpoint on the
+    Hub the name is hashed.
     """
     folder = Path(folder)
     digest = hashlib.sha256()
@@ -67,7 +67,7 @@ def file_hash(path: str | Path) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """Return what git says, or raise CalledProcessError."""
+    """Return the output of a git command, or raise CalledProcessError."""
     command = ["git", "-C", str(folder), *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
     return done.stdout.strip()

@@ -1,7 +1,7 @@
-"""Pickles of published predictions, read without running anything: containers, texts and numbers, nothing else.
+"""Read pickles without running code from them: only containers, texts and numbers are accepted.
 
-A pickle is a program that may name any function of any module. The published predictions of TrueMatch are pickles of
-`{COCO id: caption}`, which needs no name at all; a file that has one is refused.
+A pickle can call any function of any module. The published predictions of TrueMatch are pickles of
+`{COCO id: caption}`, which need no function at all; a file that names one is refused.
 """
 
 from __future__ import annotations
@@ -16,33 +16,38 @@ from typing import IO, Any, NoReturn
 from mllm.errors import FieldmarkError
 
 LIMIT = 64 * 2**20
-"""Largest file that is read, in bytes."""
-_RUNS = ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD", "EXT1", "EXT2", "EXT4")
-"""Instructions that name or call something."""
-_KEEPS = ("PUT", "BINPUT", "LONG_BINPUT")
-"""Instructions that keep a value under a number; Python makes room for all numbers below it."""
+"""Largest accepted file, in bytes."""
+_CALLS = ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD", "EXT1", "EXT2", "EXT4")
+"""Opcodes that name or call something."""
+_STORES = ("PUT", "BINPUT", "LONG_BINPUT")
+"""Opcodes that store a value in a numbered slot; Python allocates all slots below that number."""
 _PLAIN = (str, int, float, bool, bytes, type(None))
+# What the unpickler raises for broken or hostile bytes.
+_BROKEN = (
+    *(pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError),
+    *(AttributeError, OverflowError, MemoryError, RecursionError, ImportError),
+)
 
 
 class PickleError(FieldmarkError):
-    """A pickle that is broken, too large, or wants more than plain values."""
+    """A pickle that is broken, too large, or contains more than plain values."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> NoReturn:
         """Refuse every name."""
-        raise PickleError(f"it names {module}.{name}, which reading it would run")
+        raise PickleError(f"it names {module}.{name}")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        """Refuse references to things outside."""
-        raise PickleError("it refers to something outside of the file")
+        """Refuse references to other files."""
+        raise PickleError("it refers to something outside the file")
 
 
 def load(path: Path) -> Any:
     """Read a pickle of dicts, lists, tuples, texts, numbers and None.
 
     Raises:
-        PickleError: no such file, larger than `LIMIT`, broken, or anything that is not plain; names the file.
+        PickleError: no such file, larger than `LIMIT`, broken, or not plain values. Names the file.
     """
     if not path.is_file():
         raise PickleError(f"{path}: no such file")
@@ -53,31 +58,27 @@ def load(path: Path) -> Any:
 
 
 def read(file: IO[bytes], name: str) -> Any:
-    """Read an open pickle, as `load` does; `name` stands in messages."""
+    """Read an open pickle, as `load` does; `name` is used in error messages."""
     try:
         data = file.read()
         for code, argument, _ in pickletools.genops(data):
-            if code.name in _RUNS:
-                raise PickleError(f"it has the instruction {code.name} ({argument!r:.60})")
-            if code.name in _KEEPS and not (isinstance(argument, int) and 0 <= argument <= len(data)):
-                raise PickleError(f"it keeps a value under the number {argument}")
+            if code.name in _CALLS:
+                raise PickleError(f"it contains the opcode {code.name} ({argument!r:.60})")
+            if code.name in _STORES and not (isinstance(argument, int) and 0 <= argument <= len(data)):
+                raise PickleError(f"it stores a value in slot {argument}")
         value = _Unpickler(io.BytesIO(data)).load()
         for item in _walk(value):
             if type(item) not in _PLAIN:
-                raise PickleError(f"it holds a {type(item).__name__}")
+                raise PickleError(f"it contains a {type(item).__name__}")
     except PickleError as error:
-        raise PickleError(f"{name}: not a pickle of plain values: {error}. Ask for json instead") from None
-    # What the unpickler raises on broken or hostile bytes; a size that is claimed and not there ends in one of these.
-    except (
-        pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError,
-        MemoryError, RecursionError, ImportError,
-    ) as error:  # fmt: skip
+        raise PickleError(f"{name}: not a pickle of plain values: {error}. Ask its authors for JSON") from None
+    except _BROKEN as error:
         raise PickleError(f"{name}: a broken pickle: {type(error).__name__}: {error}") from None
     return value
 
 
 def _walk(value: Any) -> Iterator[Any]:
-    """Yield what is in a value but its containers, each container once (pickles may hold a thing many times)."""
+    """Yield the items of nested containers, each container once (a pickle may refer to one many times)."""
     waiting, seen = [value], set()
     while waiting:
         item = waiting.pop()

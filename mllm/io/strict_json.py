@@ -14,15 +14,15 @@ T = TypeVar("T")
 Kind = type[FieldmarkError]
 
 
-def loads(text: str | bytes, **how: Any) -> Any:
+def loads(text: str | bytes, **options: Any) -> Any:
     """Parse JSON as `json.loads` does, but refuse a key that an object holds twice.
 
     Raises:
         JSONDecodeError: broken, not UTF-8, nested too deeply, a duplicate key, or a number of thousands of digits.
     """
-    how.setdefault("object_pairs_hook", _unique_keys)
+    options.setdefault("object_pairs_hook", _unique_keys)
     try:
-        return json.loads(text, **how)
+        return json.loads(text, **options)
     except JSONDecodeError:
         raise
     except UnicodeDecodeError as error:
@@ -31,21 +31,21 @@ def loads(text: str | bytes, **how: Any) -> Any:
         raise JSONDecodeError("nested too deeply", "", 0) from None
     except ValueError as error:
         if "integer string conversion" not in str(error):
-            raise  # a hook's own
-        raise JSONDecodeError("a number of too many digits", "", 0) from None
+            raise  # from a hook
+        raise JSONDecodeError("a number with too many digits", "", 0) from None
 
 
-def load(path: Path, **how: Any) -> Any:
-    """Parse a whole file, with or without a byte order mark. Raises as `loads`, and `OSError`."""
+def load(path: Path, **options: Any) -> Any:
+    """Parse a file, with or without a byte order mark. Raises as `loads`, and `OSError`."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise JSONDecodeError(f"not UTF-8 at byte {error.start + 1}", "", 0) from None
-    return loads(text, **how)
+    return loads(text, **options)
 
 
 def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind = FieldmarkError) -> T | Any:
-    """Read a whole json file of a given shape.
+    """Read a JSON file of a given shape.
 
     Args:
         path: of the file.
@@ -54,7 +54,7 @@ def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind
         kind: class of the error.
 
     Raises:
-        FieldmarkError: no such file, broken JSON (names the line), another shape (names the field).
+        FieldmarkError: no such file, malformed JSON (names the line), another shape (names the field).
     """
     end = f"; {advice}" if advice else ""
     if not path.is_file():

@@ -33,6 +33,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from mllm.errors import FieldmarkError, RecordError
 from mllm.io import strict_json
+from mllm.io.codec import Flag, Int, Number, Record
 from mllm.io.files import atomic_write
 
 UNVERIFIED = "unverified"
@@ -46,16 +47,16 @@ class KnowledgeError(FieldmarkError):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Record):
     """One field mark. `verified` None: not checked yet; `seen` of `looked` images show it."""
 
     text: str
     part: str = ""
     source: str = ""
-    confidence: float | None = None
-    verified: bool | None = None
-    seen: int = 0
-    looked: int = 0
+    confidence: Number | None = None
+    verified: Flag | None = None
+    seen: Int = 0
+    looked: Int = 0
 
     def __post_init__(self) -> None:
         """Refuse an empty mark and numbers out of range."""
@@ -68,7 +69,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class Card(Record):
     """What is known about one entity. `unlike` maps entities it is confused with to pairs (own mark, other's mark)."""
 
     SCHEMA: ClassVar[str] = "fieldmark.card/1"
@@ -98,7 +99,7 @@ class _MarkInFile(BaseModel):
     mark: NonEmpty
     part: str = ""
     source: str = ""
-    confidence: float | None = None
+    confidence: Number | None = None
     verified: Annotated[bool | None, BeforeValidator(lambda value: None if value == UNVERIFIED else value)] = None
     seen: str = Field("0 of 0", pattern=r"^\d+ of \d+$")
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from mllm.boxes import Frame
 from mllm.io import strict_json
+from mllm.io.codec import Number, Record
 from mllm.io.images import open_image, phash
 from mllm.knowledge.card_files import Card, KnowledgeError
 from mllm.knowledge.cards import has_mark, word_overlap
@@ -27,7 +28,7 @@ Vector = Callable[[Photo], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class ConfusablePair:
+class ConfusablePair(Record):
     """Two entities that are easily confused, and why; `differences` are pairs (mark of `entity`, mark of `other`)."""
 
     SCHEMA: ClassVar[str] = "fieldmark.pair/1"
@@ -36,8 +37,8 @@ class ConfusablePair:
     domain: str
     entity: str
     other: str
-    text: float
-    image: float | None = None
+    text: Number
+    image: Number | None = None
     differences: tuple[tuple[str, ...], ...] = ()
 
     @property

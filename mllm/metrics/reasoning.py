@@ -125,7 +125,7 @@ def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) ->
     if target is None or not all(thing.marks for thing in sample.things):
         return None
     thought = read_thought(answer.thought, family, frame)
-    asked = tuple(sample.provenance.get("asked", ()))  # a description asks by these marks, without a name
+    asked = sample.asked  # a description asks by these marks, without a name
     head, sought = ("marks", asked) if asked else (sample.entity, target.marks)
     choice = thought.choice()
     recalled = set(thought.recalled) == set(sought)

@@ -16,7 +16,7 @@ import numpy as np
 from mllm.errors import FieldmarkError
 from mllm.metrics import stats
 from mllm.metrics.ranking import hit_share
-from mllm.models.encoders import Embedder, similarity
+from mllm.models.similarity import Embedder, similarity
 
 
 @dataclass(frozen=True, slots=True)

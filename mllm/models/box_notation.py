@@ -1,7 +1,6 @@
-"""Boxes as models write them: one scanner that finds the four numbers, whatever brackets are around them.
+"""Find the boxes in generated text, in the formats of all current model families.
 
-It knows the spellings of the model families of today and nothing of frames: what the numbers mean is for the family to
-say. Read as boxes are
+The frame of the numbers is up to the family. These are read as boxes:
 
     (12,34),(56,78)      Qwen2-VL, with or without <|box_start|> around it; also (12, 34) (56, 78)
     [12, 34, 56, 78]     Qwen2.5-VL and Qwen3-VL ("bbox_2d" in JSON, spaced or not, fenced or not), InternVL, GLM
@@ -9,15 +8,14 @@ say. Read as boxes are
     [12, 34], [56, 78]
     <box>12 34 56 78</box>    MiniCPM-V
 
-with whole or decimal numbers, signs, and line breaks between them. A list of three or five numbers is no box.
+with whole or decimal numbers, signs, and line breaks between them. A list of three or five numbers is not a box.
 """
 
 from __future__ import annotations
 
 import re
 
-# All quantifiers are possessive and bounded: at each place the scanner looks at a bounded stretch of text and never
-# goes back, so that reading is linear in the length of the text, however hostile a sampled text may be.
+# All quantifiers are possessive and bounded, so that reading takes time linear in the length of any text.
 _SPACE = r"\s{0,64}+"
 _NUMBER = r"([-+]?+[0-9]{1,9}+(?:\.[0-9]{0,20}+)?+)"
 _TWO = rf"{_SPACE}{_NUMBER}{_SPACE},{_SPACE}{_NUMBER}{_SPACE}"
@@ -38,12 +36,12 @@ _BOX = re.compile(
 
 
 def read_boxes(text: str) -> list[list[float]]:
-    """Return the four numbers of every box in `text`, in order of appearance, as they were written. Never raises."""
+    """Return the four numbers of every box in `text`, in order and unchanged. Never raises."""
     return [numbers for _, _, numbers in find_boxes(text)]
 
 
 def find_boxes(text: str) -> list[tuple[int, int, list[float]]]:
-    """Return (start, end, four numbers) of every box in `text`: where it stands, so that it can be replaced."""
+    """Return (start, end, four numbers) of every box in `text`, in order; `text[start:end]` is the box."""
     return [
         (match.start(), match.end(), [float(number) for number in match.groups() if number is not None])
         for match in _BOX.finditer(text)
@@ -51,11 +49,6 @@ def find_boxes(text: str) -> list[tuple[int, int, list[float]]]:
 
 
 def first_box(text: str) -> int | None:
-    """Return where in `text` its first box begins, None where it holds none (`text[:None]` is the whole text)."""
+    """Return the position of the first box in `text`, None without one (`text[:None]` is the whole text)."""
     found = _BOX.search(text)
     return found.start() if found else None
-
-
-def box_spans(text: str) -> list[tuple[int, int]]:
-    """Return where each box of `text` stands, as (first character, one past the last), in order of appearance."""
-    return [(start, end) for start, end, _ in find_boxes(text)]

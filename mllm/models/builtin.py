@@ -1,4 +1,4 @@
-"""Where the committed weights of the built-in pocket models lie."""
+"""Folders of the committed weights of the built-in pocket models."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
 
 
 def weights_folder() -> Path:
-    """The committed base model."""
-    folder = WEIGHTS / "base"
-    if not (folder / "model.safetensors").is_file():
-        raise FieldmarkError(
-            f"{folder}: the pocket base weights are missing; `python recipes/pretrain.py` makes them (an hour or two)"
-        )
-    return folder
+    """Return the folder of the base model."""
+    return _checked("base", "python recipes/pretrain.py")
 
 
 def clip_folder(which: str) -> Path:
-    """The committed weights of the scorer or the judge."""
-    folder = WEIGHTS / which
-    if not (folder / "model.safetensors").is_file():
-        raise FieldmarkError(
-            f"{folder}: the pocket {which}'s weights are missing; `python recipes/pretrain_clip.py` makes them"
-        )
-    return folder
+    """Return the folder of the encoder `scorer` or `judge`."""
+    return _checked(which, "python recipes/pretrain_clip.py")
 
 
 def grammar_folder() -> Path:
-    """The committed grammar head."""
+    """Return the folder of the grammar head."""
     return WEIGHTS / "grammar"
+
+
+def _checked(name: str, command: str) -> Path:
+    folder = WEIGHTS / name
+    if not (folder / "model.safetensors").is_file():
+        raise FieldmarkError(f"{folder}: the pocket {name} weights are missing; `{command}` makes them")
+    return folder

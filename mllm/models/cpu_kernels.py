@@ -1,8 +1,8 @@
-"""What makes Qwen-VL models train faster on a CPU, with the same mathematics: two detours, and memory that is kept.
+"""Faster training of Qwen-VL models on a CPU with the same mathematics: two replaced kernels, and memory reuse.
 
-PyTorch's Conv3d backward and its bfloat16 attention backward are slow on CPUs. Patches do not overlap, so the patch
-embedding is a matrix product; attention in float32 between bfloat16 matrix products costs little. And glibc gives the
-pages of every large tensor back at once, only to ask for them again. ``bench/cpu_detours.py`` measures all three.
+The Conv3d backward and the bfloat16 attention backward of PyTorch are slow on CPUs. Patches do not overlap, so the
+patch embedding is a matrix product; attention in float32 between bfloat16 matrix products costs little. And glibc
+returns the pages of every large tensor to the kernel at once. `bench/cpu_detours.py` measures all three.
 """
 
 from __future__ import annotations
@@ -36,33 +36,31 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def _patches_by_matrix_product(patch_embed: Any, patches_NP: torch.Tensor) -> torch.Tensor:
-    """(N patches, P = channels * frames * side * side) -> (N, hidden)."""
+    """Map (N patches, P = channels * frames * side * side) to (N, hidden)."""
     weight = patch_embed.proj.weight
     return functional.linear(patches_NP.to(weight.dtype), weight.view(weight.shape[0], -1), patch_embed.proj.bias)
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep freed memory instead of giving every large tensor's pages back and asking for them again.
+    """Make glibc keep freed memory instead of returning it to the kernel; False with another C library.
 
-    Without it about half of a training step's time on two cores went into the kernel's page handling. False where the C
-    library is another one: nothing is changed there.
+    Without it the kernel's page handling took about half of a training step on two cores.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    libc, most = ctypes.CDLL(None), 2**31 - 1
+    libc, largest = ctypes.CDLL(None), 2**31 - 1
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # mallopt(3)
-    options = ((trim_threshold, most), (top_pad, 2**28), (mmap_threshold, most))
+    options = ((trim_threshold, largest), (top_pad, 2**28), (mmap_threshold, largest))
     return all([libc.mallopt(name, value) == 1 for name, value in options])
 
 
 def computes_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in hardware (AMX or AVX-512 BF16 on x86, bf16 on Arm)."""
-    return any(able for name, able in torch.cpu.get_capabilities().items() if "bf16" in name)
+    return any(supported for name, supported in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
-def take_detours(model: Any) -> None:
-    """Make a Qwen-VL model (Qwen2-VL, 2.5-VL, 3-VL, pocket) use both detours from now on; its weights and outputs
-    stay the same."""
+def use_fast_kernels(model: Any) -> None:
+    """Make a Qwen-VL model (Qwen2-VL, 2.5-VL, 3-VL, pocket) use both kernels; weights and outputs stay the same."""
     for module in model.modules():
         proj = getattr(module, "proj", None)
         if isinstance(proj, torch.nn.Conv3d) and proj.kernel_size == proj.stride:

@@ -1,8 +1,8 @@
-"""Vectors of images, kept on disk and mapped into memory: made once for each image and model, shared by processes.
+"""Image embeddings on disk, memory-mapped: computed once per image and model, shared by processes.
 
-A store is a folder `<cache>/<model key>/` with `keys.txt`, one line an image (the hash of its file's bytes), and
-`vectors.f32`, one row of float32 for each line. Rows are appended under a lock, vectors first, so that a line stands
-for a whole row: what a killed process left behind is cut off by the next one that writes.
+A store is a folder `<cache>/<model key>/` with `keys.txt`, one line per image (the hash of its file's bytes), and
+`vectors.f32`, one row of float32 per line. Rows are appended under a lock, vectors first, so that each line has a
+complete row. The next writer removes what a killed process left incomplete.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mllm.errors import ImageError
 from mllm.io.provenance import file_hash
 
 _LINE = 33
-"""Bytes of a line of keys.txt: 32 hexadecimal digits and its end."""
+"""Bytes of a line of keys.txt: 32 hexadecimal digits and a newline."""
 
 
 def content_key(file: Path) -> str:
-    """Hash of a file's bytes; read again only when the file has changed.
+    """Hash a file's bytes; the file is read again only when it has changed.
 
     Raises:
         ImageError: no such file.
@@ -42,9 +42,9 @@ def _cached_key(file: str, size: int, changed: int) -> str:
 
 
 class EmbeddingStore:
-    """The vectors of one model; `shape` is that of one image's, for instance (1, 512).
+    """The vectors of one model; `shape` is that of one image, for instance (1, 512).
 
-    With `folder` None they are kept in memory and go with the process.
+    With `folder` None they are kept in memory only.
     """
 
     def __init__(self, folder: Path | None, shape: tuple[int, ...]) -> None:
@@ -52,67 +52,66 @@ class EmbeddingStore:
         self._row_of: dict[str, int] = {}
         self._rows = np.empty((0, *shape), np.float32)
         self._bytes = 4 * int(np.prod(shape))
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self._look()
+            self._refresh()
 
     def __len__(self) -> int:
         return len(self._row_of)
 
     def vectors(self, files: Sequence[Path], embed: Callable[[Sequence[Path]], np.ndarray]) -> np.ndarray:
-        """Return one vector for each file, (len(files), *shape); `embed` makes those that are not there yet."""
-        with self._turn:
+        """Return one vector per file, (len(files), *shape); `embed` computes those that are not in the store."""
+        with self._lock:
             return self._vectors(files, embed)
 
     def _vectors(self, files: Sequence[Path], embed: Callable[[Sequence[Path]], np.ndarray]) -> np.ndarray:
-        """Do the work of `vectors`, one thread at a time."""
+        """See `vectors`; the caller holds the lock."""
         keys = [content_key(file) for file in files]
         if any(key not in self._row_of for key in keys) and self.folder is not None:
-            self._look()  # another process may have made them meanwhile
+            self._refresh()  # another process may have added them
         missing = {key: file for key, file in zip(keys, files, strict=True) if key not in self._row_of}
         if missing:
-            made = np.ascontiguousarray(embed(list(missing.values())), dtype=np.float32)
-            self._add(list(missing), made)
+            self._add(list(missing), np.ascontiguousarray(embed(list(missing.values())), dtype=np.float32))
         if not keys:
             return np.empty((0, *self.shape), np.float32)
         return np.asarray(self._rows[[self._row_of[key] for key in keys]])
 
     def _add(self, keys: Sequence[str], rows: np.ndarray) -> None:
-        """Append rows; an image that another process added in the meantime may stand there twice."""
+        """Append rows. An image that another process added in the meantime is stored twice."""
         if rows.shape != (len(keys), *self.shape):
-            raise ValueError(f"{len(keys)} vectors of shape {self.shape} were promised, got {rows.shape}")
+            raise ValueError(f"expected {len(keys)} vectors of shape {self.shape}, got {rows.shape}")
         if self.folder is None:
-            self._row_of |= {key: len(self._rows) + place for place, key in enumerate(keys)}
+            self._row_of |= {key: row for row, key in enumerate(keys, len(self._rows))}
             self._rows = np.concatenate([self._rows, rows])
             return
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            whole = self._count()
+            complete = self._count()
             for name, size, data in (
                 ("vectors.f32", self._bytes, rows.tobytes()),
                 ("keys.txt", _LINE, "".join(f"{key}\n" for key in keys).encode()),
             ):
                 with (self.folder / name).open("ab") as file:
-                    file.truncate(whole * size)  # what a killed process left half done
+                    file.truncate(complete * size)  # remove an incomplete row of a killed process
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-        self._look()
+        self._refresh()
 
     def _count(self) -> int:
-        """How many whole rows lie on the disk."""
+        """Return the number of complete rows on disk."""
         assert self.folder is not None
         files = ((self.folder / "keys.txt", _LINE), (self.folder / "vectors.f32", self._bytes))
         return min(file.stat().st_size // size if file.exists() else 0 for file, size in files)
 
-    def _look(self) -> None:
-        """Map what lies on the disk now."""
+    def _refresh(self) -> None:
+        """Map the rows that are on disk now."""
         assert self.folder is not None
         count, known = self._count(), len(self._rows)
         if count <= known:
             return
-        with (self.folder / "keys.txt").open("rb") as file:  # the new lines alone: a store grows in many small steps
+        with (self.folder / "keys.txt").open("rb") as file:  # only the new lines: a store grows in many small steps
             file.seek(known * _LINE)
             lines = file.read((count - known) * _LINE).decode().split()
         for row, key in enumerate(lines, known):

@@ -1,8 +1,8 @@
-"""How much a caption reads like one that a person wrote: a text tower of CLIP's kind with a small head on it.
+"""Grammar score: a classifier on a CLIP text tower that separates human captions from corrupted ones.
 
-Cho et al. 2022 (arXiv 2205.13115) train such a head to tell captions from spoiled ones (mllm/models/perturbations.py) and add its
-probability to a CLIP reward, which alone ends in repetition. They train it together with CLIP's own loss, since one
-text tower serves both rewards; ours is a copy of the tower, so that the scorer stays as it was.
+Cho et al. 2022 (arXiv 2205.13115) train such a head (corruptions: `mllm.models.perturbations`) and add its probability
+to a CLIP reward, which alone leads to repetition. They train it jointly with CLIP's loss because both rewards share one
+text tower; here the head has a copy of the tower, so that the scorer does not change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BATCH = 256
 
 
 class GrammarHead(nn.Module):
-    """CLIP's text tower and a head: linear D to D, ReLU, linear D to 2, neither with a bias."""
+    """CLIP's text tower with a head: linear D to D, ReLU, linear D to 2, both without bias."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
@@ -36,21 +36,21 @@ class GrammarHead(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, width, bias=False), nn.ReLU(), nn.Linear(width, 2, bias=False))
 
     def forward(self, input_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor) -> torch.Tensor:  # noqa: N803
-        """Logits (B captions, 2) of spoiled and human, from a caption's last token before any projection."""
+        """Return logits (B captions, 2) of corrupted and human, from the last token before the projection."""
         hidden_BLD = self.tower(input_ids=input_ids_BL, attention_mask=attention_mask_BL).last_hidden_state  # noqa: N806
         last_B = attention_mask_BL.sum(-1) - 1  # noqa: N806
         return self.head(hidden_BLD[torch.arange(len(last_B), device=last_B.device), last_B])
 
 
 class Grammar:
-    """A head and its tokenizer."""
+    """A grammar head with its tokenizer."""
 
     def __init__(self, model: GrammarHead, tokenizer: Any, device: str = "cpu") -> None:
         self.model, self.tokenizer, self.device = model.to(device), tokenizer, device
         self.context = int(model.tower.config.max_position_embeddings)
 
     def logits(self, captions: Sequence[str]) -> torch.Tensor:
-        """Logits (captions, 2). What does not fit into the tower's context is cut."""
+        """Return logits (captions, 2). Captions are truncated to the tower's context."""
         words = self.tokenizer(
             list(captions), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
         ).to(self.device)
@@ -58,19 +58,19 @@ class Grammar:
 
     @torch.inference_mode()
     def probabilities(self, captions: Sequence[str]) -> list[float]:
-        """Probability that a person wrote it so, 0..1, of each caption; 0 for an empty one."""
+        """Return the probability that a person wrote each caption, 0..1; 0 for an empty one."""
         self.model.eval()
-        found = [0.0] * len(captions)
-        told = [place for place, caption in enumerate(captions) if caption.strip()]
-        for start in range(0, len(told), _BATCH):
-            places = told[start : start + _BATCH]
+        result = [0.0] * len(captions)
+        nonempty = [place for place, caption in enumerate(captions) if caption.strip()]
+        for start in range(0, len(nonempty), _BATCH):
+            places = nonempty[start : start + _BATCH]
             human = self.logits([captions[place] for place in places]).softmax(-1)[:, 1]
             for place, value in zip(places, human.tolist(), strict=True):
-                found[place] = value
-        return found
+                result[place] = value
+        return result
 
     def save(self, folder: Path) -> None:
-        """Write weights, the tower's configuration and the tokenizer."""
+        """Save weights, the tower's configuration and the tokenizer."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Grammar:
 
 
 def from_encoder(name: str, device: str = "cpu") -> Grammar:
-    """A new head on a copy of a dual encoder's text tower; `name` as for `mllm.models.encoders.load`."""
+    """Put a new head on a copy of a dual encoder's text tower; `name` as in `mllm.models.encoders.load`."""
     from mllm.models import encoders
 
     encoder = encoders.load(name, device=device)
@@ -91,10 +91,10 @@ def from_encoder(name: str, device: str = "cpu") -> Grammar:
 
 
 def load(name: str, device: str | None = None) -> Grammar:
-    """Load a trained head, once in each process: `pocket`, or a folder that `recipes/pretrain_grammar.py` wrote.
+    """Load a trained head: `pocket`, or a folder written by `recipes/pretrain_grammar.py`. The result is cached.
 
     Raises:
-        FieldmarkError: no such folder, or none with the weights of a head.
+        FieldmarkError: no such folder, or no weights of a head in it.
     """
     return _load(name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -117,32 +117,32 @@ def _load(name: str, device: str) -> Grammar:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise FieldmarkError(f"{folder / WEIGHTS} holds no grammar head: {error}") from error
+        raise FieldmarkError(f"{folder / WEIGHTS}: not a grammar head: {error}") from error
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return Grammar(model.requires_grad_(False), tokenizer, device)
 
 
 def _text_model(config: Any) -> Any:
-    """An empty text tower for a configuration of CLIP's."""
+    """Return an untrained text tower for a configuration of CLIP."""
     from transformers import CLIPTextModel
 
     config = getattr(config, "text_config", config)
     if config.model_type != "clip_text_model":
-        raise FieldmarkError(f"a grammar head stands on the text tower of a CLIP, not of a {config.model_type}")
+        raise FieldmarkError(f"a grammar head needs the text tower of a CLIP, not of a {config.model_type}")
     return CLIPTextModel(config)
 
 
 def loss(grammar: Grammar, captions: Sequence[str], rng: random.Random, vocabulary: Sequence[str]) -> torch.Tensor:
-    """Cross-entropy over some captions and a spoiled copy of each."""
-    spoiled = [corrupt(caption, rng, vocabulary)[0] for caption in captions]
-    labels = torch.tensor([1] * len(captions) + [0] * len(spoiled), device=grammar.device)
-    return functional.cross_entropy(grammar.logits([*captions, *spoiled]), labels)
+    """Return the cross-entropy over captions and one corrupted copy of each."""
+    corrupted = [corrupt(caption, rng, vocabulary)[0] for caption in captions]
+    labels = torch.tensor([1] * len(captions) + [0] * len(corrupted), device=grammar.device)
+    return functional.cross_entropy(grammar.logits([*captions, *corrupted]), labels)
 
 
 def accuracy(
     grammar: Grammar, captions: Sequence[str], rng: random.Random, vocabulary: Sequence[str], way: str | None
 ) -> float:
-    """Share judged right: of the captions themselves (`way` None), or of copies spoiled in one way."""
+    """Return the share classified correctly: of the captions (`way` None), or of copies corrupted in one way."""
     texts = list(captions) if way is None else [corrupt(caption, rng, vocabulary, way)[0] for caption in captions]
     human = [probability > 0.5 for probability in grammar.probabilities(texts)]
-    return sum(said == (way is None) for said in human) / len(human)
+    return sum(one == (way is None) for one in human) / len(human)

@@ -1,7 +1,7 @@
-"""Captions spoiled on purpose: what a grammar reward learns to tell from captions that people wrote.
+"""Corrupted captions, from which a grammar reward learns to separate human ones.
 
-The five ways of Cho et al. 2022 (arXiv 2205.13115, section 3.2): an n-gram said again, words left out, put in, replaced
-or shuffled. All work on words between spaces; a caption too short for a way comes back as it is.
+The five corruptions of Cho et al. 2022 (arXiv 2205.13115, section 3.2): repeat an n-gram, remove, insert, replace or
+shuffle words. Words are separated by spaces; a caption too short for a corruption is returned unchanged.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import random
 from collections.abc import Callable, Sequence
 
 MOST = 3
-"""The longest n-gram, and the most words or places, that one corruption touches."""
+"""Longest n-gram, and most words or places, that one corruption changes."""
 
 
 def repeat(words: Sequence[str], rng: random.Random, vocabulary: Sequence[str]) -> list[str]:
-    """Say an n-gram of the caption again at one to three other places."""
+    """Repeat an n-gram of the caption at one to three other places."""
     start, length = _n_gram(words, rng)
     again, result = list(words[start : start + length]), list(words)
     for _ in range(rng.randint(1, MOST)):
@@ -24,13 +24,13 @@ def repeat(words: Sequence[str], rng: random.Random, vocabulary: Sequence[str]) 
 
 
 def remove(words: Sequence[str], rng: random.Random, vocabulary: Sequence[str]) -> list[str]:
-    """Leave an n-gram out; at least one word stays."""
+    """Remove an n-gram; at least one word stays."""
     start, length = _n_gram(words, rng)
     return [*words[:start], *words[start + length :]] or list(words[:1])
 
 
 def insert(words: Sequence[str], rng: random.Random, vocabulary: Sequence[str]) -> list[str]:
-    """Put one to three words of the vocabulary anywhere."""
+    """Insert one to three words of the vocabulary at random places."""
     result = list(words)
     for _ in range(rng.randint(1, MOST)):
         result.insert(rng.randint(0, len(result)), rng.choice(vocabulary))
@@ -46,7 +46,7 @@ def replace(words: Sequence[str], rng: random.Random, vocabulary: Sequence[str])
 
 
 def shuffle(words: Sequence[str], rng: random.Random, vocabulary: Sequence[str]) -> list[str]:
-    """Put all words in another order."""
+    """Shuffle all words."""
     return rng.sample(list(words), len(words))
 
 
@@ -60,28 +60,28 @@ WAYS: dict[str, Callable[[Sequence[str], random.Random, Sequence[str]], list[str
 
 
 def corrupt(caption: str, rng: random.Random, vocabulary: Sequence[str], way: str | None = None) -> tuple[str, str]:
-    """Spoil a caption in one way, drawn at random unless named; returns it and the way.
+    """Corrupt a caption; return it and the name of the corruption, which is drawn at random unless `way` gives it.
 
-    A draw that changes nothing is drawn again, ten times at most, each time in a way drawn anew unless one is named.
+    If nothing changes, the draw (of the corruption too) is repeated, at most ten times in all.
 
     Raises:
-        ValueError: no way changes this caption: it is empty, or the vocabulary is.
+        ValueError: the caption cannot be changed: it or the vocabulary is empty.
     """
     words = caption.split()
     for _ in range(10 if words and vocabulary else 0):
         chosen = way or rng.choice(tuple(WAYS))
-        spoiled = " ".join(WAYS[chosen](words, rng, vocabulary))
-        if spoiled != " ".join(words):
-            return spoiled, chosen
-    raise ValueError(f"nothing of {caption!r} can be spoiled{f' by {way}' if way else ''}")
+        corrupted = " ".join(WAYS[chosen](words, rng, vocabulary))
+        if corrupted != " ".join(words):
+            return corrupted, chosen
+    raise ValueError(f"{caption!r} cannot be corrupted{f' by {way}' if way else ''}")
 
 
 def vocabulary_of(captions: Sequence[str]) -> list[str]:
-    """The words of some captions, each once, sorted."""
+    """Return the distinct words of captions, sorted."""
     return sorted({word for caption in captions for word in caption.split()})
 
 
 def _n_gram(words: Sequence[str], rng: random.Random) -> tuple[int, int]:
-    """Start and length of an n-gram of a caption, n up to three."""
+    """Draw start and length of an n-gram of a caption, n up to three."""
     length = rng.randint(1, min(MOST, len(words)))
     return rng.randint(0, len(words) - length), length

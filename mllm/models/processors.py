@@ -1,7 +1,7 @@
-"""Processors of the Qwen-VL lines that work with and without torchvision.
+"""Processors of the Qwen-VL models, with and without torchvision.
 
-The stock classes insist on a video processor, and that one on torchvision. Images need neither: without torchvision
-the same classes are built here without their video part, and everything that concerns images is stock.
+The classes of transformers require a video processor, which requires torchvision. Without torchvision the same classes
+are built here without their video part; everything for images is unchanged.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ PROCESSOR_CLASSES = {
     "qwen2_5_vl": "Qwen2_5_VLProcessor",
     "qwen3_vl": "Qwen3VLProcessor",
 }
-"""Stock processor class by ``model_type``."""
+"""Processor class of transformers by model type."""
 
 
 @cache
 def _image_class(model_type: str) -> type:
-    """The stock processor of a model type, less its video part; it keeps the stock name so that what it saves loads
-    anywhere."""
+    """Return transformers' processor class without its video part. It keeps its name, so saved files load anywhere."""
     import transformers
     from transformers.processing_utils import ProcessorMixin
 
     if model_type not in PROCESSOR_CLASSES:
         raise FieldmarkError(
-            f"no processor for model_type {model_type!r}; known are {', '.join(sorted(PROCESSOR_CLASSES))}"
+            f"no processor for model_type {model_type!r}; known: {', '.join(sorted(PROCESSOR_CLASSES))}"
         )
     stock = getattr(transformers, PROCESSOR_CLASSES[model_type])
 
@@ -58,16 +57,17 @@ def _image_class(model_type: str) -> type:
 
 
 def build_processor(model_type: str, image_processor: Any, tokenizer: Any, chat_template: str | None = None) -> Any:
-    """A processor for images from its parts; ``tokenizer`` pads on the left, as generation and GRPO need."""
+    """Build an image processor from its parts; `tokenizer` is set to left padding, which generation and GRPO need."""
     tokenizer.padding_side = "left"
     template = chat_template or tokenizer.chat_template
     return _image_class(model_type)(image_processor=image_processor, tokenizer=tokenizer, chat_template=template)
 
 
 def load_processor(folder: str | Path, *, trust_remote_code: bool = False) -> Any:
-    """The processor saved in ``folder`` (or named on the Hub): stock with torchvision, the same less video without.
+    """Load the processor of a folder or Hub name, without its video part where torchvision is missing.
 
-    Raises FieldmarkError when the model type has no known processor.
+    Raises:
+        FieldmarkError: the model type has no known processor.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
@@ -81,28 +81,28 @@ def load_processor(folder: str | Path, *, trust_remote_code: bool = False) -> An
     return build_processor(model_type, image_processor, tokenizer, _saved_template(Path(folder)))
 
 
-def opened(processor: Any, style: str) -> str:
-    """Return `<think>` where the chat template itself writes it at the start of the model's turn, else nothing.
+def template_opening(processor: Any, style: str) -> str:
+    """Return `<think>` if the chat template writes it at the start of the model's turn, otherwise an empty string.
 
-    Templates of reasoning models do so: what the model writes then begins inside its thought, and is read with the tag
-    put back (`mllm.prompting.answers.whole`). Only style `think` asks for a thought. `processor` is None where gold answers,
-    which are whole, are judged before a tokenizer is at hand (preflight).
+    Templates of reasoning models do so. The generated text then starts inside the thought, and the tag is put back
+    before it is parsed (`answers.whole`). Only style `think` asks for a thought. `processor` is None where complete
+    texts are judged without a tokenizer (preflight).
     """
     if style != "think" or processor is None:
         return ""
-    asked = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
-    text = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    text = processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
     return "<think>" if text.rstrip().endswith("<think>") else ""
 
 
 class _Template(BaseModel):
-    """What chat_template.json holds."""
+    """The content of chat_template.json."""
 
     chat_template: str
 
 
 def _saved_template(folder: Path) -> str | None:
-    """The chat template beside the weights: ``chat_template.jinja``, or the json older checkpoints carry."""
+    """Return the chat template beside the weights: `chat_template.jinja`, or the JSON of older checkpoints."""
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     if (folder / "chat_template.json").is_file():

@@ -58,7 +58,7 @@ class _Parts:
 def whole(opening: str, text: str) -> str:
     """Put the `opening` of the model's turn back before its text, unless the model wrote it once more.
 
-    The opening is what the chat template writes in the model's place (`mllm.models.processors.opened`): `<think>` or nothing.
+    The opening is what the chat template writes in the model's place (`mllm.models.processors.template_opening`): `<think>` or nothing.
     """
     return text if text.lstrip().startswith(opening) else opening + text
 

@@ -16,7 +16,7 @@ class CompletionReader:
     Args:
         family: how it writes boxes.
         budget: how it resizes images, which decides the frame of its numbers.
-        opening: what the chat template writes at the start of the model's turn (`mllm.models.processors.opened`); empty
+        opening: what the chat template writes at the start of the model's turn (`template_opening`); empty
             for texts that hold it already.
     """
 

@@ -1,8 +1,7 @@
 """How a question is worded: by name, by marks that only one thing of the image shows, or for all of a kind.
 
 Descriptions instead of names for a share of the questions keep a model from leaning on names alone (DesCo, Li et al.
-2023, arXiv 2306.14060). What a question asks by stands in the sample's provenance: `kind`, and for descriptions
-`asked`, the marks.
+2023, arXiv 2306.14060). `Sample.kind` says what is asked, `Sample.asked` holds the marks of a description.
 """
 
 from __future__ import annotations
@@ -10,15 +9,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import has_mark
 from mllm.knowledge.domains import Domain
-from mllm.records import Sample
+from mllm.records import QuestionKind
 
-NAME, DESCRIPTION, ABSENT, SEVERAL = "name", "description", "absent", "several"
-KINDS = (NAME, DESCRIPTION, ABSENT, SEVERAL)
-"""What is asked: one thing by its name, or by marks; something that is not there; all that there are of a kind."""
+NAME: Final = "name"
+DESCRIPTION: Final = "description"
+ABSENT: Final = "absent"
+SEVERAL: Final = "several"
 
 MOST_ASKED = 4
 """A description holds at most so many marks."""
@@ -60,7 +61,7 @@ class Mixture:
         if self.descriptions + self.absent + self.several > 1:
             raise FieldmarkError("--descriptions, --absent and --several together exceed 1")
 
-    def draw(self, rng: random.Random) -> str:
+    def draw(self, rng: random.Random) -> QuestionKind:
         """Draw a kind."""
         thrown = rng.random()
         for kind, share in ((DESCRIPTION, self.descriptions), (ABSENT, self.absent), (SEVERAL, self.several)):
@@ -82,11 +83,6 @@ def question(domain: Domain, kind: str, entity: str, marks: Sequence[str], rng: 
 def recalls(entity: str, noun: str | None) -> list[str]:
     """Ask for the marks of an entity in every wording; without its noun, in those that do without."""
     return [words.format(name=entity, noun=noun) for words in RECALLS if noun or "{noun}" not in words]
-
-
-def asked_marks(sample: Sample) -> tuple[str, ...]:
-    """Return the marks that a question asks by; empty where it asks by name."""
-    return tuple(sample.provenance.get("asked", ()))
 
 
 def telling(own: Sequence[str], others: Sequence[Sequence[str]], rng: random.Random) -> tuple[str, ...] | None:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from mllm.captions import caption_of
 from mllm.errors import ConfigError
-from mllm.records import Completion, Sample, Score, read_jsonl
+from mllm.io.jsonl import read_jsonl
+from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 
 WEIGHT = 2.5
@@ -59,6 +60,7 @@ class Reward(BaseReward):
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score each completion; parts: cos, and cut (1 if the scorer truncated the caption)."""
         from mllm.models import encoders
+        from mllm.models.similarity import similarity
 
         pairs = list(zip(samples, completions, strict=True))
         places = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
@@ -68,7 +70,7 @@ class Reward(BaseReward):
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
         images = encoder.images([Path(samples[place].image) for place in places])
         texts = encoder.texts([self.prefix + caption_of(completions[place]) for place in places])
-        cosines = _own(encoders.similarity(texts, images, encoder.pool))
+        cosines = _own(similarity(texts, images, encoder.pool))
         minus = [0.0] * len(places)
         if self.greedy is not None:
             known = _captions(self.greedy)
@@ -76,7 +78,7 @@ class Reward(BaseReward):
             if missing:
                 raise ConfigError(f"reward 'clip': {self.greedy} has no greedy caption of sample {missing[0]!r}")
             base = encoder.texts([self.prefix + known[samples[place].id] for place in places])
-            minus = [clip_s(cos) for cos in _own(encoders.similarity(base, images, encoder.pool))]
+            minus = [clip_s(cos) for cos in _own(similarity(base, images, encoder.pool))]
         for row, place in enumerate(places):
             value = min(max(clip_s(cosines[row]) - minus[row], self.low), self.high)
             result[place] = Score(value, {"cos": cosines[row], "cut": float(texts.cut[row])})

@@ -69,6 +69,7 @@ class Reward(BaseReward):
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
         """Score each completion; parts: log_p, hit, candidates, and cut (1 if the scorer truncated the caption)."""
         from mllm.models import encoders
+        from mllm.models.similarity import similarity, softmax_scale
 
         pairs = list(zip(samples, completions, strict=True))
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
@@ -82,15 +83,15 @@ class Reward(BaseReward):
             return result
         texts = encoder.texts([caption_of(completions[place]) for place in places])
         seen = np.stack([vector for _, vector in candidates.values()])
-        similarity = encoders.similarity(texts, seen, encoder.pool)
-        scale, place_of = encoders.softmax_scale(encoder), {image: number for number, image in enumerate(candidates)}
+        similarities = similarity(texts, seen, encoder.pool)
+        scale, place_of = softmax_scale(encoder), {image: number for number, image in enumerate(candidates)}
         bags = [bag for bag, _ in candidates.values()]
         for row, place in enumerate(places):
             sample = samples[place]
             pool = self._pool(sample, bags)
             if len(pool) > 1:
                 own = pool.index(place_of[sample.image])
-                result[place] = self._score(similarity[row, pool], own, scale, bool(texts.cut[row]))
+                result[place] = self._score(similarities[row, pool], own, scale, bool(texts.cut[row]))
         return result
 
     def _pool(self, sample: Sample, bags: Sequence[str | None]) -> list[int]:

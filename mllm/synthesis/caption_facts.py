@@ -25,7 +25,7 @@ def facts(
 ) -> dict[str, Any]:
     """Count the samples of each side and the rejected captions; list licences, writer and checker."""
     refused = Counter(reason for row in results.values() for reason in row.refused)
-    licences = Counter(sample.provenance["licence"] for rows in sides.values() for sample in rows)
+    licences = Counter(sample.licence for rows in sides.values() for sample in rows)
     return {
         "samples": {side: counted(rows) for side, rows in sides.items()},
         "drafts": sum(len(row.captions) for row in results.values()) + refused.total(),

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, draw
+from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, DrawnBox, draw
 from mllm.io.images import open_image, save_image
-from mllm.records import REFERENCE, SPLITS, Sample, read_jsonl
+from mllm.io.jsonl import read_jsonl
+from mllm.records import REFERENCE, SPLITS, Sample
 
 FOLDER = "sheets"
 ACROSS, DOWN = 3, 2
@@ -57,10 +58,10 @@ def _spread(file: Path, count: int) -> list[Sample]:
     return [sample for number, sample in enumerate(read_jsonl(file, Sample)) if number in wanted]
 
 
-def _marks(sample: Sample) -> list[Mark]:
+def _marks(sample: Sample) -> list[DrawnBox]:
     """Return the numbered boxes of a sample's things; those asked for are green."""
     return [
-        Mark(thing.box, str(k + 1), GOLD_COLOUR if thing.box in sample.boxes else ANSWER_COLOUR)
+        DrawnBox(thing.box, str(k + 1), GOLD_COLOUR if thing.box in sample.boxes else ANSWER_COLOUR)
         for k, thing in enumerate(sample.things)
     ]
 
@@ -69,7 +70,7 @@ def _text(sample: Sample) -> list[str]:
     """Return the lines below an image: id and kind, question, and as much of the thought as fits."""
     if sample.task == "caption":
         return _captions(sample)
-    stratum = f"{sample.provenance.get('kind', sample.task)}, {sample.provenance.get('stratum', sample.split)}"
+    stratum = f"{sample.kind or sample.task}, {sample.stratum or sample.split}"
     thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "(no thought)")
     lines = [f"{sample.id} ({stratum})", *textwrap.wrap(sample.question, _WIDTH), *textwrap.wrap(thought, _WIDTH)]
     return lines if len(lines) <= _LINES else [*lines[: _LINES - 1], lines[_LINES - 1][: _WIDTH - 4] + " ..."]
@@ -78,5 +79,5 @@ def _text(sample: Sample) -> list[str]:
 def _captions(sample: Sample) -> list[str]:
     """Return the lines below an image with captions: the training caption, then the human ones."""
     lines = [sample.id, *textwrap.wrap(f"> {sample.captions[0]}" if sample.captions else "(no caption)", _WIDTH)]
-    lines += [line for one in sample.provenance.get("given", ()) for line in textwrap.wrap(f"- {one}", _WIDTH)]
+    lines += [line for one in sample.human_captions for line in textwrap.wrap(f"- {one}", _WIDTH)]
     return lines[:_LINES]

@@ -11,21 +11,23 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, get_args
 
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards, normalize_name, word_overlap
 from mllm.prompting.questions import ABSENT, DESCRIPTION, NAME, SEVERAL
-from mllm.records import Photo
+from mllm.records import Photo, QuestionKind, Stratum
 
-SEEN, UNSEEN, UNSEEN_DOMAIN = "seen", "unseen", "unseen domain"
-STRATA = (SEEN, UNSEEN, UNSEEN_DOMAIN)
+SEEN: Final = "seen"
+UNSEEN: Final = "unseen"
+UNSEEN_DOMAIN: Final = "unseen domain"
 MOST_ALIKE = 3
 """Without a genus, this many entities with the most similar cards count as look-alikes."""
 Entity = tuple[str, str]
 """(domain, name)"""
 
 
-def further(kind: str) -> str:
+def further(kind: QuestionKind) -> QuestionKind:
     """Return the kind of a further question about an image that was composed for the first one."""
     return DESCRIPTION if kind == DESCRIPTION else NAME
 
@@ -39,8 +41,8 @@ class LineUp:
 
     photos: tuple[Photo, ...]
     targets: tuple[Photo, ...]
-    stratum: str
-    kind: str = NAME
+    stratum: Stratum
+    kind: QuestionKind = NAME
 
 
 class Pool:
@@ -56,15 +58,15 @@ class Pool:
         """
         self.side, self.cards = side, cards
         self.fewest, self.most = things
-        trained = {photo.domain for photo in photos if photo.provenance["seen"]}
+        trained = {photo.domain for photo in photos if photo.seen}
         self.photos: dict[Entity, list[Photo]] = defaultdict(list)
         self.stratum: dict[Entity, str] = {}
         for photo in photos:
-            if photo.provenance["side"] == side:
+            if photo.split == side:
                 key = (photo.domain, photo.entity)
                 self.photos[key].append(photo)
                 unseen = UNSEEN if photo.domain in trained else UNSEEN_DOMAIN
-                self.stratum[key] = SEEN if photo.provenance["seen"] else unseen
+                self.stratum[key] = SEEN if photo.seen else unseen
         self._domains: dict[str, list[Entity]] = defaultdict(list)
         for key in sorted(self.photos):
             self._domains[key[0]].append(key)
@@ -86,10 +88,10 @@ class Pool:
 
     def strata(self) -> tuple[str, ...]:
         """Return the strata that have targets, in order."""
-        return tuple(name for name in STRATA if name in self.targets)
+        return tuple(name for name in get_args(Stratum) if name in self.targets)
 
     def draw(
-        self, index: int, seed: str, rng: random.Random, *, sisters: float, questions: int, kind: str = NAME
+        self, index: int, seed: str, rng: random.Random, *, sisters: float, questions: int, kind: QuestionKind = NAME
     ) -> LineUp:
         """Draw line-up number `index`: strata take turns, and each uses every entity before it repeats one.
 
@@ -162,4 +164,4 @@ class Pool:
 
     def _genus(self, key: Entity) -> str | None:
         """Return the genus, None if the source does not know it."""
-        return self.photos[key][0].provenance.get("genus")
+        return self.photos[key][0].genus

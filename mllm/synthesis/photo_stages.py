@@ -10,7 +10,8 @@ from typing import Any
 
 from mllm.data import splits
 from mllm.io.images import open_image
-from mllm.records import Photo, read_jsonl
+from mllm.io.jsonl import read_jsonl
+from mllm.records import Photo
 from mllm.synthesis import pseudo_boxes
 from mllm.synthesis.capabilities import Points
 from mllm.synthesis.run import SynthesisRun
@@ -56,7 +57,7 @@ def add_boxes(
         agreed_at: least IoU at which their boxes count as the same.
 
     Returns:
-        All photos; those without a box give the reason in their provenance (`pseudo_boxes.FAULT`).
+        All photos; those without a box give the reason in `rejected`.
     """
     file = run.out / "boxes.jsonl"
     if file.exists():
@@ -72,5 +73,5 @@ def add_boxes(
 
 def _fingerprinted(photo: Photo, out: Path) -> Photo:
     """Decode a photo and add its fingerprint."""
-    prints = splits.fingerprint(open_image(out / photo.image), photo)
-    return replace(photo, provenance={**photo.provenance, "fingerprint": prints})
+    prints = splits.fingerprint(open_image(out / photo.image), () if photo.drawn else photo.boxes)
+    return replace(photo, fingerprint=tuple(prints))

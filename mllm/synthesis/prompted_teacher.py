@@ -17,7 +17,7 @@ from pydantic import Field
 from mllm.boxes import Box, Frame
 from mllm.config import Section
 from mllm.errors import FamilyError, FieldmarkError
-from mllm.io.image_view import View
+from mllm.io.image_view import ImageView
 from mllm.models.families import Budget, Family
 from mllm.synthesis import teacher_parsing, teacher_prompts
 from mllm.synthesis.capabilities import Look, ReasoningRequest, TeacherError
@@ -45,7 +45,7 @@ class TeacherRequest:
 
     what: str
     text: str
-    views: tuple[View, ...]
+    views: tuple[ImageView, ...]
     temperature: float
     seed: int
     max_tokens: int
@@ -86,7 +86,7 @@ class PromptedTeacher(ABC):
         answers = [k for k, thing in enumerate(sample.things) if thing.entity == sample.entity]
         if len(answers) != 1:
             raise FieldmarkError(f"sample {sample.id}: {len(answers)} things are {sample.entity!r}; one is needed")
-        view = None if request.image is None else View(request.image, self._max_pixels)
+        view = None if request.image is None else ImageView(request.image, self._max_pixels)
         frame = self._frame(sample.size if view is None else view.size)
         prompt = TeacherRequest(
             f"reasoning for sample {sample.id}",
@@ -150,7 +150,7 @@ class PromptedTeacher(ABC):
     def close(self) -> None:
         """Close connections and threads; the report stays available."""
 
-    def _request(self, what: str, text: str, view: View | None = None, seed: int = 0) -> TeacherRequest:
+    def _request(self, what: str, text: str, view: ImageView | None = None, seed: int = 0) -> TeacherRequest:
         """Build the request for a judgement or first opinion (seed 0: greedy) or for another opinion (sampled)."""
         temperature = self._sampling.temperature if seed else 0.0
         return TeacherRequest(what, text, () if view is None else (view,), temperature, seed, self._sampling.max_tokens)
@@ -166,12 +166,12 @@ class PromptedTeacher(ABC):
             self._usage.failed(Failure(request.what, error.reason, error.detail, 1))
             raise
 
-    def _view(self, look: Look, margin: float) -> View:
+    def _view(self, look: Look, margin: float) -> ImageView:
         box = look.box
         if box is not None and margin:
             x, y = margin * box.width, margin * box.height
             box = Box(max(box.x1 - x, 0), max(box.y1 - y, 0), min(box.x2 + x, 1), min(box.y2 + y, 1))
-        return View(look.image, self._max_pixels, box)
+        return ImageView(look.image, self._max_pixels, box)
 
     def _frame(self, size: Frame) -> Frame:
         """Return the frame the model writes boxes in for an image of this size."""

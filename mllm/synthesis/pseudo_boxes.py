@@ -17,14 +17,12 @@ from mllm.synthesis.capabilities import Look, Points
 AGREED_AT = 0.7
 """Least IoU at which two answers agree."""
 NOTHING, MANY, APART = "no box was found", "more than one box was found", "two opinions disagree"
-FAULT = "no box"
-"""Key of `provenance` that says why a photo is left out."""
 
 
 def point(
     photo: Photo, image: Path, first: Points, second: Points, *, seed: int = 0, agreed_at: float = AGREED_AT
 ) -> Photo:
-    """Return the photo with the first answer's box, or without a box and with the reason in `provenance`.
+    """Return the photo with the first answer's box, or without a box and with the reason in `rejected`.
 
     A photo with boxes is returned unchanged. `second` may be `first`: it is asked with another seed.
     """
@@ -44,4 +42,4 @@ def point(
 
 
 def _left_out(photo: Photo, reason: str) -> Photo:
-    return replace(photo, provenance={**photo.provenance, FAULT: reason})
+    return replace(photo, rejected=reason)

@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 
 from mllm.data import manifest
 from mllm.distributed import World
+from mllm.io.jsonl import read_jsonl
 from mllm.io.progress import progress
-from mllm.records import read_jsonl
 from mllm.synthesis.shards import Shards
 from mllm.synthesis.stages import RowLog, in_order
 

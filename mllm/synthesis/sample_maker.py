@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mllm.errors import FieldmarkError
 from mllm.io.images import save_image
 from mllm.prompting.questions import Mixture
-from mllm.records import Sample
+from mllm.records import QuestionKind, Sample
 from mllm.synthesis import lineups, samples
 from mllm.synthesis.capabilities import Reasons
 
@@ -64,23 +64,22 @@ class SampleMaker:
         )
 
     def _ask(
-        self, number: int, drawn: lineups.LineUp, kinds: list[str], rng: random.Random, refused: list[str]
+        self, number: int, drawn: lineups.LineUp, kinds: list[QuestionKind], rng: random.Random, refused: list[str]
     ) -> list[Sample]:
         """Compose the image, save it and ask every question about it. Raises Refused."""
         side, suffix = self.pool.side, "png" if self.style.plain else "jpg"
         name = f"images/{side}/{image_name(number)}.{suffix}"
-        image, blank = samples.compose(drawn, self.out, self.style, rng)
+        scene = samples.compose(drawn, self.out, self.style, rng)
         (self.out / name).parent.mkdir(parents=True, exist_ok=True)
-        save_image(image, self.out / name)  # before the rows that name it, and for teachers that look at it
-        found = []
+        save_image(scene.image, self.out / name)  # before the rows that name it, and for teachers that look at it
+        asker, found = samples.Asker(self.teacher, self.pool.cards, self.style, self.seed), []
         for place, target in enumerate(drawn.targets):
             # Only the first sample of an image lists the rejected line-ups, so that rows can be counted.
-            provenance = {**blank.provenance, **self.provenance, "refused": [] if place else list(refused)}
             key = sample_id(side, number * self.questions + place)
-            one = replace(blank, id=key, image=name, group=name, split=side, provenance=provenance)
             kind = drawn.kind if place == 0 else lineups.further(kinds[place])
-            made = samples.ask(one, target, kind, self.teacher, self.pool.cards, self.style, self.seed, self.out / name)
-            found.append(made)
+            where = samples.Place(key, name, self.out / name, side)
+            reasons = () if place else tuple(refused)
+            found.append(asker.ask(scene, where, target, kind, refused=reasons, notes=self.provenance))
         return found
 
 

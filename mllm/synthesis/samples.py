@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -19,7 +20,7 @@ from mllm.knowledge import domains
 from mllm.models.families import Family
 from mllm.prompting import questions
 from mllm.prompting.questions import DESCRIPTION, SEVERAL
-from mllm.records import Photo, Sample, Thing
+from mllm.records import Photo, QuestionKind, Sample, Split, Stratum, Thing
 from mllm.synthesis import composites, thoughts
 from mllm.synthesis.capabilities import ReasoningRequest, Reasons, TeacherError
 from mllm.synthesis.lineups import LineUp
@@ -46,10 +47,37 @@ class Style:
     """Shortest side that a thing's box may have, pixels."""
 
 
-def compose(drawn: LineUp, folder: Path, style: Style, rng: random.Random) -> tuple[Image.Image, Sample]:
-    """Compose a line-up; returns the image and a sample that lacks its question (`entity`, `question`, `id` to come).
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A composed image: its pixels, and everything that questions about it share."""
 
-    `folder` is the one that the photos' paths are relative to.
+    image: Image.Image
+    size: Frame
+    domain: str
+    things: tuple[Thing, ...]
+    """From left to right."""
+    stratum: Stratum
+    layout: str
+    provenance: Mapping[str, Any]
+    """The photos and their cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sample belongs: its id, its image's name and path, and its side."""
+
+    id: str
+    image: str
+    path: Path
+    """Where the image lies already, for teachers that look at it."""
+    split: Split
+
+
+def compose(drawn: LineUp, folder: Path, style: Style, rng: random.Random) -> Scene:
+    """Compose a line-up. `folder` is the one that the photos' paths are relative to.
+
+    Raises:
+        Refused: a thing's box is too small.
     """
     images = [open_image(folder / photo.image) for photo in drawn.photos]
     layout = rng.choice(composites.layouts_for(len(images)))
@@ -67,66 +95,80 @@ def compose(drawn: LineUp, folder: Path, style: Style, rng: random.Random) -> tu
     things.sort(key=lambda thing: thing.box.center[0])  # reasoning goes from left to right
     if any(min(thing.box.width * size.width, thing.box.height * size.height) < style.min_box for thing in things):
         raise Refused("a box is too small")
-    told = {
-        "stratum": drawn.stratum,
-        "layout": layout,
+    notes = {
         "photos": [photo.id for photo in drawn.photos],
         "cells": [[cell.x, cell.y, cell.x + cell.width, cell.y + cell.height] for cell in placed.cells],
     }
-    blank = Sample("?", "ground", "?", size, drawn.photos[0].domain, "?", "?", (), tuple(things), provenance=told)
-    return composites.paste(images, placed, colour), blank
+    pixels = composites.paste(images, placed, colour)
+    return Scene(pixels, size, drawn.photos[0].domain, tuple(things), drawn.stratum, layout, notes)
 
 
-def ask(
-    blank: Sample, target: Photo, kind: str, teacher: Reasons, cards: Mapping[str, tuple[str, ...]], style: Style,
-    seed: int, image: Path | None = None,
-) -> Sample:  # fmt: skip
-    """Ask a composed image a question of a kind, have the teacher reason, check. `blank` has id, image and split.
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Asks questions about scenes: words them, has the teacher reason, checks."""
 
-    `image` is where the image lies already, for teachers that look.
+    teacher: Reasons
+    cards: Mapping[str, tuple[str, ...]]
+    style: Style
+    seed: int
 
-    Raises:
-        Refused: the teacher failed this once, the reasoning or its boxes fail a check, or no marks tell the target from
-            the other things.
-    """
-    domain = domains.load(blank.domain)
-    rng = random.Random(f"{seed}/{blank.id}")
-    told, asked = {**blank.provenance, "kind": kind}, ()
-    if kind == DESCRIPTION:
-        asked = _unique_marks(blank, target, cards, rng)
-        told["asked"] = list(asked)
-    sample = replace(
-        blank,
-        task="ground_all" if kind == SEVERAL else "ground",
-        entity=target.entity,
-        question=questions.question(domain, kind, target.entity, asked, rng, plain=style.plain),
-        boxes=tuple(thing.box for thing in blank.things if thing.entity == target.entity),
-        seen=bool(target.provenance["seen"]),
-        provenance=told,
-    )
-    try:
-        thought = teacher.reason(ReasoningRequest(sample, cards, seed, image))
-    except TeacherError as error:
-        raise Refused(f"teacher: {error.reason}") from error
-    problem = thoughts.problem(sample, thought, cards)
-    if problem:
-        raise Refused(problem)
-    _check_boxes(sample, thought, style.family)
-    return replace(sample, thought=thought)
+    def ask(
+        self, scene: Scene, place: Place, target: Photo, kind: QuestionKind, *,
+        refused: tuple[str, ...] = (), notes: Mapping[str, Any] | None = None,
+    ) -> Sample:  # fmt: skip
+        """Ask a question of a kind about a scene's target.
 
+        `refused` lists why earlier attempts at the image were rejected; `notes` go into the sample's provenance.
 
-def _unique_marks(
-    blank: Sample, target: Photo, cards: Mapping[str, tuple[str, ...]], rng: random.Random
-) -> tuple[str, ...]:
-    """Choose marks that only the target has: those visible where all are known, else those of the cards."""
-    visible = all(thing.marks for thing in blank.things)
-    others = [
-        thing.marks if visible else cards[thing.entity] for thing in blank.things if thing.entity != target.entity
-    ]
-    asked = questions.telling(target.marks if visible else cards[target.entity], others, rng)
-    if asked is None:
-        raise Refused("no marks tell the target from the others")
-    return asked
+        Raises:
+            Refused: the teacher failed this once, the reasoning or its boxes fail a check, or no marks tell the target
+                from the other things.
+        """
+        domain, rng = domains.load(scene.domain), random.Random(f"{self.seed}/{place.id}")
+        asked = self._unique_marks(scene, target, rng) if kind == DESCRIPTION else ()
+        sample = Sample(
+            id=place.id,
+            task="ground_all" if kind == SEVERAL else "ground",
+            image=place.image,
+            size=scene.size,
+            domain=scene.domain,
+            entity=target.entity,
+            question=questions.question(domain, kind, target.entity, asked, rng, plain=self.style.plain),
+            boxes=tuple(thing.box for thing in scene.things if thing.entity == target.entity),
+            things=scene.things,
+            split=place.split,
+            seen=target.seen,
+            group=place.image,
+            kind=kind,
+            stratum=scene.stratum,
+            asked=asked,
+            layout=scene.layout,
+            drawn=target.drawn,
+            refused=refused,
+            provenance={**scene.provenance, **(notes or {})},
+        )
+        try:
+            thought = self.teacher.reason(ReasoningRequest(sample, self.cards, self.seed, place.path))
+        except TeacherError as error:
+            raise Refused(f"teacher: {error.reason}") from error
+        problem = thoughts.problem(sample, thought, self.cards)
+        if problem:
+            raise Refused(problem)
+        _check_boxes(sample, thought, self.style.family)
+        return replace(sample, thought=thought)
+
+    def _unique_marks(self, scene: Scene, target: Photo, rng: random.Random) -> tuple[str, ...]:
+        """Choose marks that only the target has: those visible where all are known, else those of the cards."""
+        visible = all(thing.marks for thing in scene.things)
+        others = [
+            thing.marks if visible else self.cards[thing.entity]
+            for thing in scene.things
+            if thing.entity != target.entity
+        ]
+        asked = questions.telling(target.marks if visible else self.cards[target.entity], others, rng)
+        if asked is None:
+            raise Refused("no marks tell the target from the others")
+        return asked
 
 
 def _check_boxes(sample: Sample, thought: str, family: Family) -> None:

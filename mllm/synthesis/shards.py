@@ -12,7 +12,7 @@ from typing import Any
 
 from mllm.distributed import World
 from mllm.io.files import atomic_write
-from mllm.records import append_jsonl, repair_jsonl
+from mllm.io.jsonl import append_jsonl, repair_jsonl
 
 
 class Shards:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mllm.records import append_jsonl, read_jsonl, repair_jsonl, write_jsonl
+from mllm.io.jsonl import append_jsonl, read_jsonl, repair_jsonl, write_jsonl
 
 T = TypeVar("T")
 N = TypeVar("N")

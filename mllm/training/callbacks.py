@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from mllm.io.files import atomic_write
+from mllm.io.jsonl import repair_jsonl
 from mllm.models.families import Convention
-from mllm.records import repair_jsonl
 from mllm.training import resume
 
 logger = logging.getLogger(__name__)

@@ -14,10 +14,11 @@ from statistics import median
 from mllm.config import Settings
 from mllm.errors import FieldmarkError, RecordError
 from mllm.io.images import image_size
+from mllm.io.jsonl import read_jsonl
 from mllm.models.checkpoint import Checkpoint
 from mllm.prompting import conversations
 from mllm.prompting.tasks import task_of
-from mllm.records import Sample, image_path, load_samples, read_jsonl
+from mllm.records import Sample, image_path, load_samples
 from mllm.training import validation_metrics
 from mllm.training.trl_adapter import Exchange, Row
 

@@ -19,10 +19,10 @@ from mllm.config import Part, Settings
 from mllm.distributed import World, main_process_only
 from mllm.errors import STOPPED, ConfigError, ExitCode, FieldmarkError
 from mllm.io.files import atomic_write
-from mllm.models import checkpoint as models
-from mllm.models import processors
-from mllm.models.checkpoint import Checkpoint, Loaded
+from mllm.models.checkpoint import Checkpoint, Loaded, LoadOptions, load, open_checkpoint
 from mllm.models.families import CONVENTION_FILE, write_convention
+from mllm.models.parts import trainable_by_part
+from mllm.models.processors import template_opening
 from mllm.rewards import BaseReward
 from mllm.rewards import load_all as rewards_by_name
 from mllm.training import callback_order, dataset, heartbeat, resume
@@ -31,7 +31,7 @@ from mllm.training.checkpointing import Boundaries, RunState
 from mllm.training.dataset import Data
 from mllm.training.engine.image_memory import remember_images
 from mllm.training.grpo import bag_curriculum
-from mllm.training.run_card import Card
+from mllm.training.run_card import RunCard
 from mllm.training.validation import GeneratedEval
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Prepared:
     checkpoint: Checkpoint
     data: Data
     resume_from: Path | None
-    card: Card
+    card: RunCard
     finished: bool = False
     run_state: RunState = field(default_factory=RunState)
     scores: dict[str, float] = field(default_factory=dict)
@@ -78,19 +78,19 @@ def prepare(settings: Settings, args: Any, *, answers: bool, max_completion_leng
         max_completion_length: tokens to reserve for a completion (RL).
 
     Raises:
-        FieldmarkError: see `dataset`, `models.open_checkpoint` and `resume`.
+        FieldmarkError: see `dataset`, `open_checkpoint` and `resume`.
     """
     output_dir = Path(args.output_dir)
     main_process_only(lambda: _check_folder(output_dir))
     resume_from = resume.checkpoint_to_resume(output_dir, settings.resume)
-    checkpoint = models.open_checkpoint(
+    checkpoint = open_checkpoint(
         settings.model,
         family=settings.family,
         style=settings.style,
         visual_tokens=settings.visual_tokens,
         min_visual_tokens=settings.min_visual_tokens,
     )
-    if processors.opened(checkpoint.processor, checkpoint.convention.prompt):
+    if template_opening(checkpoint.processor, checkpoint.convention.prompt):
         logger.info("the chat template opens the thought, so completions are parsed as if they began with <think>")
     data = dataset.read_data(settings, answers=answers, check_images=PartialState().is_main_process)
     main_process_only(
@@ -105,7 +105,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, max_completion_leng
         main_process_only(lambda: resume.check_same(output_dir, facts))
         logger.info("continuing from %s", resume_from)
     main_process_only(lambda: resume.write_run(output_dir, facts))
-    card = Card.of(settings, args, checkpoint, data)
+    card = RunCard.of(settings, args, checkpoint, data)
     finished = resume_from is not None and resume.is_finished(resume_from, args.max_steps)
     if finished:
         main_process_only(lambda: _finish(output_dir, resume_from, card))  # pyright: ignore[reportArgumentType]
@@ -149,22 +149,20 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
     }
     if checkpoint.adapter is not None:
         logger.info("the adapter %s is trained further, at its own rank; `lora` is ignored", checkpoint.adapter)
-    loaded = models.load(
+    loaded = load(
         checkpoint,
-        dtype=settings.dtype,
+        LoadOptions(settings.dtype, attention=settings.attention, quantize=settings.quantize),
         freeze=[part for part, frozen in flags.items() if frozen],
         lora=settings.lora,
-        attn=settings.attention,
-        quantize=settings.quantize,
         trainable=True,
     )
     remember_images(loaded.processor)
     if args.device.type == "cpu":
         from mllm.models import cpu_kernels
 
-        cpu_kernels.take_detours(loaded.model)  # same results; with kept memory, less than half the time of a step
+        cpu_kernels.use_fast_kernels(loaded.model)  # same results; with kept memory, less than half the time of a step
         cpu_kernels.keep_memory()
-    for part, (trained, total) in sorted(models.trainable_by_part(loaded.model).items()):
+    for part, (trained, total) in sorted(trainable_by_part(loaded.model).items()):
         logger.info("%-9s  %12s of %12s parameters are trained", part, f"{trained:,}", f"{total:,}")
     return loaded
 
@@ -239,7 +237,7 @@ def program(main: Callable[[], None]) -> None:
             torch.distributed.destroy_process_group()
 
 
-def _finish(output_dir: Path, last: Path, card: Card) -> None:
+def _finish(output_dir: Path, last: Path, card: RunCard) -> None:
     """Report that a run is finished; first copy its last weights to the run's folder if they are missing there."""
     if not (output_dir / CONVENTION_FILE).is_file():
         resume.take_weights(last, output_dir)

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from PIL import Image
 
+from mllm.io.codec import Record
 from mllm.io.images import open_image
-from mllm.models import processors
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import Convention
+from mllm.models.processors import template_opening
 from mllm.prompting import conversations
 from mllm.prompting.completions import CompletionReader
 from mllm.prompting.tasks import task_of
@@ -29,7 +30,7 @@ OnRollouts = Callable[[str, Sequence[Sample], Sequence[Completion], Sequence[Sco
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(Record):
     """A plain question with its answer, with or without an image: mixed into SFT so that the base forgets less.
 
     `image` is relative to the file's folder (as in a samples file), or absolute. The question is used unchanged.
@@ -176,7 +177,7 @@ class TrlReward:
         on_rollouts: OnRollouts | None = None,
     ) -> None:
         self.__name__ = name
-        opening = processors.opened(checkpoint.processor, checkpoint.convention.prompt)
+        opening = template_opening(checkpoint.processor, checkpoint.convention.prompt)
         self.reader = CompletionReader(checkpoint.family, checkpoint.convention.budget, opening)
         self.reward, self.count_problems = reward.reading(self.reader.family, self.reader.budget), count_problems
         self.on_scores, self.on_rollouts = on_scores, on_rollouts

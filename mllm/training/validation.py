@@ -14,13 +14,14 @@ from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback
 
 from mllm.config import Evaluate
+from mllm.inference.sampling import Sampling
 from mllm.io.files import atomic_write
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import write_convention
 from mllm.records import Completion
 from mllm.training import distributed_generate, validation_metrics
 from mllm.training.dataset import Data
-from mllm.training.run_card import Card
+from mllm.training.run_card import RunCard
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class GeneratedEval(TrainerCallback):
         checkpoint: Checkpoint | Loaded,
         data: Data,
         settings: Evaluate,
-        card: Card | None = None,
+        card: RunCard | None = None,
         scores: dict[str, float] | None = None,
     ) -> None:
         self.trainer, self.checkpoint, self.settings, self.card = trainer, checkpoint, settings, card
@@ -95,7 +96,7 @@ class GeneratedEval(TrainerCallback):
         started, accelerator = time.monotonic(), self.trainer.accelerator
         completions = distributed_generate.answers(
             self.trainer, self.checkpoint, self.samples, self.root,
-            max_new_tokens=self.settings.max_new_tokens, batch_size=self.settings.batch_size,
+            sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,
         )  # fmt: skip
         measured: list[Any] = [self._score(completions, started) if accelerator.is_main_process else None]
         if accelerator.num_processes > 1:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.cli import commands
-from mllm.records import Sample, Thing, write_jsonl
+from mllm.io.jsonl import write_jsonl
+from mllm.records import Sample, Thing
 from tests.support.command_line import fieldmark
 
 

@@ -10,7 +10,7 @@ import pytest
 from mllm.data import bags
 from mllm.data.bags import Bag, band, check, join, mine, neighbours
 from mllm.errors import FieldmarkError, RecordError
-from mllm.records import read_jsonl, write_jsonl
+from mllm.io.jsonl import read_jsonl, write_jsonl
 
 
 def cloud(count: int, seed: int = 0, width: int = 8) -> np.ndarray:
@@ -117,8 +117,8 @@ def test_levels_cut_the_range_in_three() -> None:
 
 def test_captions_take_part() -> None:
     images = np.array([[1.0, 0], [1.0, 0]])
-    told = join(images, np.array([[3.0, 0], [0, 0.5]]))
-    assert told == pytest.approx(np.array([[1, 0], [2**-0.5, 2**-0.5]]))
+    joined = join(images, np.array([[3.0, 0], [0, 0.5]]))
+    assert joined == pytest.approx(np.array([[1, 0], [2**-0.5, 2**-0.5]]))
     assert join(images, np.zeros((2, 2))) == pytest.approx(images), "without captions the image speaks alone"
 
 

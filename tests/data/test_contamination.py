@@ -10,7 +10,8 @@ from PIL import Image, ImageFilter
 
 from mllm.boxes import Box, Frame
 from mllm.data import contamination
-from mllm.records import Sample, write_jsonl
+from mllm.io.jsonl import write_jsonl
+from mllm.records import Sample
 from tests.support.command_line import fieldmark
 
 WHOLE = Box(0, 0, 1, 1)

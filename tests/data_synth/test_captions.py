@@ -13,8 +13,9 @@ from mllm.data import bags
 from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
+from mllm.io.jsonl import read_jsonl
 from mllm.pocket.captions import judge
-from mllm.records import SPLITS, Sample, load_samples, read_jsonl
+from mllm.records import SPLITS, Sample, load_samples
 from mllm.synthesis.captioning import CaptionResult
 from tests.support.killing import contents, killed_and_whole
 
@@ -68,8 +69,8 @@ def test_every_sample_is_a_caption_row_with_its_image(sparse: Path) -> None:
     for row in rows:
         assert open_image(sparse / row.image).size == (192, 192)
         assert row.task == "caption" and row.question == "Describe this picture." and not row.boxes
-        assert row.captions[0] in row.provenance["given"] and 1 <= len(row.provenance["given"]) <= 5
-        for caption in row.provenance["given"]:
+        assert row.captions[0] in row.human_captions and 1 <= len(row.human_captions) <= 5
+        for caption in row.human_captions:
             found = judge(caption, [thing.marks for thing in row.things])
             assert found.right == found.claimed and found.things_claimed == found.things_true
     assert len({looks(row) for row in rows if row.split == "train"} & {looks(row) for row in rows[24:]}) == 0

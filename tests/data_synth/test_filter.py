@@ -16,7 +16,8 @@ import pytest
 from data_synth import filter as program
 from mllm.errors import FieldmarkError
 from mllm.evaluation.pass_rate import is_right
-from mllm.records import Answer, Completion, Sample, load_samples, read_jsonl, write_jsonl
+from mllm.io.jsonl import read_jsonl, write_jsonl
+from mllm.records import Answer, Completion, Sample, load_samples
 from mllm.synthesis.run import SynthesisRun
 from tests.support.scenes import make_data
 

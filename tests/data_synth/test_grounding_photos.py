@@ -12,8 +12,9 @@ import pytest
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
+from mllm.io.jsonl import read_jsonl
 from mllm.pocket import world
-from mllm.records import Photo, load_samples, read_jsonl
+from mllm.records import Photo, load_samples
 from mllm.synthesis import teachers
 from tests.support.synthesis import make
 
@@ -134,7 +135,7 @@ def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, m
             assert not photo.boxes
         elif n < 11:
             assert iou(photo.boxes[0], true) > 0.75 and photo.provenance["agreement"] == 1.0
-            assert len(photo.provenance["fingerprint"]) == 2, "what the new box encloses is searched for, too"
+            assert len(photo.fingerprint) == 2, "what the new box encloses is searched for, too"
     shown = {thing.entity for row in load_samples(tmp_path / "out" / "train.jsonl") for thing in row.things}
     assert not shown & {"bird 1", "bird 2", "bird 3"}
     assert make(tmp_path / "out", *given, *counts) == facts and pointer.asked == 2 * 11

@@ -8,12 +8,12 @@ import pytest
 
 from data_synth import recall as program
 from mllm.errors import FieldmarkError
+from mllm.io.jsonl import read_jsonl
 from mllm.knowledge import card_files
 from mllm.knowledge.card_files import Card, Mark
 from mllm.knowledge.cards import Cards, save_cards
 from mllm.pocket.pretraining_tasks import card
 from mllm.pocket.species import NOUNS, species
-from mllm.records import read_jsonl
 from mllm.training.trl_adapter import Exchange
 
 

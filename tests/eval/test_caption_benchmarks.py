@@ -15,9 +15,10 @@ from mllm.boxes import Box, Frame
 from mllm.data import caption_stats
 from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
+from mllm.io.jsonl import write_jsonl
 from mllm.metrics import retrieval
 from mllm.models import encoders
-from mllm.records import Answer, Completion, Sample, Thing, write_jsonl
+from mllm.records import Answer, Completion, Sample, Thing
 from tests.support.encoders import COLOURS, colour_clip, paint
 
 RIGHT = {colour: f"A {colour} bird." for colour in COLOURS}

@@ -13,10 +13,11 @@ from mllm import rewards
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import kvg_published, quadrants, runs, scores
+from mllm.io.jsonl import read_jsonl
 from mllm.knowledge.mastery import LEVELS, Entry, MasteryTable
 from mllm.models import families
 from mllm.prompting import answers
-from mllm.records import Completion, Sample, read_jsonl
+from mllm.records import Completion, Sample
 from tests.support.benchmarked import CONVENTION, TEXTS, UNREAD, answered, cases
 from tests.support.official import parquet
 

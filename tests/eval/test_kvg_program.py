@@ -17,7 +17,8 @@ from eval import kvg_bench
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs
-from mllm.records import Completion, Sample, read_jsonl, write_jsonl
+from mllm.io.jsonl import read_jsonl, write_jsonl
+from mllm.records import Completion, Sample
 from tests.support.benchmarked import TEXTS, UNREAD, cases
 from tests.support.official import parquet
 
@@ -133,7 +134,7 @@ def test_a_card_that_is_too_small_keeps_what_was_answered(tmp_path, monkeypatch)
 
     from mllm.inference import generate
 
-    def some(loaded, samples, root, *, skip, **_):
+    def some(loaded, samples, root, sampling, *, skip, **_):
         yield Completion("a0", TEXTS["a0"], UNREAD, tokens=10, truncated=False)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 

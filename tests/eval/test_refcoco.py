@@ -11,7 +11,8 @@ from PIL import Image
 from eval import refcoco
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs
-from mllm.records import Answer, Completion, write_jsonl
+from mllm.io.jsonl import write_jsonl
+from mllm.records import Answer, Completion
 
 BLANK = Answer(None, None, (), (), None)
 

@@ -18,7 +18,7 @@ NAMES = ["kite", "owl", "robin", "wren", "redstart", "black redstart"]
 ITEM = Item("a.png#0", "wren", "bird", "a.png", Frame(200, 100), Box(0.1, 0.2, 0.5, 0.6), ("robin",))
 
 
-def said(sample: Sample, text: str) -> Completion:
+def completion(sample: Sample, text: str) -> Completion:
     return Completion(sample.id, text, Answer(None, None, (), (), None))
 
 
@@ -83,24 +83,24 @@ def test_choices_are_read(text: str, expected: int | None) -> None:
 
 def test_choices_are_asked_and_graded() -> None:
     (asked,) = knowledge_probe.choices([ITEM], {"bird": NAMES}, seed=3)
-    names = asked.provenance["options"]
+    names = asked.options
     listed = " ".join(f"{letter}. {name}." for letter, name in zip("ABCD", names, strict=True))
     assert asked.question == f"Which bird is this? {listed} Answer with the letter."
     right = "ABCD"[names.index("wren")]
     for text, expected in ((right, 1.0), ("ABCD".replace(right, "")[0], 0.0), ("who knows", 0.0)):
-        assert knowledge_probe.grade_choices([asked], {asked.id: said(asked, text)}) == [("wren", expected)]
+        assert knowledge_probe.grade_choices([asked], {asked.id: completion(asked, text)}) == [("wren", expected)]
 
 
 def test_marks_are_asked_and_compared() -> None:
     pocket = families.load("pocket")
     asked = knowledge_probe.marks([ITEM], {"bird": NAMES[:4]}, 0, pocket, pocket.budget)
-    assert [sample.question for sample in asked if "options" in sample.provenance] == ["What is at (10,20),(50,60)?"]
+    assert [sample.question for sample in asked if sample.options] == ["What is at (10,20),(50,60)?"]
     assert {s.question for s in asked[1:]} == {f"What are the marks of {name}?" for name in NAMES[:4]}
     cards = {"wren": "round, red", "owl": "round, blue", "kite": "wide, blue", "robin": "tall, green"}
 
     def grade(seen: str, **known: str) -> float:
         texts = {f"recall bird {name}": f"{name}: {marks}." for name, marks in (cards | known).items()}
-        rows = {s.id: said(s, texts.get(s.id, seen)) for s in asked}
+        rows = {s.id: completion(s, texts.get(s.id, seen)) for s in asked}
         ((entity, right),) = knowledge_probe.grade_marks(asked, rows)
         assert entity == "wren"
         return right

@@ -15,9 +15,10 @@ from PIL import Image
 import mllm
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
-from mllm.inference import assistant as chat
+from mllm.inference import assistant as assistants
 from mllm.inference import grounding
-from mllm.inference.batched import Written
+from mllm.inference.backends import Generation
+from mllm.inference.sampling import Sampling
 from mllm.pocket.species import species
 from mllm.prompting import answers
 from tests.support.command_line import fieldmark
@@ -25,7 +26,7 @@ from tests.support.command_line import fieldmark
 
 @pytest.fixture(scope="module")
 def assistant(pocket_folder):
-    return chat.load(pocket_folder, device="cpu")
+    return assistants.load(pocket_folder, device="cpu")
 
 
 @pytest.fixture
@@ -59,47 +60,47 @@ def test_a_thought_that_the_template_opens_is_shown_as_one(assistant, photo, mon
     processor = assistant.loaded.processor
     opening = "{% if add_generation_prompt %}<think>\n{% endif %}"
     monkeypatch.setattr(processor, "chat_template", processor.chat_template + opening)
-    told = []
+    pieces = []
     with spelling(assistant, "a thing</think><answer>(25,50),(75,100)</answer>"):
-        found = assistant.ask(photo, "Find it.", style="think", tell=told.append)
+        found = assistant.ask(photo, "Find it.", style="think", on_text=pieces.append)
     assert found.thought == "a thing" and found.boxes == (Box(0.25, 0.5, 0.75, 1.0),)
-    assert told[0] == "<think>" and "".join(told) == found.text
+    assert pieces[0] == "<think>" and "".join(pieces) == found.text
 
 
 def test_a_question_about_a_box(assistant, photo, monkeypatch):
     """`#1` goes out as the model writes boxes, with no prompt style behind it, and earlier turns only if wanted."""
     sent = []
 
-    def write(request):
-        sent.append((request.messages, len(request.images)))
-        return Written("round, red (0,0),(50,50) (90,10),(10,20)", 3, False)
+    def generate(prompt, *_):
+        sent.append((prompt.messages, len(prompt.images)))
+        return Generation("round, red (0,0),(50,50) (90,10),(10,20)", 3, False)
 
-    monkeypatch.setattr(assistant.writer, "write", write)
+    monkeypatch.setattr(assistant.backend, "generate", generate)
     box = Box(0.25, 0.5, 0.75, 1.0)
     first = assistant.ask(photo, "What is at #1?", about=[box])
-    assert first.asked == "What is at (25,50),(75,100)?" and first.style == "plain"
+    assert first.prompt == "What is at (25,50),(75,100)?" and first.style == "plain"
     assert first.answer == first.text and first.thought is None
     assert (first.boxes, first.problem) == ((), answers.INVERTED), "the last box decides, as everywhere"
-    assistant.ask(photo, "And #1?", about=[box], before=[first.turn])
+    assistant.ask(photo, "And #1?", about=[box], history=[first.turn])
     turns, pictures = sent[1]
     assert pictures == 1 and [turn["role"] for turn in turns] == ["user", "assistant", "user"]
     assert [part["type"] for turn in turns for part in turn["content"]] == ["image", "text", "text", "text"]
-    with pytest.raises(FieldmarkError, match="#2 is none of this image's boxes: numbers go from 1 to 1"):
+    with pytest.raises(FieldmarkError, match="there is no box #2: the boxes of this image are #1 to #1"):
         assistant.ask(photo, "What is at #2?", about=[box])
     with pytest.raises(FieldmarkError, match="no box has been found yet"):
         assistant.ask(photo, "What is at #1?")
 
 
 def test_candidates_and_json(assistant, photo, monkeypatch):
-    said = "<think>1 (0,0),(50,50): red. 2 (25,50),(75,100): blue, fits. 3 (9,9),(9,9)</think>"
-    said += "<answer>(25,50),(75,100)</answer>"
-    monkeypatch.setattr(assistant.writer, "write", lambda *_, **__: Written(said, 9, False))
+    text = "<think>1 (0,0),(50,50): red. 2 (25,50),(75,100): blue, fits. 3 (9,9),(9,9)</think>"
+    text += "<answer>(25,50),(75,100)</answer>"
+    monkeypatch.setattr(assistant.backend, "generate", lambda *_, **__: Generation(text, 9, False))
     found = assistant.ground(photo, "Talo ruvi")
     assert found.candidates == (Box(0, 0, 0.5, 0.5),), "valid boxes of the thought, without the answer's"
-    told = json.loads(json.dumps(found.as_dict()))
-    assert told["boxes"] == [{"name": "Talo ruvi", "pixels": [48, 48, 144, 96], "unit": [0.25, 0.5, 0.75, 1.0]}]
-    assert told["candidates"][0]["pixels"] == [0, 0, 96, 48] and told["tokens"] == 9 and told["size"] == [192, 96]
-    assert [(one.label, one.said) for one in grounding.spots(found, 3)] == [("#3 Talo ruvi", True), ("#4", False)]
+    row = json.loads(json.dumps(found.as_dict()))
+    assert row["boxes"] == [{"name": "Talo ruvi", "pixels": [48, 48, 144, 96], "unit": [0.25, 0.5, 0.75, 1.0]}]
+    assert row["candidates"][0]["pixels"] == [0, 0, 96, 48] and row["tokens"] == 9 and row["size"] == [192, 96]
+    assert [(one.label, one.in_answer) for one in grounding.spots(found, 3)] == [("#3 Talo ruvi", True), ("#4", False)]
 
 
 @pytest.mark.parametrize(
@@ -111,65 +112,65 @@ def test_candidates_and_json(assistant, photo, monkeypatch):
     ],
 )
 def test_nothing_found_says_why(assistant, photo, monkeypatch, text, says):
-    monkeypatch.setattr(assistant.writer, "write", lambda *_, **__: Written(text, 1, False))
+    monkeypatch.setattr(assistant.backend, "generate", lambda *_, **__: Generation(text, 1, False))
     found = assistant.ground(photo, "Talo ruvi")
-    assert found.told.startswith("no box for 'Talo ruvi'") and says in found.told and not found.boxes
+    assert found.summary.startswith("no box for 'Talo ruvi'") and says in found.summary and not found.boxes
 
 
-def test_unfold():
+def test_split_thought():
     whole = "<think>first (1,2)</think><answer>then</answer>"
-    seen = [grounding.unfold(whole[:k]) for k in range(len(whole) + 1)]
+    seen = [grounding.split_thought(whole[:k]) for k in range(len(whole) + 1)]
     assert seen[-1] == ("first (1,2)", "then")
     for (thought, rest), (next_thought, next_rest) in pairwise(seen):
         assert next_thought.startswith(thought) and next_rest.startswith(rest), "text only grows, no tag flashes up"
-    assert grounding.unfold("plain words") == ("", "plain words")
+    assert grounding.split_thought("plain words") == ("", "plain words")
 
 
 def test_ground_reads_the_box(certain, photo):
-    told = []
-    found = certain.ground(photo, "Talo ruvi", tell=told.append)
+    pieces = []
+    found = certain.ground(photo, "Talo ruvi", on_text=pieces.append)
     assert found.box == Box(0.25, 0.5, 0.75, 1.0) and found.pixels == (48, 48, 144, 96)
-    assert found.thought == "a thing" and found.problem is None and not found.truncated
-    assert "".join(told).strip() == found.text, "told as it was written"
+    assert found.thought == "a thing" and found.problem is None and not found.generation.truncated
+    assert "".join(pieces).strip() == found.text, "passed on while it was generated"
     assert found.draw().size == (640, 320)
 
 
-def test_nothing_found_is_said(assistant, photo):
-    found = assistant.ground(Image.open(photo).convert("L"), "Talo ruvi", max_new_tokens=4)
-    assert found.box is None and found.pixels is None and found.problem and found.truncated
+def test_nothing_found(assistant, photo):
+    found = assistant.ground(Image.open(photo).convert("L"), "Talo ruvi", sampling=Sampling(4))
+    assert found.box is None and found.pixels is None and found.problem and found.generation.truncated
     assert found.draw().size == (640, 320)
 
 
 def test_caption(assistant, photo):
-    one = assistant.caption(photo, max_new_tokens=4)
-    assert isinstance(one, str) and assistant.caption(photo, "What is it?", max_new_tokens=4) is not None
+    one = assistant.caption(photo, sampling=Sampling(4))
+    assert isinstance(one, str) and assistant.caption(photo, "What is it?", sampling=Sampling(4)) is not None
 
 
 def test_questions():
     bird = next(one for one in species("bird"))
-    assert chat.question_for(bird.name) == f"Find the bird {bird.name}."
-    assert chat.question_for("black  redstart", "bird") == "Find the bird black redstart."
-    assert chat.question_for("black redstart") == "Point out the black redstart with one box."
-    assert chat.question_for("Where is it?") == "Where is it?"
-    assert chat.named("Find the bird black redstart.") == "black redstart"
-    assert chat.named("Among these birds there is one Talo: box it.") == "Talo"
-    assert chat.named("What is at #1?") == "What is at #1?"
+    assert assistants.question_for(bird.name) == f"Find the bird {bird.name}."
+    assert assistants.question_for("black  redstart", "bird") == "Find the bird black redstart."
+    assert assistants.question_for("black redstart") == "Point out the black redstart with one box."
+    assert assistants.question_for("Where is it?") == "Where is it?"
+    assert assistants.entity_of("Find the bird black redstart.") == "black redstart"
+    assert assistants.entity_of("Among these birds there is one Talo: box it.") == "Talo"
+    assert assistants.entity_of("What is at #1?") == "What is at #1?"
     for wrong in ("", "  "):
-        with pytest.raises(FieldmarkError, match="name the thing"):
-            chat.question_for(wrong)
+        with pytest.raises(FieldmarkError, match="name of the thing to look for is empty"):
+            assistants.question_for(wrong)
     with pytest.raises(FieldmarkError, match="unknown domain"):
-        chat.question_for("x", "birb")
+        assistants.question_for("x", "birb")
 
 
 def test_lazy_names(pocket_folder, photo):
-    assert mllm.load is chat.load and mllm.ground is chat.ground and mllm.caption is chat.caption
-    found = mllm.ground(photo, "Talo", model=pocket_folder, max_new_tokens=2)
-    assert found.name == "Talo" and mllm.caption(photo, model=pocket_folder, max_new_tokens=2) is not None
-    chat._kept.cache_clear()
+    assert mllm.load is assistants.load and mllm.ground is assistants.ground and mllm.caption is assistants.caption
+    found = mllm.ground(photo, "Talo", model=pocket_folder, sampling=Sampling(2))
+    assert found.name == "Talo" and mllm.caption(photo, model=pocket_folder, sampling=Sampling(2)) is not None
+    assistants._cached.cache_clear()
 
 
 def test_chat_in_the_terminal(certain, photo, monkeypatch):
-    monkeypatch.setattr(chat, "load", lambda *_, **__: certain)  # weights are loaded once in this file
+    monkeypatch.setattr(assistants, "load", lambda *_, **__: certain)  # weights are loaded once in this file
     done = fieldmark(["chat", "x", str(photo)], typed="Talo ruvi\n\n")
     assert done.exit_code == 0 and "a thing" in done.output and "box in pixels: 48, 48, 144, 96" in done.output
     path = photo.parent / "field.talo-ruvi.png"
@@ -177,7 +178,7 @@ def test_chat_in_the_terminal(certain, photo, monkeypatch):
 
 
 def test_chat_once(assistant, photo, monkeypatch):
-    monkeypatch.setattr(chat, "load", lambda *_, **__: assistant)
+    monkeypatch.setattr(assistants, "load", lambda *_, **__: assistant)
     command = ["chat", "x", str(photo), "--once", "Talo", "--max-new-tokens", "3"]
     done = fieldmark(command)
     assert done.exit_code == 1 and "no box for 'Talo'" in done.output and "raise max_new_tokens" in done.output
@@ -186,7 +187,7 @@ def test_chat_once(assistant, photo, monkeypatch):
 def test_wrong_image_or_checkpoint_is_one_line(tmp_path, photo):
     for arguments, says in (
         (["pocket", str(tmp_path / "absent.jpg")], "absent.jpg"),
-        ([str(tmp_path), str(photo)], "no checkpoint"),
+        ([str(tmp_path), str(photo)], "not a checkpoint"),
     ):
         done = fieldmark(["chat", *arguments])
         assert done.exit_code == 2 and re.match(f"(?s)error: .*{says}", done.output)
@@ -194,13 +195,15 @@ def test_wrong_image_or_checkpoint_is_one_line(tmp_path, photo):
 
 def test_torch_is_left_as_it_was(assistant, photo):
     assert torch.is_grad_enabled()
-    assistant.caption(photo, max_new_tokens=1)
+    assistant.caption(photo, sampling=Sampling(1))
     assert torch.is_grad_enabled()
 
 
 def test_two_models_several_images_as_json(assistant, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr(chat, "load", lambda *_, **__: assistant)
-    monkeypatch.setattr(assistant.writer, "write", lambda *_, **__: Written("<answer>(0,0),(50,50)</answer>", 9, False))
+    monkeypatch.setattr(assistants, "load", lambda *_, **__: assistant)
+    monkeypatch.setattr(
+        assistant.backend, "generate", lambda *_, **__: Generation("<answer>(0,0),(50,50)</answer>", 9, False)
+    )
     Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
     command = ["chat", "base", str(photo), str(tmp_path / "other.png"), "--versus", "tuned", "--once", "Talo", "--json"]
     done = fieldmark(command)
@@ -210,7 +213,7 @@ def test_two_models_several_images_as_json(assistant, photo, tmp_path, monkeypat
 
 
 def test_a_talk_goes_from_box_to_image(certain, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr(chat, "load", lambda *_, **__: certain)
+    monkeypatch.setattr(assistants, "load", lambda *_, **__: certain)
     Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
     lines = "Talo ruvi\n:2\nWhat is at #1?\n:9\n\n"
     done = fieldmark(["chat", "x", str(photo), str(tmp_path / "other.png")], typed=lines)
@@ -221,8 +224,8 @@ def test_a_talk_goes_from_box_to_image(certain, photo, tmp_path, monkeypatch):
 def test_a_base_in_four_bits_is_asked(photo):
     from bitsandbytes.nn import Linear4bit
 
-    four = chat.load("pocket", device="cpu", quantize="4bit")
+    four = assistants.load("pocket", device="cpu", quantize="4bit")
     assert any(isinstance(module, Linear4bit) for module in four.loaded.model.modules())
-    assert four.ground(photo, "Talo ruvi", max_new_tokens=4).told
-    with pytest.raises(FieldmarkError, match="4bit, or nothing; got '8bit'"):
-        chat.load("pocket", quantize="8bit")
+    assert four.ground(photo, "Talo ruvi", sampling=Sampling(4)).summary
+    with pytest.raises(FieldmarkError, match="quantize must be 4bit or left out, got '8bit'"):
+        assistants.load("pocket", quantize="8bit")

@@ -1,16 +1,17 @@
-"""Rows with settings of their own: the sampling follows its distribution, texts end where they should."""
+"""Rows with their own settings: sampling follows its distribution, texts end where they should."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from mllm.inference.batched import Job, _safe, _Sampler, cut
+from mllm.inference.batched import Job, _final_part, _Sampler, cut_at_stop
+from mllm.inference.sampling import Sampling
 
 
 def drawn(scores: list[float], temperature: float, top_p: float = 1.0, rows: int = 1500) -> torch.Tensor:
     """Shares of each token among the draws of many rows, each with its own seed."""
-    jobs = [Job({}, 1, temperature, top_p, seed) for seed in range(rows)]
+    jobs = [Job({}, Sampling(1, temperature, top_p, seed)) for seed in range(rows)]
     noisy_BV = _Sampler(jobs, torch.device("cpu"))(
         torch.zeros(rows, 1, dtype=torch.long), torch.tensor([scores] * rows)
     )
@@ -33,16 +34,16 @@ def test_top_p_leaves_the_tail_out() -> None:
 
 def test_greedy_rows_are_left_alone() -> None:
     scores = torch.tensor([[1.0, 2.0], [1.0, 2.0]])
-    sampler = _Sampler([Job({}, 1), Job({}, 1, 1.0)], torch.device("cpu"))
+    sampler = _Sampler([Job({}, Sampling(1)), Job({}, Sampling(1, 1.0))], torch.device("cpu"))
     out = sampler(torch.zeros(2, 1, dtype=torch.long), scores)
     assert out[0].tolist() == [1.0, 2.0] != out[1].tolist() and scores[1].tolist() == [1.0, 2.0]
 
 
 def test_texts_are_cut_before_the_first_stop() -> None:
-    assert cut("one two three", ("three", "two")) == ("one ", True)
-    assert cut("one", ("two",)) == ("one", False) and cut("one", ()) == ("one", False)
+    assert cut_at_stop("one two three", ("three", "two")) == ("one ", True)
+    assert cut_at_stop("one", ("two",)) == ("one", False) and cut_at_stop("one", ()) == ("one", False)
 
 
-def test_nothing_is_told_that_may_become_a_stop() -> None:
-    assert _safe("one tw", ("two",)) == "one " and _safe("one t", ("two", "tree")) == "one "
-    assert _safe("one", ("two",)) == "one" and _safe("a\N{REPLACEMENT CHARACTER}", ()) == "a"
+def test_the_beginning_of_a_stop_text_is_held_back() -> None:
+    assert _final_part("one tw", ("two",)) == "one " and _final_part("one t", ("two", "tree")) == "one "
+    assert _final_part("one", ("two",)) == "one" and _final_part("a\N{REPLACEMENT CHARACTER}", ()) == "a"

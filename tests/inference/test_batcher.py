@@ -1,4 +1,4 @@
-"""Calls of several threads share batches; results find their callers; nobody waits for ever."""
+"""Calls of several threads share batches; results find their callers; no caller waits forever."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mllm.inference.batcher import Gatherer
+from mllm.inference.batcher import Batcher
 
 
 def test_results_find_their_callers_in_batches_of_bounded_size() -> None:
@@ -17,10 +17,10 @@ def test_results_find_their_callers_in_batches_of_bounded_size() -> None:
         sizes.append(len(items))
         return [10 * item for item in items]
 
-    gatherer = Gatherer(work, most=4, patience=0.05)
+    batcher = Batcher(work, max_batch=4, max_wait=0.05)
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(gatherer, range(40))) == [10 * k for k in range(40)]
-    gatherer.close()
+        assert list(threads.map(batcher, range(40))) == [10 * k for k in range(40)]
+    batcher.close()
     assert sum(sizes) == 40 and max(sizes) == 4 and len(sizes) < 40
 
 
@@ -33,14 +33,14 @@ def test_what_arrives_during_a_batch_is_the_next_one() -> None:
         go.wait(20)
         return items
 
-    gatherer = Gatherer(work, most=8, patience=0)
-    first = gatherer.submit(0)
+    batcher = Batcher(work, max_batch=8, max_wait=0)
+    first = batcher.submit(0)
     assert started.wait(20)
-    others = [gatherer.submit(k) for k in range(1, 5)]
+    others = [batcher.submit(k) for k in range(1, 5)]
     others[1].cancel()
     go.set()
     assert first.result(20) == 0 and [others[k].result(20) for k in (0, 2, 3)] == [1, 3, 4]
-    gatherer.close()
+    batcher.close()
     assert seen == [[0], [1, 3, 4]], "one that was cancelled is not worked on"
 
 
@@ -50,22 +50,22 @@ def test_errors_reach_every_caller_and_the_next_batch_goes_well() -> None:
             raise ValueError("no")
         return items if "short" not in items else []
 
-    gatherer = Gatherer(work, most=4, patience=0)
+    batcher = Batcher(work, max_batch=4, max_wait=0)
     with pytest.raises(ValueError, match="no"):
-        gatherer("bad")
+        batcher("bad")
     with pytest.raises(RuntimeError, match="0 results came back for 1 calls"):
-        gatherer("short")
-    assert gatherer("good") == "good"
-    gatherer.close()
-    gatherer.close()
+        batcher("short")
+    assert batcher("good") == "good"
+    batcher.close()
+    batcher.close()
     with pytest.raises(RuntimeError, match="closed"):
-        gatherer.submit("late")
+        batcher.submit("late")
 
 
 def test_closing_finishes_what_is_queued() -> None:
     go = threading.Event()
-    gatherer = Gatherer(lambda items: [go.wait(20) and item for item in items], most=1, patience=0)
-    futures = [gatherer.submit(k) for k in range(1, 4)]
+    batcher = Batcher(lambda items: [go.wait(20) and item for item in items], max_batch=1, max_wait=0)
+    futures = [batcher.submit(k) for k in range(1, 4)]
     go.set()
-    gatherer.close()
+    batcher.close()
     assert [future.result(0) for future in futures] == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Generation on a pocket model with random weights: batches change nothing, a stop loses nothing, images stay out."""
+"""Generation on a pocket model with random weights: batches change nothing, a stop loses nothing, no image tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
-from mllm.inference.generate import encode, generate, plan, suppressed
+from mllm.inference.generate import encode, generate, length_sorted_batches, suppressed_tokens
+from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models.checkpoint import load
 from mllm.prompting import prompts
@@ -21,7 +22,7 @@ SIZES = [(96, 96), (192, 96), (192, 192), (130, 250), (400, 120), (96, 96)]
 
 @pytest.fixture(scope="module")
 def loaded(pocket_folder):
-    return load(pocket_folder, device="cpu")
+    return load(pocket_folder)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,9 @@ def asked(tmp_path_factory):
     return samples, folder
 
 
-def texts(loaded, asked, **options):
-    options = {"max_new_tokens": 12, "style": "think"} | options
-    return {c.sample_id: c for c in generate(loaded, *asked, **options)}
+def texts(loaded, asked, max_new_tokens=12, temperature=0.0, seed=0, **options):
+    sampling = Sampling(max_new_tokens, temperature, seed=seed)
+    return {c.sample_id: c for c in generate(loaded, *asked, sampling=sampling, style="think", **options)}
 
 
 def test_batched_equals_one_by_one(loaded, asked):
@@ -62,18 +63,18 @@ def test_prompts_say_what_the_convention_says(loaded, asked):
 
 
 def test_long_batches_come_first(loaded, asked):
-    batches = plan(loaded, asked[0], 2)
+    batches = length_sorted_batches(loaded, asked[0], 2)
     cost = [loaded.family.visual_tokens(s.size, loaded.convention.budget) for batch in batches for s in batch]
     assert cost == sorted(cost, reverse=True) and sum(len(b) for b in batches) == len(SIZES)
 
 
-def test_tokens_and_clipping(loaded, asked):
+def test_tokens_and_truncation(loaded, asked):
     short = texts(loaded, asked, max_new_tokens=3)
     assert all(c.tokens is not None and c.tokens <= 3 and (c.truncated or c.tokens < 3) for c in short.values())
     assert all(c.answer.problem for c in short.values()), "a random model writes no answer"
 
 
-def test_an_end_is_no_clipping(loaded, asked, monkeypatch):
+def test_an_end_is_no_truncation(loaded, asked, monkeypatch):
     every = list(range(loaded.model.config.text_config.vocab_size))
     monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", every)
     cut = texts(loaded, asked)["s0"]
@@ -81,7 +82,7 @@ def test_an_end_is_no_clipping(loaded, asked, monkeypatch):
 
 
 def test_image_tokens_are_never_written(loaded, asked):
-    ids = suppressed(loaded.processor)
+    ids = suppressed_tokens(loaded.processor)
     assert loaded.processor.image_token_id in ids and len(ids) == 4
     head = loaded.model.get_output_embeddings()
     bias = torch.zeros(head.out_features)
@@ -97,7 +98,7 @@ def test_image_tokens_are_never_written(loaded, asked):
 def test_a_stopped_run_goes_on(loaded, asked):
     for options in ({}, {"temperature": 1.0, "seed": 3}):
         whole = texts(loaded, asked, batch_size=2, **options)
-        run = generate(loaded, *asked, batch_size=2, max_new_tokens=12, style="think", **options)
+        run = generate(loaded, *asked, sampling=Sampling(12, **options), style="think", batch_size=2)
         first = {c.sample_id: c for c, _ in zip(run, range(3), strict=False)}  # stops inside the second batch
         rest = texts(loaded, asked, batch_size=2, skip=first.keys(), **options)
         assert not first.keys() & rest.keys() and first | rest == whole
@@ -122,12 +123,17 @@ def test_training_mode_is_put_back(loaded, asked):
 
 
 def test_progress_counts_skipped_samples(loaded, asked):
-    told = []
-    texts(loaded, asked, max_new_tokens=1, batch_size=2, skip={"s0"}, progress=lambda *n: told.append(n))
-    assert told[-1] == (6, 6) and len(told) == 3
+    counts = []
+    texts(loaded, asked, max_new_tokens=1, batch_size=2, skip={"s0"}, progress=lambda *n: counts.append(n))
+    assert counts[-1] == (6, 6) and len(counts) == 3
 
 
-@pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"batch_size": 0}, {"temperature": -1}, {"top_p": 0}])
-def test_settings_without_meaning(loaded, asked, wrong):
-    with pytest.raises(FieldmarkError):
-        texts(loaded, asked, **wrong)
+@pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": -1}, {"top_p": 0}])
+def test_sampling_options_out_of_range(wrong):
+    with pytest.raises(FieldmarkError, match=f"{next(iter(wrong))} .*got"):
+        Sampling(**wrong)
+
+
+def test_a_batch_size_of_zero(loaded, asked):
+    with pytest.raises(FieldmarkError, match="batch_size must be at least 1"):
+        texts(loaded, asked, batch_size=0)

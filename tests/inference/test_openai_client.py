@@ -1,4 +1,4 @@
-"""A model behind a server is asked as one of this process is; the server is `fieldmark serve` over real HTTP."""
+"""A model behind a server answers like a local one; the server is `fieldmark serve` over real HTTP."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from PIL import Image
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.inference import assistant, openai_client
+from mllm.inference.backends import Generation
+from mllm.inference.sampling import Sampling
 from mllm.inference.server import Service
 from mllm.models.families import Budget
 from tests.support.served import served
@@ -30,26 +32,25 @@ def address(local):
 
 def test_it_writes_what_the_checkpoint_writes(local, address):
     """Same words as in this process: the server states its convention, and small images travel without loss."""
-    picture, told = Image.effect_noise((192, 96), 60).convert("RGB"), []
+    picture, text = Image.effect_noise((192, 96), 60).convert("RGB"), []
     far = assistant.load(address)
-    assert far.writer.convention == local.writer.convention and far.writer.name == f"tuned at {address}"
-    here, there = (one.ground(picture, "Talo", max_new_tokens=8) for one in (local, far))
-    assert (
-        (there.text, there.tokens, there.truncated) == (here.text, here.tokens, here.truncated) == (here.text, 8, True)
-    )
-    again = far.ground(picture, "Talo", max_new_tokens=8, tell=told.append)
-    assert "".join(told) == again.text and len(told) > 1, "told in pieces"
-    far.writer.close()
+    assert far.backend.convention == local.backend.convention and far.backend.name == f"tuned at {address}"
+    here, there = (one.ground(picture, "Talo", sampling=Sampling(8)) for one in (local, far))
+    assert there.generation == here.generation == Generation(here.text, 8, True)
+    again = far.ground(picture, "Talo", sampling=Sampling(8), on_text=text.append)
+    assert "".join(text) == again.text and len(text) > 1, "passed on in pieces"
+    far.backend.close()
 
 
-def test_it_stops_when_nobody_waits(address):
-    far, gone = assistant.load(f"{address}#tuned"), threading.Event()
-    found = far.ground(Image.new("RGB", (96, 96)), "Talo", max_new_tokens=400, tell=lambda _: gone.set(), gone=gone)
-    assert found.tokens == 0 and len(found.text) < 200
+def test_a_cancelled_generation_ends(address):
+    far, cancelled = assistant.load(f"{address}#tuned"), threading.Event()
+    options = {"sampling": Sampling(400), "on_text": lambda _: cancelled.set(), "cancelled": cancelled}
+    found = far.ground(Image.new("RGB", (96, 96)), "Talo", **options)
+    assert found.generation.tokens == 0 and len(found.text) < 200
 
 
-def test_what_is_wrong_with_a_server_is_said(address):
-    with pytest.raises(FieldmarkError, match="no model 'gpt' there; it has tuned"):
+def test_errors_of_a_server(address):
+    with pytest.raises(FieldmarkError, match="no model 'gpt'; the server has tuned"):
         assistant.load(f"{address}#gpt")
     with pytest.raises(FieldmarkError, match="ends in /v1"):
         assistant.load(address.removesuffix("/v1"))
@@ -57,11 +58,11 @@ def test_what_is_wrong_with_a_server_is_said(address):
         assistant.load("http://127.0.0.1:9/v1")
 
 
-def test_a_server_that_does_not_say_how_boxes_are_written():
-    with pytest.raises(FieldmarkError, match=r"name its --family \(.*qwen3_vl"):
+def test_a_server_that_does_not_state_its_convention():
+    with pytest.raises(FieldmarkError, match=r"give --family \(.*qwen3_vl"):
         openai_client._convention({"id": "m"}, "m at x", None, None)
-    told = openai_client._convention({"id": "m"}, "m at x", "qwen3_vl", "think")
-    assert (told.family, told.prompt) == ("qwen3_vl", "think")
+    stated = openai_client._convention({"id": "m"}, "m at x", "qwen3_vl", "think")
+    assert (stated.family, stated.prompt) == ("qwen3_vl", "think")
     with pytest.raises(FieldmarkError, match="field fieldmark"):
         openai_client._convention({"fieldmark": {"family": "qwen3_vl"}}, "m at x", None, None)
 
@@ -76,8 +77,8 @@ def chunk(finish=None, usage=None, **delta):
 
 def test_thoughts_that_come_apart_are_put_back():
     """vLLM with a reasoning parser sends them in a field of their own."""
-    told = []
-    pieces = openai_client._Pieces(told.append)
+    text = []
+    pieces = openai_client._Pieces(text.append)
     for one in (
         chunk(role="assistant", content=""),
         chunk(reasoning_content="it "),
@@ -85,10 +86,9 @@ def test_thoughts_that_come_apart_are_put_back():
         chunk(content="<answer>"),
         chunk(content="[1]</answer>", finish="length", usage=7),
     ):
-        pieces.take(one)
-    written = pieces.written()
-    assert written.text == "<think>it is</think><answer>[1]</answer>" == "".join(told)
-    assert written.truncated and written.tokens == 7
+        pieces.add(one)
+    assert pieces.text == "<think>it is</think><answer>[1]</answer>" == "".join(text)
+    assert pieces.finish == "length" and pieces.tokens == 7
 
 
 def test_boxes_on_resized_pixels_are_written_on_what_was_sent(monkeypatch):
@@ -97,11 +97,12 @@ def test_boxes_on_resized_pixels_are_written_on_what_was_sent(monkeypatch):
     far.convention.budget = Budget(56 * 56, 28 * 28 * 64)
     sent = []
     monkeypatch.setattr(openai_client.image_view, "data_url", lambda image, lossless: sent.append(image.size))
-    openai_client.Endpoint._url(far, Image.new("RGB", (1000, 500)))
+    openai_client.ServerBackend._url(far, Image.new("RGB", (1000, 500)))
     frame = far.family.resized(Frame(1000, 500), far.convention.budget)
     assert sent == [(frame.width, frame.height)] and sent[0][0] * sent[0][1] <= far.convention.budget.max_pixels
     far.family = openai_client.families.load("qwen3_vl")
-    openai_client.Endpoint._url(far, Image.new("RGB", (4000, 2000)))
+    openai_client.ServerBackend._url(far, Image.new("RGB", (4000, 2000)))
     assert (
-        sent[1][0] / sent[1][1] == pytest.approx(2, rel=1e-3) and sent[1][0] * sent[1][1] <= openai_client.MOST_PIXELS
+        sent[1][0] / sent[1][1] == pytest.approx(2, rel=1e-3)
+        and sent[1][0] * sent[1][1] <= openai_client.MAX_SENT_PIXELS
     )

@@ -1,4 +1,4 @@
-"""The server over real HTTP: what it answers is what `mllm.inference.generate` writes, and what it refuses it refuses by name."""
+"""The server over real HTTP: it answers as `mllm.inference.generate` does, and rejects bad requests by name."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 from mllm.boxes import Box, Frame
-from mllm.inference import generate
-from mllm.inference.openai_schema import Limits
+from mllm.inference.generate import generate
+from mllm.inference.openai_schema import ServerLimits
+from mllm.inference.sampling import Sampling
 from mllm.inference.server import Service
 from mllm.models import checkpoint
 from mllm.pocket import world
@@ -34,12 +35,12 @@ KINDS = ("bird", "car", "food")
 
 @pytest.fixture(scope="module")
 def loaded():
-    return checkpoint.load("pocket", device="cpu")
+    return checkpoint.load("pocket")
 
 
 @pytest.fixture(scope="module")
 def service(loaded):
-    return Service(loaded, "pocket", limits=Limits(images=2, pixels=40_000, body=200_000, tokens=700), batch=4)
+    return Service(loaded, "pocket", limits=ServerLimits(images=2, pixels=40_000, body=200_000, tokens=700), batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +78,8 @@ def data_url(image: Image.Image) -> str:
 
 
 def turn(text: str, *images: Image.Image) -> list[dict]:
-    shown = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
-    return [{"role": "user", "content": [*shown, {"type": "text", "text": text}]}]
+    parts = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
 
 
 def ask(client, text: str, *images: Image.Image, **options):
@@ -87,7 +88,7 @@ def ask(client, text: str, *images: Image.Image, **options):
 
 def test_answers_are_those_of_generate(client, loaded, asked) -> None:
     samples, folder = asked
-    wanted = {c.sample_id: c for c in generate.generate(loaded, samples, folder, style="direct", max_new_tokens=40)}
+    wanted = {c.sample_id: c for c in generate(loaded, samples, folder, Sampling(40), style="direct")}
     assert len({c.text for c in wanted.values()}) == 3, "the images make a difference"
     with ThreadPoolExecutor(3) as threads:
         answers = threads.map(
@@ -112,7 +113,7 @@ def test_streamed_pieces_make_the_same_text(client, asked) -> None:
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-def test_room_and_stop(client, asked) -> None:
+def test_max_tokens_and_stop(client, asked) -> None:
     image = Image.open(asked[1] / "0.png")
     whole = ask(client, "List every bird.", image)
     text = whole.choices[0].message.content
@@ -141,7 +142,7 @@ def test_text_alone_and_several_images(client) -> None:
     assert two.usage.prompt_tokens > one.usage.prompt_tokens
 
 
-def test_sampling_has_a_seed_of_its_own(client, asked) -> None:
+def test_each_row_is_sampled_with_its_own_seed(client, asked) -> None:
     image = Image.open(asked[1] / "1.png")
 
     def sampled(seed):
@@ -173,7 +174,7 @@ SMALL = Image.new("RGB", (32, 32))
         ({"temperature": "hot"}, 400, "temperature"),
         ({"top_p": 0}, 400, "top_p"),
         ({"max_tokens": 0}, 400, "max_tokens"),
-        ({"max_tokens": 701}, 400, "this server gives 700"),
+        ({"max_tokens": 701}, 400, "this server allows 700"),
         ({"n": 2}, 400, "n: "),
         ({"tools": []}, 400, "tools.*known fields"),
         ({"frequency_penalty": 0.5}, 400, "frequency_penalty"),
@@ -184,7 +185,7 @@ SMALL = Image.new("RGB", (32, 32))
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "/etc/passwd"}}]}]},
          400, "data:image"),
         ({"messages": [{"role": "user", "content": [
-            {"type": "image_url", "image_url": {"url": "data:image/png;base64,?"}}]}]}, 400, "no base64"),
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,?"}}]}]}, 400, "not base64"),
         ({"messages": [{"role": "user", "content": [
             {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}]}]}, 400, "not an image"),
         ({"messages": turn("x", Image.new("L", (1000, 41)))}, 400, "the limit is 40000"),
@@ -193,7 +194,7 @@ SMALL = Image.new("RGB", (32, 32))
         ({"messages": turn("x" * 200_000)}, 413, "larger than 200000 bytes"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_answered_says_why(client, url, change, status, says) -> None:
+def test_rejected_requests_say_why(client, url, change, status, says) -> None:
     body = {"model": "pocket", "messages": turn("List every bird.", SMALL), "max_tokens": 2} | change
     answer = httpx2.post(f"{url}/chat/completions", json=body, timeout=60)
     assert answer.status_code == status, answer.text
@@ -215,8 +216,8 @@ def test_other_ways_to_go_wrong(url) -> None:
     assert httpx2.get(url.removesuffix("/v1") + "/health").json() == {"status": "ok", "requests": 0}
 
 
-def test_a_full_server_sends_clients_away(loaded) -> None:
-    with served(Service(loaded, "pocket", limits=Limits(requests=0))) as address:
+def test_an_overloaded_server_rejects_requests(loaded) -> None:
+    with served(Service(loaded, "pocket", limits=ServerLimits(requests=0))) as address:
         client = openai.OpenAI(base_url=address, api_key="any", max_retries=0)
         with pytest.raises(openai.InternalServerError) as refused:
             ask(client, "List every bird.")
@@ -224,29 +225,29 @@ def test_a_full_server_sends_clients_away(loaded) -> None:
     assert refused.value.code == "overloaded"
 
 
-def test_a_client_that_leaves_stops_its_row(pocket_folder) -> None:
-    """With random weights and a high temperature a row goes on to its limit: minutes, were nobody to stop it. With this
-    seed it does; others may draw the end after a few words."""
-    service = Service(checkpoint.load(pocket_folder, device="cpu"), "pocket", limits=Limits(tokens=100_000))
-    room = service.loaded.model.config.get_text_config().max_position_embeddings - 200
+def test_a_client_that_disconnects_stops_its_row(pocket_folder) -> None:
+    """With random weights and a high temperature a row goes on to its limit: minutes, unless it is
+    stopped. With this seed it does; others may draw the end token early."""
+    service = Service(checkpoint.load(pocket_folder), "pocket", limits=ServerLimits(tokens=100_000))
+    longest = service.loaded.model.config.get_text_config().max_position_embeddings - 200
     with served(service) as address:
         client = openai.OpenAI(base_url=address, api_key="any", max_retries=0)
-        stream = ask(client, "List every bird.", SMALL, temperature=2, seed=4, max_tokens=room, stream=True)
+        stream = ask(client, "List every bird.", SMALL, temperature=2, seed=4, max_tokens=longest, stream=True)
         for _, _ in zip(stream, range(3), strict=False):
             pass
         (job,) = service.jobs
         stream.close()
-        assert job.gone.wait(20)
+        assert job.cancelled.wait(20)
         for _ in range(2000):
-            if not service.inside:
+            if not service.pending:
                 break
             time.sleep(0.01)
-        assert service.inside == 0 and not service.jobs
+        assert service.pending == 0 and not service.jobs
         with pytest.raises(openai.APITimeoutError):
-            ask(client.with_options(timeout=0.2), "List every bird.", SMALL, temperature=2, seed=4, max_tokens=room)
+            ask(client.with_options(timeout=0.2), "List every bird.", SMALL, temperature=2, seed=4, max_tokens=longest)
 
 
-def test_an_answer_that_breaks_is_an_error(loaded, monkeypatch) -> None:
+def test_a_failed_generation_is_an_error(loaded, monkeypatch) -> None:
     def fails(**_):
         raise RuntimeError("out of memory")
 
@@ -255,7 +256,7 @@ def test_an_answer_that_breaks_is_an_error(loaded, monkeypatch) -> None:
         client = openai.OpenAI(base_url=address, api_key="any", max_retries=0)
         with pytest.raises(openai.InternalServerError, match="the answer failed: RuntimeError"):
             ask(client, "List every bird.")
-        with pytest.raises(openai.APIError, match="broke off"):
+        with pytest.raises(openai.APIError, match="the answer failed: RuntimeError"):
             list(ask(client, "List every bird.", stream=True))
 
 
@@ -268,7 +269,7 @@ def test_the_command_serves_and_ends(root) -> None:
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0, timeout=60)
     try:
-        latest = time.monotonic() + 450  # a busy machine takes its time to import torch
+        latest = time.monotonic() + 450  # importing torch is slow on a busy machine
         while time.monotonic() < latest:
             assert process.poll() is None, process.stdout.read()
             try:
@@ -277,8 +278,8 @@ def test_the_command_serves_and_ends(root) -> None:
             except openai.APIConnectionError:
                 time.sleep(0.2)
         species = world.species("dog")[0]
-        said = ask(client, f"Describe {species.name}.").choices[0].message.content
-        assert said == f"{species.name}: {', '.join(species.marks)}."
+        text = ask(client, f"Describe {species.name}.").choices[0].message.content
+        assert text == f"{species.name}: {', '.join(species.marks)}."
     finally:
         os.kill(process.pid, signal.SIGINT)
         output = process.communicate(timeout=60)[0]

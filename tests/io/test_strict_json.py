@@ -1,4 +1,4 @@
-"""JSON files of strangers: in the shape that was asked for, or refused with file, line or field."""
+"""JSON files: read in the given shape, or refused with file, line or field."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ def test_what_has_the_shape_is_read_and_more_fields_do_no_harm(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ('{\n"name": ]', "t.json:2: broken JSON: Expecting value; make it anew"),
+        ('{\n"name": ]', "t.json:2: broken JSON: Expecting value; make it again"),
         (b"\xff", "t.json:1: broken JSON: not UTF-8 at byte 1"),
         ("[" * 100_000, "t.json:1: broken JSON: nested too deeply"),
         ('{"name": "a", "sizes": [NaN]}', "NaN is not a JSON number"),
         ('{"name": "a", "sizes": [1e999]}', "1e999 is not a JSON number"),
         ("[1]", "t.json: an object is needed, got [1]"),
-        ('{"name": "a"}', "t.json: field sizes: is missing; make it anew"),
-        ('{"name": 1, "sizes": [1]}', "t.json: field name: Input should be a valid string, got 1; make it anew"),
+        ('{"name": "a"}', "t.json: field sizes: is missing; make it again"),
+        ('{"name": 1, "sizes": [1]}', "t.json: field name: Input should be a valid string, got 1; make it again"),
         ('{"name": "a", "sizes": [1, true]}', "field sizes[1]: Input should be a valid number, got True"),
         ('{"name": "a", "sizes": []}', "field sizes: List should have at least 1 item"),
     ],
 )
-def test_anything_else_is_told(tmp_path: Path, text: Any, told: str) -> None:
+def test_anything_else_is_an_error(tmp_path: Path, text: Any, message: str) -> None:
     file = tmp_path / "t.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(FieldmarkError) as error:
-        strict_json.read(file, Thing, advice="make it anew")
-    assert told in str(error.value)
+        strict_json.read(file, Thing, advice="make it again")
+    assert message in str(error.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FieldmarkError, match="t.json: no such file; make it anew"):
-        strict_json.read(tmp_path / "t.json", advice="make it anew")
+    with pytest.raises(FieldmarkError, match="t.json: no such file; make it again"):
+        strict_json.read(tmp_path / "t.json", advice="make it again")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mllm.config import Lora
+from mllm.config import Lora, Part
 from mllm.errors import FamilyError, FieldmarkError
-from mllm.models import checkpoint as models
 from mllm.models import families
+from mllm.models.checkpoint import Checkpoint, _device, base_and_adapter, load, open_checkpoint
+from mllm.models.parts import freeze_parts, part_of, trainable_by_part
 from mllm.prompting import conversations
 from mllm.records import load_samples
 from tests.support.scenes import make_data
@@ -24,8 +25,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(pocket_folder: Path) -> models.Checkpoint:
-    return models.open_checkpoint(pocket_folder, style="think")
+def checkpoint(pocket_folder: Path) -> Checkpoint:
+    return open_checkpoint(pocket_folder, style="think")
 
 
 def bare(folder: Path, source: Path, **config: object) -> Path:
@@ -39,30 +40,30 @@ def bare(folder: Path, source: Path, **config: object) -> Path:
 
 
 def test_the_convention_beside_the_weights_is_followed(pocket_folder: Path) -> None:
-    opened = models.open_checkpoint(pocket_folder)
+    opened = open_checkpoint(pocket_folder)
     assert opened.family.name == "pocket" and opened.adapter is None
     assert opened.convention == families.read_convention(pocket_folder)
     assert dict(opened.processor.image_processor.size) == opened.convention.budget.size
 
 
 def test_a_budget_in_visual_tokens_reaches_processor_and_convention(pocket_folder: Path) -> None:
-    opened = models.open_checkpoint(pocket_folder, visual_tokens=20, min_visual_tokens=4)
+    opened = open_checkpoint(pocket_folder, visual_tokens=20, min_visual_tokens=4)
     assert opened.convention.budget == families.Budget(4 * 32 * 32, 20 * 32 * 32)
     assert dict(opened.processor.image_processor.size) == opened.convention.budget.size
-    small = models.open_checkpoint(pocket_folder, visual_tokens=2)  # below the base's own minimum
+    small = open_checkpoint(pocket_folder, visual_tokens=2)  # below the base's own minimum
     assert small.convention.budget == families.Budget(2 * 32 * 32, 2 * 32 * 32)
 
 
 def test_without_a_convention_the_family_must_be_named(pocket_folder: Path, tmp_path: Path) -> None:
     folder = bare(tmp_path / "hub", pocket_folder)
     with pytest.raises(FamilyError, match="no fieldmark.json.*pocket or qwen3_vl"):
-        models.open_checkpoint(folder)
-    opened = models.open_checkpoint(folder, family="qwen3_vl")
+        open_checkpoint(folder)
+    opened = open_checkpoint(folder, family="qwen3_vl")
     assert opened.family.name == opened.convention.family == "qwen3_vl"
     with pytest.raises(FamilyError, match="qwen2_vl.*weights are of type qwen3_vl"):
-        models.open_checkpoint(folder, family="qwen2_vl")
+        open_checkpoint(folder, family="qwen2_vl")
     with pytest.raises(FieldmarkError, match="unknown family 'qwen9'"):
-        models.open_checkpoint(folder, family="qwen9")
+        open_checkpoint(folder, family="qwen9")
 
 
 def test_a_checkpoint_of_an_unknown_family_is_refused(pocket_folder: Path, tmp_path: Path) -> None:
@@ -71,20 +72,20 @@ def test_a_checkpoint_of_an_unknown_family_is_refused(pocket_folder: Path, tmp_p
     path = folder / families.CONVENTION_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"family": "florence"}))
     with pytest.raises(FamilyError, match="florence"):
-        models.open_checkpoint(folder)
+        open_checkpoint(folder)
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(FieldmarkError, match="no such checkpoint folder"):
-        models.open_checkpoint(tmp_path / "nowhere")
-    with pytest.raises(FieldmarkError, match="this folder is no checkpoint"):
-        models.open_checkpoint(tmp_path)
+        open_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(FieldmarkError, match="not a checkpoint: neither config.json"):
+        open_checkpoint(tmp_path)
     with pytest.raises(FieldmarkError, match="no such checkpoint folder"):
-        models.open_checkpoint("x" * 5000)
+        open_checkpoint("x" * 5000)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (b"[1]", "adapter_config.json: Input should be a valid dictionary"),
         (b"\xff", "adapter_config.json:1: broken JSON: not UTF-8"),
@@ -93,14 +94,14 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         (b'{"base_model_name_or_path": "HERE"}', "is an adapter too; merge that one"),
     ],
 )
-def test_an_adapter_without_a_base_is_told(tmp_path: Path, text: bytes, told: str) -> None:
+def test_an_adapter_without_a_base_is_an_error(tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "adapter_config.json").write_bytes(text.replace(b"HERE", str(tmp_path).encode()))
-    with pytest.raises(FieldmarkError, match=told):
-        models.base_and_adapter(str(tmp_path))
+    with pytest.raises(FieldmarkError, match=message):
+        base_and_adapter(str(tmp_path))
 
 
 @pytest.mark.parametrize("style", ["direct", "think"])
-def test_lengths_are_those_of_the_trainers_own_collator(checkpoint: models.Checkpoint, data: Path, style: str) -> None:
+def test_lengths_are_those_of_the_trainers_own_collator(checkpoint: Checkpoint, data: Path, style: str) -> None:
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     from mllm.records import image_path
@@ -123,7 +124,7 @@ def test_lengths_are_those_of_the_trainers_own_collator(checkpoint: models.Check
         )
 
 
-def test_rows_that_do_not_fit_are_refused_by_name(checkpoint: models.Checkpoint, data: Path) -> None:
+def test_rows_that_do_not_fit_are_refused_by_name(checkpoint: Checkpoint, data: Path) -> None:
     samples = load_samples(data)
     counted = conversations.check_length(samples, checkpoint, 512)
     with pytest.raises(
@@ -135,30 +136,30 @@ def test_rows_that_do_not_fit_are_refused_by_name(checkpoint: models.Checkpoint,
         conversations.check_length(samples, checkpoint, 512, answers=False, room=500)
 
 
-def test_freezing_says_what_it_froze(checkpoint: models.Checkpoint) -> None:
-    loaded = models.load(checkpoint, freeze=["vision", "projector"])
-    counts = models.trainable_by_part(loaded.model)
+def test_freezing_says_what_it_froze(checkpoint: Checkpoint) -> None:
+    loaded = load(checkpoint, freeze=["vision", "projector"])
+    counts = trainable_by_part(loaded.model)
     assert set(counts) == {"vision", "projector", "llm"}
     assert counts["vision"][0] == counts["projector"][0] == 0 < counts["vision"][1]
     assert counts["llm"][0] == counts["llm"][1] > 0
-    models.freeze_parts(loaded.model, ["llm"])
-    assert models.trainable_by_part(loaded.model)["llm"][0] == 0
-    assert models.part_of("model.visual.deepstack_merger_list.0.linear_fc1.weight") == "projector"
+    freeze_parts(loaded.model, ["llm"])
+    assert trainable_by_part(loaded.model)["llm"][0] == 0
+    assert part_of("model.visual.deepstack_merger_list.0.linear_fc1.weight") == "projector"
 
 
 @pytest.mark.parametrize("part", ["vision", "projector", "llm"])
-def test_adapters_sit_on_the_parts_that_were_named(checkpoint: models.Checkpoint, part: models.Part) -> None:
-    loaded = models.load(checkpoint, lora=Lora(r=2, parts=(part,)))
-    trained = {name for name, (count, _) in models.trainable_by_part(loaded.model).items() if count}
+def test_adapters_sit_on_the_parts_that_were_named(checkpoint: Checkpoint, part: Part) -> None:
+    loaded = load(checkpoint, lora=Lora(r=2, parts=(part,)))
+    trained = {name for name, (count, _) in trainable_by_part(loaded.model).items() if count}
     assert trained == {part}
 
 
 def test_base_and_adapter_load_unmerged_to_the_same_logits(
-    pocket_folder: Path, checkpoint: models.Checkpoint, tmp_path: Path
+    pocket_folder: Path, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     import torch
 
-    loaded = models.load(checkpoint, lora=Lora(r=4, parts=("llm", "vision")))
+    loaded = load(checkpoint, lora=Lora(r=4, parts=("llm", "vision")))
     with torch.no_grad():
         for name, weight in loaded.model.named_parameters():
             if "lora_B" in name:
@@ -166,16 +167,16 @@ def test_base_and_adapter_load_unmerged_to_the_same_logits(
     ids = torch.arange(20, 60)[None]
     loaded.model.save_pretrained(tmp_path)
     families.write_convention(tmp_path, loaded.convention)
-    again = models.load(tmp_path)
+    again = load(tmp_path)
     assert again.convention == loaded.convention
     assert type(again.model).__name__.startswith("Peft")
     with torch.no_grad():
         expected = loaded.model(input_ids=ids).logits
-        base = models.load(pocket_folder).model(input_ids=ids).logits
+        base = load(pocket_folder).model(input_ids=ids).logits
         assert torch.equal(again.model(input_ids=ids).logits, expected)
     assert not torch.allclose(base, expected)
     assert not any(weight.requires_grad for weight in again.model.parameters())
-    assert any(weight.requires_grad for weight in models.load(tmp_path, trainable=True).model.parameters())
+    assert any(weight.requires_grad for weight in load(tmp_path, trainable=True).model.parameters())
 
 
 def test_each_process_of_a_launch_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,8 +187,8 @@ def test_each_process_of_a_launch_takes_its_own_gpu(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert models._device("auto") == "cuda" and models._device("cpu") == "cpu"
+    assert _device("auto") == "cuda" and _device("cpu") == "cpu"
     monkeypatch.setenv("LOCAL_RANK", "5")
-    assert models._device("auto") == "cuda:5" and models._device("cuda:1") == "cuda:1"
+    assert _device("auto") == "cuda:5" and _device("cuda:1") == "cuda:1"
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert models._device("auto") == "cpu"
+    assert _device("auto") == "cpu"

@@ -1,4 +1,4 @@
-"""Vectors on disk: made once, keyed by content, whole after a kill, shared."""
+"""Vectors on disk: computed once, keyed by content, complete after a kill, shared by processes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mllm.models.embedding_cache import EmbeddingStore, content_key
 
 
 class Counting:
-    """Embeds a file as its first byte, and counts how many it was asked for."""
+    """Embeds a file as its first byte, and counts its calls per file."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.count = 0
 
     def __call__(self, files: list[Path]) -> np.ndarray:
-        self.asked += len(files)
+        self.count += len(files)
         return np.array([[[file.read_bytes()[0], 1.0]] for file in files], np.float32)
 
 
@@ -35,10 +35,10 @@ def test_each_content_is_embedded_once(tmp_path: Path, on_disk: bool) -> None:
     store, embed = EmbeddingStore(tmp_path / "store" if on_disk else None, (1, 2)), Counting()
     paths = files(tmp_path, "a", "b", "a")
     first = store.vectors(paths, embed)
-    assert first[:, 0, 0].tolist() == [ord("a"), ord("b"), ord("a")] and embed.asked == 2
-    assert (store.vectors(paths[::-1], embed) == first[::-1]).all() and embed.asked == 2
+    assert first[:, 0, 0].tolist() == [ord("a"), ord("b"), ord("a")] and embed.count == 2
+    assert (store.vectors(paths[::-1], embed) == first[::-1]).all() and embed.count == 2
     paths[0].write_text("cc")
-    assert store.vectors(paths[:1], embed)[0, 0, 0] == ord("c") and embed.asked == 3
+    assert store.vectors(paths[:1], embed)[0, 0, 0] == ord("c") and embed.count == 3
     assert store.vectors([], embed).shape == (0, 1, 2)
 
 
@@ -47,10 +47,10 @@ def test_another_process_finds_them(tmp_path: Path) -> None:
     one, other = EmbeddingStore(tmp_path / "store", (1, 2)), EmbeddingStore(tmp_path / "store", (1, 2))
     one.vectors(paths[:2], Counting())
     embed = Counting()
-    assert other.vectors(paths, embed)[:, 0, 0].tolist() == [97, 98, 99] and embed.asked == 1
+    assert other.vectors(paths, embed)[:, 0, 0].tolist() == [97, 98, 99] and embed.count == 1
     again = Counting()
     assert len(EmbeddingStore(tmp_path / "store", (1, 2))) == 3
-    assert one.vectors(paths, again)[2, 0, 0] == 99 and again.asked == 0
+    assert one.vectors(paths, again)[2, 0, 0] == 99 and again.count == 0
 
 
 def test_a_store_that_grows_reads_its_new_lines_alone(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_store_that_grows_reads_its_new_lines_alone(tmp_path: Path) -> None:
     keys = tmp_path / "store" / "keys.txt"
     keys.write_text("0" * 32 + "\n")  # would be met if the first line were read again
     embed = Counting()
-    assert store.vectors(paths, embed)[:, 0, 0].tolist() == [97, 98, 99] and embed.asked == 2
+    assert store.vectors(paths, embed)[:, 0, 0].tolist() == [97, 98, 99] and embed.count == 2
     assert len(store) == 3 and len(keys.read_text().splitlines()) == 3
 
 
@@ -72,7 +72,7 @@ def test_what_a_kill_left_half_written_is_cut_off(tmp_path: Path, name: str) -> 
     with (tmp_path / "store" / name).open("ab") as file:
         file.write(b"x" * 5)
     store, embed = EmbeddingStore(tmp_path / "store", (1, 2)), Counting()
-    assert store.vectors(paths, embed)[:, 0, 0].tolist() == [97, 98, 99] and embed.asked == 2
+    assert store.vectors(paths, embed)[:, 0, 0].tolist() == [97, 98, 99] and embed.count == 2
     fresh = EmbeddingStore(tmp_path / "store", (1, 2))
     assert fresh.vectors(paths, Counting())[:, 0, 0].tolist() == [97, 98, 99] and len(fresh) == 3
 

@@ -14,7 +14,8 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.models import encoders
-from mllm.models.encoders import DualEncoder, Texts, sentences, similarity
+from mllm.models.encoders import DualEncoder, sentences
+from mllm.models.similarity import EmbeddedTexts, similarity
 from mllm.pocket import clip
 
 CAPTIONS = ["A round red bird.", "A wide blue car with white roof. A car.", "bird"]
@@ -115,7 +116,7 @@ def test_what_is_cut_is_counted_and_told(clip_folder: Path, caplog: pytest.LogCa
     assert encoder.texts([long, "bird", long]).cut.tolist() == [True, False, True]
     encoder.texts([long])
     assert encoder.counts["cut"] == 3 and encoder.counts["captions"] == 4
-    assert caplog.text.count("were cut") == 1
+    assert caplog.text.count("were truncated") == 1
 
 
 def test_no_caption_and_empty_captions_are_fine(clip_folder: Path, files: list[Path]) -> None:
@@ -137,7 +138,9 @@ def test_sentences_end_where_they_end() -> None:
 
 
 def test_pieces_pool_by_hand() -> None:
-    texts = Texts(np.array([[[1.0, 0]], [[0, 1.0]]]), np.ones((2, 1), bool), np.array([0, 0]), np.array([False]))
+    texts = EmbeddedTexts(
+        np.array([[[1.0, 0]], [[0, 1.0]]]), np.ones((2, 1), bool), np.array([0, 0]), np.array([False])
+    )
     seen = np.array([[[0.6, 0.8]]])
     assert similarity(texts, seen, "mean") == pytest.approx(0.7)
     assert similarity(texts, seen, "max") == pytest.approx(0.8)

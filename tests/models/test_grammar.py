@@ -101,6 +101,6 @@ def test_samples_of_another_task_get_none(pocket: grammar.Grammar) -> None:
     samples = [Sample(task, task, "a.png", Frame(8, 8), "bird", "bird", "?", ()) for task in ("caption", "ground")]
     nothing = Answer(None, None, (), (), None)
     texts = ("<answer>A red bird.</answer>", "A red bird.")
-    told = [Completion(one.id, text, nothing) for one, text in zip(samples, texts, strict=True)]
-    first, second = load("grammar")(samples, told)
+    completions = [Completion(one.id, text, nothing) for one, text in zip(samples, texts, strict=True)]
+    first, second = load("grammar")(samples, completions)
     assert first.value == pytest.approx(pocket.probabilities(["A red bird."])[0]) and second.value is None

@@ -74,7 +74,7 @@ def test_a_spoiled_caption_is_never_the_caption(words: list[str], seed: int) -> 
     ("caption", "vocabulary", "way"), [("", OTHER, None), ("a bird", [], None), ("bird", OTHER, "shuffle")]
 )
 def test_what_cannot_be_spoiled_is_said(caption: str, vocabulary: list[str], way: str | None) -> None:
-    with pytest.raises(ValueError, match="can be spoiled"):
+    with pytest.raises(ValueError, match="cannot be corrupted"):
         corrupt(caption, random.Random(0), vocabulary, way)
 
 

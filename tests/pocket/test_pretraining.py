@@ -167,7 +167,7 @@ def test_target_cells_are_those_whose_centre_lies_on_the_thing() -> None:
 def test_cpu_detours_change_speed_only() -> None:
     import torch
 
-    from mllm.models.cpu_kernels import take_detours
+    from mllm.models.cpu_kernels import use_fast_kernels
     from mllm.pocket.model import build
 
     model, processor = build(4)
@@ -176,7 +176,7 @@ def test_cpu_detours_change_speed_only() -> None:
     batch = processor(text=[text], images=[scene.image], return_tensors="pt")
     with torch.no_grad():
         stock = model(**batch).logits
-        take_detours(model)
+        use_fast_kernels(model)
         ours = model(**batch).logits
     assert torch.allclose(stock, ours, atol=1e-5)
 

@@ -63,7 +63,7 @@ def recipes(folder: Path) -> dict[str, list[str]]:
     refresh = {"every": 4, "by": "marks", "per_entity": 1, "max_new_tokens": 6}
     rl = {
         "rewards": {"iou": {"mode": "raw"}, "format": {"style": "direct"}},
-        "advantage": {"difficulty": "univg", "mastery": {"file": str(table), "refresh": refresh}},
+        "advantage": {"mastery": {"file": str(table), "refresh": refresh}},
     }
     bags = {
         "train": str(captions),

@@ -76,6 +76,7 @@ def test_a_run_leaves_weights_best_and_rewards_in_the_journal(config: Path) -> N
     assert [row["step"] for row in journal(out) if "eval/acc" in row] == [2]
 
 
+@pytest.mark.ci
 def test_an_adapter_is_trained_further(config: Path, tmp_path: Path) -> None:
     from mllm.config import Lora
 

@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard
 
 from mllm.errors import FieldmarkError
 from mllm.models import checkpoint, families
+from mllm.models.parts import part_of
 from tests.support import hub
 from tests.support.scenes import make_captions, make_data
 
@@ -104,7 +105,7 @@ def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_
     assert [row["step"] for row in rows if "eval/acc" in row] == [2]
     assert json.loads((out / "best" / "score.json").read_text())["step"] == 2
     old, new = weights(pocket_folder), weights(out)
-    changed = {checkpoint.part_of(name) for name in new if not torch.equal(new[name], old[name])}
+    changed = {part_of(name) for name in new if not torch.equal(new[name], old[name])}
     assert changed == {"llm"}, "the vision tower and the projector are frozen by default"
     settings = json.loads((out / "run.json").read_text())["settings"]
     assert settings["style"] == "think"
@@ -142,7 +143,7 @@ def test_an_adapter_run_saves_what_loads_on_its_base(config: Path, pocket_folder
         (["--max_tokens_per_sample", "100"], "8 of 8 rows do not fit into max_tokens_per_sample = 100.*train-000"),
         (["--style", "loud"], "fieldmark.style"),
         (["--lerning_rate", "1"], "did you mean '--learning_rate'"),
-        (["--max_length", "100"], "max_length cannot be changed: rows are never cut"),
+        (["--max_length", "100"], "max_length cannot be changed: rows are never truncated"),
         (["--model", "nowhere/at/all"], "no such checkpoint folder"),
         (["--train", "gone.jsonl"], "gone.jsonl: no such record file"),
         (["--resume", "gone"], "not a complete checkpoint"),
@@ -199,6 +200,7 @@ def finish(*parts: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.ci
 def test_captions_are_measured_in_their_bags(config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "captions"
     files = [str(make_captions(folder, split, families=2, size=3)) for split in ("train", "validation")]

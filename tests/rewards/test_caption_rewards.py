@@ -14,8 +14,9 @@ from mllm import rewards
 from mllm.boxes import Box, Frame
 from mllm.captions import caption_of
 from mllm.errors import ConfigError
+from mllm.io.jsonl import append_jsonl
 from mllm.models import encoders
-from mllm.records import Answer, Completion, Sample, Thing, append_jsonl
+from mllm.records import Answer, Completion, Sample, Thing
 from tests.support.encoders import colour_clip, paint
 
 NAMES = ("red", "blue", "green", "white")

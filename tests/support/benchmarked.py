@@ -8,7 +8,8 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.evaluation import runs
-from mllm.records import Answer, Completion, Sample, Thing, append_jsonl
+from mllm.io.jsonl import append_jsonl
+from mllm.records import Answer, Completion, Sample, Thing
 
 CONVENTION = {
     "family": "pocket",

@@ -118,8 +118,8 @@ def targets(folder: Path) -> dict[str, Target]:
 
     def asked(data: bytes) -> None:
         try:
-            openai_schema.conversation(openai_schema.read(data), openai_schema.Limits())
-        except openai_schema.WireError:
+            openai_schema.read_prompt(openai_schema.read(data), openai_schema.ServerLimits())
+        except openai_schema.ApiError:
             return
 
     sample = dumped({

@@ -9,9 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from mllm.boxes import Box, Frame
+from mllm.io.jsonl import write_jsonl
 from mllm.pocket import captions, look_alikes, world
 from mllm.pocket.species import NOUNS
-from mllm.records import Sample, Thing, write_jsonl
+from mllm.records import Sample, Thing
 
 
 def make_scene(folder: Path, number: int, split: str, *, across: int = 2, down: int = 2) -> Sample:

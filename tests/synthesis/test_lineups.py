@@ -20,10 +20,10 @@ def photos(side: str = "test") -> list[Photo]:
     rows = []
     for index in range(20):
         domain, seen = ("bird", index < 8) if index < 14 else ("dog", False)
-        message = {"side": side, "seen": seen, "genus": f"{domain} {index % 3}"}
+        fields = {"split": side, "use": "train" if seen else "test", "genus": f"{domain} {index % 3}"}
         for number in range(3):
             name = f"{domain} {index}"
-            rows.append(Photo(f"{name}/{number}", "x", Frame(9, 9), domain, name, (WHOLE,), provenance=message))
+            rows.append(Photo(f"{name}/{number}", "x", Frame(9, 9), domain, name, (WHOLE,), **fields))
     return rows
 
 
@@ -58,7 +58,7 @@ def test_every_entity_is_asked_before_any_is_asked_again() -> None:
 def test_sisters_are_asked_for_by_share() -> None:
     def share(sisters: float) -> float:
         hits = [
-            photo.provenance["genus"] == line.targets[0].provenance["genus"]
+            photo.genus == line.targets[0].genus
             for line in drawn(pool(things=(2, 2)), 120, sisters)
             for photo in line.photos
             if photo is not line.targets[0]
@@ -70,8 +70,8 @@ def test_sisters_are_asked_for_by_share() -> None:
 
 def test_look_alikes_without_a_genus_are_those_with_like_cards() -> None:
     cards = {"a": ("red bill",), "b": ("red bill", "long tail"), "c": ("blue feet",), "d": ("grey back",)}
-    message = {"side": "train", "seen": True}
-    rows = [Photo(name, "x", Frame(9, 9), "bird", name, (WHOLE,), provenance=message) for name in cards]
+    fields = {"split": "train", "use": "train"}
+    rows = [Photo(name, "x", Frame(9, 9), "bird", name, (WHOLE,), **fields) for name in cards]
     assert Pool(rows, "train", cards, (2, 4)).look_alikes(("bird", "a")) == [("bird", "b")]
 
 
@@ -83,9 +83,9 @@ def test_several_questions_of_an_image_ask_different_things() -> None:
 
 def test_photos_of_several_boxes_are_never_asked_for() -> None:
     twice = (Box(0, 0, 0.4, 1), Box(0.5, 0, 1, 1))
-    message = {"side": "train", "seen": True}
-    rows = [Photo("a", "x", Frame(9, 9), "bird", "a", twice, provenance=message)]
-    rows += [Photo(name, "x", Frame(9, 9), "bird", name, (WHOLE,), provenance=message) for name in "bc"]
+    fields = {"split": "train", "use": "train"}
+    rows = [Photo("a", "x", Frame(9, 9), "bird", "a", twice, **fields)]
+    rows += [Photo(name, "x", Frame(9, 9), "bird", name, (WHOLE,), **fields) for name in "bc"]
     assert {line.targets[0].entity for line in drawn(pool(rows, "train"), 20, questions=2)} == {"b", "c"}
 
 
@@ -95,7 +95,7 @@ def test_too_few_entities_are_an_error_that_says_what_to_do() -> None:
 
 
 def test_few_unseen_entities_stand_beside_seen_ones() -> None:
-    rows = [row for row in photos() if row.provenance["seen"] or row.entity == "bird 8"]
+    rows = [row for row in photos() if row.seen or row.entity == "bird 8"]
     one = pool(rows)
     lines = [line for line in drawn(one, 40) if line.stratum == UNSEEN]
     assert lines and all(len(line.photos) >= 2 and line.targets[0].entity == "bird 8" for line in lines)

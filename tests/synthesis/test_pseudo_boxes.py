@@ -46,7 +46,7 @@ def test_two_opinions(first, second, reason) -> None:
     teacher = Says({7: first, 8: second})
     got = pseudo_boxes.point(bare(), Path("a.jpg"), teacher, teacher, seed=7)
     assert got.boxes == ((BOX,) if reason is None else ())
-    assert got.provenance.get(pseudo_boxes.FAULT) == reason
+    assert got.rejected == reason
     if reason is None:
         assert got.provenance == {"box": "teacher", "agreement": 0.8}
 

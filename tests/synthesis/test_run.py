@@ -10,7 +10,8 @@ import pytest
 from mllm.boxes import Box, Frame
 from mllm.data import manifest
 from mllm.errors import FieldmarkError
-from mllm.records import Photo, read_jsonl
+from mllm.io.jsonl import read_jsonl
+from mllm.records import Photo
 from mllm.synthesis.run import SynthesisRun
 
 

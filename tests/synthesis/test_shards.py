@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mllm.boxes import Box, Frame
 from mllm.distributed import World
-from mllm.records import Photo, read_jsonl, write_jsonl
+from mllm.io.jsonl import read_jsonl, write_jsonl
+from mllm.records import Photo
 from mllm.synthesis.shards import Shards
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
-from mllm.records import Photo, read_jsonl
+from mllm.io.jsonl import read_jsonl
+from mllm.records import Photo
 from mllm.synthesis.stages import RowLog, in_order
 
 

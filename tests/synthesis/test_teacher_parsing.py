@@ -41,7 +41,7 @@ def test_boxes_of_a_thought_become_references(text: str, read: str) -> None:
         ("It is [600, 200, 1900, 800].", "leaves its frame"),
         ("It is [900, 200, 600, 800].", "inverted"),
         ("  \n", "empty"),
-        ("<think>hm [600, 200, 900, 800]", "never answers"),
+        ("<think>hm [600, 200, 900, 800]", "does not answer"),
     ],
 )
 def test_a_thought_that_cannot_be_read_is_refused(text: str, why: str) -> None:

@@ -55,7 +55,7 @@ def main() -> None:
         gradient_accumulation_steps=1, num_train_epochs=2, save_strategy="no", report_to="none", use_cpu=True,
         remove_unused_columns=False, bf16=False, gradient_checkpointing=False, disable_tqdm=True,
     )  # fmt: skip
-    loaded = load(open_checkpoint(checkpoint), dtype="float32", trainable=True)
+    loaded = load(open_checkpoint(checkpoint), trainable=True)
     sampler = bag_curriculum.sampler(Bags(schedule=SCHEDULE), samples, args)
     rows = [Row(sample, image_path(file, sample)) for sample in samples]
     written = Written(load_reward("self_retrieval", over="bag_batch"))

@@ -73,7 +73,7 @@ def test_flags_read_as_yaml_does(tmp_path: Path) -> None:
         ("fieldmark: {rewards: {iou: {weight: high}}}\n", [], "rewards.iou.weight must be a number"),
         ("fieldmark: [a]\n", [], "must be a section"),
         ("fieldmark: {a: [}\n", [], "broken YAML"),
-        ("- a\n", [], "a mapping of keys to values is needed"),
+        ("- a\n", [], "must be a mapping of keys to values"),
         ("fieldmark: {}\n", ["--config"], "--config needs a value"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from accelerate import Accelerator
 
 from mllm.inference.generate import generate
+from mllm.inference.sampling import Sampling
 from mllm.models.checkpoint import load
 from mllm.training import distributed_generate
 from tests.support.scenes import make_scene
@@ -20,8 +21,8 @@ def test_one_process_answers_as_the_model_does(pocket_folder: Path, tmp_path: Pa
     loaded = load(str(pocket_folder))
     args = SimpleNamespace(gradient_checkpointing_kwargs=None)
     trainer: Any = SimpleNamespace(model_wrapped=loaded.model.train(), accelerator=Accelerator(cpu=True), args=args)
-    said = distributed_generate.answers(trainer, loaded, samples, tmp_path, max_new_tokens=6, batch_size=2)
-    alone = generate(load(str(pocket_folder)), samples, tmp_path, max_new_tokens=6, batch_size=2)
+    said = distributed_generate.answers(trainer, loaded, samples, tmp_path, sampling=Sampling(6), batch_size=2)
+    alone = generate(load(str(pocket_folder)), samples, tmp_path, sampling=Sampling(6), batch_size=2)
     assert said == {one.sample_id: one for one in alone} and len(said) == 3
 
 

@@ -33,7 +33,7 @@ def test_another_machine_is_not_told_what_this_cpu_lacks(
     recipe.read(KARL, processes=8)
     assert not caplog.records
     arguments.read(["--config", str(KARL), "--use_cpu", "True"], KARL, GRPOConfig)
-    assert ["bf16 is left out" in record.message for record in caplog.records] == [True]
+    assert ["bf16 disabled" in record.message for record in caplog.records] == [True]
 
 
 def test_a_batch_that_only_many_processes_make_whole() -> None:
@@ -91,5 +91,5 @@ def test_the_header_names_the_machine(tmp_path: Path, monkeypatch: pytest.Monkey
     assert recipe.accelerate_file(KARL) == ROOT / "accelerate_config.yaml"
     file = tmp_path / "x.yaml"
     file.write_text("# accelerate launch --config_file gone.yaml recipes/sft.py\n")
-    with pytest.raises(ConfigError, match="its header names gone.yaml, which is not there"):
+    with pytest.raises(ConfigError, match="its header names gone.yaml, which does not exist"):
         recipe.accelerate_file(file)

@@ -12,7 +12,7 @@ import pytest
 
 from mllm import rewards
 from mllm.errors import RecordError
-from mllm.models import checkpoint as models
+from mllm.models.checkpoint import Checkpoint, open_checkpoint
 from mllm.prompting import conversations
 from mllm.records import image_path, load_samples
 from mllm.training import trl_adapter
@@ -26,8 +26,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(pocket_folder: Path) -> models.Checkpoint:
-    return models.open_checkpoint(pocket_folder, style="think")
+def checkpoint(pocket_folder: Path) -> Checkpoint:
+    return open_checkpoint(pocket_folder, style="think")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def rows(data: Path) -> list[trl_adapter.Row]:
     return [trl_adapter.Row(sample, image_path(data, sample)) for sample in load_samples(data)]
 
 
-def test_rows_are_what_trl_wants(rows: list[trl_adapter.Row], checkpoint: models.Checkpoint) -> None:
+def test_rows_are_what_trl_wants(rows: list[trl_adapter.Row], checkpoint: Checkpoint) -> None:
     made = trl_adapter.dataset(rows, checkpoint.convention, answers=True)
     row = made[1]
     assert row["sample"] == rows[1].record
@@ -49,7 +49,7 @@ def test_rows_are_what_trl_wants(rows: list[trl_adapter.Row], checkpoint: models
 
 
 def test_a_caption_is_asked_as_it_stands_and_names_its_image(
-    rows: list[trl_adapter.Row], checkpoint: models.Checkpoint
+    rows: list[trl_adapter.Row], checkpoint: Checkpoint
 ) -> None:
     plain = replace(
         rows[0].record, task="caption", question="Caption?", captions=(" A red bird. ", "A bird."), boxes=()
@@ -62,9 +62,7 @@ def test_a_caption_is_asked_as_it_stands_and_names_its_image(
         conversations.target(replace(plain, captions=()), checkpoint.convention)
 
 
-def test_plain_questions_mix_in_with_and_without_an_image(
-    rows: list[trl_adapter.Row], checkpoint: models.Checkpoint
-) -> None:
+def test_plain_questions_mix_in_with_and_without_an_image(rows: list[trl_adapter.Row], checkpoint: Checkpoint) -> None:
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     mixed = [
@@ -93,7 +91,7 @@ def test_images_are_decoded_once_and_forgotten_above_the_limit(rows: list[trl_ad
     assert pickle.loads(pickle.dumps(cache)).size == 0
 
 
-def test_a_reward_as_trl_calls_it(rows: list[trl_adapter.Row], checkpoint: models.Checkpoint) -> None:
+def test_a_reward_as_trl_calls_it(rows: list[trl_adapter.Row], checkpoint: Checkpoint) -> None:
     samples = [row.record for row in rows]
     good = conversations.target(samples[0], checkpoint.convention)  # type: ignore[arg-type]
     texts = [good, "no idea", "<answer>(0,0),(1,1)</answer>"]
@@ -116,7 +114,7 @@ def test_a_reward_as_trl_calls_it(rows: list[trl_adapter.Row], checkpoint: model
     assert logged["unread/no answer tag"] == [pytest.approx(1 / 3)]
 
 
-def test_none_means_it_does_not_apply(rows: list[trl_adapter.Row], checkpoint: models.Checkpoint) -> None:
+def test_none_means_it_does_not_apply(rows: list[trl_adapter.Row], checkpoint: Checkpoint) -> None:
     from dataclasses import replace
 
     nowhere = replace(rows[0].record, boxes=())  # type: ignore[type-var]
@@ -125,7 +123,7 @@ def test_none_means_it_does_not_apply(rows: list[trl_adapter.Row], checkpoint: m
 
 
 def test_captions_do_not_count_as_unread_and_scores_are_reported(
-    tmp_path: Path, checkpoint: models.Checkpoint, rows: list[trl_adapter.Row]
+    tmp_path: Path, checkpoint: Checkpoint, rows: list[trl_adapter.Row]
 ) -> None:
     """A caption needs no answer tag; `on_scores` receives the samples and their scores."""
     captions = load_samples(make_captions(tmp_path, "train", families=1, size=2))
@@ -146,7 +144,7 @@ def test_captions_do_not_count_as_unread_and_scores_are_reported(
     assert not [name for name in alone if name.startswith("unread")]
 
 
-def test_bags_travel_with_the_images(tmp_path: Path, checkpoint: models.Checkpoint) -> None:
+def test_bags_travel_with_the_images(tmp_path: Path, checkpoint: Checkpoint) -> None:
     file = make_captions(tmp_path, "train", families=2, size=2)
     rows = [trl_adapter.Row(sample, image_path(file, sample)) for sample in load_samples(file)]
     sampler = BagSampler(4, {2: [(2, 3)]}, Schedule(((1, 2),)), batch=4, generations=1)
@@ -159,7 +157,7 @@ def test_bags_travel_with_the_images(tmp_path: Path, checkpoint: models.Checkpoi
 
 def test_a_template_that_opens_the_thought_costs_no_reward(rows: list[trl_adapter.Row], pocket_folder: Path) -> None:
     """What the model writes then lacks `<think>`; it is put back before it is read and judged."""
-    opened = models.open_checkpoint(pocket_folder, style="think")
+    opened = open_checkpoint(pocket_folder, style="think")
     opened = replace(opened, processor=copy(opened.processor))
     sample = rows[0].record
     text = conversations.target(sample, opened.convention)

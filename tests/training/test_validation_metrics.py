@@ -12,7 +12,8 @@ from eval import truematch
 from mllm.config import Evaluate
 from mllm.data.bags import Bag
 from mllm.errors import RecordError
-from mllm.records import Answer, Completion, Sample, load_samples, write_jsonl
+from mllm.io.jsonl import write_jsonl
+from mllm.records import Answer, Completion, Sample, load_samples
 from mllm.training import validation_metrics
 from tests.support.scenes import make_captions, make_scene
 
@@ -60,7 +61,7 @@ def test_bags_may_come_from_files(file: Path, samples: list[Sample], tmp_path: P
 
 
 def test_what_cannot_be_measured_is_refused(samples: list[Sample], tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="no whole bag"):
+    with pytest.raises(RecordError, match="no complete bag"):
         validation_metrics.choose([replace(sample, bag=None) for sample in samples], tmp_path, Evaluate())
     scene = make_scene(tmp_path, 0, "validation")
     with pytest.raises(RecordError, match="stands beside captions"):

@@ -97,11 +97,11 @@ class ChatSession:
 
     def ask(self, question: str, number: int) -> bool:
         """Ask every model about one image; returns whether all of them gave a box."""
-        from mllm.inference.grounding import numbered
+        from mllm.inference.grounding import number_spots
 
         about = tuple(self.boxes.get(number, ()))
         found = [self._answer(name, question, number, about) for name in self.assistants]
-        spots = numbered(found)
+        spots = number_spots(found)
         for name, one, marked in zip(self.assistants, found, spots, strict=True):
             self._show(one, name, number, marked)
         self.boxes[number] = [spot.box for marked in spots for spot in marked] or list(about)
@@ -109,6 +109,8 @@ class ChatSession:
 
     def _answer(self, name: str, question: str, number: int, about: tuple[Box, ...]) -> Grounding:
         """Ask one model, and print its text as it comes."""
+        from mllm.inference.sampling import Sampling
+
         options = self.options
         if len(self.assistants) > 1 and not options.as_json:
             self.screen.print(f"\n{name}:", style="bold")
@@ -117,30 +119,30 @@ class ChatSession:
             self.images[number],
             question,
             about=about,
-            before=turns[-options.memory :] if options.memory else (),
-            tell=None if options.as_json else AnswerPrinter(self.screen).add,
+            history=turns[-options.memory :] if options.memory else (),
+            on_text=None if options.as_json else AnswerPrinter(self.screen).add,
             domain=options.domain,
             style=options.style,
-            max_new_tokens=options.max_new_tokens,
+            sampling=Sampling(options.max_new_tokens),
         )
         turns.append(found.turn)
         return found
 
     def _show(self, found: Grounding, name: str, number: int, marked: Sequence[Spot]) -> None:
         """Print the result; save the image with its numbered boxes."""
-        from mllm.inference.grounding import drawn
+        from mllm.inference.grounding import draw_spots
 
         several, path, saved = len(self.assistants) > 1, self.images[number], None
         if found.boxes:
             model = f".{_slug(Path(name).name)}" if several else ""
             saved = (self.options.out or path.parent) / f"{path.stem}.{_slug(found.name)}{model}.png"
             saved.parent.mkdir(parents=True, exist_ok=True)
-            drawn(found.image, marked).save(saved)
+            draw_spots(found.image, marked).save(saved)
         if self.options.as_json:
             row = {"image": str(path), **found.as_dict(), "drawn": str(saved) if saved else None}
             print(json.dumps(row, ensure_ascii=False))
             return
-        print(f"\n{f'{name}: ' if several else ''}{found.told}")
+        print(f"\n{f'{name}: ' if several else ''}{found.summary}")
         if saved is not None:
             print(f"image: {saved}")
 
@@ -162,10 +164,10 @@ class AnswerPrinter:
 
     def add(self, piece: str) -> None:
         """Print what is new."""
-        from mllm.inference.grounding import unfold
+        from mllm.inference.grounding import split_thought
 
         self.text += piece
-        for part, text in enumerate(unfold(self.text)):
+        for part, text in enumerate(split_thought(self.text)):
             new = text[len(self.printed[part]) :]
             if new and part and self.printed[0] and not self.printed[1]:
                 self.screen.print()

@@ -34,23 +34,24 @@ class Options:
 
 
 def command(options: Options) -> None:
-    from mllm import records
     from mllm.data import formats
+    from mllm.io.jsonl import check_unique, write_jsonl
     from mllm.models import families
+    from mllm.records import load_samples
 
     source, target, family = options.source, options.target, families.load(options.family)
     if options.read_as == "samples":
-        samples = records.load_samples(source)
+        samples = load_samples(source)
     else:
         rows = formats.load(options.read_as).read(source, family)
         imported = (replace(row, split=options.split, domain=options.domain or row.domain) for row in rows)
-        samples = records.check_unique(imported)
+        samples = check_unique(imported)
     here = target.parent.resolve()
     moved = [
         replace(sample, image=os.path.relpath((source.parent / sample.image).resolve(), here)) for sample in samples
     ]
     if options.write_as == "samples":
-        count = records.write_jsonl(target, moved)
+        count = write_jsonl(target, moved)
     else:
         count = formats.load(options.write_as).write(target, moved, family, options.style)
     absent = sum(not sample.boxes for sample in samples)

@@ -57,16 +57,16 @@ def command(options: Options) -> int:
     found = label_checks.check(options.source, request, known, Shares(unseen=options.unseen_share), options.seed)
     for line in label_checks.summary(found):
         print(line)
-    if found.wrong:
-        print(f"cannot be used: {len(found.wrong)}")
-        for fault in found.wrong[: options.most]:
+    if found.faults:
+        print(f"cannot be used: {len(found.faults)}")
+        for fault in found.faults[: options.most]:
             print(f"  {fault}")
-        if len(found.wrong) > options.most:
-            print(f"  and {len(found.wrong) - options.most} more (--most)")
+        if len(found.faults) > options.most:
+            print(f"  and {len(found.faults) - options.most} more (--most)")
     short = list(label_checks.sides_without_images(found))
     for line in short:
         print(line)
-    if found.wrong or short:
+    if found.faults or short:
         return ExitCode.FAILED
     print("every photo can be used")
     return ExitCode.DONE

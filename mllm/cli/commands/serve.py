@@ -41,14 +41,13 @@ def command(options: Options) -> None:
     if missing := [package for package in ("starlette", "uvicorn") if find_spec(package) is None]:
         raise FieldmarkError(f"{' and '.join(missing)} not installed; pip install 'fieldmark[serve]'")
     from mllm.inference import server
-    from mllm.inference.openai_schema import Limits
+    from mllm.inference.openai_schema import ServerLimits
     from mllm.models import checkpoint
 
     load, name = options.loading, options.name or options.model
-    loaded = checkpoint.load(
-        options.model, family=load.family, device=load.device, dtype=load.dtype, quantize=load.quantize
-    )
-    limits = Limits(tokens=options.max_new_tokens, requests=options.max_requests)
+    how = checkpoint.LoadOptions(dtype=load.dtype, device=load.device, quantize=load.quantize)
+    loaded = checkpoint.load(options.model, how, family=load.family)
+    limits = ServerLimits(tokens=options.max_new_tokens, requests=options.max_requests)
     service = server.Service(loaded, name, limits=limits, batch=options.batch_size)
     print(f"{name}: http://{options.host}:{options.port}/v1")
     server.run(service, options.host, options.port)

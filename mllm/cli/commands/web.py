@@ -52,7 +52,7 @@ def command(options: Options) -> None:
     from mllm.inference.assistant import load
     from mllm.inference.web import page
 
-    limits = page.Limits(
+    limits = page.WebLimits(
         upload=options.upload_mb * 2**20,
         pixels=options.megapixels * 10**6,
         tokens=options.max_new_tokens,
@@ -62,4 +62,4 @@ def command(options: Options) -> None:
     names = [options.model] if options.versus is None else [options.model, options.versus]
     assistants = [load(name, **asdict(options.loading), batch=max(options.together, 2)) for name in names]
     print(f"{' and '.join(names)}: http://{options.host}:{options.port}")
-    page.run(assistants, host=options.host, port=options.port, limits=limits, inbrowser=options.browser)
+    page.run(assistants, limits, host=options.host, port=options.port, inbrowser=options.browser)

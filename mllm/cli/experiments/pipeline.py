@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mllm.errors import FieldmarkError
-from mllm.records import atomic_write
+from mllm.io.files import atomic_write
 
 log = logging.getLogger(__name__)
 

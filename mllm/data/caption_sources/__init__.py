@@ -2,7 +2,7 @@
 
 A source defines `images(request: CaptionRequest) -> Iterator[Sample]`, which yields samples of task `caption`, always
 in the same order, with the captions as people wrote them, or raises `SourceError`. Where the source knows it, `things`
-hold what is in the image, `bag` names its group of look-alikes and `provenance["side"]` sets its side. A user's images
+hold what is in the image, `bag` names its group of look-alikes and `split` its side (of drawn images). A user's images
 are not copied: `Sample.image` is an absolute path.
 """
 
@@ -89,5 +89,6 @@ def sample_of_file(
         question=QUESTION,
         boxes=(),
         captions=tuple(dict.fromkeys(written)),
-        provenance={"source": source, "licence": facts.get("licence") or request.licence or "not stated"},
+        licence=facts.get("licence") or request.licence or "not stated",
+        provenance={"source": source},
     )

@@ -75,5 +75,7 @@ def _sample(request: CaptionRequest, side: str, key: str, bag: str | None, scene
         captions=tuple(dict.fromkeys(captions)),
         bag=bag,
         split=side,
-        provenance={"source": "pocket", "drawn": True, "side": side, "licence": LICENCE},
+        drawn=True,
+        licence=LICENCE,
+        provenance={"source": "pocket"},
     )

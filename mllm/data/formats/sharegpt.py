@@ -22,14 +22,14 @@ from mllm.boxes import Box, Frame
 from mllm.data.formats import UNKNOWN, ChatRow, Line, entity_of, question_and_answer, read_lines, write_rows
 from mllm.errors import BoxError, RecordError
 from mllm.io.codec import decode, encode
-from mllm.models.box_notation import box_spans
-from mllm.models.families import Family, whole
+from mllm.models.box_notation import find_boxes
+from mllm.models.families import Family, whole_numbers
 from mllm.prompting import answers, prompts
 from mllm.prompting.tasks import asked_boxes
 from mllm.records import Sample, Thing
 
 
-class Row(ChatRow):
+class SharegptRow(ChatRow):
     """A row of LLaMA-Factory's, perhaps written by us."""
 
     fieldmark: str | None = None
@@ -41,7 +41,7 @@ def read(path: Path, family: Family) -> Iterator[Sample]:
     Raises:
         RecordError: a broken row, or an answer that cannot be read (see `mllm.prompting.answers`).
     """
-    for line in read_lines(path, Row):
+    for line in read_lines(path, SharegptRow):
         question, text = question_and_answer(line)
         image = line.row.images[0]
         size = line.image_size("images", image)
@@ -96,7 +96,7 @@ def _thought(
     if not text:
         return None, tuple(things.values())
     pieces, end = [], 0
-    for start, stop in box_spans(text):
+    for start, stop, _ in find_boxes(text):
         try:
             box = Box.from_xyxy(family.read(text[start:stop])[0], frame)
         except BoxError:
@@ -107,7 +107,7 @@ def _thought(
     return "".join([*pieces, text[end:]]), tuple(things.values())
 
 
-def _with_digits(line: Line[Row], sample: Sample, family: Family, frame: Frame) -> Sample:
+def _with_digits(line: Line[SharegptRow], sample: Sample, family: Family, frame: Frame) -> Sample:
     """Return the full sample that a row written by us carries, after comparing it with the text."""
     if line.row.fieldmark is None:
         return sample
@@ -116,6 +116,6 @@ def _with_digits(line: Line[Row], sample: Sample, family: Family, frame: Frame) 
     except RecordError as error:
         raise line.error("fieldmark", str(error)) from None
     asked = asked_boxes(full)
-    if [whole(box, frame) for box in asked] != [whole(box, frame) for box in sample.boxes]:
+    if [whole_numbers(box, frame) for box in asked] != [whole_numbers(box, frame) for box in sample.boxes]:
         raise line.error("fieldmark", "its boxes are not those of the text; was the text edited? Remove this column")
     return replace(full, image=sample.image, size=sample.size)

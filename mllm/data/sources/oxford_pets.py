@@ -53,7 +53,7 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
             row = strict_json.parsed(content, PetRow, where, kind=SourceError)
             if request.domain in (None, row.species):
                 photo = _photo(row, where, request)
-                kinds[photo.provenance["box"]] += 1
+                kinds[_box_kind(row)] += 1
                 yield photo
     if not kinds:
         raise SourceError(f"{file}: no photo of domain {request.domain!r}; it holds cat and dog")
@@ -67,7 +67,8 @@ def _photo(row: PetRow, where: str, request: PhotoRequest) -> Photo:
     frame = read_size(path, f"{where}field image")
     if frame != Frame(row.width, row.height):
         raise SourceError(f"{where}fields width, height differ from those of {path}; was the image resized?")
-    kind, box = ("head", row.head_xyxy) if row.head_share_inside_body < BROKEN_MASK else ("body", row.body_outer_xyxy)
+    kind = _box_kind(row)
+    box = row.head_xyxy if kind == "head" else row.body_outer_xyxy
     field = "head_xyxy" if kind == "head" else "body_outer_xyxy"
     return Photo(
         id=path.stem,
@@ -79,3 +80,8 @@ def _photo(row: PetRow, where: str, request: PhotoRequest) -> Photo:
         licence=LICENCE,
         provenance={"source": "oxford_pets", "box": kind},
     )
+
+
+def _box_kind(row: PetRow) -> str:
+    """Return which box is used: the head's where the outline is broken, otherwise the body's."""
+    return "head" if row.head_share_inside_body < BROKEN_MASK else "body"

@@ -1,6 +1,6 @@
 """Labelled photos of the pocket world, drawn into files: every species, with its marks and its one box.
 
-`provenance.use` is the side the world assigns a species to: `train` species are seen in training; unseen ones belong
+`Photo.use` is the side the world assigns a species to: `train` species are seen in training; unseen ones belong
 to either `validation` or `test`. A species of the training set is drawn `photos_per_entity` times, since its photos are
 divided among three sides; any other a third as often.
 """
@@ -39,5 +39,8 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
                 boxes=(box,),
                 marks=species.marks,
                 licence=LICENCE,
-                provenance={"source": "pocket", "drawn": True, "use": species.use, "genus": species.genus},
+                drawn=True,
+                genus=species.genus,
+                use=species.use,
+                provenance={"source": "pocket"},
             )

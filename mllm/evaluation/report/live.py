@@ -10,7 +10,7 @@ from typing import Any
 
 from mllm.evaluation.report import curves
 from mllm.evaluation.report.pages import render, shortened
-from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, Mark, data_uri, draw
+from mllm.io.drawing import ANSWER_COLOUR, GOLD_COLOUR, DrawnBox, data_uri, draw
 from mllm.io.images import open_image
 from mllm.records import Completion, Sample
 
@@ -65,9 +65,9 @@ def html(at: Progress, log: Sequence[Mapping[str, float]], alarms: Sequence[str]
 def drawn(group: Group) -> Any:
     """Return the group's image with the true and the predicted boxes drawn."""
     sample = group.sample
-    marks = [Mark(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
+    marks = [DrawnBox(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
     for number, done in enumerate(group.answers, 1):
-        marks += [Mark(box, str(number), ANSWER_COLOUR, dashed=True) for box in done.answer.boxes[-1:]]
+        marks += [DrawnBox(box, str(number), ANSWER_COLOUR, dashed=True) for box in done.answer.boxes[-1:]]
     return draw(open_image(group.image), marks, side=SIDE)
 
 

@@ -1,4 +1,4 @@
-"""One visitor's desk: images that were put on it, what was asked of which, what each model said. Knows no gradio."""
+"""One visitor's session: the images, the questions about them, and the answers of each model. Independent of gradio."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from mllm.errors import FieldmarkError
-from mllm.inference.grounding import Grounding, Spot, drawn, numbered, unfold
+from mllm.inference.grounding import Grounding, Spot, draw_spots, number_spots, split_thought
 from mllm.io.drawing import enlarge
 from mllm.io.images import open_image
 
@@ -20,162 +20,160 @@ if TYPE_CHECKING:
     from mllm.inference.assistant import Assistant
 
 SIDE = 640
-"""Longer side of a drawn image, pixels, at least."""
+"""Minimum longer side of a drawn image, in pixels."""
 _REFRESH = 0.15
-"""Seconds between two looks at what the models have written."""
+"""Seconds between two updates while the models generate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one visitor may bring, and how many may ask at once."""
+class WebLimits:
+    """Limits of one visitor, and of concurrent questions."""
 
     upload: int = 20 * 2**20
     """Bytes of a file."""
     pixels: int = 25_000_000
     """Pixels of an image."""
     images: int = 12
-    """Images on a desk."""
+    """Images in a session."""
     tokens: int = 2048
     """Tokens of an answer."""
     together: int = 4
-    """Questions answered at the same time; others wait."""
+    """Questions answered at the same time; further ones wait."""
     waiting: int = 32
-    """Questions that may wait; more are turned away."""
+    """Questions that may wait; further ones are refused."""
 
 
 @dataclass(eq=False)
-class Picture:
-    """An image on the desk. `marked` holds each model's numbered places, `said` each model's earlier turns."""
+class SessionImage:
+    """An image of a session, with the numbered boxes (`spots`) and the earlier turns (`history`) of each model."""
 
     name: str
     source: Path | Image
-    marked: list[tuple[Spot, ...]]
-    said: list[list[tuple[str, str]]]
+    spots: list[tuple[Spot, ...]]
+    history: list[list[tuple[str, str]]]
 
     def open(self) -> Image:
         """Return the image itself."""
         return open_image(self.source) if isinstance(self.source, Path) else self.source
 
     @property
-    def places(self) -> list[Spot]:
-        """All numbered places, in the order of their numbers."""
-        return [spot for marked in self.marked for spot in marked]
+    def all_spots(self) -> list[Spot]:
+        """The numbered boxes of all models, in the order of their numbers."""
+        return [spot for spots in self.spots for spot in spots]
 
 
 @dataclass(eq=False)
 class Turn:
-    """One question to one model: what has been written so far, and in the end the answer or an error."""
+    """One question to one model: the text so far, and in the end its outcome: a summary or an error."""
 
     image: str
     question: str
     text: str = ""
-    told: str = ""
+    outcome: str = ""
     seconds: float = 0.0
     answer: dict[str, Any] | None = None
     done: bool = False
 
 
 @dataclass(eq=False)
-class Desk:
-    """Images, and a transcript for each of `models` models."""
+class Session:
+    """Images, and a transcript for each of `models` models. `current` is the index of the image on display."""
 
     models: int
-    images: list[Picture] = field(default_factory=list)
-    at: int = 0
+    images: list[SessionImage] = field(default_factory=list)
+    current: int = 0
     turns: list[list[Turn]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.turns = self.turns or [[] for _ in range(self.models)]
 
-    def add(self, name: str, source: Path | Image, limits: Limits) -> None:
-        """Put an image on the desk and look at it.
+    def add(self, name: str, source: Path | Image, limits: WebLimits) -> None:
+        """Add an image and display it.
 
         Raises:
-            FieldmarkError: the desk is full; the file is no image or too large.
+            FieldmarkError: too many images; the file is not an image or too large.
         """
         if len(self.images) >= limits.images:
-            raise FieldmarkError(f"{name}: the desk holds {limits.images} images; clear it first")
+            raise FieldmarkError(f"{name}: a session holds {limits.images} images; remove them first")
         if isinstance(source, Path):
             try:
                 open_image(source, limits.pixels)
             except FieldmarkError as error:
                 raise FieldmarkError(str(error).replace(str(source), name)) from None
         empty: list[tuple[Spot, ...]] = [() for _ in range(self.models)]
-        self.images.append(Picture(name, source, empty, [[] for _ in range(self.models)]))
-        self.at = len(self.images) - 1
+        self.images.append(SessionImage(name, source, empty, [[] for _ in range(self.models)]))
+        self.current = len(self.images) - 1
 
     def clear(self) -> None:
-        """Take everything off."""
-        self.images, self.at, self.turns = [], 0, [[] for _ in range(self.models)]
+        """Remove all images and transcripts."""
+        self.images, self.current, self.turns = [], 0, [[] for _ in range(self.models)]
 
     def stop(self) -> None:
-        """Close turns that nobody waits for any more."""
+        """Mark unfinished turns as stopped."""
         for turn in (turn for turns in self.turns for turn in turns if not turn.done):
-            turn.done, turn.told = True, "stopped."
+            turn.done, turn.outcome = True, "stopped."
 
-    def shown(self, model: int, *, candidates: bool) -> Image | None:
-        """Return the image that is looked at with what `model` found drawn on it."""
+    def drawn(self, model: int, *, candidates: bool) -> Image | None:
+        """Return the current image with the boxes of `model`; None without an image."""
         if not self.images:
             return None
-        picture = self.images[self.at]
-        return drawn(picture.open(), picture.marked[model], candidates=candidates)
+        image = self.images[self.current]
+        return draw_spots(image.open(), image.spots[model], candidates=candidates)
 
     def spot_at(self, model: int, x: float, y: float) -> Spot | None:
-        """Return the smallest place around a point of a drawn image, in its pixels."""
+        """Return the smallest box around a point, given in pixels of the drawn image."""
         if not self.images:
             return None
-        picture = self.images[self.at]
-        width, height = enlarge(picture.open(), SIDE).size
+        image = self.images[self.current]
+        width, height = enlarge(image.open(), SIDE).size
         x, y = x / width, y / height
-        around = [
-            one for one in picture.marked[model]
-            if one.box.x1 <= x <= one.box.x2 and one.box.y1 <= y <= one.box.y2
-        ]  # fmt: skip
-        return min(around, key=lambda one: one.box.area, default=None)
+        boxes = [spot for spot in image.spots[model] if spot.box.x1 <= x <= spot.box.x2]
+        around = [spot for spot in boxes if spot.box.y1 <= y <= spot.box.y2]
+        return min(around, key=lambda spot: spot.box.area, default=None)
 
     def messages(self, model: int) -> list[dict[str, Any]]:
-        """Return a model's transcript as gradio's chatbot takes it: question, reasoning (folded), outcome."""
-        talk: list[dict[str, Any]] = []
+        """Return a model's transcript as gradio's chatbot takes it: question, reasoning (folded), answer."""
+        messages: list[dict[str, Any]] = []
         for turn in self.turns[model]:
-            where = f"{turn.image}: " if len(self.images) > 1 else ""
-            talk.append({"role": "user", "content": where + turn.question})
-            thought, rest = unfold(turn.text)
+            prefix = f"{turn.image}: " if len(self.images) > 1 else ""
+            messages.append({"role": "user", "content": prefix + turn.question})
+            thought, rest = split_thought(turn.text)
             if thought:
-                over = turn.done or bool(rest)
-                about: dict[str, Any] = {"title": "Reasoning", "status": "done" if over else "pending"}
+                status = "done" if turn.done or rest else "pending"
+                metadata: dict[str, Any] = {"title": "Reasoning", "status": status}
                 if turn.done and turn.seconds:
-                    about["duration"] = turn.seconds
-                talk.append({"role": "assistant", "content": thought, "metadata": about})
-            if rest or turn.told or not thought:
-                said = "\n".join(part for part in (rest, turn.told) if part)
-                talk.append({"role": "assistant", "content": said or "…"})
-        return talk
+                    metadata["duration"] = turn.seconds
+                messages.append({"role": "assistant", "content": thought, "metadata": metadata})
+            if rest or turn.outcome or not thought:
+                content = "\n".join(part for part in (rest, turn.outcome) if part)
+                messages.append({"role": "assistant", "content": content or "…"})
+        return messages
 
     async def ask(
         self, assistants: Sequence[Assistant], number: int, question: str, memory: int, **options: Any
     ) -> AsyncIterator[None]:
-        """Put a question about image `number` to all models at once; yields while they write, and at the end.
+        """Ask all models about image `number` at once; yields repeatedly while they generate, and at the end.
 
-        Whoever stops listening stops the models.
+        Closing the iterator cancels the models. `memory` is the number of earlier turns to send along.
         """
-        picture, gone = self.images[number], Event()
-        turns = [Turn(picture.name, question) for _ in assistants]
+        image, cancelled = self.images[number], Event()
+        turns = [Turn(image.name, question) for _ in assistants]
         found: list[Grounding | None] = [None] * len(assistants)
-        for mine, turn in zip(self.turns, turns, strict=True):
-            mine.append(turn)
-        image, about = picture.open(), [spot.box for spot in picture.places]
+        for transcript, turn in zip(self.turns, turns, strict=True):
+            transcript.append(turn)
+        opened, about = image.open(), [spot.box for spot in image.all_spots]
 
         def work(k: int) -> None:
-            def tell(piece: str) -> None:
+            def on_text(piece: str) -> None:
                 turns[k].text += piece
 
-            before = picture.said[k][-memory:] if memory else ()
+            history = image.history[k][-memory:] if memory else ()
             try:
                 found[k] = assistants[k].ground(
-                    image, question, about=about, before=before, tell=tell, gone=gone, **options
+                    opened, question, about=about, history=history, on_text=on_text, cancelled=cancelled, **options
                 )
             except FieldmarkError as error:
-                turns[k].told = str(error)
+                turns[k].outcome = str(error)
 
         tasks = [asyncio.create_task(asyncio.to_thread(work, k)) for k in range(len(assistants))]
         try:
@@ -184,30 +182,30 @@ class Desk:
             for task in tasks:
                 task.result()
         finally:
-            gone.set()
-        self._settle(picture, turns, found)
+            cancelled.set()
+        self._finish(image, turns, found)
         yield
 
-    def _settle(self, picture: Picture, turns: Sequence[Turn], found: Sequence[Grounding | None]) -> None:
-        """Write down what came of a question; places stay as they were where no model named any."""
-        places = numbered(found)
-        if any(places):
-            picture.marked = places
+    def _finish(self, image: SessionImage, turns: Sequence[Turn], found: Sequence[Grounding | None]) -> None:
+        """Record the answers. Where no model named a box, the boxes of earlier answers stay."""
+        spots = number_spots(found)
+        if any(spots):
+            image.spots = spots
         for k, (turn, one) in enumerate(zip(turns, found, strict=True)):
             turn.done = True
             if one is None:
                 continue
-            picture.said[k].append(one.turn)
+            image.history[k].append(one.turn)
             turn.text, turn.seconds = one.text, one.seconds
-            turn.told, turn.answer = told(one, places[k]), {"image": picture.name, **one.as_dict()}
+            turn.outcome, turn.answer = summary(one, spots[k]), {"image": image.name, **one.as_dict()}
 
 
-def told(found: Grounding, marked: Sequence[Spot]) -> str:
-    """Say how an answer went, for a page on which its places are drawn and numbered."""
-    said = [spot for spot in marked if spot.said]
-    cost = f"({found.seconds:.1f} s, {found.tokens} tokens)"
-    if said:
-        looked = [spot for spot in marked if not spot.said]
-        more = f"; it looked at {', '.join(spot.label for spot in looked)}" if looked else ""
-        return f"→ {', '.join(spot.label for spot in said)}{more} {cost}"
-    return f"→ {found.told[0].upper()}{found.told[1:]} {cost}"
+def summary(found: Grounding, spots: Sequence[Spot]) -> str:
+    """Summarise an answer for a page on which its boxes are drawn and numbered."""
+    answered = [spot.label for spot in spots if spot.in_answer]
+    candidates = [spot.label for spot in spots if not spot.in_answer]
+    cost = f"({found.seconds:.1f} s, {found.generation.tokens} tokens)"
+    if not answered:
+        return f"→ {found.summary[0].upper()}{found.summary[1:]} {cost}"
+    considered = f"; it considered {', '.join(candidates)}" if candidates else ""
+    return f"→ {', '.join(answered)}{considered} {cost}"

@@ -1,6 +1,6 @@
 """The pocket model: a Qwen3-VL of a few million parameters that writes hundredths of the image, `(12,34),(56,78)`.
 
-Every number from 0 to 100 is a single token of its vocabulary: so small a model does not learn to spell thousandths.
+Each number from 0 to 100 is one token of its vocabulary: such a small model does not learn to write thousandths.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from mllm.boxes import Frame
 from mllm.models.families import Budget, Family
+from mllm.models.qwen_vl import QWEN3_TARGETS, corners
 
 
 class _Pocket(Family):
     def write_numbers(self, numbers: Sequence[int], label: str | None) -> str:
-        x1, y1, x2, y2 = numbers  # the label is left out: the model has no tokens to mark one off
-        return f"({x1},{y1}),({x2},{y2})"
+        return corners(numbers)  # without the label: the vocabulary has no tokens to mark one
 
 
 FAMILY = _Pocket(
@@ -24,9 +24,5 @@ FAMILY = _Pocket(
     merge=2,
     numbers=Frame(100, 100),
     budget=Budget(96 * 96, 288 * 192),
-    lora_targets={
-        "vision": r".*\bvisual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.linear_fc[12])",
-        "projector": r".*\bvisual\.(merger|deepstack_merger_list\.\d+)\.linear_fc[12]",
-        "llm": r".*\blanguage_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
-    },
+    lora_targets=QWEN3_TARGETS,
 )

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from mllm.captions import clauses, sentences, words
 from mllm.errors import FieldmarkError
+from mllm.io.codec import Int, Record
 from mllm.metrics import claims
 from mllm.records import Sample, Thing
 from mllm.registry import Registry
@@ -78,7 +79,7 @@ class CaptionTask:
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionResult:
+class CaptionResult(Record):
     """The captions written for one image, the reasons for those rejected, and counts of what was done."""
 
     SCHEMA: ClassVar[str] = "fieldmark.boosted/1"
@@ -86,7 +87,7 @@ class CaptionResult:
     id: str
     captions: tuple[str, ...]
     refused: tuple[str, ...] = ()
-    notes: Mapping[str, int] = field(default_factory=dict, hash=False)
+    notes: Mapping[str, Int] = field(default_factory=dict, hash=False)
 
 
 _FILES = Registry(__name__, "strategy")

@@ -14,7 +14,7 @@ from math import log
 
 from mllm.captions import with_article
 from mllm.errors import FieldmarkError
-from mllm.models.encoders import softmax_scale
+from mllm.models.similarity import softmax_scale
 from mllm.prompting.questions import listed
 from mllm.synthesis.capabilities import Knows
 from mllm.synthesis.captioning import CaptionRejected, CaptionTask, Helpers, not_seen

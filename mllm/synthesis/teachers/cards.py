@@ -18,7 +18,7 @@ from pydantic import Field
 from mllm.config import Section
 from mllm.knowledge.cards import Cards, has_mark, load_cards, word_overlap
 from mllm.knowledge.parts import part_of
-from mllm.prompting.questions import asked_marks, listed
+from mllm.prompting.questions import listed
 from mllm.synthesis import caption_merge
 from mllm.synthesis.capabilities import ReasoningRequest
 from mllm.synthesis.thoughts import targets
@@ -128,7 +128,7 @@ class Teacher:
     def reason(self, request: ReasoningRequest) -> str:
         """Write one thought. Raises `KnowledgeError` (from the cards) for an entity without a card."""
         rng = random.Random(f"cards/{request.seed}/{request.sample.id}")
-        sample, chosen, asked = request.sample, targets(request.sample), asked_marks(request.sample)
+        sample, chosen, asked = request.sample, targets(request.sample), request.sample.asked
         cards = [request.cards[thing.entity] for thing in sample.things]
         card = request.cards[sample.entity]
         others = [other for index, other in enumerate(cards) if index not in chosen]

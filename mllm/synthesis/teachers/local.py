@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from mllm.errors import ConfigError
-from mllm.inference.batcher import Gatherer
+from mllm.inference.batcher import Batcher
 from mllm.synthesis.prompted_teacher import PromptedTeacher, SamplingConfig, TeacherReply, TeacherRequest
 from mllm.synthesis.usage import Usage
 
 if TYPE_CHECKING:
-    from mllm.inference.batched import Job, Written
+    from mllm.inference.backends import Generation
+    from mllm.inference.batched import Job
 
 
 class Config(SamplingConfig):
@@ -53,32 +54,38 @@ class Teacher(PromptedTeacher):
         if not config.model:
             raise ConfigError("teacher local: no model is named: set `model` to a checkpoint folder or a Hub name")
         self._loaded = checkpoint.load(
-            config.model, family=config.family, dtype=config.dtype, quantize=config.quantize,
-            device=None if config.quantize else config.device, visual_tokens=config.visual_tokens,
-        )  # fmt: skip
+            config.model,
+            checkpoint.LoadOptions(config.dtype, None if config.quantize else config.device, quantize=config.quantize),
+            family=config.family,
+            visual_tokens=config.visual_tokens,
+        )
         super().__init__(self._loaded.family, self._loaded.convention.budget, config, Usage(config.model))
-        self._gatherer: Gatherer[Job, Written] = Gatherer(self._work, most=config.batch, patience=config.patience)
+        self._batcher: Batcher[Job, Generation] = Batcher(self._work, max_batch=config.batch, max_wait=config.patience)
 
     def close(self) -> None:
         """Finish running requests and stop the model's thread; the report stays available."""
-        self._gatherer.close()
+        self._batcher.close()
 
     def _generate(self, request: TeacherRequest) -> TeacherReply:
         from mllm.inference import batched
+        from mllm.inference.backends import Prompt
+        from mllm.inference.sampling import Sampling
 
         content = [*({"type": "image"} for _ in request.views), {"type": "text", "text": request.text}]
         system = self._loaded.convention.system
         before = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+        messages = [*before, {"role": "user", "content": content}]
         job = batched.prepare(
-            self._loaded, [*before, {"role": "user", "content": content}], [view.open() for view in request.views],
-            max_new_tokens=request.max_tokens, temperature=request.temperature, seed=request.seed,
-        )  # fmt: skip
+            self._loaded,
+            Prompt(messages, [view.open() for view in request.views]),
+            Sampling(request.max_tokens, request.temperature, seed=request.seed),
+        )
         self._usage.called()
-        written = self._gatherer(job)
+        written = self._batcher(job)
         self._usage.answered(job.tokens, written.tokens)
         return TeacherReply(written.text, written.truncated, job.tokens, written.tokens)
 
-    def _work(self, jobs: Sequence[Job]) -> list[Written]:
+    def _work(self, jobs: Sequence[Job]) -> list[Generation]:
         from mllm.inference import batched
 
-        return batched.write(self._loaded, jobs)
+        return batched.generate(self._loaded, jobs)

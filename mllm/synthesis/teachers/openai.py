@@ -126,12 +126,12 @@ class Teacher(PromptedTeacher):
             with self._slots:  # not held while waiting for the next call
                 calls += 1
                 self._usage.called()
-                return openai_errors.checked(
+                return openai_errors.check_completion(
                     self._client.chat.completions.create(messages=messages, **self._body(request))
                 )
 
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(openai_errors.is_passing),
+            retry=tenacity.retry_if_exception(openai_errors.is_transient),
             stop=self._is_over,
             wait=self._wait,
             reraise=True,
@@ -159,17 +159,17 @@ class Teacher(PromptedTeacher):
         limit = self._config.longest_wait
         pause = tenacity.wait_exponential(self._config.backoff, max=limit)(state)
         pause += tenacity.wait_random(0, self._config.backoff)(state)
-        return min(max(pause, openai_errors.asked_to_wait(state.outcome.exception()) or 0.0), limit)
+        return min(max(pause, openai_errors.retry_after(state.outcome.exception()) or 0.0), limit)
 
     def _is_over(self, state: Any) -> bool:
         """Whether to stop retrying: the calls are used up, or the server asks for a longer wait than allowed."""
-        asked = openai_errors.asked_to_wait(state.outcome.exception()) or 0.0
+        asked = openai_errors.retry_after(state.outcome.exception()) or 0.0
         return state.attempt_number >= self._config.tries or asked > self._config.longest_wait
 
     def _failure(self, request: TeacherRequest, error: Exception, calls: int) -> FieldmarkError:
         """Count a request that failed permanently and return the error to raise."""
         where = self._config.base_url or "the OpenAI API"
-        if hopeless := openai_errors.hopeless(error):
+        if hopeless := openai_errors.fatal_reason(error):
             return FieldmarkError(
                 f"teacher {self._config.model!r} at {where}: {hopeless} ({openai_errors.short(error)})"
             )

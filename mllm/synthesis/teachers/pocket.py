@@ -19,7 +19,6 @@ from mllm.pocket import caption_editing, world
 from mllm.pocket.captions import KINDS, claims, fits, rich
 from mllm.pocket.pretraining_tasks import judged
 from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, find, species
-from mllm.prompting.questions import asked_marks
 from mllm.synthesis.capabilities import Look, ReasoningRequest
 from mllm.synthesis.thoughts import targets
 
@@ -37,7 +36,7 @@ class Teacher:
 
         Raises FieldmarkError if a thing is not of the pocket world, or the question does not fit the image.
         """
-        sample, asked = request.sample, asked_marks(request.sample)
+        sample, asked = request.sample, request.sample.asked
         order = sorted(range(len(sample.things)), key=lambda index: sample.things[index].box.center[0])
         chosen = [number for number, index in enumerate(order, 1) if index in targets(sample)]
         if len(chosen) != 1 and sample.boxes and sample.task != "ground_all":

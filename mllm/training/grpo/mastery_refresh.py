@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback
 from mllm.config import Refresh
 from mllm.errors import FieldmarkError
 from mllm.evaluation import knowledge_probe
+from mllm.inference.sampling import Sampling
 from mllm.io.codec import encode
 from mllm.io.files import atomic_write
 from mllm.knowledge.mastery import MasteryTable, load_mastery
@@ -90,7 +91,7 @@ class MasteryRefresh(TrainerCallback):
         style = styles.PLAIN if self.settings.by == "marks" else None
         return distributed_generate.answers(
             self.trainer, self.checkpoint, self.questions, Path(), style=style,
-            max_new_tokens=self.settings.max_new_tokens, batch_size=self.settings.batch_size,
+            sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,
         )  # fmt: skip
 
 

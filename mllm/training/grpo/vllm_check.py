@@ -22,7 +22,7 @@ import torch
 from transformers import TrainerCallback
 
 from mllm.errors import FieldmarkError
-from mllm.inference.generate import suppressed
+from mllm.inference.generate import suppressed_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def no_image_tokens(args: Any, processor: Any) -> None:
 
     TRL does so for transformers. A vLLM server is not covered: its settings are sent as JSON, whose keys are strings.
     """
-    ids = suppressed(processor)
+    ids = suppressed_tokens(processor)
     if args.use_vllm and args.vllm_mode == "colocate" and ids:
         args.generation_kwargs = {"logit_bias": {number: -100.0 for number in ids}, **(args.generation_kwargs or {})}
 
@@ -116,21 +116,6 @@ def read(
         logits_LV = model(**inputs).logits[0, count - 1 : -1].float() / temperature
     logps_L = logits_LV.log_softmax(-1).gather(-1, answer_1L[0, :, None])[:, 0]
     return EngineOutput(count, tuple(written), tuple(logps_L.tolist()))
-
-
-def write(
-    model: Any, processor: Any, row: dict[str, Any], max_new_tokens: int = 16, temperature: float = 1.0
-) -> EngineOutput:
-    """Answer a row with transformers' own sampling, as vLLM would."""
-    inputs = _encode(model, processor, row)
-    out = model.generate(
-        **inputs, max_new_tokens=max_new_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
-        output_scores=True, return_dict_in_generate=True,
-    )  # fmt: skip
-    count = inputs["input_ids"].shape[1]
-    written = out.sequences[0, count:].tolist()
-    logps = [score[0].float().log_softmax(-1)[token].item() for score, token in zip(out.scores, written, strict=True)]
-    return EngineOutput(count, tuple(written), tuple(logps))
 
 
 class RolloutCheck(TrainerCallback):

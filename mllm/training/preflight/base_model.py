@@ -36,7 +36,7 @@ class BaseModel:
     @property
     def budget(self) -> Budget:
         """The image budget of the settings, within the family's own."""
-        return checkpoint.narrowed(self.family, self.family.budget, self.min_visual_tokens, self.visual_tokens)
+        return checkpoint.narrow_budget(self.family, self.family.budget, self.min_visual_tokens, self.visual_tokens)
 
 
 def find_model(read: Recipe) -> BaseModel:

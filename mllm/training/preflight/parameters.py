@@ -9,9 +9,10 @@ from typing import Any
 
 from mllm.config import Lora, Part, Settings
 from mllm.errors import FieldmarkError
-from mllm.models import checkpoint, families
-from mllm.models.checkpoint import Checkpoint
-from mllm.models.families import Convention, Family
+from mllm.models import families
+from mllm.models.checkpoint import base_and_adapter
+from mllm.models.families import Family
+from mllm.models.parts import add_adapters, freeze_parts, part_of
 
 PARTS: tuple[Part, ...] = ("vision", "projector", "llm")
 
@@ -94,7 +95,7 @@ def config_of(model: str, family: Family | None) -> tuple[Any, Family, int | Non
         parts: dict[str, Any] = {"text_config": {**sizes.text, **tied}, "vision_config": dict(sizes.vision), **tied}
         return CONFIG_MAPPING[published_family.model_type](**parts), published_family, sizes.parameters
     if model == "pocket" or Path(model).is_dir():
-        folder, _ = checkpoint.base_and_adapter(model)  # for pocket: the committed weights
+        folder, _ = base_and_adapter(model)  # for pocket: the committed weights
         saved = families.load(families.read_convention(folder).family) if family is None else family
         return AutoConfig.from_pretrained(folder, trust_remote_code=False), saved, None
     names = sorted(name for known in map(families.load, families.names()) for name in known.checkpoints)
@@ -134,18 +135,16 @@ def count(config: Any, family: Family, settings: Settings, lora: Lora | None) ->
         quantized = _quantized(model) if settings.quantize else 0
         if lora is None:
             frozen: dict[Part, bool] = {p: getattr(settings, f"freeze_{p}") for p in PARTS}
-            checkpoint.freeze_parts(model, [part for part, on in frozen.items() if on])
+            freeze_parts(model, [part for part, on in frozen.items() if on])
         else:
-            convention = Convention(family.name, "direct", family.budget)
-            bare = Checkpoint(str(config.name_or_path), None, family, convention, None)
-            model = checkpoint.with_adapters(model, bare, lora, quantized=bool(settings.quantize))
+            model = add_adapters(model, str(config.name_or_path), family, lora, quantized=bool(settings.quantize))
     total, trained, adapters = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0), 0
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             adapters += parameter.numel()
             continue
-        total[checkpoint.part_of(name)] += parameter.numel()
-        trained[checkpoint.part_of(name)] += parameter.numel() * parameter.requires_grad
+        total[part_of(name)] += parameter.numel()
+        trained[part_of(name)] += parameter.numel() * parameter.requires_grad
     head = model.get_output_embeddings().weight
     adapted = _adapted_features(model) if lora else 0
     return ParameterCounts(dimensions(config), total, trained, adapters, quantized, head.requires_grad, adapted)

@@ -73,8 +73,8 @@ def test_coco_captions_instances_and_terms(tmp_path: Path, caplog: pytest.LogCap
     assert (two.id, one.id) == ("7", "3"), "in the order of the images"
     assert two.captions == ("Two bears", "Bears.") and one.captions == ("A bear.",)
     assert [(thing.entity, thing.box) for thing in two.things] == [("bear", Box(0.25, 0.25, 0.75, 0.75))]
-    assert two.provenance["licence"] == "Attribution License http://creativecommons.org/licenses/by/2.0/"
-    assert one.provenance["licence"] == "not stated" and one.task == "caption" and one.size == Frame(40, 20)
+    assert two.licence == "Attribution License http://creativecommons.org/licenses/by/2.0/"
+    assert one.licence == "not stated" and one.task == "caption" and one.size == Frame(40, 20)
     assert Path(one.image).is_absolute() and "1 of 3 images skipped: they have no caption" in caplog.text
 
 
@@ -146,7 +146,7 @@ def test_csv_rows_of_an_image_are_captions_of_several_people(tmp_path: Path) -> 
     wren, other = read("csv", file, licence="mine")
     assert (wren.id, wren.captions, wren.entity) == ("b.png", ("A wren.", "It"), "wren")
     assert (other.captions, other.entity, other.domain) == (("Red, and blue",), "", "scene")
-    assert (wren.provenance["licence"], other.provenance["licence"]) == ("CC0", "mine")
+    assert (wren.licence, other.licence) == ("CC0", "mine")
 
 
 BAD_CSV = [
@@ -176,7 +176,7 @@ def test_a_folder_with_texts_beside_its_images(tmp_path: Path) -> None:
     assert (top.id, top.entity, top.captions) == ("top.png", "", ())
     assert (first.id, first.entity) == ("winter_wren/1.jpg", "winter wren")
     assert (first.captions, second.captions) == (("A wren.", "On a branch"), ())
-    assert second.provenance == {"source": "image_folder", "licence": "CC0"}
+    assert second.provenance == {"source": "image_folder"} and second.licence == "CC0"
 
 
 def orphan(folder: Path) -> None:

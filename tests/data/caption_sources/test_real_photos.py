@@ -15,8 +15,9 @@ from data_synth import bags as bags_program
 from data_synth import captions
 from eval import truematch
 from mllm.data.bags import Bag
+from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.metrics import claims
-from mllm.records import SPLITS, Sample, load_samples, read_jsonl, write_jsonl
+from mllm.records import SPLITS, Sample, load_samples
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_every_photo_has_one_caption_that_lost_nothing_and_added_nothing(blended
     rows = samples(blended)
     assert len(rows) == 84
     for row in rows:
-        given = row.provenance["given"]
+        given = row.human_captions
         assert claims.kept_share(given, row.captions[0]) == 1.0 and not claims.added(given, row.captions[0])
     facts = json.loads((blended / "manifest.json").read_text())
     assert "put together by rules" in facts["plumbing"] and "Plumbing" in (blended / "README.md").read_text()
@@ -71,7 +72,7 @@ def test_bags_are_mined_and_peoples_captions_judged_in_them(blended: Path, photo
     found = {size: list(read_jsonl(mined / f"bags-{size}-medium.jsonl", Bag)) for size in (3, 5)}
     assert len(found[3]) >= 10 and len(found[5]) >= 5 and (mined / "sheet.png").is_file()
     people = photos / "people.json"
-    people.write_text(json.dumps({row.id: row.provenance["given"][0] for row in samples(blended)}))
+    people.write_text(json.dumps({row.id: row.human_captions[0] for row in samples(blended)}))
     truematch.main(
         ["--captions", str(people), "--samples", str(every), "--bags",
          *(str(mined / f"bags-{size}-medium.jsonl") for size in (3, 5)), "--scorer", "pocket-judge",

@@ -14,9 +14,10 @@ from PIL import Image
 from mllm.boxes import Box, Frame
 from mllm.data import formats
 from mllm.errors import FieldmarkError, UnknownNameError
+from mllm.io.jsonl import write_jsonl
 from mllm.models import families
-from mllm.models.families import whole
-from mllm.records import Sample, Thing, load_samples, write_jsonl
+from mllm.models.families import whole_numbers
+from mllm.records import Sample, Thing, load_samples
 from tests.support.command_line import fieldmark
 from tests.support.strategies import FRAMES, boxes
 
@@ -128,7 +129,9 @@ def kvg(folder: Path, **change: Any) -> Path:
 
 def test_kvg_karl_loads_with_its_numbers(tmp_path: Path) -> None:
     cat, boeing = read("sharegpt", kvg(tmp_path))
-    assert whole(cat.boxes[0], Frame(1000, 1000)) == (519, 608, 986, 768) and cat.question == "Where is the cat?"
+    assert (
+        whole_numbers(cat.boxes[0], Frame(1000, 1000)) == (519, 608, 986, 768) and cat.question == "Where is the cat?"
+    )
     assert boeing.entity == "Boeing 747" and boeing.boxes == (Box(0.01, 0.02, 0.3, 0.4),)
     assert boeing.thought == "1. Boeing 747 <obj:0>: hump. 2. <obj:1>: none."
     assert [thing.entity for thing in boeing.things] == ["Boeing 747", "?"]
@@ -252,8 +255,8 @@ def test_the_command_goes_there_and_back(tmp_path: Path) -> None:
         return done.output
 
     there, back = str(tmp_path / "out" / "swift.jsonl"), str(tmp_path / "back.jsonl")
-    said = convert(str(tmp_path / "samples.jsonl"), there, "--to", "swift")
-    assert "3 rows, 1 of them about things that are not in the image" in said
+    output = convert(str(tmp_path / "samples.jsonl"), there, "--to", "swift")
+    assert "3 rows, 1 of them about things that are not in the image" in output
     convert(there, back, "--from", "swift", "--domain", "bird", "--split", "test")
     found = load_samples(back)
     assert [(s.boxes, s.image, s.domain, s.split) for s in found] == [

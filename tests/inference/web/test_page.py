@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
 
-from mllm.inference import assistant as chat
+from mllm.inference.assistant import load
 from mllm.inference.web import page
 from mllm.pocket import world
 from tests.support.browser import browser
@@ -16,8 +16,10 @@ from tests.support.browser import browser
 
 @pytest.fixture(scope="module")
 def address():
-    assistant = chat.load("pocket", device="cpu", batch=2)
-    _, url, _ = page.run([assistant, assistant], host="127.0.0.1", port=None, prevent_thread_lock=True)
+    assistant = load("pocket", device="cpu", batch=2)
+    _, url, _ = page.run(
+        [assistant, assistant], page.WebLimits(), host="127.0.0.1", port=None, prevent_thread_lock=True
+    )
     yield url
     page.gr.close_all(verbose=False)
 

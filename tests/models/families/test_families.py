@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mllm.boxes import Box, Frame, iou
-from mllm.errors import FamilyError, FieldmarkError, UnknownNameError
+from mllm.errors import FamilyError
 from mllm.models import families
-from mllm.models.families import Budget, Convention, Family, read_convention, write_convention
+from mllm.models.families import Budget, Family
 from mllm.prompting.answers import parse
 from mllm.records import Thing
 from tests.support.strategies import boxes
@@ -94,7 +94,7 @@ def test_reading_never_raises(family: Family, text: str) -> None:
 
 
 @each_family
-def test_a_thought_is_written_in_the_familys_words(family: Family) -> None:
+def test_a_thought_is_written_in_the_familys_format(family: Family) -> None:
     things = [Thing("a", THINGS[0]), Thing("b", THINGS[1])]
     frame = family.frame(Frame(640, 480), family.budget)
     text = family.write_thought("1 <obj:0>: red. 2 <obj:1>: blue, not <obj:0>.", things, frame)
@@ -214,7 +214,7 @@ def test_the_same_box_has_other_numbers_in_every_convention() -> None:
     assert numbers["pocket"] == (10, 20, 40, 90)
 
 
-def test_native_spelling() -> None:
+def test_native_formats() -> None:
     box, label = THINGS[0], "Boeing 747"
     spelled = {f.name: f.write_box(box, f.frame(Frame(640, 480), f.budget), label) for f in ALL}
     assert spelled == spelled | {
@@ -236,55 +236,11 @@ def test_impossible_sizes_and_budgets() -> None:
             Budget(*pixels)  # type: ignore[arg-type]
 
 
-# Names and conventions ------------------------------------------------------------------------------------------------
-
-
-def test_an_unknown_family_lists_the_known_ones() -> None:
-    with pytest.raises(
-        UnknownNameError, match="unknown family 'qwen3'.*Did you mean 'qwen3_vl'.*Known: pocket, qwen2_5_vl"
-    ):
-        families.load("qwen3")
-    error = pickle.loads(pickle.dumps(UnknownNameError("family", "x", ["b", "a"])))
-    assert isinstance(error, FieldmarkError) and str(error) == "unknown family 'x'. Known: a, b."
-
-
-def test_a_convention_lies_beside_the_weights(tmp_path: Path) -> None:
-    convention = Convention("qwen2_5_vl", "think", Budget(3136, 401408), system="Be brief.")
-    assert write_convention(tmp_path, convention) == tmp_path / "fieldmark.json"
-    assert read_convention(tmp_path) == convention
-    write_convention(tmp_path, Convention("pocket", "direct", Budget(9216, 55296)))
-    assert read_convention(tmp_path).family == "pocket"
-    with pytest.raises(UnknownNameError):
-        write_convention(tmp_path, Convention("llava", "direct", Budget(1, 2)))
-    assert read_convention(tmp_path).family == "pocket"
-
-
-BAD = {
-    "unknown family": ({"family": "llava"}, "field family: unknown family 'llava'.*Known: pocket"),
-    "another version": ({"version": 99}, "field version: written for convention 99"),
-    "unknown field": ({"colour": "red"}, "unknown field colour"),
-    "impossible budget": ({"budget": {"min_pixels": 5, "max_pixels": 1}}, "image budget"),
-    "another file": ({"schema": "other"}, "field schema"),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
-def test_a_bad_convention_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    file = write_convention(tmp_path, Convention("pocket", "direct", Budget(1, 2)))
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(FamilyError, match=rf"fieldmark\.json: .*{message}"):
-        read_convention(tmp_path)
-
-
-def test_a_checkpoint_without_convention_says_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(FamilyError, match=r"no fieldmark\.json beside the weights.*one of pocket"):
-        read_convention(tmp_path)
-
-
 def test_families_load_without_torch() -> None:
     program = (
         "import sys\n"
-        "from mllm import records\nfrom mllm.io import images\nfrom mllm.models import families\nfrom mllm.prompting import answers, prompts\n"
+        "from mllm import records\nfrom mllm.io import images\n"
+        "from mllm.models import families\nfrom mllm.prompting import answers, prompts\n"
         "for name in families.names(): families.load(name)\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )
@@ -325,7 +281,7 @@ def test_lora_targets_are_all_linear_layers_of_their_part(family: Family) -> Non
     assert linear - set().union(*found.values()) == {"lm_head"}  # TRL refuses LoRA there
 
 
-def test_a_family_that_does_not_say_how_it_spells_a_box_cannot_be_made():
+def test_a_family_without_write_numbers_cannot_be_made():
     one = families.load("pocket")
     with pytest.raises(TypeError, match="write_numbers"):
         families.Family(one.name, one.model_type, one.patch, one.merge, one.numbers, one.budget, one.lora_targets)  # pyright: ignore

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.inference.openai_errors import asked_to_wait
+from mllm.inference.openai_errors import retry_after
 from mllm.synthesis import teachers
 from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, ReportsUsage, Sees, TeacherError
 from tests.support.faulty_server import FaultyServer, serving
@@ -71,13 +71,13 @@ def test_retry_after_is_kept(tmp_path) -> None:
 
 def test_retry_after_in_seconds_and_as_a_date() -> None:
     def message(value):
-        return asked_to_wait(SimpleNamespace(response=SimpleNamespace(headers={"retry-after": value})))
+        return retry_after(SimpleNamespace(response=SimpleNamespace(headers={"retry-after": value})))
 
     assert message("7") == 7 and message("0.5") == 0.5 and message("-3") == 0
     assert message("") is None and message("soon") is None and message("inf") is None
     assert 58 < message(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)) <= 60
     assert message(format_datetime(datetime.now(UTC) - timedelta(seconds=60), usegmt=True)) == 0
-    assert asked_to_wait(None) is None and asked_to_wait(ValueError()) is None
+    assert retry_after(None) is None and retry_after(ValueError()) is None
 
 
 def test_one_failed_request_is_listed_and_the_next_goes_well(tmp_path) -> None:

@@ -124,7 +124,7 @@ def test_with_adapters_and_gradient_checkpointing(family: str) -> None:
 
 def test_with_the_detour_for_cpus() -> None:
     model = prepared("qwen3_vl")
-    cpu_kernels.take_detours(model)
+    cpu_kernels.use_fast_kernels(model)
     attention.in_rows(model)
     assert shared_prefix.unsupported(model) is None and attention.cuts(model)
     agree(model, tiny.batch(model, GROUPS))

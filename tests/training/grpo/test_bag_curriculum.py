@@ -19,7 +19,8 @@ from mllm.config import Bags, Settings
 from mllm.data.bags import Bag
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.io import codec
-from mllm.records import Completion, Sample, Score, load_samples, write_jsonl
+from mllm.io.jsonl import write_jsonl
+from mllm.records import Completion, Sample, Score, load_samples
 from mllm.training.checkpointing import RunState
 from mllm.training.grpo import bag_curriculum
 from mllm.training.grpo.bag_curriculum import BagStages

@@ -33,9 +33,22 @@ def row(tmp_path_factory: pytest.TempPathFactory, loaded: Loaded) -> dict[str, A
     return trl_adapter.dataset([Row(scene, folder / scene.image)], loaded.convention, answers=False)[0]
 
 
+def generate(model: Any, processor: Any, row: dict[str, Any], temperature: float = 1.0) -> vllm_check.EngineOutput:
+    """Answer a row with transformers' own sampling, as vLLM would."""
+    inputs = vllm_check._encode(model, processor, row)
+    out = model.generate(
+        **inputs, max_new_tokens=16, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
+        output_scores=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    count = inputs["input_ids"].shape[1]
+    written = out.sequences[0, count:].tolist()
+    logps = [score[0].float().log_softmax(-1)[token].item() for score, token in zip(out.scores, written, strict=True)]
+    return vllm_check.EngineOutput(count, tuple(written), tuple(logps))
+
+
 def test_two_sound_engines_agree(loaded: Loaded, row: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    rollout = vllm_check.write(loaded.model, loaded.processor, row, temperature=0.8)
+    rollout = generate(loaded.model, loaded.processor, row, temperature=0.8)
     reread = vllm_check.read(loaded.model, loaded.processor, row, rollout.written, temperature=0.8)
     assert 0 < len(rollout.written) <= 16 and rollout.prompt_tokens > 12
     assert vllm_check.compare(rollout, reread) < 1e-4
@@ -53,7 +66,7 @@ def test_vllm_is_kept_from_writing_image_tokens(use: bool, mode: str, told: bool
 def test_an_image_spelled_out_twice_is_noticed(loaded: Loaded, row: dict[str, Any]) -> None:
     """What TRL 1.16 does to vLLM: the prompt's image tokens, each spelled out again."""
     torch.manual_seed(0)
-    sound = vllm_check.write(loaded.model, loaded.processor, row)
+    sound = generate(loaded.model, loaded.processor, row)
     image = loaded.processor.image_token_id
     ids = vllm_check._encode(loaded.model, loaded.processor, row)["input_ids"][0].tolist()
     twice = replace(sound, prompt_tokens=len(ids) + ids.count(image))
@@ -76,7 +89,7 @@ def test_an_engine_that_sees_another_image_is_noticed(loaded: Loaded, row: dict[
 
 def test_an_engine_at_another_temperature_is_noticed(loaded: Loaded, row: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    rollout = vllm_check.write(loaded.model, loaded.processor, row, temperature=2.0)
+    rollout = generate(loaded.model, loaded.processor, row, temperature=2.0)
     with pytest.raises(FieldmarkError, match="disagree"):
         vllm_check.compare(rollout, vllm_check.read(loaded.model, loaded.processor, row, rollout.written))
 

@@ -12,11 +12,12 @@ import yaml
 from mllm import config, rewards
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError, FieldmarkError
+from mllm.io.jsonl import read_jsonl
 from mllm.knowledge.mastery import LEVELS, MasteryTable, load_mastery
-from mllm.models import checkpoint as models
 from mllm.models import families
+from mllm.models.checkpoint import open_checkpoint
 from mllm.prompting import answers
-from mllm.records import Completion, Sample, image_path, load_samples, read_jsonl
+from mllm.records import Completion, Sample, image_path, load_samples
 from mllm.training.grpo import mastery_refresh
 from mllm.training.grpo.weighted_advantages import AdvantageWeights, entity_weights
 from mllm.training.trl_adapter import Row
@@ -156,4 +157,4 @@ def test_a_run_weighs_and_estimates_again(data, pocket_folder: Path, tmp_path: P
 def test_composites_cannot_be_asked_with_names(data, pocket_folder: Path) -> None:
     rows = [Row(sample, data[0].parent / sample.image) for sample in load_samples(data[0])]
     with pytest.raises(FieldmarkError, match="by: marks"):
-        mastery_refresh.questions(rows, config.Refresh(by="choices"), models.open_checkpoint(pocket_folder), 0)
+        mastery_refresh.questions(rows, config.Refresh(by="choices"), open_checkpoint(pocket_folder), 0)

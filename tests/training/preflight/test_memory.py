@@ -115,7 +115,7 @@ def test_the_peak_is_the_worst_phase_and_leaves_space() -> None:
 
 
 def pocket(pocket_folder: Any, lora: Lora | None, dtype: str = "float32") -> tuple[Any, ParameterCounts]:
-    loaded = checkpoint.load(str(pocket_folder), dtype=dtype, freeze=("vision", "projector"), lora=lora)
+    loaded = checkpoint.load(pocket_folder, checkpoint.LoadOptions(dtype), freeze=("vision", "projector"), lora=lora)
     config = loaded.model.config
     return loaded.model.train(), parameters.count(config, loaded.family, Settings(), lora)
 

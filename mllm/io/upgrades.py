@@ -1,0 +1,54 @@
+"""Rows of older schemas, upgraded while they are read: one function per schema, from the old row to the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Row = dict[str, Any]
+Upgrades = Mapping[str, Callable[[Row], Row]]
+"""Old schema name -> function that turns its row into one of the current schema."""
+
+
+def photo_1(row: Row) -> Row:
+    """`provenance` held what programs read of a photo; these are fields now."""
+    notes = dict(row.get("provenance") or {})
+    moved = {name: notes.pop(name) for name in ("drawn", "genus", "use", "group", "fingerprint") if name in notes}
+    if "side" in notes:
+        moved["split"] = notes.pop("side")
+    if "no box" in notes:
+        moved["rejected"] = notes.pop("no box")
+    notes.pop("seen", None)  # follows from `use`
+    return {**row, **moved, "provenance": notes}
+
+
+def sample_1(row: Row) -> Row:
+    """`provenance` held what programs read of a sample; these are fields now."""
+    notes = dict(row.get("provenance") or {})
+    names = (
+        "kind",
+        "stratum",
+        "asked",
+        "options",
+        "layout",
+        "drawn",
+        "licence",
+        "fingerprint",
+        "refused",
+        "categories",
+    )
+    moved = {name: value for name in names if (value := notes.pop(name, None)) is not None}
+    if "given" in notes:
+        moved["human_captions"] = notes.pop("given")
+    if notes.get("source") == "pocket":
+        moved["drawn"] = True
+    notes.pop("side", None)  # the same as `split`
+    return {**row, **moved, "provenance": notes}
+
+
+def completion_1(row: Row) -> Row:
+    """`clipped` is called `truncated` now."""
+    row = dict(row)
+    if "clipped" in row:
+        row["truncated"] = row.pop("clipped")
+    return row
