@@ -57,8 +57,8 @@ def panel(case: Case, file: Path) -> Image.Image:
     box = case.completion.answer.box
     assert box is not None
     marks = [
-        drawing.Mark(case.sample.boxes[0], case.sample.entity, drawing.GOLD_COLOUR),
-        drawing.Mark(box, f"IoU {case.iou:.2f}", drawing.ANSWER_COLOUR, dashed=True),
+        drawing.DrawnBox(case.sample.boxes[0], case.sample.entity, drawing.GOLD_COLOUR),
+        drawing.DrawnBox(box, f"IoU {case.iou:.2f}", drawing.ANSWER_COLOUR, dashed=True),
     ]
     with Image.open(file) as image:
         return drawing.draw(image, marks, side=SIDE).resize((SIDE, SIDE))

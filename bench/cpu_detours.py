@@ -2,9 +2,9 @@
 
     python bench/cpu_detours.py
 
-Every kind of step runs in processes of its own, in turn, several times (kept memory cannot be given up again inside
-one): the same weights, the same batch of 32 images (three things each, all listed). Medians over all steps but the
-first of each process.
+Every kind of step runs in separate processes, in turn, several times (a process that keeps freed memory cannot stop):
+the same weights, the same batch of 32 images (three things each, all listed). Medians over all steps except the first
+of each process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROUNDS, STEPS = 3, 5
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--child", choices=KINDS, help="measure one kind in this process (used by the program itself)")
+    parser.add_argument("--child", choices=KINDS, help="measure one kind in this process (internal)")
     kind = parser.parse_args().child
     if kind:
         print(json.dumps(_measure(kind)))
@@ -48,7 +48,7 @@ def main() -> None:
         stock = statistics.median(found["stock"])
         for kind, values in found.items():
             step = statistics.median(values)
-            print(f"{dtype:18} {kind:22} {step:.3f} s a step, {stock / step:.2f}x")
+            print(f"{dtype:18} {kind:22} {step:.3f} s per step, {stock / step:.2f}x")
 
 
 def _measure(kind: str) -> dict[str, list[float]]:
@@ -63,11 +63,11 @@ def _measure(kind: str) -> dict[str, list[float]]:
 
 def _batch(processor: object) -> dict[str, torch.Tensor]:
     scenes = [training_scene(number, "bench", 3) for number in range(32)]
-    taught = [pretraining_tasks.list_task(scene, 0) for scene in scenes]
+    tasks = [pretraining_tasks.list_task(scene, 0) for scene in scenes]
     texts = [
         f"<|im_start|>user\n{one.question}<|vision_start|><|image_pad|><|vision_end|><|im_end|>\n"
         f"<|im_start|>assistant\n{one.answer}<|im_end|>"
-        for one in taught
+        for one in tasks
     ]
     images = [scene.image for scene in scenes]
     batch = dict(processor(text=texts, images=images, return_tensors="pt", padding=True))  # type: ignore[operator]

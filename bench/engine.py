@@ -1,11 +1,11 @@
-"""How much does reading the prompt once save? Stock TRL against the engine, same process, same weights, same rollouts.
+"""What prefilling each prompt once saves: stock TRL against the engine, same process, weights and rollouts.
 
-    make bench          # every size (long, goes on where it was stopped); numbers and a plot in runs/bench
-    make bench-quick    # Qwen3-VL, prompt 300, completion 128, G = 8 alone
+    make bench          # every size (long, resumes where it stopped); numbers and a plot in runs/bench
+    make bench-quick    # only Qwen3-VL, prompt 300, completion 128, G = 8
 
-Times are CPU seconds of one thread, so that other work on the machine moves them little; the two ways take turns, and
-medians are compared. The models are of small widths (bench/parts/models.py: 4 to 5 M parameters, vocabulary 992, tower
-frozen), their image enlarged until the prompt is as long as wanted. Stock's micro-batch is the whole group.
+Times are CPU seconds of one thread, so that other load on the machine matters little; the two ways take turns, and
+medians are compared. The models are small (bench/parts/models.py: 4 to 5 M parameters, vocabulary 992, tower frozen);
+the image is enlarged until the prompt has the wanted length. Stock's micro-batch is the whole group.
 """
 
 from __future__ import annotations
@@ -42,13 +42,18 @@ QUICK = Size("qwen3_vl", 300, 128, 8)
 
 
 def main() -> None:
-    """Measure, print, and write the numbers down."""
+    """Measure, print, and write the numbers to files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one size, few rounds, no memory")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="numbers as JSON; a table (.md) and a plot (.png) are written beside")
-    parser.add_argument("--family", choices=FAMILIES, help="of the sizes, this family's alone, and nothing after them")
-    parser.add_argument("--prompt", type=int, choices=[p for p, _ in LENGTHS], help="likewise, of this prompt's length")
+    parser.add_argument("--out", type=Path, help="write numbers as JSON, with a table (.md) and a plot (.png)")
+    parser.add_argument("--family", choices=FAMILIES, help="only the sizes of this family, and no other bench")
+    parser.add_argument(
+        "--prompt",
+        type=int,
+        choices=[p for p, _ in LENGTHS],
+        help="only this prompt length, and no other bench",
+    )
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)  # WAY and what makes a Size
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -70,17 +75,17 @@ def main() -> None:
     results = []
     for size in sizes:
         results.append(_cell(size, args.rounds, folder))
-        print(tell(results[-1]), flush=True)
+        print(report(results[-1]), flush=True)
     print(slopes(results))
     if args.family or args.prompt:
         return
     found: dict[str, Any] = {"machine": _machine(), "sizes": [asdict(one) for one in results]}
     found["sft"] = sft.compare(128, args.rounds)
-    print(sft.tell(found["sft"]), flush=True)
+    print(sft.report(found["sft"]), flush=True)
     found["answering"] = answering.compare(96, args.rounds)
-    print(answering.tell(found["answering"]), flush=True)
+    print(answering.report(found["answering"]), flush=True)
     found["recipes"] = recipe_step.compare_all(args.rounds)
-    print(recipe_step.tell(found["recipes"]), flush=True)
+    print(recipe_step.report(found["recipes"]), flush=True)
     if args.out:
         args.out.write_text(json.dumps(found, indent=2) + "\n")
         args.out.with_suffix(".md").write_text(tables.table(results) + "\n")
@@ -91,8 +96,8 @@ def main() -> None:
 
 def _quick() -> None:
     one, fine_tuning = measure(QUICK, 2), sft.compare(64, 1)
-    print(tell(one))
-    print(sft.tell(fine_tuning))
+    print(report(one))
+    print(sft.report(fine_tuning))
     print(_line(one, fine_tuning))
 
 
@@ -103,8 +108,8 @@ def _line(one: Result, fine_tuning: dict[str, Any]) -> str:
 
 
 def _cell(size: Size, rounds: int, folder: Path) -> Result:
-    """Measure one size, peak memory too; what was measured before on this machine, in no fewer rounds, is read from
-    `folder`."""
+    """Measure one size and its peak memory, or read them from `folder` if they were measured on this machine in at
+    least as many rounds."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{size.name}.json"
     if file.is_file():
@@ -121,14 +126,14 @@ def _cell(size: Size, rounds: int, folder: Path) -> Result:
 
 
 def _child(way: str, size: Size) -> str:
-    """Peak memory, in a process of its own."""
+    """Measure peak memory in a separate process."""
     numbers = map(str, (size.prompt, size.completion, size.group))
     command = [sys.executable, "-m", "bench.engine", "--child", way, size.family, *numbers]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
 
 
-def tell(one: Result) -> str:
-    """Write a result as lines."""
+def report(one: Result) -> str:
+    """Format a result."""
     size = one.size
     lines = [f"{size.family}, prompt {one.prompt}, completion {size.completion}, G = {size.group}:"]
     parts = {"learner": one.learner, "rollout": one.rollout, "rest": one.rest, "GRPO step": one.step}
@@ -140,17 +145,17 @@ def tell(one: Result) -> str:
     )
     above = [f"{seconds / one.floor:.1f}" for seconds in one.learner]
     lines.append(f"  floor of the learner step {one.floor:.2f} s: stock at {above[0]}, ours at {above[1]} times that")
-    told = f"{reached:.2f}x of {one.allowed:.2f}x that Amdahl's law allows ({reached / one.allowed:.2f})"
-    lines.append(f"  GRPO step: {told}")
+    speedup = f"{reached:.2f}x of {one.allowed:.2f}x that Amdahl's law allows ({reached / one.allowed:.2f})"
+    lines.append(f"  GRPO step: {speedup}")
     share = one.image / one.step[1]
-    lines.append(f"  preparing its image anew takes {1000 * one.image:.0f} ms, {share:.1%} of our step")
+    lines.append(f"  preparing its image takes {1000 * one.image:.0f} ms, {share:.1%} of our step")
     if one.memory is not None:
         lines.append(f"  peak memory of the learner step: {one.memory[0]} MiB stock, {one.memory[1]} MiB ours")
     return "\n".join(lines)
 
 
 def slopes(results: Sequence[Result]) -> str:
-    """For each family and length, the learner step's time as a line in G: stock's and ours, by least squares."""
+    """Fit the learner step's time as a line in G, for each family and length, stock and ours, by least squares."""
     lines = ["The learner step in CPU seconds, by completions of a group:"]
     kinds = dict.fromkeys((one.size.family, one.size.prompt, one.size.completion) for one in results)
     for kind in kinds:
@@ -169,14 +174,14 @@ def slopes(results: Sequence[Result]) -> str:
 
 
 def _machine() -> str:
-    """The processor by name where Linux tells it, and versions."""
+    """Return the processor's name, if Linux reports it, and the versions."""
     name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.is_file():
         lines = info.read_text().splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    able = torch.backends.cpu.get_cpu_capability()
+    capability = torch.backends.cpu.get_cpu_capability()
     return (
-        f"{name} ({able}), {os.cpu_count()} cores, one thread; torch {torch.__version__}, "
+        f"{name} ({capability}), {os.cpu_count()} cores, one thread; torch {torch.__version__}, "
         f"transformers {transformers.__version__}, trl {trl.__version__}"
     )
 

@@ -1,11 +1,10 @@
-"""How much faster is a real recipe's GRPO by the engine, and what do its rewards cost? Whole steps, stock and ours.
+"""How much faster the engine makes GRPO steps of real recipes, and what their rewards cost: stock and ours.
 
     python -m bench.recipe_step [--rounds 3]                # both recipes from the pocket base, on data made for it
     python -m bench.recipe_step --recipe recipes/rl.yaml --model runs/demo/cot/best --data runs/demo/data
 
-Both ways start from the same weights and seeds and never move (the optimizer is the same and left out), so they draw
-the same answers. A step is sampling, rewards and learning. CPU seconds of one thread; the first round is for warming
-up.
+Both ways start from the same weights and seeds and never update them (the optimizer is the same and left out), so they
+sample the same answers. A step is sampling, rewards and training. CPU seconds of one thread; the first round warms up.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from trl import GRPOConfig  # isort: skip
 
 ROOT = Path(__file__).parents[1]
 RECIPES = {"recipes/rl.yaml": "grounding", "recipes/captions_self_retrieval.yaml": "captions"}
-"""What is measured by itself, and the program that makes its data."""
+"""What is measured by default, and the program that makes its data."""
 
 
 def build(engine: str, recipe: Path, model: str, data: Path, folder: Path) -> Any:
@@ -76,9 +75,9 @@ def compare(recipe: Path, model: str, data: Path, rounds: int) -> dict[str, dict
                 started = time.process_time()
                 loss = made.training_step(made.model, inputs, None)
                 taken = time.process_time() - started
-                told = {name: values[-1] for name, values in made._metrics["train"].items() if values}
-                length = told["completions/mean_length"]
-                print(f"{turn} {engine:6} {taken:6.2f} s, loss {loss:.6f}, {length:.1f} tokens an answer", flush=True)
+                metrics = {name: values[-1] for name, values in made._metrics["train"].items() if values}
+                length = metrics["completions/mean_length"]
+                print(f"{turn} {engine:6} {taken:6.2f} s, loss {loss:.6f}, {length:.1f} tokens per answer", flush=True)
                 if turn:
                     times[engine].append(taken)
                     shares[engine].append(sum(rewards[engine]) / taken)
@@ -101,8 +100,8 @@ def compare_all(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def tell(found: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Write the comparison as lines."""
+def report(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Format the comparison."""
     lines = ["GRPO steps of recipes, from the pocket base:"]
     for recipe, ways in found.items():
         stock, ours = ways["stock"], ways["prefix"]
@@ -125,9 +124,9 @@ def main() -> None:
     if (args.model is None) != (args.data is None):
         parser.error("--model and --data go together")
     if args.model is None:
-        print(tell(compare_all(args.rounds)))
+        print(report(compare_all(args.rounds)))
     else:
-        print(tell({str(args.recipe): compare(args.recipe, args.model, args.data, args.rounds)}))
+        print(report({str(args.recipe): compare(args.recipe, args.model, args.data, args.rounds)}))
 
 
 if __name__ == "__main__":

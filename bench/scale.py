@@ -1,4 +1,4 @@
-"""What a million and a billion photos cost, on paper: measured units (bench/scale_units.py) times inputs (scale.yaml).
+"""What a million and a billion photos cost, estimated: measured units (bench/scale_units.py) times inputs (scale.yaml).
 
     python -m bench.scale --units bench/scale_units.json --photos 1e6 1e9
 
@@ -58,12 +58,12 @@ class Inputs(Section):
 
     @property
     def operations(self) -> float:
-        """Operations a second of a GPU, by its data sheet."""
+        """Operations per second of a GPU, by its data sheet."""
         return next(gpu.operations for gpu in GPUS if gpu.name == self.card)
 
     @property
     def bandwidth(self) -> float:
-        """Bytes a second that a GPU reads of its memory."""
+        """Bytes per second that a GPU reads from its memory."""
         return next(gpu.bandwidth for gpu in GPUS if gpu.name == self.card)
 
 
@@ -100,28 +100,28 @@ def writing_s(inputs: Inputs) -> float:
 
 
 def asking_s(inputs: Inputs, read: float, written: float) -> float:
-    """GPU seconds of one request of so many tokens, the refused ones on top."""
+    """GPU seconds of one request of `read` and `written` tokens, refused requests included."""
     return (1 + inputs.refused) * (read * reading_s(inputs) + written * writing_s(inputs))
 
 
 def learning_s(inputs: Inputs, tokens: float, operations: float) -> float:
-    """GPU seconds of learning so many tokens at so many operations a parameter and token."""
+    """GPU seconds of training on `tokens` at `operations` per parameter and token."""
     return tokens * operations * inputs.student_parameters / (inputs.operations * inputs.learning_share)
 
 
 def stages(units: Units, inputs: Inputs) -> list[Stage]:
     """The stages in their order, each for one photo."""
-    visual, said = units["visual_tokens"], units["thought_chars"] / inputs.chars_per_token
+    visual, written = units["visual_tokens"], units["thought_chars"] / inputs.chars_per_token
     asked = visual + units["request_chars"] / inputs.chars_per_token
-    row = visual + inputs.prompt_tokens + said
+    row = visual + inputs.prompt_tokens + written
     again = 1 + inputs.refused
     embed = 2 * inputs.encoder_parameters * inputs.encoder_tokens / (inputs.operations * inputs.encoder_share)
     reply = units["request_chars"] + units["thought_chars"]
-    rollouts = inputs.rl_answers * said * inputs.rl_token_seconds / inputs.rl_rows
+    rollouts = inputs.rl_answers * written * inputs.rl_token_seconds / inputs.rl_rows
     policy = learning_s(inputs, inputs.rl_learned_answers * row, inputs.rl_operations)
     return [
         Stage("photos looked at", "processes x threads", units["look_s"], 0, units["photo_row_bytes"]),
-        Stage("reasoning", "vLLM servers", units["send_s"] * again, asking_s(inputs, asked, said), reply),
+        Stage("reasoning", "vLLM servers", units["send_s"] * again, asking_s(inputs, asked, written), reply),
         Stage(
             "composites and rows", "processes x threads", (units["composite_s"] + units["append_s"]) * again, 0,
             units["composite_bytes"] + units["sample_bytes"],
@@ -138,7 +138,7 @@ def stages(units: Units, inputs: Inputs) -> list[Stage]:
 
 
 def bill(stage: Stage, photos: float, inputs: Inputs) -> Bill:
-    """What a stage costs for so many photos, and how long it takes with all cores and GPUs at work on it."""
+    """What a stage costs for `photos` photos, and how long it takes on all cores and GPUs."""
     core_h, gpu_h, disk = (photos * one for one in (stage.core_s / HOUR, stage.gpu_s / HOUR, stage.disk))
     dollars = core_h * inputs.core_hour + gpu_h * inputs.gpu_hour + disk / 1e12 * inputs.terabyte_month
     return Bill(core_h, gpu_h, disk, dollars, max(core_h / inputs.cores, gpu_h / inputs.gpus))
@@ -163,7 +163,7 @@ def power(measured: Mapping[str, float], count: float) -> float:
 
 
 def alone(units: Units, photos: float) -> list[tuple[str, str, float]]:
-    """What one process does: name, where it stands, seconds for so many photos."""
+    """What one process does: name, module, seconds for `photos` photos."""
     kept = units["composite_bytes"] + units["sample_bytes"]
     return [
         ("copies among photos", "mllm/data/near_duplicates.py", square(units["lookalikes_s"], 2 * photos)),
@@ -178,7 +178,7 @@ def alone(units: Units, photos: float) -> list[tuple[str, str, float]]:
 
 
 def memory(units: Units) -> list[tuple[str, str, float]]:
-    """What has to fit into one node: name, where it stands, bytes a photo."""
+    """What has to fit into one node: name, module, bytes per photo."""
     width = units["mine_width"]
     return [
         ("list of photos, in each of 8 processes", "data_synth/grounding.py", 8 * units["photo_held_bytes"]),
@@ -189,8 +189,8 @@ def memory(units: Units) -> list[tuple[str, str, float]]:
     ]
 
 
-def tell(units: Units, inputs: Inputs, counts: Sequence[float]) -> str:
-    """All tables, as markdown."""
+def report(units: Units, inputs: Inputs, counts: Sequence[float]) -> str:
+    """Return all tables as Markdown."""
     lines = [f"A sample: {units['visual_tokens']:.0f} visual tokens, {units['thought_chars']:.0f} letters of thought. "
              f"The teacher reads {1 / reading_s(inputs):,.0f} and writes {1 / writing_s(inputs):,.0f} tokens a second "
              f"and GPU; the student learns {1 / learning_s(inputs, 1, inputs.learning_operations):,.0f}."]  # fmt: skip
@@ -243,7 +243,7 @@ def main() -> None:
     args = parser.parse_args()
     units = json.loads(args.units.read_text(encoding="utf-8"))
     print(f"units of {units['date']}, {units['machine']}\n")
-    print(tell(units, parse(load_yaml(args.inputs), Inputs, str(args.inputs)), args.photos))
+    print(report(units, parse(load_yaml(args.inputs), Inputs, str(args.inputs)), args.photos))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python -m bench.scale_units --out runs/bench/scale_units.json
 
-Every stage is the project's own: the data programs are started on two sizes and the difference is divided, the rest is
-called as the programs call it. Seconds are CPU seconds of one thread, so that other work on the machine matters little.
-Images are drawn, scaled to 1280 x 960 pixels with grain on them, and saved as JPEG, as photos are. `bench/scale.py`
-makes costs of a million and of a billion photos of the file that comes out.
+Every stage is the project's own code: the data programs run on two sizes and the difference is divided; the rest is
+called as the programs call it. Seconds are CPU seconds of one thread, so that other load on the machine matters little.
+Images are drawn, scaled to 1280 x 960 pixels with added noise, and saved as JPEG, like photos. `bench/scale.py` turns
+the resulting file into costs of a million and of a billion photos.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bench.parts.clock import cpu_seconds
 from bench.parts.tokens import training
 from mllm.boxes import Frame
 from mllm.data import bags, splits
@@ -51,7 +52,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PHOTO = (1280, 960)
 QUICK = (24, [2_000, 4_000], 80, 200, [512, 1_024], [500, 1_000], [500, 1_000])
 FULL = (72, [50_000, 200_000, 1_000_000], 340, 10_000, [25_000, 100_000], [5_000, 10_000], [5_000, 20_000])
-"""Composites, prints to find copies among, captions, rows, stored vectors, vectors mined exactly and by FAISS."""
+"""Numbers of composites, fingerprints, captions, rows, stored vectors, vectors mined exactly and by FAISS."""
 Units = dict[str, Any]
 
 
@@ -63,8 +64,8 @@ def photos(folder: Path, species: int, each: int) -> Path:
     for one in world.species("bird")[:species]:
         cards[one.name] = list(one.marks)
         for number in range(each):
-            picture, box = world.photo(one, number)
-            large = np.asarray(picture.resize(PHOTO, Image.Resampling.BICUBIC)) + np.roll(grain, 7 * number, 1)
+            image, box = world.photo(one, number)
+            large = np.asarray(image.resize(PHOTO, Image.Resampling.BICUBIC)) + np.roll(grain, 7 * number, 1)
             name = f"{one.name.replace(' ', '_')}-{number}.jpg"
             Image.fromarray(large.clip(0, 255).astype(np.uint8)).save(folder / name, quality=90)
             rows.append([name, one.name, *(round(side) for side in box.to_xyxy(Frame(*PHOTO)))])
@@ -75,7 +76,7 @@ def photos(folder: Path, species: int, each: int) -> Path:
 
 
 def program(*words: str) -> float:
-    """Run a program of ours with one thread; returns its CPU seconds."""
+    """Run one of our programs with one thread; return its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -107,7 +108,7 @@ def grounding(folder: Path, few: int, many: int) -> Units:
 
 
 def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
-    """Letters of the words in which a teacher is asked for one thought."""
+    """Return the mean number of characters of a request for one thought."""
     cards, family = load_cards(folder / "cards.json"), family_of("qwen3_vl")
     lengths = []
     for one in samples[:20]:
@@ -118,9 +119,9 @@ def request_chars(samples: list[Sample], out: Path, folder: Path) -> float:
 
 
 def looking(folder: Path) -> Units:
-    """One photo opened whole and fingerprinted; one image made ready for a teacher."""
+    """Measure a photo opened and fingerprinted, and an image prepared for a teacher."""
     listed = list(read_jsonl(folder / "grounding-8" / "photos.jsonl", Photo))
-    fingerprints = per(listed, lambda photo: splits.fingerprint(open_image(Path(photo.image)), photo))
+    fingerprints = per(listed, lambda photo: splits.fingerprint(open_image(Path(photo.image)), photo.boxes))
     views = [ImageView(path, 1024 * 1024) for path in sorted((folder / "grounding-8" / "images" / "train").iterdir())]
     return {
         "look_s": fingerprints,
@@ -131,15 +132,15 @@ def looking(folder: Path) -> Units:
 
 
 def lookalikes(sizes: list[int]) -> Units:
-    """The search for copies among so many prints, by parts of hashes; and by comparing all at the smallest."""
+    """Measure the search for near-duplicates by parts of hashes, and by comparing all pairs at the smallest size."""
     rng = np.random.default_rng(0)
     made = {n: rng.integers(0, 2**64, n, dtype=np.uint64) for n in sizes}
-    spent = {str(n): clock(lambda n=n: sum(1 for _ in by_parts(made[n]))) for n in sizes}
-    return {"lookalikes_s": spent, "all_pairs_s": {str(sizes[0]): clock(lambda: list(by_blocks(made[sizes[0]])))}}
+    spent = {str(n): cpu_seconds(lambda n=n: sum(1 for _ in by_parts(made[n]))) for n in sizes}
+    return {"lookalikes_s": spent, "all_pairs_s": {str(sizes[0]): cpu_seconds(lambda: list(by_blocks(made[sizes[0]])))}}
 
 
 def captions(folder: Path, few: int, many: int) -> Units:
-    """Captions that people wrote, of the pocket world's scenes: listing, checking, writing."""
+    """Measure human captions of the pocket world's scenes: listing, checking, writing."""
     words = ["data_synth/captions.py", "--validation", "0", "--test", "0", "--sheet", "0", "--workers", "1"]
     spent = [program(*words, "--train", str(n), "--out", str(folder / f"captions-{n}")) for n in (few, many)]
     rows = (folder / f"captions-{many}" / "train.jsonl").stat().st_size
@@ -147,33 +148,33 @@ def captions(folder: Path, few: int, many: int) -> Units:
 
 
 def records(folder: Path, count: int) -> Units:
-    """Rows appended to a log, sorted into their file, read again with all checks; a folder's hash."""
+    """Measure rows appended to a log, sorted into their file, and read with all checks; and a file's hash."""
     sample = next(read_jsonl(folder / "grounding-8" / "train.jsonl", Sample))
     rows = [Sample(**{**{k: getattr(sample, k) for k in sample.__slots__}, "id": f"s-{n:08d}"}) for n in range(count)]
     shards = Shards(folder / "rows.jsonl", World())
     added = per(rows, shards.add)
     index = held(shards._index, count)
-    closed = clock(lambda: shards.close(str))
-    written = clock(lambda: write_jsonl(folder / "again.jsonl", rows))
-    read = clock(lambda: load_samples(folder / "rows.jsonl", images=False))
+    closed = cpu_seconds(lambda: shards.close(str))
+    written = cpu_seconds(lambda: write_jsonl(folder / "again.jsonl", rows))
+    read = cpu_seconds(lambda: load_samples(folder / "rows.jsonl", images=False))
     size = (folder / "rows.jsonl").stat().st_size
     return {
         "append_s": added, "close_s": closed / count, "write_s": written / count, "read_s": read / count,
-        "hash_s_per_byte": clock(lambda: file_hash(folder / "rows.jsonl")) / size,
+        "hash_s_per_byte": cpu_seconds(lambda: file_hash(folder / "rows.jsonl")) / size,
         "sample_held_bytes": held(lambda: load_samples(folder / "rows.jsonl", images=False), count),
         "index_held_bytes": index,
     }  # fmt: skip
 
 
 def embedding(folder: Path, sizes: list[int]) -> Units:
-    """An image through the pocket CLIP, and what the store of vectors adds to each as it grows."""
+    """Measure an image through the pocket CLIP, and the cost of the vector store as it grows."""
     encoder = encoders.load("pocket")
     files = sorted((folder / "grounding-8" / "images" / "train").iterdir())
     spent = {}
     for count in sizes:
         store = EmbeddingStore(folder / f"store-{count}", (1, 512))
         keys = [f"{number:032x}" for number in range(count)]
-        spent[str(count)] = clock(lambda store=store, keys=keys: grow(store, keys))
+        spent[str(count)] = cpu_seconds(lambda store=store, keys=keys: grow(store, keys))
     return {"embed_s": per(files, lambda file: encoder.images([file])), "store_s": spent, "vector_bytes": 4.0 * 512}
 
 
@@ -186,13 +187,13 @@ def grow(store: EmbeddingStore, keys: list[str]) -> None:
 
 
 def mining(exact: list[int], approximate: list[int], width: int) -> Units:
-    """Bags of five among clustered vectors, by comparing every pair and by FAISS."""
+    """Measure mining bags of five among clustered vectors, by comparing all pairs and by FAISS."""
 
     def spent(count: int, limit: int) -> float:
         rng = np.random.default_rng(0)
         centres = rng.normal(size=(count // 20 + 1, width))
         vectors = bags.join(centres[np.arange(count) // 20] + 0.5 * rng.normal(size=(count, width))).astype(np.float32)
-        return clock(lambda: list(bags.mine(vectors, 5, 0.5, 0.98, exact=limit)))
+        return cpu_seconds(lambda: list(bags.mine(vectors, 5, 0.5, 0.98, exact=limit)))
 
     return {
         "mine_exact_s": {str(n): spent(n, n) for n in exact},
@@ -202,20 +203,13 @@ def mining(exact: list[int], approximate: list[int], width: int) -> Units:
     }
 
 
-def clock(work: Callable[[], Any]) -> float:
-    """CPU seconds of one call."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
 def per(things: Any, work: Callable[[Any], Any]) -> float:
-    """CPU seconds of one thing."""
-    return clock(lambda: [work(thing) for thing in things]) / len(things)
+    """Return the CPU seconds per thing."""
+    return cpu_seconds(lambda: [work(thing) for thing in things]) / len(things)
 
 
 def held(make: Callable[[], Any], count: int) -> float:
-    """Bytes of memory that one of `count` things takes."""
+    """Return the bytes of memory per thing, for `count` things."""
     tracemalloc.start()
     kept = make()
     size, _ = tracemalloc.get_traced_memory()
@@ -228,7 +222,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/scale_units.json"))
-    parser.add_argument("--quick", action="store_true", help="sizes that take a minute, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="sizes that take a minute, for a trial")
     args = parser.parse_args()
     units: Units = {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
     composites, prints, captioned, rows, stored, exact, faiss = QUICK if args.quick else FULL
@@ -252,9 +246,9 @@ def main() -> None:
 
 
 def machine() -> str:
-    """Name the processor, where the system tells."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
+    """Return the processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 

@@ -1,17 +1,16 @@
-"""Does SFT without padding pay? TRL's SFTTrainer against ours: same rows, same weights, taking turns.
+"""What SFT without padding saves: TRL's SFTTrainer against ours, with the same rows and weights, in turns.
 
     python bench/sft.py [--rounds 3]
 
 The mix is the pocket world's: reasoning, pointing at once, listing all things, and species' marks as text alone, in
-equal parts. Stock is TRL as it comes: rows in random order, padded by its own collator, each image prepared anew.
-Ours packs the rows of a batch. Both pass over all rows once a round, from the row to the gradients; the optimizer is
-the same and left out. CPU seconds of one thread, after a round to warm up.
+equal parts. Stock is TRL unchanged: rows in random order, padded by its own collator, each image prepared every time.
+Ours packs the rows of a batch. Both pass over all rows once per round, from the row to the gradients; the optimizer is
+the same and left out. CPU seconds of one thread, after a warm-up round.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import random
 import statistics
@@ -24,9 +23,9 @@ from typing import Any
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import torch
-import transformers
 
-from mllm.models.cpu_kernels import keep_memory, use_fast_kernels
+from bench.parts.clock import use_one_thread
+from mllm.models.cpu_kernels import use_fast_kernels
 from mllm.models.families import Convention, load
 from mllm.pocket import pretraining_tasks
 from mllm.pocket.model import build
@@ -44,7 +43,7 @@ CONVENTION = Convention("pocket", "direct", load("pocket").budget)
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over all rows: CPU seconds of preparing batches and of losses with gradients; tokens, padding too."""
+    """One pass over all rows: CPU seconds for batches and for losses with gradients; tokens and padded tokens."""
 
     prepare: float
     learn: float
@@ -53,7 +52,7 @@ class Pass:
 
     @property
     def rate(self) -> float:
-        """Tokens of rows a second."""
+        """Tokens of rows per second."""
         return self.tokens / (self.prepare + self.learn)
 
 
@@ -68,16 +67,16 @@ def mix(count: int, folder: Path) -> list[Row]:
             pretraining_tasks.list_task(scene, 0),
             pretraining_tasks.recall_task(rng),
         )[number % 4]
-        picture = None if task.scene is None else folder / f"{number}.png"
-        if picture is not None:
-            scene.image.save(picture)
-        exchange = Exchange(str(number), task.question, task.answer, picture and picture.name)
-        rows.append(Row(exchange, picture))
+        image = None if task.scene is None else folder / f"{number}.png"
+        if image is not None:
+            scene.image.save(image)
+        exchange = Exchange(str(number), task.question, task.answer, image and image.name)
+        rows.append(Row(exchange, image))
     return rows
 
 
 def trainer(kind: type[SFTTrainer], rows: list[Row], folder: str, **options: Any) -> Any:
-    """A trainer of the pocket model, its vision tower frozen as in the pocket recipes."""
+    """Return a trainer of the pocket model, with a frozen vision tower as in the pocket recipes."""
     model, processor = build(0)
     use_fast_kernels(model)
     model.model.visual.requires_grad_(False)
@@ -137,8 +136,8 @@ def compare(count: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def tell(found: dict[str, Any]) -> str:
-    """Write the comparison as lines."""
+def report(found: dict[str, Any]) -> str:
+    """Format the comparison."""
     lines = [
         f"  {way:5}  {one['rate']:6.0f} tokens/s: {one['prepare']:6.2f} s preparing, {one['learn']:6.2f} s learning; "
         f"{one['tokens']:.0f} tokens of rows, {one['read']:.0f} with padding"
@@ -157,11 +156,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=128)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_memory()
-    logging.disable(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
-    print(tell(compare(args.rows, args.rounds)))
+    use_one_thread()
+    print(report(compare(args.rows, args.rounds)))
 
 
 if __name__ == "__main__":

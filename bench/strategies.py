@@ -1,10 +1,10 @@
-"""What a checker saves: every caption strategy on pocket scenes, with a writer that invents.
+"""What a checker prevents: every caption strategy on pocket scenes, with a writer that invents things.
 
     python -m bench.strategies                # 200 scenes, a minute on one core
 
-The writer is the pocket oracle, but every second description of it ends on a thing that is not there. The checker is
-the oracle as it is. Printed: of how many scenes a caption was taken, how much of what the captions claim is true, how
-much of what is there they tell, and their length. Claims of `gist` are marks of any thing of the scene.
+The writer is the pocket oracle, but every second description ends with a thing that is not there. The checker is the
+unchanged oracle. Printed: the share of scenes with an accepted caption, the precision and recall of the captions'
+claims, and their length. Claims of `gist` are marks of any thing of the scene.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from mllm.synthesis.teachers.pocket import Teacher
 
 
 class Inventor(Teacher):
-    """The oracle with a weakness: every second description, by seed and place, tells of one thing too many."""
+    """The oracle with a flaw: every second description, by seed and place, adds a thing that is not there."""
 
     def describe(self, look: Look, *, seed: int = 0) -> str:
         """Describe, and perhaps invent."""
-        told, rng = super().describe(look, seed=seed), random.Random(f"{look.image.name}/{look.box}/{seed}")
-        return f"{told} {rich(look.domain, [random_marks(rng).phrases(look.domain)])}" if rng.random() < 0.5 else told
+        text, rng = super().describe(look, seed=seed), random.Random(f"{look.image.name}/{look.box}/{seed}")
+        return f"{text} {rich(look.domain, [random_marks(rng).phrases(look.domain)])}" if rng.random() < 0.5 else text
 
 
 def measure(name: str, checked: bool, scenes: Sequence[Sample], folder: Path, seed: int = 0) -> list[str]:
-    """Return a row of the table: strategy, checker, scenes taken, precision, recall, words."""
+    """Return a row of the table: strategy, checker, scenes accepted, precision, recall, words."""
     helpers = Helpers(
         Inventor(), Teacher() if checked else None, encoder=encoders.load("pocket"), limits=CaptionLimits(marks=4)
     )
@@ -51,7 +51,7 @@ def measure(name: str, checked: bool, scenes: Sequence[Sample], folder: Path, se
         found += [(*judged(name, caption, sample), len(words(caption))) for caption in made.captions]
     means = [sum(column) / max(len(found), 1) for column in zip(*found, strict=True)] or [0.0] * 3
     return [
-        name, "the oracle" if checked else "nobody", f"{100 * len(found) / len(scenes):.0f} %",
+        name, "the oracle" if checked else "none", f"{100 * len(found) / len(scenes):.0f} %",
         f"{100 * means[0]:.1f} %", f"{100 * means[1]:.1f} %", f"{means[2]:.1f}",
     ]  # fmt: skip
 
@@ -62,16 +62,13 @@ def judged(name: str, caption: str, sample: Sample) -> tuple[float, float]:
     if name != "gist":
         found = judge(caption, things)
         return found.precision, found.recall
-    told, there = (
-        set(caption.removesuffix(".").partition(": ")[2].split(", ")),
-        {mark for one in things for mark in one},
-    )
-    return len(told & there) / len(told), len(told & there) / len(there)
+    claimed, true = set(caption.removesuffix(".").partition(": ")[2].split(", ")), set().union(*things)
+    return len(claimed & true) / len(claimed), len(claimed & true) / len(true)
 
 
 def command(count: Annotated[int, typer.Option(min=1, help="scenes")] = 200) -> None:
     """Compare the strategies."""
-    head = ["strategy", "who looks", "taken", "true", "told", "words"]
+    head = ["strategy", "checker", "accepted", "precision", "recall", "words"]
     with tempfile.TemporaryDirectory() as folder:
         request = caption_sources.CaptionRequest(
             out=Path(folder), counts={"test": count}, family={"test": 5}, level="medium"

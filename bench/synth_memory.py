@@ -1,9 +1,9 @@
-"""Does memory grow with the number of samples that are synthesized?
+"""Whether peak memory grows with the number of synthesized samples.
 
     python bench/synth_memory.py
 
-Makes pocket sets of 200, 1,000 and 2,000 training samples from the same photos, with all kinds of questions, each in
-a process of its own, and prints the most memory that the process held (ru_maxrss).
+Makes pocket sets of 200, 1,000 and 2,000 training samples from the same photos, with all kinds of questions, each in a
+separate process, and prints the process's peak memory (ru_maxrss).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _peak(flags: list[str]) -> int:
-    """Run the program in a child of a child, so that `RUSAGE_CHILDREN` is its own; returns KiB."""
+    """Run the program in a child of a child, so that `RUSAGE_CHILDREN` counts only it; return KiB."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -19,13 +19,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mllm import records
 from mllm.cli.programs import run_main
 from mllm.data import formats
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, runs, scores
 from mllm.evaluation.scores import Case
 from mllm.io import provenance, tables
+from mllm.io.jsonl import check_unique
 from mllm.metrics import stats
 from mllm.prompting.tasks.ground import HIT, is_above
 
@@ -50,7 +50,7 @@ def answer(options: argparse.Namespace) -> None:
     root = Path(options.images) if options.images else file.parent
     checkpoint = generate_missing.open_for(options)
     rows = formats.load("vlm_r1").read(file, checkpoint.family)
-    samples = records.check_unique(rows)[: options.limit]
+    samples = check_unique(rows)[: options.limit]
     for number, sample in enumerate(samples, 1):
         if not (root / sample.image).is_file():
             raise FieldmarkError(

@@ -1,7 +1,7 @@
-"""Models of small widths with random weights, for timings: Qwen3-VL (the pocket model) and Qwen2.5-VL.
+"""Small models with random weights for timings: Qwen3-VL (the pocket model) and Qwen2.5-VL.
 
 Both have the pocket world's tokenizer (vocabulary 992), five layers of width 192 and a vision tower of four layers of
-width 128; what differs is what their families differ in: patches, windows, deepstack, positions, norms.
+width 128; they differ as their families do: patches, windows, deepstack, positions, norms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def build(family: str) -> tuple[Any, Any]:
 
 
 def token_side(processor: Any) -> int:
-    """Pixels of one visual token's side."""
+    """Return the side of one visual token in pixels."""
     return processor.image_processor.patch_size * processor.image_processor.merge_size
 
 

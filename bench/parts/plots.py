@@ -1,4 +1,4 @@
-"""The learner step's time by size of group, stock and ours: a column for each length, a row for each family."""
+"""Plots the learner step's time by group size, stock and ours: a column per length, a row per family."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw(results: Sequence[Result], file: Path) -> None:
             mine = [
                 one for one in results if (one.size.family, one.size.prompt, one.size.completion) == (family, *length)
             ]
-            if not mine:  # not measured (yet)
+            if not mine:  # not measured yet
                 axis.axis("off")
                 continue
             groups = [one.size.group for one in mine]

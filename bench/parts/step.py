@@ -1,7 +1,7 @@
-"""One size measured: a GRPO step's parts by stock TRL and by the engine, the floor, and the learner's peak memory.
+"""Measures one size: the parts of a GRPO step by stock TRL and by the engine, the floor, and the learner's peak memory.
 
 Same process, same weights, same rollouts; the two ways take turns. Times are CPU seconds of one thread, medians.
-"Rest" is what a GRPO step does beside sampling and learning: preparing images, rewards, bookkeeping.
+"Rest" is what a GRPO step does besides sampling and learning: preparing images, rewards, bookkeeping.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
+from bench.parts.clock import cpu_seconds
 from bench.parts.models import build, token_side
 from mllm.models.cpu_kernels import use_fast_kernels
 from mllm.pocket.scene_store import training_scene
@@ -32,7 +32,7 @@ from trl import GRPOConfig  # isort: skip
 
 Pair = tuple[float, float]
 TEXT = 40
-"""Tokens of the question and the chat's own."""
+"""Tokens of the question and of the chat template."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Size:
 
     @property
     def name(self) -> str:
-        """As in file names."""
+        """The size as used in file names."""
         return f"{self.family}-{self.prompt}-{self.completion}-{self.group}"
 
 
@@ -55,10 +55,9 @@ class Result:
     """Medians, (stock, ours): CPU seconds; tokens that the language model reads in a learner step; MiB by which a
     learner step raises the memory in use.
 
-    `prompt` is the prompt's true length; `share` how many completions share a prompt; `floor` CPU seconds of the
-    learner's multiply-adds that no way can leave out, at the rate of large matrix products; `image` those of reading
-    an image from its file and preparing it, which is all that a pool of images prepared ahead could save a step;
-    `rounds` how many the medians are of.
+    `prompt` is the prompt's actual length; `share` the completions per shared prompt; `floor` the CPU seconds of the
+    learner's unavoidable multiply-adds, at the rate of large matrix products; `image` those of reading and preparing an
+    image, which is all that preparing images ahead could save per step; `rounds` the number of measurements.
     """
 
     size: Size
@@ -75,7 +74,7 @@ class Result:
 
     @property
     def step(self) -> Pair:
-        """A whole GRPO step."""
+        """CPU seconds of a complete GRPO step."""
         stock, ours = (self.learner[k] + self.rollout[k] + self.rest[k] for k in (0, 1))
         return stock, ours
 
@@ -87,7 +86,7 @@ class Result:
 
 
 def measure(size: Size, rounds: int) -> Result:
-    """Take turns `rounds` times, after once to warm up."""
+    """Measure both ways `rounds` times in turns, after a warm-up."""
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(size, folder)
         inputs = next(iter(made.get_train_dataloader()))
@@ -99,9 +98,9 @@ def measure(size: Size, rounds: int) -> Result:
                 made.shares_prefix = shares
                 torch.manual_seed(turn)
                 sampling.clear()
-                whole = seconds(lambda: batch.update(made._generate_and_score_completions(inputs)))
+                whole = cpu_seconds(lambda: batch.update(made._generate_and_score_completions(inputs)))
                 tokens[way] = 0
-                learner = seconds(partial(_learn, made, batch if shares else _plain(batch), tokens, way))
+                learner = cpu_seconds(partial(_learn, made, batch if shares else _plain(batch), tokens, way))
                 if turn:
                     times["learner"][way].append(learner)
                     times["rollout"][way].append(sum(sampling))
@@ -123,36 +122,36 @@ def measure(size: Size, rounds: int) -> Result:
 
 
 def peak(size: Size, way: str) -> int:
-    """MiB by which a learner step of `way` (stock, prefix) raises this process's memory. Completions are drawn blindly.
+    """Return the MiB by which a learner step of `way` (stock, prefix) raises this process's memory.
 
-    Call it in a process of its own in which freed memory is not kept.
+    Completions are random. Call it in a separate process in which freed memory is not kept.
     """
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(size, folder)
-        made.model.generate = partial(_blindly, size.completion)
+        made.model.generate = partial(_random_completions, size.completion)
         batch = made._generate_and_score_completions(next(iter(made.get_train_dataloader())))
         held = batch if way == "prefix" else _plain(batch)
         if platform.libc_ver()[0] == "glibc":
             ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
         _learn(made, held, [0, 0], 0)
         return (_status("VmHWM") - before) // 1024
 
 
 def trainer(size: Size, folder: str) -> PrefixGRPOTrainer:
-    """A trainer whose prompts have about as many tokens as wanted, and whose completions all have as many."""
+    """Return a trainer with prompts of about the wanted length and completions of exactly the wanted length."""
     model, processor = build(size.family)
     use_fast_kernels(model)
     model.model.visual.requires_grad_(False)
-    picture = _image(processor, size.prompt - TEXT)
+    image = _image(processor, size.prompt - TEXT)
     remember_images(processor)
-    asked = [
+    messages = [
         {"role": "user", "content": [{"type": "text", "text": "Find the bird: " + "round red " * 8}, {"type": "image"}]}
     ]
 
     def look_up(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        return {"prompt": [asked] * len(batch["row"]), "images": [[picture]] * len(batch["row"])}
+        return {"prompt": [messages] * len(batch["row"]), "images": [[image]] * len(batch["row"])}
 
     settings = GRPOConfig(
         output_dir=folder, per_device_train_batch_size=size.group, num_generations=size.group,
@@ -172,15 +171,8 @@ def trainer(size: Size, folder: str) -> PrefixGRPOTrainer:
     return made
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of a piece of work."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
 def _image(processor: Any, visual: int) -> Image.Image:
-    """An image of about so many visual tokens, and a processor that leaves it as large as it is."""
+    """Return an image of about `visual` tokens, and set the processor so that it does not resize it."""
     side, across = token_side(processor), max(2, round(visual**0.5))
     pixels = (across * side, max(1, round(visual / across)) * side)
     area = pixels[0] * pixels[1]
@@ -189,7 +181,7 @@ def _image(processor: Any, visual: int) -> Image.Image:
 
 
 def _preparing(size: Size, rounds: int) -> float:
-    """CPU seconds from a PNG file's bytes to what goes into the vision tower."""
+    """Return the CPU seconds from a PNG file's bytes to the vision tower's input."""
     _, processor = build(size.family)
     file = io.BytesIO()
     _image(processor, size.prompt - TEXT).save(file, "PNG")
@@ -198,23 +190,23 @@ def _preparing(size: Size, rounds: int) -> float:
         processor.image_processor(images=[Image.open(file).convert("RGB")], return_tensors="pt")
 
     prepare()
-    return statistics.median(seconds(prepare) for _ in range(rounds))
+    return statistics.median(cpu_seconds(prepare) for _ in range(rounds))
 
 
 def _plain(batch: dict[str, Any]) -> dict[str, Any]:
-    """A batch as stock TRL makes it."""
+    """Return the batch as stock TRL makes it."""
     return {name: value for name, value in batch.items() if name not in ("run", "features")}
 
 
 def _learn(made: PrefixGRPOTrainer, batch: dict[str, Any], tokens: list[int], way: int) -> None:
     made.model.zero_grad()
-    tokens.append(way)  # tells the hook whom it counts for
+    tokens.append(way)  # tells the hook which way it counts for
     made._compute_loss(made.model, batch).backward()
     tokens.pop()
 
 
 def _count_tokens(made: PrefixGRPOTrainer) -> list[int]:
-    """Tokens of learner steps, [stock, ours]; counted only while a third entry says for whom."""
+    """Count tokens of learner steps, [stock, ours]; only while a third entry says which of them."""
     counted = [0, 0]
 
     def hook(module: Any, args: Any) -> None:
@@ -226,7 +218,7 @@ def _count_tokens(made: PrefixGRPOTrainer) -> list[int]:
 
 
 def clock_calls(made: PrefixGRPOTrainer, name: str) -> list[float]:
-    """Note the CPU seconds of a method's calls."""
+    """Record the CPU seconds of each call of a method."""
     stock, taken = getattr(made, name), []
 
     def clocked(*args: Any, **kwargs: Any) -> Any:
@@ -240,7 +232,7 @@ def clock_calls(made: PrefixGRPOTrainer, name: str) -> list[float]:
 
 
 def _floor(made: PrefixGRPOTrainer, prompt: int, size: Size) -> float:
-    """Multiply-adds of a learner step that reads the prompt once: forward, and twice that backward."""
+    """Return the multiply-adds of a learner step that reads the prompt once: forward, and twice that backward."""
     text, costs = made.model.config.get_text_config(), made._costs
     head, learned = text.vocab_size * text.hidden_size, size.group * size.completion
     matrices = (prompt + learned) * (costs.per_token - head) + learned * head
@@ -249,19 +241,19 @@ def _floor(made: PrefixGRPOTrainer, prompt: int, size: Size) -> float:
 
 
 def _matrix_rate() -> float:
-    """Multiply-adds a second in a large float32 matrix product on this machine, one thread; the best of five."""
+    """Return the multiply-adds per second of a large float32 matrix product on one thread; the best of five."""
     one, other = torch.randn(1024, 1024), torch.randn(1024, 1024)
     torch.mm(one, other)
-    return 4 * 1024**3 / min(seconds(lambda: [torch.mm(one, other) for _ in range(4)]) for _ in range(5))
+    return 4 * 1024**3 / min(cpu_seconds(lambda: [torch.mm(one, other) for _ in range(4)]) for _ in range(5))
 
 
-def _blindly(length: int, *, input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
-    """Stand in for `generate`: the prompts with `length` random tokens behind each."""
+def _random_completions(length: int, *, input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+    """Replace `generate`: append `length` random tokens to each prompt."""
     drawn = torch.randint(100, 800, (len(input_ids), length), generator=torch.Generator().manual_seed(0))
     return torch.cat([input_ids, drawn], 1)
 
 
 def _status(name: str) -> int:
-    """KiB of a line of /proc/self/status."""
+    """Return the KiB in a line of /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1])

@@ -15,7 +15,7 @@ HEAD = (
 
 
 def table(results: Sequence[Result]) -> str:
-    """One row a size, as Markdown: families in the bench's order, short prompts first."""
+    """Return one row per size as Markdown: families in the bench's order, short prompts first."""
     families = list(NAMES)
     ordered = sorted(results, key=lambda one: (families.index(one.size.family), one.size.prompt, one.size.group))
     return markdown([HEAD, *(_row(one) for one in ordered)])

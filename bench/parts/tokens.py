@@ -1,4 +1,4 @@
-"""Tokens a second of the pocket model, learning and writing."""
+"""Tokens per second of the pocket model, training and generating."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mllm.records import Sample
 
 
 def training() -> dict[str, float]:
-    """Tokens a second of the pocket model on one thread: learning (packed SFT), and answers in a batch of 32."""
+    """Measure tokens per second on one thread: packed SFT, and generation in batches of 32."""
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(PackedSFTTrainer, mix(64, Path(folder)), folder, packing=True)
         once(made)
         learned = once(made)
         model = load("pocket")
-        scenes = [_asked(Path(folder), number) for number in range(32)]
+        scenes = [_sample(Path(folder), number) for number in range(32)]
         started = time.process_time()
         rows = generate(model, scenes, folder, Sampling(96, temperature=1.0))
         written = sum(row.tokens or 0 for row in rows)
@@ -32,7 +32,7 @@ def training() -> dict[str, float]:
         }
 
 
-def _asked(folder: Path, number: int) -> Sample:
+def _sample(folder: Path, number: int) -> Sample:
     birds = world.species("bird")
     scene = world.make_scene(f"scale/{number}", "bird", [birds[(number + k) % len(birds)] for k in range(3)], "row")
     scene.image.save(folder / f"scene-{number}.png")

@@ -13,7 +13,7 @@ from mllm.boxes import Box, Frame
 from mllm.data import sources, splits
 from mllm.data.sources import PhotoRequest, SourceError
 from mllm.data.splits import Shares
-from mllm.errors import FieldmarkError, ImageError
+from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.knowledge.cards import Cards, normalize_name
@@ -25,8 +25,8 @@ class LabelReport:
     """The usable photos, and a line for each fault."""
 
     photos: list[Photo] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    alike: list[list[str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    duplicates: list[list[str]] = field(default_factory=list)
     """Ids of near-duplicate photos, group by group."""
     split: list[Photo] = field(default_factory=list)
     """The photos with their sides, as a synthesis with the same seed and shares would split them."""
@@ -41,25 +41,22 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
     found = LabelReport()
     prints: list[list[str]] = []
     spelled: dict[str, str] = {}
-    wrong = replace(request, on_error=lambda error: found.wrong.append(str(error)))
-    for photo in sources.photos(source, wrong):
-        if fault := "; ".join(label_faults(photo, cards, spelled, marks=False)):
-            found.wrong.append(fault)
-            continue
+    collecting = replace(request, on_error=lambda error: found.faults.append(str(error)))
+    for photo in sources.photos(source, collecting):
         try:
-            image = open_image(request.out / photo.image)
-        except ImageError as error:
-            found.wrong.append(str(error))
-            continue
-        prints.append(splits.fingerprint(image, photo))
-        found.photos.append(photo)
+            if fault := "; ".join(label_faults(photo, cards, spelled, marks=False)):
+                raise FieldmarkError(fault)
+            prints.append(splits.fingerprint(open_image(request.out / photo.image), () if photo.drawn else photo.boxes))
+            found.photos.append(photo)
+        except FieldmarkError as error:
+            found.faults.append(str(error))
     if not found.photos:
-        first = f"; the first of {len(found.wrong)} faults: {found.wrong[0]}" if found.wrong else ""
+        first = f"; the first of {len(found.faults)} faults: {found.faults[0]}" if found.faults else ""
         raise SourceError(f"{request.input or source}: no photo can be used{first}")
     groups: dict[int, list[str]] = {}
     for photo, group in zip(found.photos, splits.near_duplicates(prints), strict=True):
         groups.setdefault(group, []).append(photo.id)
-    found.alike = [ids for ids in groups.values() if len(ids) > 1]
+    found.duplicates = [ids for ids in groups.values() if len(ids) > 1]
     found.split = splits.split(found.photos, prints, shares, seed).photos
     return found
 
@@ -91,7 +88,7 @@ def summary(found: LabelReport) -> Iterator[str]:
         yield f"with several boxes, never a target: {len(many)}, {_few(many)}"
     if few := [name for (_, name), count in sorted(kinds.items()) if count < len(SPLITS)]:
         yield f"fewer than {len(SPLITS)} photos, so not on every side: {_few(few)}"
-    for ids in found.alike:
+    for ids in found.duplicates:
         yield f"near-duplicates, kept on one side: {_few(ids)}"
     for use in ("validation", "test"):
         held = sorted({photo.entity for photo in found.split if photo.use == use})

@@ -160,15 +160,14 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
     entity = _ENTITY.search(answer) or _ENTITY.search(question)
     if gold is None or entity is None:
         raise RecordError(f"{where}: field answer: no entity and box in {answer!r:.120}")
+    field = "answer"
     try:
         box = Box.from_xyxy(tuple(float(number) for number in gold.groups()), FRAME)
-    except BoxError as error:
-        raise RecordError(f"{where}: field answer: {error}") from None
-    try:
+        field = "image"
         file = _save(case.image.data, folder)
         size = image_size(file)
-    except ImageError as error:
-        raise RecordError(f"{where}: field image: {error}") from None
+    except (BoxError, ImageError) as error:
+        raise RecordError(f"{where}: field {field}: {error}") from None
     return Sample(
         id=str(case.question_id),
         task="ground",

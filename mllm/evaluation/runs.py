@@ -90,7 +90,7 @@ def begin(
     moved = [replace(s, image=os.path.relpath((root / s.image).resolve(), here)) for s in samples]
     write_jsonl(folder / "samples.jsonl", moved)
     if not (folder / "run.json").is_file():
-        _write(folder / "run.json", info)
+        write_json(folder, "run.json", info)
     if not outputs.is_file():
         return set()
     asked = {sample.id for sample in samples}
@@ -158,16 +158,19 @@ def read_whole(folder: str | Path) -> tuple[dict[str, Any], list[Sample], dict[s
 
 
 def write_json(folder: str | Path, name: str, data: Mapping[str, Any]) -> Path:
-    """Write a json file into a folder, atomically."""
-    _write(Path(folder) / name, data)
-    return Path(folder) / name
+    """Write a json file into a folder, atomically, and return its path."""
+    path = Path(folder) / name
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(f"{text if is_utf8(text) else json.dumps(data, indent=2, allow_nan=False)}\n")
+    return path
 
 
 def write_scores(run: BenchmarkRun, *, seed: int = 0, **more: Any) -> dict[str, Any]:
     """Measure a run, write `scores.json` into its folder and return its content; `more` adds values other than None."""
     more = {key: value for key, value in more.items() if value is not None}
     table = {**run.info, **scores.table(run.cases, seed=seed), **more}
-    _write(run.folder / "scores.json", table)
+    write_json(run.folder, "scores.json", table)
     return table
 
 
@@ -179,10 +182,3 @@ def _read_info(folder: Path) -> dict[str, Any]:
     info = strict_json.read(path, dict[str, Any])
     strict_json.parsed(info, Info, f"{path}: ")
     return info
-
-
-def _write(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a json file atomically."""
-    with atomic_write(path) as file:
-        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write(f"{text if is_utf8(text) else json.dumps(data, indent=2, allow_nan=False)}\n")

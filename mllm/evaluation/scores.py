@@ -100,11 +100,11 @@ def slices(cases: Sequence[Case], seen_domains: Collection[str] | None = None) -
     return {name: part for name, part in table.items() if part}
 
 
-def measure(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESAMPLES) -> dict[str, Any]:
+def measure(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any]:
     """Measure one slice: Acc@0.5 and mean IoU with intervals, chance, unreadable and truncated shares, tokens."""
     groups = [case.sample.group for case in cases]
-    acc = stats.mean([float(case.hit) for case in cases], groups, seed=seed, resamples=resamples)
-    mean_iou = stats.mean([case.iou for case in cases], groups, seed=seed, resamples=resamples)
+    acc = stats.mean([float(case.hit) for case in cases], groups, seed=seed)
+    mean_iou = stats.mean([case.iou for case in cases], groups, seed=seed)
     tokens = [case.completion.tokens for case in cases if case.completion.tokens is not None]
     row: dict[str, Any] = {
         "samples": len(cases),
@@ -123,12 +123,12 @@ def measure(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESA
     return row
 
 
-def table(cases: Sequence[Case], *, seed: int = 0, resamples: int = stats.RESAMPLES) -> dict[str, Any]:
+def table(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any]:
     """Measure every slice, count problems by name, and score the reasoning steps of samples with known marks."""
     parts = slices(cases)
     counts = {name: [case.steps for case in part if case.steps is not None] for name, part in parts.items()}
     return {
-        "slices": {name: measure(part, seed=seed, resamples=resamples) for name, part in parts.items()},
+        "slices": {name: measure(part, seed=seed) for name, part in parts.items()},
         "problems": dict(Counter(case.completion.answer.problem for case in cases if case.completion.answer.problem)),
         "links": {
             name: [step.as_dict() for step in reasoning.sum_steps(part)]

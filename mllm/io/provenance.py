@@ -1,4 +1,4 @@
-"""Provenance of results: package versions, git commit, short hashes of weights and data files."""
+"""Provenance of results: package versions, git commit, hashes of weights and data files."""
 
 from __future__ import annotations
 

@@ -12,7 +12,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
+from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
 from mllm.knowledge import card_files
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark
@@ -22,41 +24,60 @@ _SAME = 0.5
 """Word overlap from which two marks count as the same."""
 
 
-class Cards(Mapping[str, tuple[str, ...]]):
-    """The usable marks of each entity. An unknown name raises `KnowledgeError` with the nearest known names."""
+V = TypeVar("V")
 
-    def __init__(self, cards: Mapping[str, Iterable[str] | Card], origin: str = "the cards") -> None:
-        """Take cards, or just the marks of each entity; `origin` (a file name) is named in errors."""
+
+class ByName(Mapping[str, V]):
+    """Values by entity. Names are compared by `normalize_name`, and iterated over as they were written."""
+
+    what: ClassVar[str] = "value"
+    error: ClassVar[type[FieldmarkError]] = KnowledgeError
+
+    def __init__(self, values: Mapping[str, V], origin: str) -> None:
+        """Take values by name; `origin` (a file name) is named in errors."""
         self.origin = origin
-        self._cards: dict[str, Card] = {}
         self._names: dict[str, str] = {}
-        for name, card in cards.items():
+        self._values: dict[str, V] = {}
+        for name, value in values.items():
             key = normalize_name(name)
             if key in self._names:
-                raise KnowledgeError(f"{origin}: {name!r} and {self._names[key]!r} are the same name; keep one card")
-            self._names[key] = name
-            self._cards[key] = card if isinstance(card, Card) else Card(name, marks=tuple(map(Mark, card)))
-        self._marks = {key: card.used for key, card in self._cards.items()}
+                raise self.error(f"{origin}: {name!r} and {self._names[key]!r} are the same name; keep one")
+            self._names[key], self._values[key] = name, value
 
-    def __getitem__(self, name: str) -> tuple[str, ...]:
-        """Return the usable marks of an entity."""
+    def __getitem__(self, name: str) -> V:
+        """Return an entity's value; the error for an unknown one names the file and the nearest entities."""
         key = normalize_name(name)
-        if key not in self._marks:
-            hint = nearest_names(key, self._names)
-            raise KnowledgeError(f"{self.origin}: no card for {name!r} (it has {len(self)} cards{hint}). Add one.")
-        return self._marks[key]
+        if key not in self._values:
+            near = [self._names[other] for other in get_close_matches(key, self._names, n=3, cutoff=0.5)]
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise self.error(f"{self.origin}: no {self.what} for {name!r} among its {len(self)} entities{hint}")
+        return self._values[key]
 
     def __contains__(self, name: object) -> bool:
-        """Whether an entity has a card."""
-        return isinstance(name, str) and normalize_name(name) in self._marks
+        """Whether an entity has a value."""
+        return isinstance(name, str) and normalize_name(name) in self._values
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names as they were written."""
         return iter(self._names.values())
 
     def __len__(self) -> int:
-        """Count the cards."""
+        """Count the entities."""
         return len(self._names)
+
+
+class Cards(ByName[tuple[str, ...]]):
+    """The usable marks of each entity."""
+
+    what = "card"
+
+    def __init__(self, cards: Mapping[str, Iterable[str] | Card], origin: str = "the cards") -> None:
+        """Take cards, or just the marks of each entity; `origin` (a file name) is named in errors."""
+        whole = {
+            n: card if isinstance(card, Card) else Card(n, marks=tuple(map(Mark, card))) for n, card in cards.items()
+        }
+        super().__init__({name: card.used for name, card in whole.items()}, origin)
+        self._cards = {normalize_name(name): card for name, card in whole.items()}
 
     def card(self, name: str) -> Card:
         """Return the whole card of an entity."""
@@ -84,12 +105,6 @@ def normalize_name(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name.casefold())
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).replace("'", "").replace("’", "")
     return re.sub(r"[\W_]+", " ", plain).strip()
-
-
-def nearest_names(key: str, names: Mapping[str, str]) -> str:
-    """Return `; nearest: A, B` for a normalized name, or nothing. `names` maps normalized names to those written."""
-    near = [names[other] for other in get_close_matches(key, names, n=3, cutoff=0.5)]
-    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 def load_cards(*files: str | Path) -> Cards:

@@ -11,7 +11,7 @@ Levels and their bounds are KARL's (Ma et al. 2026, arXiv 2503.12797v3, appendix
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 from mllm.errors import RecordError
 from mllm.io import strict_json
 from mllm.io.files import atomic_write
-from mllm.knowledge.cards import nearest_names, normalize_name
+from mllm.knowledge.cards import ByName
 
 SCHEMA = "fieldmark.mastery/1"
 Level = Literal["completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect"]
@@ -52,14 +52,15 @@ def level(accuracy: float) -> str:
     return next((name for name, bound in zip(LEVELS, BOUNDS, strict=False) if accuracy >= bound), LEVELS[-1])
 
 
-class MasteryTable(Mapping[str, Entry]):
-    """Mastery by entity; names are compared as card names are (case, accents and hyphens do not count)."""
+class MasteryTable(ByName[Entry]):
+    """Mastery by entity; names are compared as card names are."""
+
+    what = "level"
+    error = RecordError
 
     def __init__(self, entries: Mapping[str, Entry], origin: str = "the mastery table") -> None:
         """Take entries as given; `origin` (a file name) is named in errors."""
-        self.origin = origin
-        self._entries = dict(entries)
-        self._keys = {normalize_name(name): name for name in entries}
+        super().__init__(entries, origin)
 
     @classmethod
     def counted(cls, answers: Iterable[tuple[str, float]], origin: str = "the mastery table") -> MasteryTable:
@@ -69,26 +70,6 @@ class MasteryTable(Mapping[str, Entry]):
             total, asked = sums.get(entity, (0.0, 0))
             sums[entity] = total + right, asked + 1
         return cls({name: Entry(level(total / n), total, n) for name, (total, n) in sorted(sums.items())}, origin)
-
-    def __getitem__(self, name: str) -> Entry:
-        """Return an entity's entry; `RecordError` names the file and the nearest entities."""
-        key = normalize_name(name)
-        if key not in self._keys:
-            hint = nearest_names(key, self._keys)
-            raise RecordError(f"{self.origin}: entity {name!r} is not among its {len(self)} entities{hint}")
-        return self._entries[self._keys[key]]
-
-    def __contains__(self, name: object) -> bool:
-        """Whether the table holds an entity."""
-        return isinstance(name, str) and normalize_name(name) in self._keys
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names as they were written."""
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        """Count the entities."""
-        return len(self._entries)
 
     def level(self, name: str, unknown: str | None = None) -> str:
         """Return an entity's level. For one outside the table that is `unknown`; None raises an error."""
@@ -102,13 +83,13 @@ class MasteryTable(Mapping[str, Entry]):
 
     def shares(self) -> dict[str, float]:
         """Return the share of entities on each level."""
-        levels = [entry.level for entry in self._entries.values()]
+        levels = [entry.level for entry in self.values()]
         return {name: levels.count(name) / len(levels) if levels else 0.0 for name in LEVELS}
 
     def save(self, path: str | Path, made: Mapping[str, Any] | None = None) -> Path:
         """Write the table; `made` says how it was made. Every entity needs its count."""
         rows = {}
-        for name, entry in self._entries.items():
+        for name, entry in self.items():
             if entry.right is None or not entry.asked:
                 raise RecordError(f"{self.origin}: entity {name!r} has a level but no count, so it cannot be written")
             rows[name] = {"right": entry.right, "asked": entry.asked, "level": entry.level}

@@ -65,7 +65,6 @@ def mean(
     values: Sequence[float],
     groups: Sequence[Hashable],
     *,
-    level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
@@ -78,19 +77,19 @@ def mean(
     value = float(sums.sum() / counts.sum())
     n, g = int(counts.sum()), len(sums)
     if g < 2:
-        return Interval(value, None, None, n, g, level)
+        return Interval(value, None, None, n, g)
     if np.all(sums == 0) or np.all(sums == counts):
-        low, high = wilson(g if value else 0, g, level=level)
-        return Interval(value, low, high, n, g, level)
-    low, high = _bootstrap(sums, counts, level, resamples, seed)
-    return Interval(value, low, high, n, g, level)
+        low, high = wilson(g if value else 0, g)
+        return Interval(value, low, high, n, g)
+    low, high = _bootstrap(sums, counts, resamples, seed)
+    return Interval(value, low, high, n, g)
 
 
-def wilson(hits: int, trials: int, *, level: float = LEVEL) -> tuple[float, float]:
+def wilson(hits: int, trials: int) -> tuple[float, float]:
     """Return Wilson's score interval for `hits` among `trials` > 0."""
     from scipy.stats import binomtest
 
-    interval = binomtest(hits, trials).proportion_ci(level, method="wilson")
+    interval = binomtest(hits, trials).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -99,7 +98,6 @@ def paired(
     b: Sequence[float],
     groups: Sequence[Hashable],
     *,
-    level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
@@ -108,22 +106,19 @@ def paired(
     `p` comes from a sign-flip permutation test that swaps the two runs on whole images (Good 2005, ch. 3):
     (1 + permutations at least as far from zero) / (1 + permutations).
     """
-    if len(a) != len(b):
-        raise FieldmarkError(f"paired runs need the same samples, but one has {len(a)} and the other {len(b)}")
-    delta = np.asarray(b, float) - np.asarray(a, float)
+    delta = _difference(a, b)
     sums, counts = _by_group(delta, groups)
     value = float(sums.sum() / counts.sum())
-    low, high = _bootstrap(sums, counts, level, resamples, seed) if len(sums) > 1 else (None, None)
+    low, high = _bootstrap(sums, counts, resamples, seed) if len(sums) > 1 else (None, None)
     p = _sign_flip(sums, resamples, seed)
     wins, losses = int((delta > 0).sum()), int((delta < 0).sum())
-    return Difference(value, low, high, p, len(delta), len(sums), wins, losses, level)
+    return Difference(value, low, high, p, len(delta), len(sums), wins, losses)
 
 
 def over_seeds(
     runs: Sequence[Sequence[float]],
     groups: Sequence[Hashable],
     *,
-    level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
@@ -135,24 +130,19 @@ def over_seeds(
     bootstrap's where seeds hardly matter, and that of S - 1 degrees where little else matters. With one seed there is
     no seed part, and the interval is that of a single run.
     """
-    found = _over_seeds(runs, groups, level, resamples, seed)
+    found = _over_seeds(runs, groups, resamples, seed)
     if found.low is None or found.high is None or not all(0 <= value <= 1 for run in runs for value in run):
         return found
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def paired_over_seeds(
-    a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], groups: Sequence[Hashable], **options: Any
+    a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], groups: Sequence[Hashable], *, seed: int = 0
 ) -> Interval:
     """Return the interval of b - a, run s of `a` with run s of `b` (same seed and samples); see `over_seeds`."""
     if len(a) != len(b):
         raise FieldmarkError(f"arms are paired by seed, but one has {len(a)} runs and the other {len(b)}")
-    for one, other in zip(a, b, strict=True):
-        if len(one) != len(other):
-            raise FieldmarkError(f"paired runs need the same samples, but one has {len(one)}, one {len(other)}")
-    differences = [(np.asarray(y, float) - np.asarray(x, float)).tolist() for x, y in zip(a, b, strict=True)]
-    settings = {"level": LEVEL, "resamples": RESAMPLES, "seed": 0} | options
-    return _over_seeds(differences, groups, **settings)
+    return _over_seeds([_difference(x, y).tolist() for x, y in zip(a, b, strict=True)], groups, RESAMPLES, seed)
 
 
 def chance_floor(samples: Sequence[Sample]) -> float | None:
@@ -165,9 +155,7 @@ def chance_floor(samples: Sequence[Sample]) -> float | None:
     return sum(bool(sample.boxes) / len(sample.things) for sample in samples) / len(samples)
 
 
-def _over_seeds(
-    runs: Sequence[Sequence[float]], groups: Sequence[Hashable], level: float, resamples: int, seed: int
-) -> Interval:
+def _over_seeds(runs: Sequence[Sequence[float]], groups: Sequence[Hashable], resamples: int, seed: int) -> Interval:
     """Compute `over_seeds` for values of any range."""
     if not runs:
         raise FieldmarkError("no runs were given: pass one list of values per seed")
@@ -177,10 +165,10 @@ def _over_seeds(
     sums, counts = np.stack([s for s, _ in tables]), tables[0][1]  # (seeds, images), (images,)
     n, g, seeds = len(groups), len(counts), len(runs)
     if seeds == 1 or np.all(sums == 0) or np.all(sums == counts):
-        return mean(runs[0], groups, level=level, resamples=resamples, seed=seed)
+        return mean(runs[0], groups, resamples=resamples, seed=seed)
     value = float(sums.sum() / (counts.sum() * seeds))
     if g < 2:
-        return Interval(value, None, None, n, g, level)
+        return Interval(value, None, None, n, g)
     from scipy.stats import t
 
     rng = np.random.default_rng(seed)
@@ -189,8 +177,15 @@ def _over_seeds(
     by_seed = float((sums.sum(1) / counts.sum()).var(ddof=1)) / seeds
     total = by_image + by_seed
     degrees = total**2 / (by_image**2 / (g - 1) + by_seed**2 / (seeds - 1)) if total > 0 else 1.0
-    half = float(t.ppf((1 + level) / 2, degrees)) * math.sqrt(total)
-    return Interval(value, value - half, value + half, n, g, level)
+    half = float(t.ppf((1 + LEVEL) / 2, degrees)) * math.sqrt(total)
+    return Interval(value, value - half, value + half, n, g)
+
+
+def _difference(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+    """Return b - a of two runs on the same samples."""
+    if len(a) != len(b):
+        raise FieldmarkError(f"paired runs need the same samples, but one has {len(a)} and the other {len(b)}")
+    return np.asarray(b, float) - np.asarray(a, float)
 
 
 def _by_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
@@ -207,7 +202,7 @@ def _by_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) 
     return np.bincount(index, weights=table), np.bincount(index).astype(float)
 
 
-def _bootstrap(sums: np.ndarray, counts: np.ndarray, level: float, resamples: int, seed: int) -> tuple[float, float]:
+def _bootstrap(sums: np.ndarray, counts: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
     """Return the percentile interval of sum(sums) / sum(counts), groups drawn with replacement."""
     from scipy.stats import bootstrap
 
@@ -216,7 +211,7 @@ def _bootstrap(sums: np.ndarray, counts: np.ndarray, level: float, resamples: in
         lambda s, c, axis: s.sum(axis) / c.sum(axis),
         paired=True,
         vectorized=True,
-        confidence_level=level,
+        confidence_level=LEVEL,
         n_resamples=resamples,
         batch=512,
         method="percentile",

@@ -1,4 +1,4 @@
-"""The pocket examples' data: where the recipes look for it, and how it is made where it is missing."""
+"""The pocket examples' data: where the recipes look for it, and how it is made if it is missing."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ POCKET_CAPTIONS: dict[Path, tuple[str, ...]] = {
     Path("runs/pocket/captions"): ("--level=medium", "--out", "runs/pocket/captions"),
     Path("runs/pocket/captions-vcb"): ("--level=medium", "--strategy=holistic", "--out", "runs/pocket/captions-vcb"),
 }
-"""Captions of the pocket world as people leave them and boosted, and how data_synth/captions.py makes them. Of medium
-look-alikes: among hard ones the judge finds few even by captions that tell every mark."""
+"""Captions of the pocket world as people write them and rewritten, by folder, with the flags of data_synth/captions.py
+that make them. Look-alikes are medium: among hard ones the judge finds few even by captions that name every mark."""
 
 
 def make_pocket_data(settings: Settings) -> None:
-    """Make the pocket examples' data if this run wants them and they are not there yet."""
+    """Make the pocket examples' data if this run needs it and it is missing; on the main process only."""
     for folder in dict.fromkeys(file.parent for file in settings.train if not file.is_file()):
         if folder == POCKET_DATA:
             main_process_only(partial(_make, "grounding", ()))
@@ -35,7 +35,7 @@ def make_pocket_data(settings: Settings) -> None:
 
 
 def _make(name: str, flags: Sequence[str]) -> None:
-    """Run a program of data_synth, as a person would."""
+    """Run a program of data_synth as a user would."""
     command = [str(program_folder("data_synth") / f"{name}.py"), *flags]
     logger.info("making the pocket example's data: python %s", " ".join(command))
     if subprocess.run([sys.executable, *command], check=False).returncode:

@@ -1,12 +1,12 @@
-"""The model card beside trained weights: what they start from, what they saw, how they are asked, what was measured.
+"""The model card of trained weights: their base, their training data, how to prompt them, and what was measured.
 
-Written as the Hub reads it (metadata on top, then Markdown), from facts alone; it holds no time and no machine's name.
+Written in the Hub's format (metadata on top, then Markdown); it contains no time and no machine's name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,21 @@ from mllm.prompting import styles
 CARD = "README.md"
 _TAG = "fieldmark"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_ADAPTER, _FULL = "A LoRA adapter: it needs its base.", "Full weights."
 _LIMITS = (
-    "It answers about images of the kind and the domains named above; on others its scores are not known.",
-    "A wrong answer is written as surely as a right one. The reasoning is text and need not be how the box came about.",
-    "Numbers in boxes only mean something with the convention above; another prompt or image size changes answers.",
-    "Not for decisions about people, and not the only word where a wrong name does harm (what to eat, what to treat).",
+    "It was trained on images and domains as named above; on others its scores are unknown.",
+    "Wrong answers sound as confident as right ones. The reasoning is text and need not be how the box was found.",
+    "The numbers of boxes need the convention above; another prompt or image size changes the answers.",
+    "Not for decisions about people, and never the only source where a wrong name does harm (food, medicine).",
 )
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a card tells.
+class ModelFacts:
+    """What a model card states.
 
-    `name` is the model's, for people; `base` the weights that somebody else made, `through` what was trained further,
-    where that lies between. `data` and `settings` are rows of two columns; `licences` counts images by
-    their terms.
+    `base` names the original weights, `through` the checkpoint between them and this run, if any. `data` and `settings`
+    are rows of two columns; `licences` counts images by licence.
     """
 
     name: str
@@ -52,8 +52,8 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Score:
-    """One measured share of `samples` answers, 0..1, with its 95 % interval."""
+class MeasuredShare:
+    """A measured share, 0..1, with its 95 % interval; `samples` answers on the data set `of`."""
 
     name: str
     value: float
@@ -63,25 +63,20 @@ class Score:
     of: str
 
 
-def write(folder: Path, facts: Facts, scores: Iterable[Score] = ()) -> Path:
-    """Write the card into a checkpoint's folder, in one step."""
+def write(folder: Path, facts: ModelFacts, scores: Sequence[MeasuredShare] = ()) -> Path:
+    """Write the card into a checkpoint's folder, atomically."""
     with atomic_write(folder / CARD) as file:
-        file.write(text(facts, list(scores)))
+        file.write("\n\n".join([f"---\n{_metadata(facts, scores).to_yaml()}\n---", *_sections(facts, scores)]) + "\n")
     return folder / CARD
 
 
-def text(facts: Facts, scores: list[Score]) -> str:
-    """Write the card."""
-    return "\n\n".join([f"---\n{_metadata(facts, scores).to_yaml()}\n---", *_parts(facts, scores)]) + "\n"
+def copy_card(source: Path, target: Path, note: str) -> None:
+    """Copy the card of an adapter or checkpoint to the full model made from it, with a note on how it was made.
 
-
-def keep(source: Path, target: Path, note: str) -> None:
-    """Take the card of an adapter or checkpoint over to the whole model made of it, with a sentence on how it was made.
-
-    A folder without a card of ours leaves none (PEFT's draft says nothing).
+    Nothing is written if the source has no card written by Fieldmark (PEFT's draft states nothing).
 
     Raises:
-        FieldmarkError: a card whose metadata cannot be read.
+        FieldmarkError: the card's metadata cannot be read.
     """
     from huggingface_hub import ModelCard
 
@@ -89,21 +84,18 @@ def keep(source: Path, target: Path, note: str) -> None:
         return
     try:
         card = ModelCard.load(source / CARD)
-    except ValueError as error:  # yaml's own errors are none of ours, and are ValueErrors here
-        raise FieldmarkError(f"{source / CARD}: its metadata cannot be read ({error}); mend or remove it") from None
+    except ValueError as error:  # the Hub's library turns YAML errors into ValueError
+        raise FieldmarkError(f"{source / CARD}: its metadata cannot be read ({error}); fix or remove it") from None
     if _TAG not in (card.data.get("tags") or ()):
         return
     card.data["library_name"] = "transformers"
-    body = card.text.rstrip().replace(_ADAPTER, "Whole weights.")
+    body = card.text.rstrip().replace(_ADAPTER, _FULL)
     with atomic_write(target / CARD) as file:
         file.write(f"---\n{card.data.to_yaml()}\n---\n\n{body.lstrip()}\n\n## Merged\n\n{note}\n")
 
 
-_ADAPTER = "A LoRA adapter: it needs its base."
-
-
-def _metadata(facts: Facts, scores: list[Score]) -> Any:
-    """The Hub's metadata; scores become its model index."""
+def _metadata(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Any:
+    """Return the Hub's metadata; scores become its model index."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -128,18 +120,18 @@ def _metadata(facts: Facts, scores: list[Score]) -> Any:
     )
 
 
-def _parts(facts: Facts, scores: list[Score]) -> Iterable[str]:
+def _sections(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Iterable[str]:
     """Yield the card's sections."""
     convention, budget = facts.convention, facts.convention.budget
     yield f"# {facts.name}"
-    way = f", by way of `{facts.through}`" if facts.through not in ("", facts.base) else ""
-    yield f"{facts.how} {_ADAPTER if facts.adapter else 'Whole weights.'} Base: `{facts.base}`{way}."
-    yield "## How it is asked"
-    asked = styles.suffix(convention.prompt) or "nothing: the question stands alone"
+    through = f", by way of `{facts.through}`" if facts.through not in ("", facts.base) else ""
+    yield f"{facts.how} {_ADAPTER if facts.adapter else _FULL} Base: `{facts.base}`{through}."
+    yield "## Prompt"
+    asked = styles.suffix(convention.prompt) or "nothing"
     rows = {
         "prompt style": f"{convention.prompt}: after the question, `{asked}`",
         "system prompt": f"`{convention.system}`" if convention.system else "none",
-        "family": f"{convention.family}, which decides on what frame boxes are written and how",
+        "family": f"{convention.family}, which decides how boxes are written",
         "image budget": f"{budget.min_pixels} to {budget.max_pixels} pixels",
         "convention": f"version {convention.version}, in `fieldmark.json` beside the weights",
     }
@@ -148,9 +140,9 @@ def _parts(facts: Facts, scores: list[Score]) -> Iterable[str]:
     yield "## Data"
     yield markdown([("", ""), *facts.data.items()])
     if facts.licences:
-        yield markdown([("terms of the images", "images"), *facts.licences.items()])
+        yield markdown([("licence of the images", "images"), *facts.licences.items()])
     else:
-        yield "The rows name no licence of their images: see where they come from before passing the weights on."
+        yield "The rows name no licence of their images: check their origin before you publish the weights."
     yield "## Scores"
     if scores:
         cells = [
@@ -158,7 +150,7 @@ def _parts(facts: Facts, scores: list[Score]) -> Iterable[str]:
             for one in scores
         ]
         yield markdown([("", "%", "95 %", "n", "of"), *cells])
-        yield "Measured while training, which chose the best weights by the first: expect a little less on other data."
+        yield "Measured during training, which selected the best weights by the first: expect less on other data."
     else:
         yield "Not measured. `eval/` holds the benchmarks."
     yield "## Training"

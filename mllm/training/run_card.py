@@ -1,4 +1,4 @@
-"""A run's facts for its model cards: in `best/`, in the run's own folder, and in what is pushed to the Hub."""
+"""Collects a run's facts for its model cards: in `best/`, in the run's folder, and on the Hub."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ _PAPERS = {
 
 
 @dataclass(frozen=True)
-class Card:
-    """Writes the cards of one run. `validation` names the samples that scores are measured on."""
+class RunCard:
+    """Writes the model cards of one run. `validation` names the samples that scores are measured on."""
 
-    facts: model_card.Facts
+    facts: model_card.ModelFacts
     validation: str
 
     @classmethod
-    def of(cls, settings: Settings, args: Any, checkpoint: Checkpoint, data: Data) -> Card:
-        """Gather what a run's cards tell."""
+    def of(cls, settings: Settings, args: Any, checkpoint: Checkpoint, data: Data) -> RunCard:
+        """Collect what the cards of a run state."""
         kind = "rl" if settings.rewards else "sft"
-        told = resume.describe(settings, args, [])
-        chosen = {key: value for key, value in told["settings"].items() if key in _told(settings)} | told["trl"]
-        facts = model_card.Facts(
+        described = resume.describe(settings, args, [])
+        listed = _listed(settings)
+        chosen = {key: value for key, value in described["settings"].items() if key in listed} | described["trl"]
+        facts = model_card.ModelFacts(
             name=Path(args.output_dir).resolve().name,
-            base=beginning(settings.model),
+            base=original_base(settings.model),
             through=settings.model,
             how=_PAPERS[kind],
             convention=checkpoint.convention,
@@ -57,53 +58,53 @@ class Card:
         return cls(facts, str(settings.validation) if settings.validation else "")
 
     def write(self, folder: Path, measured: Mapping[str, float] | None = None) -> Path:
-        """Write a folder's card; `measured` are the numbers of a generated evaluation of these very weights."""
+        """Write a folder's card; `measured` are the metrics of a generated evaluation of these weights."""
         return model_card.write(folder, self.facts, self._scores(measured or {}))
 
-    def _scores(self, measured: Mapping[str, float]) -> list[model_card.Score]:
-        """The shares among what was measured, each with Wilson's interval."""
+    def _scores(self, measured: Mapping[str, float]) -> list[model_card.MeasuredShare]:
+        """Return the shares among the metrics, each with Wilson's interval."""
         count = int(measured.get("eval/samples", 0))
         found = []
         for key, name in _SCORES.items():
             if key in measured and count:
                 low, high = stats.wilson(round(measured[key] * count), count)
-                found.append(model_card.Score(name, measured[key], low, high, count, self.validation))
+                found.append(model_card.MeasuredShare(name, measured[key], low, high, count, self.validation))
         return found
 
 
-def beginning(model: str) -> str:
-    """Follow adapters and earlier runs of ours back to the weights that somebody else made."""
-    passed: set[str] = set()
-    while model not in passed:
-        passed.add(model)
+def original_base(model: str) -> str:
+    """Follow adapters and earlier runs back to the weights that the first run started from."""
+    visited: set[str] = set()
+    while model not in visited:
+        visited.add(model)
         for file in (Path(model) / "run.json", Path(model).parent / "run.json"):
-            told = json.loads(file.read_text(encoding="utf-8")) if Path(model).is_dir() and file.is_file() else {}
-            if "settings" in told:
-                model = told["settings"]["model"]
+            run = json.loads(file.read_text(encoding="utf-8")) if Path(model).is_dir() and file.is_file() else {}
+            if "settings" in run:
+                model = run["settings"]["model"]
                 break
     return model
 
 
 def _program() -> str:
-    """The program as it is called at the root: no machine's folders are told."""
+    """Return the program as it is called from the repository's root, without the folders of this machine."""
     return Path(*Path(sys.argv[0]).parts[-2:]).as_posix()
 
 
-def _told(settings: Settings) -> set[str]:
-    """Settings worth telling: those of the run's own and those that decide what is trained."""
+def _listed(settings: Settings) -> set[str]:
+    """Return the settings to list: those that the run sets, and those that decide what is trained."""
     always = {"style", "dtype", "freeze_vision", "freeze_projector", "freeze_llm", "visual_tokens"}
     return {key for key in settings.model_fields_set if key not in ("train", "validation", "resume")} | always
 
 
 def _data(settings: Settings, data: Data) -> dict[str, Any]:
-    """Count what is trained on; say from which files, and by which manifest."""
+    """Count what is trained on, with the hashes of its files and manifests."""
     samples = [row.record for row in data.train if isinstance(row.record, Sample)]
     rows: dict[str, Any] = {
         "rows trained on": len(data.train),
         "images": len({row.image for row in data.train if row.image}),
         "entities": len({sample.entity for sample in samples}),
         "domains": ", ".join(sorted({sample.domain for sample in samples})),
-        "rows watched": len(data.validation),
+        "validation rows": len(data.validation),
     }
     for file in (*settings.train, *settings.mix):
         rows[f"`{file}`"] = f"SHA-256 {provenance.file_hash(file)}"
@@ -113,12 +114,12 @@ def _data(settings: Settings, data: Data) -> dict[str, Any]:
 
 
 def _licences(settings: Settings, data: Data) -> dict[str, int]:
-    """Count images by their terms: as the sets' manifests tell, else as the rows do."""
-    terms: Counter[str] = Counter()
+    """Count images by licence, from the data sets' manifests, else from the rows."""
+    licences: Counter[str] = Counter()
     for folder in dict.fromkeys(file.parent for file in settings.train):
         if (folder / manifest.MANIFEST).is_file():
-            terms.update(manifest.read(folder).get("licences", {}))
-    if not terms:
+            licences.update(manifest.read(folder).get("licences", {}))
+    if not licences:
         kept = {row.image: row.record for row in data.train if isinstance(row.record, Sample)}
-        terms.update(one.licence for one in kept.values() if one.licence)
-    return dict(sorted(terms.items()))
+        licences.update(one.licence for one in kept.values() if one.licence)
+    return dict(sorted(licences.items()))

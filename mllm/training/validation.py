@@ -21,7 +21,7 @@ from mllm.models.families import write_convention
 from mllm.records import Completion
 from mllm.training import distributed_generate, validation_metrics
 from mllm.training.dataset import Data
-from mllm.training.run_card import Card
+from mllm.training.run_card import RunCard
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class GeneratedEval(TrainerCallback):
         checkpoint: Checkpoint | Loaded,
         data: Data,
         settings: Evaluate,
-        card: Card | None = None,
+        card: RunCard | None = None,
         scores: dict[str, float] | None = None,
     ) -> None:
         self.trainer, self.checkpoint, self.settings, self.card = trainer, checkpoint, settings, card

@@ -82,9 +82,9 @@ def test_the_shipped_inputs_and_units_make_the_tables_of_the_page() -> None:
     units = json.loads(scale.INPUTS.with_name("scale_units.json").read_text(encoding="utf-8"))
     inputs = parse(load_yaml(scale.INPUTS), Inputs, str(scale.INPUTS))
     page = (scale.INPUTS.parent.parent / "docs" / "scale.md").read_text(encoding="utf-8")
-    told = [line for line in scale.tell(units, inputs, [1e6, 1e9]).splitlines() if line.startswith("|")]
-    assert len(told) > 30
-    for line in told:
+    printed = [line for line in scale.report(units, inputs, [1e6, 1e9]).splitlines() if line.startswith("|")]
+    assert len(printed) > 30
+    for line in printed:
         assert line in page, "docs/scale.md: `python -m bench.scale` prints another line now"
 
 

@@ -117,8 +117,8 @@ def test_levels_cut_the_range_in_three() -> None:
 
 def test_captions_take_part() -> None:
     images = np.array([[1.0, 0], [1.0, 0]])
-    told = join(images, np.array([[3.0, 0], [0, 0.5]]))
-    assert told == pytest.approx(np.array([[1, 0], [2**-0.5, 2**-0.5]]))
+    joined = join(images, np.array([[3.0, 0], [0, 0.5]]))
+    assert joined == pytest.approx(np.array([[1, 0], [2**-0.5, 2**-0.5]]))
     assert join(images, np.zeros((2, 2))) == pytest.approx(images), "without captions the image speaks alone"
 
 

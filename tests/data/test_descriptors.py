@@ -33,8 +33,8 @@ def test_captions_are_taken_apart(tmp_path: Path) -> None:
 
 
 def test_what_was_said_of_images_is_counted(tmp_path: Path) -> None:
-    said = {"pug_0": ["Short", "curly tail"], "pug_1": ["short"], "great dane_0": ["tall"]}
-    (tmp_path / "d.json").write_text(json.dumps(said))
+    marks_of_images = {"pug_0": ["Short", "curly tail"], "pug_1": ["short"], "great dane_0": ["tall"]}
+    (tmp_path / "d.json").write_text(json.dumps(marks_of_images))
     cards = descriptors.load(tmp_path / "d.json")
     assert [(m.text, m.confidence) for m in cards["pug"].marks] == [("short", 1.0), ("curly tail", 0.5)]
     assert list(cards) == ["pug", "great dane"]
@@ -47,7 +47,7 @@ def test_a_table_has_a_mark_a_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("t.csv", "entity,mark,confidence\nwren,x,often\n", "t.csv:2: field confidence: 'often' is not a number"),
         ("t.csv", "entity,mark,confidence\nwren,x,7\n", "t.csv:2: field confidence: must be from 0 to 1"),
@@ -57,11 +57,11 @@ def test_a_table_has_a_mark_a_row(tmp_path: Path) -> None:
         ("t.json", "{", "t.json:1: broken JSON"),
     ],
 )
-def test_bad_files_are_told(tmp_path: Path, name: str, text: str, told: str) -> None:
+def test_bad_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(FieldmarkError) as error:
         descriptors.load(tmp_path / name)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_sources_are_joined_and_agreement_becomes_confidence() -> None:
@@ -86,7 +86,7 @@ def test_every_published_file_is_read(shared_data: Path) -> None:
         assert len(cards) == count and all(card.used for card in cards.values()), name
 
 
-def test_an_unknown_file_is_told(tmp_path: Path) -> None:
+def test_an_unknown_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(KnowledgeError, match=r"none.json: no such file"):
         descriptors.load(tmp_path / "none.json")
 

@@ -1,4 +1,4 @@
-"""Labelled photos looked at before anything is made of them: every fault is told at once, with the way out."""
+"""Labelled photos are checked before data is made of them: all faults at once, each with its remedy."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check(folder: Path, cards: Cards | None = None, **request: bool) -> label_ch
 
 def test_good_photos_are_counted_and_divided(folder: Path) -> None:
     found = check(folder, Cards({kind: ["a beak"] for kind in KINDS}))
-    assert not found.wrong and len(found.photos) == len(found.split) == 16
+    assert not found.faults and len(found.photos) == len(found.split) == 16
     lines = list(label_checks.summary(found))
     assert lines[0] == "16 photos of 4 kinds, 4 of each"
     assert "smallest box: 30 pixels on its short side, crow/0.png" in lines
@@ -60,19 +60,19 @@ def test_good_photos_are_counted_and_divided(folder: Path) -> None:
     assert len({photo.entity for photo in held}) == 1 and f"kinds held out for validation: {held[0].entity}" in lines
 
 
-def test_every_fault_is_told_at_once(folder: Path) -> None:
+def test_every_fault_is_reported_at_once(folder: Path) -> None:
     spoil(folder)
-    wrong = "\n".join(check(folder).wrong)
-    assert "crow/0.png: cannot be read as an image" in wrong
-    assert "boxes.csv:7: field image: no such photo" in wrong and "boxes.csv:19: field image: no such photo" in wrong
-    assert "'robin' was spelled 'Robin' before" in wrong
-    assert "finch/boxless.png: the photo has no box" in wrong
-    assert len(check(folder, boxes_later=True).wrong) == len(check(folder).wrong) - 1
+    faults = "\n".join(check(folder).faults)
+    assert "crow/0.png: cannot be read as an image" in faults
+    assert "boxes.csv:7: field image: no such photo" in faults and "boxes.csv:19: field image: no such photo" in faults
+    assert "'robin' was spelled 'Robin' before" in faults
+    assert "finch/boxless.png: the photo has no box" in faults
+    assert len(check(folder, boxes_later=True).faults) == len(check(folder).faults) - 1
 
 
-def test_a_kind_without_a_card_is_told_for_each_photo(folder: Path) -> None:
-    wrong = check(folder, Cards({kind: ["a beak"] for kind in KINDS[1:]})).wrong
-    assert len(wrong) == 4 and all("no card for 'robin'" in line for line in wrong)
+def test_a_kind_without_a_card_is_reported_for_each_photo(folder: Path) -> None:
+    faults = check(folder, Cards({kind: ["a beak"] for kind in KINDS[1:]})).faults
+    assert len(faults) == 4 and all("no card for 'robin'" in line for line in faults)
 
 
 def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:
@@ -80,11 +80,11 @@ def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:
     with (folder / "boxes.csv").open("a", encoding="utf-8") as table:
         table.write("crow/again.png,10,5,50,35\n")
     found = check(folder)
-    assert found.alike == [["crow/0.png", "crow/again.png"]]
-    assert len({photo.split for photo in found.split if photo.id in found.alike[0]}) == 1
+    assert found.duplicates == [["crow/0.png", "crow/again.png"]]
+    assert len({photo.split for photo in found.split if photo.id in found.duplicates[0]}) == 1
 
 
-def test_a_side_of_one_kind_is_told(folder: Path) -> None:
+def test_a_side_of_one_kind_is_reported(folder: Path) -> None:
     """All photos of a kind look the same, so that they are on one side, and one kind is all that validation gets."""
     assert not list(label_checks.sides_without_images(check(folder)))
     for kind in KINDS:
@@ -97,7 +97,7 @@ def test_a_side_of_one_kind_is_told(folder: Path) -> None:
     )
 
 
-def test_where_nothing_can_be_used_the_first_fault_is_told(folder: Path) -> None:
+def test_where_nothing_can_be_used_the_first_fault_is_reported(folder: Path) -> None:
     (folder / "boxes.csv").unlink()
     with pytest.raises(SourceError, match=r"no photo can be used; the first of 16 faults: .*crow/0.png.*no box"):
         check(folder)

@@ -18,7 +18,7 @@ NAMES = ["kite", "owl", "robin", "wren", "redstart", "black redstart"]
 ITEM = Item("a.png#0", "wren", "bird", "a.png", Frame(200, 100), Box(0.1, 0.2, 0.5, 0.6), ("robin",))
 
 
-def said(sample: Sample, text: str) -> Completion:
+def completion(sample: Sample, text: str) -> Completion:
     return Completion(sample.id, text, Answer(None, None, (), (), None))
 
 
@@ -88,7 +88,7 @@ def test_choices_are_asked_and_graded() -> None:
     assert asked.question == f"Which bird is this? {listed} Answer with the letter."
     right = "ABCD"[names.index("wren")]
     for text, expected in ((right, 1.0), ("ABCD".replace(right, "")[0], 0.0), ("who knows", 0.0)):
-        assert knowledge_probe.grade_choices([asked], {asked.id: said(asked, text)}) == [("wren", expected)]
+        assert knowledge_probe.grade_choices([asked], {asked.id: completion(asked, text)}) == [("wren", expected)]
 
 
 def test_marks_are_asked_and_compared() -> None:
@@ -100,7 +100,7 @@ def test_marks_are_asked_and_compared() -> None:
 
     def grade(seen: str, **known: str) -> float:
         texts = {f"recall bird {name}": f"{name}: {marks}." for name, marks in (cards | known).items()}
-        rows = {s.id: said(s, texts.get(s.id, seen)) for s in asked}
+        rows = {s.id: completion(s, texts.get(s.id, seen)) for s in asked}
         ((entity, right),) = knowledge_probe.grade_marks(asked, rows)
         assert entity == "wren"
         return right

@@ -18,24 +18,24 @@ def sample(*boxes: Box, task: str = "ground") -> Sample:
     return Sample("s", task, "a", Frame(100, 100), "bird", "wren", "?", boxes)
 
 
-def said(*boxes: Box, text: str = "", problem: str | None = None) -> Completion:
+def completion(*boxes: Box, text: str = "", problem: str | None = None) -> Completion:
     numbers = tuple((box.x1, box.y1, box.x2, box.y2) for box in boxes)
     return Completion("s", text, Answer(None, text, boxes, numbers, problem))
 
 
 def test_one_box_at_half() -> None:
-    assert pass_rate.is_right(sample(A), said(A))
-    assert pass_rate.is_right(sample(A), said(Box(0, 0, 0.5, 0.25)))  # IoU 0.5 exactly
-    assert not pass_rate.is_right(sample(A), said(Box(0, 0, 0.5, 0.24)))
-    assert not pass_rate.is_right(sample(A), said(A, problem="box outside the frame"))
-    assert not pass_rate.is_right(sample(A), said())
+    assert pass_rate.is_right(sample(A), completion(A))
+    assert pass_rate.is_right(sample(A), completion(Box(0, 0, 0.5, 0.25)))  # IoU 0.5 exactly
+    assert not pass_rate.is_right(sample(A), completion(Box(0, 0, 0.5, 0.24)))
+    assert not pass_rate.is_right(sample(A), completion(A, problem="box outside the frame"))
+    assert not pass_rate.is_right(sample(A), completion())
 
 
 def test_all_of_several_one_to_one() -> None:
     both = sample(A, B, task="ground_all")
-    assert pass_rate.is_right(both, said(B, A))
-    assert not pass_rate.is_right(both, said(A)) and not pass_rate.is_right(both, said(A, A))
-    assert not pass_rate.is_right(both, said(A, B, Box(0, 0.5, 0.4, 0.9)))
+    assert pass_rate.is_right(both, completion(B, A))
+    assert not pass_rate.is_right(both, completion(A)) and not pass_rate.is_right(both, completion(A, A))
+    assert not pass_rate.is_right(both, completion(A, B, Box(0, 0.5, 0.4, 0.9)))
 
 
 def test_none_where_there_is_none() -> None:

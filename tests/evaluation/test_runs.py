@@ -16,7 +16,7 @@ BUDGET = {"min_pixels": 9216, "max_pixels": 55296}
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"convention": None}, "run.json: field convention: Input should be a valid dictionary, got None"),
         ({"model": 7}, "run.json: field model: Input should be a valid string, got 7"),
@@ -28,16 +28,16 @@ BUDGET = {"min_pixels": 9216, "max_pixels": 55296}
         ),
         (
             {"convention": {"family": "pocket", "prompt": "think", "budget": {"min_pixels": 9, "max_pixels": 2}}},
-            "run.json: field convention: image budget: 0 < min_pixels",
+            "run.json: field convention: field budget: image budget: 0 < min_pixels",
         ),
     ],
 )
-def test_settings_of_other_kinds_are_named(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_settings_of_other_kinds_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     file = benchmark(tmp_path / "run", ["left"]) / "run.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(FieldmarkError) as error:
         runs.load(file.parent)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_half_a_character_in_the_settings_is_written_as_it_was_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Card files: what is written is read back, and what cannot be read is told by file, card and field."""
+"""Card files: what is written is read back, and errors name file, card and field."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_files_are_sorted_and_a_mark_is_a_line(tmp_path: Path) -> None:
     card_files.write(tmp_path / "a.yaml", cards)
     lines = (tmp_path / "a.yaml").read_text().splitlines()
     assert [line for line in lines if not line.startswith(" ")] == ["crow:", "wren:"]
-    told = "- {mark: 'a long, red bill', part: bill, source: x, confidence: 0.5, verified: true, seen: 3 of 4}"
-    assert [line.strip() for line in lines].count(told) == 2
+    expected = "- {mark: 'a long, red bill', part: bill, source: x, confidence: 0.5, verified: true, seen: 3 of 4}"
+    assert [line.strip() for line in lines].count(expected) == 2
 
 
 def test_a_mark_not_seen_stays_in_the_file_and_is_not_used(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_mark_not_seen_stays_in_the_file_and_is_not_used(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("A: {marks: [x], beak: 1}", "a.yaml: card 'A': field beak: unknown field"),
         ("A: {marks: [{mark: x, colour: red}]}", "card 'A': field marks[0].colour: unknown field"),
@@ -86,11 +86,11 @@ def test_a_mark_not_seen_stays_in_the_file_and_is_not_used(tmp_path: Path) -> No
         ("A: [x]\nB: [y]\nA: [z]", "a.yaml:3: broken YAML: key 'A' is given twice"),
     ],
 )
-def test_bad_cards_are_told_by_file_card_and_field(tmp_path: Path, text: str, told: str) -> None:
+def test_bad_cards_are_named_by_file_card_and_field(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(KnowledgeError) as error:
         card_files.read(tmp_path / "a.yaml")
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_folder_is_all_cards_in_it(tmp_path: Path) -> None:

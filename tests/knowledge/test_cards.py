@@ -35,7 +35,7 @@ def test_an_unknown_entity_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("a.json", "", "a.json: the file holds no card"),
         ("a.json", '{\n"A": [}', "a.json:2: broken JSON at column"),
@@ -48,10 +48,10 @@ def test_an_unknown_entity_names_the_nearest() -> None:
         ("a.txt", "A", ".json or .yaml"),
     ],
 )
-def test_bad_files_are_told(tmp_path: Path, name: str, text: str, told: str) -> None:
+def test_bad_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(KnowledgeError) as error:
         load_cards(written(tmp_path, name, text))
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_missing_and_clashing_files_are_told(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_bad_file_is_named(tmp_path: Path, data: str, message: str) -> None:
 
 def test_an_unknown_entity_names_the_nearest() -> None:
     table = MasteryTable({"black redstart": Entry(LEVELS[0])}, "karl.json")
-    with pytest.raises(RecordError, match="karl.json: entity 'blak redstart'.*nearest: black redstart"):
+    with pytest.raises(RecordError, match="karl.json: no level for 'blak redstart'.*nearest: black redstart"):
         table.level("blak redstart")
     assert table.level("blak redstart", LEVELS[4]) == LEVELS[4]
     with pytest.raises(RecordError, match="has a level but no count"):

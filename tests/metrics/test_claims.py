@@ -29,11 +29,13 @@ def test_conflicts_name_both_sides_and_leave_several_things_alone() -> None:
 
 
 def test_of_two_sides_one_is_enough() -> None:
-    told = ["A black bear sits.", "A brown bear in grass.", "A black bear by a tree."]
+    captions = ["A black bear sits.", "A brown bear in grass.", "A black bear by a tree."]
     # bear, sit, grass, tree are asked for, and one of the two colours.
-    assert claims.kept_share(told, "A black bear sits in grass by a tree.") == 1.0
-    assert claims.kept_share(told, "A black bear sits in grass.") == pytest.approx(4 / 5)
-    assert claims.kept_share(told, "A bear sits in grass by a tree.") == pytest.approx(4 / 6), "no side is told"
+    assert claims.kept_share(captions, "A black bear sits in grass by a tree.") == 1.0
+    assert claims.kept_share(captions, "A black bear sits in grass.") == pytest.approx(4 / 5)
+    assert claims.kept_share(captions, "A bear sits in grass by a tree.") == pytest.approx(4 / 6), (
+        "neither side is kept"
+    )
     two = ["A black bear and a bear", "A brown bear"]
     assert claims.kept_share(two, "A black bear") == pytest.approx(2 / 3), "these may be two bears"
 

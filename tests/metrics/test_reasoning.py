@@ -132,14 +132,14 @@ def test_one_candidate_cannot_find_two_things():
 
 
 def test_verdicts_on_single_marks():
-    said = (
+    text = (
         "Talo ruvi: round, red. 1 (10,10),(40,50): round fits, red fits, fits. "
         "2 (60,10),(90,50): round not, tall not, not."
     )
-    counts = judged(said + " So 1.")
+    counts = judged(text + " So 1.")
     assert counts["mark judged"] == (3, 4), "the second one is round too"
     assert counts["judged"] == (2, 2)
-    first, second = reasoning.read_thought(said, POCKET, FRAME).candidates
+    first, second = reasoning.read_thought(text, POCKET, FRAME).candidates
     assert first.marks == ("round", "red") and first.each == (True, True) and first.fits
     assert second.each == (False, False) and second.fits is False
 
@@ -157,11 +157,11 @@ def test_a_description_is_recalled_from_the_question_and_judged_by_its_own_marks
     """Its thought has no name at its head, and a candidate fits that has the marks asked for, whatever else it has."""
     asked = replace(SAMPLE, asked=("striped", "blue cap"), question="Find the bird with marks ...")
     first, second, third = THINGS
-    said = (
+    text = (
         "marks: striped, blue cap. 1 (10,10),(40,50): round, red, striped fits, blue cap fits, fits. "
         "2 (60,10),(90,50): round, red, plain not, blue cap fits, not. So 1."
     )
-    answer = Answer(said, None, (), ((10.0, 10.0, 40.0, 50.0),), None)
+    answer = Answer(text, None, (), ((10.0, 10.0, 40.0, 50.0),), None)
     found = reasoning.judge_steps(asked, answer, POCKET, FRAME)
     assert found is not None and set(first.marks) >= {"striped", "blue cap"} and "plain" in second.marks and third
     assert {name: found[name] for name in ("name", "recall", "recall words")} == dict.fromkeys(

@@ -51,7 +51,7 @@ def test_mean_agrees_with_the_slow_obvious_bootstrap():
 def test_images_not_cases_are_resampled():
     once, groups = [float(k % 2) for k in range(30)], [f"p{k}" for k in range(30)]
     alone = stats.mean(once, groups)
-    repeated = stats.mean(once * 9, groups * 9)  # the same images asked nine times tell nothing new
+    repeated = stats.mean(once * 9, groups * 9)  # the same images nine times add no information
     assert repeated.low == pytest.approx(alone.low, abs=0.02) and repeated.high == pytest.approx(alone.high, abs=0.02)
 
 
@@ -92,6 +92,14 @@ def test_bad_values_are_refused():
         stats.mean([1.0, math.nan], ["a", "b"])
     with pytest.raises(FieldmarkError, match="same samples"):
         stats.paired([1.0], [1.0, 0.0], ["a", "b"])
+
+
+def test_paired_differences_draw_images_not_samples():
+    """Four copies of every sample, each on its own image, say nothing new: the interval stays as wide."""
+    a, b, images = [0.0, 1.0, 0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0, 0.0, 1.0], list("abcdef")
+    once, copied = stats.paired(a, b, images), stats.paired(a * 4, b * 4, images * 4)
+    assert (copied.low, copied.high, copied.p) == pytest.approx((once.low, once.high, once.p))
+    assert (copied.samples, copied.groups) == (24, 6)
 
 
 def test_paired_difference_sees_what_unpaired_cannot():

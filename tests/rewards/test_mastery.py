@@ -45,7 +45,7 @@ def test_an_unknown_entity_is_an_error_before_training_unless_configured(file: s
     owl = replace(SAMPLE, entity="owl")
     with pytest.raises(FieldmarkError, match="1 entities of the data are not in it: owl.*eval/mastery.py"):
         Reward(file=file).check([SAMPLE, owl])
-    with pytest.raises(FieldmarkError, match="entity 'owl' is not among its 2 entities"):
+    with pytest.raises(FieldmarkError, match="no level for 'owl' among its 2 entities"):
         Reward(file=file)([owl], [read(HIT)])
     lenient = Reward(file=file, unknown="completely incorrect")
     lenient.check([SAMPLE, owl])

@@ -1,4 +1,4 @@
-"""Adapters become whole models that say the same, and a merge that changed anything leaves nothing behind."""
+"""Adapters become full models with the same logits, and a merge that changed anything leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.scenes import make_data
 
 
 def adapter(base: Path, folder: Path, *parts: Part) -> Path:
-    """An adapter that changes what the model says, as training would have saved it."""
+    """An adapter that changes the model's logits, as training would save it."""
     loaded = checkpoint.load(base, lora=Lora(r=4, parts=parts or ("llm",)))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -33,7 +33,7 @@ def adapter(base: Path, folder: Path, *parts: Part) -> Path:
 
 
 @pytest.mark.ci
-def test_a_merged_adapter_says_what_base_and_adapter_said(pocket_folder: Path, tmp_path: Path) -> None:
+def test_a_merged_adapter_has_the_logits_of_base_and_adapter(pocket_folder: Path, tmp_path: Path) -> None:
     saved = adapter(pocket_folder, tmp_path / "adapter", "llm", "projector", "vision")
     done = merge.merge(saved, tmp_path / "whole")
     assert done.adapter and done.merged < 1e-4 and done.saved < 1e-6
@@ -58,7 +58,7 @@ def test_a_merge_that_changes_the_model_is_refused(
 
     saved = adapter(pocket_folder, tmp_path / "adapter")
     monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self, **_: self.unload())  # forgets the adapter
-    with pytest.raises(FieldmarkError, match="merging changed what the model says: logits differ by"):
+    with pytest.raises(FieldmarkError, match="merging changed the model: logits differ by"):
         merge.merge(saved, tmp_path / "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
@@ -66,7 +66,7 @@ def test_a_merge_that_changes_the_model_is_refused(
 def test_what_is_there_is_not_written_over(pocket_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FieldmarkError, match="exists already"):
         merge.merge(pocket_folder, tmp_path)
-    with pytest.raises(FieldmarkError, match="no shards of DeepSpeed"):
+    with pytest.raises(FieldmarkError, match="nor shards of DeepSpeed"):
         merge.merge(pocket_folder, tmp_path / "new", masters=True)
 
 

@@ -1,4 +1,4 @@
-"""The model card: metadata that the Hub takes, facts told, and nothing that breaks out of its table."""
+"""The model card: metadata that the Hub accepts, the facts, and nothing that breaks out of its table."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mllm.training import model_card
 CONVENTION = families.Convention("pocket", "think", families.load("pocket").budget)
 
 
-def facts(**more) -> model_card.Facts:
-    told = {
+def facts(**more) -> model_card.ModelFacts:
+    defaults = {
         "name": "birds",
         "base": "pocket",
         "how": "Fine-tuned.",
         "convention": CONVENTION,
         "command": "accelerate launch recipes/sft.py",
     }
-    return model_card.Facts(**(told | more))
+    return model_card.ModelFacts(**(defaults | more))
 
 
-def test_the_card_tells_what_it_was_given(tmp_path: Path) -> None:
-    score = model_card.Score("Acc@0.5", 0.5, 0.26, 0.74, 14, "data/validation.jsonl")
+def test_the_card_states_the_facts(tmp_path: Path) -> None:
+    score = model_card.MeasuredShare("Acc@0.5", 0.5, 0.26, 0.74, 14, "data/validation.jsonl")
     given = facts(
         adapter=True, base="Qwen/Qwen3-VL-8B-Instruct", data={"rows": 8, "a|b": "x\ny"}, licences={"CC BY 4.0": 7},
         settings={"lora": {"r": 4}}, versions={"torch": "2"}, tags=("sft",),
@@ -44,7 +44,7 @@ def test_the_card_tells_what_it_was_given(tmp_path: Path) -> None:
     assert "A LoRA adapter" in card.text and "Reason in <think></think>" in card.text and "version 1" in card.text
 
 
-def test_nothing_is_claimed_that_was_not_measured(tmp_path: Path) -> None:
+def test_no_score_is_claimed_that_was_not_measured(tmp_path: Path) -> None:
     card = ModelCard.load(model_card.write(tmp_path, facts()))
     assert card.data["eval_results"] is None and card.data["base_model"] is None, "a folder is no name on the Hub"
     assert "Not measured" in card.text and "name no licence" in card.text
@@ -52,24 +52,28 @@ def test_nothing_is_claimed_that_was_not_measured(tmp_path: Path) -> None:
 
 def test_a_merged_model_keeps_the_card(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    model_card.keep(tmp_path / "a", tmp_path / "b", "n")
+    model_card.copy_card(tmp_path / "a", tmp_path / "b", "n")
     assert not (tmp_path / "b" / "README.md").exists()
     model_card.write(tmp_path / "a", facts(adapter=True))
-    model_card.keep(tmp_path / "a", tmp_path / "b", "Made by merging.")
+    model_card.copy_card(tmp_path / "a", tmp_path / "b", "Made by merging.")
     card = ModelCard.load(tmp_path / "b" / "README.md")
     assert card.data["library_name"] == "transformers" and "Made by merging." in card.text
     assert "LoRA" not in card.text and "## Limits" in card.text
     (tmp_path / "a" / "README.md").write_text("---\n[1, 2]\n---\nx")
     with pytest.raises(FieldmarkError, match="metadata cannot be read"):
-        model_card.keep(tmp_path / "a", tmp_path / "b", "n")
+        model_card.copy_card(tmp_path / "a", tmp_path / "b", "n")
 
 
 def test_the_base_is_what_the_first_run_began_with(tmp_path: Path) -> None:
     """An adapter of an adapter, and whole weights trained twice: the Hub wants the name at the beginning."""
-    from mllm.training.run_card import beginning
+    from mllm.training.run_card import original_base
 
     for name, model in (("sft", "Qwen/Qwen3-VL-8B-Instruct"), ("rl", str(tmp_path / "sft" / "best"))):
         (tmp_path / name / "best").mkdir(parents=True)
         (tmp_path / name / "run.json").write_text(json.dumps({"settings": {"model": model}}), encoding="utf-8")
-    assert beginning(str(tmp_path / "rl" / "best")) == beginning(str(tmp_path / "rl")) == "Qwen/Qwen3-VL-8B-Instruct"
-    assert beginning("pocket") == "pocket"
+    assert (
+        original_base(str(tmp_path / "rl" / "best"))
+        == original_base(str(tmp_path / "rl"))
+        == "Qwen/Qwen3-VL-8B-Instruct"
+    )
+    assert original_base("pocket") == "pocket"

@@ -84,3 +84,5 @@ def test_a_run_describes_itself(tmp_path: Path) -> None:
     described = resume.describe(Settings(train=(data,)), args, [data])
     assert described["trl"]["seed"] == 42 and len(described["data"][str(data)]) == 64
     assert json.loads(json.dumps(described)) == described
+    decide = {"learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "gradient_accumulation_steps"}
+    assert decide | {"seed", "weight_decay", "optim", "loss_type"} <= described["trl"].keys()

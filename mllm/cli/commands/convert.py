@@ -25,22 +25,23 @@ def command(
     split: Annotated[str, typer.Option(help="Split of imported samples.")] = "train",
 ) -> None:
     """Convert LLaMA-Factory sharegpt, ms-swift and VLM-R1 files to samples and back; boxes keep their numbers."""
-    from mllm import records
     from mllm.data import formats
+    from mllm.io.jsonl import check_unique, write_jsonl
     from mllm.models import families
+    from mllm.records import load_samples
 
     chosen = families.load(family)
     if read_as == "samples":
-        samples = records.load_samples(source)
+        samples = load_samples(source)
     else:
         rows = formats.load(read_as).read(source, chosen)
-        samples = records.check_unique(replace(row, split=split, domain=domain or row.domain) for row in rows)
+        samples = check_unique(replace(row, split=split, domain=domain or row.domain) for row in rows)
     here = target.parent.resolve()
     moved = [
         replace(sample, image=os.path.relpath((source.parent / sample.image).resolve(), here)) for sample in samples
     ]
     if write_as == "samples":
-        count = records.write_jsonl(target, moved)
+        count = write_jsonl(target, moved)
     else:
         count = formats.load(write_as).write(target, moved, chosen, style)
     absent = sum(not sample.boxes for sample in samples)

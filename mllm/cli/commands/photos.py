@@ -37,15 +37,15 @@ def command(
     found = label_checks.check(source, request, known, Shares(unseen=unseen_share), seed)
     for line in label_checks.summary(found):
         typer.echo(line)
-    if found.wrong:
-        typer.echo(f"cannot be used: {len(found.wrong)}")
-        for fault in found.wrong[:most]:
+    if found.faults:
+        typer.echo(f"cannot be used: {len(found.faults)}")
+        for fault in found.faults[:most]:
             typer.echo(f"  {fault}")
-        if len(found.wrong) > most:
-            typer.echo(f"  and {len(found.wrong) - most} more (--most)")
+        if len(found.faults) > most:
+            typer.echo(f"  and {len(found.faults) - most} more (--most)")
     short = list(label_checks.sides_without_images(found))
     for line in short:
         typer.echo(line)
-    if found.wrong or short:
+    if found.faults or short:
         raise typer.Exit(1)
     typer.echo("every photo can be used")

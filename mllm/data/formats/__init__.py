@@ -48,7 +48,7 @@ class Format(Protocol):
         ...
 
 
-class Turn(BaseModel):
+class ChatTurn(BaseModel):
     """One turn of a conversation, in either spelling."""
 
     role: str = Field("", validation_alias=AliasChoices("role", "from"))
@@ -64,7 +64,7 @@ class ForeignRow(BaseModel):
 class ChatRow(ForeignRow):
     """A conversation about one image."""
 
-    messages: list[Turn] = Field(validation_alias=AliasChoices("messages", "conversations"))
+    messages: list[ChatTurn] = Field(validation_alias=AliasChoices("messages", "conversations"))
     images: list[str] = Field(min_length=1, max_length=1)
 
 

@@ -29,7 +29,7 @@ from mllm.prompting.tasks import asked_boxes
 from mllm.records import Sample, Thing
 
 
-class Row(ChatRow):
+class SharegptRow(ChatRow):
     """A row of LLaMA-Factory's, perhaps written by us."""
 
     fieldmark: str | None = None
@@ -41,7 +41,7 @@ def read(path: Path, family: Family) -> Iterator[Sample]:
     Raises:
         RecordError: a broken row, or an answer that cannot be read (see `mllm.prompting.answers`).
     """
-    for line in read_lines(path, Row):
+    for line in read_lines(path, SharegptRow):
         question, text = question_and_answer(line)
         image = line.row.images[0]
         size = line.image_size("images", image)
@@ -107,7 +107,7 @@ def _thought(
     return "".join([*pieces, text[end:]]), tuple(things.values())
 
 
-def _with_digits(line: Line[Row], sample: Sample, family: Family, frame: Frame) -> Sample:
+def _with_digits(line: Line[SharegptRow], sample: Sample, family: Family, frame: Frame) -> Sample:
     """Return the full sample that a row written by us carries, after comparing it with the text."""
     if line.row.fieldmark is None:
         return sample

@@ -38,7 +38,7 @@ class Objects(BaseModel):
     bbox_type: Literal["real", "norm1000", "norm1"] = "real"
 
 
-class Row(ChatRow):
+class SwiftRow(ChatRow):
     """A row of ms-swift's."""
 
     objects: Objects = Objects()
@@ -46,7 +46,7 @@ class Row(ChatRow):
 
 def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
     """Read samples. The family is not used: the rows name the frame of their numbers."""
-    for line in read_lines(path, Row):
+    for line in read_lines(path, SwiftRow):
         question, answer = question_and_answer(line)
         image = line.row.images[0]
         size = line.image_size("images", image)
@@ -107,7 +107,7 @@ def write(path: Path, samples: Sequence[Sample], family: Family | None = None, s
     return write_rows(path, map(row, samples))
 
 
-def _boxes(line: Line[Row], size: Frame) -> tuple[Box, ...]:
+def _boxes(line: Line[SwiftRow], size: Frame) -> tuple[Box, ...]:
     """Return all boxes of a row in their order."""
     objects = line.row.objects
     frame = FRAMES.get(objects.bbox_type, size)

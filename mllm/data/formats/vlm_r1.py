@@ -21,20 +21,20 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mllm.boxes import Box, Frame
-from mllm.data.formats import UNKNOWN, ForeignRow, Line, Turn, entity_of, exact, read_lines, write_rows
+from mllm.data.formats import UNKNOWN, ChatTurn, ForeignRow, Line, entity_of, exact, read_lines, write_rows
 from mllm.io import strict_json
 from mllm.models.families import Family
 from mllm.prompting.tasks import asked_boxes
 from mllm.records import Sample
 
 
-class Row(ForeignRow):
+class VlmR1Row(ForeignRow):
     """A row of either shape."""
 
     image: str = Field(min_length=1)
     problem: str = ""
     solution: Any = None
-    conversations: Annotated[list[Turn], Field(min_length=2, max_length=2)] | None = None
+    conversations: Annotated[list[ChatTurn], Field(min_length=2, max_length=2)] | None = None
     normal_caption: str | None = None
     width: int | None = Field(None, gt=0)
     height: int | None = Field(None, gt=0)
@@ -43,7 +43,7 @@ class Row(ForeignRow):
 
 def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
     """Read samples. The family is not used: numbers are pixels."""
-    for line in read_lines(path, Row):
+    for line in read_lines(path, VlmR1Row):
         row = line.row
         question, solution = _conversation(line) if row.conversations is not None else _problem(line)
         if row.width and row.height:
@@ -82,7 +82,7 @@ def write(path: Path, samples: Sequence[Sample], family: Family | None = None, s
     return write_rows(path, map(row, samples))
 
 
-def _problem(line: Line[Row]) -> tuple[str, Any]:
+def _problem(line: Line[VlmR1Row]) -> tuple[str, Any]:
     """Return the question and the solution of an evaluation row, both of which it has to name."""
     for field in ("problem", "solution"):
         if field not in line.row.model_fields_set:
@@ -90,7 +90,7 @@ def _problem(line: Line[Row]) -> tuple[str, Any]:
     return line.row.problem, line.row.solution
 
 
-def _conversation(line: Line[Row]) -> tuple[str, Any]:
+def _conversation(line: Line[VlmR1Row]) -> tuple[str, Any]:
     """Return the question of a training row, and its solution read as JSON."""
     question, answer = (turn.content for turn in line.row.conversations or ())
     text = answer.replace("<answer>", "").replace("</answer>", "").strip()
@@ -100,7 +100,7 @@ def _conversation(line: Line[Row]) -> tuple[str, Any]:
         raise line.error("conversations[1].value", f"a JSON list of four numbers is needed, got {text!r:.60}") from None
 
 
-def _boxes(line: Line[Row], solution: Any, size: Frame) -> tuple[Box, ...]:
+def _boxes(line: Line[VlmR1Row], solution: Any, size: Frame) -> tuple[Box, ...]:
     """Return the boxes of a solution: null, four numbers, or a list of fours."""
     if solution is None:
         return ()

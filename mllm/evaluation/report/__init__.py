@@ -15,7 +15,7 @@ from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
 from mllm.evaluation.report import caption_bags, curves, disagreements
-from mllm.evaluation.report.pages import render, shortened
+from mllm.evaluation.report.pages import compared, render, shortened
 from mllm.evaluation.runs import BenchmarkRun
 from mllm.evaluation.scores import Case
 from mllm.io import provenance, tables
@@ -97,10 +97,11 @@ def html(report: Mapping[str, Any]) -> str:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Write the tables as Markdown."""
-    head = ("run", *report["slices"])
-    rows = [head]
+    rows = [("run", *report["slices"])]
     for run in report["runs"]:
-        rows.append((run["name"], *(_cell(run["slices"][name]) for name in report["slices"])))
+        parts_of_run = [run["slices"][name] for name in report["slices"]]
+        cells = (f"{tables.percent_interval(part['acc'])}, n={part['samples']}" for part in parts_of_run)
+        rows.append((run["name"], *cells))
     parts = [f"# {report['title']}"]
     if report["runs"]:
         parts += ["Acc@0.5 in %, 95 % bootstrap interval over images, number of samples.", tables.markdown(rows)]
@@ -117,12 +118,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _cell(row: Mapping[str, Any]) -> str:
-    return f"{tables.percent_interval(row['acc'])}, n={row['samples']}"
-
-
 def _share(cell: Mapping[str, Any] | None) -> str:
-    return "–" if cell is None else f"{tables.percent(cell['share'])} ({cell['of']})"
+    return tables.MISSING if cell is None else f"{tables.percent(cell['share'])} ({cell['of']})"
 
 
 def _slices(tables: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
@@ -146,16 +143,15 @@ def _differences(
 ) -> list[dict[str, Any]]:
     """Compare each run with the one before it, or the first, in sentences that the intervals support."""
     rows: list[dict[str, Any]] = []
-    names = list(loaded)
-    shown = [name for name in slices if not (name.endswith(" domains") and "seen entities" in slices)]
-    for before, after in zip(names[:1] * len(names) if against_first else names, names[1:], strict=False):
+    columns = [name for name in slices if not (name.endswith(" domains") and "seen entities" in slices)]
+    for before, after in compared(list(loaded), against_first=against_first):
         a, b = loaded[before].cases, loaded[after].cases
         if {case.sample.id for case in a} != {case.sample.id for case in b}:
             sentence = f"{before} and {after} answered different samples, so their difference is not measured."
             rows.append({"a": before, "b": after, "slice": "", "acc": None, "sentence": sentence})
             continue
         for name, row in scores.compare(a, b).items():
-            if name in shown:
+            if name in columns:
                 sentence = scores.ordering(before, after, name, row["acc"])
                 rows.append({"a": before, "b": after, "slice": name, **row, "sentence": sentence})
     return rows

@@ -9,6 +9,7 @@ from typing import Any
 from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
 from mllm.evaluation.report.caption_bags import JudgedCaptions
+from mllm.evaluation.report.pages import Entry
 from mllm.io.drawing import data_uri
 from mllm.io.images import open_image
 from mllm.io.jsonl import read_jsonl
@@ -28,7 +29,7 @@ def mined(file: Path, samples_file: Path | None) -> list[Bag]:
     return list(read_jsonl(file, Bag, unique="id"))
 
 
-def mined_entries(bags: Sequence[Bag], samples_file: Path) -> list[dict[str, Any]]:
+def mined_entries(bags: Sequence[Bag], samples_file: Path) -> list[Entry]:
     """Return the entries of mined bags, with the captions of the samples file.
 
     Raises:
@@ -46,7 +47,8 @@ def mined_entries(bags: Sequence[Bag], samples_file: Path) -> list[dict[str, Any
         ]
         similarity = "" if bag.similarity is None else f", similarity {bag.similarity:.2f}"
         title = f"{len(members)} look-alikes{similarity}"
-        entries.append(_entry(bag.id, title, members[0], rows, bag.level or "bag", None))
+        outcome, first = bag.level or "bag", members[0]
+        entries.append(Entry(bag.id, first.domain, title, first.seen, outcome, None, images=tuple(rows)))
     return entries
 
 
@@ -55,7 +57,7 @@ def judged_bags(run: JudgedCaptions) -> list[tuple[str, str, list[str]]]:
     return [(size, bag, names) for size in run.sizes for bag, names in run.bags(size).items()]
 
 
-def judged_entries(run: JudgedCaptions, chosen: Sequence[tuple[str, str, list[str]]]) -> list[dict[str, Any]]:
+def judged_entries(run: JudgedCaptions, chosen: Sequence[tuple[str, str, list[str]]]) -> list[Entry]:
     """Return entries of bags with a model's captions and the image each retrieved; the score is the share right."""
     entries = []
     for size, bag, names in chosen:
@@ -68,7 +70,8 @@ def judged_entries(run: JudgedCaptions, chosen: Sequence[tuple[str, str, list[st
         right = sum(row["right"] for row in rows)
         title = f"bag {bag}: {right} of its {len(names)} captions retrieve their own image"
         outcome = "all found" if right == len(names) else "none found" if right == 0 else "some found"
-        entries.append(_entry(f"{size}-{bag}", title, run.samples[names[0]], rows, outcome, share))
+        first = run.samples[names[0]]
+        entries.append(Entry(f"{size}-{bag}", first.domain, title, first.seen, outcome, share, images=tuple(rows)))
     return entries
 
 
@@ -77,19 +80,3 @@ _NO_MATCH: Mapping[str, Any] = {"found": None, "right": None, "marks": ""}
 
 def _image(sample: Sample, file: Path, number: int) -> dict[str, Any]:
     return {"id": sample.id, "number": number, "uri": data_uri(open_image(image_path(file, sample)), SIDE)}
-
-
-def _entry(
-    name: str, title: str, first: Sample, rows: list[dict[str, Any]], outcome: str, share: float | None
-) -> dict[str, Any]:
-    return {
-        "id": name,
-        "domain": first.domain,
-        "question": title,
-        "seen": first.seen,
-        "text": "",
-        "outcome": outcome,
-        "iou": share,
-        "uri": None,
-        "images": rows,
-    }

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 from mllm.captions import caption_of
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
+from mllm.evaluation.report.pages import compared
 from mllm.io import strict_json
 from mllm.io.drawing import data_uri
 from mllm.io.images import open_image
@@ -177,8 +178,8 @@ def _differences(
     loaded: Mapping[str, JudgedCaptions], sizes: Sequence[str], *, against_first: bool
 ) -> list[dict[str, Any]]:
     """Compare R@1 of each size, caption by caption, with intervals over bags."""
-    names, rows = list(loaded), []
-    for before, after in zip(names[:1] * len(names) if against_first else names, names[1:], strict=False):
+    rows = []
+    for before, after in compared(list(loaded), against_first=against_first):
         for size in sizes:
             a, b = loaded[before].matches(size), loaded[after].matches(size)
             before_hits, after_hits = ([float(found[key]["hit"]) for key in a] for found in (a, b))

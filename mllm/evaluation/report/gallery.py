@@ -16,7 +16,7 @@ from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs
 from mllm.evaluation.report import bag_gallery, caption_bags
-from mllm.evaluation.report.pages import render, shortened
+from mllm.evaluation.report.pages import Entry, render, shortened
 from mllm.evaluation.scores import Case
 from mllm.io.drawing import ANSWER_COLOUR, CANDIDATE_COLOUR, GOLD_COLOUR, DrawnBox, data_uri, draw
 from mllm.io.files import atomic_write
@@ -90,7 +90,7 @@ def _holds_bags(file: Path) -> bool:
         return False
 
 
-def html(title: str, entries: Sequence[dict[str, Any]], every: int, *, measure: str | None) -> str:
+def html(title: str, entries: Sequence[Entry], every: int, *, measure: str | None) -> str:
     """Write the page; `every` is the number of the source's entries, `measure` the name of the answers' score."""
     code = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     return render(
@@ -101,47 +101,37 @@ def html(title: str, entries: Sequence[dict[str, Any]], every: int, *, measure: 
         measure=measure,
         script=SCRIPT,
         script_hash=code,
-        domains=sorted({entry["domain"] for entry in entries}),
-        outcomes=sorted({entry["outcome"] for entry in entries}),
+        domains=sorted({entry.domain for entry in entries}),
+        outcomes=sorted({entry.outcome for entry in entries}),
     )
 
 
-def _question(sample: Sample, path: Path) -> dict[str, Any]:
+def _question(sample: Sample, path: Path) -> Entry:
     """Return a sample's entry: the things asked for in green, others in blue, numbered as in its thought."""
-    marks = [
+    boxes = [
         DrawnBox(thing.box, f"{k + 1} {thing.entity}", GOLD_COLOUR if thing.box in sample.boxes else CANDIDATE_COLOUR)
         for k, thing in enumerate(sample.things)
     ]
     if not sample.things:
-        marks = [DrawnBox(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
+        boxes = [DrawnBox(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
     thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "")
     text = "\n".join(part for part in (thought, *sample.captions) if part)
-    return _entry(sample, path, marks, text, sample.kind or sample.task, None)
+    return _entry(sample, path, boxes, sample.kind or sample.task, text, None)
 
 
-def _answered(case: Case, path: Path) -> dict[str, Any]:
+def _answered(case: Case, path: Path) -> Entry:
     """Return the entry of an answer: the true boxes solid, the model's dashed."""
     sample, answer = case.sample, case.completion.answer
-    marks = [DrawnBox(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
-    marks += [DrawnBox(box, f"IoU {case.iou:.2f}", ANSWER_COLOUR, dashed=True) for box in answer.boxes]
+    boxes = [DrawnBox(box, sample.entity, GOLD_COLOUR) for box in sample.boxes]
+    boxes += [DrawnBox(box, f"IoU {case.iou:.2f}", ANSWER_COLOUR, dashed=True) for box in answer.boxes]
     outcome = answer.problem or ("hit" if case.hit else "miss")
-    return _entry(sample, path, marks, case.completion.text, outcome, case.iou)
+    return _entry(sample, path, boxes, outcome, case.completion.text, case.iou)
 
 
-def _entry(
-    sample: Sample, path: Path, marks: Sequence[DrawnBox], text: str, outcome: str, iou: float | None
-) -> dict[str, Any]:
-    return {
-        "id": sample.id,
-        "domain": sample.domain,
-        "question": sample.question,
-        "seen": sample.seen,
-        "text": shortened(text, TEXT_LIMIT),
-        "outcome": outcome,
-        "iou": iou,
-        "uri": data_uri(draw(open_image(path), marks, side=SIDE), SIDE),
-        "images": (),
-    }
+def _entry(sample: Sample, path: Path, boxes: Sequence[DrawnBox], outcome: str, text: str, iou: float | None) -> Entry:
+    uri = data_uri(draw(open_image(path), boxes, side=SIDE), SIDE)
+    shown = shortened(text, TEXT_LIMIT)
+    return Entry(sample.id, sample.domain, sample.question, sample.seen, outcome, iou, shown, uri)
 
 
 def _spread(rows: Sequence[Any], count: int) -> list[Any]:

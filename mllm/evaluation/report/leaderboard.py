@@ -19,10 +19,10 @@ from mllm.io import tables
 
 FORMATS = ("markdown", "latex", "json")
 HEAD = ("model", "style", "n", "Acc@0.5", "95 %", "IoU", "unreadable", "chance")
-_LATEX = {
+_LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def rows(named: Mapping[str, str | Path], part: str = "all") -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def text(table: list[dict[str, Any]], kind: str, lines: Sequence[Sequence[str]] 
     lines = lines or [HEAD, *(_cells(row) for row in table)]
     if kind == "markdown":
         return tables.markdown(lines)
-    body = [" & ".join(map(_latex, line)) + r" \\" for line in lines]
+    body = [" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in lines]
     columns = "ll" + "r" * (len(lines[0]) - 2)
     head = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0], r"\midrule"]
     return "\n".join([*head, *body[1:], r"\bottomrule", r"\end{tabular}"])
@@ -103,7 +103,3 @@ def _check_same(loaded: Mapping[str, BenchmarkRun]) -> None:
             raise FieldmarkError(
                 f"{name} and {first[0]} answered different samples: their scores cannot be compared in one table"
             )
-
-
-def _latex(cell: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in cell)

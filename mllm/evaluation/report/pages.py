@@ -1,10 +1,27 @@
-"""What the pages share: their templates, which escape all text, and the shortening of long model text."""
+"""Shared by the pages: the templates, which escape all text, entries of a gallery, and the shortening of model text."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mllm.io import tables
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One card of a gallery. `images` are those of a bag, `uri` the image of a single sample."""
+
+    id: str
+    domain: str
+    question: str
+    seen: bool | None
+    outcome: str
+    iou: float | None
+    text: str = ""
+    uri: str | None = None
+    images: tuple[dict[str, Any], ...] = ()
 
 
 def render(template: str, **values: Any) -> str:
@@ -25,3 +42,8 @@ def render(template: str, **values: Any) -> str:
 def shortened(text: str, limit: int) -> str:
     """Return at most `limit` characters of a text, with a sign where some were left out."""
     return text if len(text) <= limit else text[:limit] + " […]"
+
+
+def compared(names: Sequence[str], *, against_first: bool) -> Iterator[tuple[str, str]]:
+    """Pair each run with the one before it, or with the first."""
+    return zip(names[:1] * len(names) if against_first else names, names[1:], strict=False)

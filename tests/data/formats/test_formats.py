@@ -256,8 +256,8 @@ def test_the_command_goes_there_and_back(tmp_path: Path) -> None:
         return done.output
 
     there, back = str(tmp_path / "out" / "swift.jsonl"), str(tmp_path / "back.jsonl")
-    said = convert(str(tmp_path / "samples.jsonl"), there, "--to", "swift")
-    assert "3 rows, 1 of them of things that are not in the image" in said
+    output = convert(str(tmp_path / "samples.jsonl"), there, "--to", "swift")
+    assert "3 rows, 1 of them of things that are not in the image" in output
     convert(there, back, "--from", "swift", "--domain", "bird", "--split", "test")
     found = load_samples(back)
     assert [(s.boxes, s.image, s.domain, s.split) for s in found] == [

@@ -23,7 +23,7 @@ def test_a_folder_that_is_whole_becomes_a_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "change"),
+    ("message", "change"),
     [
         ("field sizes.2.r1.value: Input should be a valid number", lambda t: t["sizes"]["2"]["r1"].update(value="x")),
         ("field sizes: Dictionary should have at least 1 item", lambda t: t.update(sizes={})),
@@ -35,10 +35,10 @@ def test_a_folder_that_is_whole_becomes_a_table(tmp_path: Path) -> None:
         ("field text.words: is missing", lambda t: t.update(text={})),
     ],
 )
-def test_scores_of_other_shapes_are_named(tmp_path: Path, told: str, change: Callable[[Any], Any]) -> None:
+def test_scores_of_other_shapes_are_named(tmp_path: Path, message: str, change: Callable[[Any], Any]) -> None:
     folder, table = benchmark(tmp_path / "run", ["left", "right"]), copy.deepcopy(TOLD)
     change(table)
     (folder / caption_bags.SCORES).write_bytes(dumped(table))
     with pytest.raises(FieldmarkError) as error:
         caption_bags.build({"run": folder})
-    assert told in str(error.value) and "truematch.json" in str(error.value)
+    assert message in str(error.value) and "truematch.json" in str(error.value)

@@ -31,17 +31,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     samples = load_samples(file)
     ids = [sample.id for sample in samples]
     write_jsonl(root / "bags.jsonl", [Bag(f"b{k}", tuple(ids[k : k + 3])) for k in range(0, 12, 3)])
-    said = {"same": [samples[0].captions[0]] * 12, "right": [sample.captions[0] for sample in samples]}
-    for name, texts in said.items():
+    captions = {"same": [samples[0].captions[0]] * 12, "right": [sample.captions[0] for sample in samples]}
+    for name, texts in captions.items():
         runs.begin(root / name, {"model": name, "style": "direct", "convention": CONVENTION}, samples, file.parent)
         for sample, text in zip(samples, texts, strict=True):
             runs.append(root / name, Completion(sample.id, text, UNREAD))
         words = ["--captions", str(root / name / "outputs.jsonl"), "--samples", str(file)]
         truematch.main([*words, "--bags", str(root / "bags.jsonl"), "--out", str(root / name / "truematch.json")])
-    return {name: root / name for name in said}
+    return {name: root / name for name in captions}
 
 
-def told(*words: str | Path) -> str:
+def invoke(*words: str | Path) -> str:
     done = CliRunner().invoke(__main__.app, [str(word) for word in words])
     assert done.exit_code == 0, done.output or done.exception
     return done.output
@@ -49,29 +49,29 @@ def told(*words: str | Path) -> str:
 
 def test_the_board_holds_the_judges_numbers(folders: dict[str, Path]) -> None:
     named = [f"{name}={folder}" for name, folder in folders.items()]
-    best, other = json.loads(told("leaderboard", *named, "--format", "json"))
+    best, other = json.loads(invoke("leaderboard", *named, "--format", "json"))
     assert (best["name"], other["name"]) == ("right", "same")
     assert other["sizes"]["3"]["r1"]["value"] == pytest.approx(1 / 3) and best["text"]["precision"]["value"] == 1.0
-    lines = told("leaderboard", *named).splitlines()
+    lines = invoke("leaderboard", *named).splitlines()
     assert "R@1 of 3 (chance 33.3)" in lines[0] and "marks right" in lines[0] and lines[2].startswith("| right ")
-    latex = told("leaderboard", *named, "--format", "latex").splitlines()
+    latex = invoke("leaderboard", *named, "--format", "latex").splitlines()
     assert latex[0] == r"\begin{tabular}{llrrrr}" and latex[5].startswith("same & 12 & 33.3")
 
 
 def test_the_comparison_is_paired_within_bags(folders: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "compare.html"
-    said = told("compare", *(f"{name}={folder}" for name, folder in folders.items()), "--out", out)
+    output = invoke("compare", *(f"{name}={folder}" for name, folder in folders.items()), "--out", out)
     (row,) = json.loads(out.with_suffix(".json").read_text())["captions"]["differences"]
     assert (row["a"], row["b"], row["r1"]["groups"], row["r1"]["samples"]) == ("same", "right", 4, 12)
     found = [one.matches("3") for one in caption_bags.load_all(folders).values()]
     gain = sum(found[1][key]["hit"] - found[0][key]["hit"] for key in found[0]) / 12
-    assert row["r1"]["value"] == pytest.approx(gain) and row["sentence"] in said
+    assert row["r1"]["value"] == pytest.approx(gain) and row["sentence"] in output
     assert "R@1 of 3: right is above same" in row["sentence"] and "R@1 of 3" in out.read_text()
 
 
 def test_boxes_and_captions_make_one_page_and_no_one_table(folders: dict[str, Path], tmp_path: Path) -> None:
     boxes = benchmark(tmp_path / "boxes", ["left", "right"] * 2, EVIL)
-    page = told("compare", f"boxes={boxes}", f"right={folders['right']}", "--out", tmp_path / "page.html")
+    page = invoke("compare", f"boxes={boxes}", f"right={folders['right']}", "--out", tmp_path / "page.html")
     assert "Acc@0.5" in page and "| right " in page
     with pytest.raises(FieldmarkError, match="same holds captions, boxes does not"):
         leaderboard.write({"boxes": boxes, "same": folders["same"]}, "all", "markdown")

@@ -37,7 +37,7 @@ def page_of(folders, tmp_path, *words):
 
 
 def test_every_run_is_set_against_the_first(folders, tmp_path):
-    told, text = page_of(
+    output, text = page_of(
         folders, tmp_path, f"A={folders / 'a'}", f"{NAUGHTY}={folders / 'b'}", f"C={folders / 'c'}",
         "--logs", f"A={folders / 'train-a'}", f"--logs=C={folders / 'train-b'}",
     )  # fmt: skip
@@ -48,7 +48,7 @@ def test_every_run_is_set_against_the_first(folders, tmp_path):
     assert {(row["a"], row["b"]) for row in rows} == {("A", NAUGHTY), ("A", "C")}
     everything = next(row for row in rows if row["b"] == "C" and row["slice"] == "all")
     assert everything["acc"]["value"] == pytest.approx(0.5) and "C is above A (+50.0 points" in everything["sentence"]
-    assert "from the first run" in told and "against the first" in text and "<details open><summary>By domain" in text
+    assert "from the first run" in output and "against the first" in text and "<details open><summary>By domain" in text
     curve = next(given for tag, given in page.tags if tag == "svg" and given.get("class") == "curve")
     assert "A ends at 0.8; C ends at 0.8" in str(curve["aria-label"])
 
@@ -67,8 +67,8 @@ def test_curves_alone_and_other_samples(folders, tmp_path):
     _, text = page_of(folders, tmp_path, str(folders / "train-a"), str(folders / "train-b"))
     assert not Page(text).open and "train-a ends at 0.8" in text and 'id="scores"' not in text
     short = benchmark(tmp_path / "short", ["right"] * 3)
-    told, _ = page_of(folders, tmp_path, f"A={folders / 'a'}", f"S={short}")
-    assert "answered different samples" in told
+    output, _ = page_of(folders, tmp_path, f"A={folders / 'a'}", f"S={short}")
+    assert "answered different samples" in output
 
 
 def test_one_run_is_no_comparison(folders):

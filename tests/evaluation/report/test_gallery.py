@@ -51,7 +51,7 @@ def test_samples(folder, tmp_path):
 @pytest.fixture(scope="module")
 def captions(tmp_path_factory):
     """A folder of captions, two families of three, judged in bags of three: one caption takes the wrong image."""
-    out = tmp_path_factory.mktemp("told")
+    out = tmp_path_factory.mktemp("captions")
     file = make_captions(out / "truth", "test", families=2, size=3)
     samples = load_samples(file)
     convention = {"family": "pocket", "prompt": "direct", "budget": {"min_pixels": 1, "max_pixels": 9}}
@@ -115,15 +115,15 @@ def test_filters_in_a_browser(folder, tmp_path):
         tab.open(path.as_uri())
         tab.wait("document.querySelector('#left')?.textContent == '12 of 12 shown'")
         choose = "document.querySelector('[name={}]').value = {!r}; document.querySelector('form').dispatchEvent({})"
-        told = "new Event('input')"
-        tab.js(choose.format("outcome", "no answer tag", told))
+        event = "new Event('input')"
+        tab.js(choose.format("outcome", "no answer tag", event))
         tab.wait("document.querySelector('#left').textContent == '4 of 12 shown'")
-        tab.js(choose.format("domain", "dog", told))
+        tab.js(choose.format("domain", "dog", event))
         tab.wait("document.querySelectorAll('article:not([hidden])').length == 2")
-        tab.js(choose.format("outcome", "", told))
-        tab.js(choose.format("low", "0.9", told))
+        tab.js(choose.format("outcome", "", event))
+        tab.js(choose.format("low", "0.9", event))
         tab.wait("document.querySelectorAll('article:not([hidden])').length == 2")
         assert tab.js("document.querySelectorAll('[onerror]').length") == 0 and not tab.said
-        tab.js(choose.format("domain", "", told))
-        tab.js(choose.format("low", "", told))
+        tab.js(choose.format("domain", "", event))
+        tab.js(choose.format("low", "", event))
         tab.shoot(tmp_path / "gallery.png")

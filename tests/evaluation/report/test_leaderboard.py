@@ -31,13 +31,15 @@ def test_rows_are_the_benchmarks_own_numbers(folders):
 
 def test_formats(folders):
     command = ["leaderboard", *(f"{name}={folder}" for name, folder in folders.items())]
-    said = {kind: CliRunner().invoke(__main__.app, [*command, "--format", kind]).output for kind in leaderboard.FORMATS}
-    first = said["markdown"].splitlines()[2]
+    outputs = {
+        kind: CliRunner().invoke(__main__.app, [*command, "--format", kind]).output for kind in leaderboard.FORMATS
+    }
+    first = outputs["markdown"].splitlines()[2]
     assert first.startswith(r"| whole\|it ") and " 100.0 " in first
-    lines = said["latex"].splitlines()
+    lines = outputs["latex"].splitlines()
     assert lines[0] == r"\begin{tabular}{llrrrrrr}" and lines[2].count("&") == lines[5].count("&") == 7
     assert lines[5].startswith(r"half\_100\% & think & 8 & 50.0 & ") and lines[5].endswith(r"\\")
-    assert [row["name"] for row in json.loads(said["json"])] == ["whole|it", "half_100%"]
+    assert [row["name"] for row in json.loads(outputs["json"])] == ["whole|it", "half_100%"]
 
 
 def test_what_is_refused(folders, tmp_path):

@@ -27,11 +27,11 @@ SAY = {"left": "<answer>(10,20),(50,60)</answer>", "right": "<answer>(60,20),(90
 THOUGHT = "<think>Talo: round, red. 1 (10,20),(50,60): round, red. 2 (60,20),(90,60): round, blue. So 1.</think>"
 
 
-def benchmark(folder: Path, said: list[str], name: str = "Talo", **info) -> Path:
-    """A benchmark folder of one question on each of `len(said)` images; the left thing is right."""
+def benchmark(folder: Path, texts: list[str], name: str = "Talo", **info) -> Path:
+    """A benchmark folder of one question on each of `len(texts)` images; the left thing is right."""
     folder.mkdir(parents=True)
     samples = []
-    for k in range(len(said)):
+    for k in range(len(texts)):
         Image.new("RGB", (60, 40), (10 * k % 255, 90, 120)).save(folder / f"{k}.png")
         things = (Thing(name, LEFT, ("round", "red")), Thing("other", RIGHT, ("round", "blue")))
         samples.append(
@@ -50,7 +50,7 @@ def benchmark(folder: Path, said: list[str], name: str = "Talo", **info) -> Path
         "samples": {"file": "f", "hash": "h"}, "generation": {"temperature": 0.0},
     }  # fmt: skip
     runs.begin(folder, base | info, samples, folder)
-    for sample, words in zip(samples, said, strict=True):
+    for sample, words in zip(samples, texts, strict=True):
         runs.append(folder, Completion(sample.id, SAY.get(words, words), UNREAD, tokens=9))
     return folder
 
@@ -79,8 +79,8 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    said = ["left", "right", "evil"] * 4
-    a = benchmark(folder / "a", said, EVIL, model=EVIL)
+    texts = ["left", "right", "evil"] * 4
+    a = benchmark(folder / "a", texts, EVIL, model=EVIL)
     b = benchmark(folder / "b", [THOUGHT + SAY["left"]] * 12, EVIL)
     (folder / "train").mkdir()
     rows = [{"step": s, "loss": 3 / s, "eval/acc": s / 10, "seconds": s} for s in range(1, 9)]
@@ -265,8 +265,10 @@ def test_captions_among_look_alikes(tmp_path):
         runs.begin(named[name], {"model": name, "convention": convention}, samples, file.parent)
         for sample, text in zip(samples, texts, strict=True):
             runs.append(named[name], Completion(sample.id, text, UNREAD))
-        told = ["--captions", str(named[name] / "outputs.jsonl"), "--samples", str(file)]
-        truematch.main([*told, "--bags", str(tmp_path / "bags.jsonl"), "--out", str(named[name] / "truematch.json")])
+        arguments = ["--captions", str(named[name] / "outputs.jsonl"), "--samples", str(file)]
+        truematch.main(
+            [*arguments, "--bags", str(tmp_path / "bags.jsonl"), "--out", str(named[name] / "truematch.json")]
+        )
     plain = benchmark(tmp_path / "plain", ["left"] * 4)
     made = report.build({"plain": plain}, captions=named)
     page, text, data = (path.read_text() for path in report.write(made, tmp_path / "out.html"))
