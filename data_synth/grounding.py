@@ -38,7 +38,7 @@ from mllm.knowledge import card_files
 from mllm.knowledge.cards import Cards, load_cards, save_cards
 from mllm.models import families
 from mllm.prompting.questions import Mixture
-from mllm.records import SPLITS, Photo, Sample
+from mllm.records import SPLITS, Photo, Sample, Split
 from mllm.synthesis import contact_sheet, lineups, photo_stages, pseudo_boxes, samples, teachers
 from mllm.synthesis.capabilities import Points, Reasons, need
 from mllm.synthesis.run import SynthesisRun
@@ -233,7 +233,7 @@ def knowledge_stage(run: Run, photos: list[Photo], cards: Cards | None) -> Cards
     return Cards(marks, str(file)) if cards is None else cards
 
 
-def samples_stage(run: Run, side: str, photos: list[Photo], cards: Cards, teacher: Reasons) -> None:
+def samples_stage(run: Run, side: Split, photos: list[Photo], cards: Cards, teacher: Reasons) -> None:
     """Stage 5: the samples of one side, image by image."""
     options = run.options
     count, each = getattr(options, side), options.questions

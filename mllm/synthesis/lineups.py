@@ -16,7 +16,7 @@ from typing import Final, get_args
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards, normalize_name, word_overlap
 from mllm.prompting.questions import ABSENT, DESCRIPTION, NAME, SEVERAL
-from mllm.records import Photo, QuestionKind, Stratum
+from mllm.records import Photo, QuestionKind, Split, Stratum
 
 SEEN: Final = "seen"
 UNSEEN: Final = "unseen"
@@ -49,18 +49,19 @@ class Pool:
     """The photos of one side by entity, to draw line-ups from."""
 
     def __init__(
-        self, photos: Sequence[Photo], side: str, cards: Mapping[str, tuple[str, ...]], things: tuple[int, int]
+        self, photos: Sequence[Photo], side: Split, cards: Mapping[str, tuple[str, ...]], things: tuple[int, int]
     ) -> None:
         """Index the photos of `side`; `things` are the minimum and maximum number of things in a line-up.
 
         Raises:
             FieldmarkError: no domain of this side has enough entities.
         """
-        self.side, self.cards = side, cards
+        self.side: Split = side
+        self.cards = cards
         self.fewest, self.most = things
         trained = {photo.domain for photo in photos if photo.seen}
         self.photos: dict[Entity, list[Photo]] = defaultdict(list)
-        self.stratum: dict[Entity, str] = {}
+        self.stratum: dict[Entity, Stratum] = {}
         for photo in photos:
             if photo.split == side:
                 key = (photo.domain, photo.entity)
@@ -70,7 +71,7 @@ class Pool:
         self._domains: dict[str, list[Entity]] = defaultdict(list)
         for key in sorted(self.photos):
             self._domains[key[0]].append(key)
-        self.targets: dict[str, list[Entity]] = {}
+        self.targets: dict[Stratum, list[Entity]] = {}
         """Possible targets by stratum: entities with a photo of one box, in a domain with enough others."""
         for key in sorted(self.photos):
             if self._single(key) and len(self._domains[key[0]]) >= self.fewest:
@@ -86,7 +87,7 @@ class Pool:
         """Targets of which this side has several photos, by stratum."""
         self._alike: dict[Entity, list[Entity]] = {}
 
-    def strata(self) -> tuple[str, ...]:
+    def strata(self) -> tuple[Stratum, ...]:
         """Return the strata that have targets, in order."""
         return tuple(name for name in get_args(Stratum) if name in self.targets)
 

@@ -46,7 +46,9 @@ class SampleMaker:
         """
         refused: list[str] = []
         seed = f"{self.seed}/{self.pool.side}"
-        kinds = [self.mixture.draw(random.Random(f"{seed}/{number}/kind/{k}")) for k in range(self.questions)]
+        kinds: list[QuestionKind] = [
+            self.mixture.draw(random.Random(f"{seed}/{number}/kind/{k}")) for k in range(self.questions)
+        ]
         for attempt in range(MAX_TRIES):
             rng = random.Random(f"{seed}/{number}/{attempt}")
             try:
@@ -67,7 +69,8 @@ class SampleMaker:
         self, number: int, drawn: lineups.LineUp, kinds: list[QuestionKind], rng: random.Random, refused: list[str]
     ) -> list[Sample]:
         """Compose the image, save it and ask every question about it. Raises Refused."""
-        side, suffix = self.pool.side, "png" if self.style.plain else "jpg"
+        side = self.pool.side
+        suffix = "png" if self.style.plain else "jpg"
         name = f"images/{side}/{image_name(number)}.{suffix}"
         scene = samples.compose(drawn, self.out, self.style, rng)
         (self.out / name).parent.mkdir(parents=True, exist_ok=True)
