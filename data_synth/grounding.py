@@ -41,10 +41,9 @@ from mllm.prompting.questions import Mixture
 from mllm.records import SPLITS, Photo, Sample, Split
 from mllm.synthesis import contact_sheet, lineups, photo_stages, pseudo_boxes, samples, teachers
 from mllm.synthesis.capabilities import Points, Reasons, need
-from mllm.synthesis.run import SynthesisRun
+from mllm.synthesis.run import SynthesisRun, in_order
 from mllm.synthesis.sample_maker import SampleMaker, sample_id
 from mllm.synthesis.shards import Shards
-from mllm.synthesis.stages import in_order
 
 PROGRAM = "data_synth/grounding.py"
 echo = partial(Console(stderr=True).print, highlight=False, soft_wrap=True, markup=False)

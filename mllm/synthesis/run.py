@@ -6,8 +6,11 @@ must see the same output folder. Any number of processes, and any number of stop
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,7 +20,6 @@ from mllm.distributed import World
 from mllm.io.jsonl import read_jsonl
 from mllm.io.progress import progress
 from mllm.synthesis.shards import Shards
-from mllm.synthesis.stages import RowLog, in_order
 
 Options = TypeVar("Options")
 T = TypeVar("T")
@@ -62,18 +64,20 @@ class SynthesisRun(Generic[Options]):
                 self.world.barrier()
         return manifest.read(self.out)
 
-    def list_rows(self, file: Path, cls: type[T], rows: Callable[[int], Iterable[T]], title: str) -> None:
+    def list_rows(self, file: Path, rows: Callable[[int], Iterable[Any]], title: str) -> None:
         """Write the rows that the main process lists to a file; the other processes wait for it.
 
         `rows(start)` yields them from number `start` on, always in the same order: a stopped run resumes there.
         """
-        if self.world.is_main and not (log := RowLog(file, cls)).finished:
-            with progress(title, None, log.done) as step:
-                for row in rows(log.done):
-                    log.add(row)
+        shards = Shards(file, self.world)
+        if shards.finished:
+            return
+        if self.world.is_main:
+            with progress(title, None, len(shards.done)) as step:
+                for row in rows(len(shards.done)):
+                    shards.add(row)
                     step()
-            log.close()
-        self.world.barrier()
+        shards.close(lambda key: 0)  # sorting is stable: the rows stay in the order in which they were listed
 
     def map_rows(
         self,
@@ -107,3 +111,20 @@ class SynthesisRun(Generic[Options]):
                     step()
             shards.close(place.__getitem__)
         return list(read_jsonl(file, cls, unique=key))
+
+
+def in_order(make: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield `make(item)` for each item, in order; threads work ahead on at most `2 * workers` items.
+
+    Threads suit images: Pillow releases the interpreter lock while it decodes, scales and encodes.
+    """
+    following = iter(items)
+    with ThreadPoolExecutor(workers) as threads:
+        waiting = deque(threads.submit(make, item) for item in islice(following, 2 * workers))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(threads.submit(make, item) for item in islice(following, 1))
+        finally:
+            for one in waiting:
+                one.cancel()
