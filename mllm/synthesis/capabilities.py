@@ -28,11 +28,10 @@ class TeacherError(FieldmarkError):
     def __init__(self, reason: str, detail: str = "") -> None:
         """Keep the reason apart from the detail, which differs from request to request."""
         self.reason, self.detail = reason, detail
-        super().__init__(f"{reason}: {detail}" if detail else reason)
+        super().__init__(reason, detail)
 
-    def __reduce__(self) -> tuple[type[TeacherError], tuple[str, str]]:
-        """Pickle by the two arguments."""
-        return type(self), (self.reason, self.detail)
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 @dataclass(frozen=True, slots=True)

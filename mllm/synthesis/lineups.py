@@ -15,7 +15,7 @@ from typing import Final, get_args
 
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards, normalize_name, word_overlap
-from mllm.prompting.questions import ABSENT, DESCRIPTION, NAME, SEVERAL
+from mllm.prompting.questions import ABSENT, NAME, SEVERAL
 from mllm.records import Photo, QuestionKind, Split, Stratum
 
 SEEN: Final = "seen"
@@ -25,11 +25,6 @@ MOST_ALIKE = 3
 """Without a genus, this many entities with the most similar cards count as look-alikes."""
 Entity = tuple[str, str]
 """(domain, name)"""
-
-
-def further(kind: QuestionKind) -> QuestionKind:
-    """Return the kind of a further question about an image that was composed for the first one."""
-    return DESCRIPTION if kind == DESCRIPTION else NAME
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class PhotoRequest(SourceRequest):
     whole_image_boxes: bool = False
     """Use the whole photo as the box of a photo without one, instead of refusing it."""
     boxes_later: bool = False
-    """Yield a photo without a box unchanged: boxes will be added later (`mllm.synthesis.pseudo_boxes`)."""
+    """Yield a photo without a box unchanged: boxes will be added later (`mllm.synthesis.photo_stages`)."""
     clip_boxes: bool = False
     """Clip boxes to the image, instead of refusing those that leave it."""
     on_error: Callable[[SourceError], None] | None = None

@@ -80,7 +80,7 @@ class Teacher(PromptedTeacher):
             Prompt(messages, [view.open() for view in request.views]),
             Sampling(request.max_tokens, request.temperature, seed=request.seed),
         )
-        self._usage.called()
+        self._usage.add(calls=1)
         written = self._batcher(job)
         self._usage.answered(job.tokens, written.tokens)
         return TeacherReply(written.text, written.truncated, job.tokens, written.tokens)

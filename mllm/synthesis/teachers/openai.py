@@ -91,7 +91,7 @@ class Teacher(PromptedTeacher):
     def _generate(self, request: TeacherRequest) -> TeacherReply:
         reply, known = self._cache.get(self._identity(request), lambda: self._fetch(request))
         if known:
-            self._usage.cached()
+            self._usage.add(cached=1)
         return TeacherReply(**reply)
 
     def _identity(self, request: TeacherRequest) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Teacher(PromptedTeacher):
             nonlocal calls
             with self._slots:  # not held while waiting for the next call
                 calls += 1
-                self._usage.called()
+                self._usage.add(calls=1)
                 return openai_errors.check_completion(
                     self._client.chat.completions.create(messages=messages, **self._body(request))
                 )
