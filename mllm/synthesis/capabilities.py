@@ -64,7 +64,10 @@ class Reasons(Protocol):
     """Writes reasoning for a grounding question."""
 
     def reason(self, request: ReasoningRequest) -> str:
-        """Write one thought, boxes as `<obj:K>`."""
+        """Write a thought that looks at every thing and ends on the answer (`mllm.synthesis.thoughts` checks it).
+
+        It refers to boxes as `<obj:K>`, K an index into `sample.things`, and reads as if found by looking.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,14 +66,7 @@ class PromptedTeacher(ABC):
     """All capabilities of `mllm.synthesis.capabilities`, by prompting."""
 
     def __init__(self, family: Family, budget: Budget, sampling: SamplingConfig, usage: Usage) -> None:
-        """Set up prompting.
-
-        Args:
-            family: how the model writes boxes.
-            budget: the model's image size limits; images are scaled to fit, so that boxes refer to the right frame.
-            sampling: temperature and limits.
-            usage: counts requests, tokens and failures.
-        """
+        """Prompt a model of a family; images are scaled to fit `budget`, so that boxes refer to the right frame."""
         self._family, self._budget, self._sampling, self._usage = family, budget, sampling, usage
         self._max_pixels = min(sampling.max_pixels, budget.max_pixels)
 
@@ -89,14 +82,11 @@ class PromptedTeacher(ABC):
             raise FieldmarkError(f"sample {sample.id}: {len(answers)} things are {sample.entity!r}; one is needed")
         view = None if request.image is None else ImageView(request.image, self._max_pixels)
         frame = self._frame(sample.size if view is None else view.size)
-        prompt = TeacherRequest(
-            f"reasoning for sample {sample.id}",
-            prompts.reasoning(request, answers[0], self._family, frame),
-            () if view is None else (view,),
-            self._sampling.temperature,
-            _seed(request.seed, sample.id),
-            self._sampling.max_tokens,
-        )
+        # A reproducible seed for one sample: 31 bits, the most that servers accept.
+        digest = hashlib.sha256(f"{request.seed}/{sample.id}".encode()).digest()
+        text = prompts.reasoning(request, answers[0], self._family, frame)
+        prompt = self._request(f"reasoning for sample {sample.id}", text, view, int.from_bytes(digest[:4], "big") >> 1)
+        prompt = replace(prompt, temperature=self._sampling.temperature)
         return self._ask(prompt, lambda text: teacher_parsing.thought(text, sample, frame))
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
@@ -187,8 +177,3 @@ def _place(look: Look) -> str:
     """Name an image or a box of it in a list of failures."""
     part = "" if look.box is None else " at " + ",".join(f"{side:.3f}" for side in look.box.to_xyxy(Frame(1, 1)))
     return f"{Path(look.image).name}{part}"
-
-
-def _seed(seed: int, name: str) -> int:
-    """Return a reproducible seed for one sample: 31 bits, the most that servers accept."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1

@@ -1,7 +1,4 @@
-"""Teacher replies cached on disk, so that no request is paid for twice, even after a stop or by two threads at once.
-
-One file per reply, named by the hash of the whole request and written atomically. Several processes may share a folder.
-"""
+"""Teacher replies cached on disk, so that no request is paid for twice, even after a stop or by two threads at once."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ _lock = threading.Lock()
 
 
 class ReplyCache:
-    """A folder of replies by request."""
+    """A folder with one file per reply, named by the hash of the whole request; several processes may share it."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()

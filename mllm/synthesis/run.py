@@ -1,7 +1,7 @@
 """One run of a data program: its settings, output folder, threads and processes, and what its stages have in common.
 
-Started by `accelerate launch` or `torchrun` there are several processes, on one node or many, otherwise one. All nodes
-must see the same output folder. Any number of processes, and any number of stops, gives the same files.
+All processes, on one node or many, must see the same output folder. Any number of them, and of stops, gives the same
+files.
 """
 
 from __future__ import annotations
@@ -43,10 +43,8 @@ class SynthesisRun(Generic[Options]):
     ) -> dict[str, Any]:
         """Run `stages` on every process, unless the output folder is complete already; return its manifest.
 
-        Args:
-            stages: ends by writing the manifest on the main process.
-            recorded: the settings as the folder records them; a folder made with other settings is an error.
-            overwrite: discard what the folder holds.
+        `stages` ends by writing the manifest on the main process; `recorded` are the settings as the folder records
+        them; `overwrite` discards what the folder holds.
 
         Raises:
             FieldmarkError: the folder belongs to other settings, or another run is working in it (`manifest.claim`).
@@ -92,14 +90,8 @@ class SynthesisRun(Generic[Options]):
     ) -> list[R]:
         """Make one row of each item, divided among processes and threads; return all rows in the order of the items.
 
-        Args:
-            file: is written when all rows are there; if it exists, its rows are returned.
-            cls: record class of the rows.
-            items: what rows are made of.
-            make: makes a row; called from several threads.
-            title: of the progress bar.
-            key: the field that identifies a row.
-            name: the value of that field in the row made of an item.
+        `file` is written when all rows are there; if it exists, its rows are returned. `make` is called from several
+        threads. `key` is the field that identifies a row, `name` its value in the row made of an item.
         """
         shards = Shards(file, self.world, key)
         if not shards.finished:

@@ -70,6 +70,7 @@ class Usage:
 
     def __init__(self, name: str, price_in: float | None = None, price_out: float | None = None) -> None:
         self._report = UsageReport(name, price_in=price_in, price_out=price_out)
+        self._failures: list[Failure] = []
         self._lock = threading.Lock()
 
     def add(self, **counts: int) -> None:
@@ -85,8 +86,9 @@ class Usage:
     def failed(self, failure: Failure) -> None:
         """Record a request without a usable reply."""
         with self._lock:
-            self._report = replace(self._report, failures=(*self._report.failures, failure))
+            self._failures.append(failure)
 
     def report(self) -> UsageReport:
         """Return the counts so far."""
-        return self._report
+        with self._lock:
+            return replace(self._report, failures=tuple(self._failures))

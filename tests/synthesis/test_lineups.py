@@ -38,12 +38,12 @@ def drawn(one: Pool, count: int, sisters: float = 0.5, questions: int = 1) -> li
 
 def test_a_line_up_is_of_one_domain_one_stratum_and_different_entities() -> None:
     one = pool()
-    assert one.strata() == (SEEN, UNSEEN, UNSEEN_DOMAIN)
+    assert one.strata == (SEEN, UNSEEN, UNSEEN_DOMAIN)
     for index, line in enumerate(drawn(one, 60)):
         names = [photo.entity for photo in line.photos]
         assert 2 <= len(names) == len(set(names)) <= 4
         assert len({photo.domain for photo in line.photos}) == 1
-        assert line.stratum == one.strata()[index % 3]
+        assert line.stratum == one.strata[index % 3]
         assert {one.stratum[photo.domain, photo.entity] for photo in line.photos} == {line.stratum}
         assert line.targets[0] in line.photos
 

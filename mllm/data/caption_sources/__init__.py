@@ -62,20 +62,13 @@ def sample_of_file(
     *,
     request: SourceRequest,
     source: str,
-    facts: Mapping[str, str] | None = None,
+    facts: Mapping[str, str],
 ) -> Sample:
-    """Make the sample of a user's image.
+    """Make the sample of a user's image. `captions` are as people wrote them; equal ones count once.
 
-    Args:
-        key: the id.
-        path: of the image.
-        captions: as people wrote them; equal ones count once.
-        where: file, line, field; begins error messages.
-        request: supplies domain and licence where `facts` does not.
-        source: name of the source.
-        facts: what the input says of the image: `domain`, `entity`, `licence`.
+    `facts` is what the input says of the image (`domain`, `entity`, `licence`); `request` supplies what is missing.
+    `where` (file, line, field) begins error messages.
     """
-    facts = facts or {}
     written = tuple(" ".join(caption.split()) for caption in captions)
     if not all(written):
         raise SourceError(f"{where}: an empty caption; write one or remove the row")
