@@ -14,7 +14,6 @@ from typing import Protocol, TypeVar, runtime_checkable
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.records import Sample
-from mllm.synthesis.usage import UsageReport
 
 A = TypeVar("A")
 
@@ -119,19 +118,6 @@ class Edits(Protocol):
         ...
 
 
-@runtime_checkable
-class ReportsUsage(Protocol):
-    """Counts its cost and failures. Programs print the report when they end."""
-
-    def report(self) -> UsageReport:
-        """Return the usage so far: requests, tokens, cost, every failure."""
-        ...
-
-    def close(self) -> None:
-        """Close connections and threads; the report stays available."""
-        ...
-
-
 _VERBS = {
     "Reasons": "write reasoning",
     "Knows": "name the marks of an entity",
@@ -142,11 +128,7 @@ _VERBS = {
 
 
 def need(teacher: object, capability: type[A], name: str) -> A:
-    """Return the teacher if it has a capability (one of the protocols above); `name` is its name, for the error.
-
-    Raises:
-        FieldmarkError: it does not have the capability.
-    """
+    """Return the teacher; raises FieldmarkError, with its `name`, if it lacks a capability (a protocol above)."""
     if not isinstance(teacher, capability):
         raise FieldmarkError(
             f"teacher {name!r} cannot {_VERBS[capability.__name__]}; `openai` and `local` can do what their model can"

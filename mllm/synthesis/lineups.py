@@ -10,16 +10,13 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import get_args
 
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards, normalize_name, word_overlap
 from mllm.prompting.questions import ABSENT, NAME, SEVERAL
 from mllm.records import Photo, QuestionKind, Split, Stratum
 
-SEEN: Final = "seen"
-UNSEEN: Final = "unseen"
-UNSEEN_DOMAIN: Final = "unseen domain"
 MOST_ALIKE = 3
 """Without a genus, this many entities with the most similar cards count as look-alikes."""
 Entity = tuple[str, str]
@@ -47,8 +44,7 @@ class Pool:
     ) -> None:
         """Index the photos of `side`; `things` are the minimum and maximum number of things in a line-up.
 
-        Raises:
-            FieldmarkError: no domain of this side has enough entities.
+        Raises FieldmarkError if no domain of this side has enough entities.
         """
         self.side: Split = side
         self.cards = cards
@@ -60,7 +56,7 @@ class Pool:
             if photo.split == side:
                 key = (photo.domain, photo.entity)
                 self.photos[key].append(photo)
-                self.stratum[key] = SEEN if photo.seen else UNSEEN if photo.domain in trained else UNSEEN_DOMAIN
+                self.stratum[key] = "seen" if photo.seen else "unseen" if photo.domain in trained else "unseen domain"
         self._domains: dict[str, list[Entity]] = defaultdict(list)
         for key in sorted(self.photos):
             self._domains[key[0]].append(key)

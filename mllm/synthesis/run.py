@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
@@ -44,20 +45,12 @@ class SynthesisRun(Generic[Options]):
         """Run `stages` on every process, unless the output folder is complete already; return its manifest.
 
         `stages` ends by writing the manifest on the main process; `recorded` are the settings as the folder records
-        them; `overwrite` discards what the folder holds.
-
-        Raises:
-            FieldmarkError: the folder belongs to other settings, or another run is working in it (`manifest.claim`).
+        them; `overwrite` discards what the folder holds. Raises FieldmarkError if the folder belongs to other
+        settings, or another run is working in it.
         """
-        if not self.world.is_main:
+        with manifest.claim(self.out, recorded, overwrite=overwrite) if self.world.is_main else nullcontext():
             self.world.barrier()  # until the main process holds the folder
             if not (self.out / manifest.MANIFEST).exists():
-                stages()
-                self.world.barrier()
-            return manifest.read(self.out)
-        with manifest.claim(self.out, recorded, overwrite=overwrite) as made:
-            self.world.barrier()
-            if made is None:
                 stages()
                 self.world.barrier()
         return manifest.read(self.out)

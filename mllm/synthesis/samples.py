@@ -69,8 +69,7 @@ class SampleMaker:
     def make(self, number: int) -> list[Sample]:
         """Write image `number` and return its samples, trying other line-ups when one is rejected.
 
-        Raises:
-            FieldmarkError: MAX_TRIES line-ups were rejected; names the last reason.
+        Raises FieldmarkError with the last reason if MAX_TRIES line-ups were rejected.
         """
         refused: list[str] = []
         side = self.pool.side
@@ -108,11 +107,7 @@ class SampleMaker:
         )
 
     def _compose(self, drawn: LineUp, name: str, rng: random.Random) -> dict[str, Any]:
-        """Compose a line-up and save the image; return the fields that all its samples share.
-
-        Raises:
-            SampleRejected: a thing's box is too small.
-        """
+        """Compose a line-up and save the image; return the fields that all its samples share."""
         images, style = [open_image(self.out / photo.image) for photo in drawn.photos], self.style
         layout = rng.choice(composites.layouts_for(len(images)))
         gap = 0 if style.plain else rng.choice(GAPS)
@@ -146,12 +141,7 @@ class SampleMaker:
         }
 
     def _ask(self, key: str, scene: dict[str, Any], target: Photo, kind: QuestionKind) -> Sample:
-        """Ask a question about a target: word it, have the teacher reason, check. `key` is the sample's id.
-
-        Raises:
-            SampleRejected: the teacher failed this once, the reasoning or its boxes fail a check, or no marks tell the
-                target from the other things.
-        """
+        """Ask a question about a target: word it, have the teacher reason, check. `key` is the sample's id."""
         domain, rng, cards = domains.load(scene["domain"]), random.Random(f"{self.seed}/{key}"), self.pool.cards
         asked = self._unique_marks(scene["things"], target, rng) if kind == DESCRIPTION else ()
         sample = Sample(

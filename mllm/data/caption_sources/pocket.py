@@ -56,7 +56,6 @@ def _family(request: CaptionRequest, side: str, number: int, size: int, taken: s
 
 
 def _sample(request: CaptionRequest, side: str, key: str, bag: str | None, scene: Scene) -> Sample:
-    """Make a scene's sample, captioned by `voices` people who each leave out other marks."""
     noun, marks = NOUNS[scene.domain], marks_of(scene)
     captions = [
         sparse(scene.domain, marks, random.Random(f"voice/{request.seed}/{key}/{k}")) for k in range(request.voices)

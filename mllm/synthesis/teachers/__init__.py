@@ -19,7 +19,7 @@ from mllm.config import Section
 from mllm.data import manifest
 from mllm.errors import ConfigError
 from mllm.registry import Registry
-from mllm.synthesis.capabilities import ReportsUsage
+from mllm.synthesis.prompted_teacher import PromptedTeacher
 
 _FILES = Registry(__name__, "teacher")
 names, _module = _FILES.names, _FILES.load
@@ -28,9 +28,7 @@ names, _module = _FILES.names, _FILES.load
 def load(name: str, **config: Any) -> Any:
     """Return the teacher called `name` with these settings; `capabilities.need` checks what it can do.
 
-    Raises:
-        UnknownNameError: no such teacher; lists the known ones.
-        ConfigError: an unknown setting (lists the known ones) or an impossible value.
+    Raises UnknownNameError or, for an unknown setting or an impossible value, ConfigError; both list what is known.
     """
     module, settings = _module(name), _config(name, config)
     return module.Teacher() if settings is None else module.Teacher(settings)
@@ -46,11 +44,7 @@ def identity(name: str, **config: Any) -> dict[str, Any]:
 
 
 def read_config(file: str | Path | None, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a teacher's settings: a YAML file, overridden by `key=value` options (values are YAML too).
-
-    Raises:
-        ConfigError: the file cannot be read or is not a mapping; an option without `=`.
-    """
+    """Read a teacher's settings: a YAML file, overridden by `key=value` options (values are YAML too)."""
     values: Any = {}
     if file is not None:
         try:
@@ -106,6 +100,6 @@ def closing(*teachers: Any, report: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         for teacher in {id(one): one for one in teachers}.values():
-            if isinstance(teacher, ReportsUsage):
+            if isinstance(teacher, PromptedTeacher):
                 teacher.close()
                 report(str(teacher.report()))

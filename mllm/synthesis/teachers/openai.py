@@ -70,9 +70,7 @@ class Teacher(PromptedTeacher):
     def __init__(self, config: Config) -> None:
         """Check the settings; no request is sent yet.
 
-        Raises:
-            ConfigError: no model is named, or the family is unknown.
-            FieldmarkError: the `openai` extra is not installed.
+        Raises ConfigError if no model is named or the family is unknown, FieldmarkError without the `openai` extra.
         """
         if not config.model:
             raise ConfigError("teacher openai: no model is named: set FIELDMARK_TEACHER_MODEL or `model`")
