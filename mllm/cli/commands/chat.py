@@ -51,14 +51,13 @@ def command(
     With --once the exit code is 0 when every image got a box, 3 when one did not.
     """
     from mllm.inference.assistant import load
-    from mllm.inference.sampling import Sampling
     from mllm.io.images import open_image
 
     for path in image:
         open_image(path)  # before the weights: a wrong path should not cost a minute
     names = [checkpoint] if versus is None else [checkpoint, versus]
     assistants = {name: load(name, device=device, dtype=dtype, family=family, quantize=quantize) for name in names}
-    options = {"domain": domain, "style": style, "sampling": Sampling(max_new_tokens)}
+    options = {"domain": domain, "style": style, "max_new_tokens": max_new_tokens}
     talk = _Talk(assistants, image, out, memory, as_json, options)
     if once is not None:
         found = [talk.ask(once, number) for number in range(len(image))]
