@@ -109,7 +109,6 @@ class ChatSession:
 
     def _answer(self, name: str, question: str, number: int, about: tuple[Box, ...]) -> Grounding:
         """Ask one model, and print its text as it comes."""
-        from mllm.inference.sampling import Sampling
 
         options = self.options
         if len(self.assistants) > 1 and not options.as_json:
@@ -123,7 +122,7 @@ class ChatSession:
             on_text=None if options.as_json else AnswerPrinter(self.screen).add,
             domain=options.domain,
             style=options.style,
-            sampling=Sampling(options.max_new_tokens),
+            max_new_tokens=options.max_new_tokens,
         )
         turns.append(found.turn)
         return found
