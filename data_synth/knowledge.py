@@ -42,7 +42,7 @@ from mllm.knowledge.confusables import ConfusablePair
 from mllm.records import Photo
 from mllm.synthesis import card_making, teachers
 from mllm.synthesis.capabilities import Knows, Sees, need
-from mllm.synthesis.card_making import Entity
+from mllm.synthesis.lineups import Entity
 from mllm.synthesis.run import SynthesisRun
 
 echo = partial(Console(stderr=True).print, highlight=False, soft_wrap=True, markup=False)

@@ -28,11 +28,12 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
@@ -81,15 +82,14 @@ def parse(
     argv: Sequence[str] | None = None,
     *,
     prog: str | None = None,
-    renamed: Mapping[str, str] | None = None,
 ) -> T:
     """Read a command line.
 
     Args:
-        cls: the dataclass of the options; the docstring of its module is the help text.
+        cls: the dataclass of the options; the docstring of its module is the help text. `RENAMED` in it, or in one of
+            its groups, maps old spellings of flags to new ones; using one prints a warning.
         argv: the words after the program's name; None for those of `sys.argv`.
         prog: name of the program in its help; None for the path of the module.
-        renamed: old spellings of flags that still work, each with its new one; using one prints a warning.
 
     Raises:
         FieldmarkError: an unknown flag (names the nearest known one), a missing or impossible value.
@@ -102,7 +102,7 @@ def parse(
     if "--version" in words[: words.index("--") if "--" in words else None]:
         print(f"{prog} (fieldmark {__version__})")
         raise SystemExit(0)
-    words = _separate(_rename(words, renamed or {}), known)
+    words = _separate(_rename(words, _renamed(cls)), known)
     _check_flags(words, known)
     options = _read(cls, words, prog, _paragraphs(module.__doc__ or ""))
     for option in known:
@@ -110,10 +110,10 @@ def parse(
     return options
 
 
-def run_program(main: Callable[..., int | None], *argv: list[str] | None) -> None:
+def run_program(main: Callable[[], int | None]) -> None:
     """Run `main` and end the process as every program does: one line for an error, and an exit code of `ExitCode`."""
     try:
-        code = _typer(main, argv[0]) if argv else main()
+        code = main()
     except FieldmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE) from None
@@ -155,7 +155,7 @@ def _options(cls: Any, default: Any = None, path: tuple[str, ...] = ()) -> Itera
         if get_origin(hint) is Annotated:
             hint, *notes = get_args(hint)
         if isinstance(hint, type) and is_dataclass(hint):
-            yield from _options(hint, value, (*path, field.name))
+            yield from _options(hint, None if value is MISSING else value, (*path, field.name))
             continue
         name = next((name for note in notes if (name := getattr(note, "name", None))), field.name).replace("_", "-")
         yield _Option(
@@ -166,6 +166,15 @@ def _options(cls: Any, default: Any = None, path: tuple[str, ...] = ()) -> Itera
             repeatable=get_origin(hint) is tuple,
             limits=next((note for note in notes if isinstance(note, Range)), None),
         )
+
+
+def _renamed(cls: Any) -> dict[str, str]:
+    """Return the old spellings of flags, those of nested groups too."""
+    found = dict(getattr(cls, "RENAMED", {}))
+    for hint in get_type_hints(cls).values():
+        if isinstance(hint, type) and is_dataclass(hint):
+            found |= _renamed(hint)
+    return found
 
 
 def _rename(words: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
@@ -219,29 +228,32 @@ def _check_value(option: _Option, value: Any) -> None:
 
 
 def _read(cls: type[T], words: Sequence[str], prog: str, description: str) -> T:
-    """Let tyro read the words; what it prints in a box when it refuses them becomes one line."""
-    printed, width = io.StringIO(), os.environ.get("COLUMNS")
-    helps = bool({"-h", "--help"} & {*words})
-    if not helps:
-        os.environ["COLUMNS"] = "1000"  # so that no line of an error is broken
+    """Let tyro read the words; what it prints when it refuses them becomes one line."""
+    shown, refused = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding), io.StringIO()
+    before, columns = os.environ.get("COLUMNS"), get_terminal_size().columns
+    os.environ["COLUMNS"] = str(columns if {"-h", "--help"} & {*words} else 1000)  # no line of an error is broken
     try:
-        with redirect_stderr(printed):
+        with redirect_stdout(shown), redirect_stderr(refused):
             return tyro.cli(cls, prog=prog, description=description, args=words, config=MARKERS)
     except SystemExit as end:
-        if not end.code:
-            raise
-        raise FieldmarkError(_first_lines(printed.getvalue())) from None
+        if end.code:
+            raise FieldmarkError(_first_lines(refused.getvalue())) from None
+        shown.seek(0)
+        print(_without_empty_defaults(shown.read()), end="")
+        raise
     finally:
-        if width is not None:
-            os.environ["COLUMNS"] = width
-        elif not helps:
-            del os.environ["COLUMNS"]
+        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
+
+
+def _without_empty_defaults(text: str) -> str:
+    """Leave empty defaults, `(default: None)` and `(default: False)`, out of a help text, its boxes as they are."""
+    text = re.sub(r"\(default:[\s│]+(?:None|False)?\)", lambda found: re.sub(r"[^\s│]", " ", found[0]), text)
+    return re.sub(r"(?m)^│ *│\n", "", text)
 
 
 def _first_lines(box: str) -> str:
-    """The message in a box that tyro printed: its lines down to the first rule, colours and borders removed."""
-    plain = re.sub("\x1b\\[[0-9;]*m", "", box)
-    rows = [line.strip("│ ") for line in plain.splitlines()[1:]]  # the first is the title
+    """Return the message in a box that tyro printed, borders removed."""
+    rows = [line.strip("│ ") for line in box.splitlines()[1:]]  # the first is the title
     message = next(
         list(lines) for is_rule, lines in groupby(rows, lambda row: bool(re.fullmatch("[─╰╯-]+", row))) if not is_rule
     )
@@ -253,25 +265,3 @@ def _first_lines(box: str) -> str:
 def _paragraphs(text: str) -> str:
     """Keep tyro from joining a line to the indented one before it."""
     return re.sub(r"(?m)^( {4}.*)\n(?=\S)", r"\1\n\n", text.strip())
-
-
-# Until every program is converted:
-def _typer(command: Callable[..., Any], argv: list[str] | None) -> int:
-    """Run a typer function."""
-    import typer
-
-    app = typer.Typer(add_completion=False)
-    app.command()(command)
-    try:
-        app(args=argv)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-def run_main(main: Callable[[], None]) -> None:
-    """Run a benchmark."""
-    try:
-        main()
-    except FieldmarkError as error:
-        raise SystemExit(f"{Path(sys.argv[0]).stem}: {error}") from None

@@ -1,7 +1,6 @@
 """Merge captions of one image by rules, without a model: no detail lost, none added, and no style.
 
-The result reads like notes. It shows that a pipeline works, and is what a teacher without a model can do; for captions
-worth training on, use a teacher with a model.
+The result reads like notes; for captions worth training on, use a teacher with a model.
 """
 
 from __future__ import annotations
@@ -47,5 +46,4 @@ def _append(caption: str, others: Sequence[str]) -> str:
 
 
 def _sentence(clause: str) -> str:
-    """Capitalise a clause and add a full stop."""
     return f"{clause[0].upper()}{clause[1:]}."

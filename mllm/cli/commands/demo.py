@@ -1,20 +1,20 @@
-"""`fieldmark demo`: the whole pipeline on the pocket world."""
+"""Run the whole pipeline on the pocket world, from drawing images to the report."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
-
-Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
-def command(
-    out: Out = Path("runs/demo"),
-    fast: Annotated[bool, typer.Option("--fast", help="A few steps of everything: does it run?")] = False,
-) -> None:
-    """Run the whole pipeline on the pocket world, from drawing images to the report."""
+@dataclass(frozen=True)
+class Options:
+    out: Path = Path("runs/demo")
+    """output folder"""
+    fast: bool = False
+    """only a few steps of everything, to see that it runs"""
+
+
+def command(options: Options) -> None:
     from mllm.cli.experiments.demo import run_demo
 
-    typer.echo(f"report: {run_demo(out, fast=fast, tell=typer.echo)}")
+    print(f"report: {run_demo(options.out, fast=options.fast, tell=print)}")

@@ -1,25 +1,29 @@
-"""`fieldmark pets`: the whole chain on real photos."""
+"""Run the whole chain on real photos of cats and dogs."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-import typer
-
-Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
-def command(
-    data: Annotated[
-        Path,
-        typer.Option(envvar="FIELDMARK_TEST_DATA", help="Folder that holds oxford_pets_sample/ and fg_knowledge/."),
-    ] = Path("../shared/data"),
-    out: Out = Path("runs/pets"),
-    model: Annotated[str, typer.Option(help="What to start from.")] = "pocket",
-    fast: Annotated[bool, typer.Option("--fast", help="A few steps of everything: does it run?")] = False,
-) -> None:
-    """Run the whole chain on real photos of cats and dogs."""
+def _data_folder() -> Path:
+    return Path(os.environ.get("FIELDMARK_TEST_DATA", "../shared/data"))
+
+
+@dataclass(frozen=True)
+class Options:
+    data: Path = field(default_factory=_data_folder)
+    """folder that holds oxford_pets_sample/ and fg_knowledge/ (also set by FIELDMARK_TEST_DATA)"""
+    out: Path = Path("runs/pets")
+    """output folder"""
+    model: str = "pocket"
+    """model to start from"""
+    fast: bool = False
+    """only a few steps of everything, to see that it runs"""
+
+
+def command(options: Options) -> None:
     from mllm.cli.experiments.pets import run_pets
 
-    typer.echo(f"report: {run_pets(data, out, model=model, fast=fast, tell=typer.echo)}")
+    print(f"report: {run_pets(options.data, options.out, model=options.model, fast=options.fast, tell=print)}")

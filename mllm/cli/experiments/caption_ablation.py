@@ -2,10 +2,10 @@
 
 Base; MLE on sparse and on boosted captions (VCB); plain self-retrieval and BagCurri from each, the latter also with an
 anchor (claims held against known marks); CLIP reward, with and without grammar; and, by no model, captions that tell
-every true mark, which show how much room the judge leaves. Every rewarded arm has the same tuning budget, steps,
+every true mark, which show the best score the judge allows. Every rewarded arm has the same tuning budget, steps,
 images and captions: each learning rate once on the first seed, chosen by R@1 in validation bags (checkpoints too).
-The test bags are looked at once, at the end, by the encoder that rewarded nobody. Intervals resample families of
-look-alikes and seeds. Everything resumes; weights, captions and seeds are kept.
+The test bags are scored once, at the end, by the encoder that was not used as a reward. Intervals resample families of
+look-alikes and seeds. A stopped run resumes; weights, captions and seeds are kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from mllm.captions import caption_of, words
 from mllm.cli.experiments.demo import LEVEL
 from mllm.cli.experiments.pipeline import Stage
-from mllm.cli.experiments.sft_vs_grpo import SEEDS, Arm, Spine, cell, difference
+from mllm.cli.experiments.sft_vs_grpo import SEEDS, Ablation, Arm, cell, difference
 from mllm.evaluation import runs
 from mllm.evaluation.report.caption_bags import SCORES
 from mllm.io.tables import markdown
@@ -30,7 +30,7 @@ BASE, SPARSE, VCB = "base", "MLE sparse", "MLE VCB"
 PLAIN, CURRICULUM, CLIP = "self-retrieval", "BagCurri", "CLIP reward"
 ANCHORED, FLUENT = "BagCurri and anchor", "CLIP reward and grammar"
 TRUTH = "every true mark"
-"""Captions that tell all there is and nothing else: what the judge makes of them is the room that there is."""
+"""Captions with every true mark and nothing else: their score is the best that the judge allows."""
 SIZES = (3, 5, 7)
 
 Values = tuple[list[list[float]], list[str]]
@@ -71,9 +71,9 @@ class Plan:
         )
         schedule = json.dumps([[1, size] for size in self.bags], separators=(",", ":"))
         grown = f"--bags.schedule={schedule}"
-        room = (f"--evaluate.max_new_tokens={self.max_new_tokens}",)
+        limit = (f"--evaluate.max_new_tokens={self.max_new_tokens}",)
         mle = [
-            Arm(name, "sft", config, "direct", self.sft_steps, self.sft_rates, None, room, 130)
+            Arm(name, "sft", config, "direct", self.sft_steps, self.sft_rates, None, limit, 130)
             for name, config in ((SPARSE, "captions_sft"), (VCB, "captions_vcb_sft"))
         ]
         rewarded = [
@@ -92,7 +92,7 @@ class Plan:
         )  # fmt: skip
 
 
-class CaptionsTable(Spine):
+class CaptionsTable(Ablation):
     """The experiment in one folder."""
 
     criterion = "eval/r1"
@@ -118,7 +118,7 @@ class CaptionsTable(Spine):
         self.seeds = plan.seeds
 
     def _data(self) -> list[Stage]:
-        """The same images twice: captioned as people leave them, and boosted."""
+        """Make the same images twice: with captions as people write them, and with boosted ones."""
         plan = self.plan
         counts = (f"--level={LEVEL}", f"--train={plan.train}", f"--validation={plan.validation}", f"--test={plan.test}")
         return [
@@ -130,17 +130,17 @@ class CaptionsTable(Spine):
         return self.out / "data" / which
 
     def _files(self, arm: Arm) -> Path:
-        """The captions that an arm, or what it starts from, was taught."""
+        """Return the captions that an arm, or its start, was trained on."""
         return self._set("sparse" if SPARSE in (arm.name, arm.start) else "vcb")
 
     def _measure(self, tested: Sequence[tuple[str, int, str, str]]) -> None:
         """Let every model caption the test images, then ask the judge; of true captions too."""
         self._run([self._benchmark(*one) for one in tested])
-        self._tell_the_truth()
+        self._write_true_captions()
         self._run([self._judged(arm, seed) for arm, seed in [*((one[0], one[1]) for one in tested), (TRUTH, 0)]])
 
-    def _tell_the_truth(self) -> None:
-        """Write the true captions as if a model had."""
+    def _write_true_captions(self) -> None:
+        """Write the true captions as if a model had written them."""
         folder, file = self._eval(TRUTH, 0), self._set("vcb") / "test.jsonl"
         samples = load_samples(file)
         convention = asdict(families.Convention("pocket", "direct", families.load("pocket").budget))
@@ -201,11 +201,11 @@ class CaptionsTable(Spine):
             for size in SIZES:
                 hits = [(row["hit"], family[row["image"]]) for row in matches[str(size)]]
                 _add(found, f"R@1 of {size}", hits)
-            told = [(caption_of(rows[one.id]), one) for one in samples]
-            marks = [(judge(text, [thing.marks for thing in one.things]), family[one.id]) for text, one in told]
+            texts = [(caption_of(rows[one.id]), one) for one in samples]
+            marks = [(judge(text, [thing.marks for thing in one.things]), family[one.id]) for text, one in texts]
             _add(found, "marks right", [(one.precision, group) for one, group in marks])
             _add(found, "marks told", [(one.recall, group) for one, group in marks])
-            _add(found, "words", [(float(len(words(text))), family[one.id]) for text, one in told])
+            _add(found, "words", [(float(len(words(text))), family[one.id]) for text, one in texts])
         return found
 
 

@@ -57,7 +57,7 @@ def grounding_stages(out: Path, size: dict[str, int]) -> list[Stage]:
 def caption_stages(out: Path, size: dict[str, int]) -> list[Stage]:
     """The second act: boosted captions, SFT on them, self-retrieval in growing bags, and who is retrieved by what."""
     data = out / "captions"
-    counts = (f"--train={size['images']}", f"--validation={size['watched']}", f"--test={size['told']}")
+    counts = (f"--train={size['images']}", f"--validation={size['watched']}", f"--test={size['tested']}")
     made = ("--strategy=holistic", f"--level={LEVEL}", "--sheet=0", f"--out={data}", *counts)
     stages = [Stage("captions: synthesize data", "mllm.data_synth.captions", made, 30)]
     files = (f"--train={data / 'train.jsonl'}", f"--validation={data / 'validation.jsonl'}")
@@ -116,9 +116,9 @@ BAG_SIZES = (3, 5, 7)
 LEVEL = "medium"
 """How alike the images of a bag are. Among hard ones the judge finds few even by captions that tell every mark."""
 _FULL = {"train": 2400, "validation": 120, "test": 240, "sft_steps": 200, "cot_steps": 200, "rl_steps": 20, "eval": 64,
-         "images": 800, "watched": 70, "told": 210, "caption_steps": 110, "bag_images": 14, "stage": 5}  # fmt: skip
+         "images": 800, "watched": 70, "tested": 210, "caption_steps": 110, "bag_images": 14, "stage": 5}  # fmt: skip
 _SMALL = {"train": 60, "validation": 16, "test": 16, "sft_steps": 2, "cot_steps": 2, "rl_steps": 1, "eval": 4,
-          "images": 40, "watched": 7, "told": 14, "caption_steps": 2, "bag_images": 7, "stage": 1}  # fmt: skip
+          "images": 40, "watched": 7, "tested": 14, "caption_steps": 2, "bag_images": 7, "stage": 1}  # fmt: skip
 
 
 def _benchmark(out: Path, name: str, model: str, size: dict[str, int]) -> tuple[str, ...]:

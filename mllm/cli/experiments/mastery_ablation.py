@@ -4,8 +4,8 @@ Plain GRPO, KARL as published (factors inside the reward, where group normalisat
 (the same factors on the advantage, after normalisation, refreshed while training), from the same CoT-SFT weights.
 
 Every trained arm has the same tuning budget, steps, prompts and answers: each learning rate once on the first seed,
-chosen by Acc@0.5 on the validation split (checkpoints too). The test split is looked at once, at the end. Intervals
-resample images and seeds. Everything resumes; weights, raw answers, mastery files and seeds stay in the folder.
+chosen by Acc@0.5 on the validation split (checkpoints too). The test split is used once, at the end. Intervals
+resample images and seeds. A stopped run resumes; weights, raw answers, mastery files and seeds stay in the folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mllm.cli.experiments.pipeline import Stage
-from mllm.cli.experiments.sft_vs_grpo import SEEDS, Arm, Spine
+from mllm.cli.experiments.sft_vs_grpo import SEEDS, Ablation, Arm
 
 START = "CoT-SFT"
 PLAIN, KARL, OURS = "GRPO", "KARL as published", "mastery on the advantage"
@@ -67,7 +67,7 @@ class Plan:
         )
 
 
-class GroundingTable(Spine):
+class GroundingTable(Ablation):
     """The experiment in one folder."""
 
     comparisons = ((START, PLAIN), (PLAIN, KARL), (PLAIN, OURS), (KARL, OURS))

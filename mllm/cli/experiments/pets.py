@@ -16,7 +16,7 @@ from mllm.errors import FieldmarkError
 
 PHOTOS, CARDS = Path("oxford_pets_sample"), Path("fg_knowledge/descriptors/descriptors_pets.json")
 """Where photos and knowledge lie in the data folder."""
-ROOM = 640
+MAX_NEW_TOKENS = 640
 """Tokens for one answer: the pocket tokenizer spells words that it does not know byte by byte."""
 
 _FULL = {"train": 400, "validation": 24, "test": 120, "sft": 120, "rl": 6, "answers": 4, "watched": 12, "watch": 60}
@@ -62,12 +62,12 @@ def _synthesis(data: Path, out: Path, size: Mapping[str, int]) -> tuple[str, ...
 
 def _training(recipe: str, model: str, data: Path, out: Path, size: Mapping[str, int]) -> tuple[str, ...]:
     files = (f"--train={data / 'train.jsonl'}", f"--validation={data / 'validation.jsonl'}", f"--output_dir={out}")
-    watched = (f"--evaluate.samples={size['watched']}", f"--evaluate.max_new_tokens={ROOM}")
-    steps = (f"--max_steps={size[recipe]}", f"--max_tokens_per_sample={2 * ROOM}")
+    watched = (f"--evaluate.samples={size['watched']}", f"--evaluate.max_new_tokens={MAX_NEW_TOKENS}")
+    steps = (f"--max_steps={size[recipe]}", f"--max_tokens_per_sample={2 * MAX_NEW_TOKENS}")
     if recipe == "rl":
         answers = size["answers"]
-        room = (f"--max_completion_length={ROOM}", f"--num_generations={answers}")
-        more = (*room, f"--per_device_train_batch_size={2 * answers}", f"--evaluate.every={size['rl']}")
+        limits = (f"--max_completion_length={MAX_NEW_TOKENS}", f"--num_generations={answers}")
+        more = (*limits, f"--per_device_train_batch_size={2 * answers}", f"--evaluate.every={size['rl']}")
     else:
         more = ("--per_device_train_batch_size=4", f"--evaluate.every={size['watch']}")
     return ("--config", str(recipe_file(recipe)), f"--model={model}", *files, *watched, *steps, *more)
@@ -75,7 +75,7 @@ def _training(recipe: str, model: str, data: Path, out: Path, size: Mapping[str,
 
 def _benchmark(model: str, data: Path, out: Path) -> tuple[str, ...]:
     asked = ("--model", model, "--style", "think", "--samples", str(data / "test.jsonl"), "--out", str(out))
-    return (*asked, "--max-new-tokens", str(ROOM))
+    return (*asked, "--max-new-tokens", str(MAX_NEW_TOKENS))
 
 
 def _report(out: Path) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 seeds, one table.
 
 Every trained arm gets the same tuning budget: each learning rate once on the first seed, chosen by Acc@0.5 on the
-validation split (checkpoints too). The test split is looked at once, at the end. Intervals resample images and
-seeds. Everything resumes; weights, raw outputs and seeds are kept in the output folder.
+validation split (checkpoints too). The test split is used once, at the end. Intervals resample images and
+seeds. A stopped run resumes; weights, raw outputs and seeds are kept in the output folder.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ COMPARISONS = (
 """What the table claims or does not claim: the second over the first."""
 
 
-class Spine:
+class Ablation:
     """The experiment in one folder. A subclass with a plan and comparisons of its own is another experiment."""
 
     comparisons = COMPARISONS
@@ -89,7 +89,7 @@ class Spine:
     """What of the validation split chooses rates and checkpoints."""
 
     def __init__(self, out: Path, plan: Any, tell: Callable[[str], None], jobs: int | None = None) -> None:
-        """`jobs` runs at once share the cores, one core each unless said otherwise."""
+        """`jobs` runs at once share the cores, one core each by default."""
         self.out, self.plan, self._tell, self.jobs = out, plan, tell, jobs or cpus()
         self.pipeline = Pipeline(out, tell)
         self.rates: dict[str, str] = {}

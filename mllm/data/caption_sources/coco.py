@@ -1,8 +1,7 @@
 """COCO caption annotations (`captions_*.json`): every person's caption of an image is an annotation of its own.
 
-The json lies beside its images, or beside a folder `images`. If it also holds instances (annotations with `bbox` and
-`category_id`, and the list `categories`), they become the image's things: merge the two official files for that.
-Images without a caption are skipped; a warning counts them. Terms are read from the list `licenses`.
+The json lies beside its images, or beside a folder `images`. Instances (merge the two official files for that) become
+the image's things. Images without a caption are skipped; a warning counts them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """Reasoning composed from knowledge cards and boxes, without a model: recall, look at each, compare, conclude.
 
-The wording is drawn by seed from a small grammar; every mark is quoted from a card. A candidate is described by its own
-card, which is knowledge about its kind, not about this image: wrong cards teach wrong things.
-
-With card files (`files`) it also knows marks of entities and how two of them differ. It merges captions by rules
-(`mllm.synthesis.caption_merge`), without looking at any image.
+Every mark is quoted from a card, which is knowledge about a kind, not about this image: wrong cards teach wrong things.
+With card files (`files`) it also knows marks of entities; it merges captions by rules (`mllm.synthesis.caption_merge`).
 """
 
 from __future__ import annotations
@@ -65,11 +62,11 @@ COMPARE = (
 COMPARE_ALL = ("They share what no other is known for: {own}.", "What sets them apart from the rest: {own}.")
 CLOSE = ("They are much alike; the whole of the marks has to decide.", "No single mark decides, their sum does.")
 CONCLUDE = (
-    "So {name} is {box}.",
-    "Therefore I point at {box}.",
-    "That makes it {box}.",
-    "The match is {box}.",
-    "My choice is {box}.",
+    "So {name} is {boxes}.",
+    "Therefore I point at {boxes}.",
+    "That makes it {boxes}.",
+    "The match is {boxes}.",
+    "My choice is {boxes}.",
 )
 BY_MARKS = ("What is asked for: {marks}.", "I look for these marks: {marks}.", "The description says: {marks}.")
 UNLIKE = ("Unlike {other} ({its}), it shows: {own}.", "{other} would show {its}; here it is {own}.")
@@ -151,18 +148,11 @@ class Teacher:
             compare = COMPARE if len(chosen) == 1 else COMPARE_ALL
             parts.append(rng.choice(compare).format(own=own[0]) if own else rng.choice(CLOSE))
             parts += _unlike(request, rng)
-        parts.append(_end(sample.entity if not asked else "it", chosen, rng))
+        end = CONCLUDE if len(chosen) == 1 else CONCLUDE_ALL if chosen else CONCLUDE_NONE
+        boxes = [f"<obj:{index}>" for index in chosen]
+        both = " and ".join([", ".join(boxes[:-1]), boxes[-1]] if len(boxes) > 1 else boxes)
+        parts.append(rng.choice(end).format(name="it" if asked else sample.entity, boxes=both))
         return " ".join(part for part in parts if part)
-
-
-def _end(name: str, chosen: Sequence[int], rng: random.Random) -> str:
-    """Conclude on one thing, on several, or on none."""
-    boxes = [f"<obj:{index}>" for index in chosen]
-    if len(boxes) == 1:
-        return rng.choice(CONCLUDE).format(name=name, box=boxes[0])
-    if not boxes:
-        return rng.choice(CONCLUDE_NONE).format(name=name)
-    return rng.choice(CONCLUDE_ALL).format(name=name, boxes=f"{', '.join(boxes[:-1])} and {boxes[-1]}")
 
 
 def _set_apart(missing: Sequence[str], card: Sequence[str], rng: random.Random) -> str:

@@ -1,7 +1,7 @@
 """A teacher in this process: any checkpoint that `mllm.models.checkpoint` loads, prompted in batches.
 
 Threads that ask at the same time share a batch, so give the program as many workers as `batch`. Replies are not cached
-on disk, because the weights behind a name can change; the program's own log keeps what was made from them.
+on disk, because the weights behind a name can change.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Teacher(PromptedTeacher):
             Prompt(messages, [view.open() for view in request.views]),
             Sampling(request.max_tokens, request.temperature, seed=request.seed),
         )
-        self._usage.called()
+        self._usage.add(calls=1)
         written = self._batcher(job)
         self._usage.answered(job.tokens, written.tokens)
         return TeacherReply(written.text, written.truncated, job.tokens, written.tokens)

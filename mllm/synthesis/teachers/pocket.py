@@ -1,8 +1,7 @@
 """The pocket oracle: has every capability of a teacher, from the pocket world's own facts. It is never wrong.
 
-It recalls the entity's marks, goes through the things from left to right with the place of each, its visible marks and
-whether they match, and names the number that does, with its box again: looking up the box of a number was the hardest
-step for a small model. Served models have the same interface, so programs can be tested without any model.
+It judges the things from left to right and names the number that matches with its box again: looking up the box of a
+number was the hardest step for a small model.
 """
 
 from __future__ import annotations
@@ -44,7 +43,11 @@ class Teacher:
                 f"sample {sample.id}: {len(chosen)} things are {sample.entity!r}; the oracle points at exactly one"
             )
         recalled = asked or find(sample.entity).marks
-        looked = (_look(number, index, sample.things[index].entity, recalled) for number, index in enumerate(order, 1))
+        # Verdicts stand beside what they judge: a small model that only gave a number at the end picked at random.
+        looked = (
+            f"{number} <obj:{index}>: {judged(find(sample.things[index].entity).marks, recalled)}."
+            for number, index in enumerate(order, 1)
+        )
         ending = ", ".join(f"{number} <obj:{order[number - 1]}>" for number in chosen) or "none"
         subject = "marks" if asked else sample.entity
         return f"{subject}: {', '.join(recalled)}. {' '.join(looked)} So {ending}."
@@ -66,8 +69,15 @@ class Teacher:
 
         None for words without a mark of this world.
         """
-        facts = _facts(look)
-        return tuple(mark in facts if mark in facts or mark in _SLOTS else _fits(look, mark) for mark in marks)
+        facts, verdicts = _facts(look), []
+        for mark in marks:
+            if mark in facts or mark in _SLOTS:
+                verdicts.append(mark in facts)
+            else:
+                found = claims(mark)
+                known = any(one.marks for one in found)
+                verdicts.append(fits(found, look.domain, _things(look)) if known else None)
+        return tuple(verdicts)
 
     def describe(self, look: Look, *, seed: int = 0) -> str:
         """Return all facts in one sentence, worded by seed; for a scene of several things, one sentence each."""
@@ -111,34 +121,17 @@ class Teacher:
         return f"{caption.strip().rstrip('.')}, {', '.join(new)}." if new else caption.strip()
 
 
-def _look(number: int, index: int, name: str, recalled: Sequence[str]) -> str:
-    """Describe one thing: its number, its place, each mark with whether it was recalled, and the verdict.
-
-    Verdicts stand beside what they judge: a small model that only gave a number at the end of a long list learned to
-    describe everything and then picked at random.
-    """
-    return f"{number} <obj:{index}>: {judged(find(name).marks, recalled)}."
-
-
 def _things(look: Look) -> list[tuple[str, ...]]:
     """Return the facts of each thing; a thing has one mark of each kind."""
     facts = _facts(look)
     return [facts[start : start + len(KINDS)] for start in range(0, len(facts), len(KINDS))]
 
 
-def _fits(look: Look, phrase: str) -> bool | None:
-    """Return whether a phrase agrees with the facts; None for one without marks."""
-    found = claims(phrase)
-    return fits(found, look.domain, _things(look)) if any(one.marks for one in found) else None
-
-
 def _several(*captions: str) -> bool:
-    """Return whether one of the captions names marks of several things."""
     return any(sum(bool(one.marks) for one in claims(caption)) > 1 for caption in captions)
 
 
 def _facts(look: Look) -> tuple[str, ...]:
-    """Return what is known to be visible. Raises FieldmarkError without facts."""
     if not look.facts:
         raise FieldmarkError(
             f"{look.image}: the pocket oracle answers from the facts of a drawn image, and this one has none; "
