@@ -130,7 +130,8 @@ def choices(
     for item in chosen:
         names = options(item, entities[item.domain], seed, alike)
         listed = " ".join(f"{letter}. {name}." for letter, name in zip(LETTERS, names, strict=True))
-        question = f"Which {_noun(item.domain)} is this? {listed} Answer with the letter."
+        noun = domains.load(item.domain).noun if item.domain in domains.names() else item.domain
+        question = f"Which {noun} is this? {listed} Answer with the letter."
         questions.append(_sample(item, f"choose {item.id}", question, names))
     return questions
 
@@ -187,11 +188,6 @@ def _stated_marks(text: str) -> set[str]:
     """Return the marks of `NAME: a, b, c.` or `a, b, c.` in lower case."""
     marks = text.rpartition(":")[2].strip().rstrip(".").lower()
     return {mark for part in re.split(r"[,;.\n]", marks) if (mark := " ".join(part.split()))}
-
-
-def _noun(domain: str) -> str:
-    """Return the noun of a domain, or the domain's name if it has no file."""
-    return domains.load(domain).noun if domain in domains.names() else domain
 
 
 def _sample(item: Item, name: str, question: str, options: Sequence[str] = ()) -> Sample:

@@ -15,6 +15,7 @@ from mllm.io import strict_json
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
 LARGEST = 1e300
+"""Larger values are not drawn, so that differences are finite too."""
 POINTS = 300
 """Maximum number of points of a line; longer logs are averaged."""
 
@@ -86,16 +87,19 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
             if number == len(lines):
                 break
             raise FieldmarkError(f"{path}:{number}: broken JSON: {error.msg}") from None
-        numbers = {key: float(value) for key, value in row.items() if _drawn(value)} if isinstance(row, dict) else {}
+        numbers = (
+            {
+                key: float(value)
+                for key, value in row.items()
+                if isinstance(value, int | float) and -LARGEST < value < LARGEST
+            }
+            if isinstance(row, dict)
+            else {}
+        )
         if "step" not in numbers:
             raise FieldmarkError(f"{path}:{number}: field step: a number is needed; is this the log of a training run?")
         steps[numbers["step"]] = steps.get(numbers["step"], {}) | numbers
     return [steps[step] for step in sorted(steps)]
-
-
-def _drawn(value: object) -> bool:
-    """Whether a value of a log can be drawn: a finite number, small enough that differences are finite too."""
-    return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 
 def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:
