@@ -30,8 +30,7 @@ _COLUMNS = ("part", "source", "confidence", "domain")
 def load(file: str | Path) -> dict[str, Card]:
     """Read one file; the keys are the entities as written. Every mark gets its part and its source.
 
-    Raises:
-        KnowledgeError: an unreadable file. Names file, entity or line, and field.
+    Raises `KnowledgeError`: an unreadable file. Names file, entity or line, and field.
     """
     file = Path(file)
     if file.suffix == ".csv":

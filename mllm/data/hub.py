@@ -63,8 +63,7 @@ def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: in
 def push(out: Path, repository: str, *, private: bool = False) -> str:
     """Create the dataset repository if necessary, commit the folder to it, and return its address.
 
-    Raises:
-        FieldmarkError: the Hub's error message.
+    Raises `FieldmarkError`: the Hub's error message.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -85,8 +84,7 @@ def push(out: Path, repository: str, *, private: bool = False) -> str:
 def licence_of(terms: Mapping[str, int], folder: Path) -> str:
     """Return the Hub's name of the licence of all images: their common one if the Hub has it, else `other`.
 
-    Raises:
-        FieldmarkError: some images have no licence.
+    Raises `FieldmarkError`: some images have no licence.
     """
     if not terms or UNKNOWN in terms or "" in terms:
         count = terms.get(UNKNOWN, terms.get("", 0))

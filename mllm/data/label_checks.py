@@ -35,8 +35,7 @@ class LabelReport:
 def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Shares, seed: int) -> LabelReport:
     """Decode every photo, look up its card and its near-duplicates, and split the good photos.
 
-    Raises:
-        FieldmarkError: the input as a whole cannot be read, e.g. no such folder or a table without needed columns.
+    Raises `FieldmarkError`: the input as a whole cannot be read, e.g. no such folder or a table without needed columns.
     """
     found = LabelReport()
     prints: list[list[str]] = []

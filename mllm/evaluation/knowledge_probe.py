@@ -78,10 +78,8 @@ def options(
     """Return the four names of a question in random order: the item's own and three look-alikes.
 
     The other entities of its image are preferred (they were put there as look-alikes), then those that `alike` lists
-    for it, then random others of `entities`, the names of its domain.
-
-    Raises:
-        FieldmarkError: fewer than four entities.
+    for it, then random others of `entities`, the names of its domain. Raises `FieldmarkError`: fewer than four
+    entities.
     """
     rng = random.Random(f"{seed}/{item.id}/{item.entity}")
     beside = rng.sample(item.beside, len(item.beside))

@@ -63,13 +63,8 @@ def build(
         "title": title or "Fieldmark report",
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "runs": [
-            {
-                "name": name,
-                "folder": str(run.folder),
-                **{key: run.info.get(key) for key in SETTINGS},
-                **score_tables[name],
-            }
-            for name, run in loaded.items()
+            {"name": name, "folder": str(run.folder), **{key: run.info.get(key) for key in SETTINGS}, **table}
+            for (name, run), table in zip(loaded.items(), score_tables.values(), strict=True)
         ],
         "slices": main,
         "domains": each,

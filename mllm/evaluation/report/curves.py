@@ -71,8 +71,7 @@ class Panel:
 def read_log(path: str | Path) -> list[dict[str, float]]:
     """Read a `log.jsonl` (or the one in a folder). Steps logged again after a resume replace the earlier rows.
 
-    Raises:
-        FieldmarkError: no such file, or a line that is not a JSON object (an incomplete last line is skipped).
+    Raises `FieldmarkError`: no such file, or a line that is not a JSON object (an incomplete last line is skipped).
     """
     path = Path(path)
     path = path / "log.jsonl" if path.is_dir() else path
@@ -87,19 +86,15 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
             if number == len(lines):
                 break
             raise FieldmarkError(f"{path}:{number}: broken JSON: {error.msg}") from None
-        numbers = (
-            {
-                key: float(value)
-                for key, value in row.items()
-                if isinstance(value, int | float) and -LARGEST < value < LARGEST
-            }
-            if isinstance(row, dict)
-            else {}
-        )
+        numbers = {key: float(value) for key, value in row.items() if _drawn(value)} if isinstance(row, dict) else {}
         if "step" not in numbers:
             raise FieldmarkError(f"{path}:{number}: field step: a number is needed; is this the log of a training run?")
         steps[numbers["step"]] = steps.get(numbers["step"], {}) | numbers
     return [steps[step] for step in sorted(steps)]
+
+
+def _drawn(value: object) -> bool:
+    return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 
 def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:
