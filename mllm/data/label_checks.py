@@ -102,11 +102,8 @@ _ALL = Box(0, 0, 1, 1)
 def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, marks: bool = True) -> Iterator[str]:
     """Yield the faults of a photo's labels: its domain, its entity's spelling, missing knowledge.
 
-    Args:
-        photo: from a source.
-        cards: of every entity; None if photos have their own marks.
-        spelled: spellings of entities so far, updated here. One of two spellings could be held out and the other not.
-        marks: without cards, whether a photo without marks is a fault.
+    `cards` is None if photos have their own marks; `marks` says whether one without any is a fault then. `spelled`
+    holds the spellings so far and is updated: of two spellings one could be held out and the other not.
     """
     first = spelled.setdefault(normalize_name(photo.entity), photo.entity)
     if first != photo.entity:

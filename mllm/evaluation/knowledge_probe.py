@@ -100,11 +100,6 @@ def nearest_cards(entity: str, others: Sequence[str], cards: Mapping[str, Sequen
     return sorted(shared, key=lambda name: -shared[name])
 
 
-def alone(item: Item, image: str, size: Frame) -> Item:
-    """Return the item on an image of its own, which it fills; `size` is in pixels."""
-    return replace(item, image=image, size=size, box=Box(0, 0, 1, 1))
-
-
 def by_domain(pool: Iterable[Item]) -> dict[str, list[str]]:
     """Return the entities of each domain, sorted."""
     found: dict[str, set[str]] = {}

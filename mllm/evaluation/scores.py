@@ -125,9 +125,7 @@ def table(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any]:
         "slices": {name: measure(part, seed=seed) for name, part in parts.items()},
         "problems": dict(Counter(case.completion.answer.problem for case in cases if case.completion.answer.problem)),
         "links": {
-            name: [step.as_dict() for step in reasoning.sum_steps(part)]
-            for name, part in counts.items()
-            if part and not name.startswith("domain ")
+            name: reasoning.sum_steps(part) for name, part in counts.items() if part and not name.startswith("domain ")
         },
     }
 

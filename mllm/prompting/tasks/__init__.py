@@ -101,13 +101,9 @@ def score_of(sample: Sample, answer: Answer) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CompletionReader:
-    """Reads completions of one checkpoint.
+    """Reads completions of one checkpoint, whose `budget` decides the frame of its numbers.
 
-    Args:
-        family: how it writes boxes.
-        budget: how it resizes images, which decides the frame of its numbers.
-        opening: what the chat template writes at the start of the model's turn (`template_opening`); empty
-            for texts that hold it already.
+    `opening` is what the chat template writes before them (`template_opening`); empty for texts that hold it already.
     """
 
     family: Family
