@@ -16,6 +16,7 @@ class Options:
 
 
 def command(options: Options) -> None:
-    from mllm.cli.experiments.mastery_ablation import GroundingTable, Plan
+    from mllm.cli.experiments.ablation import AblationRun
+    from mllm.cli.experiments.mastery_ablation import ablation
 
-    print(GroundingTable(options.out, Plan(), print).run())
+    print(AblationRun(options.out, ablation(), print).run())

@@ -16,6 +16,7 @@ class Options:
 
 
 def command(options: Options) -> None:
-    from mllm.cli.experiments.sft_vs_grpo import Ablation, Plan
+    from mllm.cli.experiments.ablation import AblationRun
+    from mllm.cli.experiments.sft_vs_grpo import ablation
 
-    print(Ablation(options.out, Plan(), print).run())
+    print(AblationRun(options.out, ablation(), print).run())
