@@ -4,8 +4,6 @@ Self-retrieval, growing bags and CLIP reward, from sparse and from boosted capti
 stopped run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated

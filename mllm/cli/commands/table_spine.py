@@ -3,8 +3,6 @@
 The same command continues a stopped run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

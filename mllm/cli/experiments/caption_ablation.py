@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mllm.captions import caption_of, words
+from mllm.cli.commands.demo import BAG_SIZES, LEVEL, judged
 from mllm.cli.experiments.ablation import Ablation, AblationTask, Arm, Sizes
-from mllm.cli.experiments.demo import BAG_SIZES, LEVEL, judged
 from mllm.cli.experiments.pipeline import Stage, answers, counts
 from mllm.evaluation import runs
 from mllm.evaluation.report.caption_bags import SCORES

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mllm.cli.commands.demo import POCKET_DATA
 from mllm.cli.experiments.ablation import Ablation, AblationTask, Arm, Sizes
-from mllm.cli.experiments.demo import POCKET_DATA
 from mllm.cli.experiments.pipeline import Stage, answers, counts
 from mllm.evaluation import runs
 
