@@ -3,8 +3,6 @@
 Shows scores, paired differences, learning curves, domains, and images on which the runs disagree.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

@@ -4,8 +4,6 @@ Lists versions, cores, memory, GPUs, disk, and the recipes that fit. With --trai
 instead; the exit code is 1 when it finds one.
 """
 
-from __future__ import annotations
-
 import platform
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ of images instead, with filters by domain, outcome and score; FILE may then also
 folder.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable
