@@ -1,7 +1,6 @@
 """Generates the completions that a benchmark folder lacks, and writes each one down at once.
 
-Shared by the programs in eval/: open the checkpoint, compare the settings with those of the folder's earlier outputs,
-and generate what is missing (length-sorted batches, or vLLM) with a progress bar.
+Shared by the programs in eval/, which add their samples and their scores.
 """
 
 from __future__ import annotations

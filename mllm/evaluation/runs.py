@@ -26,7 +26,7 @@ from mllm.io.files import atomic_write
 from mllm.io.jsonl import append_jsonl, read_jsonl, write_jsonl
 from mllm.models import families
 from mllm.models.families import Convention
-from mllm.prompting.completions import CompletionReader
+from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample, image_path, load_samples
 
 DECIDES = ("model", "weights", "style", "convention", "samples", "generation")
@@ -175,7 +175,6 @@ def write_scores(run: BenchmarkRun, *, seed: int = 0, **more: Any) -> dict[str, 
 
 
 def _read_info(folder: Path) -> dict[str, Any]:
-    """Read run.json; raise FieldmarkError if the folder is not a benchmark run."""
     path = folder / "run.json"
     if not path.is_file():
         raise FieldmarkError(f"{folder} is not a benchmark folder: run.json not found (eval/kvg_bench.py makes one)")

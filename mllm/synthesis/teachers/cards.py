@@ -13,8 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from mllm.config import Section
-from mllm.knowledge.cards import Cards, has_mark, load_cards, word_overlap
-from mllm.knowledge.parts import part_of
+from mllm.knowledge.cards import Cards, has_mark, load_cards, part_of, word_overlap
 from mllm.prompting.questions import listed
 from mllm.synthesis import caption_merge
 from mllm.synthesis.capabilities import ReasoningRequest

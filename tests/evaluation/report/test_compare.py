@@ -7,7 +7,6 @@ import json
 import pytest
 
 from mllm.evaluation import report, runs
-from mllm.evaluation.report import disagreements
 from tests.evaluation.report.test_report import EVIL, Page, benchmark
 from tests.support.browser import browser
 from tests.support.command_line import fieldmark
@@ -53,7 +52,7 @@ def test_every_run_is_set_against_the_first(folders, tmp_path):
 
 def test_images_on_which_runs_disagree(folders):
     loaded = [runs.load(folders / name) for name in "ab"]
-    found = disagreements.cases(loaded)
+    found = report.disagreements(loaded)
     assert {case.sample.id for case in found} == {"s4", "s5", "s6"}, "lost by b: s4, s5; won by b: s6"
     assert [case.hit for case in found[:2]] == [True, False], "lost and won in turn"
     made = report.build({"a": folders / "a", "b": folders / "b"}, against_first=True)
