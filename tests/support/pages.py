@@ -152,18 +152,18 @@ def module_of(program: tuple[str, ...]) -> str:
 def help_of(module: str, *sub: str) -> str:
     """What a program prints for `--help`, wide enough that no flag is broken. It runs in this process."""
     environment = {"COLUMNS": "250", "TERMINAL_WIDTH": "250", "NO_COLOR": "1", "TERM": "dumb"}
-    said = io.StringIO()
+    output = io.StringIO()
     with (
         mock.patch.dict("os.environ", environment),
         mock.patch.object(sys, "argv", [module, *sub, "--help"]),
-        redirect_stdout(said),
-        redirect_stderr(said),
+        redirect_stdout(output),
+        redirect_stderr(output),
     ):
         try:
             starter_of(import_module(module))()
         except SystemExit as end:
-            assert not end.code, f"{module} {' '.join(sub)} --help ended with {end.code}\n{said.getvalue()[-3000:]}"
-    return said.getvalue()
+            assert not end.code, f"{module} {' '.join(sub)} --help ended with {end.code}\n{output.getvalue()[-3000:]}"
+    return output.getvalue()
 
 
 def starter_of(module: ModuleType) -> Callable[[], object]:
