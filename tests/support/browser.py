@@ -76,7 +76,9 @@ class Tab:
         """Wait until an expression is true, and return it."""
         latest = time.monotonic() + timeout
         while not (value := self.js(f"(() => {{ const v = {code}; return v instanceof Node ? true : v; }})()")):
-            assert time.monotonic() < latest, f"never true: {code}\n{self.js('document.body.innerText')}\n{self.console}"
+            assert time.monotonic() < latest, (
+                f"never true: {code}\n{self.js('document.body.innerText')}\n{self.console}"
+            )
             time.sleep(0.1)
         return value
 
