@@ -42,10 +42,7 @@ class Pool:
     def __init__(
         self, photos: Sequence[Photo], side: Split, cards: Mapping[str, tuple[str, ...]], things: tuple[int, int]
     ) -> None:
-        """Index the photos of `side`; `things` are the minimum and maximum number of things in a line-up.
-
-        Raises FieldmarkError if no domain of this side has enough entities.
-        """
+        """Index the photos of `side`; `things`: fewest and most in a line-up. Raises FieldmarkError without enough."""
         self.side: Split = side
         self.cards = cards
         self.fewest, self.most = things
@@ -70,7 +67,7 @@ class Pool:
                 f"{side}: no domain has photos of {self.fewest} different entities (with one box each) on this side;"
                 " give more photos, other shares, or fewer things"
             )
-        self.strata = tuple(name for name in get_args(Stratum) if name in self.targets)
+        self.strata: tuple[Stratum, ...] = tuple(name for name in get_args(Stratum) if name in self.targets)
         self.repeated = {
             name: [key for key in keys if len(self.photos[key]) > 1] for name, keys in self.targets.items()
         }
@@ -80,12 +77,9 @@ class Pool:
     def draw(
         self, index: int, seed: str, rng: random.Random, *, sisters: float, questions: int, kind: QuestionKind = NAME
     ) -> LineUp:
-        """Draw line-up number `index`: strata take turns, and each uses every entity before it repeats one.
-
-        If a stratum has no entity with two photos, `several` becomes `name`.
-        """
+        """Draw line-up number `index`: strata take turns, and each uses every entity before it repeats one."""
         stratum, turn = self.strata[index % len(self.strata)], index // len(self.strata)
-        if kind == SEVERAL and not self.repeated[stratum]:
+        if kind == SEVERAL and not self.repeated[stratum]:  # no entity has two photos
             kind = NAME
         entities = self.repeated[stratum] if kind == SEVERAL else self.targets[stratum]
         lap, place = divmod(turn, len(entities))

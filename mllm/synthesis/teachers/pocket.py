@@ -31,10 +31,7 @@ class Teacher:
     """Teacher interface over the pocket world."""
 
     def reason(self, request: ReasoningRequest) -> str:
-        """Write the reasoning for one sample; boxes as `<obj:K>`, K an index into `sample.things`.
-
-        Raises FieldmarkError if a thing is not of the pocket world, or the question does not fit the image.
-        """
+        """Write a thought. Raises FieldmarkError if a thing is not of the pocket world or the question does not fit."""
         sample, asked = request.sample, request.sample.asked
         order = sorted(range(len(sample.things)), key=lambda index: sample.things[index].box.center[0])
         chosen = [number for number, index in enumerate(order, 1) if index in targets(sample)]
@@ -65,10 +62,7 @@ class Teacher:
         return tuple((mine, theirs) for mine, theirs in both if mine != theirs)
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
-        """Return whether each mark is among the facts, and each phrase's marks on things that have all of them.
-
-        None for words without a mark of this world.
-        """
+        """Return whether each mark, or each phrase's marks, are among the facts; None for words without a mark."""
         facts, verdicts = _facts(look), []
         for mark in marks:
             if mark in facts or mark in _SLOTS:
@@ -89,8 +83,7 @@ class Teacher:
     def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
         """Return the thing's box if its facts are those of the species; otherwise none. The seed is ignored.
 
-        Without `look.box`, the box encloses what differs from the background, which is exact on photos of one thing
-        and meaningless on collages.
+        Without `look.box`, the box encloses what differs from the background: exact on photos of one thing only.
         """
         if tuple(_facts(look)) != self.marks(entity, look.domain):
             return ()
