@@ -14,29 +14,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from mllm.boxes import Box, Frame
 from mllm.pocket.drawing import Colour, sprite
-from mllm.pocket.species import (
-    ACCENT_PARTS,
-    COLOURS,
-    DOMAINS,
-    FORMS,
-    NOUNS,
-    PATTERNS,
-    SEEN_DOMAINS,
-    UNSEEN_DOMAINS,
-    Marks,
-    Species,
-    find,
-    random_marks,
-    sister_marks,
-    sisters,
-    species,
-)
-
-__all__ = [
-    "ACCENT_PARTS", "COLOURS", "DOMAINS", "FORMS", "NOUNS", "PATTERNS", "SEEN_DOMAINS", "UNSEEN_DOMAINS",
-    "Marks", "Scene", "Species", "WorldThing",
-    "find", "make_scene", "photo", "random_marks", "sister_marks", "sisters", "species",
-]  # fmt: skip
+from mllm.pocket.species import Marks, Species
 
 TILE = 96
 """Side of a labelled photo in pixels."""
