@@ -74,7 +74,7 @@ def make_captions(folder: Path, split: str, families: int, size: int = 5) -> Pat
         for number, scene in enumerate(look_alikes.look_alikes(f"{split}/{family}", size, "medium", count=1)):
             name = f"{split}-{family}-{number}"
             scene.image.save(folder / f"{name}.png")
-            noun, marks = NOUNS[scene.domain], captions.marks_of(scene)
+            noun, marks = NOUNS[scene.domain], scene.marks
             samples.append(
                 Sample(
                     id=name,
