@@ -16,7 +16,6 @@ from mllm.captions import clauses
 from mllm.config import Section
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards, has_mark, load_cards, part_of, word_overlap
-from mllm.knowledge.parts import part_of
 from mllm.metrics import claims
 from mllm.prompting.questions import listed
 from mllm.synthesis.capabilities import ReasoningRequest
