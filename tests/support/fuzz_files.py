@@ -107,7 +107,7 @@ def published(folder: Path) -> dict[str, Target]:
             (dumped({"one": {"3": "the one in the middle"}}),), JSON,
         ),
         "eval.truematch": Target(
-            filed(folder / "bags" / "3.json", lambda file: truematch.bags_of(file, 3)), (dumped([[1, 2, 3]]),), JSON
+            filed(folder / "bags" / "3.json", lambda file: truematch.read_bags(file, 3)), (dumped([[1, 2, 3]]),), JSON
         ),
         "adapter_config": Target(
             filed(folder / "lora" / "adapter_config.json", lambda file: checkpoint.base_and_adapter(str(file.parent))),
@@ -119,10 +119,11 @@ def published(folder: Path) -> dict[str, Target]:
 def rows(folder: Path) -> dict[str, Target]:
     """Record files."""
     from mllm import records
+    from mllm.io import codec
     from mllm.data import bags
 
     def boxed(cls: type) -> Callable[[bytes], Any]:
-        return lambda data: records.decode(data, cls)
+        return lambda data: codec.decode(data, cls)
 
     def bagged(file: Path) -> None:
         bags.check(bags.read([file]), ["a", "b", "c"])
