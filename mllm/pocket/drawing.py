@@ -64,11 +64,6 @@ def _body_points(form: str) -> list[tuple[float, float]]:
     return points
 
 
-def _ink(colour: str) -> Colour:
-    """Return the colour of a pattern that is visible on its body: dark on light bodies, light on dark ones."""
-    return (58, 40, 40) if colour in ("white", "yellow", "orange") else (250, 244, 225)
-
-
 def _pattern(image: Image.Image, mask: Image.Image, marks: Marks) -> None:
     if marks.pattern == "plain":
         return
@@ -83,7 +78,8 @@ def _pattern(image: Image.Image, mask: Image.Image, marks: Marks) -> None:
         for row, y in enumerate(range(_CENTRE - 110, _CENTRE + 111, 38)):
             for x in range(_CENTRE - 114 + 22 * (row % 2), _CENTRE + 130, 44):
                 draw.ellipse((x - 11, y - 11, x + 11, y + 11), fill=255)
-    image.paste(_ink(marks.colour), mask=ImageChops.multiply(ink, mask))
+    dark = marks.colour in ("white", "yellow", "orange")  # visible on the body: dark on light ones, light on dark ones
+    image.paste((58, 40, 40) if dark else (250, 244, 225), mask=ImageChops.multiply(ink, mask))
 
 
 class _Pen:
