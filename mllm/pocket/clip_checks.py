@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mllm.metrics.ranking import hit_share
+from mllm.metrics.stats import hit_share
 from mllm.pocket.captions import rich, sparse
 from mllm.pocket.look_alikes import LEVELS, look_alikes
 from mllm.pocket.pretraining_run import write_card

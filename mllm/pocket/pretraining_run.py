@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import distributed
 
 from mllm.distributed import World
+from mllm.errors import FieldmarkError
 from mllm.io.tables import markdown, percent
 
 
@@ -31,7 +31,7 @@ class SavedState:
             return
         saved = torch.load(file, weights_only=True)
         if settings is not None and saved["settings"] != settings:
-            raise SystemExit(f"{file} belongs to a run with {saved['settings']}; choose another --out or remove it")
+            raise FieldmarkError(f"{file} belongs to a run with {saved['settings']}; choose another --out or remove it")
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         self.step = saved["step"]
@@ -50,13 +50,6 @@ def share_of_peak(step: int, total: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
-
-
-def command_line(program: str, settings: Any, default: Any) -> str:
-    """Return the command that makes these weights: a flag for each setting that differs from its default."""
-    defaults = asdict(default)
-    changed = {name: value for name, value in asdict(settings).items() if value != defaults[name]}
-    return " ".join([f"python {program}", *(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())])
 
 
 def write_card(

@@ -201,9 +201,9 @@ def test_a_killed_pretraining_ends_where_an_undisturbed_one_does(tmp_path: Path)
     small = [
         "--scenes",
         "40",
-        "--batch",
+        "--batch-size",
         "4",
-        "--text-batch",
+        "--text-batch-size",
         "4",
         "--checks",
         "2",

@@ -48,7 +48,7 @@ def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[Species], da
 
 
 @pytest.mark.parametrize(
-    ("said", "found"),
+    ("prose", "found"),
     [
         ("It has an orange tail and a sooty breast.", []),
         ("Its breast is dark, its legs are thin.", []),  # the card is silent about legs
@@ -59,11 +59,11 @@ def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[Species], da
         ("The common redstart would show a white forehead.", []),
     ],
 )
-def test_prose_is_judged_by_clause(said: str, found: list[str]) -> None:
+def test_prose_is_judged_by_clause(prose: str, found: list[str]) -> None:
     sample = sample_of(["black redstart", "common redstart", "wren"], 0)
-    thought = f"I look at <obj:1>, white forehead, and <obj:2>, short tail. Then <obj:0>. {said}"
+    thought = f"I look at <obj:1>, white forehead, and <obj:2>, short tail. Then <obj:0>. {prose}"
     assert consistency.contradictions(sample, thought, CARDS) == found
-    recalled = f"{said} <obj:1> no. <obj:2> no. So <obj:0>."
+    recalled = f"{prose} <obj:1> no. <obj:2> no. So <obj:0>."
     assert consistency.contradictions(sample, recalled, CARDS) == found
 
 

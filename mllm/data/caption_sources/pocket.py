@@ -1,7 +1,6 @@
 """Scenes of the pocket world with sparse captions of several people, in families of look-alikes.
 
-Each side has its own families. No scene is on two sides: a family that holds a scene of another side is drawn again.
-The test side is drawn first, so that a larger training set leaves the test unchanged.
+No scene is on two sides: a family that holds a scene of another side is drawn again.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def images(request: CaptionRequest) -> Iterator[Sample]:
     if request.voices < 1:
         raise FieldmarkError(f"a drawn image needs at least one caption, not {request.voices}")
     taken: set[object] = set()
-    for side in reversed(SPLITS):
+    for side in reversed(SPLITS):  # the test first, so that a larger training set leaves it unchanged
         folder = request.out / "images" / side
         folder.mkdir(parents=True, exist_ok=True)
         size, wanted = request.family.get(side, 1), request.counts.get(side, 0)
@@ -57,7 +56,6 @@ def _family(request: CaptionRequest, side: str, number: int, size: int, taken: s
 
 
 def _sample(request: CaptionRequest, side: str, key: str, bag: str | None, scene: Scene) -> Sample:
-    """Make a scene's sample, captioned by `voices` people who each leave out other marks."""
     noun, marks = NOUNS[scene.domain], scene.marks
     captions = [
         sparse(scene.domain, marks, random.Random(f"voice/{request.seed}/{key}/{k}")) for k in range(request.voices)

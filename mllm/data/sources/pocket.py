@@ -1,8 +1,7 @@
 """Labelled photos of the pocket world, drawn into files: every species, with its marks and its one box.
 
-`Photo.use` is the side the world assigns a species to: `train` species are seen in training; unseen ones belong
-to either `validation` or `test`. A species of the training set is drawn `photos_per_entity` times, since its photos are
-divided among three sides; any other a third as often.
+`Photo.use` is the side the world assigns a species to. A species of the training set is drawn `photos_per_entity`
+times, since its photos are divided among three sides; any other a third as often.
 """
 
 from __future__ import annotations

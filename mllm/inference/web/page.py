@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr  # pyright: ignore[reportMissingImports]
 
 from mllm.errors import FieldmarkError
-from mllm.inference.sampling import Sampling
 from mllm.inference.web.session import SIDE, Session, WebLimits
 from mllm.knowledge import domains
 from mllm.prompting import styles
@@ -182,7 +181,8 @@ class _Handlers:
         options = {
             "style": STYLES[style],
             "domain": domain,
-            "sampling": Sampling(min(int(tokens), self.limits.tokens) if tokens else None, temperature),
+            "max_new_tokens": min(int(tokens), self.limits.tokens) if tokens else None,
+            "temperature": temperature,
         }
         for number in range(len(session.images)) if everywhere else [session.current]:
             async for _ in session.ask(self.assistants, number, question.strip(), int(memory), **options):

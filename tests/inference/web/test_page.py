@@ -52,6 +52,6 @@ def test_an_image_a_question_a_box(address, tmp_path):
         tab.click("#json-0 button")
         tab.wait("document.querySelector('#json-0').innerText.includes('\"question\": \"What is at #1?\"')")
         assert tab.js("document.querySelectorAll('[onerror]').length") == 0
-        assert not tab.said, "errors on the console"
+        assert not tab.console, "errors on the console"
         outside = [one for one in tab.requested if not one.startswith((address, "data:", "blob:"))]
         assert not outside, "the page loads nothing from elsewhere"
