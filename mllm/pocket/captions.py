@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mllm.captions import with_article
 from mllm.pocket.species import ACCENT_PARTS, COLOURS, KIND_OF, KINDS, NOUNS, random_marks
@@ -144,6 +145,51 @@ def fits(claimed: Sequence[Claims], domain: str, things: MarksOfThings) -> bool:
         return False
     agree = [[float(all(mark in thing for mark in one.marks)) for thing in things] for one in claimed]
     return _best_match(agree) == len(claimed)
+
+
+def merge(captions: Sequence[str]) -> str:
+    """Merge captions of one scene into one with the marks of all; where two disagree, the earlier one wins.
+
+    Captions name their things from left to right, so things are matched in order if possible, else so that as much as
+    possible agrees (Kuhn 1955). Things that only a later caption names come last.
+    """
+    merged = _described(captions[0])
+    for caption in captions[1:]:
+        other = _described(caption)
+        for place, (noun, marks) in zip(_places(merged, other), other, strict=True):
+            if place is None:
+                merged.append((noun, marks))
+            else:
+                merged[place] = merged[place][0] or noun, {**marks, **merged[place][1]}
+    phrases = []
+    for noun, marks in merged:
+        words = " ".join([*(marks[kind] for kind in KINDS[:3] if kind in marks), noun or "thing"])
+        phrases.append(f"{words} with {marks['accent']}" if "accent" in marks else words)
+    return _sentences(phrases)
+
+
+def _described(text: str) -> list[tuple[str | None, dict[str, str]]]:
+    """Return for each thing that a text gives marks of its noun, and the first mark of each kind."""
+    read = [one for one in claims(text) if one.marks]
+    return [(one.noun, {KIND_OF.get(mark, "accent"): mark for mark in reversed(one.marks)}) for one in read]
+
+
+def _places(merged: Sequence[Any], other: Sequence[Any]) -> list[int | None]:
+    """Return for each described thing of `other` its place in `merged`; None if it is not there."""
+    from scipy.optimize import linear_sum_assignment
+
+    # The number of marks that agree, minus ten for each that does not.
+    agreement = [
+        [sum(1 if mine[kind] == marks[kind] else -10 for kind in mine.keys() & marks.keys()) for _, mine in merged]
+        for _, marks in other
+    ]
+    if len(merged) == len(other) and all(agreement[k][k] >= 0 for k in range(len(merged))):
+        return list(range(len(merged)))
+    places: list[int | None] = [None] * len(other)
+    if merged and other:
+        for row, column in zip(*linear_sum_assignment(agreement, maximize=True), strict=True):
+            places[int(row)] = int(column)
+    return places
 
 
 def _best_match(worth: Sequence[Sequence[float]]) -> int:

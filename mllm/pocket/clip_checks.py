@@ -65,12 +65,9 @@ def _recall(scorer: Any, size: int, level: str, count: int, kind: str) -> float:
             for scene, file in zip(scenes, files, strict=True):
                 scene.image.save(file)
             rng = random.Random(number)
-            texts = [
-                rich(scene.domain, scene.marks) if kind == "rich" else sparse(scene.domain, scene.marks, rng)
-                for scene in scenes
-            ]
-            similarity = scorer.similarity(texts, files)
-            hits += [hit_share(row, place) for place, row in enumerate(similarity)]
+            described = [(scene.domain, scene.marks) for scene in scenes]
+            texts = [rich(*one) if kind == "rich" else sparse(*one, rng) for one in described]
+            hits += [hit_share(row, place) for place, row in enumerate(scorer.similarity(texts, files))]
     return sum(hits) / len(hits)
 
 

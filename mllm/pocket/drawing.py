@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from PIL import Image, ImageChops, ImageDraw
 
@@ -64,11 +64,6 @@ def _body_points(form: str) -> list[tuple[float, float]]:
     return points
 
 
-def _ink(colour: str) -> Colour:
-    """Return the colour of a pattern that is visible on its body: dark on light bodies, light on dark ones."""
-    return (58, 40, 40) if colour in ("white", "yellow", "orange") else (250, 244, 225)
-
-
 def _pattern(image: Image.Image, mask: Image.Image, marks: Marks) -> None:
     if marks.pattern == "plain":
         return
@@ -83,7 +78,8 @@ def _pattern(image: Image.Image, mask: Image.Image, marks: Marks) -> None:
         for row, y in enumerate(range(_CENTRE - 110, _CENTRE + 111, 38)):
             for x in range(_CENTRE - 114 + 22 * (row % 2), _CENTRE + 130, 44):
                 draw.ellipse((x - 11, y - 11, x + 11, y + 11), fill=255)
-    image.paste(_ink(marks.colour), mask=ImageChops.multiply(ink, mask))
+    dark = marks.colour in ("white", "yellow", "orange")  # visible on the body: dark on light ones, light on dark ones
+    image.paste((58, 40, 40) if dark else (250, 244, 225), mask=ImageChops.multiply(ink, mask))
 
 
 class _Pen:
@@ -114,111 +110,105 @@ class _Pen:
         self.ellipse(x, y, 5, 5, OUTLINE, 0)
 
 
-# Parts behind the body, then parts in front: each takes (pen, accent colour, half width, half height of the body).
+# Each draws the parts behind the body, yields, and draws those in front; w, h: half width and height of the body.
 
 
-def _aircraft_back(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _aircraft(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     for side in (-1, 1):
         x = side * w * 0.55
         pen.polygon([(x, -28), (x + side * 88, 34), (x + side * 88, 66), (x, 34)], accent)
-
-
-def _aircraft_front(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+    yield
     pen.ellipse(0, -h * 0.5, 20, 14, (190, 225, 245))
 
 
-def _car_back(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _car(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     pen.polygon([(-62, 46 - h), (-44, -h - 44), (44, -h - 44), (62, 46 - h)], accent)
-
-
-def _car_front(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+    yield
     for side in (-1, 1):
         pen.ellipse(side * w * 0.55, h - 4, 25, 25, (70, 70, 76))
         pen.ellipse(side * w * 0.55, h - 4, 9, 9, (200, 200, 205), 0)
 
 
-def _reptile_back(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _reptile(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     for x in (-48, 0, 48):
         pen.polygon([(x - 32, 44 - h), (x, -h - 44), (x + 32, 44 - h)], accent)
     for side in (-1, 1):
         pen.ellipse(side * w * 0.6, h, 20, 15, (120, 110, 90))
+    yield
+    _animal_eyes(pen, h)
 
 
-def _animal_eyes(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _animal_eyes(pen: _Pen, h: int) -> None:
     for side in (-1, 1):
         pen.eye(side * 24, 4 - h * 0.32)
 
 
-def _bird_back(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _bird(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     for x in (-18, 18):
         pen.line(x, h - 10, x, h + 28, (110, 80, 50), 9)
-
-
-def _bird_front(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+    yield
     pen.dome(56, -h - 38, 62 - h, accent)
     pen.eye(-16, 36 - h)
     pen.polygon([(-w * 0.55, 42 - h), (-w * 0.55 - 44, 58 - h), (-w * 0.55, 72 - h)], (200, 170, 110))
 
 
-def _food_back(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _food(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     pen.ellipse(0, h - 6, w + 30, 26, (205, 210, 216))
-
-
-def _food_front(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+    yield
     pen.ellipse(0, 8 - h, 60, 34, accent)
     pen.ellipse(0, -h - 18, 34, 24, accent)
 
 
-def _dog_back(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _dog(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     for side in (-1, 1):
         pen.ellipse(side * (w * 0.5 + 22), -h * 0.62, 30, 56, accent)
-
-
-def _dog_front(pen: _Pen, accent: Colour, w: int, h: int) -> None:
-    _animal_eyes(pen, accent, w, h)
+    yield
+    _animal_eyes(pen, h)
     pen.ellipse(0, h * 0.12, 15, 11, (60, 45, 45))
 
 
-def _mollusc_back(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _mollusc(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     pen.polygon([(-w - 44, h + 26), (-w - 20, h - 34), (w, h - 34), (w + 34, h + 26)], accent)
     for x in (-w - 34, -w - 12):
         pen.line(x, h - 26, x - 8, h - 74, (110, 90, 80), 8)
+    yield
 
 
-def _mammal_back(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _mammal(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     pen.ellipse(w * 0.62 + 48, h * 0.35 - 26, 34, 62, accent)
     for side in (-1, 1):
         pen.ellipse(side * w * 0.45, -h * 0.86, 22, 24, (150, 135, 120))
+    yield
+    _animal_eyes(pen, h)
 
 
-def _flower_back(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _flower(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     pen.line(0, h, 0, h + 66, (70, 120, 70), 13)
     for angle in (step * math.pi / 4 for step in range(8)):
         pen.ellipse((w + 4) * math.cos(angle), (h + 4) * math.sin(angle), 33, 33, accent)
+    yield
 
 
-def _landmark_back(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+def _landmark(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     pen.line(0, -h - 66, 0, -h, (90, 85, 80), 9)
     pen.dome(58, -h - 46, 84 - h, accent)
     floor = (_CENTRE - w - 18, _CENTRE + h - 4, _CENTRE + w + 18, _CENTRE + h + 20)
     pen.draw.rectangle(floor, fill=(160, 155, 150), outline=OUTLINE, width=6)
-
-
-def _landmark_front(pen: _Pen, accent: Colour, w: int, h: int) -> None:
+    yield
     pen.dome(20, h - 58, h + 40, (70, 60, 60), 0)
 
 
-_PARTS: dict[str, tuple[Callable[[_Pen, Colour, int, int], None], ...]] = {
-    "aircraft": (_aircraft_back, _aircraft_front),
-    "car": (_car_back, _car_front),
-    "reptilia": (_reptile_back, _animal_eyes),
-    "bird": (_bird_back, _bird_front),
-    "food": (_food_back, _food_front),
-    "dog": (_dog_back, _dog_front),
-    "mollusca": (_mollusc_back,),
-    "mammal": (_mammal_back, _animal_eyes),
-    "flower": (_flower_back,),
-    "landmark": (_landmark_back, _landmark_front),
+_PARTS = {
+    "aircraft": _aircraft,
+    "car": _car,
+    "reptilia": _reptile,
+    "bird": _bird,
+    "food": _food,
+    "dog": _dog,
+    "mollusca": _mollusc,
+    "mammal": _mammal,
+    "flower": _flower,
+    "landmark": _landmark,
 }
 
 
@@ -226,16 +216,15 @@ def sprite(domain: str, marks: Marks, longest: int, rng: random.Random) -> Image
     """Draw one thing as an RGBA image whose longer side is ``longest`` pixels, cropped to the painted pixels."""
     image = Image.new("RGBA", (_CANVAS, _CANVAS), (0, 0, 0, 0))
     pen, accent = _Pen(image), _shaded(PAINT[marks.accent], rng)
-    back, *front = _PARTS[domain]
-    back(pen, accent, *BODY_HALF[marks.form])
+    parts = _PARTS[domain](pen, accent, *BODY_HALF[marks.form])
+    next(parts)
     points = _body_points(marks.form)
     mask = Image.new("L", image.size, 0)
     ImageDraw.Draw(mask).polygon(points, fill=255)
     image.paste(_shaded(PAINT[marks.colour], rng), mask=mask)
     _pattern(image, mask, marks)
     pen.draw.line([*points, points[0]], fill=OUTLINE, width=8, joint="curve")
-    for draw in front:
-        draw(pen, accent, *BODY_HALF[marks.form])
+    next(parts, None)
     if domain != "landmark" and rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     image = image.crop(image.getbbox())

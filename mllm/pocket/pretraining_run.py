@@ -21,10 +21,8 @@ from mllm.io.tables import markdown, percent
 class SavedState:
     """Modules and optimizer of a run, with the number of steps taken; saved together, so that a run can resume.
 
-    Args:
-        file: where the state is kept; read at once if it exists.
-        parts: objects with `state_dict` and `load_state_dict`, by name.
-        settings: what the weights depend on; a state with other settings is refused.
+    `file` is read at once if it exists. `parts` are objects with `state_dict` and `load_state_dict`, by name;
+    `settings` are what the weights depend on: a state with other settings is refused.
     """
 
     def __init__(self, file: Path, parts: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
@@ -64,13 +62,8 @@ def write_card(
 ) -> None:
     """Write ``scores.json`` (`record` and the scores) and ``README.md`` beside the weights.
 
-    Args:
-        folder: of the weights.
-        template: the card's text, with the names of `facts` and `rows`, the table of scores, in braces.
-        facts: what the card states.
-        record: what ``scores.json`` states.
-        head: the two column headings of the table.
-        scores: shares by name, 0..1.
+    `template` is the card's text, with the names of `facts` and `rows`, the table of scores, in braces. `head` holds
+    the table's two column headings; `scores` are shares by name, 0..1.
     """
     text = json.dumps({**record, "scores": dict(scores)}, indent=1) + "\n"
     (folder / "scores.json").write_text(text, encoding="utf-8")

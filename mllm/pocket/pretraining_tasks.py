@@ -52,13 +52,6 @@ def card(one: Species) -> str:
     return f"{one.name}: {', '.join(one.marks)}."
 
 
-def listing(things: Sequence[WorldThing]) -> str:
-    """List every thing with its box and visible marks, numbered from 1."""
-    return " ".join(
-        f"{number} {write_box(thing.box)}: {', '.join(thing.marks)}." for number, thing in enumerate(things, 1)
-    )
-
-
 def unique_marks(things: Sequence[WorldThing], target: int, rng: random.Random) -> list[str] | None:
     """Return a random subset of the target's marks, in their usual order, that no other thing shares; None if another
     thing looks the same."""
@@ -120,8 +113,10 @@ def at_task(scene: Scene, number: int, rng: random.Random) -> PretrainingTask:
 
 
 def list_task(scene: Scene, number: int) -> PretrainingTask:
-    """List everything in the scene, left to right."""
-    return PretrainingTask(f"List every {NOUNS[scene.domain]}.", listing(scene.things), number)
+    """List everything in the scene, left to right: each thing's number, from 1, its box and its visible marks."""
+    things = enumerate(scene.things, 1)
+    listed = " ".join(f"{place} {write_box(thing.box)}: {', '.join(thing.marks)}." for place, thing in things)
+    return PretrainingTask(f"List every {NOUNS[scene.domain]}.", listed, number)
 
 
 def recall_task(rng: random.Random, scene: Scene | None = None, number: int | None = None) -> PretrainingTask:
@@ -150,22 +145,19 @@ def copy_task(rng: random.Random) -> PretrainingTask:
 
     The simplest use of earlier tokens; a reasoned answer ends like this: the choice, its box, the box again.
     """
-    boxes = [write_box(_any_box(rng)) for _ in range(rng.randint(2, 5))]
+    boxes = []
+    for _ in range(rng.randint(2, 5)):
+        x, y, width, height = rng.uniform(0, 0.7), rng.uniform(0, 0.7), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.3)
+        boxes.append(write_box(Box(x, y, x + width, y + height)))
     listed = " ".join(
         f"{number} {box}: {', '.join(random_marks(rng).phrases('bird'))}." for number, box in enumerate(boxes, 1)
     )
-    order = rng.sample(range(len(boxes)), len(boxes))
-    *others, last = order
+    order = *others, last = rng.sample(range(len(boxes)), len(boxes))
     others_copied = "".join(f"{index + 1} {boxes[index]}. " for index in others)
     return PretrainingTask(
         f"{listed} List {' '.join(str(index + 1) for index in order)}. {THINK_SUFFIX}",
         f"<think>{others_copied}So {last + 1} {boxes[last]}.</think><answer>{boxes[last]}</answer>",
     )
-
-
-def _any_box(rng: random.Random) -> Box:
-    x, y, width, height = rng.uniform(0, 0.7), rng.uniform(0, 0.7), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.3)
-    return Box(x, y, x + width, y + height)
 
 
 def draw_looks(domain: str, count: int, rng: random.Random) -> list[Marks | Species]:
@@ -174,20 +166,17 @@ def draw_looks(domain: str, count: int, rng: random.Random) -> list[Marks | Spec
     looks: list[Marks | Species] = []
     taken: set[Marks] = set()
     while len(looks) < count:
-        one = _next_look(domain, looks, real, rng)
+        near = bool(looks) and rng.random() < 0.5
+        last = looks[-1] if near else None
+        if real:
+            one = rng.choice(sisters(last) if isinstance(last, Species) else species(domain))
+        else:
+            one = sister_marks(last, rng.choice((1, 2)), rng) if isinstance(last, Marks) else random_marks(rng)
         marks = one.look if isinstance(one, Species) else one
         if marks not in taken:
             taken.add(marks)
             looks.append(one)
     return looks
-
-
-def _next_look(domain: str, looks: list[Marks | Species], real: bool, rng: random.Random) -> Marks | Species:
-    near = bool(looks) and rng.random() < 0.5
-    last = looks[-1] if looks else None
-    if real:
-        return rng.choice(sisters(last)) if near and isinstance(last, Species) else rng.choice(species(domain))
-    return sister_marks(last, rng.choice((1, 2)), rng) if near and isinstance(last, Marks) else random_marks(rng)
 
 
 SINGLES_UNTIL, PAIRS_UNTIL = 300, 1000

@@ -14,10 +14,10 @@ from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
 from mllm.knowledge import domains
-from mllm.pocket import caption_editing, world
-from mllm.pocket.captions import KINDS, claims, fits, rich
+from mllm.pocket import world
+from mllm.pocket.captions import claims, fits, merge, rich
 from mllm.pocket.pretraining_tasks import judged
-from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, find, species
+from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, KINDS, NOUNS, PATTERNS, find, species
 from mllm.synthesis.capabilities import Look, ReasoningRequest
 from mllm.synthesis.thoughts import targets
 
@@ -95,7 +95,7 @@ class Teacher:
         if not captions:
             raise FieldmarkError("blend needs at least one caption")
         if _several(*captions):
-            whole = caption_editing.merge(captions)
+            whole = merge(captions)
         else:
             whole = captions[0].strip()
             for caption in captions[1:]:
@@ -108,7 +108,7 @@ class Teacher:
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
         """Return the caption with the description's marks that it does not cover, thing by thing."""
         if _several(caption, description):
-            return caption_editing.merge([caption, description])
+            return merge([caption, description])
         covered = {_SLOTS[mark] for mark in _MARK.findall(caption)}
         new = [mark for mark in dict.fromkeys(_MARK.findall(description)) if _SLOTS[mark] not in covered]
         return f"{caption.strip().rstrip('.')}, {', '.join(new)}." if new else caption.strip()

@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from mllm.pocket.caption_editing import merge
-from mllm.pocket.captions import judge, rich, sparse
+from mllm.pocket.captions import judge, merge, rich, sparse
 from mllm.pocket.look_alikes import look_alikes
 from mllm.synthesis import teachers
 from mllm.synthesis.capabilities import Look
