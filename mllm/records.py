@@ -188,8 +188,7 @@ class Score(Record):
 def load_samples(path: str | Path, *, images: bool = True) -> list[Sample]:
     """Read a whole samples file and check what the rows cannot know of one another.
 
-    Raises:
-        RecordError: as `read_jsonl`; a duplicate id; no row at all; with `images`, an image that is not there.
+    Raises `RecordError`: as `read_jsonl`; a duplicate id; no row at all; with `images`, an image that is not there.
     """
     path = Path(path)
     samples: list[Sample] = []

@@ -94,9 +94,8 @@ def _largest(block: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """
     best = np.sort(np.argpartition(-block, count - 1, axis=1)[:, :count], axis=1)
     least = np.take_along_axis(block, best, 1).min(axis=1)
-    tied = np.isfinite(least) & (
-        (block >= least[:, None]).sum(axis=1) > count
-    )  # argpartition chose among equals arbitrarily
+    # argpartition chose among equals arbitrarily
+    tied = np.isfinite(least) & ((block >= least[:, None]).sum(axis=1) > count)
     best[tied] = np.sort(np.argsort(-block[tied], axis=1, kind="stable")[:, :count], axis=1)
     order = np.argsort(-np.take_along_axis(block, best, 1), axis=1, kind="stable")
     best = np.take_along_axis(best, order, 1)

@@ -43,8 +43,7 @@ class Contamination:
 def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
     """Compare the images of samples files, whole and in crops of their boxes.
 
-    Raises:
-        RecordError, ImageError: a file or an image that cannot be read.
+    Raises `RecordError` or `ImageError`: a file or an image that cannot be read.
     """
     trained, tested = _of(train), _of(benchmark)
     files = [*trained, *tested]

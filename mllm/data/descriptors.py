@@ -30,15 +30,19 @@ _COLUMNS = ("part", "source", "confidence", "domain")
 def load(file: str | Path) -> dict[str, Card]:
     """Read one file; the keys are the entities as written. Every mark gets its part and its source.
 
-    Raises:
-        KnowledgeError: an unreadable file. Names file, entity or line, and field.
+    Raises `KnowledgeError`: an unreadable file. Names file, entity or line, and field.
     """
     file = Path(file)
     if file.suffix == ".csv":
         cards = _table(file)
-    else:
-        cards = _of_images(file) or {name: _in_phrases(card) for name, card in read(file).items()}
-    return {name: _filled(card, file.name) for name, card in cards.items()}
+    elif not (cards := _of_images(file)):
+        for name, card in read(file).items():
+            cards[name] = replace(card, marks=tuple(one for mark in card.marks for one in _phrases(mark)))
+    for name, card in cards.items():
+        named = card.source or file.name
+        marks = (replace(m, part=m.part or part_of(m.text), source=m.source or named) for m in card.marks)
+        cards[name] = replace(card, marks=tuple(marks), source=named)
+    return cards
 
 
 def merge(entity: str, domain: str, cards: Sequence[Card]) -> Card:
@@ -47,24 +51,11 @@ def merge(entity: str, domain: str, cards: Sequence[Card]) -> Card:
     for card in cards:
         marks += [mark for mark in card.marks if not has_mark([known.text for known in marks], mark.text)]
     if len(cards) > 1:
-        marks = [replace(mark, confidence=round(_agreeing(cards, mark) / len(cards), 3)) for mark in marks]
+        for place, mark in enumerate(marks):
+            agreeing = sum(has_mark([known.text for known in card.marks], mark.text) for card in cards)
+            marks[place] = replace(mark, confidence=round(agreeing / len(cards), 3))
     sources = dict.fromkeys(card.source for card in cards if card.source)
     return Card(entity, domain, tuple(marks), ", ".join(sources))
-
-
-def _agreeing(cards: Sequence[Card], mark: Mark) -> int:
-    return sum(has_mark([known.text for known in card.marks], mark.text) for card in cards)
-
-
-def _filled(card: Card, source: str) -> Card:
-    """Fill in each mark's part and source where the file does not give them."""
-    named = card.source or source
-    marks = (replace(m, part=m.part or part_of(m.text), source=m.source or named) for m in card.marks)
-    return replace(card, marks=tuple(marks), source=named)
-
-
-def _in_phrases(card: Card) -> Card:
-    return replace(card, marks=tuple(one for mark in card.marks for one in _phrases(mark)))
 
 
 def _phrases(mark: Mark) -> Iterator[Mark]:

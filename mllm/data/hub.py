@@ -28,14 +28,8 @@ _LICENCES = {"CC0-1.0": "cc0-1.0", "CC-BY-4.0": "cc-by-4.0", "CC-BY-SA-4.0": "cc
 def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: int = SHARD_BYTES) -> list[Path]:
     """Write `data/SPLIT-K-of-N.parquet` and the card of a complete set into an empty folder; return the files.
 
-    Args:
-        folder: output of `data_synth/grounding.py` or `data_synth/captions.py`.
-        out: an empty or new folder.
-        licence: the Hub's name of the licence. It replaces the photos' own and is needed if they have none.
-        shard_bytes: maximum bytes of images in one file.
-
-    Raises:
-        FieldmarkError: incomplete data, an unknown licence, or a folder that is not empty.
+    `licence`, the Hub's name of one, replaces the photos' own and is needed if they have none; `shard_bytes` limits the
+    bytes of images in one file. Raises `FieldmarkError`: incomplete data, an unknown licence, or a filled folder.
     """
     if not (folder / manifest.MANIFEST).is_file():
         raise FieldmarkError(f"{folder} holds no {manifest.MANIFEST}: not a data set, or an unfinished one")
@@ -63,8 +57,7 @@ def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: in
 def push(out: Path, repository: str, *, private: bool = False) -> str:
     """Create the dataset repository if necessary, commit the folder to it, and return its address.
 
-    Raises:
-        FieldmarkError: the Hub's error message.
+    Raises `FieldmarkError`: the Hub's error message.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -85,8 +78,7 @@ def push(out: Path, repository: str, *, private: bool = False) -> str:
 def licence_of(terms: Mapping[str, int], folder: Path) -> str:
     """Return the Hub's name of the licence of all images: their common one if the Hub has it, else `other`.
 
-    Raises:
-        FieldmarkError: some images have no licence.
+    Raises `FieldmarkError`: some images have no licence.
     """
     if not terms or UNKNOWN in terms or "" in terms:
         count = terms.get(UNKNOWN, terms.get("", 0))

@@ -78,10 +78,8 @@ def options(
     """Return the four names of a question in random order: the item's own and three look-alikes.
 
     The other entities of its image are preferred (they were put there as look-alikes), then those that `alike` lists
-    for it, then random others of `entities`, the names of its domain.
-
-    Raises:
-        FieldmarkError: fewer than four entities.
+    for it, then random others of `entities`, the names of its domain. Raises `FieldmarkError`: fewer than four
+    entities.
     """
     rng = random.Random(f"{seed}/{item.id}/{item.entity}")
     beside = rng.sample(item.beside, len(item.beside))
@@ -100,11 +98,6 @@ def nearest_cards(entity: str, others: Sequence[str], cards: Mapping[str, Sequen
     own = set(cards[entity]) if entity in cards else set()
     shared = {name: len(own & set(cards[name])) if name in cards else 0 for name in others if name != entity}
     return sorted(shared, key=lambda name: -shared[name])
-
-
-def alone(item: Item, image: str, size: Frame) -> Item:
-    """Return the item on an image of its own, which it fills; `size` is in pixels."""
-    return replace(item, image=image, size=size, box=Box(0, 0, 1, 1))
 
 
 def by_domain(pool: Iterable[Item]) -> dict[str, list[str]]:
@@ -130,7 +123,8 @@ def choices(
     for item in chosen:
         names = options(item, entities[item.domain], seed, alike)
         listed = " ".join(f"{letter}. {name}." for letter, name in zip(LETTERS, names, strict=True))
-        question = f"Which {_noun(item.domain)} is this? {listed} Answer with the letter."
+        noun = domains.load(item.domain).noun if item.domain in domains.names() else item.domain
+        question = f"Which {noun} is this? {listed} Answer with the letter."
         questions.append(_sample(item, f"choose {item.id}", question, names))
     return questions
 
@@ -187,11 +181,6 @@ def _stated_marks(text: str) -> set[str]:
     """Return the marks of `NAME: a, b, c.` or `a, b, c.` in lower case."""
     marks = text.rpartition(":")[2].strip().rstrip(".").lower()
     return {mark for part in re.split(r"[,;.\n]", marks) if (mark := " ".join(part.split()))}
-
-
-def _noun(domain: str) -> str:
-    """Return the noun of a domain, or the domain's name if it has no file."""
-    return domains.load(domain).noun if domain in domains.names() else domain
 
 
 def _sample(item: Item, name: str, question: str, options: Sequence[str] = ()) -> Sample:

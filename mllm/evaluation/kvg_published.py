@@ -119,9 +119,7 @@ def read_parquet(path: str | Path, images_folder: str | Path, *, limit: int | No
 
     `image` of the samples is an absolute path. Cases with the same image share a `group`, and their entities are each
     other's `things`. `seen` stays None: whether an entity was trained on depends on the model, not on the benchmark.
-
-    Raises:
-        RecordError: a missing column, or an unreadable answer or image (names file, row and field).
+    Raises `RecordError`: a missing column, or an unreadable answer or image (names file, row and field).
     """
     path, folder = Path(path), Path(images_folder).resolve()
     rows = [_sample(row, f"{path}: row {number}", folder) for number, row in enumerate(islice(_rows(path), limit))]

@@ -47,10 +47,8 @@ def judge(
 ) -> list[Case]:
     """Judge each sample's completion, in the order of `samples`.
 
-    `frame` returns the frame on which the family writes a sample's boxes. `published` adds KVG-Bench's own rule.
-
-    Raises:
-        FieldmarkError: a sample has no completion, or two.
+    `frame` returns the frame on which the family writes a sample's boxes. `published` adds KVG-Bench's own rule. Raises
+    `FieldmarkError`: a sample has no completion, or two.
     """
     found: dict[str, Completion] = {}
     for completion in completions:
@@ -127,9 +125,7 @@ def table(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any]:
         "slices": {name: measure(part, seed=seed) for name, part in parts.items()},
         "problems": dict(Counter(case.completion.answer.problem for case in cases if case.completion.answer.problem)),
         "links": {
-            name: [step.as_dict() for step in reasoning.sum_steps(part)]
-            for name, part in counts.items()
-            if part and not name.startswith("domain ")
+            name: reasoning.sum_steps(part) for name, part in counts.items() if part and not name.startswith("domain ")
         },
     }
 
@@ -137,8 +133,7 @@ def table(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any]:
 def compare(a: Sequence[Case], b: Sequence[Case], *, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Compare run b with run a on every slice, sample by sample: differences of Acc@0.5 and of mean IoU.
 
-    Raises:
-        FieldmarkError: the runs answered different samples.
+    Raises `FieldmarkError`: the runs answered different samples.
     """
     before, after = ({case.sample.id: case for case in run} for run in (a, b))
     if before.keys() != after.keys():

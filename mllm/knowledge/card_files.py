@@ -124,8 +124,7 @@ class _CardInFile(BaseModel):
 def files_of(named: Iterable[str | Path]) -> tuple[str, ...]:
     """Return the named files, with each folder replaced by the files of cards in it, in the order of their names.
 
-    Raises:
-        KnowledgeError: a folder without such files.
+    Raises `KnowledgeError`: a folder without such files.
     """
     files: list[str] = []
     for path in map(Path, named):
@@ -142,8 +141,7 @@ def files_of(named: Iterable[str | Path]) -> tuple[str, ...]:
 def read(file: str | Path) -> dict[str, Card]:
     """Read one file of cards; the keys are the entities as written there.
 
-    Raises:
-        KnowledgeError: no such file, broken syntax (names the line), or a bad card (names card and field).
+    Raises `KnowledgeError`: no such file, broken syntax (names the line), or a bad card (names card and field).
     """
     file = Path(file)
     if not file.is_file():

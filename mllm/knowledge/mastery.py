@@ -99,8 +99,7 @@ class MasteryTable(ByName[Entry]):
 def load_mastery(path: str | Path) -> MasteryTable:
     """Read a mastery file, ours or KARL's. The result is cached until the file changes.
 
-    Raises:
-        RecordError: no such file, broken JSON, or an entry of neither form; names file, entity and field.
+    Raises `RecordError`: no such file, broken JSON, or an entry of neither form; names file, entity and field.
     """
     path = Path(path)
     if not path.is_file():

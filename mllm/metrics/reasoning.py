@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import BoxError
@@ -84,25 +85,6 @@ class Thought:
         return named[0] if len(named) == 1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class StepScore:
-    """How often one step held: `right` out of the `of` cases to which it applies."""
-
-    name: str
-    right: float
-    of: int
-    meaning: str
-
-    @property
-    def share(self) -> float | None:
-        """right / of; None where the step never applied."""
-        return self.right / self.of if self.of else None
-
-    def as_dict(self) -> dict[str, float | int | str | None]:
-        """Plain values for a json file."""
-        return asdict(self) | {"share": self.share}
-
-
 def read_thought(text: str | None, family: Family, frame: Frame) -> Thought:
     """Parse a thought. Text of another form gives empty parts, never an error."""
     text, chosen, restated = _conclusion((text or "").strip(), family)
@@ -154,12 +136,16 @@ def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) ->
     return counts
 
 
-def sum_steps(counts: Iterable[StepCounts]) -> list[StepScore]:
-    """Sum the counts of many samples: one score for each step, in the order of a thought."""
+def sum_steps(counts: Iterable[StepCounts]) -> list[dict[str, Any]]:
+    """Sum the counts of many samples: a row for each step, in the order of a thought.
+
+    A row has `name`, `right` out of the `of` cases to which the step applies, `meaning` and `share` (None: of no case).
+    """
     counts, rows = list(counts), []
     for name, meaning in STEPS.items():
         found = [one[name] for one in counts if name in one]
-        rows.append(StepScore(name, sum(right for right, _ in found), sum(of for _, of in found), meaning))
+        right, of = sum(right for right, _ in found), sum(of for _, of in found)
+        rows.append({"name": name, "right": right, "of": of, "meaning": meaning, "share": right / of if of else None})
     return rows
 
 

@@ -46,8 +46,7 @@ class Match:
 def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what: str = "bags") -> list[Query]:
     """Return a query for every image's caption within its bag; bags are the groups of the interval.
 
-    Raises:
-        FieldmarkError: an image without a caption.
+    Raises `FieldmarkError`: an image without a caption.
     """
     missing = sorted({name for bag in bags for name in bag if name not in captions})
     if missing:
@@ -62,8 +61,7 @@ def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what
 def match(encoder: Embedder, queries: Sequence[Query], files: Mapping[str, Path]) -> list[Match]:
     """Run every query; each image is embedded once.
 
-    Raises:
-        FieldmarkError: a candidate without a file; ImageError for one that cannot be read.
+    Raises `FieldmarkError`: a candidate without a file; ImageError for one that cannot be read.
     """
     names = sorted({name for query in queries for name in query.candidates})
     if absent := [name for name in names if name not in files]:

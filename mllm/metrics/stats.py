@@ -62,13 +62,7 @@ class Difference:
         return asdict(self) | {"clear": self.clear}
 
 
-def mean(
-    values: Sequence[float],
-    groups: Sequence[Hashable],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
+def mean(values: Sequence[float], groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Return the mean of `values` with a bootstrap interval over `groups` (the image of each value).
 
     Where every image's mean is 0, or every one is 1, the bootstrap interval would have no width. The result is then
@@ -95,12 +89,7 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 
 
 def paired(
-    a: Sequence[float],
-    b: Sequence[float],
-    groups: Sequence[Hashable],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
     """Return the mean of b - a over the same samples in the same order, with an interval over images.
 
@@ -117,11 +106,7 @@ def paired(
 
 
 def over_seeds(
-    runs: Sequence[Sequence[float]],
-    groups: Sequence[Hashable],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    runs: Sequence[Sequence[float]], groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """Return the mean over seeds and samples; `runs[s][i]` is sample i under seed s, `groups[i]` its image.
 

@@ -60,14 +60,8 @@ def whole(opening: str, text: str) -> str:
 def parse(text: str, family: Family, frame: Frame) -> Answer:
     """Read model text. Never raises, and takes time linear in the length of the text.
 
-    Args:
-        text: what the model wrote, its own special tokens kept or not; `whole` where the template opened the thought.
-        family: how it spells boxes.
-        frame: what its numbers are written on: `family.frame(sample.size, budget)`.
-
-    Returns:
-        An Answer. Its `boxes` are all valid ones of an answer whose last box is valid, in the order in which they were
-        written. `numbers` holds all boxes as they were written, valid or not (of an answer not closed, too).
+    `frame` is what the family writes numbers on (`family.frame(sample.size, budget)`). The answer's `boxes` are all
+    valid ones if its last box is valid, in the order in which they were written; `numbers` holds all as written.
     """
     parts = _split(_EMPTY_PAIR.sub("", text))
     numbers = tuple(tuple(box) for box in family.read(parts.answer or ""))

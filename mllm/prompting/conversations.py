@@ -72,17 +72,10 @@ def says(role: str, text: str) -> dict[str, Any]:
 def check_length(
     samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, limit: int, *, answers: bool = True, room: int = 0
 ) -> list[int]:
-    """Refuse rows that do not fit; nothing is ever cut. Returns the tokens of each row.
+    """Return the tokens of each row: prompt, image and, with `answers` (SFT), the answer; nothing is truncated.
 
-    Args:
-        samples: the rows.
-        checkpoint: whose tokenizer, family and budget count.
-        limit: room for prompt, image and answer together, in tokens.
-        answers: count the written answers too (SFT); False counts prompts alone (RL).
-        room: tokens that have to stay free (RL: the longest completion).
-
-    Raises:
-        FieldmarkError: names the rows that are too long, their lengths and the settings to change.
+    Raises `FieldmarkError` for rows of more than `limit` tokens, of which `room` have to stay free (RL: the longest
+    completion). It names the rows, their lengths and the settings to change.
     """
     counted = lengths(samples, checkpoint, answers=answers)
     refuse_long([sample.id for sample in samples], counted, limit, room=room)

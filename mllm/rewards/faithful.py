@@ -64,13 +64,11 @@ class Reward(SampleReward):
         facts = tuple(mark for thing in sample.things for mark in thing.marks)
         verdicts = _seeing_teacher(str(self.teacher)).sees(Look(Path(sample.image), sample.domain, facts=facts), stated)
         sure = [answer for answer in verdicts if answer is not None]
+        parts = {"claims": float(len(stated)), "unsure": float(len(stated) - len(sure))}
         if not sure:
-            return Score(None, {"claims": float(len(stated)), "unsure": float(len(stated))})
+            return Score(None, parts)
         precision = sum(sure) / len(sure)
-        return Score(
-            precision,
-            {"precision": precision, "claims": float(len(stated)), "unsure": float(len(stated) - len(sure))},
-        )
+        return Score(precision, {"precision": precision, **parts})
 
 
 @cache

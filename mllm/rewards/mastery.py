@@ -80,10 +80,6 @@ class Reward(SampleReward):
         parts = {"iou": u, "passed": float(is_above(u, self.tau))}
         if completion.answer.problem in (answers.NO_ANSWER, answers.OPEN):
             return Score(0.0, parts)
-        k = LEVELS.index(self._level(sample.entity))
+        level = self.unknown if self.file is None else load_mastery(self.file).level(sample.entity, self.unknown)
+        k = LEVELS.index(str(level))
         return Score(min(1.0, self.plus[k] * u) if parts["passed"] else self.minus[k], parts)
-
-    def _level(self, entity: str) -> str:
-        if self.file is None:
-            return str(self.unknown)
-        return load_mastery(self.file).level(entity, self.unknown)

@@ -36,8 +36,7 @@ class SharegptRow(ChatRow):
 def read(path: Path, family: Family) -> Iterator[Sample]:
     """Read samples whose boxes are in the text of `family`. An answer without a box means that the thing is absent.
 
-    Raises:
-        RecordError: a broken row, or an answer that cannot be read (see `mllm.prompting.answers`).
+    Raises `RecordError`: a broken row, or an answer that cannot be read (see `mllm.prompting.answers`).
     """
     for line in read_lines(path, SharegptRow):
         question, text = question_and_answer(line)

@@ -25,6 +25,7 @@ from mllm.io.images import open_image
 from mllm.metrics import reasoning
 
 GALLERY = 10
+SETTINGS = ("model", "weights", "style", "samples", "generation", "commit", "versions", "benchmark", "version")
 TEXT_LIMIT = 4000
 """Maximum number of characters shown of one model text."""
 
@@ -61,7 +62,10 @@ def build(
     return {
         "title": title or "Fieldmark report",
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "runs": [_describe(name, run, score_tables[name]) for name, run in loaded.items()],
+        "runs": [
+            {"name": name, "folder": str(run.folder), **{key: run.info.get(key) for key in SETTINGS}, **table}
+            for (name, run), table in zip(loaded.items(), score_tables.values(), strict=True)
+        ],
         "slices": main,
         "domains": each,
         "differences": _differences(loaded, main, against_first=against_first),
@@ -159,11 +163,6 @@ def _slices(tables: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     main = [name for name in names if not name.startswith("domain ")]
     main = [name for name in main if name == "all" or first[name]["samples"] < whole]  # leave out those equal to all
     return main, [name for name in names if name.startswith("domain ")]
-
-
-def _describe(name: str, run: BenchmarkRun, table: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("model", "weights", "style", "samples", "generation", "commit", "versions", "benchmark", "version")
-    return {"name": name, "folder": str(run.folder), **{k: run.info.get(k) for k in keys}, **table}
 
 
 def _differences(

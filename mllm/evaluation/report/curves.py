@@ -15,6 +15,7 @@ from mllm.io import strict_json
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
 LARGEST = 1e300
+"""Larger values are not drawn, so that differences are finite too."""
 POINTS = 300
 """Maximum number of points of a line; longer logs are averaged."""
 
@@ -70,8 +71,7 @@ class Panel:
 def read_log(path: str | Path) -> list[dict[str, float]]:
     """Read a `log.jsonl` (or the one in a folder). Steps logged again after a resume replace the earlier rows.
 
-    Raises:
-        FieldmarkError: no such file, or a line that is not a JSON object (an incomplete last line is skipped).
+    Raises `FieldmarkError`: no such file, or a line that is not a JSON object (an incomplete last line is skipped).
     """
     path = Path(path)
     path = path / "log.jsonl" if path.is_dir() else path
@@ -94,7 +94,6 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
 
 
 def _drawn(value: object) -> bool:
-    """Whether a value of a log can be drawn: a finite number, small enough that differences are finite too."""
     return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 

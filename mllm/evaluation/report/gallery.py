@@ -63,17 +63,11 @@ class Entry:
 
 
 def write(source: str | Path, out: str | Path, *, count: int = 200, samples: str | Path | None = None) -> Path:
-    """Write the page of a source; at most `count` entries, evenly spread.
+    """Write the page of a source; at most `count` (at least 1) entries, evenly spread.
 
-    Args:
-        source: a samples file, a file of bags, a folder of `eval/kvg_bench.py`, or one of `eval/captions.py` with the
-            scores of `eval/truematch.py` in it.
-        out: the page.
-        count: maximum number of entries, at least 1.
-        samples: the samples file that holds the images of bags.
-
-    Raises:
-        FieldmarkError: another source, a bad row, a missing image.
+    Sources are a samples file, a file of bags (`samples` is the file with their images), a folder of
+    `eval/kvg_bench.py`, or one of `eval/captions.py` with the scores of `eval/truematch.py` in it. Raises
+    `FieldmarkError`: another source, a bad row, a missing image.
     """
     source, file = Path(source), None if samples is None else Path(samples)
     if count < 1:

@@ -39,8 +39,7 @@ class BaseTask:
     def target(self, sample: Sample, style: str, family: Family, frame: Frame) -> str:
         """Return the text that the model should write.
 
-        Raises:
-            RecordError: style `plain`, which has no target; otherwise as `check`.
+        Raises `RecordError`: style `plain`, which has no target; otherwise as `check`.
         """
         if not suffix(style):
             raise RecordError(f"sample {sample.id}: prompt style {style!r} has no target to train on")
@@ -92,8 +91,7 @@ def asked_boxes(sample: Sample) -> tuple[Box, ...]:
 def score_of(sample: Sample, answer: Answer) -> float:
     """Score an answer, 0..1, as rewards and benchmarks do: IoU, matched IoU, or 1 where nothing fits and it says so.
 
-    Raises:
-        RecordError: a task whose answers are not scored one by one.
+    Raises `RecordError`: a task whose answers are not scored one by one.
     """
     value = task_of(sample).score(answer, sample)
     if value is None:
@@ -103,13 +101,9 @@ def score_of(sample: Sample, answer: Answer) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CompletionReader:
-    """Reads completions of one checkpoint.
+    """Reads completions of one checkpoint, whose `budget` decides the frame of its numbers.
 
-    Args:
-        family: how it writes boxes.
-        budget: how it resizes images, which decides the frame of its numbers.
-        opening: what the chat template writes at the start of the model's turn (`template_opening`); empty
-            for texts that hold it already.
+    `opening` is what the chat template writes before them (`template_opening`); empty for texts that hold it already.
     """
 
     family: Family
