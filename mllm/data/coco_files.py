@@ -154,6 +154,5 @@ def find_image(file: Path, image: Placed[CocoImage]) -> ImageFile:
 
 
 def _stored_size(path: Path) -> Frame:
-    """Return the size as stored, before EXIF rotation."""
     size = image_size(path)
     return Frame(size.height, size.width) if exif_orientation(path) >= 5 else size

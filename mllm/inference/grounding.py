@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mllm.inference.backends import Generation
     from mllm.records import Answer
 
-_TAG = re.compile(r"</?(?:think|answer)>")
+TAG = re.compile(r"</?(?:think|answer)>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,4 +180,4 @@ def split_thought(text: str) -> tuple[str, str]:
 
 def _without_tags(text: str) -> str:
     """Remove tags, including one at the end that is still incomplete."""
-    return re.sub(r"</?[a-z]{0,6}$", "", _TAG.sub("", text)).strip()
+    return re.sub(r"</?[a-z]{0,6}$", "", TAG.sub("", text)).strip()

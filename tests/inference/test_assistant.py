@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import re
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 import mllm
 from mllm.boxes import Box
-from mllm.cli import __main__
 from mllm.errors import FieldmarkError
 from mllm.inference import assistant as assistants
 from mllm.inference import grounding
@@ -23,6 +21,7 @@ from mllm.inference.backends import Generation
 from mllm.inference.sampling import Sampling
 from mllm.pocket.species import species
 from mllm.prompting import answers
+from tests.support.command_line import fieldmark
 
 
 @pytest.fixture(scope="module")
@@ -137,14 +136,34 @@ def test_ground_reads_the_box(certain, photo):
 
 
 def test_nothing_found(assistant, photo):
-    found = assistant.ground(Image.open(photo).convert("L"), "Talo ruvi", sampling=Sampling(4))
+    found = assistant.ground(Image.open(photo).convert("L"), "Talo ruvi", max_new_tokens=4)
     assert found.box is None and found.pixels is None and found.problem and found.generation.truncated
     assert found.draw().size == (640, 320)
 
 
 def test_caption(assistant, photo):
-    one = assistant.caption(photo, sampling=Sampling(4))
-    assert isinstance(one, str) and assistant.caption(photo, "What is it?", sampling=Sampling(4)) is not None
+    one = assistant.caption(photo, max_new_tokens=4)
+    assert isinstance(one, str) and assistant.caption(photo, "What is it?", max_new_tokens=4) is not None
+
+
+def test_sampling_options_are_keywords(assistant, photo, monkeypatch):
+    asked = []
+
+    def generate(self, prompt, sampling, *rest):
+        asked.append(sampling)
+        return Generation("<answer>(0,0),(50,50)</answer>", 9, False)
+
+    monkeypatch.setattr(type(assistant.backend), "generate", generate)
+    assistant.ground(photo, "Talo", max_new_tokens=64, temperature=0)
+    assistant.ask(photo, "Where is it?", max_new_tokens=32, temperature=0.7, top_p=0.9, seed=3)
+    assistant.caption(photo, max_new_tokens=32)
+    assistant.caption(photo)
+    assistant.ask(photo, "Where is it?")
+    assert asked == [Sampling(64), Sampling(32, 0.7, 0.9, 3), Sampling(32), Sampling(256), Sampling()]
+    known = "unknown option 'max_tokens'.*Known: max_new_tokens, seed, temperature, top_p"
+    for ask in (assistant.ask, assistant.ground, assistant.caption):
+        with pytest.raises(FieldmarkError, match=known):
+            ask(photo, "Talo", max_tokens=3)
 
 
 def test_questions():
@@ -165,14 +184,14 @@ def test_questions():
 
 def test_lazy_names(pocket_folder, photo):
     assert mllm.load is assistants.load and mllm.ground is assistants.ground and mllm.caption is assistants.caption
-    found = mllm.ground(photo, "Talo", model=pocket_folder, sampling=Sampling(2))
-    assert found.name == "Talo" and mllm.caption(photo, model=pocket_folder, sampling=Sampling(2)) is not None
+    found = mllm.ground(photo, "Talo", model=pocket_folder, max_new_tokens=2)
+    assert found.name == "Talo" and mllm.caption(photo, model=pocket_folder, max_new_tokens=2) is not None
     assistants._cached.cache_clear()
 
 
 def test_chat_in_the_terminal(certain, photo, monkeypatch):
     monkeypatch.setattr(assistants, "load", lambda *_, **__: certain)  # weights are loaded once in this file
-    done = CliRunner().invoke(__main__.app, ["chat", "x", str(photo)], input="Talo ruvi\n\n")
+    done = fieldmark(["chat", "x", str(photo)], typed="Talo ruvi\n\n")
     assert done.exit_code == 0 and "a thing" in done.output and "box in pixels: 48, 48, 144, 96" in done.output
     path = photo.parent / "field.talo-ruvi.png"
     assert str(path) in done.output and Image.open(path).size == (640, 320)
@@ -181,23 +200,22 @@ def test_chat_in_the_terminal(certain, photo, monkeypatch):
 def test_chat_once(assistant, photo, monkeypatch):
     monkeypatch.setattr(assistants, "load", lambda *_, **__: assistant)
     command = ["chat", "x", str(photo), "--once", "Talo", "--max-new-tokens", "3"]
-    done = CliRunner().invoke(__main__.app, command)
-    assert done.exit_code == 3 and "no box for 'Talo'" in done.output and "raise max_new_tokens" in done.output
+    done = fieldmark(command)
+    assert done.exit_code == 1 and "no box for 'Talo'" in done.output and "raise max_new_tokens" in done.output
 
 
-def test_wrong_image_or_checkpoint_is_one_line(tmp_path, photo, monkeypatch):
+def test_wrong_image_or_checkpoint_is_one_line(tmp_path, photo):
     for arguments, says in (
         (["pocket", str(tmp_path / "absent.jpg")], "absent.jpg"),
         ([str(tmp_path), str(photo)], "not a checkpoint"),
     ):
-        monkeypatch.setattr(sys, "argv", ["fieldmark", "chat", *arguments])
-        with pytest.raises(SystemExit, match=f"(?s)^fieldmark: .*{says}"):
-            __main__.main()
+        done = fieldmark(["chat", *arguments])
+        assert done.exit_code == 2 and re.match(f"(?s)error: .*{says}", done.output)
 
 
 def test_torch_is_left_as_it_was(assistant, photo):
     assert torch.is_grad_enabled()
-    assistant.caption(photo, sampling=Sampling(1))
+    assistant.caption(photo, max_new_tokens=1)
     assert torch.is_grad_enabled()
 
 
@@ -208,7 +226,7 @@ def test_two_models_several_images_as_json(assistant, photo, tmp_path, monkeypat
     )
     Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
     command = ["chat", "base", str(photo), str(tmp_path / "other.png"), "--versus", "tuned", "--once", "Talo", "--json"]
-    done = CliRunner().invoke(__main__.app, command)
+    done = fieldmark(command)
     rows = [json.loads(line) for line in done.output.splitlines()]
     assert done.exit_code == 0 and [Path(row["image"]).name for row in rows] == ["field.png"] * 2 + ["other.png"] * 2
     assert [Path(row["drawn"]).name for row in rows[:2]] == ["field.talo.base.png", "field.talo.tuned.png"]
@@ -218,9 +236,9 @@ def test_a_talk_goes_from_box_to_image(certain, photo, tmp_path, monkeypatch):
     monkeypatch.setattr(assistants, "load", lambda *_, **__: certain)
     Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
     lines = "Talo ruvi\n:2\nWhat is at #1?\n:9\n\n"
-    done = CliRunner().invoke(__main__.app, ["chat", "x", str(photo), str(tmp_path / "other.png")], input=lines)
+    done = fieldmark(["chat", "x", str(photo), str(tmp_path / "other.png")], typed=lines)
     assert done.exit_code == 0 and f"> :2 {tmp_path / 'other.png'}" in done.output
-    assert "no box has been found yet" in done.output and ":9 is no image" in done.output
+    assert "no box has been found yet" in done.output and "there is no image :9" in done.output
 
 
 def test_a_base_in_four_bits_is_asked(photo):
@@ -228,6 +246,6 @@ def test_a_base_in_four_bits_is_asked(photo):
 
     four = assistants.load("pocket", device="cpu", quantize="4bit")
     assert any(isinstance(module, Linear4bit) for module in four.loaded.model.modules())
-    assert four.ground(photo, "Talo ruvi", sampling=Sampling(4)).summary
+    assert four.ground(photo, "Talo ruvi", max_new_tokens=4).summary
     with pytest.raises(FieldmarkError, match="quantize must be 4bit or left out, got '8bit'"):
         assistants.load("pocket", quantize="8bit")

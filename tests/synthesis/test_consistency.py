@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from mllm.boxes import Box, Frame
 from mllm.knowledge.cards import Cards, load_cards
-from mllm.pocket import world
+from mllm.pocket.species import Species, species
 from mllm.records import Sample, Thing
 from mllm.synthesis import consistency, teachers, thoughts
 from mllm.synthesis.capabilities import ReasoningRequest
 
-BIRDS = world.species("bird")
+BIRDS = species("bird")
 POCKET = Cards({one.name: one.marks for one in BIRDS})
 CARDS = Cards(
     {
@@ -32,7 +32,7 @@ def sample_of(names: list[str], target: int) -> Sample:
 
 
 @given(st.lists(st.sampled_from(BIRDS), min_size=2, max_size=6, unique=True), st.data())
-def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[world.Species], data: st.DataObject) -> None:
+def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[Species], data: st.DataObject) -> None:
     target = data.draw(st.integers(0, len(chosen) - 1))
     sample = sample_of([one.name for one in chosen], target)
     thought = teachers.load("pocket").reason(ReasoningRequest(sample, POCKET, 0))

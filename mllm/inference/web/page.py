@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr  # pyright: ignore[reportMissingImports]
 
 from mllm.errors import FieldmarkError
-from mllm.inference.sampling import Sampling
 from mllm.inference.web.session import SIDE, Session, WebLimits
 from mllm.knowledge import domains
 from mllm.prompting import styles
@@ -131,17 +130,18 @@ class _Handlers:
     def draw(self, session: Session, candidates: bool) -> list[Any]:
         """Add an image of the pocket world, with a question that fits it."""
         from mllm.pocket import world
+        from mllm.pocket.species import DOMAINS, NOUNS, species
 
         number = random.randrange(10**6)
         rng = random.Random(number)
-        domain = rng.choice(world.DOMAINS)
-        scene = world.make_scene(number, domain, rng.sample(world.species(domain), rng.choice((2, 3, 4))))
+        domain = rng.choice(DOMAINS)
+        scene = world.make_scene(number, domain, rng.sample(species(domain), rng.choice((2, 3, 4))))
         try:
             session.add(f"{domain} {number}", scene.image, self.limits)
         except FieldmarkError as error:
             gr.Warning(escape(str(error)), title="Refused")
         wanted = rng.choice(scene.things)
-        question = f"Find the {world.NOUNS[domain]} with marks {', '.join(wanted.marks)}."
+        question = f"Find the {NOUNS[domain]} with marks {', '.join(wanted.marks)}."
         return [question, *self.look(session, candidates)]
 
     def clear(self, session: Session, candidates: bool) -> list[Any]:
@@ -181,7 +181,8 @@ class _Handlers:
         options = {
             "style": STYLES[style],
             "domain": domain,
-            "sampling": Sampling(min(int(tokens), self.limits.tokens) if tokens else None, temperature),
+            "max_new_tokens": min(int(tokens), self.limits.tokens) if tokens else None,
+            "temperature": temperature,
         }
         for number in range(len(session.images)) if everywhere else [session.current]:
             async for _ in session.ask(self.assistants, number, question.strip(), int(memory), **options):

@@ -15,8 +15,7 @@ from pydantic import Field
 from mllm.captions import clauses
 from mllm.config import Section
 from mllm.errors import FieldmarkError
-from mllm.knowledge.cards import Cards, has_mark, load_cards, word_overlap
-from mllm.knowledge.parts import part_of
+from mllm.knowledge.cards import Cards, has_mark, load_cards, part_of, word_overlap
 from mllm.metrics import claims
 from mllm.prompting.questions import listed
 from mllm.synthesis.capabilities import ReasoningRequest
