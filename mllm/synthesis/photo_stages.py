@@ -71,8 +71,7 @@ def point(
 ) -> Photo:
     """Return the photo with the first answer's box, or without a box and with the reason in `rejected`.
 
-    A photo with boxes is returned unchanged. `second` may be `first`: it is asked with another seed. `agreed_at` is the
-    least IoU at which the two answers count as the same.
+    A photo with boxes is returned unchanged. `second` may be `first`: it is asked with another seed.
     """
     if photo.boxes:
         return photo

@@ -100,15 +100,12 @@ class Teacher:
         return self._cards[entity] if entity in self._cards else ()
 
     def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
-        """Pair the marks that only one of two cards has, the most alike in words first ("red bill", "black bill").
-
-        A mark without a partner is left out: the other card says nothing about it.
-        """
+        """Pair the marks that only one of two cards has, the most alike in words first ("red bill", "black bill")."""
         mine, theirs = self.marks(entity, domain), self.marks(other, domain)
         left = [mark for mark in mine if not has_mark(theirs, mark)]
         right = [mark for mark in theirs if not has_mark(mine, mark)]
         pairs: list[tuple[str, str]] = []
-        while left and right:
+        while left and right:  # a mark without a partner is left out: the other card says nothing about it
             best = max(((a, b) for a in left for b in right), key=lambda pair: word_overlap([pair[0]], [pair[1]]))
             pairs.append(best)
             left.remove(best[0])
