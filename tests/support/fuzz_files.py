@@ -119,8 +119,8 @@ def published(folder: Path) -> dict[str, Target]:
 def rows(folder: Path) -> dict[str, Target]:
     """Record files."""
     from mllm import records
-    from mllm.io import codec
     from mllm.data import bags
+    from mllm.io import codec
 
     def boxed(cls: type) -> Callable[[bytes], Any]:
         return lambda data: codec.decode(data, cls)

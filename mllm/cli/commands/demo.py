@@ -17,6 +17,7 @@ CAPTIONERS = {"base": "pocket", "SFT": "captions-sft/best", "self-retrieval": "c
 """Whose captions are judged, and where their weights are."""
 JOBS = 2
 """How many stages run at once: the pocket model trains faster twice on one core than once on two."""
+THREADS = f"--threads={max(1, cpus() // JOBS)}"
 POCKET_DATA = ("--max-things=4", "--photos-per-entity=12")
 """Two to four things an image keep thoughts short, and so the demo."""
 BAG_SIZES = (3, 5, 7)
@@ -67,7 +68,7 @@ def grounding_stages(out: Path, size: dict[str, int]) -> list[Stage]:
         ("SFT (answer at once)", "sft_direct", "sft", size["sft_steps"], (), 150, made),
         ("GRPO on top of CoT-SFT", "rl", "rl", size["rl_steps"], (cot,), 190, "CoT-SFT (reason first)"),
     ):
-        flags = (f"--max_steps={steps}", f"--evaluate.samples={size['eval']}", *start, _threads())
+        flags = (f"--max_steps={steps}", f"--evaluate.samples={size['eval']}", *start, THREADS)
         stages.append(training(name, config, data, out / folder, flags, seconds, (needed,)))
     for name, weights in MODELS.items():
         needs = (made, *(stage.name for stage in stages if stage.name.startswith(f"{name} ")))
@@ -85,7 +86,7 @@ def caption_stages(out: Path, size: dict[str, int]) -> list[Stage]:
     sizes = counts(size["images"], size["watched"], size["tested"])
     boosted = ("--strategy=holistic", f"--level={LEVEL}", "--sheet=0", f"--out={data}", *sizes)
     stages = [Stage(made, "mllm.data_synth.captions", boosted, 30)]
-    batch, watch = size["bag_images"], (f"--evaluate.samples={size['watched']}", _threads())
+    batch, watch = size["bag_images"], (f"--evaluate.samples={size['watched']}", THREADS)
     grow = (
         f"--model={out / 'captions-sft' / 'best'}",
         f"--limit={batch * size['stage']}",
@@ -120,7 +121,3 @@ def judged(name: str, data: Path, captions: Path, needs: tuple[str, ...] = ()) -
 
 def _model(out: Path, weights: str) -> str:
     return weights if weights == "pocket" else str(out / weights)
-
-
-def _threads() -> str:
-    return f"--threads={max(1, cpus() // JOBS)}"

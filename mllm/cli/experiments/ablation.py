@@ -88,9 +88,9 @@ class AblationTask(ABC):
     def data(self) -> list[Stage]:
         """Return the stages that make the data."""
 
-    @abstractmethod
     def files(self, arm: Arm) -> Path:
         """Return the folder of an arm's train.jsonl and validation.jsonl."""
+        return self.out / "data"
 
     @abstractmethod
     def measurements(self, models: Sequence[tuple[str, int, str, str]]) -> Iterator[list[Stage]]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,13 +81,8 @@ class Pipeline:
                         failed[todo.index(stage)] = future
                     else:
                         self._note(stage, future.result())
-        self._raise(failed, waiting)
-
-    @staticmethod
-    def _raise(failed: Mapping[int, Future[float]], waiting: Sequence[Stage]) -> None:
-        """Raise what the first stage that failed raised."""
         if failed:
-            failed[min(failed)].result()
+            failed[min(failed)].result()  # raises what the first stage raised
         if waiting:
             names = ", ".join(stage.name for stage in waiting)
             raise FieldmarkError(f"these stages need one another, or themselves: {names}")

@@ -29,10 +29,6 @@ class GroundingTask(AblationTask):
         out = str(self.out / "data")
         return [Stage("data", "mllm.data_synth.grounding", ("--out", out, *sizes, *POCKET_DATA), 60)]
 
-    def files(self, arm: Arm) -> Path:
-        """Return the one data folder."""
-        return self.out / "data"
-
     def measurements(self, models: Sequence[tuple[str, int, str, str]]) -> Iterator[list[Stage]]:
         """Yield the benchmarks of all models."""
         stages = []
