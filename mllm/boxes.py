@@ -74,10 +74,8 @@ class Box:
     def from_xyxy(cls, numbers: Sequence[float], frame: Frame, *, clip: bool = False) -> Box:
         """Create a box from x1, y1, x2, y2 in units of `frame`.
 
-        `clip=True` clips it to the frame (for annotations that overshoot by a pixel or two).
-
-        Raises:
-            BoxError: not four finite numbers, inverted, empty, or outside the frame (with `clip`: completely outside).
+        `clip=True` clips it to the frame (for annotations that overshoot by a pixel or two). Raises BoxError: not four
+        finite numbers, inverted, empty, or outside the frame (with `clip`: completely outside).
         """
         if len(numbers) != 4 or not all(map(_is_number, numbers)):
             raise BoxError(f"a box needs four finite numbers, got {tuple(numbers)}")

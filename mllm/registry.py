@@ -30,11 +30,7 @@ class Registry:
         return tuple(sorted(module.name for module in iter_modules(import_module(self.package).__path__)))
 
     def load(self, name: str) -> Any:
-        """Return what the file `name` defines.
-
-        Raises:
-            UnknownNameError: no such file; lists the known names.
-        """
+        """Return what the file `name` defines. Raises UnknownNameError: no such file; lists the known names."""
         if name not in self.names():
             raise UnknownNameError(self.kind, name, self.names())
         module = import_module(f"{self.package}.{name}")

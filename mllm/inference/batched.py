@@ -13,13 +13,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TopPLogitsWarper
 
 from mllm.errors import FieldmarkError
 from mllm.inference.backends import Generation, OnText, Prompt
@@ -54,8 +48,7 @@ class Job:
 def prepare(loaded: Loaded, prompt: Prompt, sampling: Sampling, **options: Any) -> Job:
     """Encode a prompt with any number of images; `options` are the other fields of `Job`.
 
-    Raises:
-        FieldmarkError: not one image per image part; prompt and answer do not fit into the model's context.
+    Raises FieldmarkError: not one image per image part; prompt and answer do not fit into the model's context.
     """
     processor = loaded.processor
     parts = sum(part["type"] == "image" for turn in prompt.messages for part in turn["content"])

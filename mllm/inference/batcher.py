@@ -37,8 +37,7 @@ class Batcher(Generic[T, R]):
     def submit(self, item: T) -> Future[R]:
         """Queue an item and return at once. An item whose future is cancelled while queued is dropped.
 
-        Raises:
-            RuntimeError: after `close`.
+        Raises RuntimeError: after `close`.
         """
         future: Future[R] = Future()
         with self._changed:

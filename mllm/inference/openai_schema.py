@@ -135,9 +135,8 @@ def read(body: bytes) -> ChatRequest:
 def read_prompt(request: ChatRequest, limits: ServerLimits) -> Prompt:
     """Return the messages as chat templates take them, with their images.
 
-    Raises:
-        ApiError: 400 for too many images, or an image that is not a data URL (this server fetches no URLs and reads no
-            files), cannot be opened or is too large.
+    Raises ApiError: 400 for too many images, or an image that is not a data URL (this server fetches no URLs and reads
+    no files), cannot be opened or is too large.
     """
     turns: list[dict[str, Any]] = []
     images: list[Image] = []

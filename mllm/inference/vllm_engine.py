@@ -38,8 +38,7 @@ def generate(
 ) -> Iterator[Completion]:
     """Generate one completion per sample, as `mllm.inference.generate.generate` does; vLLM forms the batches itself.
 
-    Raises:
-        FieldmarkError: vLLM is not installed.
+    Raises FieldmarkError: vLLM is not installed.
     """
     if find_spec("vllm") is None:
         raise FieldmarkError("vllm is not installed: `pip install fieldmark[vllm]`, or leave out --engine vllm")

@@ -43,10 +43,8 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Ove
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open an image as 8-bit RGB, with EXIF orientation applied and transparency on white.
 
-    The result has no metadata, so the orientation cannot be applied twice.
-
-    Raises:
-        ImageError: missing, not an image, truncated or too large. Names the file.
+    The result has no metadata, so the orientation cannot be applied twice. Raises ImageError: missing, not an image,
+    truncated or too large. Names the file.
     """
     with _opened(Path(path), str(path), max_pixels) as image:
         return _oriented_rgb(image)

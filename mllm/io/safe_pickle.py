@@ -46,8 +46,7 @@ class _Unpickler(pickle.Unpickler):
 def load(path: Path) -> Any:
     """Read a pickle of dicts, lists, tuples, texts, numbers and None.
 
-    Raises:
-        PickleError: no such file, larger than `LIMIT`, broken, or not plain values. Names the file.
+    Raises PickleError: no such file, larger than `LIMIT`, broken, or not plain values. Names the file.
     """
     if not path.is_file():
         raise PickleError(f"{path}: no such file")

@@ -17,8 +17,7 @@ Kind = type[FieldmarkError]
 def loads(text: str | bytes, **options: Any) -> Any:
     """Parse JSON as `json.loads` does, but refuse a key that an object holds twice.
 
-    Raises:
-        JSONDecodeError: broken, not UTF-8, nested too deeply, a duplicate key, or a number of thousands of digits.
+    Raises JSONDecodeError: broken, not UTF-8, nested too deeply, a duplicate key, or a number of thousands of digits.
     """
     options.setdefault("object_pairs_hook", _unique_keys)
     try:

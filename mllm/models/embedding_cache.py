@@ -24,11 +24,7 @@ _LINE = 33
 
 
 def content_key(file: Path) -> str:
-    """Hash a file's bytes; the file is read again only when it has changed.
-
-    Raises:
-        ImageError: no such file.
-    """
+    """Hash a file's bytes; the file is read again only when it has changed. Raises ImageError: no such file."""
     try:
         state = file.stat()
     except OSError as error:

@@ -93,8 +93,7 @@ def from_encoder(name: str, device: str = "cpu") -> Grammar:
 def load(name: str, device: str | None = None) -> Grammar:
     """Load a trained head: `pocket`, or a folder written by `recipes/pretrain_grammar.py`. The result is cached.
 
-    Raises:
-        FieldmarkError: no such folder, or no weights of a head in it.
+    Raises FieldmarkError: no such folder, or no weights of a head in it.
     """
     return _load(name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 

@@ -62,10 +62,8 @@ WAYS: dict[str, Callable[[Sequence[str], random.Random, Sequence[str]], list[str
 def corrupt(caption: str, rng: random.Random, vocabulary: Sequence[str], way: str | None = None) -> tuple[str, str]:
     """Corrupt a caption; return it and the name of the corruption, which is drawn at random unless `way` gives it.
 
-    If nothing changes, the draw (of the corruption too) is repeated, at most ten times in all.
-
-    Raises:
-        ValueError: the caption cannot be changed: it or the vocabulary is empty.
+    If nothing changes, the draw (of the corruption too) is repeated, at most ten times in all. Raises ValueError: the
+    caption cannot be changed: it or the vocabulary is empty.
     """
     words = caption.split()
     for _ in range(10 if words and vocabulary else 0):

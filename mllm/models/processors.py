@@ -66,8 +66,7 @@ def build_processor(model_type: str, image_processor: Any, tokenizer: Any, chat_
 def load_processor(folder: str | Path, *, trust_remote_code: bool = False) -> Any:
     """Load the processor of a folder or Hub name, without its video part where torchvision is missing.
 
-    Raises:
-        FieldmarkError: the model type has no known processor.
+    Raises FieldmarkError: the model type has no known processor.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 

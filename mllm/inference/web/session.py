@@ -90,8 +90,7 @@ class Session:
     def add(self, name: str, source: Path | Image, limits: WebLimits) -> None:
         """Add an image and display it.
 
-        Raises:
-            FieldmarkError: too many images; the file is not an image or too large.
+        Raises FieldmarkError: too many images; the file is not an image or too large.
         """
         if len(self.images) >= limits.images:
             raise FieldmarkError(f"{name}: a session holds {limits.images} images; remove them first")

@@ -100,8 +100,7 @@ class Family(ABC):
     def resized(self, size: Frame, budget: Budget) -> Frame:
         """Return the size in pixels to which the processor resizes an image of `size`, computed by transformers.
 
-        Raises:
-            FamilyError: `size` is not in whole pixels, or one side is over 200 times the other.
+        Raises FamilyError: `size` is not in whole pixels, or one side is over 200 times the other.
         """
         width, height = int(size.width), int(size.height)
         if (width, height) != (size.width, size.height):
@@ -158,8 +157,7 @@ class Family(ABC):
     def write_thought(self, thought: str, things: Sequence[Thing], frame: Frame) -> str:
         """Replace each `<obj:K>` of a family-neutral thought by the box of `things[K]`.
 
-        Raises:
-            FamilyError: K is not an index of `things`.
+        Raises FamilyError: K is not an index of `things`.
         """
 
         def write(match: re.Match[str]) -> str:
@@ -217,8 +215,7 @@ def write_convention(folder: str | Path, convention: Convention) -> Path:
 def read_convention(folder: str | Path) -> Convention:
     """Read the convention of the checkpoint in `folder`.
 
-    Raises:
-        FamilyError: no such file, a file that cannot be read, an unknown family, another version.
+    Raises FamilyError: no such file, a file that cannot be read, an unknown family, another version.
     """
     path = Path(folder) / CONVENTION_FILE
     if not path.is_file():
