@@ -1,7 +1,6 @@
-"""Plugins: each file of a plugin folder adds one thing, named after the file.
+"""Plugins: each file of a plugin folder adds one thing, named after the file, and is imported when it is loaded.
 
 The folder's `__init__.py` says what a file must define and contains `_FILES = Registry(__name__, "reward", "Reward")`.
-A file is imported only when it is loaded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Dynamic batching: calls of several threads are answered in batches, which cost little more than a single call.
-
-One worker thread runs one batch at a time. Calls that arrive meanwhile form the next batch; a first call waits at most
-`max_wait` seconds for others.
-"""
+"""Dynamic batching: calls of several threads are answered in batches, which cost little more than a single call."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Generate completions with transformers: in batches, greedy by default, resumable.
 
-Completions are yielded batch by batch, so that a program can save them at once and resume after a stop. Batches are
-planned over all samples before any is skipped, so a resumed run samples from the same batches with the same seeds.
+Batches are planned over all samples before any is skipped, so a resumed run samples the same batches and seeds.
 """
 
 from __future__ import annotations
@@ -95,10 +94,7 @@ def length_sorted_batches(loaded: Loaded, samples: Sequence[Sample], batch_size:
 def encode(loaded: Loaded, conversations: Sequence[list[dict[str, Any]]], images: Sequence[Image]) -> dict[str, Any]:
     """Build inputs on the model's device: chat template, images within the convention's budget, left padding.
 
-    Args:
-        loaded: model and processor.
-        conversations: messages of each row (`mllm.prompting.prompts.messages`), with one image each.
-        images: one RGB image for each row.
+    `conversations` are the messages of each row (`mllm.prompting.prompts.messages`), `images` their one RGB image.
     """
     processor = loaded.processor
     inputs = processor(

@@ -57,18 +57,16 @@ def data_uri(image: Image.Image, side: int = IMAGE_SIDE) -> str:
     """Return an image as a data URI: at most `side` pixels, PNG or JPEG, whichever is smaller."""
     small = image.copy()
     small.thumbnail((side, side))
-    best: tuple[str, bytes] | None = None
+    encoded: list[tuple[str, bytes]] = []
     for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
         data = io.BytesIO()
         small.save(data, kind, **options)
-        if best is None or len(data.getvalue()) < len(best[1]):
-            best = kind, data.getvalue()
-    assert best is not None
-    return f"data:image/{best[0]};base64,{base64.b64encode(best[1]).decode()}"
+        encoded.append((kind, data.getvalue()))
+    kind, content = min(encoded, key=lambda one: len(one[1]))
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _dashed(pen: ImageDraw.ImageDraw, corners: Sequence[float], colour: str, stroke: int) -> None:
-    """Draw a dashed rectangle."""
     x1, y1, x2, y2 = corners
     for (ax, ay), (bx, by) in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
         length = max(abs(bx - ax), abs(by - ay), 1e-9)

@@ -1,7 +1,6 @@
 """Read pickles without running code from them: only containers, texts and numbers are accepted.
 
-A pickle can call any function of any module. The published predictions of TrueMatch are pickles of
-`{COCO id: caption}`, which need no function at all; a file that names one is refused.
+For the published predictions of TrueMatch, `{COCO id: caption}`. A file that names a function is refused.
 """
 
 from __future__ import annotations

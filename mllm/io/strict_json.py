@@ -80,7 +80,6 @@ def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "", 
 
 
 def _problem(error: Any) -> str:
-    """Describe one of pydantic's errors in a few words, with the value."""
     if short := {"missing": "is missing", "extra_forbidden": "unknown field"}.get(error["type"]):
         return short
     message = (

@@ -1,8 +1,5 @@
 """Frozen CLIP and SigLIP encoders that score how well a caption fits an image. Used by rewards and benchmarks.
 
-They are loaded as plain modules even when training runs under DeepSpeed ZeRO-3, which would otherwise partition their
-weights. The encoder's own logit scale (and SigLIP's bias) is kept: a softmax over bare cosines is almost flat.
-
 Captions longer than the text tower's context are embedded sentence by sentence; truncated captions are counted.
 """
 
@@ -25,7 +22,7 @@ from torch.nn import functional
 from mllm.captions import sentences
 from mllm.errors import ConfigError, FieldmarkError, UnknownNameError
 from mllm.io.images import open_image
-from mllm.models.builtin import clip_folder
+from mllm.models.builtin import weights_folder
 from mllm.models.embedding_cache import EmbeddingStore
 from mllm.models.similarity import EmbeddedTexts, Pool, similarity
 
@@ -145,7 +142,6 @@ class DualEncoder:
         return np.concatenate(vectors)
 
     def _pixels(self, file: Path | None) -> torch.Tensor:
-        """Return pixels (1, 3, height, width) as the vision tower takes them."""
         if file is None:
             side = int(self.model.config.vision_config.image_size)
             return torch.zeros(1, 3, side, side)
@@ -217,9 +213,8 @@ def outside_deepspeed() -> Iterator[None]:
 
 
 def _folder(name: str) -> str:
-    """Return the folder of a pocket encoder; other names are checked and returned unchanged."""
     if name in POCKET:
-        return str(clip_folder(POCKET[name]))
+        return str(weights_folder(POCKET[name]))
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise FieldmarkError(
             f"scorer {name}: no such folder (and no name of the form owner/model, pocket, pocket-judge)"
@@ -244,6 +239,5 @@ def _unit(vectors: torch.Tensor) -> np.ndarray:
 
 
 def _pad(rows: np.ndarray, length: int) -> np.ndarray:
-    """Pad the second axis with zeros."""
     missing = length - rows.shape[1]
     return np.pad(rows, [(0, 0), (0, missing)] + [(0, 0)] * (rows.ndim - 2)) if missing else rows

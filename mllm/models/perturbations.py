@@ -1,7 +1,6 @@
 """Corrupted captions, from which a grammar reward learns to separate human ones.
 
-The five corruptions of Cho et al. 2022 (arXiv 2205.13115, section 3.2): repeat an n-gram, remove, insert, replace or
-shuffle words. Words are separated by spaces; a caption too short for a corruption is returned unchanged.
+The five corruptions of Cho et al. 2022 (arXiv 2205.13115, section 3.2). A caption too short for one stays unchanged.
 """
 
 from __future__ import annotations
@@ -80,6 +79,5 @@ def vocabulary_of(captions: Sequence[str]) -> list[str]:
 
 
 def _n_gram(words: Sequence[str], rng: random.Random) -> tuple[int, int]:
-    """Draw start and length of an n-gram of a caption, n up to three."""
     length = rng.randint(1, min(MOST, len(words)))
     return rng.randint(0, len(words) - length), length

@@ -92,7 +92,7 @@ def _machine(gpu_memory: float | None, cards: int) -> None:
 def _recipes(gpu_memory: float, cards: int) -> None:
     """List the recipes that fit a machine, by the estimates of `fieldmark preflight`."""
     from mllm.errors import FieldmarkError
-    from mllm.io.installation import program_folder
+    from mllm.io.files import program_folder
     from mllm.training.preflight import doctor
 
     typer.echo(f"recipes on {cards} x {gpu_memory:.0f} GB, estimated (rows as long as they may be):")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mllm.cli.experiments.pipeline import Pipeline, Stage, cpus
-from mllm.io.installation import program_folder
+from mllm.io.files import program_folder
 
 MODELS = {"base": "pocket", "SFT": "sft/best", "CoT-SFT": "cot/best", "GRPO": "rl/best"}
 """What the report compares, and where its weights are."""

@@ -56,11 +56,6 @@ class SessionImage:
         """Return the image itself."""
         return open_image(self.source) if isinstance(self.source, Path) else self.source
 
-    @property
-    def all_spots(self) -> list[Spot]:
-        """The numbered boxes of all models, in the order of their numbers."""
-        return [spot for spots in self.spots for spot in spots]
-
 
 @dataclass(eq=False)
 class Turn:
@@ -160,7 +155,7 @@ class Session:
         found: list[Grounding | None] = [None] * len(assistants)
         for transcript, turn in zip(self.turns, turns, strict=True):
             transcript.append(turn)
-        opened, about = image.open(), [spot.box for spot in image.all_spots]
+        opened, about = image.open(), [spot.box for spots in image.spots for spot in spots]
 
         def work(k: int) -> None:
             def on_text(piece: str) -> None:
