@@ -13,12 +13,9 @@ from mllm.errors import UnknownNameError
 
 
 class Registry:
-    """The modules of one package, by name.
+    """The modules of a package (dotted name), each of which defines one `kind` (a word for errors).
 
-    Args:
-        package: dotted name of the package.
-        kind: what one file defines, in words; used in the error for an unknown name.
-        attribute: what `load` returns from the module; None for the module itself.
+    `load` returns the module's `attribute`, or with None the module itself.
     """
 
     def __init__(self, package: str, kind: str, attribute: str | None = None) -> None:

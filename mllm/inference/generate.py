@@ -45,15 +45,9 @@ def generate(
 ) -> Iterator[Completion]:
     """Generate one completion per sample. They are yielded in length-sorted batches, not in the order of `samples`.
 
-    Args:
-        loaded: model, processor, family and convention (`mllm.models.checkpoint.load`).
-        samples: only `id`, `image`, `size` and `question` are used.
-        images_root: the folder that `sample.image` is relative to.
-        sampling: options of generation; each batch gets a seed derived from `sampling.seed`.
-        style: prompt style; None uses the one saved beside the weights.
-        batch_size: samples per batch.
-        skip: ids of samples that already have a completion.
-        progress: called after each batch.
+    Only `id`, `image` (relative to `images_root`), `size` and `question` of the samples are used. Batches get seeds
+    derived from `sampling.seed`. `style` None is the prompt style saved beside the weights. `skip` are the ids of
+    samples that already have a completion; `progress` is called after each batch.
     """
     if batch_size < 1:
         raise FieldmarkError(f"batch_size must be at least 1, got {batch_size}")

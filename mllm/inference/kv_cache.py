@@ -1,4 +1,4 @@
-"""A preallocated key-value cache: new tokens are written in place; transformers' own copies everything at each token."""
+"""A preallocated key-value cache: new tokens are written in place; transformers' own copies all at each token."""
 
 from __future__ import annotations
 

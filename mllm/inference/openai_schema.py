@@ -30,16 +30,11 @@ _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 class ServerLimits:
     """Limits of one request, and of how many requests are accepted."""
 
-    body: int = 32 * 2**20
-    """Bytes of a request body."""
-    images: int = 8
-    """Images in a request."""
-    pixels: int = 25_000_000
-    """Pixels of an image before it is resized."""
-    tokens: int = 4096
-    """Tokens of an answer."""
-    requests: int = 64
-    """Requests running or queued; further ones get status 503 with Retry-After."""
+    body: int = 32 * 2**20  # bytes of a request body
+    images: int = 8  # in a request
+    pixels: int = 25_000_000  # of an image before it is resized
+    tokens: int = 4096  # of an answer
+    requests: int = 64  # running or queued; further ones get status 503 with Retry-After
 
 
 class ApiError(Exception):

@@ -38,14 +38,7 @@ RETRY_AFTER = 1
 
 
 class Service:
-    """The endpoints for one loaded model.
-
-    Args:
-        loaded: the model.
-        name: the model's name for clients.
-        limits: of one request, and of the number of requests.
-        batch: most requests in one batch.
-    """
+    """The endpoints for one loaded model, called `name`; at most `batch` requests are answered in one batch."""
 
     def __init__(self, loaded: Loaded, name: str, *, limits: ServerLimits = ServerLimits(), batch: int = 8) -> None:  # noqa: B008
         self.loaded, self.name, self.limits = loaded, name, limits

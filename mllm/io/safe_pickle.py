@@ -37,10 +37,6 @@ class _Unpickler(pickle.Unpickler):
         """Refuse every name."""
         raise PickleError(f"it names {module}.{name}")
 
-    def persistent_load(self, pid: Any) -> NoReturn:
-        """Refuse references to other files."""
-        raise PickleError("it refers to something outside the file")
-
 
 def load(path: Path) -> Any:
     """Read a pickle of dicts, lists, tuples, texts, numbers and None.

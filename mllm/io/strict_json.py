@@ -44,16 +44,10 @@ def load(path: Path, **options: Any) -> Any:
 
 
 def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind = FieldmarkError) -> T | Any:
-    """Read a JSON file of a given shape.
+    """Read a JSON file of a given shape: `dict[str, int]`, a `BaseModel` (which ignores further fields by default) ...
 
-    Args:
-        path: of the file.
-        shape: a type that pydantic knows: `dict[str, int]`, a `BaseModel` (which ignores further fields by default).
-        advice: what to do about a file that cannot be read; part of the error.
-        kind: class of the error.
-
-    Raises:
-        FieldmarkError: no such file, malformed JSON (names the line), another shape (names the field).
+    `advice` says what to do about a file that cannot be read; `kind` is the class of the error. Raises FieldmarkError:
+    no such file, malformed JSON (names the line), another shape (names the field).
     """
     end = f"; {advice}" if advice else ""
     if not path.is_file():

@@ -50,8 +50,7 @@ class LoadOptions:
     """How weights are loaded.
 
     dtype: of the weights: `float32`, `bfloat16` or `float16`.
-    device: where the model goes; `auto` is the accelerator if there is one; None is the CPU. A 4-bit model always goes
-        to this process's accelerator if there is one.
+    device: `auto` is the accelerator if there is one, None the CPU. A 4-bit model always goes to the accelerator.
     attention: attention implementation of transformers.
     quantize: `4bit` loads the base in NF4 (bitsandbytes; also on a CPU, slowly). Raises ConfigError for other values.
     """
@@ -172,8 +171,6 @@ def _with_saved_adapter(model: Any, adapter: str, *, trainable: bool) -> Any:
 
 
 class _AdapterConfig(BaseModel):
-    """The field of adapter_config.json that is read."""
-
     base_model_name_or_path: str = Field(min_length=1)
 
 

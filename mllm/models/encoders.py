@@ -77,14 +77,11 @@ class DualEncoder:
         self.counts.update(captions=len(captions), cut=int(cut.sum()))
         batches = [self._embed_texts(pieces[start : start + _BATCH]) for start in range(0, len(pieces), _BATCH)]
         longest = max((vectors.shape[1] for vectors, _ in batches), default=1)
-        padded = [_pad(vectors, longest) for vectors, _ in batches]
-        valid = [_pad(mask, longest) for _, mask in batches]
-        return EmbeddedTexts(
-            np.concatenate(padded) if padded else np.empty((0, 1, self._store.shape[-1]), np.float32),
-            np.concatenate(valid) if valid else np.empty((0, 1), bool),
-            np.array(owner, dtype=np.int64),
-            cut,
+        none = (np.empty((0, longest, self._store.shape[-1]), np.float32), np.empty((0, longest), bool))
+        vectors, valid = (
+            np.concatenate([_pad(rows, longest) for rows in parts]) for parts in zip(none, *batches, strict=True)
         )
+        return EmbeddedTexts(vectors, valid, np.array(owner, dtype=np.int64), cut)
 
     def images(self, files: Sequence[Path]) -> np.ndarray:
         """Embed image files: (images, patches, D). Vectors in the cache are not computed again."""
@@ -153,16 +150,11 @@ def load(
 ) -> DualEncoder:
     """Load a frozen encoder; repeated calls return the same object.
 
-    Args:
-        name: `pocket`, `pocket-judge`, a folder or a Hub name; a CLIP or SigLIP of transformers.
-        late: compare tokens with patches (FILIP) instead of pooled vectors. Only for encoders trained for it, such as
-            the pocket ones.
-        pool: how captions that do not fit are scored; see `Pool`.
-        cache: folder for the image vectors; None keeps them in memory.
-        device: None is this process's GPU if there is one, otherwise the CPU.
+    `name` is `pocket`, `pocket-judge`, a folder or a Hub name of a CLIP or SigLIP. `late` compares tokens with patches
+    (FILIP) instead of pooled vectors, for encoders trained for it, such as the pocket ones. `cache` is a folder for the
+    image vectors; None keeps them in memory. `device` None is this process's GPU if there is one, otherwise the CPU.
 
-    Raises:
-        FieldmarkError: no such folder, an unsupported architecture, weights that cannot be read.
+    Raises FieldmarkError: no such folder, an unsupported architecture, weights that cannot be read.
     """
     if pool not in get_args(Pool):
         raise ConfigError(f"pool must be one of {', '.join(get_args(Pool))}, got {pool!r}")

@@ -6,7 +6,7 @@ The five corruptions of Cho et al. 2022 (arXiv 2205.13115, section 3.2). A capti
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 MOST = 3
 """Longest n-gram, and most words or places, that one corruption changes."""
@@ -49,13 +49,7 @@ def shuffle(words: Sequence[str], rng: random.Random, vocabulary: Sequence[str])
     return rng.sample(list(words), len(words))
 
 
-WAYS: dict[str, Callable[[Sequence[str], random.Random, Sequence[str]], list[str]]] = {
-    "repeat": repeat,
-    "remove": remove,
-    "insert": insert,
-    "replace": replace,
-    "shuffle": shuffle,
-}
+WAYS = {way.__name__: way for way in (repeat, remove, insert, replace, shuffle)}
 
 
 def corrupt(caption: str, rng: random.Random, vocabulary: Sequence[str], way: str | None = None) -> tuple[str, str]:

@@ -94,8 +94,6 @@ def template_opening(processor: Any, style: str) -> str:
 
 
 class _Template(BaseModel):
-    """The content of chat_template.json."""
-
     chat_template: str
 
 

@@ -29,18 +29,12 @@ _REFRESH = 0.15
 class WebLimits:
     """Limits of one visitor, and of concurrent questions."""
 
-    upload: int = 20 * 2**20
-    """Bytes of a file."""
-    pixels: int = 25_000_000
-    """Pixels of an image."""
-    images: int = 12
-    """Images in a session."""
-    tokens: int = 2048
-    """Tokens of an answer."""
-    together: int = 4
-    """Questions answered at the same time; further ones wait."""
-    waiting: int = 32
-    """Questions that may wait; further ones are refused."""
+    upload: int = 20 * 2**20  # bytes of a file
+    pixels: int = 25_000_000  # of an image
+    images: int = 12  # in a session
+    tokens: int = 2048  # of an answer
+    together: int = 4  # questions answered at the same time; further ones wait
+    waiting: int = 32  # questions that may wait; further ones are refused
 
 
 @dataclass(eq=False)

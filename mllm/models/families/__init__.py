@@ -123,16 +123,14 @@ class Family(ABC):
         Boxes on the resized image may use any multiple of `factor`. The size of the original image seldom is one, so
         passing that by mistake is usually detected.
         """
-        if self.numbers is not None and frame != self.numbers:
-            raise FamilyError(
-                f"{self.name} writes boxes on {self.numbers.width:g} x {self.numbers.height:g}, "
-                f"not on {frame.width:g} x {frame.height:g}; take the frame from family.frame(size, budget)"
-            )
-        if self.numbers is None and (frame.width % self.factor or frame.height % self.factor):
-            raise FamilyError(
-                f"{self.name} writes boxes on the resized image, whose sides are multiples of {self.factor}, "
-                f"not {frame.width:g} x {frame.height:g}; take the frame from family.frame(size, budget)"
-            )
+        if self.numbers is not None:
+            fits, right = frame == self.numbers, f"{self.numbers.width:g} x {self.numbers.height:g}, not on"
+        else:
+            fits = not (frame.width % self.factor or frame.height % self.factor)
+            right = f"the resized image, whose sides are multiples of {self.factor}, not"
+        if not fits:
+            found = f"{frame.width:g} x {frame.height:g}; take the frame from family.frame(size, budget)"
+            raise FamilyError(f"{self.name} writes boxes on {right} {found}")
 
     def write_box(self, box: Box, frame: Frame, label: str | None = None) -> str:
         """Write the box of an answer in this family's format; `frame` comes from `frame(size, budget)`."""
