@@ -12,13 +12,12 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from mllm.captions import words
-from mllm.cli.programs import run_program
+from mllm.cli.programs import Range, parse, run_program
 from mllm.data import caption_sources
 from mllm.io.tables import markdown
 from mllm.models import encoders
@@ -62,26 +61,31 @@ def judged(name: str, caption: str, sample: Sample) -> tuple[float, float]:
     if name != "gist":
         found = judge(caption, things)
         return found.precision, found.recall
-    claimed, true = set(caption.removesuffix(".").partition(": ")[2].split(", ")), set().union(*things)
-    return len(claimed & true) / len(claimed), len(claimed & true) / len(true)
+    claimed, there = (
+        set(caption.removesuffix(".").partition(": ")[2].split(", ")),
+        {mark for one in things for mark in one},
+    )
+    return len(claimed & there) / len(claimed), len(claimed & there) / len(there)
 
 
-def command(count: Annotated[int, typer.Option(min=1, help="scenes")] = 200) -> None:
-    """Compare the strategies."""
-    head = ["strategy", "checker", "accepted", "precision", "recall", "words"]
-    with tempfile.TemporaryDirectory() as folder:
-        request = caption_sources.CaptionRequest(
-            out=Path(folder), counts={"test": count}, family={"test": 5}, level="medium"
-        )
-        scenes = list(caption_sources.images("pocket", request))
-        rows = [measure(name, look, scenes, Path(folder)) for name in captioning.names() for look in (False, True)]
-    typer.echo(markdown([head, *rows]))
+@dataclass(frozen=True)
+class Options:
+    count: Annotated[int, Range(1)] = 200
+    """scenes"""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the program."""
-    run_program(command, argv)
+    """Compare the strategies."""
+    options = parse(Options, argv)
+    head = ["strategy", "who looks", "taken", "true", "told", "words"]
+    with tempfile.TemporaryDirectory() as folder:
+        request = caption_sources.CaptionRequest(
+            out=Path(folder), counts={"test": options.count}, family={"test": 5}, level="medium"
+        )
+        scenes = list(caption_sources.images("pocket", request))
+        rows = [measure(name, look, scenes, Path(folder)) for name in captioning.names() for look in (False, True)]
+    print(markdown([head, *rows]))
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

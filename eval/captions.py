@@ -1,21 +1,22 @@
-"""A model's captions, written down: what truematch.py, random_distractors.py, imagecode.py and finecapeval.py measure.
+"""Write a model's captions, for truematch.py, random_distractors.py, imagecode.py and finecapeval.py to measure.
 
     python eval/captions.py --model DIR --samples runs/pocket/captions/test.jsonl --out DIR
     python eval/captions.py --model DIR --images truematch_images --out DIR      # ids are the files' names, or COCO's
     python eval/truematch.py --captions DIR/outputs.jsonl --samples ... --bags ...
 
-Each image is captioned once, on its own: nothing of its look-alikes is seen. Captions are written down as they come,
-and a stopped run goes on. Told are their length and variety, and where the marks are known how many claims are true.
+Each image is captioned once, on its own: the model does not see its look-alikes. Captions are saved as they come, and
+the same command continues a stopped run. Reports length, diversity and, where marks are known, claim precision.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from mllm.captions import QUESTION, caption_of
-from mllm.cli.programs import run_main
+from mllm.cli.options import BenchmarkOptions
+from mllm.cli.programs import parse, run_program
 from mllm.data import caption_stats
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, runs
@@ -28,85 +29,84 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _COCO = re.compile(r"COCO_\w+_0*(\d+)")
 
 
+@dataclass(frozen=True)
+class Options:
+    samples: Path | None = None
+    """samples file with images to caption"""
+    images: Path | None = None
+    """folder of images, if there is no samples file"""
+    question: str = QUESTION
+    """question about each image, with --images"""
+    benchmark: BenchmarkOptions = BenchmarkOptions(out=Path("runs/captions"), max_new_tokens=128)
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Write what is missing, then tell what the captions are like."""
-    options = parser().parse_args(argv)
-    if not options.rescore:
+    """Write the missing captions, then show their statistics."""
+    options = parse(Options, argv)
+    if not options.benchmark.rescore:
         answer(options)
-    show(Path(options.out))
+    show(options.benchmark.out)
 
 
-def answer(options: argparse.Namespace) -> None:
+def answer(options: Options) -> None:
     """Caption every image that has no caption yet."""
-    samples, root, source = from_samples(options) if options.samples else from_folder(options)
-    checkpoint = generate_missing.open_for(options)
-    info = generate_missing.settings(options, checkpoint, "captions", VERSION, source)
-    generate_missing.ask(options, checkpoint, samples, root, info)
+    limit = options.benchmark.limit
+    if options.samples is not None:
+        samples, root, source = from_samples(options.samples, limit)
+    elif options.images is not None and options.images.is_dir():
+        samples, root, source = from_folder(options.images, options.question, limit)
+    else:
+        raise FieldmarkError("name what to caption: --samples FILE, or --images FOLDER")
+    checkpoint = generate_missing.open_for(options.benchmark)
+    info = generate_missing.settings(options.benchmark, checkpoint, "captions", VERSION, source)
+    generate_missing.ask(options.benchmark, checkpoint, samples, root, info)
 
 
-def from_samples(options: argparse.Namespace) -> tuple[list[Sample], Path, dict[str, object]]:
-    """Read the caption rows of a samples file."""
-    file = Path(options.samples)
-    rows = [sample for sample in load_samples(file) if sample.task == "caption"][: options.limit]
+def from_samples(file: Path, limit: int | None) -> tuple[list[Sample], Path, dict[str, object]]:
+    """Return the first caption rows of a samples file, the folder of its images, and what to record of it."""
+    rows = [sample for sample in load_samples(file) if sample.task == "caption"][:limit]
     if not rows:
         raise FieldmarkError(f"{file}: no sample has task 'caption'")
     return rows, file.parent, {"file": str(file), "hash": provenance.file_hash(file), "count": len(rows)}
 
 
-def from_folder(options: argparse.Namespace) -> tuple[list[Sample], Path, dict[str, object]]:
-    """Make a sample of every image of a folder."""
-    if options.images is None or not Path(options.images).is_dir():
-        raise FieldmarkError("name what to caption: --samples FILE, or --images, a folder of images")
-    folder = Path(options.images)
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[: options.limit]
+def from_folder(folder: Path, question: str, limit: int | None) -> tuple[list[Sample], Path, dict[str, object]]:
+    """Make a sample of each of a folder's first images; returns the same as `from_samples`."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[:limit]
     rows = [
         Sample(
             id=name(path), task="caption", image=path.name, size=image_size(path), domain="scene", entity="",
-            question=options.question, boxes=(), split="test",
+            question=question, boxes=(), split="test",
         )
         for path in files
     ]  # fmt: skip
     ids = [row.id for row in rows]
     if not rows or len(set(ids)) < len(ids):
         twice = next((one for one in ids if ids.count(one) > 1), None)
-        raise FieldmarkError(f"{folder}: " + (f"two images are called {twice!r}" if twice else "no image in it"))
-    return rows, folder, {"file": str(folder), "count": len(rows), "question": options.question}
+        raise FieldmarkError(f"{folder}: " + (f"two images are called {twice!r}" if twice else "no image found"))
+    return rows, folder, {"file": str(folder), "count": len(rows), "question": question}
 
 
 def name(path: Path) -> str:
-    """The id of an image file: COCO's number where it has COCO's name, else its name."""
+    """Return the id of an image file: the COCO number if it has a COCO name, else its name without the suffix."""
     found = _COCO.fullmatch(path.stem)
     return found[1] if found else path.stem
 
 
 def show(out: Path) -> None:
-    """Print what the captions are like, and write it to scores.json."""
+    """Print the captions' statistics, and write them to scores.json."""
     info, samples, rows = runs.read_whole(out)
     captions = {sample.id: caption_of(rows[sample.id]) for sample in samples}
     text = caption_stats.caption_scores(captions, samples)
     text["truncated"] = sum(row.truncated for row in rows.values()) / len(rows)
     runs.write_json(out, "scores.json", {**info, "text": text})
-    told = (
+    summary = (
         f"{text['captions']} captions of {info['model']}, {text['words']:.1f} words, distinct-2 {text['distinct2']:.3f}"
     )
     for which in ("precision", "recall"):
-        told += f", marks' {which} {text[which]['value']:.1%}" if which in text else ""
-    print(f"{told}, {text['truncated']:.1%} cut off\nwritten: {out / 'outputs.jsonl'}")
-
-
-def parser() -> argparse.ArgumentParser:
-    """Every flag."""
-    plain = argparse.RawDescriptionHelpFormatter
-    built = argparse.ArgumentParser(prog="captions", description=__doc__, formatter_class=plain)
-    for flag, about in generate_missing.FLAGS.items():
-        built.add_argument(flag, **about)
-    built.add_argument("--samples", help="samples file of ours")
-    built.add_argument("--images", help="folder of images, where there is no samples file")
-    built.add_argument("--question", default=QUESTION, help="what is asked, with --images")
-    built.add_argument("--out", default="runs/captions", help="folder of the captions")
-    built.add_argument("--max-new-tokens", type=int, default=128)
-    return built
+        summary += f", marks' {which} {text[which]['value']:.1%}" if which in text else ""
+    print(f"{summary}, {text['truncated']:.1%} truncated\nwritten: {out / 'outputs.jsonl'}")
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

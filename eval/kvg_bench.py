@@ -1,4 +1,4 @@
-"""Knowledge-intensive visual grounding, measured: Acc@0.5 of one named thing among its look-alikes.
+"""Knowledge-intensive visual grounding: Acc@0.5 of finding one named thing among its look-alikes.
 
     python eval/kvg_bench.py                                          # the pocket example
     python eval/kvg_bench.py --model DIR --samples FILE --out DIR     # any samples file of ours
@@ -7,94 +7,122 @@
     python eval/kvg_bench.py --rescore --out DIR --mastery mastery.json   # with what the model knows (eval/mastery.py)
     python eval/kvg_bench.py compare DIR_A DIR_B                      # paired test: is B above A?
 
-The story: read the samples -> ask the model (outputs are written down as they come; a stopped run goes on) -> read the
-boxes -> IoU by the function that the reward uses -> Acc@0.5 for each slice with a 95 % interval over images -> where
-the samples know their marks, the links of the reasoning. `scores.json` holds all of it with the settings that made it.
+Outputs are saved as they come, and the same command continues a stopped run. Boxes are scored by the IoU function that
+the reward uses: Acc@0.5 for each slice with a 95 % interval over images and, for samples with marks, the steps of the
+reasoning. `scores.json` holds all of it, with the settings that made it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mllm.cli.programs import run_main
+from tyro.conf import Positional
+
+from mllm.cli.options import BenchmarkOptions
+from mllm.cli.programs import parse, run_program
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, kvg_published, quadrants, runs, scores
 from mllm.io import provenance, tables
+from mllm.io.files import write_json
 from mllm.knowledge.mastery import load_mastery
 from mllm.metrics import reasoning
 from mllm.records import Sample, load_samples
 
 VERSION = "1"
-"""Raised whenever the same outputs would get another number."""
+"""Raised whenever the same outputs would get other numbers."""
+SAMPLES = Path("runs/pocket/data/test.jsonl")
+
+
+@dataclass(frozen=True)
+class Options:
+    samples: Path | None = None
+    """samples file (jsonl); default: runs/pocket/data/test.jsonl"""
+    official: Path | None = None
+    """the official kvg-bench.parquet, instead of --samples"""
+    train: Path | None = None
+    """samples file that the model was trained on: its entities count as seen"""
+    mastery: Path | None = None
+    """mastery file (eval/mastery.py): adds quadrants, and accuracy by mastery"""
+    benchmark: BenchmarkOptions = BenchmarkOptions(out=Path("runs/pocket/eval"), max_new_tokens=512)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    a: Positional[Path]
+    """folder of run A"""
+    b: Positional[Path]
+    """folder of run B"""
+    out: Path | None = None
+    """write the differences to this json file"""
+    seed: int = 0
+    """random seed of the bootstrap"""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark, or `compare` two runs."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["compare"]:
-        compare(_compare_parser().parse_args(argv[1:]))
+        compare(parse(CompareOptions, argv[1:], prog="eval/kvg_bench.py compare"))
         return
-    options = _parser().parse_args(argv)
-    if not options.rescore:
-        answer(options)
-    run = runs.load(options.out)
-    known = load_mastery(options.mastery) if options.mastery else None
-    table = runs.write_scores(run, knowledge=quadrants.measure(run.cases, known) if known is not None else None)
-    show(table)
-    print(f"\nwritten: {Path(options.out) / 'scores.json'}")
+    options = parse(Options, argv)
+    if not options.benchmark.rescore:
+        answer(options, options.benchmark)
+    run = runs.load(options.benchmark.out)
+    known = load_mastery(options.mastery) if options.mastery is not None else None
+    show(runs.write_scores(run, knowledge=quadrants.measure(run.cases, known) if known is not None else None))
+    print(f"\nwritten: {options.benchmark.out / 'scores.json'}")
 
 
-def answer(options: argparse.Namespace) -> None:
+def answer(options: Options, benchmark: BenchmarkOptions) -> None:
     """Ask the model every sample that has no output yet."""
-    samples, root = read_samples(options)
-    checkpoint = generate_missing.open_for(options)
+    if options.samples is not None and options.official is not None:
+        raise FieldmarkError("--samples and --official exclude each other")
+    file = options.official or options.samples or SAMPLES
+    samples, root = read_samples(options, file)
+    checkpoint = generate_missing.open_for(benchmark)
     source = {
-        "file": str(options.official or options.samples),
-        "hash": provenance.file_hash(options.official or options.samples),
+        "file": str(file),
+        "hash": provenance.file_hash(file),
         "count": len(samples),
         "trained": provenance.file_hash(options.train) if options.train else None,
     }
-    info = {
-        **generate_missing.settings(options, checkpoint, "kvg", VERSION, source),
-        "official": bool(options.official),
-    }
-    if not generate_missing.ask(options, checkpoint, samples, root, info):
-        print(f"all {len(samples)} samples are answered already in {options.out}")
+    info = generate_missing.settings(benchmark, checkpoint, "kvg", VERSION, source)
+    info["official"] = options.official is not None
+    if not generate_missing.ask(benchmark, checkpoint, samples, root, info):
+        print(f"all {len(samples)} samples are answered already in {benchmark.out}")
 
 
-def read_samples(options: argparse.Namespace) -> tuple[list[Sample], Path]:
-    """Read what is asked, and the folder its images are relative to. `--train` marks the entities trained on."""
-    if options.official:
-        root = Path(options.out)
-        samples = kvg_published.read_parquet(options.official, root / "images", limit=options.limit)
+def read_samples(options: Options, file: Path) -> tuple[list[Sample], Path]:
+    """Return the samples and the folder that their images are relative to; `--train` marks the entities trained on."""
+    if options.official is not None:
+        root = options.benchmark.out
+        samples = kvg_published.read_parquet(file, root / "images", limit=options.benchmark.limit)
     else:
-        if not Path(options.samples).is_file():
+        if not file.is_file():
             raise FieldmarkError(
-                f"{options.samples}: no such samples file; name one with --samples, or make the pocket example's with "
+                f"{file}: no such samples file; name one with --samples, or make the pocket example's with "
                 "`python data_synth/grounding.py`"
             )
-        root = Path(options.samples).parent
-        samples = load_samples(options.samples)[: options.limit]
-    if options.train:
+        root = file.parent
+        samples = load_samples(file)[: options.benchmark.limit]
+    if options.train is not None:
         trained = {sample.entity for sample in load_samples(options.train, images=False)}
         samples = [replace(sample, seen=sample.entity in trained) for sample in samples]
     return samples, root
 
 
 def show(table: dict[str, Any]) -> None:
-    """Print the scores, then what could not be read, then knowledge, links, and what others published."""
+    """Print the scores, the unreadable outputs, published results, knowledge, and the steps of the reasoning."""
     print(f"\n{table['model']}  style {table['style']}  {table['samples']['file']}\n")
     print(scores.text_table(table))
     every = table["slices"]["all"]
     for problem, count in sorted(table["problems"].items(), key=lambda item: -item[1]):
         print(f"could not be read, {problem}: {count}")
     if every["truncated"]:
-        print(f"cut off by --max-new-tokens: {tables.percent(every['truncated'])} %")
+        print(f"truncated at --max-new-tokens: {tables.percent(every['truncated'])} %")
     if table.get("official"):
         show_published(table)
     if table.get("knowledge"):
@@ -103,10 +131,10 @@ def show(table: dict[str, Any]) -> None:
 
 
 def show_published(table: dict[str, Any]) -> None:
-    """Print both rules side by side, then the published rows with ours among them."""
+    """Print both rules side by side, then this run among the published rows."""
     parts = table["slices"]
     if "published_acc" not in parts["all"]:
-        print("\nby the published scorer's own rule: does not apply, this family does not write on 1000 x 1000")
+        print("\nthe published scorer's own rule does not apply: this family does not write boxes on 1000 x 1000")
         return
     print("\nthe same outputs by the published scorer's rule and by ours (Acc@0.5, 95 % interval over images)\n")
     rows: list[tuple[str, ...]] = [
@@ -152,7 +180,7 @@ def show_knowledge(found: dict[str, Any]) -> None:
 
 
 def show_links(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Print one row for each link, a column for each slice; nothing where no thought was in the measured form."""
+    """Print one row for each link and a column for each slice; nothing if no thought had the form that is measured."""
     if not found or not any(row["right"] for row in found["all"] if row["name"] == "form"):
         return
     print("\nwhere the reasoning holds, % (of n)\n")
@@ -162,8 +190,8 @@ def show_links(found: dict[str, list[dict[str, Any]]]) -> None:
     print(tables.markdown(rows))
 
 
-def compare(options: argparse.Namespace) -> None:
-    """Print B minus A for each slice, sample by sample, and write it where asked."""
+def compare(options: CompareOptions) -> None:
+    """Print B minus A for each slice, paired by sample; write it to `--out`."""
     a, b = runs.load(options.a), runs.load(options.b)
     table = scores.compare(a.cases, b.cases, seed=options.seed)
     rows: list[tuple[Any, ...]] = [("slice", "n", "B - A, Acc@0.5", "95 %", "p", "B right only", "A right only")]
@@ -174,38 +202,12 @@ def compare(options: argparse.Namespace) -> None:
     print(f"A = {a.info['model']} ({options.a})\nB = {b.info['model']} ({options.b})\n")
     print(tables.markdown(rows))
     every = table["all"]["acc"]
-    verdict = f"B is {'above' if every['value'] > 0 else 'below'} A" if every["clear"] else "no order can be claimed"
-    zero = "leaves zero out" if every["clear"] else "holds zero"
+    verdict = f"B is {'above' if every['value'] > 0 else 'below'} A" if every["clear"] else "no clear difference"
+    zero = "excludes zero" if every["clear"] else "contains zero"
     print(f"\n{verdict}: the 95 % interval over {every['groups']} images {zero}")
-    if options.out:
-        Path(options.out).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-
-
-def _parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="kvg_bench", description=__doc__, formatter_class=plain)
-    for flag, about in generate_missing.FLAGS.items():
-        parser.add_argument(flag, **about)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--samples", default="runs/pocket/data/test.jsonl", help="samples file (jsonl)")
-    what.add_argument("--official", help="the official kvg-bench.parquet")
-    parser.add_argument(
-        "--train", help="the samples file that the model was trained on: its entities are the seen ones"
-    )
-    parser.add_argument("--mastery", help="mastery file (eval/mastery.py): quadrants, and accuracy by mastery")
-    parser.add_argument("--out", default="runs/pocket/eval", help="folder of outputs and scores")
-    parser.add_argument("--max-new-tokens", type=int, default=512)
-    return parser
-
-
-def _compare_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kvg_bench compare", description="Is run B above run A? Paired by sample.")
-    parser.add_argument("a", help="folder of run A")
-    parser.add_argument("b", help="folder of run B")
-    parser.add_argument("--out", help="write the differences to this json file")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    return parser
+    if options.out is not None:
+        write_json(options.out, table)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

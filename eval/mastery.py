@@ -1,25 +1,26 @@
-"""What a model knows of each entity, measured: a mastery file for rewards, weights on advantages, and quadrants.
+"""Measure what a model knows of each entity: a mastery file for rewards, weights on advantages, and quadrants.
 
-    python eval/mastery.py --samples FILE --by marks --out DIR              # the pocket base: it knows no letters
+    python eval/mastery.py --samples FILE --by marks --out DIR              # the pocket base: it was not taught letters
     python eval/mastery.py --model DIR --samples FILE --out DIR             # four names to choose from, cut-out things
     python eval/mastery.py --rescore --out DIR                              # from the saved answers, without the model
 
-The story: every thing of the samples' images can be asked about -> at most `--per-entity` of each entity, by seed ->
-its name among three look-alikes' (those beside it in its image first) -> the model answers (written down as it comes;
-a stopped run goes on) -> `mastery.json`: right and asked for each entity, with KARL's five levels.
+Draws up to `--per-entity` things of each entity from the samples' images, and asks for each one's name among those of
+three look-alikes (first those in the same image). Answers are saved as they come, and the same command continues a
+stopped run. Writes `mastery.json`: the right answers and the questions of each entity, with KARL's five levels.
 
 KARL estimates once, on the untrained base (up to 50 images an entity); `advantage.mastery.refresh` in a recipe asks
-the same questions anew while training. See docs/mastery.md.
+the same questions again while training. See docs/mastery.md.
 """
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 from mllm.boxes import Box, Frame
-from mllm.cli.programs import run_main
+from mllm.cli.options import BenchmarkOptions
+from mllm.cli.programs import Range, parse, run_program
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, knowledge_probe, runs
 from mllm.evaluation.knowledge_probe import Item
@@ -28,42 +29,56 @@ from mllm.io.images import open_image, save_image
 from mllm.knowledge.cards import load_cards, normalize_name
 from mllm.knowledge.mastery import MasteryTable
 from mllm.prompting import styles
-from mllm.records import Sample, load_samples
+from mllm.records import load_samples
 
 VERSION = "1"
 MARGIN = 0.05
-"""Share of a box's sides that is left around a thing that is cut out."""
+"""Share of a box's sides to add around a thing when cutting it out."""
+
+
+@dataclass(frozen=True)
+class Options:
+    samples: Path | None = None
+    """samples file (jsonl) of the things to ask about"""
+    by: Literal["choices", "marks"] = "choices"
+    """how to ask: a choice of four names, or (for models that were not taught letters) by marks"""
+    per_entity: Annotated[int, Range(1)] = 8
+    """most questions about one entity (KARL: 50)"""
+    knowledge: Path | None = None
+    """card file: wrong names are drawn among those with the most similar marks"""
+    benchmark: BenchmarkOptions = BenchmarkOptions(out=Path("runs/pocket/mastery"), max_new_tokens=32)
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser().parse_args(argv)
-    if not options.rescore:
-        answer(options)
-    show(options.out)
+    """Ask what is missing, then grade all answers."""
+    options = parse(Options, argv)
+    if not options.benchmark.rescore:
+        answer(options, options.benchmark)
+    show(options.benchmark.out)
 
 
-def answer(options: argparse.Namespace) -> None:
-    """Write the questions and ask them."""
-    if not options.samples:
-        raise FieldmarkError("name what the model shall be asked about: --samples FILE (or --rescore --out DIR)")
-    file = Path(options.samples)
-    rows = load_samples(file)[: options.limit]
+def answer(options: Options, benchmark: BenchmarkOptions) -> None:
+    """Make the questions and ask them."""
+    file = options.samples
+    if file is None:
+        raise FieldmarkError("name the samples to ask about: --samples FILE (or --rescore --out DIR)")
+    rows = load_samples(file)[: benchmark.limit]
     pool = knowledge_probe.items(rows)
-    chosen = knowledge_probe.draw(pool, options.per_entity, options.seed)
+    chosen = knowledge_probe.draw(pool, options.per_entity, benchmark.seed)
     entities, alike = knowledge_probe.by_domain(pool), None
-    if options.knowledge:
-        cards = load_cards(Path(options.knowledge))
+    if options.knowledge is not None:
+        cards = load_cards(options.knowledge)
         alike = {
             item.entity: knowledge_probe.nearest_cards(item.entity, entities[item.domain], cards) for item in chosen
         }
-    checkpoint = generate_missing.open_for(options)
-    root, out = file.parent, Path(options.out)
+    checkpoint = generate_missing.open_for(benchmark)
+    root = file.parent
     if options.by == "choices":
-        chosen = cut_out(chosen, root, out / "images")
-        asked, root = knowledge_probe.choices(chosen, entities, options.seed, alike=alike), out
+        chosen = cut_out(chosen, root, benchmark.out / "images")
+        questions, root = knowledge_probe.choices(chosen, entities, benchmark.seed, alike=alike), benchmark.out
     else:
         budget = checkpoint.convention.budget
-        asked = knowledge_probe.marks(chosen, entities, options.seed, checkpoint.family, budget, alike=alike)
+        questions = knowledge_probe.marks(chosen, entities, benchmark.seed, checkpoint.family, budget, alike=alike)
     source = {
         "file": str(file),
         "hash": provenance.file_hash(file),
@@ -71,15 +86,15 @@ def answer(options: argparse.Namespace) -> None:
         "by": options.by,
         "per_entity": options.per_entity,
         "knowledge": provenance.file_hash(options.knowledge) if options.knowledge else None,
-        "seed": options.seed,
+        "seed": benchmark.seed,
     }
-    info = generate_missing.settings(options, checkpoint, "mastery", VERSION, source)
+    info = generate_missing.settings(benchmark, checkpoint, "mastery", VERSION, source)
     style = None if options.by == "choices" else styles.PLAIN
-    generate_missing.ask(options, checkpoint, asked, root, info, style=style)
+    generate_missing.ask(benchmark, checkpoint, questions, root, info, style=style)
 
 
 def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
-    """Give each thing an image of its own: its box with a small margin, where others share the image."""
+    """Give each thing that shares its image an image of its own: its box with a small margin."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for item in chosen:
@@ -91,16 +106,17 @@ def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
         size = Frame(max(1, right - left), max(1, bottom - top))
         path = folder / f"{normalize_name(item.id).replace(' ', '-')}.png"
         if not path.is_file():
-            picture = open_image(root / item.image)
-            save_image(picture.crop((left, top, left + int(size.width), top + int(size.height))), path)
+            image = open_image(root / item.image)
+            save_image(image.crop((left, top, left + int(size.width), top + int(size.height))), path)
         found.append(knowledge_probe.alone(item, f"images/{path.name}", size))
     return found
 
 
 def show(out: str | Path) -> None:
     """Grade the saved answers, write `mastery.json` and print the levels."""
-    info, asked, said = runs.read_whole(out)
-    graded = grade(info, asked, said)
+    info, questions, answers = runs.read_whole(out)
+    grade = knowledge_probe.grade_choices if info["samples"]["by"] == "choices" else knowledge_probe.grade_marks
+    graded = grade(questions, answers)
     table = MasteryTable.counted(graded, str(out))
     path = table.save(Path(out) / "mastery.json", {k: info[k] for k in ("model", "weights", "samples", "commit")})
     right = sum(value for _, value in graded) / len(graded)
@@ -113,30 +129,5 @@ def show(out: str | Path) -> None:
     print(f"\nwritten: {path}")
 
 
-def grade(info: dict[str, Any], asked: list[Sample], said: dict[str, Any]) -> list[tuple[str, float]]:
-    """Judge the answers in the way in which they were asked for."""
-    if info["samples"]["by"] == "choices":
-        return knowledge_probe.grade_choices(asked, said)
-    return knowledge_probe.grade_marks(asked, said)
-
-
-def parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
-    built = argparse.ArgumentParser(prog="mastery", description=__doc__, formatter_class=plain)
-    for flag, about in generate_missing.FLAGS.items():
-        built.add_argument(flag, **about)
-    built.add_argument("--samples", help="samples file (jsonl) whose things are asked about")
-    built.add_argument("--out", default="runs/pocket/mastery", help="folder of answers and mastery.json")
-    built.add_argument(
-        "--by", choices=("choices", "marks"), default="choices", help="marks: for models without letters"
-    )
-    built.add_argument(
-        "--per-entity", type=int, default=8, help="at most so many questions about one entity (KARL: 50)"
-    )
-    built.add_argument("--knowledge", help="card file: wrong names are drawn among those with the most similar marks")
-    built.add_argument("--max-new-tokens", type=int, default=32)
-    return built
-
-
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

@@ -1,25 +1,26 @@
-"""Referring expressions, measured: the box that a sentence describes, or that there is none.
+"""Referring expressions: find the box that a sentence describes, or say that there is none.
 
     python eval/refcoco.py --annotations refcoco_val.json --images COCO --model DIR --out DIR
     python eval/refcoco.py --rescore --out DIR                             # from the saved answers, without the model
 
-Annotations are json or jsonl in VLM-R1's form (`image`, `problem`, `solution` in pixels; mllm/data/formats/vlm_r1.py), as
-RefCOCO, RefCOCO+, RefCOCOg and their descendants are passed round. `solution: null` is a sentence that fits nothing in
-the image: answering `none` is right there, and any box is wrong.
+Annotations are json or jsonl in VLM-R1's form (`image`, `problem`, `solution` in pixels; mllm/data/formats/vlm_r1.py),
+in which RefCOCO, RefCOCO+, RefCOCOg and their descendants are distributed. `solution: null` is a sentence that fits
+nothing in the image: there the answer `none` is right, and any box is wrong.
 
-The story: read -> ask (answers are written down at once; a stopped run goes on) -> Acc@0.5 by our rule (>= 0.5, the
-one answer's last box), and by VLM-R1's (> 0.5), for all, for present and absent things, and for each category that the
-file gives (hops, type, occluded, distractors), with 95 % intervals over images.
+Answers are saved as they come, and the same command continues a stopped run. Reports Acc@0.5 by our rule (IoU >= 0.5
+of the answer's last box) and by VLM-R1's (> 0.5), for all, for present and absent things, and for each category in the
+file (hops, type, occluded, distractors), with 95 % intervals over images.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllm.cli.programs import run_main
+from mllm.cli.options import BenchmarkOptions
+from mllm.cli.programs import parse, run_program
 from mllm.data import formats
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, runs, scores
@@ -32,39 +33,45 @@ from mllm.prompting.tasks.ground import HIT, is_above
 VERSION = "1"
 
 
+@dataclass(frozen=True)
+class Options:
+    annotations: Path | None = None
+    """json or jsonl of referring expressions"""
+    images: Path | None = None
+    """folder that the images' paths are relative to; default: the folder of the annotations"""
+    benchmark: BenchmarkOptions = BenchmarkOptions(out=Path("runs/refcoco"), max_new_tokens=512)
+
+
 def main(argv: list[str] | None = None) -> None:
-    options = parser().parse_args(argv)
-    if not options.rescore:
-        answer(options)
-    run = runs.load(options.out)
-    table = runs.write_scores(run, categories=categories(run.cases), above_half=above_half(run.cases))
-    show(table)
-    print(f"\nwritten: {Path(options.out) / 'scores.json'}")
+    """Ask what is missing, then score all answers."""
+    options = parse(Options, argv)
+    if not options.benchmark.rescore:
+        if options.annotations is None:
+            raise FieldmarkError("name the annotations: --annotations FILE (or --rescore --out DIR)")
+        answer(options.annotations, options.images or options.annotations.parent, options.benchmark)
+    run = runs.load(options.benchmark.out)
+    show(runs.write_scores(run, categories=categories(run.cases), above_half=above_half(run.cases)))
+    print(f"\nwritten: {options.benchmark.out / 'scores.json'}")
 
 
-def answer(options: argparse.Namespace) -> None:
-    """Read the annotations and ask."""
-    if not options.annotations:
-        raise FieldmarkError("name what is asked: --annotations FILE (or --rescore --out DIR)")
-    file = Path(options.annotations)
-    root = Path(options.images) if options.images else file.parent
-    checkpoint = generate_missing.open_for(options)
+def answer(file: Path, root: Path, benchmark: BenchmarkOptions) -> None:
+    """Read the annotations and ask every sentence that has no answer yet."""
+    checkpoint = generate_missing.open_for(benchmark)
     rows = formats.load("vlm_r1").read(file, checkpoint.family)
-    samples = check_unique(rows)[: options.limit]
+    samples = check_unique(rows)[: benchmark.limit]
     for number, sample in enumerate(samples, 1):
         if not (root / sample.image).is_file():
             raise FieldmarkError(
-                f"{file}:{number}: field image: no such file {root / sample.image}; --images names the folder that "
-                "paths are relative to"
+                f"{file}:{number}: field image: no such file {root / sample.image}; give the folder that paths are "
+                "relative to with --images"
             )
     source = {"file": str(file), "hash": provenance.file_hash(file), "count": len(samples)}
-    generate_missing.ask(
-        options, checkpoint, samples, root, generate_missing.settings(options, checkpoint, "refcoco", VERSION, source)
-    )
+    info = generate_missing.settings(benchmark, checkpoint, "refcoco", VERSION, source)
+    generate_missing.ask(benchmark, checkpoint, samples, root, info)
 
 
 def categories(cases: list[Case]) -> dict[str, Any]:
-    """Measure each value of each category that the annotations give."""
+    """Score each value of each category in the annotations."""
     parts: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         for name, value in case.sample.categories.items():
@@ -94,17 +101,5 @@ def show(table: dict[str, Any]) -> None:
         print(f"could not be read, {problem}: {count}")
 
 
-def parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
-    built = argparse.ArgumentParser(prog="refcoco", description=__doc__, formatter_class=plain)
-    for flag, about in generate_missing.FLAGS.items():
-        built.add_argument(flag, **about)
-    built.add_argument("--annotations", help="json or jsonl of referring expressions")
-    built.add_argument("--images", help="folder that the images' paths are relative to; default: the file's own")
-    built.add_argument("--out", default="runs/refcoco", help="folder of answers and scores")
-    built.add_argument("--max-new-tokens", type=int, default=512)
-    return built
-
-
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

@@ -1,29 +1,29 @@
-"""TrueMatch: captions written without seeing the look-alikes have to find their own image among them.
+"""TrueMatch: retrieve each caption's image among look-alikes that the caption's writer did not see.
 
     python eval/truematch.py --captions captions.json --official benchmark --images truematch_images --scorer FOLDER
     python eval/truematch.py --captions outputs.jsonl --samples test.jsonl --bags bags-3-hard.jsonl
 
-R@1 within bags of 3, 5 and 7 images (No Detail Left Behind), with a 95 % interval over bags; ties are shared, the
-published script counts them as hits. `--official` is the folder with 3.json, 5.json, 7.json (lists of bags of COCO
-ids) and --images that of COCO_{train,val}2014_*.jpg; else bags and images are ours. The judge (`--scorer`) must not
-be the encoder that captions were rewarded with: by default it is the pocket judge. Beside every number: length,
-variety, and where the marks are known how many claims are true. `--out` also holds who was retrieved by each caption.
-eval/captions.py writes a model's captions (outputs.jsonl).
+R@1 within bags of 3, 5 and 7 images (No Detail Left Behind), with a 95 % interval over bags; ties are shared (the
+published script counts them as hits). `--official` is the folder with 3.json, 5.json, 7.json (lists of bags of COCO
+ids), and --images the folder of COCO_{train,val}2014_*.jpg; otherwise give our own bags and samples. The judge
+(`--scorer`) must not be the encoder that captions were rewarded with. Also reports length, diversity and, where marks
+are known, the precision of claims. `--out` also lists the image that each caption retrieved. eval/captions.py writes a
+model's captions (outputs.jsonl).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mllm.cli.programs import run_main
+from mllm.cli.options import CaptionsOptions, JudgeOptions
+from mllm.cli.programs import parse, run_program
 from mllm.data import caption_stats
 from mllm.data.bags import Bag, check
 from mllm.errors import FieldmarkError
 from mllm.io import strict_json
-from mllm.io.files import atomic_write
+from mllm.io.files import write_json
 from mllm.io.jsonl import read_jsonl
 from mllm.io.tables import interval, markdown, percent, percent_interval
 from mllm.metrics import retrieval
@@ -33,16 +33,34 @@ from mllm.records import Sample, image_path, load_samples
 SIZES = (3, 5, 7)
 
 
+@dataclass(frozen=True)
+class Options:
+    scored: CaptionsOptions
+    official: Path | None = None
+    """folder of the published bags, <size>.json"""
+    images: Path | None = None
+    """folder of the COCO images, with --official"""
+    samples: Path | None = None
+    """samples file of our own images"""
+    bags: tuple[Path, ...] = ()
+    """our own bag files (data_synth/bags.py)"""
+    sizes: tuple[int, ...] = ()
+    """bag sizes; default: 3, 5 and 7 of the published bags, all of ours"""
+    late: bool = False
+    """compare words with patches instead of whole vectors"""
+    pool: Literal["mean", "max", "truncate"] = "mean"
+    """how to score captions that are too long for the judge"""
+    judge: JudgeOptions = JudgeOptions()
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Measure captions and write the scores."""
-    options = _parser().parse_args(argv)
-    captions = caption_stats.read_captions(options.captions)
-    samples, bags, files = official(options) if options.official else ours(options)
+    """Score captions."""
+    options = parse(Options, argv)
+    captions, judge = caption_stats.read_captions(options.scored.captions), options.judge
+    samples, bags, files = official_bags(options, options.official) if options.official else own_bags(options)
     used = {name for made in bags.values() for bag in made for name in bag}
-    encoder = encoders.load(
-        options.scorer, late=options.late, pool=options.pool, cache=options.cache, device=options.device
-    )
-    table: dict[str, Any] = {"benchmark": "truematch", "captions": str(options.captions), "scorer": options.scorer}
+    encoder = encoders.load(judge.scorer, late=options.late, pool=options.pool, cache=judge.cache, device=judge.device)
+    table: dict[str, Any] = {"benchmark": "truematch", "captions": str(options.scored.captions), "scorer": judge.scorer}
     table |= {"late": options.late, "sizes": {}, "matches": {}}
     for size, made in sorted(bags.items()):
         found = retrieval.match(encoder, retrieval.bag_queries(made, captions, f"bags of {size}"), files)
@@ -53,23 +71,20 @@ def main(argv: list[str] | None = None) -> None:
         ]
     table["text"] = caption_stats.caption_scores({k: v for k, v in captions.items() if k in used}, samples)
     show(table)
-    if options.out:
-        with atomic_write(options.out) as file:
-            json.dump(table, file, indent=1)
+    if options.scored.out is not None:
+        write_json(options.scored.out, table)
 
 
-def official(options: argparse.Namespace) -> tuple[list[Sample], dict[int, list[list[str]]], dict[str, Path]]:
-    """Read the published bags: `<size>.json`, lists of lists of COCO ids."""
-    bags: dict[int, list[list[str]]] = {}
-    for size in options.sizes or SIZES:
-        bags[size] = bags_of(options.official / f"{size}.json", size)
+def official_bags(options: Options, folder: Path) -> tuple[list[Sample], dict[int, list[list[str]]], dict[str, Path]]:
+    """Read the published bags: `<size>.json`, lists of lists of COCO ids. Returns as `own_bags`."""
+    bags = {size: read_bags(folder / f"{size}.json", size) for size in options.sizes or SIZES}
     if options.images is None:
         raise FieldmarkError("--official needs --images, the folder of the COCO images")
     names = {name for made in bags.values() for bag in made for name in bag}
     return [], bags, {name: coco_file(options.images, name) for name in names}
 
 
-def bags_of(file: Path, size: int) -> list[list[str]]:
+def read_bags(file: Path, size: int) -> list[list[str]]:
     """Read one published file of bags. Raises FieldmarkError naming file and bag."""
     rows = strict_json.read(file)
     if not isinstance(rows, list) or not rows:
@@ -81,9 +96,9 @@ def bags_of(file: Path, size: int) -> list[list[str]]:
 
 
 def coco_file(folder: Path, name: str) -> Path:
-    """Where the image of a COCO id lies: `COCO_train2014_` or `COCO_val2014_` and twelve digits."""
+    """Return the image file of a COCO id: `COCO_train2014_` or `COCO_val2014_` and twelve digits."""
     if not name.isdecimal():
-        raise FieldmarkError(f"{name!r} is no COCO id")
+        raise FieldmarkError(f"{name!r} is not a COCO id")
     tried = [folder / f"COCO_{part}2014_{int(name):012d}.jpg" for part in ("val", "train")]
     for file in tried:
         if file.is_file():
@@ -91,9 +106,9 @@ def coco_file(folder: Path, name: str) -> Path:
     raise FieldmarkError(f"{tried[0]}: no such image (nor {tried[1].name})")
 
 
-def ours(options: argparse.Namespace) -> tuple[list[Sample], dict[int, list[list[str]]], dict[str, Path]]:
-    """Read bags of ours and the samples they name."""
-    if not options.samples or not options.bags:
+def own_bags(options: Options) -> tuple[list[Sample], dict[int, list[list[str]]], dict[str, Path]]:
+    """Read our own bags and the samples they name. Returns samples, bags and images."""
+    if options.samples is None or not options.bags:
         raise FieldmarkError("name --samples and --bags, or the published ones with --official and --images")
     samples = load_samples(options.samples)
     bags: dict[int, list[list[str]]] = {}
@@ -101,15 +116,15 @@ def ours(options: argparse.Namespace) -> tuple[list[Sample], dict[int, list[list
         read = list(read_jsonl(file, Bag, unique="id"))
         check(read, [sample.id for sample in samples])
         for bag in read:
-            if options.sizes is None or len(bag.members) in options.sizes:
+            if not options.sizes or len(bag.members) in options.sizes:
                 bags.setdefault(len(bag.members), []).append(list(bag.members))
     if not bags:
-        raise FieldmarkError(f"{', '.join(map(str, options.bags))}: no bag of the sizes asked for")
+        raise FieldmarkError(f"{', '.join(map(str, options.bags))}: no bag of the requested --sizes")
     return samples, bags, {sample.id: image_path(options.samples, sample) for sample in samples}
 
 
 def show(table: dict[str, Any]) -> None:
-    """Print one line a size, then what the captions are like."""
+    """Print one row per size, then the captions' statistics."""
     print(f"\n{table['captions']}, judged by {table['scorer']}\n")
     rows: list[tuple[Any, ...]] = [("bag size", "R@1, %", "95 %", "chance", "bags", "truncated by the judge, %")]
     for size, row in table["sizes"].items():
@@ -125,23 +140,5 @@ def show(table: dict[str, Any]) -> None:
             print(f"marks, {name}: {percent_interval(text[name])}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="truematch", description=__doc__, formatter_class=plain)
-    parser.add_argument("--captions", type=Path, required=True, help="{image: caption} (json), or completions (jsonl)")
-    parser.add_argument("--official", type=Path, help="folder of the published bags, <size>.json")
-    parser.add_argument("--images", type=Path, help="folder of the COCO images, with --official")
-    parser.add_argument("--samples", type=Path, help="samples file of ours")
-    parser.add_argument("--bags", type=Path, nargs="+", help="bag files of ours (data_synth/bags.py)")
-    parser.add_argument("--sizes", type=int, nargs="+", help="bag sizes; 3, 5, 7 of the published ones, all of ours")
-    parser.add_argument("--scorer", default="pocket-judge", help="judge: pocket-judge, a folder, a Hub name")
-    parser.add_argument("--late", action="store_true", help="compare words with patches instead of whole vectors")
-    parser.add_argument("--pool", default="mean", choices=("mean", "max", "truncate"), help="captions that do not fit")
-    parser.add_argument("--cache", help="folder that keeps the images' vectors")
-    parser.add_argument("--device", help="default: a GPU where there is one")
-    parser.add_argument("--out", type=Path, help="write the scores to this json file")
-    return parser
-
-
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

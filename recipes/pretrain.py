@@ -16,24 +16,23 @@ from __future__ import annotations
 import json
 import logging
 import random
-import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
 import torch
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mllm.cli.programs import parse, run_program, typed_command
+from mllm.errors import FieldmarkError
 from mllm.models.cpu_kernels import computes_bfloat16, keep_memory, use_fast_kernels
 from mllm.pocket import model as pocket
 from mllm.pocket.capability_checks import all_checks, check_find, check_recall, write_model_card
-from mllm.pocket.curriculum import Curriculum
-from mllm.pocket.data_parallel import DataParallel
 from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, image_batch, task_batch
-from mllm.pocket.pretraining_run import SavedState, command_line, share_of_peak
+from mllm.pocket.pretraining_run import DataParallel, SavedState, share_of_peak
+from mllm.pocket.pretraining_tasks import Curriculum
 from mllm.pocket.scene_store import SceneStore
 from mllm.prompting import questions
 from mllm.training.engine import attention, packing
@@ -44,25 +43,48 @@ WARMUP = 150
 
 
 @dataclass(frozen=True)
-class Settings:
+class PretrainSettings:
     """Everything the weights depend on."""
 
+    RENAMED: ClassVar = {"--batch": "--batch-size", "--text-batch": "--text-batch-size"}
+
     seed: int = 0
+    """random seed"""
     scenes: int = 24_000
+    """scenes to draw"""
     warmup_steps: int = 1_500
+    """steps of the vision tower's warm-up"""
     steps: int = 3_600
-    batch: int = 24
-    text_batch: int = 20
+    """steps of tasks"""
+    batch_size: int = 24
+    """images in a step"""
+    text_batch_size: int = 20
+    """texts in a step"""
     learning_rate: float = 1e-3
+    """peak learning rate"""
     save_every: int = 250
+    """steps between saved states"""
     vision_share: float = 0.3
-    """Share of the learning rate that the vision tower gets after its warm-up."""
+    """share of the learning rate that the vision tower gets after its warm-up"""
+
+
+@dataclass(frozen=True)
+class Options:
+    out: Path = Path("runs/pretrain")
+    """folder of state, log and drawn scenes"""
+    weights: Path | None = None
+    """folder of the finished weights; default: OUT/weights"""
+    checks: int = 500
+    """held-out scenes per check"""
+    threads: int = 2
+    """threads, shared by the processes"""
+    settings: PretrainSettings = PretrainSettings()
 
 
 class PretrainingRun:
     """Model, throwaway head, optimizer and the number of steps taken."""
 
-    def __init__(self, settings: Settings, out: Path, parallel: DataParallel) -> None:
+    def __init__(self, settings: PretrainSettings, out: Path, parallel: DataParallel) -> None:
         self.settings, self.out, self.parallel = settings, out, parallel
         torch.manual_seed(settings.seed)
         self.model, self.processor = pocket.build(settings.seed)
@@ -98,10 +120,10 @@ class PretrainingRun:
         """Take one optimizer step at ``share`` of the peak learning rate.
 
         Raises:
-            SystemExit: the loss is NaN or infinite.
+            FieldmarkError: the loss is NaN or infinite.
         """
         if not torch.isfinite(loss):
-            raise SystemExit(
+            raise FieldmarkError(
                 f"step {self.state.step}: the loss is {loss.item()}; lower --learning-rate and resume from "
                 f"{self.state.file}"
             )
@@ -118,7 +140,7 @@ class PretrainingRun:
 
 def warm_up(run: PretrainingRun, store: SceneStore, rng: random.Random) -> torch.Tensor:
     """Return the dense loss of one batch of scenes."""
-    numbers = run.parallel.world.shard([rng.randrange(len(store)) for _ in range(run.settings.batch)])
+    numbers = run.parallel.world.shard([rng.randrange(len(store)) for _ in range(run.settings.batch_size)])
     images = [store.pixels_HWC(number) for number in numbers]
     batch = image_batch(images)
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
@@ -132,8 +154,8 @@ def warm_up(run: PretrainingRun, store: SceneStore, rng: random.Random) -> torch
 def task_loss(run: PretrainingRun, curriculum: Curriculum, step: int, rng: random.Random) -> torch.Tensor:
     """Return the loss of one batch of image tasks and one of text."""
     tokenizer, store = run.processor.tokenizer, curriculum.store
-    drawn = sorted(curriculum.images(step, run.settings.batch, rng), key=lambda task: len(task.answer))
-    texts = run.parallel.world.shard(curriculum.texts(run.settings.text_batch, rng))
+    drawn = sorted(curriculum.images(step, run.settings.batch_size, rng), key=lambda task: len(task.answer))
+    texts = run.parallel.world.shard(curriculum.texts(run.settings.text_batch_size, rng))
     images = run.parallel.world.shard(drawn)
     middle = len(images) // 2  # short and long answers apart: half the padding
     batches = [task_batch(tasks, store, tokenizer) for tasks in (images[:middle], images[middle:], texts)]
@@ -192,40 +214,28 @@ def finish(run: PretrainingRun, count: int, weights: Path) -> None:
     scores = all_checks(run.model, run.processor.tokenizer, count)
     run.model.set_attn_implementation("sdpa")
     pocket.save(run.model.to(torch.bfloat16), run.processor, weights)
-    command = command_line("recipes/pretrain.py", run.settings, Settings())
+    command = typed_command("recipes/pretrain.py", run.settings)
     write_model_card(weights, command, asdict(run.settings), scores, count)
     log.info("weights in %s", weights)
     for name, score in scores.items():
         log.info("%-70s %.3f", name, score)
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="state, log and drawn scenes")] = Path("runs/pretrain"),
-    weights: Annotated[Path | None, typer.Option(help="where the finished weights go; default: OUT/weights")] = None,
-    seed: int = Settings.seed,
-    scenes: int = Settings.scenes,
-    warmup_steps: int = Settings.warmup_steps,
-    steps: int = Settings.steps,
-    batch: int = Settings.batch,
-    text_batch: int = Settings.text_batch,
-    learning_rate: float = Settings.learning_rate,
-    save_every: int = Settings.save_every,
-    checks: Annotated[int, typer.Option(help="held-out scenes per check")] = 500,
-    threads: int = 2,
-) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Pre-train the pocket base."""
+    options = parse(Options, argv)
+    settings, out = options.settings, options.out
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parallel = DataParallel()
     size, is_main = parallel.world.size, parallel.world.is_main
-    if batch < 2 * size or text_batch < size:
-        sys.exit(f"{size} processes need --batch {2 * size} and --text-batch {size} at least")
-    torch.set_num_threads(max(1, threads // size))
+    if settings.batch_size < 2 * size or settings.text_batch_size < size:
+        raise FieldmarkError(f"{size} processes need at least --batch-size {2 * size} and --text-batch-size {size}")
+    torch.set_num_threads(max(1, options.threads // size))
     keep_memory()
     out.mkdir(parents=True, exist_ok=True)
-    settings = Settings(seed, scenes, warmup_steps, steps, batch, text_batch, learning_rate, save_every)
     if not is_main:
         parallel.barrier()  # the main process draws the scenes
-    store = SceneStore(out, scenes, workers=threads)
+    store = SceneStore(out, settings.scenes, workers=options.threads)
     if is_main:
         parallel.barrier()
     run = PretrainingRun(settings, out, parallel)
@@ -234,12 +244,13 @@ def main(
         train(run, store)
     except KeyboardInterrupt:
         run.save()
-        sys.exit(f"stopped at step {run.state.step}; the same command continues")
+        log.info("saved step %d", run.state.step)
+        raise
     if is_main:
         with parallel.alone():
-            finish(run, checks, weights or out / "weights")
+            finish(run, options.checks, options.weights or out / "weights")
     parallel.close()
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_program(main)

@@ -14,16 +14,16 @@ from __future__ import annotations
 import logging
 import math
 import random
-import shlex
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import ClassVar
 
 import torch
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mllm.cli.programs import parse, run_program, typed_command
+from mllm.errors import FieldmarkError
 from mllm.io.jsonl import read_jsonl
 from mllm.models import cpu_kernels, perturbations
 from mllm.models import grammar as grammars
@@ -32,6 +32,32 @@ from mllm.pocket.pretraining_run import write_card
 from mllm.records import Sample
 
 log = logging.getLogger("pretrain_grammar")
+
+
+@dataclass(frozen=True)
+class Options:
+    RENAMED: ClassVar = {"--batch": "--batch-size"}
+
+    captions: tuple[Path, ...] = ()
+    """sample files (.jsonl) or text files with one caption a line; default: captions of the pocket world"""
+    encoder: str = "pocket"
+    """where the text tower comes from: pocket, a folder or a Hub name"""
+    out: Path = Path("runs/pretrain_grammar")
+    """folder of the finished head"""
+    steps: int = 1500
+    """optimizer steps"""
+    batch_size: int = 48
+    """captions in a step"""
+    learning_rate: float = 1e-3
+    """peak learning rate"""
+    held: int = 500
+    """captions to hold out for the scores"""
+    seed: int = 0
+    """random seed"""
+    threads: int = 1
+    """threads"""
+
+
 _CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -71,9 +97,10 @@ def captions_of(files: Sequence[Path]) -> list[str]:
     return [" ".join(text.split()) for text in found if text.strip()]
 
 
-def train(grammar: Grammar, captions: Sequence[str], steps: int, batch: int, rate: float, seed: int) -> None:
+def train(grammar: Grammar, captions: Sequence[str], options: Options) -> None:
     """Train with AdamW and a cosine schedule down to zero; stops if the loss is NaN or infinite."""
-    vocabulary, rng = perturbations.vocabulary_of(captions), random.Random(f"grammar/{seed}")
+    steps, rate = options.steps, options.learning_rate
+    vocabulary, rng = perturbations.vocabulary_of(captions), random.Random(f"grammar/{options.seed}")
     optimizer = torch.optim.AdamW(grammar.model.parameters(), rate, weight_decay=0.01, eps=1e-6)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:
@@ -82,9 +109,9 @@ def train(grammar: Grammar, captions: Sequence[str], steps: int, batch: int, rat
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps)) * min(1.0, (step + 1) / 50)
-            loss = grammars.loss(grammar, rng.sample(captions, min(batch, len(captions))), rng, vocabulary)
+            loss = grammars.loss(grammar, rng.sample(captions, min(options.batch_size, len(captions))), rng, vocabulary)
             if not torch.isfinite(loss):
-                sys.exit(f"step {step}: the loss is {loss.item()}; lower --learning-rate")
+                raise FieldmarkError(f"step {step}: the loss is {loss.item()}; lower --learning-rate")
             loss.backward()
             torch.nn.utils.clip_grad_norm_(grammar.model.parameters(), 1.0)
             optimizer.step()
@@ -102,35 +129,26 @@ def scores_of(grammar: Grammar, held: Sequence[str], vocabulary: Sequence[str]) 
     return {name: grammars.accuracy(grammar, longer, random.Random(7), vocabulary, way) for name, way in kinds.items()}
 
 
-def main(
-    captions: Annotated[list[Path] | None, typer.Option(help="sample files (.jsonl) or text, a caption a line")] = None,
-    encoder: Annotated[
-        str, typer.Option(help="pocket, a folder or a Hub name: where the text tower comes from")
-    ] = "pocket",
-    out: Annotated[Path, typer.Option(help="folder of the finished head")] = Path("runs/pretrain_grammar"),
-    steps: int = 1500,
-    batch: int = 48,
-    learning_rate: float = 1e-3,
-    held: Annotated[int, typer.Option(help="captions held out for the scores")] = 500,
-    seed: int = 0,
-    threads: int = 1,
-) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Train a grammar head."""
+    options = parse(Options, argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
     cpu_kernels.keep_memory()
-    texts = captions_of(captions or [])
+    texts, held, out = captions_of(options.captions), options.held, options.out
     if len(texts) < 2 * held:
-        sys.exit(f"--captions: {len(texts)} captions are too few to hold {held} out; give more, or lower --held")
+        raise FieldmarkError(
+            f"--captions: {len(texts)} captions are too few to hold {held} out; give more, or lower --held"
+        )
     kept, aside = texts[:-held], texts[-held:]
-    torch.manual_seed(seed)
-    grammar = grammars.from_encoder(encoder, "cuda" if torch.cuda.is_available() else "cpu")
-    train(grammar, kept, steps, batch, learning_rate, seed)
+    torch.manual_seed(options.seed)
+    grammar = grammars.from_encoder(options.encoder, "cuda" if torch.cuda.is_available() else "cpu")
+    train(grammar, kept, options)
     grammar.model.to(torch.float16).to(torch.float32)
     scores = scores_of(grammar, aside, perturbations.vocabulary_of(kept))
     grammar.model.to(torch.float16)
     grammar.save(out)
-    command = shlex.join(["python", "recipes/pretrain_grammar.py", *sys.argv[1:]])
+    command = typed_command("recipes/pretrain_grammar.py", options)
     facts = {"command": command, "captions": len(texts), "held": held}
     record = {"command": command, "captions": len(texts), "held_out": held}
     write_card(out, _CARD, facts, record, ("captions", "judged right, %"), scores)
@@ -139,4 +157,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_program(main)

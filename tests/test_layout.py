@@ -127,7 +127,7 @@ def test_the_library_neither_prints_nor_reads_the_command_line() -> None:
             if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
         ]
         assert not printing, f"{name_of(path)} prints on lines {printing}; use logging"
-        assert not imports_of(path) & {"argparse", "typer", "click"}, (
+        assert not imports_of(path) & {"argparse", "typer", "click", "tyro"}, (
             f"{name_of(path)}: command lines are read in mllm/cli and in the programs"
         )
 
@@ -173,7 +173,7 @@ def test_the_packages_list_equals_the_tree() -> None:
 
 
 def test_import_mllm_loads_nothing_heavy(run) -> None:
-    heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'numpy', 'scipy', 'PIL', 'pydantic', 'typer', 'rich'}"
+    heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'numpy', 'scipy', 'PIL', 'pydantic', 'tyro', 'rich'}"
     code = f"import sys, mllm; print(mllm.__version__, dir(mllm).count('ground'), sorted({heavy} & set(sys.modules)))"
     assert run("-c", code, check=True).stdout.split(maxsplit=2)[1:] == ["1", "[]\n"]
 

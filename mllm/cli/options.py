@@ -1,11 +1,9 @@
 """Options that several programs share, each written once. Nest them: their flags have no prefix."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from mllm.cli.programs import Range
 from mllm.errors import FieldmarkError
@@ -45,7 +43,9 @@ class GenerationOptions:
 
 @dataclass(frozen=True)
 class BenchmarkOptions(GenerationOptions, ModelOptions):
-    """The model that a benchmark asks, how, and where its answers go. `mllm.evaluation.generate_missing` reads them."""
+    """The model that a benchmark asks, how it answers, and where the answers go."""
+
+    RENAMED: ClassVar = {"--fresh": "--overwrite"}
 
     out: Path = Path("runs/eval")
     """folder of answers and scores"""
@@ -57,7 +57,7 @@ class BenchmarkOptions(GenerationOptions, ModelOptions):
     """prompt style; default: the one saved beside the weights"""
     engine: Literal["transformers", "vllm"] = "transformers"
     """vllm if it is installed"""
-    limit: Annotated[int, Range(1)] | None = None
+    limit: Annotated[int | None, Range(1)] = None
     """only the first N samples"""
     rescore: bool = False
     """score the saved answers again, without the model"""
@@ -96,12 +96,22 @@ class FolderOptions:
 
 
 @dataclass(frozen=True)
+class CaptionsOptions:
+    """The captions that a benchmark scores, and where its scores go."""
+
+    captions: Path
+    """JSON file {image: caption}, or the completions (jsonl) of eval/captions.py"""
+    out: Path | None = None
+    """write the scores to this JSON file"""
+
+
+@dataclass(frozen=True)
 class JudgeOptions:
     """The encoder that judges captions; it must not be the one that they were rewarded with."""
 
     scorer: str = "pocket-judge"
     """judge: pocket-judge, a folder or a Hub name"""
-    cache: Path | None = None
+    cache: str | None = None
     """folder that keeps the images' vectors"""
     device: str | None = None
     """cpu or cuda; default: a GPU if there is one"""

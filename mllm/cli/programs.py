@@ -27,12 +27,15 @@ import os
 import re
 import shlex
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from functools import reduce
 from itertools import groupby
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
@@ -71,57 +74,48 @@ class _Option:
 
     def value(self, options: Any) -> Any:
         """Return the field's value."""
-        for name in self.path:
-            options = getattr(options, name)
-        return options
+        return reduce(getattr, self.path, options)
 
 
-def parse(
-    cls: type[T],
-    argv: Sequence[str] | None = None,
-    *,
-    prog: str | None = None,
-    renamed: Mapping[str, str] | None = None,
-) -> T:
+def parse(cls: type[T], argv: Sequence[str] | None = None, *, prog: str | None = None) -> T:
     """Read a command line.
 
     Args:
-        cls: the dataclass of the options; the docstring of its module is the help text.
+        cls: the dataclass of the options; the docstring of its module is the help text. `RENAMED` in it, or in one of
+            its groups, maps old spellings of flags to new ones; using one prints a warning.
         argv: the words after the program's name; None for those of `sys.argv`.
         prog: name of the program in its help; None for the path of the module.
-        renamed: old spellings of flags that still work, each with its new one; using one prints a warning.
 
     Raises:
         FieldmarkError: an unknown flag (names the nearest known one), a missing or impossible value.
         SystemExit: after `--help` and `--version`, with code 0.
     """
     module = sys.modules[cls.__module__]
-    path = Path(module.__file__ or cls.__module__)
-    prog = prog or f"{path.parent.name}/{path.name}"
+    prog = prog or "/".join(Path(module.__file__ or cls.__module__).parts[-2:])
     words, known = list(sys.argv[1:] if argv is None else argv), list(_options(cls))
     if "--version" in words[: words.index("--") if "--" in words else None]:
         print(f"{prog} (fieldmark {__version__})")
         raise SystemExit(0)
-    words = _separate(_rename(words, renamed or {}), known)
+    words = _separate(_rename(words, cls), known)
     _check_flags(words, known)
-    options = _read(cls, words, prog, _paragraphs(module.__doc__ or ""))
+    description = re.sub(r"(?m)^( {4}.*)\n(?=\S)", r"\1\n\n", (module.__doc__ or "").strip())  # tyro joins such lines
+    options = _read(cls, words, prog, description)
     for option in known:
         _check_value(option, option.value(options))
     return options
 
 
-def run_program(main: Callable[..., int | None], *argv: list[str] | None) -> None:
+def run_program(main: Callable[[], int | None]) -> None:
     """Run `main` and end the process as every program does: one line for an error, and an exit code of `ExitCode`."""
     try:
-        code = _typer(main, argv[0]) if argv else main()
+        if code := main():
+            raise SystemExit(code)
     except FieldmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE) from None
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         raise SystemExit(ExitCode.STOPPED) from None
-    if code:
-        raise SystemExit(code)
 
 
 def typed_command(program: str, options: Any, leave_out: Sequence[str] = ()) -> str:
@@ -138,11 +132,8 @@ def typed_command(program: str, options: Any, leave_out: Sequence[str] = ()) -> 
 
 def completion(commands: Mapping[str, Any], prog: str, shell: str) -> None:
     """Print a script that completes the commands of a program, given with their options classes, and their flags."""
-    union: Any = None
-    for name, cls in commands.items():
-        command = Annotated[cls, conf.subcommand(name=name)]
-        union = command if union is None else union | command
-    tyro.cli(union, prog=prog, args=["--tyro-write-completion", shell, "-"], config=MARKERS)
+    arguments = ["--tyro-write-completion", shell, "-"]
+    tyro.extras.subcommand_cli_from_dict(dict(commands), prog=prog, args=arguments, config=MARKERS)
 
 
 def _options(cls: Any, default: Any = None, path: tuple[str, ...] = ()) -> Iterator[_Option]:
@@ -155,7 +146,7 @@ def _options(cls: Any, default: Any = None, path: tuple[str, ...] = ()) -> Itera
         if get_origin(hint) is Annotated:
             hint, *notes = get_args(hint)
         if isinstance(hint, type) and is_dataclass(hint):
-            yield from _options(hint, value, (*path, field.name))
+            yield from _options(hint, None if value is MISSING else value, (*path, field.name))
             continue
         name = next((name for note in notes if (name := getattr(note, "name", None))), field.name).replace("_", "-")
         yield _Option(
@@ -168,18 +159,22 @@ def _options(cls: Any, default: Any = None, path: tuple[str, ...] = ()) -> Itera
         )
 
 
-def _rename(words: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
-    """Put new spellings for old ones, with a warning."""
-    found: list[str] = []
+def _rename(words: Sequence[str], cls: Any) -> list[str]:
+    """Replace old spellings of flags by the new ones, with a warning."""
+    renamed, found = _renamed(cls), []
     for word in words:
-        flag, equals, value = word.partition("=")
-        if flag in renamed:
-            print(
-                f"warning: {flag} is now {renamed[flag]}; the old spelling goes with the next release", file=sys.stderr
-            )
-            word = renamed[flag] + equals + value
-        found.append(word)
+        old, equals, value = word.partition("=")
+        new = renamed.get(old, old)
+        if new != old:
+            print(f"warning: {old} is now {new}; the old spelling goes with the next release", file=sys.stderr)
+        found.append(new + equals + value)
     return found
+
+
+def _renamed(cls: Any) -> dict[str, str]:
+    """Return the old spellings of flags, those of nested groups too."""
+    groups = [_renamed(hint) for hint in get_type_hints(cls).values() if is_dataclass(hint)]
+    return dict(ChainMap(getattr(cls, "RENAMED", {}), *groups))
 
 
 def _separate(words: Sequence[str], known: Sequence[_Option]) -> list[str]:
@@ -219,59 +214,33 @@ def _check_value(option: _Option, value: Any) -> None:
 
 
 def _read(cls: type[T], words: Sequence[str], prog: str, description: str) -> T:
-    """Let tyro read the words; what it prints in a box when it refuses them becomes one line."""
-    printed, width = io.StringIO(), os.environ.get("COLUMNS")
-    helps = bool({"-h", "--help"} & {*words})
-    if not helps:
-        os.environ["COLUMNS"] = "1000"  # so that no line of an error is broken
+    """Let tyro read the words; what it prints when it refuses them becomes one line."""
+    shown, refused = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding), io.StringIO()
+    before, columns = os.environ.get("COLUMNS"), get_terminal_size().columns
+    os.environ["COLUMNS"] = str(columns if {"-h", "--help"} & {*words} else 1000)  # no line of an error is broken
     try:
-        with redirect_stderr(printed):
+        with redirect_stdout(shown), redirect_stderr(refused):
             return tyro.cli(cls, prog=prog, description=description, args=words, config=MARKERS)
     except SystemExit as end:
-        if not end.code:
-            raise
-        raise FieldmarkError(_first_lines(printed.getvalue())) from None
+        if end.code:
+            raise FieldmarkError(_first_lines(refused.getvalue())) from None
+        shown.seek(0)
+        print(_without_empty_defaults(shown.read()), end="")
+        raise
     finally:
-        if width is not None:
-            os.environ["COLUMNS"] = width
-        elif not helps:
-            del os.environ["COLUMNS"]
+        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
+
+
+def _without_empty_defaults(text: str) -> str:
+    """Leave empty defaults, `(default: None)` and `(default: False)`, out of a help text, its boxes as they are."""
+    text = re.sub(r"\(default:[\s│]+(?:None|False)?\)", lambda found: re.sub(r"[^\s│]", " ", found[0]), text)
+    return re.sub(r"(?m)^│ *│\n", "", text)
 
 
 def _first_lines(box: str) -> str:
-    """The message in a box that tyro printed: its lines down to the first rule, colours and borders removed."""
-    plain = re.sub("\x1b\\[[0-9;]*m", "", box)
-    rows = [line.strip("│ ") for line in plain.splitlines()[1:]]  # the first is the title
-    message = next(
-        list(lines) for is_rule, lines in groupby(rows, lambda row: bool(re.fullmatch("[─╰╯-]+", row))) if not is_rule
-    )
-    text = re.sub(r"no type matching .*<class '\w+'>: ", "", " ".join(filter(None, message)))
+    """Return the message in a box that tyro printed, borders removed."""
+    rows = [line.strip("│ ") for line in box.splitlines()[1:]]  # the first is the title
+    parts = [list(lines) for is_rule, lines in groupby(rows, re.compile("[─╰╯-]+$").match) if not is_rule]
+    text = re.sub(r"no type matching .*<class '\w+'>: ", "", " ".join(filter(None, parts[0])))
     text = text.removeprefix("Error parsing ").removesuffix(".")
     return f"{text[:1].lower()}{text[1:]}; see --help"
-
-
-def _paragraphs(text: str) -> str:
-    """Keep tyro from joining a line to the indented one before it."""
-    return re.sub(r"(?m)^( {4}.*)\n(?=\S)", r"\1\n\n", text.strip())
-
-
-# Until every program is converted:
-def _typer(command: Callable[..., Any], argv: list[str] | None) -> int:
-    """Run a typer function."""
-    import typer
-
-    app = typer.Typer(add_completion=False)
-    app.command()(command)
-    try:
-        app(args=argv)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-def run_main(main: Callable[[], None]) -> None:
-    """Run a benchmark."""
-    try:
-        main()
-    except FieldmarkError as error:
-        raise SystemExit(f"{Path(sys.argv[0]).stem}: {error}") from None

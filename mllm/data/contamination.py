@@ -1,7 +1,6 @@
-"""Finds benchmark images among training images, by perceptual hash.
+"""Finds benchmark images among training images by perceptual hash, also resized, recompressed or cropped to a box.
 
-A benchmark score means little if its images were used in training, even resized, recompressed or cropped to a box. The
-same search keeps near-duplicates on one side of a split (`mllm.data.splits`).
+The same search keeps near-duplicates on one side of a split (`mllm.data.splits`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 """Reads published descriptors of classes into knowledge cards. Forms:
 
     {entity: [mark, ...]}            json or yaml: class descriptors, and every card file (`mllm.knowledge.card_files`)
-    {entity_0: [mark, ...], ...}     json: marks of numbered single images; the share of images with the same mark
-                                     becomes the confidence
+    {entity_0: [mark, ...], ...}     json: marks of numbered single images; their share becomes the confidence
     entity,mark[,part,source,confidence,domain]    csv: one mark per row
 
-Marks of more than `LONG` words (captions) are split at commas and full stops. Nothing is verified here: models' marks
-are sometimes wrong, and a mark stays unverified until it is checked.
+Marks of more than `LONG` words are split at commas and full stops. A mark stays unverified until it is checked.
 """
 
 from __future__ import annotations
@@ -22,8 +20,7 @@ from mllm.data.csv_tables import checked_rows
 from mllm.errors import RecordError
 from mllm.io import strict_json
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark, read
-from mllm.knowledge.cards import has_mark, normalize_name
-from mllm.knowledge.parts import part_of
+from mllm.knowledge.cards import has_mark, normalize_name, part_of
 
 LONG = 12
 _NUMBERED = re.compile(r"(.+)_\d+")
@@ -56,7 +53,6 @@ def merge(entity: str, domain: str, cards: Sequence[Card]) -> Card:
 
 
 def _agreeing(cards: Sequence[Card], mark: Mark) -> int:
-    """Count the cards that hold a mark."""
     return sum(has_mark([known.text for known in card.marks], mark.text) for card in cards)
 
 
@@ -68,7 +64,6 @@ def _filled(card: Card, source: str) -> Card:
 
 
 def _in_phrases(card: Card) -> Card:
-    """Split long marks."""
     return replace(card, marks=tuple(one for mark in card.marks for one in _phrases(mark)))
 
 
@@ -107,7 +102,6 @@ def _counted(name: str, sets: Sequence[set[str]]) -> Card:
 
 
 def _table(file: Path) -> dict[str, Card]:
-    """Read a csv of marks."""
     cards: dict[str, Card] = {}
     spelled: dict[str, str] = {}
     for where, row in checked_rows(file, needed=("entity", "mark"), optional=_COLUMNS):

@@ -1,7 +1,6 @@
 """Packs a synthesized set as a dataset for the Hub: parquet with the images inside, and its data card with metadata.
 
-`datasets.load_dataset` opens the result: one row per sample, `image` an image, boxes in the unit frame (0..1 of width
-and height, x1 y1 x2 y2). Only complete sets with a known licence are packed.
+One row per sample, `image` an image, boxes x1 y1 x2 y2 in the unit frame. Only complete sets with a known licence.
 """
 
 from __future__ import annotations
@@ -118,7 +117,6 @@ def card(folder: Path, terms: str, counts: Mapping[str, int], *, captions: bool)
 
 
 def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_bytes: int) -> list[Path]:
-    """Write one split, shard by shard."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
@@ -137,7 +135,6 @@ def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_b
 
 
 def _shards(samples: Sequence[Sample], file: Path, most: int) -> Iterator[list[Sample]]:
-    """Yield shards whose images have at most `most` bytes."""
     shard, held = [], 0
     for sample in samples:
         size = image_path(file, sample).stat().st_size

@@ -138,6 +138,5 @@ def _shortest(box: Box, size: Frame) -> float:
 
 
 def _few(names: Sequence[str], count: int = 4) -> str:
-    """List the first names and the number of further ones."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

@@ -1,8 +1,7 @@
 """The folder of a data set while it is made: its settings, its contents, and a hash of them.
 
-`settings.json` is written first, so that a resumed run cannot mix two settings in one folder; `manifest.json` is
-written last, as a sign that the data is complete. Neither holds a time or a machine's name: the same settings give the
-same bytes.
+`settings.json` comes first, so that a resumed run cannot mix two settings, and `manifest.json` last, as a sign that the
+data is complete. Neither holds a time or a machine's name: the same settings give the same bytes.
 """
 
 from __future__ import annotations

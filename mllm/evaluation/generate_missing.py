@@ -1,7 +1,6 @@
 """Generates the completions that a benchmark folder lacks, and writes each one down at once.
 
-Shared by the programs in eval/: open the checkpoint, compare the settings with those of the folder's earlier outputs,
-and generate what is missing (length-sorted batches, or vLLM) with a progress bar.
+Shared by the programs in eval/, which add their samples and their scores.
 """
 
 from __future__ import annotations
@@ -18,28 +17,9 @@ from mllm.io import provenance
 from mllm.models.checkpoint import Checkpoint, LoadOptions, load, open_checkpoint
 from mllm.records import Sample
 
-FLAGS: dict[str, dict[str, Any]] = {
-    "--model": {"default": "pocket", "help": "checkpoint folder, adapter folder, Hub name, or pocket"},
-    "--adapter": {"help": "adapter folder to put on --model, unmerged"},
-    "--family": {"help": "model family, if there is no fieldmark.json beside the weights"},
-    "--style": {"help": "prompt style; default: the one saved beside the weights"},
-    "--engine": {"choices": ("transformers", "vllm"), "default": "transformers", "help": "vllm if it is installed"},
-    "--batch-size": {"type": int, "default": 32},
-    "--temperature": {"type": float, "default": 0.0, "help": "0 is greedy"},
-    "--top-p": {"type": float, "default": 1.0},
-    "--seed": {"type": int, "default": 0, "help": "random seed of sampling and of random choices"},
-    "--limit": {"type": int, "help": "only the first N samples"},
-    "--dtype": {"default": "float32", "choices": ("float32", "bfloat16", "float16")},
-    "--quantize": {"choices": ("4bit",), "help": "load the base in NF4, as for QLoRA (with --dtype bfloat16)"},
-    "--device": {"default": "auto"},
-    "--rescore": {"action": "store_true", "help": "score the saved outputs again, without the model"},
-    "--fresh": {"action": "store_true", "help": "delete the folder's old outputs"},
-}
-"""The flags that all benchmarks share, as arguments of argparse; each adds its own --out and --max-new-tokens."""
-
 
 def open_for(options: Any) -> Checkpoint:
-    """Open the checkpoint that the options (named as in `FLAGS`) select, without loading its weights."""
+    """Open the checkpoint of a benchmark's options (`mllm.cli.options.BenchmarkOptions`), without its weights."""
     return open_checkpoint(options.model, adapter=options.adapter, family=options.family, style=options.style)
 
 
@@ -87,7 +67,7 @@ def ask(
     Raises:
         FieldmarkError: the folder holds outputs of another model, data or settings (see `runs.begin`).
     """
-    done = runs.begin(options.out, info, samples, root, fresh=options.fresh)
+    done = runs.begin(options.out, info, samples, root, fresh=options.overwrite)
     if len(done) == len(samples):
         return False
     import torch
@@ -120,6 +100,6 @@ def ask(
             raise FieldmarkError(
                 f"{str(error).splitlines()[0]} Run the command again with a lower --batch-size; finished answers are "
                 "kept. --dtype bfloat16 halves the weights and --quantize 4bit shrinks them further, but both change "
-                "the outputs and need --fresh"
+                "the outputs and need --overwrite"
             ) from error
     return True

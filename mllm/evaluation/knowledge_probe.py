@@ -1,13 +1,10 @@
-"""Probes what a model knows about entities: by four names to choose from, or by recalled against seen marks.
-
-Questions are samples (task `quiz`), so that every program that answers samples can answer them; graders read the
-completions. There are two forms:
+"""Probes what a model knows about entities. Questions are samples of task `quiz`; graders read the completions.
 
 choices  An image of one thing and four names, the right one and three look-alikes, in a random order: "Which bird is
          this? A. ... B. ...". This is KARL's form (arXiv 2503.12797v3, appendix B.2).
 marks    For models that were not trained on letters (the pocket base): "What are the marks of NAME?" for each of the
          four names and "What is at BOX?" for the thing. The choice is the name whose recalled marks share most with
-         the marks seen. It needs the same knowledge; a model that writes neither marks nor boxes fails it.
+         the marks seen. A model that writes neither marks nor boxes fails it.
 """
 
 from __future__ import annotations
@@ -198,7 +195,6 @@ def _noun(domain: str) -> str:
 
 
 def _sample(item: Item, name: str, question: str, options: Sequence[str] = ()) -> Sample:
-    """Build a question about an item."""
     return Sample(
         id=name,
         task="quiz",

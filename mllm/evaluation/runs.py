@@ -26,7 +26,7 @@ from mllm.io.files import atomic_write
 from mllm.io.jsonl import append_jsonl, read_jsonl, write_jsonl
 from mllm.models import families
 from mllm.models.families import Convention
-from mllm.prompting.completions import CompletionReader
+from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample, image_path, load_samples
 
 DECIDES = ("model", "weights", "style", "convention", "samples", "generation")
@@ -81,10 +81,10 @@ def begin(
             key = changed[0]
             raise FieldmarkError(
                 f"{folder} holds outputs of another run: {key} was {old.get(key)!r} and now is {plain.get(key)!r}; "
-                "choose another --out, or pass --fresh to delete the old outputs"
+                "choose another --out, or pass --overwrite to delete the old outputs"
             )
     elif outputs.is_file():
-        raise FieldmarkError(f"{outputs} exists without its run.json; choose another --out, or pass --fresh")
+        raise FieldmarkError(f"{outputs} exists without its run.json; choose another --out, or pass --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     here = folder.resolve()
     moved = [replace(s, image=os.path.relpath((root / s.image).resolve(), here)) for s in samples]
@@ -97,7 +97,7 @@ def begin(
     done = {row.sample_id for row in read_jsonl(outputs, Completion, unique="sample_id", torn_tail=True)}
     if strange := done - asked:
         raise FieldmarkError(
-            f"{outputs} answers sample {sorted(strange)[0]!r}, which is not among the samples; pass --fresh"
+            f"{outputs} answers sample {sorted(strange)[0]!r}, which is not among the samples; pass --overwrite"
         )
     return done
 
@@ -175,7 +175,6 @@ def write_scores(run: BenchmarkRun, *, seed: int = 0, **more: Any) -> dict[str, 
 
 
 def _read_info(folder: Path) -> dict[str, Any]:
-    """Read run.json; raise FieldmarkError if the folder is not a benchmark run."""
     path = folder / "run.json"
     if not path.is_file():
         raise FieldmarkError(f"{folder} is not a benchmark folder: run.json not found (eval/kvg_bench.py makes one)")

@@ -1,7 +1,6 @@
-"""Scores of a benchmark, case by case and as a table.
+"""Scores of a benchmark, case by case (`Case`) and as a table of plain data for a json file.
 
-A `Case` is one judged completion; a table is plain data for a json file. Slices are averaged over cases, as KVG-Bench's
-own averages; intervals resample images.
+Slices are averaged over cases, as KVG-Bench's own averages; intervals resample images.
 """
 
 from __future__ import annotations
@@ -92,10 +91,7 @@ def slices(cases: Sequence[Case], seen_domains: Collection[str] | None = None) -
     if any(not case.sample.boxes for case in cases):
         table["present"] = [case for case in cases if case.sample.boxes]
         table["absent"] = [case for case in cases if not case.sample.boxes]
-    known = [*kvg_published.SEEN_DOMAINS, *kvg_published.UNSEEN_DOMAINS]
-    for domain in sorted(
-        {case.sample.domain for case in cases}, key=lambda d: (known.index(d) if d in known else len(known), d)
-    ):
+    for domain in sorted({case.sample.domain for case in cases}, key=kvg_published.domain_order):
         table[f"domain {domain}"] = [case for case in cases if case.sample.domain == domain]
     return {name: part for name, part in table.items() if part}
 

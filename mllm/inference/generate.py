@@ -20,7 +20,7 @@ from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models.processors import template_opening
 from mllm.prompting import prompts
-from mllm.prompting.completions import CompletionReader
+from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample
 
 if TYPE_CHECKING:

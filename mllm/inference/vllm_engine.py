@@ -16,7 +16,7 @@ from mllm.io.images import open_image
 from mllm.models.checkpoint import Checkpoint
 from mllm.models.processors import template_opening
 from mllm.prompting import prompts
-from mllm.prompting.completions import CompletionReader
+from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample
 
 CHUNK = 256

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 PACKAGE = Path(__file__).parents[1]
 _HOST = socket.gethostname() or "host"
@@ -45,6 +46,12 @@ def atomic_write(path: str | Path) -> Iterator[IO[str]]:
     except BaseException:  # including KeyboardInterrupt
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write a JSON file in one step, as `atomic_write` does."""
+    with atomic_write(path) as file:
+        json.dump(data, file, ensure_ascii=False, indent=1)
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -59,7 +59,6 @@ class Mark(Record):
     looked: Int = 0
 
     def __post_init__(self) -> None:
-        """Refuse an empty mark and numbers out of range."""
         if not self.text.strip():
             raise RecordError("field mark: must not be empty")
         if self.confidence is not None and not 0 <= self.confidence <= 1:

@@ -1,15 +1,12 @@
-"""Where reasoning fails: each step of a thought is measured on its own, with its own denominator.
+"""Where reasoning fails: each step of a thought is measured on its own, given the steps before it.
 
-A thought in the form of the pocket oracle recalls the marks of the named thing, goes through the candidates (each with
-a box and the marks seen on it), and chooses. With boxes in a model family's own form it reads, for example:
+A thought recalls the marks of the named thing, goes through the candidates (a box and the marks seen), and chooses:
 
     Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round fits, red fits, plain not, blue cap fits, not.
     2 ..., fits. So 2 (...).
 
-The box after the choice is optional; the final answer repeats it. One number at the end cannot distinguish a model that
-forgot the species from one that cannot see, compare or copy. Here each step is judged given the steps before it.
-"Right" means true of the image (`Thing.marks`, `Thing.box`), except for the comparison, which is judged on the model's
-own words: was the chosen candidate the one whose stated marks agree best with the stated recall?
+Boxes are in a model family's own form; the one after the choice is optional. "Right" means true of the image
+(`Thing.marks`, `Thing.box`), except for the comparison, which is judged on the model's own words.
 """
 
 from __future__ import annotations
@@ -234,7 +231,6 @@ def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidat
 
 
 def _marks(text: str) -> tuple[str, ...]:
-    """Split `a, b, c.` into marks."""
     return tuple(mark for part in text.strip().rstrip(".").split(",") if (mark := part.strip()))
 
 

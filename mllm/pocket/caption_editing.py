@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mllm.captions import with_article
-from mllm.pocket.captions import COLOURS, FORMS, KINDS, PATTERNS, claims
+from mllm.pocket.captions import claims
+from mllm.pocket.species import KIND_OF, KINDS
 
-_KIND_OF = {word: kind for kind, words in zip(KINDS, (FORMS, COLOURS, PATTERNS), strict=False) for word in words}
 _CONFLICT = 10
 """Weight of a mark that disagrees, relative to one that agrees."""
 
@@ -18,7 +18,7 @@ class DescribedThing:
     def __init__(self, noun: str | None, marks: Sequence[str]) -> None:
         self.noun, self.marks = noun, {}
         for mark in marks:
-            self.marks.setdefault(_KIND_OF.get(mark, "accent"), mark)
+            self.marks.setdefault(KIND_OF.get(mark, "accent"), mark)
 
     def agreement(self, other: DescribedThing) -> int:
         """Return the number of marks that agree, minus ten for each that does not."""

@@ -13,15 +13,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mllm.captions import with_article
-from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, random_marks
-from mllm.pocket.world import Scene
+from mllm.pocket.species import ACCENT_PARTS, COLOURS, KIND_OF, KINDS, NOUNS, random_marks
 
-KINDS = ("form", "colour", "pattern", "accent")
-"""The marks of a thing, in the order of ``Thing.marks``."""
 MarksOfThings = Sequence[Sequence[str]]
 """For each thing its four marks as words, ``("round", "red", "striped", "blue cap")``."""
 
-_KIND_OF = {word: kind for kind, words in enumerate((FORMS, COLOURS, PATTERNS)) for word in words}
 _DOMAIN_OF = {noun: domain for domain, noun in NOUNS.items()}
 _PARTS = frozenset(ACCENT_PARTS.values())
 _WORD = re.compile(r"[a-z]+|[.;:!?\n]|\d+")
@@ -66,30 +62,26 @@ def phrase(domain: str, marks: Sequence[str], kinds: Collection[str] = KINDS) ->
 
 def rich(domain: str, things: MarksOfThings) -> str:
     """Describe all marks of all things, left to right, one sentence each."""
-    return " ".join(f"{with_article(phrase(domain, marks), capital=True)}." for marks in things)
+    return _sentences([phrase(domain, marks) for marks in things])
 
 
 def sparse(domain: str, things: MarksOfThings, rng: random.Random, most: int = 2) -> str:
     """Describe each thing with one to ``most`` marks, in one sentence, as people do who see no other image."""
-    phrases = [phrase(domain, marks, rng.sample(KINDS, rng.randint(1, most))) for marks in things]
-    return _one_sentence(phrases)
+    return _one_sentence([phrase(domain, marks, rng.sample(KINDS, rng.randint(1, most))) for marks in things])
 
 
 def varied(domain: str, things: MarksOfThings, rng: random.Random) -> str:
     """Describe each thing with any number of its marks, in one sentence or in one each."""
     phrases = [phrase(domain, marks, rng.sample(KINDS, rng.randint(0, len(KINDS)))) for marks in things]
-    if rng.random() < 0.5:
-        return " ".join(f"{with_article(words, capital=True)}." for words in phrases)
-    return _one_sentence(phrases)
+    return _sentences(phrases) if rng.random() < 0.5 else _one_sentence(phrases)
+
+
+def _sentences(phrases: Sequence[str]) -> str:
+    return " ".join(f"{with_article(words, capital=True)}." for words in phrases)
 
 
 def _one_sentence(phrases: Sequence[str]) -> str:
     return f"{' and '.join(with_article(words, capital=index == 0) for index, words in enumerate(phrases))}."
-
-
-def marks_of(scene: Scene) -> tuple[tuple[str, ...], ...]:
-    """Return the marks of a scene's things, left to right."""
-    return tuple(thing.marks for thing in scene.things)
 
 
 def claims(text: str) -> tuple[Claims, ...]:
@@ -122,7 +114,7 @@ def claims(text: str) -> tuple[Claims, ...]:
             waiting = None
         if word in COLOURS:
             waiting = word
-        elif word in _KIND_OF:
+        elif word in KIND_OF:
             marks.append(word)
         elif word in _DOMAIN_OF:
             if noun:
@@ -171,12 +163,9 @@ def varied_corpus(count: int) -> list[str]:
 
 def reference_corpus(images: int = 2000) -> list[tuple[str, ...]]:
     """Return captions of scenes that are never drawn, four sparse ones and a rich one each, to count words in."""
-    found = []
-    for number in range(images):
-        rng = random.Random(f"corpus/{number}")
-        domain, things = _imagined(rng)
-        found.append((*(sparse(domain, things, rng) for _ in range(4)), rich(domain, things)))
-    return found
+    rngs = [random.Random(f"corpus/{number}") for number in range(images)]
+    scenes = [(*_imagined(rng), rng) for rng in rngs]
+    return [(*(sparse(*scene) for _ in range(4)), rich(*scene[:2])) for scene in scenes]
 
 
 def _imagined(rng: random.Random) -> tuple[str, MarksOfThings]:

@@ -1,16 +1,20 @@
-"""What the pre-training programs share: resumable state, learning rate, command line and model card."""
+"""What the pre-training programs share: resumable state, learning rate, command line, model card, processes."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
+from mllm.distributed import World
+from mllm.errors import FieldmarkError
 from mllm.io.tables import markdown, percent
 
 
@@ -29,7 +33,7 @@ class SavedState:
             return
         saved = torch.load(file, weights_only=True)
         if settings is not None and saved["settings"] != settings:
-            raise SystemExit(f"{file} belongs to a run with {saved['settings']}; choose another --out or remove it")
+            raise FieldmarkError(f"{file} belongs to a run with {saved['settings']}; choose another --out or remove it")
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         self.step = saved["step"]
@@ -48,13 +52,6 @@ def share_of_peak(step: int, total: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
-
-
-def command_line(program: str, settings: Any, default: Any) -> str:
-    """Return the command that makes these weights: a flag for each setting that differs from its default."""
-    defaults = asdict(default)
-    changed = {name: value for name, value in asdict(settings).items() if value != defaults[name]}
-    return " ".join([f"python {program}", *(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())])
 
 
 def write_card(
@@ -79,3 +76,51 @@ def write_card(
     (folder / "scores.json").write_text(text, encoding="utf-8")
     rows = markdown([head, *((name, percent(score)) for name, score in scores.items())])
     (folder / "README.md").write_text(template.format(rows=rows, **facts), encoding="utf-8")
+
+
+_TIMEOUT = timedelta(hours=2)
+"""How long a process waits for another: the main process draws the scenes and runs the checks alone."""
+
+
+class DataParallel:
+    """The processes that `torchrun` started, or a single one: each reads its share of a batch, gradients are averaged.
+
+    Small layers gain little from many threads; processes share the work better. Losses are means over what a process
+    reads, so the mean of the gradients is that of the whole batch, except for the means over image tokens and pointers,
+    whose number differs between processes.
+    """
+
+    def __init__(self) -> None:
+        self.world = World.current()
+        if self.world.size > 1:
+            distributed.init_process_group("gloo", timeout=_TIMEOUT)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Use the threads of all processes while the block runs; the others wait at the next barrier."""
+        own = torch.get_num_threads()
+        torch.set_num_threads(own * self.world.size)
+        yield
+        torch.set_num_threads(own)
+
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
+        if self.world.size > 1:
+            distributed.barrier()
+
+    def average(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Set each gradient to its mean over processes. A missing one counts as zero; missing in all stays None."""
+        if self.world.size == 1:
+            return
+        present = torch.tensor([float(one.grad is not None) for one in parameters])
+        gradients = (torch.zeros_like(one) if one.grad is None else one.grad for one in parameters)
+        flat = torch.cat([present, *(gradient.flatten() for gradient in gradients)])
+        distributed.all_reduce(flat)
+        present, *sums = flat.split([len(parameters), *(one.numel() for one in parameters)])
+        for one, total, count in zip(parameters, sums, present.tolist(), strict=True):
+            one.grad = (total / self.world.size).view_as(one) if count else None
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.world.size > 1:
+            distributed.destroy_process_group()

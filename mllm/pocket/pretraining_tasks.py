@@ -1,4 +1,4 @@
-"""Pre-training tasks of the pocket base: to see, to point at marks, and to know species from memory.
+"""Pre-training tasks of the pocket base, and their order: to see, to point at marks, to know species from memory.
 
 Every task is a question, perhaps with a scene, and the answer. No task leads from a species' name to a place: that link
 is what fine-tuning has to build (the paper's "knows it, but cannot ground it").
@@ -9,13 +9,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mllm.boxes import Box, Frame
 from mllm.models.families import load
-from mllm.pocket.species import DOMAINS, NOUNS, Marks, Species, kind_of, random_marks, sister_marks, sisters, species
+from mllm.pocket.species import DOMAINS, KIND_OF, NOUNS, Marks, Species, random_marks, sister_marks, sisters, species
 from mllm.pocket.world import Scene, WorldThing
 from mllm.prompting.questions import RECALLS
 from mllm.prompting.styles import STYLES
+
+if TYPE_CHECKING:
+    from mllm.pocket.scene_store import SceneStore
 
 _POCKET = load("pocket")
 DIRECT_SUFFIX, THINK_SUFFIX = STYLES["direct"], STYLES["think"]
@@ -80,13 +84,10 @@ def find_task(scene: Scene, number: int, rng: random.Random, *, all_marks: bool 
 
 def judged(marks: Sequence[str], sought: Sequence[str]) -> str:
     """Judge a candidate: its marks, a verdict on each whose kind is asked for, then one on the whole."""
-    kinds = {kind_of(mark) for mark in sought}
-    each = (f"{mark} {_verdict(mark in sought)}" if kind_of(mark) in kinds else mark for mark in marks)
-    return f"{', '.join(each)}, {_verdict(set(sought) <= set(marks))}"
-
-
-def _verdict(fits: bool) -> str:
-    return "fits" if fits else "not"
+    kinds = {KIND_OF.get(mark, "accent") for mark in sought}
+    verdict = {True: "fits", False: "not"}
+    each = (f"{m} {verdict[m in sought]}" if KIND_OF.get(m, "accent") in kinds else m for m in marks)
+    return f"{', '.join(each)}, {verdict[set(sought) <= set(marks)]}"
 
 
 def reason_task(scene: Scene, number: int, rng: random.Random, *, late: bool = False) -> PretrainingTask:
@@ -187,3 +188,50 @@ def _next_look(domain: str, looks: list[Marks | Species], real: bool, rng: rando
     if real:
         return rng.choice(sisters(last)) if near and isinstance(last, Species) else rng.choice(species(domain))
     return sister_marks(last, rng.choice((1, 2)), rng) if near and isinstance(last, Marks) else random_marks(rng)
+
+
+SINGLES_UNTIL, PAIRS_UNTIL = 300, 1000
+"""Until these steps, images show single things, and then at most two; both times with easy questions only."""
+
+
+class Curriculum:
+    """Draws the tasks of a step from a store of scenes: one thing per image, then two, then everything."""
+
+    def __init__(self, store: SceneStore) -> None:
+        self.store = store
+        self._by_count: dict[int, list[int]] = {}
+        for number in range(len(store)):
+            self._by_count.setdefault(len(store.scene(number).things), []).append(number)
+
+    def images(self, step: int, count: int, rng: random.Random) -> list[PretrainingTask]:
+        """Draw ``count`` tasks with a scene in view."""
+        draw = self._easy if step < PAIRS_UNTIL else self._any
+        return [draw(step, rng) for _ in range(count)]
+
+    def texts(self, count: int, rng: random.Random) -> list[PretrainingTask]:
+        """Draw ``count`` tasks of text alone: recalling species, comparing, copying."""
+        kinds = (recall_task, judge_task, copy_task)
+        return [rng.choices(kinds, (0.2, 0.65, 0.15))[0](rng) for _ in range(count)]
+
+    def _easy(self, step: int, rng: random.Random) -> PretrainingTask:
+        things = 1 if step < SINGLES_UNTIL else rng.choice((1, 2, 2, 2))
+        number = rng.choice(self._by_count[things])
+        scene, kind = self.store.scene(number), rng.random()
+        if kind < 0.15:
+            return at_task(scene, number, rng)
+        if kind < 0.4:
+            return list_task(scene, number)
+        return find_task(scene, number, rng, all_marks=True)
+
+    def _any(self, step: int, rng: random.Random) -> PretrainingTask:
+        number = rng.randrange(len(self.store))
+        scene, kind = self.store.scene(number), rng.random()
+        if kind < 0.35:
+            return find_task(scene, number, rng, all_marks=kind < 0.17)
+        if kind < 0.75:
+            return reason_task(scene, number, rng, late=kind < 0.60)
+        if kind < 0.80:
+            return at_task(scene, number, rng)
+        if kind < 0.88:
+            return list_task(scene, number)
+        return recall_task(rng, scene, number)

@@ -1,12 +1,9 @@
 """Model text to an `Answer`: what was thought, what was answered, which box.
 
-One declared rule: the answer is the text of the single `<answer>...</answer>` outside of the thought, and its box is
-the LAST box written there (all of them, where every instance was asked for). An answer without any box that says so in
-one of a few plain ways (`none`, `[]`, `It is not in this picture.`, `There is no such bird.`) means that the thing is
-absent. Boxes elsewhere never count, nothing is clamped, and no second reading is tried: text that breaks the rule is a
-parse failure with a name (`PROBLEMS`), counted beside the score and never raised.
-
-Tags quoted from the prompt do not confuse it: an empty pair is skipped, and tags inside a thought are words of it.
+The answer is the text of the single `<answer>...</answer>` outside of the thought, and its box is the LAST box written
+there (all of them, where every instance was asked for). An answer without any box may say that the thing is absent
+(`none`, `[]`, `It is not in this picture.`). Boxes elsewhere never count, nothing is clamped, and text that breaks the
+rule is a parse failure with a name (`PROBLEMS`), never raised. Empty pairs and tags inside a thought are ignored.
 """
 
 from __future__ import annotations
@@ -56,10 +53,7 @@ class _Parts:
 
 
 def whole(opening: str, text: str) -> str:
-    """Put the `opening` of the model's turn back before its text, unless the model wrote it once more.
-
-    The opening is what the chat template writes in the model's place (`mllm.models.processors.template_opening`): `<think>` or nothing.
-    """
+    """Put what the chat template wrote in the model's place, `<think>` or nothing, back before text that lacks it."""
     return text if text.lstrip().startswith(opening) else opening + text
 
 
@@ -110,7 +104,6 @@ def _judge(parts: _Parts, numbers: tuple[tuple[float, ...], ...], frame: Frame) 
 
 
 def _box(numbers: tuple[float, ...], frame: Frame) -> Box | None:
-    """Return the box that four numbers of model text are, None where they are none."""
     try:
         return Box.from_xyxy(numbers, frame)
     except BoxError:  # four finite numbers: inverted, empty or outside the frame, which `_judge` tells apart

@@ -14,6 +14,7 @@ from mllm.models import families
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import Convention
 from mllm.prompting import prompts
+from mllm.prompting.tasks import task_of
 from mllm.records import Sample
 
 
@@ -25,7 +26,7 @@ def conversation(sample: Sample, convention: Convention) -> list[dict[str, Any]]
 def target(sample: Sample, convention: Convention) -> str:
     """Return the text that answers a sample, in the convention's prompt style, by its family's way to write boxes."""
     family = families.load(convention.family)
-    return prompts.target(sample, convention.prompt, family, family.frame(sample.size, convention.budget))
+    return task_of(sample).target(sample, convention.prompt, family, family.frame(sample.size, convention.budget))
 
 
 def count_tokens(

@@ -36,7 +36,6 @@ class Reward(BaseReward):
     corpus: str = "pocket"
 
     def __post_init__(self) -> None:
-        """Refuse invalid settings."""
         if self.frequencies not in get_args(Counted):
             raise ConfigError(f"reward 'cider': frequencies must be corpus or batch, got {self.frequencies!r}")
         if self.frequencies == "corpus" and self.corpus != "pocket" and not Path(self.corpus).is_file():

@@ -43,7 +43,6 @@ class Reward(BaseReward):
     """File of the base model's greedy captions (outputs.jsonl of a benchmark, by sample id)."""
 
     def __post_init__(self) -> None:
-        """Refuse a missing file of greedy captions."""
         if self.greedy is not None and not Path(self.greedy).is_file():
             raise ConfigError(f"reward 'clip': greedy: {self.greedy}: no such file")
 
@@ -91,7 +90,6 @@ def clip_s(cosine: float) -> float:
 
 
 def _own(similarity: Any) -> list[float]:
-    """Return the diagonal: each caption with its own image."""
     return [float(row[place]) for place, row in enumerate(similarity)]
 
 

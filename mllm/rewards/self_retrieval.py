@@ -12,7 +12,7 @@ import numpy as np
 from mllm.captions import caption_of
 from mllm.distributed import gather
 from mllm.errors import ConfigError
-from mllm.metrics.ranking import hit_share, log_softmax
+from mllm.metrics.stats import hit_share
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 
@@ -49,7 +49,6 @@ class Reward(BaseReward):
     """Folder where the images' vectors are kept."""
 
     def __post_init__(self) -> None:
-        """Refuse invalid settings."""
         for field, value, known in (("form", self.form, get_args(Form)), ("over", self.over, get_args(Over))):
             if value not in known:
                 raise ConfigError(f"reward 'self_retrieval': {field} must be one of {', '.join(known)}, got {value!r}")
@@ -104,8 +103,9 @@ class Reward(BaseReward):
         return mates if self.over == "bag" or len(mates) < 2 else list(range(len(bags)))
 
     def _score(self, similarity: np.ndarray, own: int, scale: float, cut: bool) -> Score:
-        """Score one caption among its candidates."""
-        log_p = float(log_softmax(scale * similarity)[own])
+        from scipy.special import log_softmax
+
+        log_p = float(log_softmax(scale * np.asarray(similarity, np.float64))[own])
         hit = hit_share(similarity, own)
         margin = float(similarity[own] - np.delete(similarity, own).max())
         value = {"log": max(log_p, -self.floor), "hit": hit, "margin": margin}[self.form]

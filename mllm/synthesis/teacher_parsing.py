@@ -55,11 +55,7 @@ def prose(text: str) -> str:
 
 
 def thought(text: str, sample: Sample, frame: Frame) -> str:
-    """Return a thought with `<obj:K>` in place of each candidate's box.
-
-    Raises:
-        TeacherError: no box, an invalid box, or a box of no candidate.
-    """
+    """Return a thought with `<obj:K>` in place of each candidate's box; raises TeacherError for any other box."""
     reply = plain(text)
     found = find_boxes(reply)
     if not found:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from mllm.config import Settings
-from mllm.errors import FieldmarkError, RecordError
+from mllm.errors import FieldmarkError, RecordError, UnknownNameError
 from mllm.io.images import image_size
 from mllm.io.jsonl import read_jsonl
 from mllm.models.checkpoint import Checkpoint
@@ -107,6 +107,8 @@ def _check_sample(file: Path, sample: Sample, *, split: str, style: str, target:
         )
     try:
         task_of(sample).check(sample, style, target=target)
+    except UnknownNameError as error:
+        raise RecordError(f"{file}: sample {sample.id}: field task: {error}") from None
     except RecordError as error:
         raise RecordError(f"{file}: {error}") from None
 

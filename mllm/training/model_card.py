@@ -139,10 +139,8 @@ def _sections(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Iterable[st
     yield "```bash\nfieldmark chat THIS_FOLDER image.jpg\n```"
     yield "## Data"
     yield markdown([("", ""), *facts.data.items()])
-    if facts.licences:
-        yield markdown([("licence of the images", "images"), *facts.licences.items()])
-    else:
-        yield "The rows name no licence of their images: check their origin before you publish the weights."
+    unknown = "The rows name no licence of their images: check their origin before you publish the weights."
+    yield markdown([("licence of the images", "images"), *facts.licences.items()]) if facts.licences else unknown
     yield "## Scores"
     if scores:
         cells = [

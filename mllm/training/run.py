@@ -17,7 +17,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from mllm.config import Part, Settings
 from mllm.distributed import World, main_process_only
-from mllm.errors import ConfigError, FieldmarkError
+from mllm.errors import STOPPED, ConfigError, ExitCode, FieldmarkError
 from mllm.io.files import atomic_write
 from mllm.models.checkpoint import Checkpoint, Loaded, LoadOptions, load, open_checkpoint
 from mllm.models.families import CONVENTION_FILE, write_convention
@@ -180,7 +180,7 @@ def train(trainer: Any, settings: Settings, prepared: Prepared, callbacks: Seque
     callback_order.check_order(trainer.callback_handler.callbacks)
     trainer.train(resume_from_checkpoint=str(prepared.resume_from) if prepared.resume_from else None)
     if stop.stopped:
-        raise SystemExit(130)
+        raise SystemExit(ExitCode.STOPPED)
     trainer.save_model(str(output_dir), _internal_call=True)  # pushed below, together with the files beside it
     if trainer.is_world_process_zero():
         prepared.write_card(output_dir)
@@ -213,8 +213,13 @@ def program(main: Callable[[], None]) -> None:
     try:
         main()
     except FieldmarkError as error:
-        prints = World.current().is_main or isinstance(error, heartbeat.LaunchError)
-        sys.exit(f"error: {error}" if prints else 1)
+        is_launch = isinstance(error, heartbeat.LaunchError)
+        if World.current().is_main or is_launch:
+            sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(ExitCode.FAILED if is_launch else ExitCode.USAGE) from None
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{STOPPED}\n")
+        raise SystemExit(ExitCode.STOPPED) from None
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise

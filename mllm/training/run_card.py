@@ -21,6 +21,7 @@ from mllm.training import model_card, resume
 from mllm.training.dataset import Data
 
 _SCORES = {"eval/acc": "Acc@0.5 of generated answers", "eval/r1": "R@1 of captions in their bags"}
+_ALWAYS_LISTED = {"style", "dtype", "freeze_vision", "freeze_projector", "freeze_llm", "visual_tokens"}
 _PAPERS = {
     "sft": "Supervised fine-tuning of a multimodal model.",
     "rl": "GRPO (arXiv 2402.03300) with checked rewards.",
@@ -39,15 +40,17 @@ class RunCard:
         """Collect what the cards of a run state."""
         kind = "rl" if settings.rewards else "sft"
         described = resume.describe(settings, args, [])
-        listed = _listed(settings)
+        # Listed are the settings that the run sets, and those that decide what is trained.
+        listed = settings.model_fields_set - {"train", "validation", "resume"} | _ALWAYS_LISTED
         chosen = {key: value for key, value in described["settings"].items() if key in listed} | described["trl"]
+        program = Path(*Path(sys.argv[0]).parts[-2:]).as_posix()  # as from the repository's root
         facts = model_card.ModelFacts(
             name=Path(args.output_dir).resolve().name,
             base=original_base(settings.model),
             through=settings.model,
             how=_PAPERS[kind],
             convention=checkpoint.convention,
-            command=f"accelerate launch {shlex.join([_program(), *sys.argv[1:]])}",
+            command=f"accelerate launch {shlex.join([program, *sys.argv[1:]])}",
             adapter=settings.lora is not None or checkpoint.adapter is not None,
             data=_data(settings, data),
             licences=_licences(settings, data),
@@ -58,18 +61,16 @@ class RunCard:
         return cls(facts, str(settings.validation) if settings.validation else "")
 
     def write(self, folder: Path, measured: Mapping[str, float] | None = None) -> Path:
-        """Write a folder's card; `measured` are the metrics of a generated evaluation of these weights."""
-        return model_card.write(folder, self.facts, self._scores(measured or {}))
-
-    def _scores(self, measured: Mapping[str, float]) -> list[model_card.MeasuredShare]:
-        """Return the shares among the metrics, each with Wilson's interval."""
+        """Write a folder's card; `measured` are the metrics of a generated evaluation of these weights, whose
+        shares get Wilson's interval."""
+        measured = measured or {}
         count = int(measured.get("eval/samples", 0))
         found = []
         for key, name in _SCORES.items():
             if key in measured and count:
                 low, high = stats.wilson(round(measured[key] * count), count)
                 found.append(model_card.MeasuredShare(name, measured[key], low, high, count, self.validation))
-        return found
+        return model_card.write(folder, self.facts, found)
 
 
 def original_base(model: str) -> str:
@@ -83,17 +84,6 @@ def original_base(model: str) -> str:
                 model = run["settings"]["model"]
                 break
     return model
-
-
-def _program() -> str:
-    """Return the program as it is called from the repository's root, without the folders of this machine."""
-    return Path(*Path(sys.argv[0]).parts[-2:]).as_posix()
-
-
-def _listed(settings: Settings) -> set[str]:
-    """Return the settings to list: those that the run sets, and those that decide what is trained."""
-    always = {"style", "dtype", "freeze_vision", "freeze_projector", "freeze_llm", "visual_tokens"}
-    return {key for key in settings.model_fields_set if key not in ("train", "validation", "resume")} | always
 
 
 def _data(settings: Settings, data: Data) -> dict[str, Any]:

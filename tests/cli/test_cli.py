@@ -1,22 +1,22 @@
-"""The command line, without a model: help, inspect, report, doctor, and errors on one line."""
+"""The command line, without a model: help, completion, inspect, report, doctor, and errors on one line."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from mllm.boxes import Box, Frame
-from mllm.cli import __main__, commands, programs
-from mllm.errors import FieldmarkError
+from mllm.cli import commands
 from mllm.io.jsonl import write_jsonl
 from mllm.records import Sample, Thing
-
-RUN = CliRunner()
+from tests.support.command_line import fieldmark
 
 
 @pytest.fixture
@@ -34,21 +34,52 @@ def file(tmp_path):
     return tmp_path / "test.jsonl"
 
 
-def test_help_names_every_command():
-    shown = RUN.invoke(__main__.app, ["--help"]).output
-    assert len(commands.names()) >= 7
+def test_help_names_every_command_and_the_exit_codes():
+    shown = fieldmark([]).output
+    assert fieldmark(["--help"]).output == shown and len(commands.names()) >= 7
     for name in commands.names():
-        assert name.replace("_", "-") in shown
-        assert commands.load(name).__doc__, f"{name} says nothing in the help"
+        assert f"  {name.replace('_', '-')} " in shown
+    assert "130 stopped by Ctrl-C" in shown and "--print-completion" in shown
+
+
+@pytest.mark.parametrize("name", commands.names())
+def test_every_command_has_options_and_help(name):
+    """The contract of mllm/cli/commands."""
+    module = commands.load(name)
+    assert dataclasses.is_dataclass(module.Options) and callable(module.command)
+    assert re.match(r"[A-Z][^`]+[.]$", module.__doc__.splitlines()[0]), "begin with a sentence that says what it does"
+    shown = fieldmark([name.replace("_", "-"), "--help"])
+    assert shown.exit_code == 0 and f"usage: fieldmark {name.replace('_', '-')} " in shown.output
+    for field in dataclasses.fields(module.Options):
+        documented = rf"\n    {field.name}: .*\n    \"\"\"\S" if "Options" not in str(field.type) else ""
+        assert re.search(documented, Path(module.__file__).read_text()), f"{name}: {field.name} has no help"
 
 
 def test_help_loads_no_torch():
-    code = "import sys, mllm.cli.__main__; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = (
+        "import sys\nfrom mllm.cli.__main__ import fieldmark\nfieldmark(['--help'])\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_version_completion_and_unknown_commands():
+    from mllm import __version__
+
+    assert fieldmark(["--version"]).output == f"fieldmark {__version__}\n"
+    assert fieldmark(["chat", "--version"]).output == f"fieldmark chat (fieldmark {__version__})\n"
+    for shell in ("bash", "zsh"):
+        script = fieldmark(["--print-completion", shell])
+        assert script.exit_code == 0 and all(word in script.output for word in ("table-spine", "--gpu-memory", "chat"))
+    assert fieldmark(["--print-completion", "dos"]).exit_code == 2
+    wrong = fieldmark(["inspekt"])
+    assert wrong.exit_code == 2 and wrong.output.startswith("error: unknown command 'inspekt'. Did you mean 'inspect'?")
+    wrong = fieldmark(["inspect", "--row", "3", "x"])
+    assert wrong.exit_code == 2 and wrong.output == "error: unknown flag --row; did you mean --rows?\n"
 
 
 def test_inspect(file):
-    done = RUN.invoke(__main__.app, ["inspect", str(file), "--rows", "1"])
+    done = fieldmark(["inspect", str(file), "--rows", "1"])
     assert (
         done.exit_code == 0
         and "3 samples on 1 images" in done.output
@@ -71,14 +102,12 @@ def test_inspect_finds_what_is_wrong(file, change, says):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[1] |= change
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = RUN.invoke(__main__.app, ["inspect", str(file)])
-    assert isinstance(done.exception, FieldmarkError)
-    with pytest.raises(FieldmarkError, match=says):
-        raise done.exception
+    done = fieldmark(["inspect", str(file)])
+    assert done.exit_code == 2 and re.search(f"(?m)^error: .*{says}", done.output)
 
 
 def test_doctor():
-    done = RUN.invoke(__main__.app, ["doctor"])
+    done = fieldmark(["doctor"])
     for word in ("python", "torch", "transformers", "cores", "GB free"):
         assert word in done.output
 
@@ -90,14 +119,4 @@ def test_report_of_no_benchmark_is_one_line(tmp_path):
         text=True,
         check=False,
     )
-    assert done.returncode == 1 and done.stderr.startswith("fieldmark: ") and "not a benchmark folder" in done.stderr
-
-
-def test_what_a_person_can_put_right_is_one_line_after_the_programs_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def main() -> None:
-        raise FieldmarkError("photos.csv:3: no such image")
-
-    monkeypatch.setattr("sys.argv", ["eval/refcoco.py"])
-    with pytest.raises(SystemExit) as end:
-        programs.run_main(main)
-    assert end.value.code == "refcoco: photos.csv:3: no such image" and end.value.__suppress_context__
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "not a benchmark folder" in done.stderr

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 from tyro.conf import Positional, arg
@@ -20,6 +20,8 @@ from mllm.errors import FieldmarkError
 
 @dataclass(frozen=True)
 class Options:
+    RENAMED: ClassVar = {"--fresh": "--overwrite", "--room": "--max-new-tokens"}
+
     samples: Path
     """samples file"""
     sizes: tuple[int, ...] = ()
@@ -83,11 +85,7 @@ def test_bad_usage_is_one_line(words: str, message: str, capsys: pytest.CaptureF
 
 
 def test_an_old_spelling_works_and_warns(capsys: pytest.CaptureFixture[str]) -> None:
-    read = parse(
-        Options,
-        ["--samples", "a", "--fresh", "--room=7"],
-        renamed={"--fresh": "--overwrite", "--room": "--max-new-tokens"},
-    )
+    read = parse(Options, ["--samples", "a", "--fresh", "--room=7"])
     assert read.folder.overwrite and read.sampling.max_new_tokens == 7
     said = capsys.readouterr().err
     assert "warning: --fresh is now --overwrite" in said and "--room is now --max-new-tokens" in said

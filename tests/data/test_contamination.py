@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
-from typer.testing import CliRunner
 
 from mllm.boxes import Box, Frame
-from mllm.cli import __main__
 from mllm.data import contamination
 from mllm.io.jsonl import write_jsonl
 from mllm.records import Sample
+from tests.support.command_line import fieldmark
 
 WHOLE = Box(0, 0, 1, 1)
 
@@ -54,8 +53,8 @@ def test_leaks_are_found_and_others_are_not(tmp_path: Path) -> None:
     )
     cut = samples(tmp_path / "cut", {"crop.png": crop}, "test")
     assert len(contamination.check([boxed], [cut]).pairs) == 1
-    done = CliRunner().invoke(__main__.app, ["doctor", "--train", str(train), "--benchmark", str(test)])
+    done = fieldmark(["doctor", "--train", str(train), "--benchmark", str(test)])
     assert done.exit_code == 1 and "same.jpg is like" in done.output
     clean = samples(tmp_path / "clean", {"x.png": photo(99)}, "test")
-    done = CliRunner().invoke(__main__.app, ["doctor", "--train", str(train), "--benchmark", str(clean)])
+    done = fieldmark(["doctor", "--train", str(train), "--benchmark", str(clean)])
     assert done.exit_code == 0 and "none of 1 benchmark images" in done.output

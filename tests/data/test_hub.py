@@ -14,14 +14,13 @@ import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 from PIL import Image
-from typer.testing import CliRunner
 
 from data_synth import grounding
-from mllm.cli import __main__
 from mllm.data.hub import licence_of, pack
 from mllm.errors import FieldmarkError
 from mllm.records import load_samples
 from tests.support import hub
+from tests.support.command_line import fieldmark
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +80,7 @@ def test_what_is_not_pushed(made: Path, tmp_path: Path) -> None:
     with pytest.raises(FieldmarkError, match=r"3 images name no licence; give --licence"):
         licence_of({"CC-BY-4.0": 2, "not stated": 3}, made)
     out = tmp_path / "dry"
-    done = CliRunner().invoke(
-        __main__.app, ["push", str(made), "me/birds", "--dry-run", "--licence", "mit", "--out", str(out)]
-    )
+    done = fieldmark(["push", str(made), "me/birds", "--dry-run", "--licence", "mit", "--out", str(out)])
     assert done.exit_code == 0 and "4 files" in done.output and "pushed: " not in done.output
     assert DatasetCard.load(out / "README.md").data["license"] == "mit"
 

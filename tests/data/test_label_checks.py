@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from mllm.cli import __main__
 from mllm.data import label_checks
 from mllm.data.sources import PhotoRequest, SourceError
 from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards
+from tests.support.command_line import fieldmark
 
-RUN = CliRunner()
 KINDS = ("robin", "wren", "finch", "crow")
 
 
@@ -105,10 +103,10 @@ def test_where_nothing_can_be_used_the_first_fault_is_reported(folder: Path) -> 
 
 def test_the_command_ends_with_one_where_a_photo_is_wrong(folder: Path) -> None:
     words = ["photos", str(folder), "--domain", "bird"]
-    good = RUN.invoke(__main__.app, words)
+    good = fieldmark(words)
     assert good.exit_code == 0 and good.output.endswith("every photo can be used\n")
     spoil(folder)
-    bad = RUN.invoke(__main__.app, [*words, "--most", "2"])
+    bad = fieldmark([*words, "--most", "2"])
     assert bad.exit_code == 1 and "and 6 more (--most)" in bad.output
 
 

@@ -37,7 +37,7 @@ def test_whole_program_on_the_official_file(tmp_path, pocket_folder, capsys):
     assert json.loads((out / "scores.json").read_text()) == first
     with pytest.raises(FieldmarkError, match="another run: generation"):
         kvg_bench.main([*flags, "--max-new-tokens", "7"])
-    kvg_bench.main([*flags, "--max-new-tokens", "7", "--fresh", "--limit", "2"])
+    kvg_bench.main([*flags, "--max-new-tokens", "7", "--overwrite", "--limit", "2"])
     assert len(list(read_jsonl(out / "outputs.jsonl", Completion))) == 2
 
 
@@ -126,7 +126,7 @@ def test_a_base_in_four_bits_is_asked_and_its_answers_are_kept_apart(tmp_path, m
     with pytest.raises(FieldmarkError, match="quantize was '4bit' and now is None"):
         kvg_bench.main(words)
     with pytest.raises(FieldmarkError, match="--quantize needs --engine transformers"):
-        kvg_bench.main([*words, "--quantize", "4bit", "--engine", "vllm", "--fresh"])
+        kvg_bench.main([*words, "--quantize", "4bit", "--engine", "vllm", "--overwrite"])
 
 
 def test_a_card_that_is_too_small_keeps_what_was_answered(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import re
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 import mllm
 from mllm.boxes import Box
-from mllm.cli import __main__
 from mllm.errors import FieldmarkError
 from mllm.inference import assistant as assistants
 from mllm.inference import grounding
@@ -23,6 +21,7 @@ from mllm.inference.backends import Generation
 from mllm.inference.sampling import Sampling
 from mllm.pocket.species import species
 from mllm.prompting import answers
+from tests.support.command_line import fieldmark
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +194,7 @@ def test_lazy_names(pocket_folder, photo):
 
 def test_chat_in_the_terminal(certain, photo, monkeypatch):
     monkeypatch.setattr(assistants, "load", lambda *_, **__: certain)  # weights are loaded once in this file
-    done = CliRunner().invoke(__main__.app, ["chat", "x", str(photo)], input="Talo ruvi\n\n")
+    done = fieldmark(["chat", "x", str(photo)], typed="Talo ruvi\n\n")
     assert done.exit_code == 0 and "a thing" in done.output and "box in pixels: 48, 48, 144, 96" in done.output
     path = photo.parent / "field.talo-ruvi.png"
     assert str(path) in done.output and Image.open(path).size == (640, 320)
@@ -204,18 +203,17 @@ def test_chat_in_the_terminal(certain, photo, monkeypatch):
 def test_chat_once(assistant, photo, monkeypatch):
     monkeypatch.setattr(assistants, "load", lambda *_, **__: assistant)
     command = ["chat", "x", str(photo), "--once", "Talo", "--max-new-tokens", "3"]
-    done = CliRunner().invoke(__main__.app, command)
-    assert done.exit_code == 3 and "no box for 'Talo'" in done.output and "raise max_new_tokens" in done.output
+    done = fieldmark(command)
+    assert done.exit_code == 1 and "no box for 'Talo'" in done.output and "raise max_new_tokens" in done.output
 
 
-def test_wrong_image_or_checkpoint_is_one_line(tmp_path, photo, monkeypatch):
+def test_wrong_image_or_checkpoint_is_one_line(tmp_path, photo):
     for arguments, says in (
         (["pocket", str(tmp_path / "absent.jpg")], "absent.jpg"),
         ([str(tmp_path), str(photo)], "not a checkpoint"),
     ):
-        monkeypatch.setattr(sys, "argv", ["fieldmark", "chat", *arguments])
-        with pytest.raises(SystemExit, match=f"(?s)^fieldmark: .*{says}"):
-            __main__.main()
+        done = fieldmark(["chat", *arguments])
+        assert done.exit_code == 2 and re.match(f"(?s)error: .*{says}", done.output)
 
 
 def test_torch_is_left_as_it_was(assistant, photo):
@@ -231,7 +229,7 @@ def test_two_models_several_images_as_json(assistant, photo, tmp_path, monkeypat
     )
     Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
     command = ["chat", "base", str(photo), str(tmp_path / "other.png"), "--versus", "tuned", "--once", "Talo", "--json"]
-    done = CliRunner().invoke(__main__.app, command)
+    done = fieldmark(command)
     rows = [json.loads(line) for line in done.output.splitlines()]
     assert done.exit_code == 0 and [Path(row["image"]).name for row in rows] == ["field.png"] * 2 + ["other.png"] * 2
     assert [Path(row["drawn"]).name for row in rows[:2]] == ["field.talo.base.png", "field.talo.tuned.png"]
@@ -241,9 +239,9 @@ def test_a_talk_goes_from_box_to_image(certain, photo, tmp_path, monkeypatch):
     monkeypatch.setattr(assistants, "load", lambda *_, **__: certain)
     Image.new("RGB", (50, 50)).save(tmp_path / "other.png")
     lines = "Talo ruvi\n:2\nWhat is at #1?\n:9\n\n"
-    done = CliRunner().invoke(__main__.app, ["chat", "x", str(photo), str(tmp_path / "other.png")], input=lines)
+    done = fieldmark(["chat", "x", str(photo), str(tmp_path / "other.png")], typed=lines)
     assert done.exit_code == 0 and f"> :2 {tmp_path / 'other.png'}" in done.output
-    assert "no box has been found yet" in done.output and ":9 is no image" in done.output
+    assert "no box has been found yet" in done.output and "there is no image :9" in done.output
 
 
 def test_a_base_in_four_bits_is_asked(photo):

@@ -10,7 +10,8 @@ from mllm.boxes import Box, Frame
 from mllm.metrics import reasoning
 from mllm.models import families
 from mllm.pocket.species import species
-from mllm.prompting import answers, prompts
+from mllm.prompting import answers
+from mllm.prompting.tasks import task_of
 from mllm.records import Answer, Sample, Thing
 from mllm.synthesis import teachers
 from mllm.synthesis.capabilities import ReasoningRequest
@@ -221,7 +222,7 @@ def test_the_oracles_own_thoughts_hold_in_every_link():
         target = things[k % len(things)]
         sample = replace(SAMPLE, entity=target.entity, boxes=(target.box,), things=things)
         sample = replace(sample, thought=teachers.load("pocket").reason(ReasoningRequest(sample, {}, k)))
-        answer = answers.parse(prompts.target(sample, "think", POCKET, FRAME), POCKET, FRAME)
+        answer = answers.parse(task_of(sample).target(sample, "think", POCKET, FRAME), POCKET, FRAME)
         found = reasoning.judge_steps(sample, answer, POCKET, FRAME)
         assert found is not None and set(found) == set(reasoning.STEPS), sample.thought
         assert all(right == of for right, of in found.values()), sample.thought

@@ -55,7 +55,8 @@ def test_a_head_is_trained_written_and_read_back(tmp_path: Path) -> None:
     texts = tmp_path / "captions.txt"
     texts.write_text("\n".join(varied_corpus(150)))
     out = tmp_path / "head"
-    pretrain_grammar.main([texts], out=out, steps=3, batch=8, held=20)
+    words = ["--captions", str(texts), "--out", str(out), "--steps", "3", "--batch-size", "8"]
+    pretrain_grammar.main([*words, "--held", "20"])
     loaded = grammar.load(str(out), "cpu")
     assert loaded is not grammar.load("pocket", "cpu")
     assert 0 < loaded.probabilities(["A red bird."])[0] < 1
@@ -65,8 +66,8 @@ def test_a_head_is_trained_written_and_read_back(tmp_path: Path) -> None:
         *(f"spoiled by {way}" for way in perturbations.WAYS),
     }
     assert "held out" in (out / "README.md").read_text()
-    with pytest.raises(SystemExit, match="150 captions are too few to hold 100 out"):
-        pretrain_grammar.main([texts], out=out, steps=3, batch=8, held=100)
+    with pytest.raises(FieldmarkError, match="150 captions are too few to hold 100 out"):
+        pretrain_grammar.main([*words, "--held", "100"])
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_both_kinds(pocket: grammar.Grammar) -> None:

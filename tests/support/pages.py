@@ -8,22 +8,18 @@ what (`from -> to`, a line each), because no GPU and no hub is at hand.
 
 from __future__ import annotations
 
-import inspect
 import io
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
-from types import ModuleType
 from unittest import mock
-
-import typer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -151,36 +147,24 @@ def module_of(program: tuple[str, ...]) -> str:
 @cache
 def help_of(module: str, *sub: str) -> str:
     """What a program prints for `--help`, wide enough that no flag is broken. It runs in this process."""
-    environment = {"COLUMNS": "250", "TERMINAL_WIDTH": "250", "NO_COLOR": "1", "TERM": "dumb"}
-    said = io.StringIO()
+    program = import_module("mllm.cli.__main__" if module == "mllm.cli" else module)
+    printed = io.StringIO()
     with (
-        mock.patch.dict("os.environ", environment),
+        mock.patch.dict("os.environ", {"COLUMNS": "250", "NO_COLOR": "1", "TERM": "dumb"}),
         mock.patch.object(sys, "argv", [module, *sub, "--help"]),
-        redirect_stdout(said),
-        redirect_stderr(said),
+        redirect_stdout(printed),
+        redirect_stderr(printed),
     ):
         try:
-            starter_of(import_module(module))()
+            program.main()
         except SystemExit as end:
-            assert not end.code, f"{module} {' '.join(sub)} --help ended with {end.code}\n{said.getvalue()[-3000:]}"
-    return said.getvalue()
-
-
-def starter_of(module: ModuleType) -> Callable[[], object]:
-    """What starts a program with the words of `sys.argv`: its typer app, or a `main` that reads them itself."""
-    if module.__name__ == "mllm.cli":
-        return import_module("mllm.cli.__main__").app
-    parameters = set(inspect.signature(module.main).parameters)
-    if parameters <= {"argv"}:
-        return module.main
-    app = typer.Typer(add_completion=False)  # as `typer.run(main)` does
-    app.command()(module.main)
-    return app
+            assert not end.code, f"{module} {' '.join(sub)} --help ended with {end.code}\n{printed.getvalue()[-3000:]}"
+    return printed.getvalue()
 
 
 def flags_of(module: str, *sub: str) -> frozenset[str]:
-    """The flags that a program's help tells of."""
-    return frozenset(re.findall(r"(?<![\w-])--[a-z][\w-]*(?:\.[\w.]+)?", help_of(module, *sub)))
+    """The flags in a program's help, and those that every program has."""
+    return frozenset(re.findall(r"(?<![\w-])--[a-z][\w-]*(?:\.[\w.]+)?", help_of(module, *sub))) | {"--version"}
 
 
 def sub_command(program: tuple[str, ...], rest: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mllm.errors import ConfigError
 from mllm.training import run
 
 
@@ -25,3 +26,21 @@ def test_what_nobody_foresaw_keeps_its_traceback() -> None:
 
     with pytest.raises(RuntimeError, match="mat1"):
         run.program(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "printed"),
+    [
+        (ConfigError("no rewards"), 2, "error: no rewards\n"),
+        (KeyboardInterrupt(), 130, "stopped; the same command continues\n"),
+    ],
+)
+def test_exit_codes_are_those_of_every_program(
+    error: BaseException, code: int, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run.program(main)
+    assert end.value.code == code and capsys.readouterr().err == printed

@@ -64,6 +64,6 @@ def test_what_cannot_be_measured_is_refused(samples: list[Sample], tmp_path: Pat
     with pytest.raises(RecordError, match="no complete bag"):
         validation_metrics.choose([replace(sample, bag=None) for sample in samples], tmp_path, Evaluate())
     scene = make_scene(tmp_path, 0, "validation")
-    with pytest.raises(RecordError, match="stands beside captions"):
+    with pytest.raises(RecordError, match="is mixed with captions"):
         validation_metrics.choose([*samples, scene], tmp_path, Evaluate())
     assert validation_metrics.choose([scene], tmp_path, Evaluate()).key == "eval/acc"

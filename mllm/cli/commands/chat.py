@@ -1,15 +1,24 @@
-"""`fieldmark chat`: ask for things in images, in the terminal."""
+"""Ask for a thing in images by name: see the reasoning and the box, then ask on.
+
+With --once it asks one question about each image and ends: the exit code is 0 when every image got a box, 1 when one
+did not.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from rich.console import Console
+from tyro.conf import Positional, arg
 
-from mllm.errors import FieldmarkError
+from mllm.cli.options import ModelOptions
+from mllm.cli.programs import Range
+from mllm.errors import ExitCode, FieldmarkError
 
 if TYPE_CHECKING:
     from mllm.boxes import Box
@@ -17,169 +26,162 @@ if TYPE_CHECKING:
     from mllm.inference.grounding import Grounding, Spot
 
 HELP = """Name a thing, or ask in words.
-  #1          in a question stands for the first box that was found: What is at #1?
+  #1          in a question stands for the first box found so far: What is at #1?
   :2          goes to the second image; : lists them
   an empty line ends"""
 
 
-def command(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(help="Checkpoint folder, adapter folder, Hub name, pocket, or a server: http://.../v1#NAME."),
-    ],
-    image: Annotated[list[Path], typer.Argument(help="One image or several.")],
-    once: Annotated[str | None, typer.Option(help="Ask this of each image and end (for scripts).")] = None,
-    versus: Annotated[str | None, typer.Option(help="A second model that answers the same questions.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write each answer as one line of JSON.")] = False,
-    domain: Annotated[str | None, typer.Option(help="Kind of thing: bird, car, ... (for the wording).")] = None,
-    style: Annotated[
-        str | None,
-        typer.Option(help="Prompt style: direct, think, plain; default: the one the model was trained with."),
-    ] = None,
-    family: Annotated[
-        str | None, typer.Option(help="Model family, where neither fieldmark.json nor the server says it.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the images with boxes; default: beside IMAGE.")] = None,
-    memory: Annotated[int, typer.Option(min=0, help="Earlier questions and answers that go along with each.")] = 0,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Room for reasoning and answer [1024].")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    quantize: Annotated[str | None, typer.Option(help="4bit holds the base in NF4, as QLoRA trained it.")] = None,
-) -> None:
-    """Ask for a thing in IMAGE by its name: see the reasoning and the box, then ask on.
+@dataclass(frozen=True)
+class Options:
+    model: Positional[str]
+    """checkpoint folder, adapter folder, Hub name, pocket, or a server: http://.../v1#NAME"""
+    image: Positional[tuple[Path, ...]]
+    """one image or several"""
+    once: str | None = None
+    """ask this about each image and end (for scripts)"""
+    versus: str | None = None
+    """a second model that answers the same questions"""
+    as_json: Annotated[bool, arg(name="json")] = False
+    """write each answer as one line of JSON"""
+    domain: str | None = None
+    """kind of thing, for the wording of the question: bird, car, ..."""
+    style: str | None = None
+    """prompt style: direct, think or plain; default: the one that the model was trained with"""
+    out: Path | None = None
+    """folder for the images with boxes; default: beside IMAGE"""
+    memory: Annotated[int, Range(0)] = 0
+    """number of earlier questions and answers to send with each question"""
+    max_new_tokens: Annotated[int | None, Range(1)] = None
+    """longest answer, reasoning included, in tokens; default: 1024"""
+    loading: ModelOptions = ModelOptions()
 
-    With --once the exit code is 0 when every image got a box, 3 when one did not.
-    """
+
+def command(options: Options) -> int:
     from mllm.inference.assistant import load
     from mllm.io.images import open_image
 
-    for path in image:
+    for path in options.image:
         open_image(path)  # before the weights: a wrong path should not cost a minute
-    names = [checkpoint] if versus is None else [checkpoint, versus]
-    assistants = {name: load(name, device=device, dtype=dtype, family=family, quantize=quantize) for name in names}
-    options = {"domain": domain, "style": style, "max_new_tokens": max_new_tokens}
-    talk = _Talk(assistants, image, out, memory, as_json, options)
-    if once is not None:
-        found = [talk.ask(once, number) for number in range(len(image))]
-        raise typer.Exit(0 if all(found) else 3)
-    typer.echo(f"{' and '.join(names)} at {image[0]}. {HELP}", err=as_json)
-    while line := _asked():
-        talk.hear(line)
+    names = [options.model] if options.versus is None else [options.model, options.versus]
+    session = ChatSession({name: load(name, **asdict(options.loading)) for name in names}, options)
+    if options.once is not None:
+        found = [session.ask(options.once, number) for number in range(len(options.image))]
+        return ExitCode.DONE if all(found) else ExitCode.FAILED
+    Console(stderr=options.as_json).print(
+        f"{' and '.join(names)} at {options.image[0]}. {HELP}", highlight=False, markup=False, soft_wrap=True
+    )
+    while line := _next_line():
+        session.run(line)
+    return ExitCode.DONE
 
 
-class _Talk:
-    """A talk about images: which one is looked at, the boxes found in each, and what the models remember."""
+class ChatSession:
+    """A conversation about images: the current image, the boxes found in each, and the turns so far."""
 
-    def __init__(
-        self,
-        assistants: dict[str, Assistant],
-        images: list[Path],
-        out: Path | None,
-        memory: int,
-        as_json: bool,
-        options: dict[str, Any],
-    ) -> None:
-        self.assistants, self.images, self.out = assistants, images, out
-        self.memory, self.as_json, self.options = memory, as_json, options
-        self.at = 0
+    def __init__(self, assistants: dict[str, Assistant], options: Options) -> None:
+        self.assistants, self.options, self.images = assistants, options, options.image
+        self.current = 0
         self.boxes: dict[int, list[Box]] = {}
-        self.said: dict[tuple[str, int], list[tuple[str, str]]] = {}
+        self.turns: dict[tuple[str, int], list[tuple[str, str]]] = {}
+        self.screen = Console(highlight=False, markup=False, soft_wrap=True)
 
-    def hear(self, line: str) -> None:
-        """Do what one line asks for; what the person can put right is said, and the talk goes on."""
+    def run(self, line: str) -> None:
+        """Do what one line says; an error is shown, and the conversation continues."""
         try:
             if line.startswith(":"):
-                self._turn(line[1:].strip())
+                self._go_to(line[1:].strip())
             else:
-                self.ask(line, self.at)
+                self.ask(line, self.current)
         except FieldmarkError as error:
-            typer.echo(str(error), err=True)
+            print(error, file=sys.stderr)
 
     def ask(self, question: str, number: int) -> bool:
-        """Put a question about one image to every model; whether all of them gave a box."""
+        """Ask every model about one image; returns whether all of them gave a box."""
         from mllm.inference.grounding import number_spots
 
         about = tuple(self.boxes.get(number, ()))
         found = [self._answer(name, question, number, about) for name in self.assistants]
-        places = number_spots(found)
-        for name, one, marked in zip(self.assistants, found, places, strict=True):
-            self._tell(one, name, number, marked)
-        self.boxes[number] = [spot.box for marked in places for spot in marked] or list(about)
+        spots = number_spots(found)
+        for name, one, marked in zip(self.assistants, found, spots, strict=True):
+            self._show(one, name, number, marked)
+        self.boxes[number] = [spot.box for marked in spots for spot in marked] or list(about)
         return all(one.boxes for one in found)
 
     def _answer(self, name: str, question: str, number: int, about: tuple[Box, ...]) -> Grounding:
-        """Ask one model once, show what is written while it is written."""
-        if len(self.assistants) > 1 and not self.as_json:
-            typer.secho(f"\n{name}:", bold=True)
-        said = self.said.setdefault((name, number), [])
-        history = said[-self.memory :] if self.memory else ()
-        on_text = None if self.as_json else _Pen().write
+        """Ask one model, and print its text as it comes."""
+
+        options = self.options
+        if len(self.assistants) > 1 and not options.as_json:
+            self.screen.print(f"\n{name}:", style="bold")
+        turns = self.turns.setdefault((name, number), [])
         found = self.assistants[name].ground(
-            self.images[number], question, about=about, history=history, on_text=on_text, **self.options
+            self.images[number],
+            question,
+            about=about,
+            history=turns[-options.memory :] if options.memory else (),
+            on_text=None if options.as_json else AnswerPrinter(self.screen).add,
+            domain=options.domain,
+            style=options.style,
+            max_new_tokens=options.max_new_tokens,
         )
-        said.append(found.turn)
+        turns.append(found.turn)
         return found
 
-    def _tell(self, found: Grounding, name: str, number: int, marked: Sequence[Spot]) -> None:
-        """Say how it went; save the image with its numbered boxes."""
+    def _show(self, found: Grounding, name: str, number: int, marked: Sequence[Spot]) -> None:
+        """Print the result; save the image with its numbered boxes."""
         from mllm.inference.grounding import draw_spots
 
-        path, saved = self.images[number], None
+        several, path, saved = len(self.assistants) > 1, self.images[number], None
         if found.boxes:
-            saved = self._file(path, name, found)
+            model = f".{_slug(Path(name).name)}" if several else ""
+            saved = (self.options.out or path.parent) / f"{path.stem}.{_slug(found.name)}{model}.png"
             saved.parent.mkdir(parents=True, exist_ok=True)
             draw_spots(found.image, marked).save(saved)
-        if self.as_json:
-            told = {"image": str(path), **found.as_dict(), "drawn": str(saved) if saved else None}
-            typer.echo(json.dumps(told, ensure_ascii=False))
+        if self.options.as_json:
+            row = {"image": str(path), **found.as_dict(), "drawn": str(saved) if saved else None}
+            print(json.dumps(row, ensure_ascii=False))
             return
-        who = f"{name}: " if len(self.assistants) > 1 else ""
-        typer.echo(f"\n{who}{found.summary}")
+        print(f"\n{f'{name}: ' if several else ''}{found.summary}")
         if saved is not None:
-            typer.echo(f"image: {saved}")
+            print(f"image: {saved}")
 
-    def _file(self, path: Path, name: str, found: Grounding) -> Path:
-        """Return where the image with its boxes goes."""
-        model = f".{_slug(Path(name).name)}" if len(self.assistants) > 1 else ""
-        return (self.out or path.parent) / f"{path.stem}.{_slug(found.name)}{model}.png"
-
-    def _turn(self, wanted: str) -> None:
-        """Go to another image, or list them."""
-        if wanted:
-            if not wanted.isdecimal() or not 1 <= int(wanted) <= len(self.images):
-                raise FieldmarkError(f":{wanted} is no image; there are :1 to :{len(self.images)}")
-            self.at = int(wanted) - 1
-        for number, path in enumerate(self.images):
-            typer.echo(f"{'>' if number == self.at else ' '} :{number + 1} {path}")
+    def _go_to(self, number: str) -> None:
+        """Go to another image; list all images."""
+        if number:
+            if not number.isdecimal() or not 1 <= int(number) <= len(self.images):
+                raise FieldmarkError(f"there is no image :{number}, only :1 to :{len(self.images)}")
+            self.current = int(number) - 1
+        for place, path in enumerate(self.images):
+            print(f"{'>' if place == self.current else ' '} :{place + 1} {path}")
 
 
-class _Pen:
-    """Writes an answer as it comes: the reasoning faint, the answer plain, tags left out."""
+class AnswerPrinter:
+    """Prints an answer as it comes: the reasoning dim, the answer plain, without tags."""
 
-    def __init__(self) -> None:
-        self.text, self.shown = "", ["", ""]
+    def __init__(self, screen: Console) -> None:
+        self.screen, self.text, self.printed = screen, "", ["", ""]
 
-    def write(self, piece: str) -> None:
-        """Write what is new."""
+    def add(self, piece: str) -> None:
+        """Print what is new."""
         from mllm.inference.grounding import split_thought
 
         self.text += piece
-        for part, now in enumerate(split_thought(self.text)):
-            new = now[len(self.shown[part]) :]
-            if new and part and self.shown[0] and not self.shown[1]:
-                typer.echo("")
-            typer.secho(new, nl=False, dim=part == 0)
-            self.shown[part] = now
+        for part, text in enumerate(split_thought(self.text)):
+            new = text[len(self.printed[part]) :]
+            if new and part and self.printed[0] and not self.printed[1]:
+                self.screen.print()
+            self.screen.print(new, end="", style="" if part else "dim")
+            self.printed[part] = text
 
 
-def _asked() -> str:
+def _next_line() -> str:
     """Read a line from the terminal; empty at its end."""
     try:
         return input("\nfind> ").strip()
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
         return ""
 
 
 def _slug(name: str) -> str:
-    """Return a name that any file system takes."""
+    """Return a name that is valid on every file system."""
     return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")[:60] or "thing"

@@ -1,44 +1,44 @@
-"""`fieldmark doctor`: what this machine has and can train, and whether a benchmark leaked into training data."""
+"""Show what this machine has and can train, or look for benchmark images among training images.
 
-from __future__ import annotations
+Lists versions, cores, memory, GPUs, disk, and the recipes that fit. With --train and --benchmark it looks for leaks
+instead; the exit code is 1 when it finds one.
+"""
 
 import platform
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import typer
+from mllm.cli.programs import Range
+from mllm.errors import ConfigError, ExitCode, FieldmarkError
 
 
-def command(
-    train: Annotated[
-        list[Path] | None, typer.Option(help="Samples file that is trained on; with --benchmark: look for leaks.")
-    ] = None,
-    benchmark: Annotated[list[Path] | None, typer.Option(help="Samples file of the benchmark.")] = None,
-    gpu_memory: Annotated[
-        float | None, typer.Option(min=1, help="Say what a card of so many GiB could train, without having one.")
-    ] = None,
-    cards: Annotated[int, typer.Option(min=1, help="How many such cards, with --gpu-memory.")] = 1,
-) -> None:
-    """Say what this machine has: versions, cores, memory, GPUs, disk, what it can train; find benchmark images among
-    training images."""
-    from mllm.errors import ConfigError
+@dataclass(frozen=True)
+class Options:
+    RENAMED: ClassVar = {"--cards": "--gpus"}
 
-    if bool(train) != bool(benchmark):
-        raise ConfigError("give both --train and --benchmark: the images of the one are looked for in the other")
-    if train and benchmark:
-        _contamination(train, benchmark)
-        return
+    train: tuple[Path, ...] = ()
+    """samples file used for training"""
+    benchmark: tuple[Path, ...] = ()
+    """samples file of the benchmark"""
+    gpu_memory: Annotated[float | None, Range(1)] = None
+    """GiB of a GPU: show what it could train, without having one"""
+    gpus: Annotated[int, Range(1)] = 1
+    """number of such GPUs, with --gpu-memory"""
+
+
+def command(options: Options) -> int | None:
+    if bool(options.train) != bool(options.benchmark):
+        raise ConfigError("give both --train and --benchmark: the images of one are searched for in the other")
+    if options.train:
+        from mllm.data import contamination
+
+        found = contamination.check(list(options.train), list(options.benchmark))
+        print(found.summary())
+        return ExitCode.FAILED if found.pairs else ExitCode.DONE
     _versions()
-    _machine(gpu_memory, cards)
-
-
-def _contamination(train: list[Path], benchmark: list[Path]) -> None:
-    from mllm.data import contamination
-
-    found = contamination.check(train, benchmark)
-    typer.echo(found.summary())
-    if found.pairs:
-        raise typer.Exit(1)
+    _machine(options.gpu_memory, options.gpus)
+    return None
 
 
 def _versions() -> None:
@@ -48,61 +48,58 @@ def _versions() -> None:
     from mllm.training.preflight import doctor
 
     for name, version in provenance.versions().items():
-        typer.echo(f"  {name:<14} {version}")
+        print(f"  {name:<14} {version}")
     for name in ("deepspeed", "bitsandbytes", "vllm"):
-        typer.echo(f"  {name:<14} {doctor.installed(name) or 'not installed'}")
-    typer.echo(f"  {'torchvision':<14} {'installed' if find_spec('torchvision') else 'not installed (not needed)'}")
+        print(f"  {name:<14} {doctor.installed(name) or 'not installed'}")
+    print(f"  {'torchvision':<14} {'installed' if find_spec('torchvision') else 'not installed (not needed)'}")
     wrong = doctor.unmet_requirements()
     for line in [*wrong, *doctor.known_conflicts()]:
-        typer.echo(f"  ! {line}")
+        print(f"  ! {line}")
     if not wrong:
-        typer.echo("  all versions are within their ranges")
+        print("  all versions are within their ranges")
 
 
-def _machine(gpu_memory: float | None, cards: int) -> None:
+def _machine(gpu_memory: float | None, gpus: int) -> None:
     import torch
 
     from mllm.cli.experiments.pipeline import cpus
     from mllm.models.builtin import weights_folder
     from mllm.training.preflight import doctor
 
-    told = doctor.memory()
-    amount = f"{told[0]:.0f} GB memory, {told[1]:.0f} GB of it free" if told else "memory unknown"
-    typer.echo(f"{platform.platform()}, {cpus()} cores for us, {amount}")
+    memory = doctor.memory()
+    amount = f"{memory[0]:.0f} GB memory, {memory[1]:.0f} GB of it free" if memory else "memory unknown"
+    print(f"{platform.platform()}, {cpus()} cores for us, {amount}")
     if torch.cuda.is_available():
         for k in range(torch.cuda.device_count()):
-            card = torch.cuda.get_device_properties(k)
+            gpu = torch.cuda.get_device_properties(k)
             bf16 = torch.cuda.is_bf16_supported()
-            typer.echo(f"GPU {k}: {card.name}, {card.total_memory / doctor.GIB:.0f} GB, bfloat16 {bf16}")
+            print(f"GPU {k}: {gpu.name}, {gpu.total_memory / doctor.GIB:.0f} GB, bfloat16 {bf16}")
         if gpu_memory is None:
-            gpu_memory, cards = (
-                torch.cuda.get_device_properties(0).total_memory / doctor.GIB,
-                torch.cuda.device_count(),
-            )
+            total = torch.cuda.get_device_properties(0).total_memory
+            gpu_memory, gpus = total / doctor.GIB, torch.cuda.device_count()
     else:
-        typer.echo("no CUDA GPU: the pocket example runs on the CPU, larger models need a GPU")
+        print("no CUDA GPU: the pocket example runs on the CPU, larger models need a GPU")
     free = doctor.free_disk(Path.cwd())
     scarce = f"; checkpoints of large models want {doctor.MIN_FREE_DISK:.0f}" if free < doctor.MIN_FREE_DISK else ""
-    typer.echo(f"disk: {free:.0f} GB free here{scarce}")
-    typer.echo(f"pocket weights: {weights_folder()}")
+    print(f"disk: {free:.0f} GB free here{scarce}")
+    print(f"pocket weights: {weights_folder()}")
     if gpu_memory is not None:
-        _recipes(gpu_memory, cards)
+        _recipes(gpu_memory, gpus)
 
 
-def _recipes(gpu_memory: float, cards: int) -> None:
+def _recipes(gpu_memory: float, gpus: int) -> None:
     """List the recipes that fit a machine, by the estimates of `fieldmark preflight`."""
-    from mllm.errors import FieldmarkError
     from mllm.io.files import program_folder
     from mllm.training.preflight import doctor
 
-    typer.echo(f"recipes on {cards} x {gpu_memory:.0f} GB, estimated (rows as long as they may be):")
+    print(f"recipes on {gpus} x {gpu_memory:.0f} GB, estimated for rows of the greatest allowed length:")
     pocket = ("sft.yaml", "sft_direct.yaml", "rl.yaml")
     for file in sorted(program_folder("recipes").glob("*.yaml")):
         if file.name in pocket or file.name.startswith("pocket"):
             continue
         try:
-            needs, fits = doctor.peak_memory(file, gpu_memory, cards)
+            needs, fits = doctor.peak_memory(file, gpu_memory, gpus)
         except FieldmarkError as error:
-            typer.echo(f"  {file.name:<44} not worked out: {str(error)[:90]}")
+            print(f"  {file.name:<44} could not be estimated: {str(error)[:90]}")
             continue
-        typer.echo(f"  {file.name:<44} {needs:>6.1f} GB a card  {'fits' if fits else 'does not fit'}")
+        print(f"  {file.name:<44} {needs:>6.1f} GB a GPU  {'fits' if fits else 'does not fit'}")

@@ -1,62 +1,74 @@
-"""`fieldmark inspect`: what a samples file or a file of bags holds, or what a benchmark run answered."""
+"""Show and check a samples file, or write a page of its images.
 
-from __future__ import annotations
+Prints the first rows, and checks all of them: fields, ids, boxes, images and their sizes. With --html it writes a page
+of images instead, with filters by domain, outcome and score; FILE may then also be a file of bags or a benchmark
+folder.
+"""
 
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import typer
+from tyro.conf import Positional
 
+from mllm.cli.programs import Range
 from mllm.errors import FieldmarkError
 
 
-def command(
-    file: Annotated[Path, typer.Argument(help="A samples file (jsonl); with --html also bags or a benchmark folder.")],
-    rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
-    pictures: Annotated[bool, typer.Option(help="Open every image's header and compare its size with the row.")] = True,
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page of images instead, with filters by domain, outcome and score.")
-    ] = None,
-    samples: Annotated[Path | None, typer.Option(help="Samples file of the images that bags name.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Entries of that page, evenly spread.")] = 200,
-) -> None:
-    """Show the first rows of a samples file and check all of them: fields, ids, boxes, images and their sizes."""
-    if html is not None:
+@dataclass(frozen=True)
+class Options:
+    RENAMED: ClassVar = {"--no-pictures": "--no-images"}
+
+    file: Positional[Path]
+    """samples file (jsonl); with --html also bags or a benchmark folder"""
+    rows: Annotated[int, Range(0)] = 3
+    """rows to show"""
+    images: bool = True
+    """do not open the images to compare their sizes with the rows"""
+    html: Path | None = None
+    """page to write"""
+    samples: Path | None = None
+    """samples file of the images that bags name, with --html"""
+    count: Annotated[int, Range(1)] = 200
+    """entries of the page, evenly spread"""
+
+
+def command(options: Options) -> None:
+    if options.html is not None:
         from mllm.evaluation.report import gallery
 
-        typer.echo(f"written: {gallery.write(file, html, count=count, samples=samples)}")
-        return
-    if file.is_dir():
-        raise FieldmarkError(f"{file} is a folder: a benchmark's outputs are shown with --html PAGE.html")
+        page = gallery.write(options.file, options.html, count=options.count, samples=options.samples)
+        print(f"written: {page}")
+    elif options.file.is_dir():
+        raise FieldmarkError(f"{options.file} is a folder; add --html PAGE.html to show a benchmark's answers")
+    else:
+        _check(options.file, options.rows, options.images)
+
+
+def _check(file: Path, rows: int, images: bool) -> None:
     from mllm.io.codec import encode
     from mllm.io.images import check_image_size
     from mllm.records import image_path, load_samples
 
-    rows_read = load_samples(file, images=pictures)
-    for sample in rows_read[: max(rows, 0)]:
-        typer.echo(json.dumps(json.loads(encode(sample)), indent=2, ensure_ascii=False))
-    if pictures:
-        for path, size in {(image_path(file, sample), sample.size) for sample in rows_read}:
+    samples = load_samples(file, images=images)
+    for sample in samples[:rows]:
+        print(json.dumps(json.loads(encode(sample)), indent=2, ensure_ascii=False))
+    if images:
+        for path, size in {(image_path(file, sample), sample.size) for sample in samples}:
             check_image_size(path, size)
-    typer.echo(f"{file}: {len(rows_read)} samples on {len({sample.image for sample in rows_read})} images, all sound")
-    typer.echo("splits: " + _counted(sample.split for sample in rows_read))
-    typer.echo("domains: " + _counted(sample.domain for sample in rows_read))
-    typer.echo(
-        "entities: " + str(len({sample.entity for sample in rows_read})) + ", seen in training: " + _seen(rows_read)
-    )
-    typer.echo("things in an image: " + _counted(len(sample.things) for sample in rows_read))
-    typer.echo(f"with a thought: {sum(sample.thought is not None for sample in rows_read)}")
+    seen = {True: "yes", False: "no", None: "not known"}
+    print(f"{file}: {len(samples)} samples on {len({sample.image for sample in samples})} images, all valid")
+    print("splits: " + _counts(sample.split for sample in samples))
+    print("domains: " + _counts(sample.domain for sample in samples))
+    entities = len({sample.entity for sample in samples})
+    print(f"entities: {entities}, seen in training: {_counts(seen[sample.seen] for sample in samples)}")
+    print("things in an image: " + _counts(len(sample.things) for sample in samples))
+    print(f"with a thought: {sum(sample.thought is not None for sample in samples)}")
 
 
-def _counted(values: Iterable[object]) -> str:
-    return ", ".join(
-        f"{value} {count}" for value, count in sorted(Counter(values).items(), key=lambda item: str(item[0]))
-    )
-
-
-def _seen(samples: Iterable) -> str:
-    names = {True: "yes", False: "no", None: "not known"}
-    return _counted(names[sample.seen] for sample in samples)
+def _counts(values: Iterable[object]) -> str:
+    counts = sorted(Counter(values).items(), key=lambda item: str(item[0]))
+    return ", ".join(f"{value} {count}" for value, count in counts)

@@ -1,22 +1,28 @@
-"""`fieldmark leaderboard`: benchmark runs as one table for a README or a paper."""
+"""Write benchmark runs as one table for a README or a paper.
 
-from __future__ import annotations
+All runs must be of the same samples. The table is sorted, best first, with intervals. Folders of eval/captions.py that
+hold truematch.json give a table of R@1, marks and words.
+"""
 
+from dataclasses import dataclass
 from typing import Annotated
 
-import typer
+from tyro.conf import Positional, arg
+
+from mllm.cli.options import named_folders
 
 
-def command(
-    runs: Annotated[list[str], typer.Argument(help="Benchmark folders, or NAME=FOLDER.")],
-    kind: Annotated[str, typer.Option("--format", help="markdown, latex or json.")] = "markdown",
-    part: Annotated[str, typer.Option("--slice", help="What to score: all, unseen entities, domain bird, ...")] = "all",
-) -> None:
-    """Write benchmark RUNS of the same samples as one table, best first, with intervals.
+@dataclass(frozen=True)
+class Options:
+    runs: Positional[tuple[str, ...]]
+    """benchmark folders, or NAME=FOLDER"""
+    kind: Annotated[str, arg(name="format")] = "markdown"
+    """markdown, latex or json"""
+    part: Annotated[str, arg(name="slice")] = "all"
+    """slice to score: all, unseen entities, domain bird, ..."""
 
-    Folders of eval/captions.py that hold truematch.json make a table of R@1, marks and words.
-    """
-    from mllm.cli.options import named_folders as named
+
+def command(options: Options) -> None:
     from mllm.evaluation.report import leaderboard
 
-    typer.echo(leaderboard.write(named(runs), part, kind))
+    print(leaderboard.write(named_folders(options.runs), options.part, options.kind))

@@ -1,26 +1,35 @@
-"""`fieldmark push`: a synthesized set to the Hub, images and data card included."""
+"""Push a synthesized data set to the Hub as parquet, with images and data card.
 
-from __future__ import annotations
+`datasets.load_dataset` opens it.
+"""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from tyro.conf import Positional
 
 
-def command(
-    folder: Annotated[Path, typer.Argument(help="What data_synth/grounding.py or data_synth/captions.py wrote.")],
-    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
-    private: Annotated[bool, typer.Option(help="Make the repository a private one.")] = False,
-    licence: Annotated[str | None, typer.Option(help="The Hub's name of the terms, over what the photos say.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to pack it first [FOLDER-hub].")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Pack it and push nothing.")] = False,
-) -> None:
-    """Push a synthesized set FOLDER to REPOSITORY as parquet, with its data card; `datasets.load_dataset` opens it."""
+@dataclass(frozen=True)
+class Options:
+    folder: Positional[Path]
+    """output folder of data_synth/grounding.py or data_synth/captions.py"""
+    repository: Positional[str]
+    """OWNER/NAME on the Hub"""
+    private: bool = False
+    """make the repository private"""
+    licence: str | None = None
+    """the Hub's name of the licence; default: what the photos state"""
+    out: Path | None = None
+    """folder to pack it in; default: FOLDER-hub"""
+    dry_run: bool = False
+    """pack it without pushing"""
+
+
+def command(options: Options) -> None:
     from mllm.data import hub
 
-    packed = out or folder.with_name(f"{folder.name}-hub")
-    files = hub.pack(folder, packed, licence=licence)
-    typer.echo(f"{packed}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
-    if not dry_run:
-        typer.echo(f"pushed: {hub.push(packed, repository, private=private)}")
+    packed = options.out or options.folder.with_name(f"{options.folder.name}-hub")
+    files = hub.pack(options.folder, packed, licence=options.licence)
+    print(f"{packed}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+    if not options.dry_run:
+        print(f"pushed: {hub.push(packed, options.repository, private=options.private)}")

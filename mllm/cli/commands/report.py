@@ -1,38 +1,37 @@
-"""`fieldmark report`: benchmark runs side by side."""
+"""Show benchmark runs side by side, on one page.
 
-from __future__ import annotations
+The page is one self-contained HTML file; the same is written as Markdown and JSON.
+"""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from mllm.cli.options import named_folders as named
-
-Out = Annotated[Path, typer.Option(help="Where to write.")]
+from mllm.cli.options import named_folders
+from mllm.cli.programs import Range
 
 
-def command(
-    runs: Annotated[
-        list[str], typer.Option(help="NAME=FOLDER of a benchmark run; repeat for each run, or several after one flag.")
-    ],
-    more: Annotated[list[str] | None, typer.Argument(help="More NAME=FOLDER runs.")] = None,
-    logs: Annotated[
-        list[str] | None, typer.Option(help="NAME=FOLDER of a training run, for the learning curves.")
-    ] = None,
-    captions: Annotated[
-        list[str] | None, typer.Option(help="NAME=FOLDER of eval/captions.py, holding truematch.json.")
-    ] = None,
-    out: Out = Path("report.html"),
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
-    gallery: Annotated[int, typer.Option(help="Samples to show with images.")] = 10,
-) -> None:
-    """Set benchmark runs side by side: one self-contained page, the same as Markdown and json."""
-    from mllm.evaluation import report as pages
+@dataclass(frozen=True)
+class Options:
+    runs: tuple[str, ...]
+    """NAME=FOLDER of a benchmark run"""
+    logs: tuple[str, ...] = ()
+    """NAME=FOLDER of a training run, for the learning curves"""
+    captions: tuple[str, ...] = ()
+    """NAME=FOLDER of eval/captions.py that holds truematch.json"""
+    out: Path = Path("report.html")
+    """page to write"""
+    title: str = ""
+    """heading of the page"""
+    gallery: Annotated[int, Range(0)] = 10
+    """samples to show with images"""
 
-    shown = named([*runs, *(more or [])])
-    told = named(captions or [])
-    made = pages.build(shown, logs=named(logs or []), captions=told, title=title, gallery=gallery)
-    page, text, _ = pages.write(made, out)
-    typer.echo(text.read_text(encoding="utf-8"))
-    typer.echo(f"written: {page}")
+
+def command(options: Options) -> None:
+    from mllm.evaluation import report
+
+    runs, logs, captions = (named_folders(pairs) for pairs in (options.runs, options.logs, options.captions))
+    page = report.build(runs, logs=logs, captions=captions, title=options.title, gallery=options.gallery)
+    file, text, _ = report.write(page, options.out)
+    print(text.read_text(encoding="utf-8"))
+    print(f"written: {file}")

@@ -1,45 +1,51 @@
-"""`fieldmark serve`: an OpenAI-compatible server for a checkpoint."""
+"""Serve a checkpoint to any OpenAI client, at http://127.0.0.1:8000/v1: chat completions with images.
 
-from __future__ import annotations
+There is no password: do not open it to other machines, or put a proxy with a password in front.
+"""
 
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import typer
+from tyro.conf import Positional
 
+from mllm.cli.options import ModelOptions
+from mllm.cli.programs import Range
 from mllm.errors import FieldmarkError
 
 
-def command(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, adapter folder, Hub name, or pocket.")],
-    host: Annotated[str, typer.Option(help="Address to listen on; other machines reach only others than this.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="What clients call the model [MODEL as written].")] = None,
-    family: Annotated[
-        str | None, typer.Option(help="Model family, where no fieldmark.json lies beside the weights.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    quantize: Annotated[str | None, typer.Option(help="4bit holds the base in NF4, as QLoRA trained it.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Requests answered together, at most.")] = 8,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that a request may ask for.")] = 4096,
-    max_requests: Annotated[int, typer.Option(min=1, help="Requests under way; more are told to come back.")] = 64,
-) -> None:
-    """Serve MODEL to any OpenAI client: http://127.0.0.1:8000/v1, chat completions with images.
+@dataclass(frozen=True)
+class Options:
+    RENAMED: ClassVar = {"--batch": "--batch-size", "--max-tokens": "--max-new-tokens"}
 
-    There is no password: leave it on this machine, or put a proxy that has one in front.
-    """
+    model: Positional[str]
+    """checkpoint folder, adapter folder, Hub name, or pocket"""
+    host: str = "127.0.0.1"
+    """address to listen on; 127.0.0.1 keeps other machines out"""
+    port: Annotated[int, Range(0, 65535)] = 8000
+    """port to listen on"""
+    name: str | None = None
+    """what clients call the model; default: MODEL as written"""
+    batch_size: Annotated[int, Range(1)] = 8
+    """most requests answered at once"""
+    max_new_tokens: Annotated[int, Range(1)] = 4096
+    """longest answer that a request may ask for, in tokens"""
+    max_requests: Annotated[int, Range(1)] = 64
+    """most open requests; further ones are asked to retry"""
+    loading: ModelOptions = ModelOptions()
+
+
+def command(options: Options) -> None:
     if missing := [package for package in ("starlette", "uvicorn") if find_spec(package) is None]:
         raise FieldmarkError(f"{' and '.join(missing)} not installed; pip install 'fieldmark[serve]'")
     from mllm.inference import server
     from mllm.inference.openai_schema import ServerLimits
     from mllm.models import checkpoint
 
-    options = checkpoint.LoadOptions(dtype=dtype, device=device, quantize=quantize)
-    loaded = checkpoint.load(model, options, family=family)
-    limits = ServerLimits(tokens=max_tokens, requests=max_requests)
-    service = server.Service(loaded, name or model, limits=limits, batch=batch)
-    typer.echo(f"{name or model}: http://{host}:{port}/v1")
-    server.run(service, host, port)
+    load, name = options.loading, options.name or options.model
+    how = checkpoint.LoadOptions(dtype=load.dtype, device=load.device, quantize=load.quantize)
+    loaded = checkpoint.load(options.model, how, family=load.family)
+    limits = ServerLimits(tokens=options.max_new_tokens, requests=options.max_requests)
+    service = server.Service(loaded, name, limits=limits, batch=options.batch_size)
+    print(f"{name}: http://{options.host}:{options.port}/v1")
+    server.run(service, options.host, options.port)

@@ -1,17 +1,20 @@
-"""`fieldmark table-spine`: the results table, every arm and seed."""
+"""Make the results table of docs/log.md: SFT against GRPO, every arm, three seeds; hours on two cores.
 
-from __future__ import annotations
+The same command continues a stopped run.
+"""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
-
-Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
-def command(out: Out = Path("runs/spine")) -> None:
-    """Make the results table of docs/log.md: every arm, three seeds. Hours; goes on where it was stopped."""
-    from mllm.cli.experiments.sft_vs_grpo import Plan, Spine
+@dataclass(frozen=True)
+class Options:
+    out: Path = Path("runs/spine")
+    """output folder"""
 
-    typer.echo(Spine(out, Plan(), typer.echo).run())
+
+def command(options: Options) -> None:
+    from mllm.cli.experiments.ablation import AblationRun
+    from mllm.cli.experiments.sft_vs_grpo import ablation
+
+    print(AblationRun(options.out, ablation(), print).run())

@@ -1,50 +1,63 @@
-"""`fieldmark web`: a page to ask one model, or two side by side."""
+"""Open a page to ask one model, or two side by side.
 
-from __future__ import annotations
+Drop images, ask in words, watch the reasoning, see the boxes, and ask about one. Only this machine can reach the page
+unless --host says otherwise; there is no password, so put a proxy with one in front for others.
+"""
 
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import typer
+from tyro.conf import Positional
 
+from mllm.cli.options import ModelOptions
+from mllm.cli.programs import Range
 from mllm.errors import FieldmarkError
 
 
-def command(
-    model: Annotated[
-        str,
-        typer.Argument(help="Checkpoint folder, adapter folder, Hub name, pocket, or a server: http://.../v1#NAME."),
-    ],
-    versus: Annotated[str | None, typer.Argument(help="A second model that answers the same questions.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; there is no password.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = False,
-    family: Annotated[
-        str | None, typer.Option(help="Model family, where neither fieldmark.json nor the server says it.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    quantize: Annotated[str | None, typer.Option(help="4bit holds the base in NF4, as QLoRA trained it.")] = None,
-    upload_mb: Annotated[int, typer.Option(min=1, help="Largest file that is taken, in megabytes.")] = 20,
-    megapixels: Annotated[int, typer.Option(min=1, help="Largest image that is taken, in millions of pixels.")] = 25,
-    max_tokens: Annotated[int, typer.Option(min=64, help="Longest answer that may be asked for.")] = 2048,
-    together: Annotated[int, typer.Option(min=1, help="Questions answered at the same time; others wait.")] = 4,
-    waiting: Annotated[int, typer.Option(min=1, help="Questions that may wait; more are turned away.")] = 32,
-) -> None:
-    """Open a page: drop images, ask in words, watch the reasoning, see the boxes, ask about one; two models compared.
+@dataclass(frozen=True)
+class Options:
+    RENAMED: ClassVar = {"--max-tokens": "--max-new-tokens"}
 
-    Only this machine can reach it, unless --host says otherwise; put a proxy with a password in front for others.
-    """
+    model: Positional[str]
+    """checkpoint folder, adapter folder, Hub name, pocket, or a server: http://.../v1#NAME"""
+    versus: Positional[str | None] = None
+    """a second model that answers the same questions"""
+    host: str = "127.0.0.1"
+    """address to listen on"""
+    port: Annotated[int, Range(1, 65535)] = 7860
+    """port to listen on"""
+    browser: bool = False
+    """open the page in a browser"""
+    upload_mb: Annotated[int, Range(1)] = 20
+    """largest upload, in megabytes"""
+    megapixels: Annotated[int, Range(1)] = 25
+    """largest image, in millions of pixels"""
+    max_new_tokens: Annotated[int, Range(64)] = 2048
+    """longest answer that a visitor may ask for, in tokens"""
+    together: Annotated[int, Range(1)] = 4
+    """questions answered at the same time; others wait"""
+    waiting: Annotated[int, Range(1)] = 32
+    """most questions that wait; further ones are refused"""
+    loading: ModelOptions = ModelOptions()
+
+
+def command(options: Options) -> None:
     if find_spec("gradio") is None:
         raise FieldmarkError("gradio not installed; pip install 'fieldmark[web]'")
+    from dataclasses import asdict
+
     from mllm.inference.assistant import load
     from mllm.inference.web import page
 
     limits = page.WebLimits(
-        upload=upload_mb * 2**20, pixels=megapixels * 10**6, tokens=max_tokens, together=together, waiting=waiting
+        upload=options.upload_mb * 2**20,
+        pixels=options.megapixels * 10**6,
+        tokens=options.max_new_tokens,
+        together=options.together,
+        waiting=options.waiting,
     )
-    names = [model] if versus is None else [model, versus]
-    options = {"device": device, "dtype": dtype, "family": family, "quantize": quantize, "batch": max(together, 2)}
-    assistants = [load(name, **options) for name in names]
-    typer.echo(f"{' and '.join(names)}: http://{host}:{port}")
-    page.run(assistants, limits, host=host, port=port, inbrowser=browser)
+    names = [options.model] if options.versus is None else [options.model, options.versus]
+    assistants = [load(name, **asdict(options.loading), batch=max(options.together, 2)) for name in names]
+    print(f"{' and '.join(names)}: http://{options.host}:{options.port}")
+    page.run(assistants, limits, host=options.host, port=options.port, inbrowser=options.browser)

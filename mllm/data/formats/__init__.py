@@ -1,11 +1,8 @@
 """Grounding data of other tools, read into samples and written from them. One file per format, named after it.
 
 A file defines `read(path, family) -> Iterator[Sample]` and `write(path, samples, family, style) -> int`; its docstring
-says where the format keeps its boxes and whose convention that is. To add a format, write the file; the tests of this
-folder find it.
-
-Numbers survive: a file that is read and written again keeps its numbers (of two that mean the same box, the shorter),
-and formats that hold decimals give back exactly the same box. Errors name file, line and field.
+says where the format keeps its boxes. A file that is read and written again keeps its numbers (of two that mean the
+same box, the shorter); formats that hold decimals give back exactly the same box. Errors name file, line and field.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@
      "images": ["x.jpg"],
      "objects": {"ref": ["the cat"], "bbox": [[10, 20, 300, 400]], "bbox_type": "real"}}
 
-`bbox_type` names the frame of the numbers: `real` (pixels of the image, the default), `norm1000`, or `norm1` (shares;
-see ms-swift's documentation, "Grounding"). ms-swift fills the placeholders in order, in its model's spelling, so these
-rows work for every family. We write `norm1`, in which every box keeps all its digits.
+`bbox_type` names the frame: `real` (pixels, the default), `norm1000`, or `norm1` (shares), which we write because every
+box keeps all its digits. ms-swift fills the placeholders in its model's spelling, so the rows work for every family.
 """
 
 from __future__ import annotations
@@ -108,7 +107,6 @@ def write(path: Path, samples: Sequence[Sample], family: Family | None = None, s
 
 
 def _boxes(line: Line[SwiftRow], size: Frame) -> tuple[Box, ...]:
-    """Return all boxes of a row in their order."""
     objects = line.row.objects
     frame = FRAMES.get(objects.bbox_type, size)
     return tuple(line.box(f"objects.bbox[{k}]", numbers, frame) for k, numbers in enumerate(objects.bbox))

@@ -177,7 +177,6 @@ def build(named: Mapping[str, str | Path], *, against_first: bool = False) -> di
 def _differences(
     loaded: Mapping[str, JudgedCaptions], sizes: Sequence[str], *, against_first: bool
 ) -> list[dict[str, Any]]:
-    """Compare R@1 of each size, caption by caption, with intervals over bags."""
     rows = []
     for before, after in compared(list(loaded), against_first=against_first):
         for size in sizes:

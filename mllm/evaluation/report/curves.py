@@ -115,7 +115,6 @@ def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:
 
 
 def _rewards(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, str]:
-    """Return key and title of each reward's mean, if there is more than one reward."""
     keys = sorted({key for rows in logs.values() for row in rows for key in row if _REWARD.fullmatch(key)})
     return {key: f"reward {key.split('/')[1]}" for key in keys} if len(keys) > 1 else {}
 
@@ -135,7 +134,6 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 def _panel(
     title: str, found: Mapping[str, tuple[int, list[tuple[float, float]]]], fixed: tuple[float, float] | None
 ) -> Panel:
-    """Scale the lines into the panel."""
     xs = [x for _, points in found.values() for x, _ in points]
     ys = [y for _, points in found.values() for _, y in points]
     x_low, x_high = 0.0, max(xs)

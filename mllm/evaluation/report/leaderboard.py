@@ -1,7 +1,6 @@
-"""Benchmark runs as a leaderboard, best first, in Markdown, LaTeX or json.
+"""Benchmark runs as a leaderboard, best first, in Markdown, LaTeX or json; runs on different samples are refused.
 
-Runs on different samples are refused. Scores of boxes are recomputed from the outputs, so that all rows are judged by
-the same code; captions have the scores that eval/truematch.py wrote into their folder.
+Scores of boxes are recomputed from the outputs; captions have the scores that eval/truematch.py wrote.
 """
 
 from __future__ import annotations
@@ -95,7 +94,6 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _check_same(loaded: Mapping[str, BenchmarkRun]) -> None:
-    """Refuse runs that did not answer the same questions with the same true boxes."""
     first, *others = loaded.items()
     asked = {case.sample.id: case.sample.boxes for case in first[1].cases}
     for name, run in others:

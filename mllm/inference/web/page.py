@@ -132,17 +132,18 @@ class _Handlers:
     def draw(self, session: Session, candidates: bool) -> list[Any]:
         """Add an image of the pocket world, with a question that fits it."""
         from mllm.pocket import world
+        from mllm.pocket.species import DOMAINS, NOUNS, species
 
         number = random.randrange(10**6)
         rng = random.Random(number)
-        domain = rng.choice(world.DOMAINS)
-        scene = world.make_scene(number, domain, rng.sample(world.species(domain), rng.choice((2, 3, 4))))
+        domain = rng.choice(DOMAINS)
+        scene = world.make_scene(number, domain, rng.sample(species(domain), rng.choice((2, 3, 4))))
         try:
             session.add(f"{domain} {number}", scene.image, self.limits)
         except FieldmarkError as error:
             gr.Warning(escape(str(error)), title="Refused")
         wanted = rng.choice(scene.things)
-        question = f"Find the {world.NOUNS[domain]} with marks {', '.join(wanted.marks)}."
+        question = f"Find the {NOUNS[domain]} with marks {', '.join(wanted.marks)}."
         return [question, *self.look(session, candidates)]
 
     def clear(self, session: Session, candidates: bool) -> list[Any]:

@@ -1,21 +1,21 @@
 """Tasks: how a sample is asked, what its right answer is, how model text is read, and how it is scored.
 
 One task a file; the file's name is `Sample.task`. To add one, write `mllm/prompting/tasks/<name>.py` with a class
-`Task(BaseTask)` and add the name to `mllm.records.TaskName`. Rewards, benchmarks, training and data programs ask the
-task instead of branching on its name.
+`Task(BaseTask)` and add the name to `mllm.records.TaskName`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import RecordError
-from mllm.models.families import Family
+from mllm.models.families import Budget, Family
 from mllm.prompting import answers
 from mllm.prompting.styles import styled, suffix
-from mllm.records import Answer, Sample
+from mllm.records import Answer, Completion, Sample
 from mllm.registry import Registry
 
 
@@ -99,6 +99,28 @@ def score_of(sample: Sample, answer: Answer) -> float:
     if value is None:
         raise RecordError(f"sample {sample.id}: answers of task {sample.task!r} are not scored one by one")
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionReader:
+    """Reads completions of one checkpoint.
+
+    Args:
+        family: how it writes boxes.
+        budget: how it resizes images, which decides the frame of its numbers.
+        opening: what the chat template writes at the start of the model's turn (`template_opening`); empty
+            for texts that hold it already.
+    """
+
+    family: Family
+    budget: Budget
+    opening: str = ""
+
+    def read(self, sample: Sample, text: str, *, tokens: int | None = None, truncated: bool = False) -> Completion:
+        """Return the completion of a sample: the whole text, its answer, and how long it was."""
+        frame = self.family.frame(sample.size, self.budget)
+        text, answer = task_of(sample).read(text, self.opening, self.family, frame)
+        return Completion(sample.id, text, answer, tokens=tokens, truncated=truncated)
 
 
 def _untrained(sample: Sample) -> RecordError:

@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from PIL import Image
-from typer.testing import CliRunner
 
 from mllm.boxes import Box, Frame
-from mllm.cli import __main__
 from mllm.data import formats
 from mllm.errors import FieldmarkError, UnknownNameError
 from mllm.io.jsonl import write_jsonl
 from mllm.models import families
 from mllm.models.families import whole_numbers
 from mllm.records import Sample, Thing, load_samples
+from tests.support.command_line import fieldmark
 from tests.support.strategies import FRAMES, boxes
 
 QWEN2 = families.load("qwen2_vl")
@@ -251,13 +250,13 @@ def test_the_command_goes_there_and_back(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
 
     def convert(*words: str) -> str:
-        done = CliRunner().invoke(__main__.app, ["convert", *words], catch_exceptions=False)
+        done = fieldmark(["convert", *words])
         assert done.exit_code == 0, done.output
         return done.output
 
     there, back = str(tmp_path / "out" / "swift.jsonl"), str(tmp_path / "back.jsonl")
     output = convert(str(tmp_path / "samples.jsonl"), there, "--to", "swift")
-    assert "3 rows, 1 of them of things that are not in the image" in output
+    assert "3 rows, 1 of them about things that are not in the image" in output
     convert(there, back, "--from", "swift", "--domain", "bird", "--split", "test")
     found = load_samples(back)
     assert [(s.boxes, s.image, s.domain, s.split) for s in found] == [

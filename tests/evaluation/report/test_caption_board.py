@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from mllm.cli import __main__
 from mllm.data.bags import Bag
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs
@@ -16,6 +14,7 @@ from mllm.evaluation.report import caption_bags, leaderboard
 from mllm.io.jsonl import write_jsonl
 from mllm.records import Completion, load_samples
 from tests.evaluation.report.test_report import EVIL, UNREAD, benchmark
+from tests.support.command_line import fieldmark
 from tests.support.scenes import make_captions
 
 CONVENTION = {"family": "pocket", "prompt": "direct", "budget": {"min_pixels": 1, "max_pixels": 9}, "version": 1}
@@ -42,8 +41,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def invoke(*words: str | Path) -> str:
-    done = CliRunner().invoke(__main__.app, [str(word) for word in words])
-    assert done.exit_code == 0, done.output or done.exception
+    done = fieldmark([str(word) for word in words])
+    assert done.exit_code == 0, done.output
     return done.output
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from mllm.cli import __main__
-from mllm.errors import FieldmarkError
 from mllm.evaluation import report, runs
-from mllm.evaluation.report import disagreements
 from tests.evaluation.report.test_report import EVIL, Page, benchmark
 from tests.support.browser import browser
+from tests.support.command_line import fieldmark
 
 NAUGHTY = "<script>alert(1)</script>"
 
@@ -31,8 +28,8 @@ def folders(tmp_path_factory):
 
 
 def page_of(folders, tmp_path, *words):
-    done = CliRunner().invoke(__main__.app, ["compare", *words, "--out", str(tmp_path / "compare.html")])
-    assert done.exit_code == 0, done.output or done.exception
+    done = fieldmark(["compare", *words, "--out", str(tmp_path / "compare.html")])
+    assert done.exit_code == 0, done.output
     return done.output, (tmp_path / "compare.html").read_text(encoding="utf-8")
 
 
@@ -55,7 +52,7 @@ def test_every_run_is_set_against_the_first(folders, tmp_path):
 
 def test_images_on_which_runs_disagree(folders):
     loaded = [runs.load(folders / name) for name in "ab"]
-    found = disagreements.cases(loaded)
+    found = report.disagreements(loaded)
     assert {case.sample.id for case in found} == {"s4", "s5", "s6"}, "lost by b: s4, s5; won by b: s6"
     assert [case.hit for case in found[:2]] == [True, False], "lost and won in turn"
     made = report.build({"a": folders / "a", "b": folders / "b"}, against_first=True)
@@ -72,8 +69,8 @@ def test_curves_alone_and_other_samples(folders, tmp_path):
 
 
 def test_one_run_is_no_comparison(folders):
-    done = CliRunner().invoke(__main__.app, ["compare", str(folders / "a")])
-    assert isinstance(done.exception, FieldmarkError) and "needs two runs" in str(done.exception)
+    done = fieldmark(["compare", str(folders / "a")])
+    assert done.exit_code == 2 and "needs two runs" in done.output
 
 
 @pytest.mark.slow
@@ -84,6 +81,6 @@ def test_in_a_browser(folders, tmp_path):
         tab.open((tmp_path / "compare.html").as_uri())
         tab.wait("document.querySelectorAll('article.case').length == 3")
         assert tab.js("[...document.querySelectorAll('.answer svg')].every(e => e.getBoundingClientRect().height > 50)")
-        assert tab.js("document.querySelectorAll('script, [onerror]').length") == 0 and not tab.said
+        assert tab.js("document.querySelectorAll('script, [onerror]').length") == 0 and not tab.console
         assert all(one.startswith(("file:", "data:")) for one in tab.requested)
         tab.shoot(tmp_path / "compare.png")

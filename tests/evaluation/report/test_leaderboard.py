@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from mllm.cli import __main__
 from mllm.errors import FieldmarkError
 from mllm.evaluation import runs, scores
 from mllm.evaluation.report import leaderboard
 from tests.evaluation.report.test_report import benchmark
+from tests.support.command_line import fieldmark
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +30,7 @@ def test_rows_are_the_benchmarks_own_numbers(folders):
 
 def test_formats(folders):
     command = ["leaderboard", *(f"{name}={folder}" for name, folder in folders.items())]
-    outputs = {
-        kind: CliRunner().invoke(__main__.app, [*command, "--format", kind]).output for kind in leaderboard.FORMATS
-    }
+    outputs = {kind: fieldmark([*command, "--format", kind]).output for kind in leaderboard.FORMATS}
     first = outputs["markdown"].splitlines()[2]
     assert first.startswith(r"| whole\|it ") and " 100.0 " in first
     lines = outputs["latex"].splitlines()

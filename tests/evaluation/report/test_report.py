@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from mllm.boxes import Box, Frame
-from mllm.cli import __main__
 from mllm.errors import FieldmarkError
 from mllm.evaluation import report, runs
 from mllm.evaluation.report import curves
 from mllm.io import drawing
 from mllm.records import Answer, Completion, Sample, Thing
+from tests.support.command_line import fieldmark
 
 UNREAD = Answer(None, None, (), (), None)
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & "quotes"'
@@ -222,7 +221,7 @@ def test_the_command(tmp_path):
         "--gallery",
         "1",
     ]
-    done = CliRunner().invoke(__main__.app, words)
+    done = fieldmark(words)
     assert done.exit_code == 0 and "| C " in done.output and str(tmp_path / "r.html") in done.output
     for name in ("r.html", "r.md", "r.json"):
         assert (tmp_path / name).stat().st_size > 100

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
 
-from mllm.cli import __main__
 from mllm.errors import FieldmarkError
 from mllm.knowledge.mastery import LEVELS, Entry, MasteryTable
 from mllm.records import load_samples
 from mllm.training.preflight import check
+from tests.support.command_line import Ended, fieldmark
 from tests.support.scenes import make_captions, make_data
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,10 +32,10 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def preflight(*words: str | Path) -> Result:
-    done = CliRunner().invoke(__main__.app, ["preflight", "--config", *map(str, words)])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
+def preflight(*words: str | Path) -> Ended:
+    done = fieldmark(["preflight", "--config", *map(str, words)])
+    if done.exit_code == 2:
+        raise FieldmarkError(done.output.removeprefix("error: "))
     return done
 
 

@@ -36,7 +36,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_program_runs_in_two_processes_and_goes_on_in_one(tmp_path: Path) -> None:
-    flags = ["recipes/pretrain.py", "--scenes", "40", "--batch", "4", "--text-batch", "4", "--checks", "2"]
+    flags = ["recipes/pretrain.py", "--scenes", "40", "--batch-size", "4", "--text-batch-size", "4", "--checks", "2"]
     flags += ["--warmup-steps", "2", "--save-every", "1", "--out", str(tmp_path)]
     ended = run(*TORCHRUN, *flags, "--steps", "1")
     assert ended.returncode == 0, ended.stderr
@@ -44,5 +44,5 @@ def test_the_program_runs_in_two_processes_and_goes_on_in_one(tmp_path: Path) ->
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 3
     alone = run(sys.executable, *flags, "--steps", "2")
     assert alone.returncode == 0 and "resuming at step 3" in alone.stderr
-    refused = run(*TORCHRUN, *flags, "--batch", "3")
-    assert refused.returncode != 0 and "2 processes need --batch 4 and" in refused.stderr
+    refused = run(*TORCHRUN, *flags, "--batch-size", "3")
+    assert refused.returncode != 0 and "2 processes need at least --batch-size 4 and" in refused.stderr
