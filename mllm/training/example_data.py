@@ -12,7 +12,7 @@ from pathlib import Path
 from mllm.config import Settings
 from mllm.distributed import main_process_only
 from mllm.errors import FieldmarkError
-from mllm.io.installation import program_folder
+from mllm.io.files import program_folder
 
 logger = logging.getLogger(__name__)
 
