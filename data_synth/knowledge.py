@@ -158,7 +158,7 @@ def photos_stage(run: Run) -> list[Photo]:
         clip_boxes=True,
     )
     source = options.source
-    run.list_rows(file, Photo, lambda start: islice(sources.photos(source, request), start, None), "photos")
+    run.list_rows(file, lambda start: islice(sources.photos(source, request), start, None), "photos")
     return list(read_jsonl(file, Photo, unique="id"))
 
 

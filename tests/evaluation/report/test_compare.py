@@ -81,6 +81,6 @@ def test_in_a_browser(folders, tmp_path):
         tab.open((tmp_path / "compare.html").as_uri())
         tab.wait("document.querySelectorAll('article.case').length == 3")
         assert tab.js("[...document.querySelectorAll('.answer svg')].every(e => e.getBoundingClientRect().height > 50)")
-        assert tab.js("document.querySelectorAll('script, [onerror]').length") == 0 and not tab.said
+        assert tab.js("document.querySelectorAll('script, [onerror]').length") == 0 and not tab.console
         assert all(one.startswith(("file:", "data:")) for one in tab.requested)
         tab.shoot(tmp_path / "compare.png")
