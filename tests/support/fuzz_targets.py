@@ -57,6 +57,7 @@ def targets(folder: Path) -> dict[str, Target]:
     from PIL import Image
 
     from mllm import captions, records
+    from mllm.io import codec
     from mllm.boxes import Frame
     from mllm.data import descriptors, formats, sources
     from mllm.evaluation import kvg_published
@@ -166,7 +167,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "kvg.published_numbers": Target(spoken(kvg_published.published_numbers), SPOKEN, TAGS, 10),
         "asking.replies": Target(spoken(replied), SPOKEN, TAGS, 10),
         "captions.words": Target(spoken(captions.words), SPOKEN, TAGS, 5),
-        "rows.decode": Target(lambda data: records.decode(data, records.Sample), (sample,), JSON, 10),
+        "rows.decode": Target(lambda data: codec.decode(data, records.Sample), (sample,), JSON, 10),
         "wire.read": Target(asked, (dumped(request),), JSON, 5),
         "records.load_samples": Target(filed("s.jsonl", records.load_samples), (sample,), JSON),
         "sources.csv": Target(
