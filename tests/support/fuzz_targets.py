@@ -57,12 +57,11 @@ def targets(folder: Path) -> dict[str, Target]:
     from PIL import Image
 
     from mllm import captions, records
-    from mllm.io import codec
     from mllm.boxes import Frame
     from mllm.data import descriptors, formats, sources
     from mllm.evaluation import kvg_published
     from mllm.inference import openai_schema
-    from mllm.io import safe_pickle
+    from mllm.io import codec, safe_pickle
     from mllm.io.images import image_from_bytes
     from mllm.knowledge import card_files, mastery
     from mllm.metrics import reasoning
