@@ -205,7 +205,7 @@ def images_stage(run: Run) -> list[Sample]:
             images = caption_sources.images(options.source, request)
             return (fingerprinted(run, sample) for sample in islice(images, start, None))
 
-        run.list_rows(listed, Sample, rows, "images")
+        run.list_rows(listed, rows, "images")
         if run.world.is_main:
             write_jsonl(file, with_sides(run, list(read_jsonl(listed, Sample))))
             listed.unlink()

@@ -39,12 +39,11 @@ from mllm.knowledge.cards import Cards, load_cards, save_cards
 from mllm.models import families
 from mllm.prompting.questions import Mixture
 from mllm.records import SPLITS, Photo, Sample, Split
-from mllm.synthesis import contact_sheet, lineups, photo_stages, pseudo_boxes, samples, teachers
+from mllm.synthesis import contact_sheet, lineups, photo_stages, teachers
 from mllm.synthesis.capabilities import Points, Reasons, need
-from mllm.synthesis.run import SynthesisRun
-from mllm.synthesis.sample_maker import SampleMaker, sample_id
+from mllm.synthesis.run import SynthesisRun, in_order
+from mllm.synthesis.samples import CompositionStyle, SampleMaker, sample_id
 from mllm.synthesis.shards import Shards
-from mllm.synthesis.stages import in_order
 
 PROGRAM = "data_synth/grounding.py"
 echo = partial(Console(stderr=True).print, highlight=False, soft_wrap=True, markup=False)
@@ -110,7 +109,7 @@ class GroundingOptions:
     """teacher that points at things without a box"""
     second_opinion: str | None = None
     """teacher that must agree; default: the same one with another seed"""
-    box_agreement: float = pseudo_boxes.AGREED_AT
+    box_agreement: float = photo_stages.AGREED_AT
     """least IoU of the two answers"""
     sheet: Annotated[int, Range(0)] = 24
     """samples of each side drawn on pages to look at"""
@@ -203,14 +202,16 @@ def boxes_stage(run: Run, photos: list[Photo]) -> tuple[list[Photo], Counter[str
     options = run.options
     if options.boxes_from is None:
         return photos, Counter()
-    names = (options.boxes_from, options.second_opinion or options.boxes_from)
+    first, second = options.boxes_from, options.second_opinion or options.boxes_from
 
-    def opinions() -> list[Points]:
+    def opinion(name: str) -> Points:
         # --teacher-config belongs to --teacher; another teacher is configured by its environment variables.
-        settings = {name: options.teacher.settings() if name == options.reasoner else {} for name in names}
-        return [need(teachers.load(name, **settings[name]), Points, name) for name in names]
+        settings = options.teacher.settings() if name == options.reasoner else {}
+        return need(teachers.load(name, **settings), Points, name)
 
-    found = photo_stages.add_boxes(run, photos, opinions, seed=options.seed, agreed_at=options.box_agreement)
+    found = photo_stages.add_boxes(
+        run, photos, lambda: (opinion(first), opinion(second)), seed=options.seed, agreed_at=options.box_agreement
+    )
     reasons = Counter(str(photo.rejected) for photo in found if not photo.boxes)
     return [photo for photo in found if photo.boxes], reasons
 
@@ -247,7 +248,7 @@ def samples_stage(run: Run, side: Split, photos: list[Photo], cards: Cards, teac
         maker = SampleMaker(
             pool=lineups.Pool(photos, side, cards, (options.min_things, options.max_things)),
             teacher=teacher,
-            style=samples.Style(family, options.is_drawn, options.max_side, options.min_box),
+            style=CompositionStyle(family, options.is_drawn, options.max_side, options.min_box),
             out=run.out,
             seed=options.seed,
             look_alikes=options.sisters,

@@ -16,44 +16,37 @@ Placed = tuple[str, Row]
 """`file:line` and the row."""
 
 
-def read_table(file: Path) -> tuple[list[str], Iterator[tuple[str, dict[Any, Any]]]]:
-    """Open any csv table: its header, and its rows as `csv.DictReader` gives them, each with `file:line`.
-
-    Raises:
-        SourceError: not UTF-8, or what csv itself refuses, such as a cell of over 128 KiB (when it is reached).
-    """
+def read_table(file: Path) -> tuple[list[str], list[tuple[str, dict[Any, Any]]]]:
+    """Read a csv table: header, and rows as `csv.DictReader` gives them, with `file:line`; or raise SourceError."""
     reader = csv.DictReader(StringIO(read_text(file), newline=""))
-
-    def broken(error: csv.Error) -> SourceError:
-        return SourceError(f"{file}:{reader.line_num + 1}: broken csv: {error}; is a quote left open?")
-
-    def lines() -> Iterator[tuple[str, dict[Any, Any]]]:
-        try:
-            for row in reader:
-                yield f"{file}:{reader.line_num}", row
-        except csv.Error as error:
-            raise broken(error) from None
-
     try:
         header = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = header
+        return header, [(f"{file}:{reader.line_num}", row) for row in reader]
     except csv.Error as error:
-        raise broken(error) from None
-    reader.fieldnames = header
-    return header, lines()
+        raise SourceError(f"{file}:{reader.line_num + 1}: broken csv: {error}; is a quote left open?") from None
 
 
 def checked_rows(
     file: Path, needed: Sequence[str], optional: Sequence[str], *, filled: Sequence[str] = ()
 ) -> Iterator[Placed]:
-    """Yield (`file:line`, row) of a csv table with exactly these columns. Values are stripped text.
-
-    Columns in `filled` must not be empty.
-    """
+    """Yield `file:line` and stripped row of a table with exactly these columns; those in `filled` must not be empty."""
     header, lines = read_table(file)
     if not header:
         raise SourceError(f"{file}: the file is empty; its first line names the columns: {', '.join(needed)}, ...")
-    _check_header(file, header, needed, (*needed, *optional))
-    count = 0
+    known = (*needed, *optional)
+    for name in header:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise SourceError(f"{file}:1: unknown column {name!r}.{hint} Known: {', '.join(known)}.")
+        if header.count(name) > 1:
+            raise SourceError(f"{file}:1: column {name!r} is there twice")
+    for name in needed:
+        if name not in header:
+            raise SourceError(f"{file}:1: column {name!r} is missing; found: {', '.join(header)}")
+    if not lines:
+        raise SourceError(f"{file}: the table has a header and no rows")
     for where, cells in lines:
         if None in cells or None in cells.values():
             raise SourceError(f"{where}: the row does not have as many cells as the header ({len(header)})")
@@ -61,10 +54,7 @@ def checked_rows(
         for column in filled:
             if not row[column]:
                 raise SourceError(f"{where}: field {column} is empty")
-        count += 1
         yield where, row
-    if not count:
-        raise SourceError(f"{file}: the table has a header and no rows")
 
 
 def by_image(rows: Iterable[Placed]) -> dict[str, list[Placed]]:
@@ -99,17 +89,3 @@ def numbers_of(row: Row, columns: Sequence[str], where: str) -> tuple[float, ...
         except ValueError:
             raise SourceError(f"{where}: field {column}: a number is needed, got {text!r}") from None
     return tuple(numbers)
-
-
-def _check_header(file: Path, header: list[str], needed: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse unknown, repeated and missing columns."""
-    for name in header:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise SourceError(f"{file}:1: unknown column {name!r}.{hint} Known: {', '.join(known)}.")
-        if header.count(name) > 1:
-            raise SourceError(f"{file}:1: column {name!r} is there twice")
-    for name in needed:
-        if name not in header:
-            raise SourceError(f"{file}:1: column {name!r} is missing; found: {', '.join(header)}")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from threading import Event
@@ -19,15 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from mllm.boxes import Box, Frame
 from mllm.captions import QUESTION
-from mllm.errors import BoxError, FieldmarkError
+from mllm.errors import BoxError, FieldmarkError, UnknownNameError
 from mllm.inference.backends import Backend, LocalBackend, Prompt
-from mllm.inference.grounding import Grounding
+from mllm.inference.grounding import TAG, Grounding
 from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.models.families import Family
 from mllm.prompting import answers, prompts, styles
-from mllm.records import Answer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 ANY_DOMAIN = "Point out the {entity} with one box."
 """The question where the kind of thing is not known."""
+SAMPLING_OPTIONS = tuple(item.name for item in fields(Sampling))
 _BOX_NUMBER = re.compile(r"#(\d{1,3})\b")
-_TAG = re.compile(r"</?(?:think|answer)>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class Assistant:
         about: Sequence[Box] = (),
         history: Sequence[tuple[str, str]] = (),
         style: str | None = None,
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         on_text: Callable[[str], None] | None = None,
         cancelled: Event | None = None,
+        **sampling: Any,
     ) -> Grounding:
         """Ask a question in words about an image, or about a box in it.
 
@@ -73,13 +73,17 @@ class Assistant:
                 questions cannot use them, so none are sent by default.
             style: prompt style; None is the one that the model was trained with, and `plain` (no instruction after the
                 question) for questions about a box.
-            sampling: options of generation.
             on_text: called with each piece of text while it is generated.
             cancelled: set it in another thread to end the generation early.
+            sampling: the fields of `Sampling`: `max_new_tokens`, `temperature`, `top_p`, `seed`.
 
         Raises:
-            FieldmarkError: an image that cannot be opened, an empty question, a number without a box, an unknown style.
+            FieldmarkError: an image that cannot be opened, an empty question, a number without a box, an unknown style
+                or option.
         """
+        for option in sampling:
+            if option not in SAMPLING_OPTIONS:
+                raise UnknownNameError("option", option, SAMPLING_OPTIONS)
         if not question.strip():
             raise FieldmarkError("the question is empty: give the name of a thing, or a question")
         opened = open_image(image) if isinstance(image, str | Path) else image.convert("RGB")
@@ -90,8 +94,9 @@ class Assistant:
         text = prompts.user_text(words, style)
         messages = _messages([*history, (text, None)], convention.system)
         started = time.monotonic()
-        generation = self.backend.generate(Prompt(messages, [opened], style), sampling, on_text, cancelled)
-        parsed = _parse(generation.text, style, family, frame)
+        generation = self.backend.generate(Prompt(messages, [opened], style), Sampling(**sampling), on_text, cancelled)
+        bare = style == styles.PLAIN and not TAG.search(generation.text)  # a text without tags counts as the answer
+        parsed = answers.parse(f"<answer>{generation.text}</answer>" if bare else generation.text, family, frame)
         return Grounding(
             name=entity_of(question),
             question=question,
@@ -100,7 +105,7 @@ class Assistant:
             image=opened,
             model=self.backend.name,
             parsed=parsed,
-            candidates=_candidates(parsed, family, frame),
+            candidates=tuple(box for box in _boxes(parsed.thought or "", family, frame) if box not in parsed.boxes),
             generation=generation,
             seconds=round(time.monotonic() - started, 2),
         )
@@ -122,9 +127,8 @@ class Assistant:
         return found if question == name else replace(found, name=name.strip())
 
     def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
-        """Return the model's answer to a question that does not ask for a box. Options as `ask`."""
-        options = {"sampling": Sampling(max_new_tokens=256), **options}
-        return self.ask(image, question, style=styles.PLAIN, **options).text.strip()
+        """Return the model's answer to a question that does not ask for a box. Options as `ask`; 256 tokens at most."""
+        return self.ask(image, question, style=styles.PLAIN, **{"max_new_tokens": 256, **options}).text.strip()
 
 
 def load(
@@ -144,10 +148,8 @@ def load(
 
     `family` is needed only where there is no fieldmark.json beside the weights, or the server does not state it. On a
     GPU `dtype="bfloat16"` halves the memory, and `quantize="4bit"` brings it to about a third of that. With `batch`
-    above 1, questions of several threads are answered together.
-
-    Raises:
-        FieldmarkError: no such checkpoint, no such server, or it is not known how its model writes boxes.
+    above 1, questions of several threads are answered together. Raises FieldmarkError: no such checkpoint, no such
+    server, or it is not known how its model writes boxes.
     """
     if str(name).startswith(("http://", "https://")):
         from mllm.inference.openai_client import ServerBackend
@@ -158,6 +160,9 @@ def load(
     options = checkpoint.LoadOptions(dtype=dtype, device=device, quantize=quantize)
     loaded = checkpoint.load(str(name), options, family=family, adapter=adapter)
     return Assistant(LocalBackend(loaded, str(name), batch=batch))
+
+
+_cached = cache(load)
 
 
 def ground(image: str | Path | Image, name: str, *, model: str | Path = "pocket", **options: Any) -> Grounding:
@@ -173,15 +178,17 @@ def caption(image: str | Path | Image, *, model: str | Path = "pocket", **option
 def question_for(name: str, domain: str | None = None) -> str:
     """Word the question for a thing as the training data do; a whole sentence is returned unchanged.
 
-    Raises:
-        FieldmarkError: an empty name, or an unknown domain.
+    Raises FieldmarkError: an empty name, or an unknown domain.
     """
     name = " ".join(name.split())
     if not name:
         raise FieldmarkError("the name of the thing to look for is empty")
     if name.endswith((".", "?")) or _BOX_NUMBER.search(name):
         return name
-    domain = domain or _pocket_domain(name)
+    if not domain:
+        from mllm.pocket.species import species
+
+        domain = next((one.domain for one in species() if one.name == name), None)
     return domains.load(domain).question(name) if domain else ANY_DOMAIN.format(entity=name)
 
 
@@ -207,18 +214,6 @@ def insert_boxes(question: str, about: Sequence[Box], family: Family, frame: Fra
     return _BOX_NUMBER.sub(write, question)
 
 
-@cache
-def _cached(name: str) -> Assistant:
-    return load(name)
-
-
-def _pocket_domain(name: str) -> str | None:
-    """Return the domain of a species of the pocket world, None for any other name."""
-    from mllm.pocket.species import species
-
-    return next((one.domain for one in species() if one.name == name), None)
-
-
 def _messages(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[dict[str, Any]]:
     """Return questions and answers as a conversation, with the image in the first question."""
 
@@ -235,18 +230,10 @@ def _messages(turns: Sequence[tuple[str, str | None]], system: str | None) -> li
     return messages
 
 
-def _parse(text: str, style: str, family: Family, frame: Frame) -> Answer:
-    """Read generated text. In style `plain` a text without tags counts as the answer."""
-    bare = style == styles.PLAIN and not _TAG.search(text)
-    return answers.parse(f"<answer>{text}</answer>" if bare else text, family, frame)
-
-
-def _candidates(parsed: Answer, family: Family, frame: Frame) -> tuple[Box, ...]:
-    """Return the boxes of the thought, each once, without those of the answer."""
+def _boxes(text: str, family: Family, frame: Frame) -> list[Box]:
+    """Return the boxes of a text, each once, without invalid ones."""
     found: dict[Box, None] = {}
-    for numbers in family.read(parsed.thought or ""):
-        try:
+    for numbers in family.read(text):
+        with suppress(BoxError):
             found[Box.from_xyxy(numbers, frame)] = None
-        except BoxError:  # invalid boxes of generated text are not drawn
-            continue
-    return tuple(box for box in found if box not in parsed.boxes)
+    return list(found)

@@ -2,7 +2,7 @@
 
 To add one, write `mllm/rewards/<name>.py` with a frozen dataclass `Reward(SampleReward)`: its fields are its config,
 its docstring is its formula, `low` and `high` bound its values, and `score` scores a completion. A reward that has to
-see the whole batch derives from `BaseReward` and defines `__call__`. The contract test in tests/rewards finds the file.
+see the whole batch derives from `BaseReward` or `CaptionReward`. The contract test in tests/rewards finds the file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from mllm.captions import caption_of
 from mllm.errors import ConfigError
 from mllm.models.families import Budget, Family
 from mllm.records import Completion, Sample, Score
@@ -53,6 +54,22 @@ class SampleReward(BaseReward):
     @abstractmethod
     def score(self, sample: Sample, completion: Completion) -> Score:
         """Score one completion of a sample."""
+
+
+class CaptionReward(BaseReward):
+    """A reward that scores the captions of a batch together; samples of other tasks get None."""
+
+    task: ClassVar[str] = "caption"
+
+    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
+        """Score the caption of each caption sample."""
+        pairs = [(one, done) for one, done in zip(samples, completions, strict=True) if one.task == "caption"]
+        scores = iter(self.score_captions([one for one, _ in pairs], [caption_of(done) for _, done in pairs]))
+        return [next(scores) if one.task == "caption" else Score(None) for one in samples]
+
+    @abstractmethod
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+        """Score caption i of sample i; called with none too, so that all processes join in collective calls."""
 
 
 _FILES = Registry(__name__, "reward", "Reward")

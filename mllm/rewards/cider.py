@@ -8,18 +8,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-from mllm.captions import caption_of
 from mllm.distributed import gather
 from mllm.errors import ConfigError
 from mllm.metrics.cider import HIGH, Frequencies, cider_d
-from mllm.records import Completion, Sample, Score, load_samples
-from mllm.rewards import BaseReward
+from mllm.records import Sample, Score, load_samples
+from mllm.rewards import CaptionReward
 
 Counted = Literal["corpus", "batch"]
 
 
 @dataclass(frozen=True)
-class Reward(BaseReward):
+class Reward(CaptionReward):
     """R = CIDEr-D(caption, `sample.captions`), 0..10 (arXiv 1411.5726; times 10, as the usual code gives it).
 
     How rare an n-gram is (`frequencies`) is counted in a corpus of references: `corpus`, a samples file with captions,
@@ -30,13 +29,11 @@ class Reward(BaseReward):
 
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = HIGH
-    task: ClassVar[str] = "caption"
 
     frequencies: Counted = "corpus"
     corpus: str = "pocket"
 
     def __post_init__(self) -> None:
-        """Refuse invalid settings."""
         if self.frequencies not in get_args(Counted):
             raise ConfigError(f"reward 'cider': frequencies must be corpus or batch, got {self.frequencies!r}")
         if self.frequencies == "corpus" and self.corpus != "pocket" and not Path(self.corpus).is_file():
@@ -45,21 +42,18 @@ class Reward(BaseReward):
                 "frequencies: batch)"
             )
 
-    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score each completion; no parts."""
-        pairs = list(zip(samples, completions, strict=True))
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+        """Score each caption; no parts."""
         if self.frequencies == "batch":
-            known = dict(gather([(s.image, s.captions) for s in samples if s.task == "caption" and s.captions]))
+            known = dict(gather([(sample.image, sample.captions) for sample in samples if sample.captions]))
             if not known:
-                return [Score(None)] * len(pairs)
+                return [Score(None)] * len(samples)
             frequencies = Frequencies.of(known.values())
         else:
             frequencies = corpus_frequencies(self.corpus)
         return [
-            Score(min(cider_d(caption_of(done), sample.captions, frequencies), self.high))
-            if sample.task == "caption" and sample.captions
-            else Score(None)
-            for sample, done in pairs
+            Score(min(cider_d(caption, sample.captions, frequencies), self.high) if sample.captions else None)
+            for sample, caption in zip(samples, captions, strict=True)
         ]
 
 

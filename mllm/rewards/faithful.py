@@ -32,7 +32,6 @@ class Reward(SampleReward):
     """A teacher that can see (mllm/synthesis/teachers); None uses the known marks."""
 
     def __post_init__(self) -> None:
-        """Refuse invalid settings."""
         if self.measure not in get_args(Measure):
             raise ConfigError(f"reward 'faithful': measure must be precision or f1, got {self.measure!r}")
         if self.teacher is not None and self.measure == "f1":
@@ -46,7 +45,6 @@ class Reward(SampleReward):
         return by(sample, caption_of(completion))
 
     def _by_marks(self, sample: Sample, caption: str) -> Score:
-        """Compare a caption with the known marks."""
         from mllm.pocket.captions import judge
 
         things = [thing.marks for thing in sample.things if thing.marks]
@@ -58,7 +56,6 @@ class Reward(SampleReward):
         return Score(value, {"precision": p, "recall": r, "claims": float(judged.claimed)})
 
     def _by_teacher(self, sample: Sample, caption: str) -> Score:
-        """Ask the teacher about every clause."""
         from mllm.synthesis.capabilities import Look
 
         stated = clauses(caption)
@@ -67,13 +64,11 @@ class Reward(SampleReward):
         facts = tuple(mark for thing in sample.things for mark in thing.marks)
         verdicts = _seeing_teacher(str(self.teacher)).sees(Look(Path(sample.image), sample.domain, facts=facts), stated)
         sure = [answer for answer in verdicts if answer is not None]
+        parts = {"claims": float(len(stated)), "unsure": float(len(stated) - len(sure))}
         if not sure:
-            return Score(None, {"claims": float(len(stated)), "unsure": float(len(stated))})
+            return Score(None, parts)
         precision = sum(sure) / len(sure)
-        return Score(
-            precision,
-            {"precision": precision, "claims": float(len(stated)), "unsure": float(len(stated) - len(sure))},
-        )
+        return Score(precision, {"precision": precision, **parts})
 
 
 @cache

@@ -32,7 +32,6 @@ class Reward(SampleReward):
     style: Style = "think"
 
     def __post_init__(self) -> None:
-        """Refuse an unknown style."""
         if self.style not in get_args(Style):
             raise ConfigError(f"reward 'format': style must be one of {', '.join(get_args(Style))}, got {self.style!r}")
 

@@ -33,7 +33,6 @@ class Reward(SampleReward):
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
-        """Refuse invalid settings."""
         if self.mode not in get_args(Mode):
             raise ConfigError(f"reward 'iou': mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
         if not 0 <= self.tau < 1:

@@ -24,7 +24,6 @@ class Reward(SampleReward):
     most: int = 60
 
     def __post_init__(self) -> None:
-        """Refuse invalid bounds."""
         if not 1 <= self.least <= self.most:
             raise ConfigError(f"reward 'length': 1 <= least <= most is needed, got {self.least} and {self.most}")
 

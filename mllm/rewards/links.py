@@ -8,7 +8,8 @@ from mllm.errors import ConfigError
 from mllm.metrics.reasoning import STEPS, judge_steps
 from mllm.models import families
 from mllm.models.families import Budget, Family
-from mllm.prompting import answers, prompts
+from mllm.prompting import answers
+from mllm.prompting.tasks import task_of
 from mllm.records import Answer, Completion, Sample, Score
 from mllm.rewards import SampleReward
 from mllm.rewards.iou import asks_for_one
@@ -34,7 +35,6 @@ class Reward(SampleReward):
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse unknown steps."""
         object.__setattr__(self, "of", tuple(self.of))
         if not self.of:
             raise ConfigError("reward 'links': of is empty; name at least one step")
@@ -65,10 +65,9 @@ class Reward(SampleReward):
         return None if steps is None else {name: right / of for name, (right, of) in steps.items()}
 
     def _own(self, sample: Sample) -> Answer:
-        """Return the sample's own thought and answer in the family's notation."""
         family, budget = self._convention()
         frame = family.frame(sample.size, budget)
-        return answers.parse(prompts.target(sample, "think", family, frame), family, frame)
+        return answers.parse(task_of(sample).target(sample, "think", family, frame), family, frame)
 
     def _convention(self) -> tuple[Family, Budget]:
         if self.family is None:

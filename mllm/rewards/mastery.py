@@ -44,7 +44,6 @@ class Reward(SampleReward):
     minus: tuple[float, ...] = (-0.6, -0.5, -0.4, -0.2, 0.0)
 
     def __post_init__(self) -> None:
-        """Refuse invalid settings; read the file, so that a bad one is found at once."""
         for name in ("plus", "minus"):
             factors = getattr(self, name)
             object.__setattr__(self, name, tuple(factors))  # YAML gives a list
@@ -81,11 +80,6 @@ class Reward(SampleReward):
         parts = {"iou": u, "passed": float(is_above(u, self.tau))}
         if completion.answer.problem in (answers.NO_ANSWER, answers.OPEN):
             return Score(0.0, parts)
-        k = LEVELS.index(self._level(sample.entity))
+        level = self.unknown if self.file is None else load_mastery(self.file).level(sample.entity, self.unknown)
+        k = LEVELS.index(str(level))
         return Score(min(1.0, self.plus[k] * u) if parts["passed"] else self.minus[k], parts)
-
-    def _level(self, entity: str) -> str:
-        """Return the level of an entity."""
-        if self.file is None:
-            return str(self.unknown)
-        return load_mastery(self.file).level(entity, self.unknown)

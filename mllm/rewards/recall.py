@@ -33,7 +33,6 @@ class Reward(SampleReward):
     cards: str | None = None
 
     def __post_init__(self) -> None:
-        """Read the card file, so that a bad one is found at once."""
         object.__setattr__(self, "_cards", load_cards(Path(self.cards)) if self.cards else None)
 
     def score(self, sample: Sample, completion: Completion) -> Score:
@@ -70,7 +69,6 @@ def _states(text: str, mark: str) -> bool:
 
 
 def _undenied(text: str, mark: str) -> str:
-    """Return the text without denials of a mark."""
     return re.sub(rf"(?<!\w){_DENIAL} {re.escape(mark)}(?!\w)", " ", text)
 
 

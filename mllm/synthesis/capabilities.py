@@ -14,7 +14,6 @@ from typing import Protocol, TypeVar, runtime_checkable
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.records import Sample
-from mllm.synthesis.usage import UsageReport
 
 A = TypeVar("A")
 
@@ -28,11 +27,10 @@ class TeacherError(FieldmarkError):
     def __init__(self, reason: str, detail: str = "") -> None:
         """Keep the reason apart from the detail, which differs from request to request."""
         self.reason, self.detail = reason, detail
-        super().__init__(f"{reason}: {detail}" if detail else reason)
+        super().__init__(reason, detail)
 
-    def __reduce__(self) -> tuple[type[TeacherError], tuple[str, str]]:
-        """Pickle by the two arguments."""
-        return type(self), (self.reason, self.detail)
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +46,13 @@ class ReasoningRequest:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """An image to look at, or one box of it.
-
-    `facts` are the marks that are known to be visible in a drawn image: the pocket oracle answers from them, every
-    other teacher from the image alone.
-    """
+    """An image to look at, or one box of it."""
 
     image: Path
     domain: str
     box: Box | None = None
     facts: tuple[str, ...] = ()
+    """Marks that are known to be visible in a drawn image, for the pocket oracle alone."""
 
 
 @runtime_checkable
@@ -65,7 +60,10 @@ class Reasons(Protocol):
     """Writes reasoning for a grounding question."""
 
     def reason(self, request: ReasoningRequest) -> str:
-        """Write one thought, boxes as `<obj:K>`."""
+        """Write a thought that looks at every thing and ends on the answer (`mllm.synthesis.thoughts` checks it).
+
+        It refers to boxes as `<obj:K>`, K an index into `sample.things`, and reads as if found by looking.
+        """
         ...
 
 
@@ -117,19 +115,6 @@ class Edits(Protocol):
         ...
 
 
-@runtime_checkable
-class ReportsUsage(Protocol):
-    """Counts its cost and failures. Programs print the report when they end."""
-
-    def report(self) -> UsageReport:
-        """Return the usage so far: requests, tokens, cost, every failure."""
-        ...
-
-    def close(self) -> None:
-        """Close connections and threads; the report stays available."""
-        ...
-
-
 _VERBS = {
     "Reasons": "write reasoning",
     "Knows": "name the marks of an entity",
@@ -140,11 +125,7 @@ _VERBS = {
 
 
 def need(teacher: object, capability: type[A], name: str) -> A:
-    """Return the teacher if it has a capability (one of the protocols above); `name` is its name, for the error.
-
-    Raises:
-        FieldmarkError: it does not have the capability.
-    """
+    """Return the teacher; raises FieldmarkError, with its `name`, if it lacks a capability (a protocol above)."""
     if not isinstance(teacher, capability):
         raise FieldmarkError(
             f"teacher {name!r} cannot {_VERBS[capability.__name__]}; `openai` and `local` can do what their model can"

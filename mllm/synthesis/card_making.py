@@ -14,9 +14,7 @@ from mllm.knowledge.card_files import Card, Mark
 from mllm.knowledge.confusables import ConfusablePair
 from mllm.records import Photo
 from mllm.synthesis.capabilities import Knows, Look, Sees
-
-Entity = tuple[str, str]
-"""(domain, name)"""
+from mllm.synthesis.lineups import Entity
 
 
 def check_marks(card: Card, photos: Sequence[Photo], folder: Path, teacher: Sees, *, most: int, seed: int) -> Card:

@@ -1,9 +1,6 @@
 """Composites: several photos pasted into one image, and where each of them is afterwards.
 
-Photos are shrunk, never enlarged, with their aspect ratio kept; they never overlap. Layouts:
-    horizontal  one row, all of one height          vertical  one column, all of one width
-    grid        equal cells, at most three columns  free      loose rows on a larger canvas
-All lengths are in pixels; callers get windows in the unit frame (`Box`), for `Box.inside`.
+Photos are shrunk, never enlarged, with their aspect ratio kept; they never overlap. All lengths are in pixels.
 """
 
 from __future__ import annotations
@@ -19,8 +16,8 @@ from mllm.boxes import Box, Frame
 
 Size = tuple[int, int]
 Colour = tuple[int, int, int]
-LAYOUTS = ("horizontal", "vertical", "grid", "free")
-_LIMITS = {"horizontal": (2, 3), "vertical": (2, 3), "grid": (4, 6), "free": (2, 4)}
+LAYOUTS = {"horizontal": (2, 3), "vertical": (2, 3), "grid": (4, 6), "free": (2, 4)}
+"""Fewest and most photos of: a row of one height, a column of one width, equal cells, loose rows on a larger canvas."""
 MAX_COLUMNS = 3
 SLACK = 1.25
 """Width and height of a free canvas relative to its photos, unless the photos are square tiles of one size."""
@@ -40,7 +37,6 @@ class Cell:
 class Arrangement:
     """A canvas and the cell of each photo, in the order of the photos."""
 
-    layout: str
     canvas: Size
     cells: tuple[Cell, ...]
 
@@ -53,7 +49,7 @@ class Arrangement:
 
 def layouts_for(count: int) -> tuple[str, ...]:
     """Return the layouts for this number of photos (strips of more than three photos become too thin)."""
-    return tuple(name for name in LAYOUTS if _LIMITS[name][0] <= count <= _LIMITS[name][1])
+    return tuple(name for name, (fewest, most) in LAYOUTS.items() if fewest <= count <= most)
 
 
 def arrange(layout: str, sizes: Sequence[Size], rng: random.Random, *, max_side: int, gap: int = 0) -> Arrangement:
@@ -70,7 +66,7 @@ def arrange(layout: str, sizes: Sequence[Size], rng: random.Random, *, max_side:
         place = {"horizontal": _row, "vertical": _column, "grid": _grid, "free": _free}[layout]
         canvas, cells = place(fitted, round(gap * scale), rng)
         if max(canvas) <= max_side:
-            return Arrangement(layout, canvas, tuple(cells))
+            return Arrangement(canvas, tuple(cells))
         scale *= min(max_side / max(canvas), 0.999)  # rounding up may need another, slightly smaller try
 
 
@@ -94,15 +90,8 @@ def edge_colour(image: Image.Image) -> Colour:
 
 def _fit(layout: str, sizes: Sequence[Size], scale: float) -> list[Size]:
     """Shrink photos to a common height, width, or square cell; a side never falls below one pixel."""
-    if layout == "horizontal":
-        height = min(size[1] for size in sizes)
-        factors = [height / size[1] for size in sizes]
-    elif layout == "vertical":
-        width = min(size[0] for size in sizes)
-        factors = [width / size[0] for size in sizes]
-    else:
-        side = min(max(size) for size in sizes)
-        factors = [side / max(size) for size in sizes]
+    lengths = [{"horizontal": size[1], "vertical": size[0]}.get(layout, max(size)) for size in sizes]
+    factors = [min(lengths) / length for length in lengths]
     return [
         (max(1, round(width * factor * scale)), max(1, round(height * factor * scale)))
         for (width, height), factor in zip(sizes, factors, strict=True)
@@ -110,7 +99,6 @@ def _fit(layout: str, sizes: Sequence[Size], scale: float) -> list[Size]:
 
 
 def _row(sizes: list[Size], gap: int, rng: random.Random) -> tuple[Size, list[Cell]]:
-    """Place photos side by side."""
     height, x, cells = max(size[1] for size in sizes), 0, []
     for width, own in sizes:
         cells.append(Cell(x, (height - own) // 2, width, own))

@@ -1,11 +1,7 @@
 """Check that a thought's statements about its target agree with the target's card. Words only, no model; lenient.
 
-About the target are the text before the first candidate (the recall) and the text from `<obj:K>` of the target to the
-next candidate, without sentences that name another entity of the image and clauses that deny something. A clause
-contradicts the card if
-    it quotes a mark of another thing in the image that uses words the card does not have, or
-    it names a colour, pattern, shape, length or size of a part for which the card has another one of the same sort.
-What the card does not mention is not judged: a thought may know more than a card.
+A clause contradicts the card if it quotes another thing's mark in words the card does not have, or gives a part another
+colour, pattern, shape, length or size than the card. What the card does not mention is not judged.
 """
 
 from __future__ import annotations
@@ -44,7 +40,11 @@ def contradictions(sample: Sample, thought: str, cards: Mapping[str, tuple[str, 
 
 
 def _about_target(sample: Sample, thought: str, own: Sequence[str]) -> Iterator[str]:
-    """Yield the clauses about the target, after removing its own marks where they are quoted word for word."""
+    """Yield the clauses about the target, after removing its own marks where they are quoted word for word.
+
+    They are in the text before the first candidate (the recall) and from `<obj:K>` of the target to the next candidate,
+    but not in sentences that name another entity of the image or deny something.
+    """
     for mark in sorted((mark for mark in own if " " in mark), key=len, reverse=True):
         thought = thought.replace(mark, " ")
     names = {normalize_name(thing.entity) for thing in sample.things if thing.entity != sample.entity}

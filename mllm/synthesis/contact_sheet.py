@@ -16,7 +16,6 @@ from mllm.io.images import open_image, save_image
 from mllm.io.jsonl import read_jsonl
 from mllm.records import REFERENCE, SPLITS, Sample
 
-FOLDER = "sheets"
 ACROSS, DOWN = 3, 2
 CELL, TEXT = 480, 190
 """Side of an image's cell and height of the text below it, pixels."""
@@ -29,7 +28,7 @@ def write(folder: Path, count: int) -> list[Path]:
     for side in SPLITS:
         chosen = _spread(folder / f"{side}.jsonl", count)
         for page in range(0, len(chosen), ACROSS * DOWN):
-            path = folder / FOLDER / f"{side}-{page // (ACROSS * DOWN) + 1:02d}.png"
+            path = folder / "sheets" / f"{side}-{page // (ACROSS * DOWN) + 1:02d}.png"
             path.parent.mkdir(exist_ok=True)
             save_image(sheet(folder, chosen[page : page + ACROSS * DOWN]), path)
             made.append(path)
@@ -43,7 +42,11 @@ def sheet(folder: Path, samples: Sequence[Sample]) -> Image.Image:
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=_FONT)
     for place, sample in enumerate(samples):
         x, y = place % ACROSS * CELL, place // ACROSS * (CELL + TEXT)
-        picture = draw(open_image(folder / sample.image), _marks(sample), side=CELL - 10)
+        boxes = [
+            DrawnBox(thing.box, str(k + 1), GOLD_COLOUR if thing.box in sample.boxes else ANSWER_COLOUR)
+            for k, thing in enumerate(sample.things)
+        ]
+        picture = draw(open_image(folder / sample.image), boxes, side=CELL - 10)
         picture.thumbnail((CELL - 10, CELL - 10))
         page.paste(picture, (x + 5, y + 5))
         for number, line in enumerate(_text(sample)):
@@ -58,26 +61,13 @@ def _spread(file: Path, count: int) -> list[Sample]:
     return [sample for number, sample in enumerate(read_jsonl(file, Sample)) if number in wanted]
 
 
-def _marks(sample: Sample) -> list[DrawnBox]:
-    """Return the numbered boxes of a sample's things; those asked for are green."""
-    return [
-        DrawnBox(thing.box, str(k + 1), GOLD_COLOUR if thing.box in sample.boxes else ANSWER_COLOUR)
-        for k, thing in enumerate(sample.things)
-    ]
-
-
 def _text(sample: Sample) -> list[str]:
-    """Return the lines below an image: id and kind, question, and as much of the thought as fits."""
-    if sample.task == "caption":
-        return _captions(sample)
+    """Return the lines below an image, as many as fit: id, kind, question and thought, or id and captions."""
+    if sample.task == "caption":  # the training caption, then the human ones
+        trained = f"> {sample.captions[0]}" if sample.captions else "(no caption)"
+        texts = [trained, *(f"- {caption}" for caption in sample.human_captions)]
+        return [sample.id, *(line for text in texts for line in textwrap.wrap(text, _WIDTH))][:_LINES]
     stratum = f"{sample.kind or sample.task}, {sample.stratum or sample.split}"
     thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "(no thought)")
     lines = [f"{sample.id} ({stratum})", *textwrap.wrap(sample.question, _WIDTH), *textwrap.wrap(thought, _WIDTH)]
     return lines if len(lines) <= _LINES else [*lines[: _LINES - 1], lines[_LINES - 1][: _WIDTH - 4] + " ..."]
-
-
-def _captions(sample: Sample) -> list[str]:
-    """Return the lines below an image with captions: the training caption, then the human ones."""
-    lines = [sample.id, *textwrap.wrap(f"> {sample.captions[0]}" if sample.captions else "(no caption)", _WIDTH)]
-    lines += [line for one in sample.human_captions for line in textwrap.wrap(f"- {one}", _WIDTH)]
-    return lines[:_LINES]

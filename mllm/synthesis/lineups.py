@@ -1,8 +1,7 @@
 """Line-ups: which photos are in one composite, and which of them is asked for.
 
-The things of a line-up are different entities of one domain. In training all are seen entities. On the other sides the
-target's stratum says what is measured, and its distractors are of the same stratum if that has enough of them: among
-seen distractors an unseen thing could be found by elimination, without knowing it.
+The things are different entities of one domain. Distractors are of the target's stratum if that has enough of them:
+among seen distractors an unseen thing could be found by elimination, without knowing it.
 """
 
 from __future__ import annotations
@@ -11,25 +10,17 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import get_args
 
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards, normalize_name, word_overlap
-from mllm.prompting.questions import ABSENT, DESCRIPTION, NAME, SEVERAL
+from mllm.prompting.questions import ABSENT, NAME, SEVERAL
 from mllm.records import Photo, QuestionKind, Split, Stratum
 
-SEEN: Final = "seen"
-UNSEEN: Final = "unseen"
-UNSEEN_DOMAIN: Final = "unseen domain"
 MOST_ALIKE = 3
 """Without a genus, this many entities with the most similar cards count as look-alikes."""
 Entity = tuple[str, str]
 """(domain, name)"""
-
-
-def further(kind: QuestionKind) -> QuestionKind:
-    """Return the kind of a further question about an image that was composed for the first one."""
-    return DESCRIPTION if kind == DESCRIPTION else NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +42,7 @@ class Pool:
     def __init__(
         self, photos: Sequence[Photo], side: Split, cards: Mapping[str, tuple[str, ...]], things: tuple[int, int]
     ) -> None:
-        """Index the photos of `side`; `things` are the minimum and maximum number of things in a line-up.
-
-        Raises:
-            FieldmarkError: no domain of this side has enough entities.
-        """
+        """Index the photos of `side`; `things`: fewest and most in a line-up. Raises FieldmarkError without enough."""
         self.side: Split = side
         self.cards = cards
         self.fewest, self.most = things
@@ -66,13 +53,11 @@ class Pool:
             if photo.split == side:
                 key = (photo.domain, photo.entity)
                 self.photos[key].append(photo)
-                unseen = UNSEEN if photo.domain in trained else UNSEEN_DOMAIN
-                self.stratum[key] = SEEN if photo.seen else unseen
+                self.stratum[key] = "seen" if photo.seen else "unseen" if photo.domain in trained else "unseen domain"
         self._domains: dict[str, list[Entity]] = defaultdict(list)
         for key in sorted(self.photos):
             self._domains[key[0]].append(key)
-        self.targets: dict[Stratum, list[Entity]] = {}
-        """Possible targets by stratum: entities with a photo of one box, in a domain with enough others."""
+        self.targets: dict[Stratum, list[Entity]] = {}  # entities with a photo of one box, and enough others beside
         for key in sorted(self.photos):
             if self._single(key) and len(self._domains[key[0]]) >= self.fewest:
                 self.targets.setdefault(self.stratum[key], []).append(key)
@@ -81,26 +66,18 @@ class Pool:
                 f"{side}: no domain has photos of {self.fewest} different entities (with one box each) on this side;"
                 " give more photos, other shares, or fewer things"
             )
-        self.repeated = {
+        self.strata: tuple[Stratum, ...] = tuple(name for name in get_args(Stratum) if name in self.targets)
+        self.repeated = {  # of which this side has several photos
             name: [key for key in keys if len(self.photos[key]) > 1] for name, keys in self.targets.items()
         }
-        """Targets of which this side has several photos, by stratum."""
         self._alike: dict[Entity, list[Entity]] = {}
-
-    def strata(self) -> tuple[Stratum, ...]:
-        """Return the strata that have targets, in order."""
-        return tuple(name for name in get_args(Stratum) if name in self.targets)
 
     def draw(
         self, index: int, seed: str, rng: random.Random, *, sisters: float, questions: int, kind: QuestionKind = NAME
     ) -> LineUp:
-        """Draw line-up number `index`: strata take turns, and each uses every entity before it repeats one.
-
-        If a stratum has no entity with two photos, `several` becomes `name`.
-        """
-        strata = self.strata()
-        stratum, turn = strata[index % len(strata)], index // len(strata)
-        if kind == SEVERAL and not self.repeated[stratum]:
+        """Draw line-up number `index`: strata take turns, and each uses every entity before it repeats one."""
+        stratum, turn = self.strata[index % len(self.strata)], index // len(self.strata)
+        if kind == SEVERAL and not self.repeated[stratum]:  # no entity has two photos
             kind = NAME
         entities = self.repeated[stratum] if kind == SEVERAL else self.targets[stratum]
         lap, place = divmod(turn, len(entities))
@@ -109,7 +86,10 @@ class Pool:
         target = entities[order[place]]
         others = self._distractors(target, rng, sisters, absent=kind == ABSENT)
         first = rng.choice(self._single(target))
-        again = self._again(target, first, rng) if kind == SEVERAL else []
+        again: list[Photo] = []
+        if kind == SEVERAL:  # one or two more photos of the target
+            more = [photo for photo in self.photos[target] if photo.id != first.id]
+            again = rng.sample(more, min(rng.randint(1, 2), max(1, self.most - 2), len(more)))
         chosen = [(other, rng.choice(self.photos[other])) for other in others][
             : self.most - len(again) - (kind != ABSENT)
         ]
@@ -124,19 +104,20 @@ class Pool:
 
         Those on its card (`unlike`), otherwise those of its genus, otherwise those with the most similar cards.
         """
-        if key not in self._alike:
-            others = [other for other in self._domains[key[0]] if other != key]
-            named = self.cards.confused_with(key[1]) if isinstance(self.cards, Cards) else frozenset()
-            alike = [other for other in others if normalize_name(other[1]) in named]
-            genus = self._genus(key)
-            if not alike:
-                alike = [other for other in others if genus is not None and self._genus(other) == genus]
-            if not alike:
-                card = self.cards[key[1]]
-                scored = sorted(((word_overlap(card, self.cards[other[1]]), other) for other in others), reverse=True)
-                alike = [other for score, other in scored[:MOST_ALIKE] if score > 0]
-            self._alike[key] = alike
-        return self._alike[key]
+        if key in self._alike:
+            return self._alike[key]
+        others = [other for other in self._domains[key[0]] if other != key]
+        named = self.cards.confused_with(key[1]) if isinstance(self.cards, Cards) else frozenset()
+        alike = [other for other in others if normalize_name(other[1]) in named]
+        genus = self.photos[key][0].genus
+        if not alike and genus is not None:
+            alike = [other for other in others if self.photos[other][0].genus == genus]
+        if not alike:
+            card = self.cards[key[1]]
+            scored = sorted(((word_overlap(card, self.cards[other[1]]), other) for other in others), reverse=True)
+            alike = [other for score, other in scored[:MOST_ALIKE] if score > 0]
+        self._alike[key] = alike
+        return alike
 
     def _distractors(self, target: Entity, rng: random.Random, sisters: float, *, absent: bool = False) -> list[Entity]:
         """Choose the distractors, one more if the target is `absent`; each a look-alike with probability `sisters`."""
@@ -154,15 +135,6 @@ class Pool:
             chosen.append(source.pop(rng.randrange(len(source))))
         return chosen
 
-    def _again(self, target: Entity, first: Photo, rng: random.Random) -> list[Photo]:
-        """Choose one or two more photos of the target."""
-        more = [photo for photo in self.photos[target] if photo.id != first.id]
-        return rng.sample(more, min(rng.randint(1, 2), max(1, self.most - 2), len(more)))
-
     def _single(self, key: Entity) -> list[Photo]:
         """Return the photos of an entity with one box: with several it would be unclear which is meant."""
         return [photo for photo in self.photos[key] if len(photo.boxes) == 1]
-
-    def _genus(self, key: Entity) -> str | None:
-        """Return the genus, None if the source does not know it."""
-        return self.photos[key][0].genus

@@ -1,4 +1,8 @@
-"""The first stages of a data program: list the photos, fingerprint each, add boxes where there are none."""
+"""The first stages of a data program: list the photos, fingerprint each, let teachers point where there is no box.
+
+A teacher's box is used only if two opinions agree: those of two teachers, or of one with two seeds. DeepPerception used
+one model's single answer (arXiv 2503.12797, appendix B.1); agreement can be checked without human annotation.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +12,28 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mllm.boxes import iou
 from mllm.data import splits
 from mllm.io.images import open_image
 from mllm.io.jsonl import read_jsonl
 from mllm.records import Photo
-from mllm.synthesis import pseudo_boxes
-from mllm.synthesis.capabilities import Points
+from mllm.synthesis.capabilities import Look, Points
 from mllm.synthesis.run import SynthesisRun
+
+AGREED_AT = 0.7
+"""Least IoU at which two answers agree."""
+NOTHING, MANY, APART = "no box was found", "more than one box was found", "two opinions disagree"
 
 
 def list_photos(run: SynthesisRun[Any], listing: Callable[[], Iterator[Photo]]) -> list[Photo]:
-    """List the photos in `photos.jsonl` and decode each once, so that a broken file is found now and not in an hour.
+    """List the photos in `photos.jsonl` with a fingerprint; each is decoded once, so that a broken file is found now.
 
-    Args:
-        run: one process lists, which reads image headers only; all processes decode, each its share.
-        listing: yields the photos, in the same order each time it is called; may raise.
-
-    Returns:
-        The photos with a fingerprint.
+    `listing` yields the photos in the same order each time it is called; only the main process calls it.
     """
     file = run.out / "photos.jsonl"
     headers = run.out / "listed.part.jsonl"  # named as unfinished: until photos.jsonl exists settings may change
     if not file.exists():
-        run.list_rows(headers, Photo, lambda start: islice(listing(), start, None), "list of photos")
+        run.list_rows(headers, lambda start: islice(listing(), start, None), "list of photos")
     photos = [] if file.exists() else list(read_jsonl(headers, Photo, unique="id"))
     found = run.map_rows(file, Photo, photos, lambda photo: _fingerprinted(photo, run.out), title="photos")
     if run.world.is_main:
@@ -42,22 +45,14 @@ def list_photos(run: SynthesisRun[Any], listing: Callable[[], Iterator[Photo]]) 
 def add_boxes(
     run: SynthesisRun[Any],
     photos: Sequence[Photo],
-    opinions: Callable[[], Sequence[Points]],
+    opinions: Callable[[], tuple[Points, Points]],
     *,
     seed: int,
     agreed_at: float,
 ) -> list[Photo]:
-    """Let teachers point at what has no box; `boxes.jsonl` keeps the photos.
+    """Let two teachers point at what has no box (see `point`); `boxes.jsonl` keeps the photos.
 
-    Args:
-        run: see `list_photos`.
-        photos: with fingerprints, as `list_photos` returns them.
-        opinions: loads the two teachers that point; called only if something is left to do.
-        seed: seed of the teachers' requests.
-        agreed_at: least IoU at which their boxes count as the same.
-
-    Returns:
-        All photos; those without a box give the reason in `rejected`.
+    `opinions` loads the teachers; it is called only if something is left to do.
     """
     file = run.out / "boxes.jsonl"
     if file.exists():
@@ -65,13 +60,34 @@ def add_boxes(
     first, second = opinions()
 
     def make(photo: Photo) -> Photo:
-        found = pseudo_boxes.point(photo, run.out / photo.image, first, second, seed=seed, agreed_at=agreed_at)
+        found = point(photo, run.out / photo.image, first, second, seed=seed, agreed_at=agreed_at)
         return _fingerprinted(found, run.out) if found.boxes and not photo.boxes else found
 
     return run.map_rows(file, Photo, photos, make, title="boxes")
 
 
+def point(
+    photo: Photo, image: Path, first: Points, second: Points, *, seed: int = 0, agreed_at: float = AGREED_AT
+) -> Photo:
+    """Return the photo with the first answer's box, or without a box and with the reason in `rejected`.
+
+    A photo with boxes is returned unchanged. `second` may be `first`: it is asked with another seed.
+    """
+    if photo.boxes:
+        return photo
+    look = Look(image, photo.domain, facts=photo.marks)
+    found, again = first.point(look, photo.entity, seed=seed), second.point(look, photo.entity, seed=seed + 1)
+    if not found or not again:
+        return replace(photo, rejected=NOTHING)
+    if max(len(found), len(again)) > 1:
+        return replace(photo, rejected=MANY)
+    agreement = iou(found[0], again[0])
+    if agreement < agreed_at:
+        return replace(photo, rejected=APART)
+    provenance = {**photo.provenance, "box": "teacher", "agreement": round(agreement, 4)}
+    return replace(photo, boxes=found, provenance=provenance)
+
+
 def _fingerprinted(photo: Photo, out: Path) -> Photo:
-    """Decode a photo and add its fingerprint."""
     prints = splits.fingerprint(open_image(out / photo.image), () if photo.drawn else photo.boxes)
     return replace(photo, fingerprint=tuple(prints))

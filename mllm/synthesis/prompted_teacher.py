@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,8 @@ from mllm.config import Section
 from mllm.errors import FamilyError, FieldmarkError
 from mllm.io.image_view import ImageView
 from mllm.models.families import Budget, Family
-from mllm.synthesis import teacher_parsing, teacher_prompts
+from mllm.synthesis import teacher_parsing
+from mllm.synthesis import teacher_prompts as prompts
 from mllm.synthesis.capabilities import Look, ReasoningRequest, TeacherError
 from mllm.synthesis.usage import Failure, Usage, UsageReport
 
@@ -65,14 +66,7 @@ class PromptedTeacher(ABC):
     """All capabilities of `mllm.synthesis.capabilities`, by prompting."""
 
     def __init__(self, family: Family, budget: Budget, sampling: SamplingConfig, usage: Usage) -> None:
-        """Set up prompting.
-
-        Args:
-            family: how the model writes boxes.
-            budget: the model's image size limits; images are scaled to fit, so that boxes refer to the right frame.
-            sampling: temperature and limits.
-            usage: counts requests, tokens and failures.
-        """
+        """Prompt a model of a family; images are scaled to fit `budget`, so that boxes refer to the right frame."""
         self._family, self._budget, self._sampling, self._usage = family, budget, sampling, usage
         self._max_pixels = min(sampling.max_pixels, budget.max_pixels)
 
@@ -88,45 +82,43 @@ class PromptedTeacher(ABC):
             raise FieldmarkError(f"sample {sample.id}: {len(answers)} things are {sample.entity!r}; one is needed")
         view = None if request.image is None else ImageView(request.image, self._max_pixels)
         frame = self._frame(sample.size if view is None else view.size)
-        prompt = TeacherRequest(
-            f"reasoning for sample {sample.id}",
-            teacher_prompts.reasoning(request, answers[0], self._family, frame),
-            () if view is None else (view,),
-            self._sampling.temperature,
-            _seed(request.seed, sample.id),
-            self._sampling.max_tokens,
-        )
+        # A reproducible seed for one sample: 31 bits, the most that servers accept.
+        digest = hashlib.sha256(f"{request.seed}/{sample.id}".encode()).digest()
+        text = prompts.reasoning(request, answers[0], self._family, frame)
+        prompt = self._request(f"reasoning for sample {sample.id}", text, view, int.from_bytes(digest[:4], "big") >> 1)
+        prompt = replace(prompt, temperature=self._sampling.temperature)
         return self._ask(prompt, lambda text: teacher_parsing.thought(text, sample, frame))
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
         """Return the field marks of an entity, most distinctive first; empty if the model knows none."""
-        request = self._request(f"marks of {entity}", teacher_prompts.marks(entity, domain))
-        return self._ask(request, teacher_parsing.marks)
+        text = prompts.fill(prompts.MARKS, domain, entity=entity)
+        return self._ask(self._request(f"marks of {entity}", text), teacher_parsing.marks)
 
     def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
         """Return how two entities differ, as pairs of marks; empty if the model does not know."""
-        request = self._request(f"{entity} beside {other}", teacher_prompts.differences(entity, other, domain))
+        text = prompts.fill(prompts.DIFFERENCES, domain, entity=entity, other=other)
+        request = self._request(f"{entity} beside {other}", text)
         return self._ask(request, lambda text: teacher_parsing.differences(text, entity, other))
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
         """Return for each mark whether it is visible; None where the model cannot tell."""
         if not marks:
             return ()
-        prompt = teacher_prompts.sees(look.domain, marks)
-        request = self._request(f"marks on {_place(look)}", prompt, self._view(look, MARGIN))
+        text = prompts.fill(prompts.SEES, look.domain, marks=prompts.numbered(marks))
+        request = self._request(f"marks on {_place(look)}", text, self._view(look, MARGIN))
         return self._ask(request, lambda text: teacher_parsing.verdicts(text, len(marks)))
 
     def describe(self, look: Look, *, seed: int = 0) -> str:
         """Describe the image, or the thing in the box, in one to three sentences."""
-        prompt, view = teacher_prompts.describe(look.domain), self._view(look, MARGIN)
-        return self._ask(self._request(f"description of {_place(look)}", prompt, view, seed), teacher_parsing.prose)
+        text, view = prompts.fill(prompts.DESCRIBE, look.domain), self._view(look, MARGIN)
+        return self._ask(self._request(f"description of {_place(look)}", text, view, seed), teacher_parsing.prose)
 
     def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
         """Return the boxes of an entity in the unit frame of the whole image; with `look.box`, only those inside it."""
         view = self._view(look, 0.0)
         frame = self._frame(view.size)
-        prompt = teacher_prompts.point(entity, look.domain, frame)
-        request = self._request(f"{entity} in {_place(look)}", prompt, view, seed)
+        text = prompts.fill(prompts.POINT, look.domain, entity=entity, scale=prompts.scale(frame))
+        request = self._request(f"{entity} in {_place(look)}", text, view, seed)
         found = self._ask(request, lambda text: teacher_parsing.boxes(text, self._family, frame))
         return found if look.box is None else tuple(box.inside(view.window) for box in found)
 
@@ -134,13 +126,13 @@ class PromptedTeacher(ABC):
         """Merge captions of one image into one."""
         if not captions:
             raise FieldmarkError("blend needs at least one caption")
-        request = self._request(f"blend of {captions[0][:40]!r}", teacher_prompts.blend(captions), seed=seed)
-        return self._ask(request, teacher_parsing.prose)
+        text = prompts.BLEND.format(captions=prompts.numbered(captions))
+        return self._ask(self._request(f"blend of {captions[0][:40]!r}", text, seed=seed), teacher_parsing.prose)
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
         """Add details of a description to a caption."""
-        prompt = teacher_prompts.expand(caption, description)
-        return self._ask(self._request(f"expansion of {caption[:40]!r}", prompt, seed=seed), teacher_parsing.prose)
+        text = prompts.EXPAND.format(caption=caption, description=description)
+        return self._ask(self._request(f"expansion of {caption[:40]!r}", text, seed=seed), teacher_parsing.prose)
 
     def report(self) -> UsageReport:
         """Return the usage so far."""
@@ -185,8 +177,3 @@ def _place(look: Look) -> str:
     """Name an image or a box of it in a list of failures."""
     part = "" if look.box is None else " at " + ",".join(f"{side:.3f}" for side in look.box.to_xyxy(Frame(1, 1)))
     return f"{Path(look.image).name}{part}"
-
-
-def _seed(seed: int, name: str) -> int:
-    """Return a reproducible seed for one sample: 31 bits, the most that servers accept."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1

@@ -1,7 +1,4 @@
-"""Teacher replies cached on disk, so that no request is paid for twice, even after a stop or by two threads at once.
-
-One file per reply, named by the hash of the whole request and written atomically. Several processes may share a folder.
-"""
+"""Teacher replies cached on disk, so that no request is paid for twice, even after a stop or by two threads at once."""
 
 from __future__ import annotations
 
@@ -17,15 +14,13 @@ from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
 
 CachedReply = dict[str, Any]
-"""What is cached: plain JSON values."""
-
 # Per process, not per cache: two teachers with one folder must not send the same request either.
 _pending: dict[Path, Future[CachedReply]] = {}
 _lock = threading.Lock()
 
 
 class ReplyCache:
-    """A folder of replies by request."""
+    """A folder with one file per reply, named by the hash of the whole request; several processes may share it."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
@@ -52,7 +47,9 @@ class ReplyCache:
             known = _read(path)
             reply = make() if known is None else known
             if known is None:
-                _write(path, request, reply)
+                with atomic_write(path) as file:  # with its request, so that people can read the folder
+                    json.dump({"request": request, "reply": reply}, file, ensure_ascii=False, indent=1)
+                    file.write("\n")
             mine.set_result(reply)
             return reply, known is not None
         except BaseException as error:
@@ -64,19 +61,9 @@ class ReplyCache:
 
 
 def _read(path: Path) -> CachedReply | None:
-    """Return a cached reply, None if there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return dict(json.loads(path.read_text(encoding="utf-8"))["reply"])
     except FileNotFoundError:
         return None
-    try:
-        return dict(json.loads(text)["reply"])
     except (ValueError, KeyError, TypeError) as error:
         raise FieldmarkError(f"{path}: this cached reply is damaged ({error}); delete the file to ask again") from None
-
-
-def _write(path: Path, request: Mapping[str, Any], reply: CachedReply) -> None:
-    """Cache a reply together with its request, so that people can read the folder."""
-    with atomic_write(path) as file:
-        json.dump({"request": request, "reply": reply}, file, ensure_ascii=False, indent=1)
-        file.write("\n")

@@ -1,13 +1,16 @@
 """One run of a data program: its settings, output folder, threads and processes, and what its stages have in common.
 
-Started by `accelerate launch` or `torchrun` there are several processes, on one node or many, otherwise one. All nodes
-must see the same output folder. Any number of processes, and any number of stops, gives the same files.
+All processes must see the same output folder. Any number of them, and any number of stops, gives the same files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,7 +20,6 @@ from mllm.distributed import World
 from mllm.io.jsonl import read_jsonl
 from mllm.io.progress import progress
 from mllm.synthesis.shards import Shards
-from mllm.synthesis.stages import RowLog, in_order
 
 Options = TypeVar("Options")
 T = TypeVar("T")
@@ -41,39 +43,31 @@ class SynthesisRun(Generic[Options]):
     ) -> dict[str, Any]:
         """Run `stages` on every process, unless the output folder is complete already; return its manifest.
 
-        Args:
-            stages: ends by writing the manifest on the main process.
-            recorded: the settings as the folder records them; a folder made with other settings is an error.
-            overwrite: discard what the folder holds.
-
-        Raises:
-            FieldmarkError: the folder belongs to other settings, or another run is working in it (`manifest.claim`).
+        `stages` ends by writing the manifest on the main process; `recorded` are the settings as the folder records
+        them; `overwrite` discards what the folder holds. Raises FieldmarkError if the folder belongs to other
+        settings, or another run is working in it.
         """
-        if not self.world.is_main:
+        with manifest.claim(self.out, recorded, overwrite=overwrite) if self.world.is_main else nullcontext():
             self.world.barrier()  # until the main process holds the folder
             if not (self.out / manifest.MANIFEST).exists():
                 stages()
                 self.world.barrier()
-            return manifest.read(self.out)
-        with manifest.claim(self.out, recorded, overwrite=overwrite) as made:
-            self.world.barrier()
-            if made is None:
-                stages()
-                self.world.barrier()
         return manifest.read(self.out)
 
-    def list_rows(self, file: Path, cls: type[T], rows: Callable[[int], Iterable[T]], title: str) -> None:
+    def list_rows(self, file: Path, rows: Callable[[int], Iterable[Any]], title: str) -> None:
         """Write the rows that the main process lists to a file; the other processes wait for it.
 
         `rows(start)` yields them from number `start` on, always in the same order: a stopped run resumes there.
         """
-        if self.world.is_main and not (log := RowLog(file, cls)).finished:
-            with progress(title, None, log.done) as step:
-                for row in rows(log.done):
-                    log.add(row)
+        shards = Shards(file, self.world)
+        if shards.finished:
+            return
+        if self.world.is_main:
+            with progress(title, None, len(shards.done)) as step:
+                for row in rows(len(shards.done)):
+                    shards.add(row)
                     step()
-            log.close()
-        self.world.barrier()
+        shards.close(lambda key: 0)  # sorting is stable: the rows stay in the order in which they were listed
 
     def map_rows(
         self,
@@ -88,14 +82,8 @@ class SynthesisRun(Generic[Options]):
     ) -> list[R]:
         """Make one row of each item, divided among processes and threads; return all rows in the order of the items.
 
-        Args:
-            file: is written when all rows are there; if it exists, its rows are returned.
-            cls: record class of the rows.
-            items: what rows are made of.
-            make: makes a row; called from several threads.
-            title: of the progress bar.
-            key: the field that identifies a row.
-            name: the value of that field in the row made of an item.
+        `file` is written when all rows are there; if it exists, its rows are returned. `make` is called from several
+        threads. `key` is the field that identifies a row, `name` its value in the row made of an item.
         """
         shards = Shards(file, self.world, key)
         if not shards.finished:
@@ -107,3 +95,20 @@ class SynthesisRun(Generic[Options]):
                     step()
             shards.close(place.__getitem__)
         return list(read_jsonl(file, cls, unique=key))
+
+
+def in_order(make: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield `make(item)` for each item, in order; threads work ahead on at most `2 * workers` items.
+
+    Threads suit images: Pillow releases the interpreter lock while it decodes, scales and encodes.
+    """
+    following = iter(items)
+    with ThreadPoolExecutor(workers) as threads:
+        waiting = deque(threads.submit(make, item) for item in islice(following, 2 * workers))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(threads.submit(make, item) for item in islice(following, 1))
+        finally:
+            for one in waiting:
+                one.cancel()

@@ -1,40 +1,41 @@
 """A line-up becomes one image and the samples asked about it: composed, asked, reasoned about, checked.
 
-What fails a check is not repaired: `Refused` carries a short stable reason, and the caller draws another line-up.
+What fails a check is not repaired: `SampleRejected` carries a short stable reason, and another line-up is drawn.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
-from mllm.io.images import open_image
+from mllm.io.images import open_image, save_image
 from mllm.knowledge import domains
 from mllm.models.families import Family
 from mllm.prompting import questions
-from mllm.prompting.questions import DESCRIPTION, SEVERAL
-from mllm.records import Photo, QuestionKind, Sample, Split, Stratum, Thing
+from mllm.prompting.questions import DESCRIPTION, NAME, SEVERAL
+from mllm.records import Photo, QuestionKind, Sample, Thing
 from mllm.synthesis import composites, thoughts
 from mllm.synthesis.capabilities import ReasoningRequest, Reasons, TeacherError
-from mllm.synthesis.lineups import LineUp
+from mllm.synthesis.lineups import LineUp, Pool
 
 WHITE = (255, 255, 255)
 GAPS = (0, 0, 6, 12)
+MAX_TRIES = 20
+"""Line-ups tried for one image; if all are rejected, something is wrong with the data or the settings."""
+IMAGES_PER_FOLDER = 100_000
 
 
-class Refused(FieldmarkError):
+class SampleRejected(FieldmarkError):
     """An image that must not enter the data. The message is the reason, short and stable, to be counted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class CompositionStyle:
     """How images are composed and questions worded."""
 
     family: Family
@@ -48,131 +49,143 @@ class Style:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """A composed image: its pixels, and everything that questions about it share."""
+class SampleMaker:
+    """Makes the images of one side and their samples. Each depends on its own number only."""
 
-    image: Image.Image
-    size: Frame
-    domain: str
-    things: tuple[Thing, ...]
-    """From left to right."""
-    stratum: Stratum
-    layout: str
-    provenance: Mapping[str, Any]
-    """The photos and their cells."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a sample belongs: its id, its image's name and path, and its side."""
-
-    id: str
-    image: str
-    path: Path
-    """Where the image lies already, for teachers that look at it."""
-    split: Split
-
-
-def compose(drawn: LineUp, folder: Path, style: Style, rng: random.Random) -> Scene:
-    """Compose a line-up. `folder` is the one that the photos' paths are relative to.
-
-    Raises:
-        Refused: a thing's box is too small.
-    """
-    images = [open_image(folder / photo.image) for photo in drawn.photos]
-    layout = rng.choice(composites.layouts_for(len(images)))
-    gap = 0 if style.plain else rng.choice(GAPS)
-    sizes = [image.size for image in images]
-    placed = composites.arrange(layout, sizes, rng, max_side=style.max_side, gap=gap)
-    edge = composites.edge_colour(images[0])
-    colour = edge if style.plain else rng.choice((edge, WHITE))
-    size = Frame(*placed.canvas)
-    things = [
-        Thing(photo.entity, box.inside(placed.window(index)), photo.marks)
-        for index, photo in enumerate(drawn.photos)
-        for box in photo.boxes
-    ]
-    things.sort(key=lambda thing: thing.box.center[0])  # reasoning goes from left to right
-    if any(min(thing.box.width * size.width, thing.box.height * size.height) < style.min_box for thing in things):
-        raise Refused("a box is too small")
-    notes = {
-        "photos": [photo.id for photo in drawn.photos],
-        "cells": [[cell.x, cell.y, cell.x + cell.width, cell.y + cell.height] for cell in placed.cells],
-    }
-    pixels = composites.paste(images, placed, colour)
-    return Scene(pixels, size, drawn.photos[0].domain, tuple(things), drawn.stratum, layout, notes)
-
-
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """Asks questions about scenes: words them, has the teacher reason, checks."""
-
+    pool: Pool
     teacher: Reasons
-    cards: Mapping[str, tuple[str, ...]]
-    style: Style
+    style: CompositionStyle
+    out: Path
+    """Output folder; photos, images and samples are relative to it."""
     seed: int
+    look_alikes: float
+    """Share of distractors that are look-alikes of the target, 0..1."""
+    questions: int
+    """Questions asked about each image."""
+    mixture: questions.Mixture
+    provenance: Mapping[str, Any]
+    """Further provenance of every sample."""
 
-    def ask(
-        self, scene: Scene, place: Place, target: Photo, kind: QuestionKind, *,
-        refused: tuple[str, ...] = (), notes: Mapping[str, Any] | None = None,
-    ) -> Sample:  # fmt: skip
-        """Ask a question of a kind about a scene's target.
+    def make(self, number: int) -> list[Sample]:
+        """Write image `number` and return its samples. Raises FieldmarkError if MAX_TRIES line-ups were rejected."""
+        refused: list[str] = []
+        side = self.pool.side
+        seed, name = f"{self.seed}/{side}", f"images/{side}/{image_name(number)}.{'png' if self.style.plain else 'jpg'}"
+        kinds: list[QuestionKind] = [
+            self.mixture.draw(random.Random(f"{seed}/{number}/kind/{k}")) for k in range(self.questions)
+        ]
+        # Further questions are about an image that was composed for the first one.
+        kinds[1:] = [DESCRIPTION if kind == DESCRIPTION else NAME for kind in kinds[1:]]
+        for attempt in range(MAX_TRIES):
+            rng = random.Random(f"{seed}/{number}/{attempt}")
+            try:
+                drawn = self.pool.draw(
+                    number, seed, rng, sisters=self.look_alikes, questions=self.questions, kind=kinds[0]
+                )
+                if len(drawn.targets) < self.questions:
+                    raise SampleRejected("fewer things than questions")
+                scene = self._compose(drawn, name, rng)
+                found = [
+                    self._ask(
+                        sample_id(side, number * self.questions + place),
+                        scene,
+                        target,
+                        kinds[place] if place else drawn.kind,
+                    )
+                    for place, target in enumerate(drawn.targets)
+                ]
+                # Only the first sample of an image lists the rejected line-ups, so that rows can be counted.
+                return [replace(found[0], refused=tuple(refused)), *found[1:]]
+            except SampleRejected as reason:
+                refused.append(str(reason))
+        raise FieldmarkError(
+            f"{side}: {MAX_TRIES} line-ups for image {number} were rejected, the last because: {refused[-1]}."
+            " Check --min-things, --max-things, --questions, --min-box and --max-side, or use another teacher"
+        )
 
-        `refused` lists why earlier attempts at the image were rejected; `notes` go into the sample's provenance.
+    def _compose(self, drawn: LineUp, name: str, rng: random.Random) -> dict[str, Any]:
+        """Compose a line-up and save the image; return the fields that all its samples share."""
+        images, style = [open_image(self.out / photo.image) for photo in drawn.photos], self.style
+        layout = rng.choice(composites.layouts_for(len(images)))
+        gap = 0 if style.plain else rng.choice(GAPS)
+        placed = composites.arrange(layout, [image.size for image in images], rng, max_side=style.max_side, gap=gap)
+        edge = composites.edge_colour(images[0])
+        colour = edge if style.plain else rng.choice((edge, WHITE))
+        size = Frame(*placed.canvas)
+        things = [
+            Thing(photo.entity, box.inside(placed.window(index)), photo.marks)
+            for index, photo in enumerate(drawn.photos)
+            for box in photo.boxes
+        ]
+        things.sort(key=lambda thing: thing.box.center[0])  # reasoning goes from left to right
+        if any(min(thing.box.width * size.width, thing.box.height * size.height) < style.min_box for thing in things):
+            raise SampleRejected("a box is too small")
+        (self.out / name).parent.mkdir(parents=True, exist_ok=True)
+        # Before the rows that name it, and for teachers that look at it.
+        save_image(composites.paste(images, placed, colour), self.out / name)
+        photos = [photo.id for photo in drawn.photos]
+        cells = [[cell.x, cell.y, cell.x + cell.width, cell.y + cell.height] for cell in placed.cells]
+        return {
+            "image": name,
+            "group": name,
+            "size": size,
+            "domain": drawn.photos[0].domain,
+            "things": tuple(things),
+            "split": self.pool.side,
+            "stratum": drawn.stratum,
+            "layout": layout,
+            "provenance": {"photos": photos, "cells": cells, **self.provenance},
+        }
 
-        Raises:
-            Refused: the teacher failed this once, the reasoning or its boxes fail a check, or no marks tell the target
-                from the other things.
-        """
-        domain, rng = domains.load(scene.domain), random.Random(f"{self.seed}/{place.id}")
-        asked = self._unique_marks(scene, target, rng) if kind == DESCRIPTION else ()
+    def _ask(self, key: str, scene: dict[str, Any], target: Photo, kind: QuestionKind) -> Sample:
+        """Ask a question about a target: word it, have the teacher reason, check. `key` is the sample's id."""
+        domain, rng, cards = domains.load(scene["domain"]), random.Random(f"{self.seed}/{key}"), self.pool.cards
+        asked = self._unique_marks(scene["things"], target, rng) if kind == DESCRIPTION else ()
         sample = Sample(
-            id=place.id,
+            **scene,
+            id=key,
             task="ground_all" if kind == SEVERAL else "ground",
-            image=place.image,
-            size=scene.size,
-            domain=scene.domain,
             entity=target.entity,
             question=questions.question(domain, kind, target.entity, asked, rng, plain=self.style.plain),
-            boxes=tuple(thing.box for thing in scene.things if thing.entity == target.entity),
-            things=scene.things,
-            split=place.split,
+            boxes=tuple(thing.box for thing in scene["things"] if thing.entity == target.entity),
             seen=target.seen,
-            group=place.image,
             kind=kind,
-            stratum=scene.stratum,
             asked=asked,
-            layout=scene.layout,
             drawn=target.drawn,
-            refused=refused,
-            provenance={**scene.provenance, **(notes or {})},
         )
         try:
-            thought = self.teacher.reason(ReasoningRequest(sample, self.cards, self.seed, place.path))
+            thought = self.teacher.reason(ReasoningRequest(sample, cards, self.seed, self.out / sample.image))
         except TeacherError as error:
-            raise Refused(f"teacher: {error.reason}") from error
-        problem = thoughts.problem(sample, thought, self.cards)
-        if problem:
-            raise Refused(problem)
-        _check_boxes(sample, thought, self.style.family)
+            raise SampleRejected(f"teacher: {error.reason}") from error
+        if problem := thoughts.problem(sample, thought, cards):
+            raise SampleRejected(problem)
+        # As a model of the family would write it: as many boxes must be read back as went in.
+        family = self.style.family
+        written = family.write_thought(thought, sample.things, family.frame(sample.size, family.budget))
+        if len(family.read(written)) != thought.count("<obj:"):
+            raise SampleRejected("box text cannot be read back")
         return replace(sample, thought=thought)
 
-    def _unique_marks(self, scene: Scene, target: Photo, rng: random.Random) -> tuple[str, ...]:
+    def _unique_marks(self, things: Sequence[Thing], target: Photo, rng: random.Random) -> tuple[str, ...]:
         """Choose marks that only the target has: those visible where all are known, else those of the cards."""
-        visible = all(thing.marks for thing in scene.things)
-        others = [
-            thing.marks if visible else self.cards[thing.entity]
-            for thing in scene.things
-            if thing.entity != target.entity
-        ]
-        asked = questions.telling(target.marks if visible else self.cards[target.entity], others, rng)
+        visible = all(thing.marks for thing in things)
+        others = [thing for thing in things if thing.entity != target.entity]
+        asked = questions.telling(
+            target.marks if visible else self.pool.cards[target.entity],
+            [thing.marks if visible else self.pool.cards[thing.entity] for thing in others],
+            rng,
+        )
         if asked is None:
-            raise Refused("no marks tell the target from the others")
+            raise SampleRejected("no marks tell the target from the others")
         return asked
 
 
-def _check_boxes(sample: Sample, thought: str, family: Family) -> None:
-    """Write the thought as a model of this family would and read its boxes back: as many must come out as went in."""
-    written = family.write_thought(thought, sample.things, family.frame(sample.size, family.budget))
-    if len(family.read(written)) != thought.count("<obj:"):
-        raise Refused("box text cannot be read back")
+def sample_id(side: str, number: int) -> str:
+    """Return the id of a side's sample."""
+    return f"{side}-{number:06d}"
+
+
+def image_name(number: int) -> str:
+    """Return the name of a side's image without suffix; from IMAGES_PER_FOLDER on, images are in numbered folders."""
+    folder = number // IMAGES_PER_FOLDER
+    return f"{f'{folder:04d}/' if folder else ''}{number:06d}"

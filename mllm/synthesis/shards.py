@@ -1,12 +1,10 @@
-"""Rows of one file made by several processes: one log per process, merged in order when all are done.
-
-Which process makes a row does not change it, so any number of processes, and any number of stops, gives the same file.
-"""
+"""Rows of one file made by several processes: one log per process, merged in order when all are done."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +45,12 @@ class Shards:
         self.world.barrier()
         if self.world.is_main:
             index = self._index()
-            with atomic_write(self.file) as out:
-                for line in _lines(index, sorted(index, key=order)):
-                    out.write(line)
+            with atomic_write(self.file) as out, ExitStack() as stack:  # rows stay on disk until they are written
+                opened = {log: stack.enter_context(log.open("rb")) for log in self._logs()}
+                for key in sorted(index, key=order):
+                    log, offset = index[key]
+                    opened[log].seek(offset)
+                    out.write(opened[log].readline().decode())
             for log in self._logs():
                 log.unlink()
         self.world.barrier()
@@ -58,7 +59,7 @@ class Shards:
         return sorted(self.file.parent.glob(f"{self.file.stem}.part*.jsonl"))
 
     def _index(self) -> dict[str, tuple[Path, int]]:
-        """Return the log and byte offset of each row. Rows stay on disk."""
+        """Return the log and byte offset of each row."""
         index: dict[str, tuple[Path, int]] = {}
         for log in self._logs():
             with log.open("rb") as rows:
@@ -67,16 +68,3 @@ class Shards:
                     index.setdefault(str(json.loads(line)[self.key]), (log, offset))
                     offset += len(line)
         return index
-
-
-def _lines(index: Mapping[str, tuple[Path, int]], keys: Sequence[str]) -> Iterator[str]:
-    """Yield rows from their logs, one by one."""
-    opened = {log: log.open("rb") for log in {log for log, _ in index.values()}}
-    try:
-        for key in keys:
-            log, offset = index[key]
-            opened[log].seek(offset)
-            yield opened[log].readline().decode()
-    finally:
-        for file in opened.values():
-            file.close()

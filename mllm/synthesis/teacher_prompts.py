@@ -74,52 +74,30 @@ disagree, the caption is right. Write only the new caption."""
 
 def reasoning(request: ReasoningRequest, target: int, family: Family, frame: Frame) -> str:
     """Ask for a thought; the teacher writes boxes in `frame`, `target` is the index of the thing asked for."""
-    sample, domain = request.sample, domains.load(request.sample.domain)
+    sample = request.sample
     order = sorted(range(len(sample.things)), key=lambda k: sample.things[k].box.center[0])
     candidates = []
-    for number, k in enumerate(order, 1):
-        thing = sample.things[k]
+    for thing in (sample.things[k] for k in order):
         card = request.cards[thing.entity] if thing.entity in request.cards else ()
-        candidates.append(f"{number}. {thing.entity} at {family.mention(thing.box, frame)}{_known(card)}")
-    return REASON.format(
-        count=len(order), plural=domain.plural, candidates="\n".join(candidates), scale=scale(frame),
-        question=sample.question, target=order.index(target) + 1, entity=sample.entity,
-    )  # fmt: skip
+        known = f" (known marks: {'; '.join(card)})" if card else ""
+        candidates.append(f"{thing.entity} at {family.mention(thing.box, frame)}{known}")
+    return fill(
+        REASON,
+        sample.domain,
+        count=len(order),
+        candidates=numbered(candidates),
+        scale=scale(frame),
+        question=sample.question,
+        target=order.index(target) + 1,
+        entity=sample.entity,
+    )
 
 
-def marks(entity: str, domain: str) -> str:
-    """Ask for an entity's field marks."""
-    return MARKS.format(entity=entity, noun=domains.load(domain).noun, most=MOST_MARKS, nothing=NOTHING)
-
-
-def differences(entity: str, other: str, domain: str) -> str:
-    """Ask how two entities differ."""
-    return DIFFERENCES.format(entity=entity, other=other, noun=domains.load(domain).noun, nothing=NOTHING)
-
-
-def sees(domain: str, asked: Sequence[str]) -> str:
-    """Ask which marks are visible; they are numbered from 1."""
-    return SEES.format(noun=domains.load(domain).noun, marks=_numbered(asked))
-
-
-def describe(domain: str) -> str:
-    """Ask for a description."""
-    return DESCRIBE.format(noun=domains.load(domain).noun)
-
-
-def point(entity: str, domain: str, frame: Frame) -> str:
-    """Ask for the boxes of an entity."""
-    return POINT.format(entity=entity, plural=domains.load(domain).plural, scale=scale(frame), nowhere=NOWHERE)
-
-
-def blend(captions: Sequence[str]) -> str:
-    """Ask to merge captions."""
-    return BLEND.format(captions=_numbered(captions))
-
-
-def expand(caption: str, description: str) -> str:
-    """Ask to add details to a caption."""
-    return EXPAND.format(caption=caption, description=description)
+def fill(template: str, domain: str, **values: object) -> str:
+    """Fill in one of the prompts above; `domain` gives the words for the things in the image."""
+    words = domains.load(domain)
+    fixed = {"noun": words.noun, "plural": words.plural, "most": MOST_MARKS, "nothing": NOTHING, "nowhere": NOWHERE}
+    return template.format(**fixed, **values)
 
 
 def scale(frame: Frame) -> str:
@@ -130,9 +108,6 @@ def scale(frame: Frame) -> str:
     )
 
 
-def _known(card: Sequence[str]) -> str:
-    return f" (known marks: {'; '.join(card)})" if card else ""
-
-
-def _numbered(lines: Sequence[str]) -> str:
+def numbered(lines: Sequence[str]) -> str:
+    """Number lines from 1."""
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))

@@ -1,8 +1,7 @@
 """Checks of reasoning before it is used for training: what it concludes on, and whether it is sound.
 
-A thought refers to boxes as `<obj:K>`, K an index into `sample.things`. It must look at every thing and end on the
-things asked for: on one thing; on all of a kind, named together in the last sentence (task `ground_all`); or, where the
-sample has no box, on the statement that none of the candidates fits.
+A thought refers to boxes as `<obj:K>`, K an index into `sample.things`. It must look at every thing and end on the one
+asked for, on all of a kind (task `ground_all`), or, where the sample has no box, on the statement that none fits.
 """
 
 from __future__ import annotations

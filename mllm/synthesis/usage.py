@@ -73,18 +73,15 @@ class Usage:
         self._failures: list[Failure] = []
         self._lock = threading.Lock()
 
-    def called(self) -> None:
-        """Count one call of the server."""
-        self._add(calls=1)
+    def add(self, **counts: int) -> None:
+        """Add to fields of the report: `calls=1` for a call of the server, `cached=1` for a reply from the cache."""
+        with self._lock:
+            self._report = replace(self._report, **{k: getattr(self._report, k) + n for k, n in counts.items()})
 
     def answered(self, tokens_in: int | None, tokens_out: int | None) -> None:
         """Count a reply; token counts are None if the server did not report them."""
         known = tokens_in is not None and tokens_out is not None
-        self._add(answered=1, tokens_in=tokens_in or 0, tokens_out=tokens_out or 0, uncounted=0 if known else 1)
-
-    def cached(self) -> None:
-        """Count a reply that came from the cache."""
-        self._add(cached=1)
+        self.add(answered=1, tokens_in=tokens_in or 0, tokens_out=tokens_out or 0, uncounted=0 if known else 1)
 
     def failed(self, failure: Failure) -> None:
         """Record a request without a usable reply."""
@@ -95,7 +92,3 @@ class Usage:
         """Return the counts so far."""
         with self._lock:
             return replace(self._report, failures=tuple(self._failures))
-
-    def _add(self, **counts: int) -> None:
-        with self._lock:
-            self._report = replace(self._report, **{k: getattr(self._report, k) + n for k, n in counts.items()})

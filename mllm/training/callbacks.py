@@ -62,12 +62,12 @@ class Journal(TrainerCallback):
         row = {"step": state.global_step, "epoch": numbers.pop("epoch", None), "seconds": seconds, **numbers}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        shown = "  ".join(f"{key} {numbers[key]:.3g}" for key in _PROGRESS if numbers.get(key) is not None)
-        if shown:
+        progress = "  ".join(f"{key} {numbers[key]:.3g}" for key in _PROGRESS if numbers.get(key) is not None)
+        if progress:
             done = state.global_step - self.first
             left = (state.max_steps - state.global_step) * seconds / done if done else math.nan
             eta = f"  ETA {clock(left)}" if done and left > 0 else ""
-            logger.info("step %d/%d  %s%s", state.global_step, state.max_steps, shown, eta)
+            logger.info("step %d/%d  %s%s", state.global_step, state.max_steps, progress, eta)
 
 
 class Completeness(TrainerCallback):

@@ -100,7 +100,10 @@ def test_candidates_and_json(assistant, photo, monkeypatch):
     row = json.loads(json.dumps(found.as_dict()))
     assert row["boxes"] == [{"name": "Talo ruvi", "pixels": [48, 48, 144, 96], "unit": [0.25, 0.5, 0.75, 1.0]}]
     assert row["candidates"][0]["pixels"] == [0, 0, 96, 48] and row["tokens"] == 9 and row["size"] == [192, 96]
-    assert [(one.label, one.in_answer) for one in grounding.spots(found, 3)] == [("#3 Talo ruvi", True), ("#4", False)]
+    assert [(one.label, one.in_answer) for one in grounding.number_spots([found])[0]] == [
+        ("#1 Talo ruvi", True),
+        ("#2", False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -136,14 +139,34 @@ def test_ground_reads_the_box(certain, photo):
 
 
 def test_nothing_found(assistant, photo):
-    found = assistant.ground(Image.open(photo).convert("L"), "Talo ruvi", sampling=Sampling(4))
+    found = assistant.ground(Image.open(photo).convert("L"), "Talo ruvi", max_new_tokens=4)
     assert found.box is None and found.pixels is None and found.problem and found.generation.truncated
     assert found.draw().size == (640, 320)
 
 
 def test_caption(assistant, photo):
-    one = assistant.caption(photo, sampling=Sampling(4))
-    assert isinstance(one, str) and assistant.caption(photo, "What is it?", sampling=Sampling(4)) is not None
+    one = assistant.caption(photo, max_new_tokens=4)
+    assert isinstance(one, str) and assistant.caption(photo, "What is it?", max_new_tokens=4) is not None
+
+
+def test_sampling_options_are_keywords(assistant, photo, monkeypatch):
+    asked = []
+
+    def generate(self, prompt, sampling, *rest):
+        asked.append(sampling)
+        return Generation("<answer>(0,0),(50,50)</answer>", 9, False)
+
+    monkeypatch.setattr(type(assistant.backend), "generate", generate)
+    assistant.ground(photo, "Talo", max_new_tokens=64, temperature=0)
+    assistant.ask(photo, "Where is it?", max_new_tokens=32, temperature=0.7, top_p=0.9, seed=3)
+    assistant.caption(photo, max_new_tokens=32)
+    assistant.caption(photo)
+    assistant.ask(photo, "Where is it?")
+    assert asked == [Sampling(64), Sampling(32, 0.7, 0.9, 3), Sampling(32), Sampling(256), Sampling()]
+    known = "unknown option 'max_tokens'.*Known: max_new_tokens, seed, temperature, top_p"
+    for ask in (assistant.ask, assistant.ground, assistant.caption):
+        with pytest.raises(FieldmarkError, match=known):
+            ask(photo, "Talo", max_tokens=3)
 
 
 def test_questions():
@@ -164,8 +187,8 @@ def test_questions():
 
 def test_lazy_names(pocket_folder, photo):
     assert mllm.load is assistants.load and mllm.ground is assistants.ground and mllm.caption is assistants.caption
-    found = mllm.ground(photo, "Talo", model=pocket_folder, sampling=Sampling(2))
-    assert found.name == "Talo" and mllm.caption(photo, model=pocket_folder, sampling=Sampling(2)) is not None
+    found = mllm.ground(photo, "Talo", model=pocket_folder, max_new_tokens=2)
+    assert found.name == "Talo" and mllm.caption(photo, model=pocket_folder, max_new_tokens=2) is not None
     assistants._cached.cache_clear()
 
 
@@ -195,7 +218,7 @@ def test_wrong_image_or_checkpoint_is_one_line(tmp_path, photo):
 
 def test_torch_is_left_as_it_was(assistant, photo):
     assert torch.is_grad_enabled()
-    assistant.caption(photo, sampling=Sampling(1))
+    assistant.caption(photo, max_new_tokens=1)
     assert torch.is_grad_enabled()
 
 
@@ -226,6 +249,6 @@ def test_a_base_in_four_bits_is_asked(photo):
 
     four = assistants.load("pocket", device="cpu", quantize="4bit")
     assert any(isinstance(module, Linear4bit) for module in four.loaded.model.modules())
-    assert four.ground(photo, "Talo ruvi", sampling=Sampling(4)).summary
+    assert four.ground(photo, "Talo ruvi", max_new_tokens=4).summary
     with pytest.raises(FieldmarkError, match="quantize must be 4bit or left out, got '8bit'"):
         assistants.load("pocket", quantize="8bit")

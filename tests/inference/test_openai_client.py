@@ -13,7 +13,6 @@ from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.inference import assistant, openai_client
 from mllm.inference.backends import Generation
-from mllm.inference.sampling import Sampling
 from mllm.inference.server import Service
 from mllm.models.families import Budget
 from tests.support.served import served
@@ -35,16 +34,16 @@ def test_it_writes_what_the_checkpoint_writes(local, address):
     picture, text = Image.effect_noise((192, 96), 60).convert("RGB"), []
     far = assistant.load(address)
     assert far.backend.convention == local.backend.convention and far.backend.name == f"tuned at {address}"
-    here, there = (one.ground(picture, "Talo", sampling=Sampling(8)) for one in (local, far))
+    here, there = (one.ground(picture, "Talo", max_new_tokens=8) for one in (local, far))
     assert there.generation == here.generation == Generation(here.text, 8, True)
-    again = far.ground(picture, "Talo", sampling=Sampling(8), on_text=text.append)
+    again = far.ground(picture, "Talo", max_new_tokens=8, on_text=text.append)
     assert "".join(text) == again.text and len(text) > 1, "passed on in pieces"
     far.backend.close()
 
 
 def test_a_cancelled_generation_ends(address):
     far, cancelled = assistant.load(f"{address}#tuned"), threading.Event()
-    options = {"sampling": Sampling(400), "on_text": lambda _: cancelled.set(), "cancelled": cancelled}
+    options = {"max_new_tokens": 400, "on_text": lambda _: cancelled.set(), "cancelled": cancelled}
     found = far.ground(Image.new("RGB", (96, 96)), "Talo", **options)
     assert found.generation.tokens == 0 and len(found.text) < 200
 

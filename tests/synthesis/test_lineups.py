@@ -10,7 +10,7 @@ import pytest
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.records import Photo
-from mllm.synthesis.lineups import SEEN, UNSEEN, UNSEEN_DOMAIN, LineUp, Pool
+from mllm.synthesis.lineups import LineUp, Pool
 
 WHOLE = Box(0, 0, 1, 1)
 
@@ -38,12 +38,12 @@ def drawn(one: Pool, count: int, sisters: float = 0.5, questions: int = 1) -> li
 
 def test_a_line_up_is_of_one_domain_one_stratum_and_different_entities() -> None:
     one = pool()
-    assert one.strata() == (SEEN, UNSEEN, UNSEEN_DOMAIN)
+    assert one.strata == ("seen", "unseen", "unseen domain")
     for index, line in enumerate(drawn(one, 60)):
         names = [photo.entity for photo in line.photos]
         assert 2 <= len(names) == len(set(names)) <= 4
         assert len({photo.domain for photo in line.photos}) == 1
-        assert line.stratum == one.strata()[index % 3]
+        assert line.stratum == one.strata[index % 3]
         assert {one.stratum[photo.domain, photo.entity] for photo in line.photos} == {line.stratum}
         assert line.targets[0] in line.photos
 
@@ -97,7 +97,7 @@ def test_too_few_entities_are_an_error_that_says_what_to_do() -> None:
 def test_few_unseen_entities_stand_beside_seen_ones() -> None:
     rows = [row for row in photos() if row.seen or row.entity == "bird 8"]
     one = pool(rows)
-    lines = [line for line in drawn(one, 40) if line.stratum == UNSEEN]
+    lines = [line for line in drawn(one, 40) if line.stratum == "unseen"]
     assert lines and all(len(line.photos) >= 2 and line.targets[0].entity == "bird 8" for line in lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mllm.data import manifest
 from mllm.errors import FieldmarkError
 from mllm.io.jsonl import read_jsonl
 from mllm.records import Photo
-from mllm.synthesis.run import SynthesisRun
+from mllm.synthesis.run import SynthesisRun, in_order
 
 
 def photo(name: str) -> Photo:
@@ -53,9 +54,9 @@ def test_a_listing_resumes_after_the_last_row(tmp_path: Path) -> None:
             yield photo(str(number))
 
     with pytest.raises(FieldmarkError, match="stopped"):
-        run.list_rows(tmp_path / "photos.jsonl", Photo, rows, "photos")
+        run.list_rows(tmp_path / "photos.jsonl", rows, "photos")
     for _ in range(2):
-        run.list_rows(tmp_path / "photos.jsonl", Photo, rows, "photos")
+        run.list_rows(tmp_path / "photos.jsonl", rows, "photos")
     assert starts == [0, 2] and [row.id for row in read_jsonl(tmp_path / "photos.jsonl", Photo)] == list("0123")
 
 
@@ -71,3 +72,42 @@ def test_stages_run_until_the_folder_is_complete_and_never_after(tmp_path: Path)
     with pytest.raises(FieldmarkError, match="seed = 1, now it is 2"):
         (run.out / "rows.jsonl").write_text("")
         run.complete(stages, {"seed": 2})
+
+
+def test_a_listing_resumes_after_a_torn_row_and_after_its_last_step(tmp_path: Path) -> None:
+    run, file, log = SynthesisRun[Any](None, tmp_path), tmp_path / "photos.jsonl", tmp_path / "photos.part.jsonl"
+
+    def list_from(start: int, *, stop: bool = False):
+        yield from (photo(name) for name in ("b", "a")[start:])
+        if stop:
+            raise FieldmarkError("stopped")
+
+    with pytest.raises(FieldmarkError, match="stopped"):
+        run.list_rows(file, lambda start: list_from(start, stop=True), "photos")
+    text = log.read_text()
+    log.write_text(text[:-30])
+    run.list_rows(file, list_from, "photos")
+    assert [row.id for row in read_jsonl(file, Photo)] == ["b", "a"] and not log.exists()
+    log.write_text(text)  # as if it had been killed between renaming and tidying up
+    run.list_rows(file, list_from, "photos")
+    assert not log.exists()
+    run.list_rows(tmp_path / "none.jsonl", lambda start: (), "photos")
+    assert (tmp_path / "none.jsonl").read_text() == ""
+
+
+def test_in_order_runs_ahead_only_a_little_and_passes_errors_on() -> None:
+    made, taken, lock = [0], 0, threading.Lock()
+
+    def make(number: int) -> int:
+        with lock:
+            made[0] += 1
+        if number == 50:
+            raise FieldmarkError("fifty")
+        return number
+
+    with pytest.raises(FieldmarkError, match="fifty"):
+        for value in in_order(make, range(100), 3):
+            assert value == taken
+            taken += 1
+            assert made[0] - taken <= 6
+    assert taken == 50

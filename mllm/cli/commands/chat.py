@@ -21,7 +21,6 @@ from mllm.cli.options import ModelOptions
 from mllm.cli.programs import Range
 from mllm.errors import ExitCode, FieldmarkError
 from mllm.inference.grounding import Grounding, Spot, draw_spots, number_spots, split_thought
-from mllm.inference.sampling import Sampling
 
 if TYPE_CHECKING:
     from mllm.inference.assistant import Assistant
@@ -108,6 +107,7 @@ class ChatSession:
 
     def _answer(self, name: str, question: str, number: int, about: tuple[Box, ...]) -> Grounding:
         """Ask one model, and print its text as it comes."""
+
         options = self.options
         if len(self.assistants) > 1 and not options.as_json:
             self.screen.print(f"\n{name}:", style="bold")
@@ -120,7 +120,7 @@ class ChatSession:
             on_text=None if options.as_json else AnswerPrinter(self.screen).add,
             domain=options.domain,
             style=options.style,
-            sampling=Sampling(options.max_new_tokens),
+            max_new_tokens=options.max_new_tokens,
         )
         turns.append(found.turn)
         return found

@@ -87,7 +87,7 @@ def _show_machine(gpu_memory: float | None, gpus: int) -> None:
 
 def _show_recipes(gpu_memory: float, gpus: int) -> None:
     """List the recipes that fit a machine, by the estimates of `fieldmark preflight`."""
-    from mllm.io.installation import program_folder
+    from mllm.io.files import program_folder
     from mllm.training.preflight import doctor
 
     print(f"recipes on {gpus} x {gpu_memory:.0f} GB, estimated for rows of the greatest allowed length:")

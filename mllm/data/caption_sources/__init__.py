@@ -1,9 +1,8 @@
 """Sources of images with human captions: one input format per file, named after the file.
 
-A source defines `images(request: CaptionRequest) -> Iterator[Sample]`, which yields samples of task `caption`, always
-in the same order, with the captions as people wrote them, or raises `SourceError`. Where the source knows it, `things`
-hold what is in the image, `bag` names its group of look-alikes and `split` its side (of drawn images). A user's images
-are not copied: `Sample.image` is an absolute path.
+A source defines `images(request: CaptionRequest) -> Iterator[Sample]`, which yields samples of task `caption` in fixed
+order or raises `SourceError`; `things`, `bag` and `split` are set where it knows them. A user's images are not copied:
+`Sample.image` is an absolute path.
 """
 
 from __future__ import annotations
@@ -40,12 +39,7 @@ names, load = _FILES.names, _FILES.load
 
 
 def images(name: str, request: CaptionRequest) -> Iterator[Sample]:
-    """Yield the samples of the source called `name`; a repeated id is an error, and so is no sample at all.
-
-    Raises:
-        UnknownNameError: no such source; lists the known ones.
-        SourceError: the input cannot be read.
-    """
+    """Yield a source's samples. Raises UnknownNameError, or SourceError: unreadable, empty, or an id is repeated."""
     empty = True
     for sample in distinct(load(name)(request), request.input or name, "images"):
         empty = False
@@ -62,20 +56,13 @@ def sample_of_file(
     *,
     request: SourceRequest,
     source: str,
-    facts: Mapping[str, str] | None = None,
+    facts: Mapping[str, str],
 ) -> Sample:
-    """Make the sample of a user's image.
+    """Make the sample of a user's image. `captions` are as people wrote them; equal ones count once.
 
-    Args:
-        key: the id.
-        path: of the image.
-        captions: as people wrote them; equal ones count once.
-        where: file, line, field; begins error messages.
-        request: supplies domain and licence where `facts` does not.
-        source: name of the source.
-        facts: what the input says of the image: `domain`, `entity`, `licence`.
+    `facts` is what the input says of the image (`domain`, `entity`, `licence`); `request` supplies what is missing.
+    `where` (file, line, field) begins error messages.
     """
-    facts = facts or {}
     written = tuple(" ".join(caption.split()) for caption in captions)
     if not all(written):
         raise SourceError(f"{where}: an empty caption; write one or remove the row")

@@ -1,7 +1,6 @@
 """Scenes of the pocket world with sparse captions of several people, in families of look-alikes.
 
-Each side has its own families. No scene is on two sides: a family that holds a scene of another side is drawn again.
-The test side is drawn first, so that a larger training set leaves the test unchanged.
+No scene is on two sides: a family that holds a scene of another side is drawn again.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from mllm.boxes import Frame
 from mllm.data.caption_sources import CaptionRequest
 from mllm.errors import FieldmarkError
 from mllm.io.images import save_image
-from mllm.pocket.captions import marks_of, sparse
+from mllm.pocket.captions import sparse
 from mllm.pocket.look_alikes import look_alikes
 from mllm.pocket.species import NOUNS
 from mllm.pocket.world import Scene
@@ -30,7 +29,7 @@ def images(request: CaptionRequest) -> Iterator[Sample]:
     if request.voices < 1:
         raise FieldmarkError(f"a drawn image needs at least one caption, not {request.voices}")
     taken: set[object] = set()
-    for side in reversed(SPLITS):
+    for side in reversed(SPLITS):  # the test first, so that a larger training set leaves it unchanged
         folder = request.out / "images" / side
         folder.mkdir(parents=True, exist_ok=True)
         size, wanted = request.family.get(side, 1), request.counts.get(side, 0)
@@ -57,8 +56,7 @@ def _family(request: CaptionRequest, side: str, number: int, size: int, taken: s
 
 
 def _sample(request: CaptionRequest, side: str, key: str, bag: str | None, scene: Scene) -> Sample:
-    """Make a scene's sample, captioned by `voices` people who each leave out other marks."""
-    noun, marks = NOUNS[scene.domain], marks_of(scene)
+    noun, marks = NOUNS[scene.domain], scene.marks
     captions = [
         sparse(scene.domain, marks, random.Random(f"voice/{request.seed}/{key}/{k}")) for k in range(request.voices)
     ]

@@ -1,8 +1,7 @@
 """Sources of labelled photos: one input format per file, named after the file.
 
-A source defines `photos(request: PhotoRequest) -> Iterator[Photo]`, which yields every labelled photo of the user's
-input in a fixed order, or raises `SourceError`. It reads image headers only. A user's images are not copied:
-`Photo.image` is an absolute path.
+A source defines `photos(request: PhotoRequest) -> Iterator[Photo]`, which yields photos in a fixed order or raises
+`SourceError`. It reads image headers only. A user's images are not copied: `Photo.image` is an absolute path.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class PhotoRequest(SourceRequest):
     whole_image_boxes: bool = False
     """Use the whole photo as the box of a photo without one, instead of refusing it."""
     boxes_later: bool = False
-    """Yield a photo without a box unchanged: boxes will be added later (`mllm.synthesis.pseudo_boxes`)."""
+    """Yield a photo without a box unchanged: boxes will be added later (`mllm.synthesis.photo_stages`)."""
     clip_boxes: bool = False
     """Clip boxes to the image, instead of refusing those that leave it."""
     on_error: Callable[[SourceError], None] | None = None
@@ -38,12 +37,7 @@ names, load = _FILES.names, _FILES.load
 
 
 def photos(name: str, request: PhotoRequest) -> Iterator[Photo]:
-    """Yield the photos of the source called `name`; a repeated id is an error.
-
-    Raises:
-        UnknownNameError: no such source; lists the known ones.
-        SourceError: the input cannot be read.
-    """
+    """Yield a source's photos. Raises UnknownNameError, or SourceError: the input cannot be read, an id is repeated."""
     return distinct(load(name)(request), request.input or name, "photos")
 
 

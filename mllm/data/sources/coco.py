@@ -1,8 +1,7 @@
 """COCO instance annotations: the category's name is the entity.
 
 The json lies beside its images, or beside a folder `images`. A photo shows one entity here: images with instances of
-several categories are skipped, and so are crowds; a warning counts them. Boxes are `[left, top, width, height]` in
-pixels. For images with an EXIF rotation, the json's width and height decide which way round they were annotated.
+several categories are skipped, and so are crowds; a warning counts them.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 
-from mllm.data.coco_files import CocoAnnotation, Placed, find_image, read_coco
+from mllm.data.coco_files import find_image, read_coco
 from mllm.data.source_files import SourceError, need_domain, need_input
 from mllm.data.sources import PhotoRequest, boxes_or_whole, one_photo
 from mllm.records import Photo
@@ -26,19 +25,20 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
     skipped: Counter[str] = Counter()
     for key, image in coco.images.items():
         rows = coco.instances.get(key, [])
-        if reason := _unusable(rows):
-            skipped[reason] += 1
+        kinds, crowds = {row.category_id for _, row in rows}, any(row.iscrowd for _, row in rows)
+        if crowds or len(kinds) != 1:
+            skipped["crowds" if crowds else "several categories" if kinds else "no annotation"] += 1
             continue
         with one_photo(request):
-            found, category = find_image(file, image), coco.categories[rows[0].row.category_id].row
+            found, where, category = find_image(file, image), image[0], coco.categories[kinds.pop()][1]
             boxes = dict.fromkeys(found.boxes(rows, clip=request.clip_boxes))  # COCO holds a few instances twice
             yield Photo(
                 id=str(key),
                 image=str(found.path.resolve()),
                 size=found.size,
-                domain=need_domain(request.domain or category.supercategory, image.where),
+                domain=need_domain(request.domain or category.supercategory, where),
                 entity=category.name,
-                boxes=boxes_or_whole(list(boxes), image.where, request),
+                boxes=boxes_or_whole(list(boxes), where, request),
                 licence=request.licence,
                 provenance={"source": "coco"},
             )
@@ -47,11 +47,3 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
         raise SourceError(f"{file}: no image shows exactly one category ({reasons}); nothing can be used")
     if skipped:
         log.warning("%s: %d of %d images skipped (%s)", file, skipped.total(), len(coco.images), reasons)
-
-
-def _unusable(rows: list[Placed[CocoAnnotation]]) -> str:
-    """Return why an image with these instances is skipped, "" if it is not."""
-    if any(one.row.iscrowd for one in rows):
-        return "crowds"
-    kinds = {one.row.category_id for one in rows}
-    return "" if len(kinds) == 1 else "several categories" if kinds else "no annotation"

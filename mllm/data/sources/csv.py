@@ -1,8 +1,7 @@
 """A table of labelled photos: one row per box.
 
 Columns: image (path, relative to the table's folder), entity, domain (optional with --domain), x1,y1,x2,y2 or
-x1,y1,w,h (pixels of the image after EXIF rotation), and optionally id and licence. Several rows of one image are
-several boxes of its one entity.
+x1,y1,w,h (pixels of the image after EXIF rotation), and optionally id and licence. A photo shows one entity.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
 
 
 def _photo(file: Path, image: str, rows: list[Placed], request: PhotoRequest) -> Photo:
-    """Make one photo of the rows of one image."""
     where, first = rows[0]
     check_same(rows, ("entity", "domain", "id", "licence"), "; a photo shows one entity")
     path = file.parent / image

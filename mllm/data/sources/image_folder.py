@@ -13,17 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
+from mllm.data import source_files
 from mllm.data.csv_tables import checked_rows, numbers_of
-from mllm.data.source_files import (
-    SourceError,
-    check_inside,
-    images_below,
-    make_box,
-    need_domain,
-    need_input,
-    read_size,
-    read_text,
-)
+from mllm.data.source_files import SourceError
 from mllm.data.sources import PhotoRequest, boxes_or_whole, one_photo
 from mllm.io import strict_json
 from mllm.records import Photo
@@ -44,10 +36,10 @@ class BoxRow(BaseModel):
 
 def photos(request: PhotoRequest) -> Iterator[Photo]:
     """Yield the photos of every entity's folder, sorted by name."""
-    root = need_input(request, "folder")
-    domain = need_domain(request.domain, str(root))
+    root = source_files.need_input(request, "folder")
+    domain = source_files.need_domain(request.domain, str(root))
     written = _read_boxes(root)
-    found = list(images_below(root, "*/*"))
+    found = list(source_files.images_below(root, "*/*"))
     for name, path in found:
         with one_photo(request):
             yield _photo(root, name, path, written.pop(name, []), domain, request)
@@ -59,11 +51,10 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
 
 
 def _photo(root: Path, name: str, path: Path, written: list[Written], domain: str, request: PhotoRequest) -> Photo:
-    """Make one photo of a file and its boxes."""
-    check_inside(root, path)
-    frame = read_size(path, name)
+    source_files.check_inside(root, path)
+    frame = source_files.read_size(path, name)
     boxes = [
-        make_box(numbers, frame, f"{where}: field box", order="xyxy", clip=request.clip_boxes)
+        source_files.make_box(numbers, frame, f"{where}: field box", order="xyxy", clip=request.clip_boxes)
         for where, numbers in written
     ]
     return Photo(
@@ -96,8 +87,8 @@ def _read_boxes(root: Path) -> dict[str, list[Written]]:
 
 
 def _jsonl(file: Path) -> Iterator[tuple[str, str, Corners]]:
-    """Yield (where, photo, numbers) of each line of a boxes.jsonl."""
-    for line, text in enumerate(read_text(file).splitlines(), start=1):
+    """Yield `file:line`, photo and numbers of each box."""
+    for line, text in enumerate(source_files.read_text(file).splitlines(), start=1):
         if text.strip():
             try:
                 content = strict_json.loads(text)
@@ -111,9 +102,9 @@ def _jsonl(file: Path) -> Iterator[tuple[str, str, Corners]]:
 
 
 def _csv(file: Path) -> Iterator[tuple[str, str, Corners]]:
-    """Yield (where, photo, numbers) of each row of a boxes.csv."""
-    for where, row in checked_rows(file, needed=("image", "x1", "y1", "x2", "y2"), optional=()):
-        numbers = numbers_of(row, ("x1", "y1", "x2", "y2"), where)
+    corners = ("x1", "y1", "x2", "y2")
+    for where, row in checked_rows(file, needed=("image", *corners), optional=()):
+        numbers = numbers_of(row, corners, where)
         if numbers is None:
             raise SourceError(f"{where}: field x1: four numbers are needed, the row has none")
         x1, y1, x2, y2 = numbers

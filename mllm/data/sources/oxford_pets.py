@@ -1,8 +1,7 @@
-"""Cats and dogs of the Oxford-IIIT Pet Dataset: a folder with `images/` and an `annotations.json`.
+"""Cats and dogs of the Oxford-IIIT Pet Dataset: a folder with `images/` and an `annotations.json`, a list of `PetRow`s.
 
-The json is a list of `{"image", "breed", "species", "width", "height", "head_xyxy", "body_outer_xyxy",
-"head_share_inside_body", ...}` in pixels. The box is the body's; where less than 0.8 of the head lies inside the body,
-the published outline is one piece of a broken mask, and the head's box is used instead (`provenance.box` says which).
+The box is the body's; where less than 0.8 of the head lies inside the body, the published outline is one piece of a
+broken mask, and the head's box is used instead (`provenance.box` says which).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import BaseModel, Field, FiniteFloat
 
@@ -52,36 +52,27 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
         with one_photo(request):
             row = strict_json.parsed(content, PetRow, where, kind=SourceError)
             if request.domain in (None, row.species):
-                photo = _photo(row, where, request)
-                kinds[_box_kind(row)] += 1
+                photo = _photo(row, where, root / row.image)
+                kinds[photo.provenance["box"]] += 1
                 yield photo
     if not kinds:
         raise SourceError(f"{file}: no photo of domain {request.domain!r}; it holds cat and dog")
     log.info("%s: %d body boxes, %d head boxes (broken outlines)", file, kinds["body"], kinds["head"])
 
 
-def _photo(row: PetRow, where: str, request: PhotoRequest) -> Photo:
-    """Make one photo of a row."""
-    assert request.input is not None
-    path = request.input / row.image
+def _photo(row: PetRow, where: str, path: Path) -> Photo:
     frame = read_size(path, f"{where}field image")
     if frame != Frame(row.width, row.height):
         raise SourceError(f"{where}fields width, height differ from those of {path}; was the image resized?")
-    kind = _box_kind(row)
-    box = row.head_xyxy if kind == "head" else row.body_outer_xyxy
-    field = "head_xyxy" if kind == "head" else "body_outer_xyxy"
+    broken = row.head_share_inside_body < BROKEN_MASK
+    kind, field = ("head", "head_xyxy") if broken else ("body", "body_outer_xyxy")
     return Photo(
         id=path.stem,
         image=str(path.resolve()),
         size=frame,
         domain=row.species,
         entity=row.breed.replace("_", " "),
-        boxes=(make_box(box, frame, f"{where}field {field}", order="xyxy", clip=True),),
+        boxes=(make_box(getattr(row, field), frame, f"{where}field {field}", order="xyxy", clip=True),),
         licence=LICENCE,
         provenance={"source": "oxford_pets", "box": kind},
     )
-
-
-def _box_kind(row: PetRow) -> str:
-    """Return which box is used: the head's where the outline is broken, otherwise the body's."""
-    return "head" if row.head_share_inside_body < BROKEN_MASK else "body"

@@ -1,11 +1,8 @@
 """Strategies that turn human captions into training captions: one strategy per file, named after the file.
 
 A strategy defines `NEEDS`, the capabilities (`mllm.synthesis.capabilities`) its writer must have, and
-`write(task: CaptionTask, helpers: Helpers) -> str`, which returns one caption or raises `CaptionRejected` with a short,
-stable reason. `CHECKED = True` means that it only works with a checker. Every caption must also pass `check_caption`.
-
-The writer is a teacher that describes and edits; the checker is a teacher that says whether a statement is visible in
-the image. They may be the same model, but a model that checks its own captions accepts too many of them.
+`write(task: CaptionTask, helpers: Helpers) -> str`, which returns one caption or raises `CaptionRejected`.
+`CHECKED = True` means that it only works with a checker. Every caption must also pass `check_caption`.
 """
 
 from __future__ import annotations
@@ -45,10 +42,12 @@ class CaptionLimits:
 
 @dataclass(frozen=True, slots=True)
 class Helpers:
-    """What a strategy works with: a writer, a checker (None: nothing is checked), known marks by class, an encoder."""
+    """What a strategy works with: two teachers, known marks by class, an encoder."""
 
     writer: Any = None
+    """Describes and edits."""
     checker: Sees | None = None
+    """Says what is visible; None: nothing is checked. A model that checks its own captions accepts too many of them."""
     cards: Mapping[str, Sequence[str]] = field(default_factory=dict)
     encoder: Any = None
     """Dual encoder that compares marks with the image (`gist`)."""

@@ -1,8 +1,6 @@
 """BlendCap (No Detail Left Behind, 2024): merge several people's captions into one, losing and adding nothing.
 
-People who caption the same image notice different things. The writer merges their captions; the result is rejected if
-it lost a detail or contains one that none of them wrote. Where they disagree on a colour or number, one version is
-enough; the writer decides whether two colours are a disagreement or two things.
+Where they disagree on a colour or number, one version is enough.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """GIST (Lewis et al. 2023, arXiv 2307.11315): describe an image by those marks of its class that it shows.
 
-A class has more marks than one image shows: male and female, front view and side view. The encoder compares the image
-with every mark of its own class, so the class is always kept, and the best matches make the caption,
-`class: mark, mark`. They are drawn without replacement from the softmax at the encoder's own scale, so other seeds give
-other captions where several marks match about equally well. A checker, if there is one, drops marks it does not see.
-Marks come from knowledge cards (`--knowledge`), otherwise from a writer that knows them.
+The encoder compares the image with every mark of its class (from `--knowledge`, otherwise from the writer); the caption
+`class: mark, mark` is drawn from the softmax at the encoder's own scale. A checker drops marks it does not see.
 """
 
 from __future__ import annotations
@@ -30,7 +27,9 @@ def write(task: CaptionTask, helpers: Helpers) -> str:
     marks = _class_marks(entity, task.sample.domain, helpers)
     if not marks:
         raise CaptionRejected("no marks are known of its class")
-    fit = helpers.encoder.similarity([_phrase(entity, mark) for mark in marks], [task.image])[:, 0]
+    # In wording that encoders know: `a red wren`, `a wren with a red cap`.
+    phrases = [with_article(f"{entity} with {mark}" if " " in mark else f"{mark} {entity}") for mark in marks]
+    fit = helpers.encoder.similarity(phrases, [task.image])[:, 0]
     scale, rng = softmax_scale(helpers.encoder), random.Random(f"gist/{task.seed}/{task.sample.id}")
     # Gumbel noise on the logits, then the largest: a draw without replacement (Vieira 2014; Kool et al. 2019).
     noisy = [scale * float(one) - log(-log(rng.random() or 0.5)) for one in fit]
@@ -45,7 +44,6 @@ def write(task: CaptionTask, helpers: Helpers) -> str:
 
 
 def _class_marks(entity: str, domain: str, helpers: Helpers) -> tuple[str, ...]:
-    """Return the marks of a class: from its card, otherwise from a writer that knows them."""
     if helpers.cards:
         return tuple(helpers.cards[entity])
     if not isinstance(helpers.writer, Knows):
@@ -53,8 +51,3 @@ def _class_marks(entity: str, domain: str, helpers: Helpers) -> tuple[str, ...]:
             "strategy 'gist' needs marks: give knowledge cards with --knowledge, or a teacher that knows them"
         )
     return helpers.writer.marks(entity, domain)
-
-
-def _phrase(entity: str, mark: str) -> str:
-    """Combine a class and a mark in wording that encoders know: `a red wren`, `a wren with a red cap`."""
-    return with_article(f"{entity} with {mark}" if " " in mark else f"{mark} {entity}")

@@ -1,24 +1,14 @@
 """ImageInWords (Garg et al. 2024, arXiv 2405.02793) with a model instead of annotators: describe and revise.
 
-The draft is a blend of the human captions, or a description if there are none. The image's things are described one by
-one and merged in; then the image is described again with another seed each round, and what that adds is merged in,
-until a round adds nothing or `--rounds` are over. After every round the checker looks at what is new, and what it does
-not see is dropped: a loop that only adds would end in invention. Human captions are kept and win in disagreements.
+The draft is a blend of the human captions, or a description. Each of at most `--rounds` rounds merges in a new
+description, first of every thing, then of the image; the checker drops what it does not see. Human captions win.
 """
 
 from __future__ import annotations
 
+from mllm.synthesis import captioning
 from mllm.synthesis.capabilities import Edits, Sees
-from mllm.synthesis.captioning import (
-    CaptionRejected,
-    CaptionTask,
-    Helpers,
-    blend,
-    check_details_kept,
-    check_no_conflict,
-    drop_unseen,
-    new_clauses,
-)
+from mllm.synthesis.captioning import CaptionRejected, CaptionTask, Helpers, blend, drop_unseen
 from mllm.synthesis.captioning.textualize import close_up
 
 NEEDS = (Edits, Sees)
@@ -38,11 +28,11 @@ def write(task: CaptionTask, helpers: Helpers) -> str:
         description = close_up(task, helpers, seed) if number == 0 else ""
         description = description or helpers.writer.describe(task.look(), seed=seed)
         revised = drop_unseen(task, [draft], helpers.writer.expand(draft, description, seed=seed), helpers.checker)
-        check_details_kept([draft], revised, helpers.limits)
-        if not new_clauses([draft], revised):
+        captioning.check_details_kept([draft], revised, helpers.limits)
+        if not captioning.new_clauses([draft], revised):
             break
         draft = revised
         task.notes["rounds that added something"] += 1
     if human:
-        check_no_conflict(human, draft)
+        captioning.check_no_conflict(human, draft)
     return draft

@@ -1,15 +1,12 @@
 """Image Textualization (Pi et al. 2024, arXiv 2406.07502): a description, checked against the image, then enriched.
 
-A model describes the image; what the checker does not see is dropped. Each of the image's largest things is then
-described from a crop, with its place and size in words, and merged in, and what is new is checked too. Human captions
-are neither needed nor used. (The paper finds the things with detectors and adds their distance from a depth model; here
-they are the things that the source lists.)
+Each of the largest things that the source lists (in the paper: that detectors find) is described from a crop, with its
+place and size in words, and merged in; what the checker does not see is dropped. Human captions are not used.
 """
 
 from __future__ import annotations
 
 from mllm.boxes import Box
-from mllm.records import Thing
 from mllm.synthesis.capabilities import Edits, Sees
 from mllm.synthesis.captioning import CaptionRejected, CaptionTask, Helpers, check_details_kept, drop_unseen
 
@@ -38,13 +35,8 @@ def close_up(task: CaptionTask, helpers: Helpers, seed: int) -> str:
     """Describe the largest things one by one, each from a crop, with its place; "" if no thing is known."""
     things = sorted(task.sample.things, key=lambda thing: -thing.box.area)[:MOST_THINGS]
     task.notes["things described"] += len(things)
-    return " ".join(_describe(task, helpers, thing, seed) for thing in things)
-
-
-def _describe(task: CaptionTask, helpers: Helpers, thing: Thing, seed: int) -> str:
-    """Describe one thing and its place."""
-    text = helpers.writer.describe(task.look(thing), seed=seed).strip().rstrip(".")
-    return f"{text}, {place(thing.box)}."
+    texts = [helpers.writer.describe(task.look(thing), seed=seed).strip().rstrip(".") for thing in things]
+    return " ".join(f"{text}, {place(thing.box)}." for text, thing in zip(texts, things, strict=True))
 
 
 def place(box: Box) -> str:

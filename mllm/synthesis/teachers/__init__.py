@@ -1,10 +1,7 @@
 """Teachers write the reasoning that a model is fine-tuned on: one kind per file, named after the file.
 
-A teacher's file defines a class `Teacher` with `reason(request: ReasoningRequest) -> str`: a thought that looks at
-every thing in the image and finds the thing asked for (`mllm.synthesis.thoughts` checks it). It refers to boxes as
-`<obj:K>`, K an index into `sample.things`, and reads as if its writer had found the answer by looking. What else a
-teacher can do is in `mllm.synthesis.capabilities`. A teacher with settings defines a class `Config` (a
-`mllm.config.Section`), which its `Teacher` is called with; `Config.HOW` names the settings that leave its output alone.
+A file defines a class `Teacher` with methods of `mllm.synthesis.capabilities` and, if it has settings, a class
+`Config` (a `mllm.config.Section`) that it is called with; `Config.HOW` names settings that leave its output alone.
 """
 
 from __future__ import annotations
@@ -22,38 +19,26 @@ from mllm.config import Section
 from mllm.data import manifest
 from mllm.errors import ConfigError
 from mllm.registry import Registry
-from mllm.synthesis.capabilities import ReportsUsage
+from mllm.synthesis.prompted_teacher import PromptedTeacher
 
 _FILES = Registry(__name__, "teacher")
 names, _module = _FILES.names, _FILES.load
 
 
 def load(name: str, **config: Any) -> Any:
-    """Return the teacher called `name` with these settings; `capabilities.need` checks what it can do.
-
-    Raises:
-        UnknownNameError: no such teacher; lists the known ones.
-        ConfigError: an unknown setting (lists the known ones) or an impossible value.
-    """
+    """Return the teacher `name` with these settings. Raises UnknownNameError or ConfigError; both list known names."""
     module, settings = _module(name), _config(name, config)
     return module.Teacher() if settings is None else module.Teacher(settings)
 
 
 def identity(name: str, **config: Any) -> dict[str, Any]:
-    """Return the settings that a teacher's output depends on, defaults included, as JSON values. Errors as in `load`.
-
-    Keys, addresses and everything about retries are left out: they do not change the data.
-    """
+    """Return the settings that a teacher's output depends on (no keys, no addresses) as JSON values, with defaults."""
     settings = _config(name, config)
     return {} if settings is None else settings.model_dump(mode="json", exclude=set(getattr(settings, "HOW", ())))
 
 
 def read_config(file: str | Path | None, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a teacher's settings: a YAML file, overridden by `key=value` options (values are YAML too).
-
-    Raises:
-        ConfigError: the file cannot be read or is not a mapping; an option without `=`.
-    """
+    """Read a teacher's settings: a YAML file, overridden by `key=value` options (values are YAML too)."""
     values: Any = {}
     if file is not None:
         try:
@@ -76,7 +61,7 @@ def read_config(file: str | Path | None, options: Sequence[str] = ()) -> dict[st
 def _config(name: str, values: dict[str, Any]) -> Section | None:
     """Validate settings against the teacher's `Config`; None for a teacher without settings."""
     cls: type[Section] | None = getattr(_module(name), "Config", None)
-    known = sorted(cls.model_fields) if cls is not None else []
+    known = sorted(cls.model_fields) if cls else []
     for field in values:
         if field not in known:
             raise ConfigError(f"teacher {name!r} has no field {field!r}; it has {', '.join(known) or 'none'}")
@@ -92,16 +77,9 @@ def _config(name: str, values: dict[str, Any]) -> Section | None:
 def recorded(
     options: Any, teacher: str | None, config: Mapping[str, Any], files: Iterable[str | None]
 ) -> dict[str, Any]:
-    """Return a data program's options as its output folder records them.
+    """Return a data program's options (the dataclass of its command line) as its output folder records them.
 
-    Adds the hash of every file they name, since a changed input is another input, and keeps of the teacher's settings
-    only what its output depends on: no keys and no addresses.
-
-    Args:
-        options: the dataclass of the command line; the groups `teacher` and `folder` are left out.
-        teacher: name of the teacher, None if there is none.
-        config: the teacher's settings.
-        files: the files that the options name; None, and names that are not files here, are skipped.
+    Adds a hash of each of `files` that exists, and of the teacher's settings (`config`) what `identity` keeps.
     """
     values = {key: value for key, value in asdict(options).items() if key != "folder"}
     settings = identity(teacher, **config) if teacher else {}
@@ -115,6 +93,6 @@ def closing(*teachers: Any, report: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         for teacher in {id(one): one for one in teachers}.values():
-            if isinstance(teacher, ReportsUsage):
+            if isinstance(teacher, PromptedTeacher):
                 teacher.close()
                 report(str(teacher.report()))

@@ -1,14 +1,14 @@
 """A teacher behind any OpenAI-compatible server: vLLM, SGLang, Ollama, a hosted one, or `fieldmark serve`.
 
-Replies are cached on disk, so that a resumed run does not pay twice. Calls that fail temporarily are retried, after the
-delay that the server asks for; a request that fails permanently raises `TeacherError` and is listed in the report. What
-makes every request fail ends the run: a rejected key, an unknown model, a server that is gone.
+Replies are cached on disk. Calls that fail temporarily are retried; a request that fails permanently raises
+`TeacherError`; what makes every request fail (a rejected key, an unknown model, a server that is gone) ends the run.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,12 +68,7 @@ class Teacher(PromptedTeacher):
     """All capabilities, by prompting a server."""
 
     def __init__(self, config: Config) -> None:
-        """Check the settings; no request is sent yet.
-
-        Raises:
-            ConfigError: no model is named, or the family is unknown.
-            FieldmarkError: the `openai` extra is not installed.
-        """
+        """Check the settings, without a request. Raises ConfigError, or FieldmarkError without the `openai` extra."""
         if not config.model:
             raise ConfigError("teacher openai: no model is named: set FIELDMARK_TEACHER_MODEL or `model`")
         family = families.load(config.family)
@@ -89,15 +84,13 @@ class Teacher(PromptedTeacher):
         self._client.close()
 
     def _generate(self, request: TeacherRequest) -> TeacherReply:
-        reply, known = self._cache.get(self._identity(request), lambda: self._fetch(request))
-        if known:
-            self._usage.cached()
-        return TeacherReply(**reply)
-
-    def _identity(self, request: TeacherRequest) -> dict[str, Any]:
-        """Return everything the reply depends on, images by the hash of their bytes: the key of the cache."""
+        # The cache's key is everything that the reply depends on, images by the hash of their bytes.
         images = [view.identity() for view in request.views]
-        return {**self._body(request), "messages": [self._config.system, images, request.text]}
+        key = {**self._body(request), "messages": [self._config.system, images, request.text]}
+        reply, known = self._cache.get(key, lambda: self._fetch(request))
+        if known:
+            self._usage.add(cached=1)
+        return TeacherReply(**reply)
 
     def _body(self, request: TeacherRequest) -> dict[str, Any]:
         """Return the request without its messages."""
@@ -109,33 +102,26 @@ class Teacher(PromptedTeacher):
             "extra_body": self._config.extra_body,
         }
 
-    def _messages(self, request: TeacherRequest) -> list[dict[str, Any]]:
-        """Return the messages in the OpenAI schema, images as data URLs before the text."""
-        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": v.data_url()}} for v in request.views]
-        system = [] if self._config.system is None else [{"role": "system", "content": self._config.system}]
-        return [*system, {"role": "user", "content": [*parts, {"type": "text", "text": request.text}]}]
-
     def _fetch(self, request: TeacherRequest) -> dict[str, Any]:
         """Call the server until it answers or the request has failed permanently."""
         import tenacity
 
-        messages, calls = self._messages(request), 0
+        images = [{"type": "image_url", "image_url": {"url": view.data_url()}} for view in request.views]
+        system = [] if self._config.system is None else [{"role": "system", "content": self._config.system}]
+        messages = [*system, {"role": "user", "content": [*images, {"type": "text", "text": request.text}]}]
+        calls = 0
 
         def call() -> Any:
             nonlocal calls
             with self._slots:  # not held while waiting for the next call
                 calls += 1
-                self._usage.called()
+                self._usage.add(calls=1)
                 return openai_errors.check_completion(
                     self._client.chat.completions.create(messages=messages, **self._body(request))
                 )
 
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(openai_errors.is_transient),
-            stop=self._is_over,
-            wait=self._wait,
-            reraise=True,
-        )
+        transient = tenacity.retry_if_exception(openai_errors.is_transient)
+        retrying = tenacity.Retrying(retry=transient, stop=self._is_over, wait=self._wait, reraise=True)
         try:
             completion = retrying(call)
         except openai_errors.errors() as error:
@@ -143,14 +129,10 @@ class Teacher(PromptedTeacher):
         with self._lock:
             self._failed_in_a_row = 0
         usage, choice = completion.usage, completion.choices[0]
-        counts = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (None, None)
-        self._usage.answered(*counts)
-        return {
-            "text": choice.message.content or "",
-            "truncated": choice.finish_reason == "length",
-            "tokens_in": counts[0],
-            "tokens_out": counts[1],
-        }
+        read, written = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (None, None)
+        self._usage.answered(read, written)
+        truncated = choice.finish_reason == "length"
+        return asdict(TeacherReply(choice.message.content or "", truncated, read, written))
 
     def _wait(self, state: Any) -> float:
         """Return the seconds before the next call: what the server asks for, but at least our own pause."""
@@ -169,22 +151,21 @@ class Teacher(PromptedTeacher):
     def _failure(self, request: TeacherRequest, error: Exception, calls: int) -> FieldmarkError:
         """Count a request that failed permanently and return the error to raise."""
         where = self._config.base_url or "the OpenAI API"
+        detail = openai_errors.short(error)
         if hopeless := openai_errors.fatal_reason(error):
-            return FieldmarkError(
-                f"teacher {self._config.model!r} at {where}: {hopeless} ({openai_errors.short(error)})"
-            )
+            return FieldmarkError(f"teacher {self._config.model!r} at {where}: {hopeless} ({detail})")
         reason = openai_errors.reason(error)
-        self._usage.failed(Failure(request.what, reason, openai_errors.short(error), calls))
+        self._usage.failed(Failure(request.what, reason, detail, calls))
         with self._lock:
             self._failed_in_a_row += 1
             give_up = self._failed_in_a_row >= self._config.give_up_after
         if give_up:
             return FieldmarkError(
                 f"teacher {self._config.model!r} at {where}: {self._failed_in_a_row} requests failed in a row, "
-                f"the last because of: {reason} ({openai_errors.short(error)}). Check the server, then start again; "
+                f"the last because of: {reason} ({detail}). Check the server, then start again; "
                 f"replies so far are cached in {self._config.cache}"
             )
-        return TeacherError(reason, openai_errors.short(error))
+        return TeacherError(reason, detail)
 
 
 def _cache_folder() -> Path:

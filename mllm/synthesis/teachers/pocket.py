@@ -1,8 +1,7 @@
 """The pocket oracle: has every capability of a teacher, from the pocket world's own facts. It is never wrong.
 
-It recalls the entity's marks, goes through the things from left to right with the place of each, its visible marks and
-whether they match, and names the number that does, with its box again: looking up the box of a number was the hardest
-step for a small model. Served models have the same interface, so programs can be tested without any model.
+It judges the things from left to right and names the number that matches with its box again: looking up the box of a
+number was the hardest step for a small model.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
 from mllm.knowledge import domains
-from mllm.pocket import caption_editing, world
-from mllm.pocket.captions import KINDS, claims, fits, rich
+from mllm.pocket import world
+from mllm.pocket.captions import claims, fits, merge, rich
 from mllm.pocket.pretraining_tasks import judged
-from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, find, species
+from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, KINDS, NOUNS, PATTERNS, find, species
 from mllm.synthesis.capabilities import Look, ReasoningRequest
 from mllm.synthesis.thoughts import targets
 
@@ -32,10 +31,7 @@ class Teacher:
     """Teacher interface over the pocket world."""
 
     def reason(self, request: ReasoningRequest) -> str:
-        """Write the reasoning for one sample; boxes as `<obj:K>`, K an index into `sample.things`.
-
-        Raises FieldmarkError if a thing is not of the pocket world, or the question does not fit the image.
-        """
+        """Write a thought. Raises FieldmarkError if a thing is not of the pocket world or the question does not fit."""
         sample, asked = request.sample, request.sample.asked
         order = sorted(range(len(sample.things)), key=lambda index: sample.things[index].box.center[0])
         chosen = [number for number, index in enumerate(order, 1) if index in targets(sample)]
@@ -44,7 +40,11 @@ class Teacher:
                 f"sample {sample.id}: {len(chosen)} things are {sample.entity!r}; the oracle points at exactly one"
             )
         recalled = asked or find(sample.entity).marks
-        looked = (_look(number, index, sample.things[index].entity, recalled) for number, index in enumerate(order, 1))
+        # Verdicts stand beside what they judge: a small model that only gave a number at the end picked at random.
+        looked = (
+            f"{number} <obj:{index}>: {judged(find(sample.things[index].entity).marks, recalled)}."
+            for number, index in enumerate(order, 1)
+        )
         ending = ", ".join(f"{number} <obj:{order[number - 1]}>" for number in chosen) or "none"
         subject = "marks" if asked else sample.entity
         return f"{subject}: {', '.join(recalled)}. {' '.join(looked)} So {ending}."
@@ -62,12 +62,16 @@ class Teacher:
         return tuple((mine, theirs) for mine, theirs in both if mine != theirs)
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
-        """Return whether each mark is among the facts, and each phrase's marks on things that have all of them.
-
-        None for words without a mark of this world.
-        """
-        facts = _facts(look)
-        return tuple(mark in facts if mark in facts or mark in _SLOTS else _fits(look, mark) for mark in marks)
+        """Return whether each mark, or each phrase's marks, are among the facts; None for words without a mark."""
+        facts, verdicts = _facts(look), []
+        for mark in marks:
+            if mark in facts or mark in _SLOTS:
+                verdicts.append(mark in facts)
+            else:
+                found = claims(mark)
+                known = any(one.marks for one in found)
+                verdicts.append(fits(found, look.domain, _things(look)) if known else None)
+        return tuple(verdicts)
 
     def describe(self, look: Look, *, seed: int = 0) -> str:
         """Return all facts in one sentence, worded by seed; for a scene of several things, one sentence each."""
@@ -79,8 +83,7 @@ class Teacher:
     def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
         """Return the thing's box if its facts are those of the species; otherwise none. The seed is ignored.
 
-        Without `look.box`, the box encloses what differs from the background, which is exact on photos of one thing
-        and meaningless on collages.
+        Without `look.box`, the box encloses what differs from the background: exact on photos of one thing only.
         """
         if tuple(_facts(look)) != self.marks(entity, look.domain):
             return ()
@@ -92,7 +95,7 @@ class Teacher:
         if not captions:
             raise FieldmarkError("blend needs at least one caption")
         if _several(*captions):
-            whole = caption_editing.merge(captions)
+            whole = merge(captions)
         else:
             whole = captions[0].strip()
             for caption in captions[1:]:
@@ -105,19 +108,10 @@ class Teacher:
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
         """Return the caption with the description's marks that it does not cover, thing by thing."""
         if _several(caption, description):
-            return caption_editing.merge([caption, description])
+            return merge([caption, description])
         covered = {_SLOTS[mark] for mark in _MARK.findall(caption)}
         new = [mark for mark in dict.fromkeys(_MARK.findall(description)) if _SLOTS[mark] not in covered]
         return f"{caption.strip().rstrip('.')}, {', '.join(new)}." if new else caption.strip()
-
-
-def _look(number: int, index: int, name: str, recalled: Sequence[str]) -> str:
-    """Describe one thing: its number, its place, each mark with whether it was recalled, and the verdict.
-
-    Verdicts stand beside what they judge: a small model that only gave a number at the end of a long list learned to
-    describe everything and then picked at random.
-    """
-    return f"{number} <obj:{index}>: {judged(find(name).marks, recalled)}."
 
 
 def _things(look: Look) -> list[tuple[str, ...]]:
@@ -126,19 +120,11 @@ def _things(look: Look) -> list[tuple[str, ...]]:
     return [facts[start : start + len(KINDS)] for start in range(0, len(facts), len(KINDS))]
 
 
-def _fits(look: Look, phrase: str) -> bool | None:
-    """Return whether a phrase agrees with the facts; None for one without marks."""
-    found = claims(phrase)
-    return fits(found, look.domain, _things(look)) if any(one.marks for one in found) else None
-
-
 def _several(*captions: str) -> bool:
-    """Return whether one of the captions names marks of several things."""
     return any(sum(bool(one.marks) for one in claims(caption)) > 1 for caption in captions)
 
 
 def _facts(look: Look) -> tuple[str, ...]:
-    """Return what is known to be visible. Raises FieldmarkError without facts."""
     if not look.facts:
         raise FieldmarkError(
             f"{look.image}: the pocket oracle answers from the facts of a drawn image, and this one has none; "

@@ -8,15 +8,16 @@ import pytest
 
 from mllm.inference.server import Service
 from mllm.pocket import world
+from mllm.pocket.species import species
 from mllm.synthesis import teachers
-from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, ReportsUsage, Sees, TeacherError
+from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, Sees, TeacherError
 from tests.support.served import served
 
 
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("looks")
-    for k, one in enumerate(world.species("bird")[:2]):
+    for k, one in enumerate(species("bird")[:2]):
         world.photo(one, k)[0].save(folder / f"{k}.png")
     return [Look(folder / f"{k}.png", "bird") for k in range(2)]
 
@@ -32,7 +33,7 @@ def text(teacher, look, seed=0):
 @pytest.mark.ci
 def test_local_and_served_say_the_same(looks, tmp_path) -> None:
     local = teachers.load("local", model="pocket", dtype="float32", device="cpu", max_tokens=256, batch=4, patience=0.2)
-    assert all(isinstance(local, ability) for ability in (Reasons, Knows, Sees, Points, Edits, ReportsUsage))
+    assert all(isinstance(local, ability) for ability in (Reasons, Knows, Sees, Points, Edits))
     asked = [(look, seed) for look in looks for seed in (0, 1)]
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(lambda one: text(local, *one), asked))

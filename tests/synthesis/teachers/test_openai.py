@@ -20,7 +20,7 @@ from PIL import Image
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.inference.openai_errors import retry_after
 from mllm.synthesis import teachers
-from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, ReportsUsage, Sees, TeacherError
+from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, Sees, TeacherError
 from tests.support.faulty_server import FaultyServer, serving
 
 
@@ -243,7 +243,7 @@ def test_settings_come_from_the_environment(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("FIELDMARK_TEACHER_MODEL")
     with pytest.raises(ConfigError, match="FIELDMARK_TEACHER_MODEL"):
         teachers.load("openai")
-    for ability in (Reasons, Knows, Sees, Points, Edits, ReportsUsage):
+    for ability in (Reasons, Knows, Sees, Points, Edits):
         assert isinstance(teacher, ability)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mllm.boxes import Box, Frame
 from mllm.records import Photo
-from mllm.synthesis import pseudo_boxes
+from mllm.synthesis import photo_stages
 from mllm.synthesis.capabilities import Look
 
 BOX, NEAR, FAR = Box(0, 0, 0.5, 0.5), Box(0, 0, 0.5, 0.4), Box(0, 0, 0.5, 0.3)
@@ -17,8 +17,8 @@ BOX, NEAR, FAR = Box(0, 0, 0.5, 0.5), Box(0, 0, 0.5, 0.4), Box(0, 0, 0.5, 0.3)
 
 
 @dataclass
-class Says:
-    """Points at what it was told for each seed."""
+class Pointer:
+    """Points at the boxes given for each seed."""
 
     answers: dict[int, tuple[Box, ...]]
 
@@ -35,16 +35,16 @@ def bare(*boxes: Box) -> Photo:
     ("first", "second", "reason"),
     [
         ((BOX,), (NEAR,), None),
-        ((BOX,), (FAR,), pseudo_boxes.APART),
-        ((), (BOX,), pseudo_boxes.NOTHING),
-        ((BOX,), (), pseudo_boxes.NOTHING),
-        ((BOX, FAR), (BOX,), pseudo_boxes.MANY),
-        ((BOX,), (BOX, FAR), pseudo_boxes.MANY),
+        ((BOX,), (FAR,), photo_stages.APART),
+        ((), (BOX,), photo_stages.NOTHING),
+        ((BOX,), (), photo_stages.NOTHING),
+        ((BOX, FAR), (BOX,), photo_stages.MANY),
+        ((BOX,), (BOX, FAR), photo_stages.MANY),
     ],
 )
 def test_two_opinions(first, second, reason) -> None:
-    teacher = Says({7: first, 8: second})
-    got = pseudo_boxes.point(bare(), Path("a.jpg"), teacher, teacher, seed=7)
+    teacher = Pointer({7: first, 8: second})
+    got = photo_stages.point(bare(), Path("a.jpg"), teacher, teacher, seed=7)
     assert got.boxes == ((BOX,) if reason is None else ())
     assert got.rejected == reason
     if reason is None:
@@ -52,11 +52,11 @@ def test_two_opinions(first, second, reason) -> None:
 
 
 def test_another_teacher_is_the_second_opinion_and_the_threshold_is_kept() -> None:
-    one, other = Says({0: (BOX,)}), Says({1: (FAR,)})
-    assert pseudo_boxes.point(bare(), Path("a.jpg"), one, other, agreed_at=0.5).boxes == (BOX,)
-    assert pseudo_boxes.point(bare(), Path("a.jpg"), one, other, agreed_at=0.7).boxes == ()
+    one, other = Pointer({0: (BOX,)}), Pointer({1: (FAR,)})
+    assert photo_stages.point(bare(), Path("a.jpg"), one, other, agreed_at=0.5).boxes == (BOX,)
+    assert photo_stages.point(bare(), Path("a.jpg"), one, other, agreed_at=0.7).boxes == ()
 
 
 def test_a_photo_with_a_box_is_left_alone() -> None:
-    teacher = Says({})
-    assert pseudo_boxes.point(bare(BOX), Path("a.jpg"), teacher, teacher) == bare(BOX)
+    teacher = Pointer({})
+    assert photo_stages.point(bare(BOX), Path("a.jpg"), teacher, teacher) == bare(BOX)

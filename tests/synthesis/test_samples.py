@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mllm.synthesis.sample_maker import image_name
+from mllm.synthesis.samples import image_name
 
 
 def test_no_folder_holds_more_than_a_hundred_thousand_images() -> None:
