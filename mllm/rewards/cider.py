@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
-from mllm.captions import caption_of
 from mllm.distributed import gather
 from mllm.errors import ConfigError
 from mllm.metrics.cider import HIGH, Frequencies, cider_d
-from mllm.records import Completion, Sample, Score, load_samples
-from mllm.rewards import BaseReward
-
-Counted = Literal["corpus", "batch"]
+from mllm.records import Sample, Score, load_samples
+from mllm.rewards import CaptionReward
 
 
 @dataclass(frozen=True)
-class Reward(BaseReward):
+class Reward(CaptionReward):
     """R = CIDEr-D(caption, `sample.captions`), 0..10 (arXiv 1411.5726; times 10, as the usual code gives it).
 
     How rare an n-gram is (`frequencies`) is counted in a corpus of references: `corpus`, a samples file with captions,
@@ -28,38 +25,30 @@ class Reward(BaseReward):
     of a batch of look-alikes count for nothing. Samples without references: None.
     """
 
-    low: ClassVar[float] = 0.0
     high: ClassVar[float] = HIGH
-    task: ClassVar[str] = "caption"
-
-    frequencies: Counted = "corpus"
+    frequencies: Literal["corpus", "batch"] = "corpus"
     corpus: str = "pocket"
 
     def __post_init__(self) -> None:
-        """Refuse invalid settings."""
-        if self.frequencies not in get_args(Counted):
-            raise ConfigError(f"reward 'cider': frequencies must be corpus or batch, got {self.frequencies!r}")
+        super().__post_init__()
         if self.frequencies == "corpus" and self.corpus != "pocket" and not Path(self.corpus).is_file():
             raise ConfigError(
                 f"reward 'cider': corpus: {self.corpus}: no such samples file (name one with captions, or set "
                 "frequencies: batch)"
             )
 
-    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score each completion; no parts."""
-        pairs = list(zip(samples, completions, strict=True))
+    def captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+        """Score each caption; no parts."""
         if self.frequencies == "batch":
-            known = dict(gather([(s.image, s.captions) for s in samples if s.task == "caption" and s.captions]))
+            known = dict(gather([(sample.image, sample.captions) for sample in samples if sample.captions]))
             if not known:
-                return [Score(None)] * len(pairs)
+                return [Score(None)] * len(samples)
             frequencies = Frequencies.of(known.values())
         else:
             frequencies = corpus_frequencies(self.corpus)
         return [
-            Score(min(cider_d(caption_of(done), sample.captions, frequencies), self.high))
-            if sample.task == "caption" and sample.captions
-            else Score(None)
-            for sample, done in pairs
+            Score(min(cider_d(caption, sample.captions, frequencies), self.high)) if sample.captions else Score(None)
+            for sample, caption in zip(samples, captions, strict=True)
         ]
 
 

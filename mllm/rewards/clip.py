@@ -12,14 +12,14 @@ from mllm.captions import caption_of
 from mllm.errors import ConfigError
 from mllm.io.jsonl import read_jsonl
 from mllm.records import Completion, Sample, Score
-from mllm.rewards import BaseReward
+from mllm.rewards import CaptionReward
 
 WEIGHT = 2.5
 """From Hessel et al. 2021 (arXiv 2104.08718): scales CLIP's cosines to about 0..1."""
 
 
 @dataclass(frozen=True)
-class Reward(BaseReward):
+class Reward(CaptionReward):
     """R = 2.5 * max(cos(caption, image), 0), 0..2.5; with `greedy`, R - R of the greedy caption, -2.5..2.5.
 
     CLIP-S (Hessel et al. 2021), a reward in Cho et al. 2022 (arXiv 2205.13115), who subtract the greedy caption's own
@@ -29,8 +29,7 @@ class Reward(BaseReward):
     The image is `sample.image`, an absolute path or one relative to the working folder.
     """
 
-    task: ClassVar[str] = "caption"
-
+    high: ClassVar[float] = WEIGHT
     scorer: str = "pocket"
     """`pocket`, a folder or a Hub name (mllm/models/encoders.py). Never judge with the same one."""
     late: bool = False
@@ -43,7 +42,6 @@ class Reward(BaseReward):
     """File of the base model's greedy captions (outputs.jsonl of a benchmark, by sample id)."""
 
     def __post_init__(self) -> None:
-        """Refuse a missing file of greedy captions."""
         if self.greedy is not None and not Path(self.greedy).is_file():
             raise ConfigError(f"reward 'clip': greedy: {self.greedy}: no such file")
 
@@ -52,37 +50,28 @@ class Reward(BaseReward):
         """Smallest possible value."""
         return -WEIGHT if self.greedy else 0.0
 
-    @property
-    def high(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Largest possible value."""
-        return WEIGHT
-
-    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score each completion; parts: cos, and cut (1 if the scorer truncated the caption)."""
+    def captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+        """Score each caption; parts: cos, and cut (1 if the scorer truncated the caption)."""
         from mllm.models import encoders
         from mllm.models.similarity import similarity
 
-        pairs = list(zip(samples, completions, strict=True))
-        places = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
-        result = [Score(None)] * len(pairs)
-        if not places:
-            return result
+        if not samples:
+            return []
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
-        images = encoder.images([Path(samples[place].image) for place in places])
-        texts = encoder.texts([self.prefix + caption_of(completions[place]) for place in places])
+        images = encoder.images([Path(sample.image) for sample in samples])
+        texts = encoder.texts([self.prefix + caption for caption in captions])
         cosines = _own(similarity(texts, images, encoder.pool))
-        minus = [0.0] * len(places)
+        minus = [0.0] * len(samples)
         if self.greedy is not None:
             known = _captions(self.greedy)
-            missing = [samples[place].id for place in places if samples[place].id not in known]
+            missing = [sample.id for sample in samples if sample.id not in known]
             if missing:
                 raise ConfigError(f"reward 'clip': {self.greedy} has no greedy caption of sample {missing[0]!r}")
-            base = encoder.texts([self.prefix + known[samples[place].id] for place in places])
+            base = encoder.texts([self.prefix + known[sample.id] for sample in samples])
             minus = [clip_s(cos) for cos in _own(similarity(base, images, encoder.pool))]
-        for row, place in enumerate(places):
-            value = min(max(clip_s(cosines[row]) - minus[row], self.low), self.high)
-            result[place] = Score(value, {"cos": cosines[row], "cut": float(texts.cut[row])})
-        return result
+        values = [min(max(clip_s(cos) - base, self.low), self.high) for cos, base in zip(cosines, minus, strict=True)]
+        parts = [{"cos": cos, "cut": float(cut)} for cos, cut in zip(cosines, texts.cut, strict=True)]
+        return [Score(value, part) for value, part in zip(values, parts, strict=True)]
 
 
 def clip_s(cosine: float) -> float:

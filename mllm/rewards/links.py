@@ -34,7 +34,6 @@ class Reward(SampleReward):
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse unknown steps."""
         object.__setattr__(self, "of", tuple(self.of))
         if not self.of:
             raise ConfigError("reward 'links': of is empty; name at least one step")
@@ -65,7 +64,6 @@ class Reward(SampleReward):
         return None if steps is None else {name: right / of for name, (right, of) in steps.items()}
 
     def _own(self, sample: Sample) -> Answer:
-        """Return the sample's own thought and answer in the family's notation."""
         family, budget = self._convention()
         frame = family.frame(sample.size, budget)
         return answers.parse(prompts.target(sample, "think", family, frame), family, frame)

@@ -33,7 +33,6 @@ class Reward(SampleReward):
     cards: str | None = None
 
     def __post_init__(self) -> None:
-        """Read the card file, so that a bad one is found at once."""
         object.__setattr__(self, "_cards", load_cards(Path(self.cards)) if self.cards else None)
 
     def score(self, sample: Sample, completion: Completion) -> Score:
@@ -65,7 +64,6 @@ def _plain(text: str) -> str:
 
 
 def _states(text: str, mark: str) -> bool:
-    """Whether a mark's words occur in a text in a row and are not denied."""
     return bool(re.search(rf"(?<!\w){re.escape(mark)}(?!\w)", _undenied(text, mark)))
 
 

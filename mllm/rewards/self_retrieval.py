@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Literal
 
 import numpy as np
 
-from mllm.captions import caption_of
 from mllm.distributed import gather
 from mllm.errors import ConfigError
 from mllm.metrics.ranking import hit_share, log_softmax
-from mllm.records import Completion, Sample, Score
-from mllm.rewards import BaseReward
-
-Form = Literal["log", "hit", "margin"]
-Over = Literal["batch", "bag_batch", "bag"]
+from mllm.records import Sample, Score
+from mllm.rewards import CaptionReward
 
 
 @dataclass(frozen=True)
-class Reward(BaseReward):
+class Reward(CaptionReward):
     """With s_j = similarity of the caption and image j of the candidates, i its own, and k the scorer's logit scale:
 
     log:     R = max(log softmax_j(k s_j)[i], -floor)        -floor..0; No Detail Left Behind, DiscriTune (2304.01662)
@@ -36,12 +32,10 @@ class Reward(BaseReward):
     All processes have to score their parts of a batch together: images are gathered by a collective call.
     """
 
-    task: ClassVar[str] = "caption"
-
     scorer: str = "pocket"
     """`pocket`, a folder or a Hub name (mllm/models/encoders.py). Never judge with the same one."""
-    form: Form = "log"
-    over: Over = "batch"
+    form: Literal["log", "hit", "margin"] = "log"
+    over: Literal["batch", "bag_batch", "bag"] = "batch"
     floor: float = 10.0
     late: bool = False
     pool: str = "mean"
@@ -49,10 +43,7 @@ class Reward(BaseReward):
     """Folder where the images' vectors are kept."""
 
     def __post_init__(self) -> None:
-        """Refuse invalid settings."""
-        for field, value, known in (("form", self.form, get_args(Form)), ("over", self.over, get_args(Over))):
-            if value not in known:
-                raise ConfigError(f"reward 'self_retrieval': {field} must be one of {', '.join(known)}, got {value!r}")
+        super().__post_init__()
         if not self.floor > 0:
             raise ConfigError(f"reward 'self_retrieval': floor must be above 0, got {self.floor!r}")
 
@@ -66,32 +57,29 @@ class Reward(BaseReward):
         """Largest possible value."""
         return {"log": 0.0, "hit": 1.0, "margin": 2.0}[self.form]
 
-    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score each completion; parts: log_p, hit, candidates, and cut (1 if the scorer truncated the caption)."""
+    def captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+        """Score each caption; parts: log_p, hit, candidates, and cut (1 if the scorer truncated the caption)."""
         from mllm.models import encoders
         from mllm.models.similarity import similarity, softmax_scale
 
-        pairs = list(zip(samples, completions, strict=True))
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
-        mine = {sample.image: sample.bag for sample in samples if sample.task == "caption"}
+        mine = {sample.image: sample.bag for sample in samples}
         vectors = encoder.images([Path(image) for image in mine])
         rows = gather([(image, bag, vector) for (image, bag), vector in zip(mine.items(), vectors, strict=True)])
         candidates = {image: (bag, vector) for image, bag, vector in rows}
-        places = [place for place, (sample, _) in enumerate(pairs) if sample.task == "caption"]
-        result = [Score(None)] * len(pairs)
-        if not places:
-            return result
-        texts = encoder.texts([caption_of(completions[place]) for place in places])
+        if not samples:
+            return []
+        texts = encoder.texts(captions)
         seen = np.stack([vector for _, vector in candidates.values()])
         similarities = similarity(texts, seen, encoder.pool)
         scale, place_of = softmax_scale(encoder), {image: number for number, image in enumerate(candidates)}
         bags = [bag for bag, _ in candidates.values()]
-        for row, place in enumerate(places):
-            sample = samples[place]
+        result = [Score(None)] * len(samples)
+        for row, sample in enumerate(samples):
             pool = self._pool(sample, bags)
             if len(pool) > 1:
                 own = pool.index(place_of[sample.image])
-                result[place] = self._score(similarities[row, pool], own, scale, bool(texts.cut[row]))
+                result[row] = self._score(similarities[row, pool], own, scale, bool(texts.cut[row]))
         return result
 
     def _pool(self, sample: Sample, bags: Sequence[str | None]) -> list[int]:
@@ -104,7 +92,6 @@ class Reward(BaseReward):
         return mates if self.over == "bag" or len(mates) < 2 else list(range(len(bags)))
 
     def _score(self, similarity: np.ndarray, own: int, scale: float, cut: bool) -> Score:
-        """Score one caption among its candidates."""
         log_p = float(log_softmax(scale * similarity)[own])
         hit = hit_share(similarity, own)
         margin = float(similarity[own] - np.delete(similarity, own).max())
