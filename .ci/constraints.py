@@ -9,7 +9,7 @@ from pathlib import Path
 HEADER = """\
 # Exact versions that the tests ran with: every dependency and every extra but vllm (which pins its own torch).
 # Written by `make constraints` for Python 3.11 on Linux; use it with `pip install -c constraints.txt`.
-# torch carries no +cpu or +cu: either build will do.
+# torch has no +cpu or +cu suffix: either build works.
 """
 
 

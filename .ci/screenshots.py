@@ -35,6 +35,8 @@ sys.path.insert(0, str(ROOT))  # for the tests' browser driver
 
 from mllm.evaluation import runs  # noqa: E402
 from mllm.evaluation.scores import Case  # noqa: E402
+from mllm.pocket.species import DOMAINS, species  # noqa: E402
+from mllm.pocket.world import TILE, photo  # noqa: E402
 from tests.support.browser import Tab, browser  # noqa: E402
 
 WIDTH = 1100
@@ -44,7 +46,7 @@ PROMPT = "find> "
 
 
 @dataclass(frozen=True)
-class Studio:
+class Session:
     """What every screenshot needs: a browser tab, the demo's folder, and a scratch folder."""
 
     tab: Tab
@@ -52,14 +54,14 @@ class Studio:
     scratch: Path
 
     def page(self, file: Path, height: int) -> Image.Image:
-        """Open a page from disk and return a shot of its top, `height` pixels high."""
+        """Open a page from disk and return a screenshot of its top, `height` pixels high."""
         self.tab.size(WIDTH, height)
         self.tab.open(file.resolve().as_uri())
         self.tab.wait("document.readyState == 'complete' && document.querySelector('h1')")
-        return self.look()
+        return self.screenshot()
 
-    def look(self) -> Image.Image:
-        """Return a shot of the window."""
+    def screenshot(self) -> Image.Image:
+        """Return a screenshot of the window."""
         return Image.open(BytesIO(self.tab.shoot(self.scratch / "shot.png").read_bytes())).convert("RGB")
 
     def command(self, *words: str) -> None:
@@ -67,52 +69,55 @@ class Studio:
         subprocess.run([sys.executable, "-m", "mllm.cli", *words], cwd=self.demo.parent.parent, check=True)
 
 
-def answers(studio: Studio) -> Image.Image:
-    page = studio.scratch / "answers.html"
-    studio.command("inspect", _named(studio, "eval/GRPO"), "--html", str(page), "--count", "12")
-    return studio.page(page, 825)
+def answers(session: Session) -> Image.Image:
+    page = session.scratch / "answers.html"
+    session.command("inspect", _path(session, "eval/GRPO"), "--html", str(page), "--count", "12")
+    return session.page(page, 825)
 
 
-def captions(studio: Studio) -> Image.Image:
-    page = studio.scratch / "captions.html"
-    studio.command("inspect", _named(studio, "captions-eval/SFT"), "--html", str(page), "--count", "12")
-    return studio.page(page, 752)
+def captions(session: Session) -> Image.Image:
+    page = session.scratch / "captions.html"
+    session.command("inspect", _path(session, "captions-eval/SFT"), "--html", str(page), "--count", "12")
+    return session.page(page, 752)
 
 
-def report(studio: Studio) -> Image.Image:
-    return studio.page(studio.demo / "report.html", 917)
+def report(session: Session) -> Image.Image:
+    return session.page(session.demo / "report.html", 917)
 
 
-def live(studio: Studio) -> Image.Image:
-    return studio.page(studio.demo / "rl" / "live.html", 1000)
+def live(session: Session) -> Image.Image:
+    return session.page(session.demo / "rl" / "live.html", 1000)
 
 
-def compare(studio: Studio) -> Image.Image:
-    page = studio.scratch / "compare.html"
-    named = [f"{name}={_named(studio, f'eval/{name}')}" for name in ("SFT", "CoT-SFT", "GRPO")]
-    studio.command("compare", *named, "--out", str(page))
-    return studio.page(page, 917)
+def compare(session: Session) -> Image.Image:
+    page = session.scratch / "compare.html"
+    folders = [f"{name}={_path(session, f'eval/{name}')}" for name in ("SFT", "CoT-SFT", "GRPO")]
+    session.command("compare", *folders, "--out", str(page))
+    return session.page(page, 917)
 
 
-def pocket_world(_: Studio) -> Image.Image:
-    from mllm.pocket.poster import poster
+def pocket_world(_: Session) -> Image.Image:
+    """Draw the pocket world: ten columns of domains, three sister species each."""
+    sheet = Image.new("RGB", (TILE * len(DOMAINS), TILE * 3), "white")
+    for column, domain in enumerate(DOMAINS):
+        for row, one in enumerate(species(domain)[6:9]):
+            sheet.paste(photo(one, seed=2)[0], (column * TILE, row * TILE))
+    return sheet
 
-    return poster()
 
-
-def web(studio: Studio) -> Image.Image:
-    """Return the web page with base and tuned model side by side, asked for one thing by name."""
+def web(session: Session) -> Image.Image:
+    """Return the web page with base and tuned model side by side, after a question for one thing by name."""
     from mllm.inference import assistant
     from mllm.inference.web import page as web
 
-    case = _found(studio)
-    models = [assistant.load(name, device="cpu", batch=2) for name in ("pocket", _named(studio, "rl/best"))]
+    case = _example(session)
+    models = [assistant.load(name, device="cpu", batch=2) for name in ("pocket", _path(session, "rl/best"))]
     _, address, _ = web.run(models, web.WebLimits(), host="127.0.0.1", port=None, prevent_thread_lock=True)
-    tab = studio.tab
+    tab = session.tab
     tab.size(1400, 950, scale=WIDTH / 1400)
     tab.open(address)
     tab.wait("document.querySelector('#question textarea')")
-    tab.upload("#drop input[type=file]", [_image(studio, case)])
+    tab.upload("#drop input[type=file]", [_image(session, case)])
     tab.wait("document.querySelector('#stage-0 img') && document.querySelector('#stage-1 img')")
     bare = tab.js("document.querySelector('#stage-1 img').src")
     tab.write("#question textarea", case.sample.entity)
@@ -121,64 +126,66 @@ def web(studio: Studio) -> Image.Image:
     tab.wait(f"document.querySelector('#stage-1 img').src != {bare!r}")
     tab.wait("document.querySelector('#stage-1 img').complete")
     time.sleep(1)  # the page fades its parts in
-    found = studio.look()
+    found = session.screenshot()
     web.gr.close_all(verbose=False)
     return found
 
 
-def terminal(studio: Studio) -> Image.Image:
+def terminal(session: Session) -> Image.Image:
     """Return the terminal, with the image that it saved beside it."""
-    case = _found(studio)
+    case = _example(session)
     others = [thing.entity for thing in case.sample.things if thing.entity != case.sample.entity]
-    image = _image(studio, case)
-    words = ["fieldmark", "chat", _named(studio, "rl/best"), image.name, "--domain", case.sample.domain]
-    text = talk([*words, "--out", str(studio.scratch)], [case.sample.entity, others[0]], image.parent, studio)
-    saved = sorted(studio.scratch.glob(f"{image.stem}.*.png"), key=lambda file: file.stat().st_mtime)[0]
-    page = studio.scratch / "chat.html"
+    image = _image(session, case)
+    words = ["fieldmark", "chat", _path(session, "rl/best"), image.name, "--domain", case.sample.domain]
+    text = chat_in_terminal(
+        [*words, "--out", str(session.scratch)], [case.sample.entity, others[0]], image.parent, session
+    )
+    saved = sorted(session.scratch.glob(f"{image.stem}.*.png"), key=lambda file: file.stat().st_mtime)[0]
+    page = session.scratch / "chat.html"
     style = "margin:0;padding:16px;background:#fff;display:flex;gap:16px;align-items:center"
     page.write_text(
-        f"<!doctype html><body style='{style}'><div style='flex:1'>{drawn(text, shlex.join(words))}</div>"
+        f"<!doctype html><body style='{style}'><div style='flex:1'>{terminal_svg(text, shlex.join(words))}</div>"
         f"<img style='max-width:320px;max-height:360px' src='{html.escape(saved.as_uri())}'></body>",
         encoding="utf-8",
     )
-    studio.tab.size(WIDTH, 100)
-    studio.tab.open(page.as_uri())
-    studio.tab.wait("document.images[0] && document.images[0].complete && document.querySelector('svg')")
-    studio.tab.size(WIDTH, int(studio.tab.js("Math.ceil(document.body.getBoundingClientRect().height)")))
-    return studio.look()
+    session.tab.size(WIDTH, 100)
+    session.tab.open(page.as_uri())
+    session.tab.wait("document.images[0] && document.images[0].complete && document.querySelector('svg')")
+    session.tab.size(WIDTH, int(session.tab.js("Math.ceil(document.body.getBoundingClientRect().height)")))
+    return session.screenshot()
 
 
-def talk(words: list[str], questions: list[str], folder: Path, studio: Studio) -> str:
-    """Run a command in a terminal of its own, type the questions, and return the terminal's text."""
-    model = str((studio.demo / "rl" / "best").resolve())
-    real = [sys.executable, "-m", "mllm.cli", words[1], model, *words[3:]]
-    ours, theirs = pty.openpty()
+def chat_in_terminal(words: list[str], questions: list[str], folder: Path, session: Session) -> str:
+    """Run a command in a pseudo-terminal, type the questions, and return the terminal's text."""
+    model = str((session.demo / "rl" / "best").resolve())
+    command = [sys.executable, "-m", "mllm.cli", words[1], model, *words[3:]]
+    terminal, child = pty.openpty()
     environment = {**os.environ, "COLUMNS": "88", "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(real, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = ""
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    output = ""
     for question in [*questions, ""]:
-        shown += until(ours, PROMPT)
-        os.write(ours, f"{question}\n".encode())
+        output += read_until(terminal, PROMPT)
+        os.write(terminal, f"{question}\n".encode())
     process.wait(60)
-    os.close(ours)
-    shown = shown[shown.index(f"{model} at ") :]  # bars of the weights being read come before
-    return shown.removesuffix(PROMPT).replace(model, words[2]).replace(str(studio.scratch), ".")
+    os.close(terminal)
+    output = output[output.index(f"{model} at ") :]  # progress bars of loading come before
+    return output.removesuffix(PROMPT).replace(model, words[2]).replace(str(session.scratch), ".")
 
 
-def until(terminal: int, end: str, patience: float = 600) -> str:
-    """Read a terminal until its text ends with `end`. Exits after `patience` seconds."""
-    text, latest = "", time.monotonic() + patience
+def read_until(terminal: int, end: str, timeout: float = 600) -> str:
+    """Read a terminal until its text ends with `end`. Exits after `timeout` seconds."""
+    text, deadline = "", time.monotonic() + timeout
     while not text.endswith(end):
-        ready, _, _ = select.select([terminal], [], [], max(latest - time.monotonic(), 0))
+        ready, _, _ = select.select([terminal], [], [], max(deadline - time.monotonic(), 0))
         if not ready:
-            raise SystemExit(f"the terminal never showed {end!r}; it shows:\n{text}")
+            raise SystemExit(f"{end!r} did not appear in the terminal; its text is:\n{text}")
         text += os.read(terminal, 4096).decode(errors="replace")
     return text
 
 
-def drawn(text: str, title: str) -> str:
-    """Turn a terminal's text into an SVG in the machine's own font; it fetches nothing."""
+def terminal_svg(text: str, title: str) -> str:
+    """Turn a terminal's text into an SVG in the machine's own font; it loads nothing from the network."""
     console = Console(record=True, width=88, file=open(os.devnull, "w", encoding="utf-8"), force_terminal=True)  # noqa: SIM115
     console.print(Text.from_ansi(text.replace("\r\n", "\n").strip()))
     form = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
@@ -187,23 +194,23 @@ def drawn(text: str, title: str) -> str:
     )
 
 
-def _named(studio: Studio, part: str) -> str:
+def _path(session: Session, part: str) -> str:
     """Return the path of a part of the demo, relative to where `make demo` ran."""
-    return str(Path(studio.demo.parent.name) / studio.demo.name / part)
+    return str(Path(session.demo.parent.name) / session.demo.name / part)
 
 
-def _found(studio: Studio) -> Case:
-    """Return the first answer of the rewarded model that is right, on a wide image of a kind it was trained on."""
-    cases = runs.load(studio.demo / "eval" / "GRPO").cases
+def _example(session: Session) -> Case:
+    """Return the first right answer of the GRPO model, on a wide image of a kind it was trained on."""
+    cases = runs.load(session.demo / "eval" / "GRPO").cases
     fit = (case for case in cases if case.hit and case.sample.seen and len(case.sample.things) > 2)
     return next(case for case in fit if case.sample.size.width >= case.sample.size.height)
 
 
-def _image(studio: Studio, case: Case) -> Path:
-    return (studio.demo / "eval" / "GRPO" / case.sample.image).resolve()
+def _image(session: Session, case: Case) -> Path:
+    return (session.demo / "eval" / "GRPO" / case.sample.image).resolve()
 
 
-IMAGES: dict[str, Callable[[Studio], Image.Image]] = {
+IMAGES: dict[str, Callable[[Session], Image.Image]] = {
     "pocket_world": pocket_world, "answers": answers, "captions": captions, "report": report, "live": live,
     "compare": compare, "web": web, "chat": terminal,
 }  # fmt: skip
@@ -211,16 +218,16 @@ IMAGES: dict[str, Callable[[Studio], Image.Image]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", type=Path, default=ROOT / "runs" / "demo", help="what `make demo` left")
+    parser.add_argument("--demo", type=Path, default=ROOT / "runs" / "demo", help="folder that `make demo` wrote")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--only", nargs="+", choices=sorted(IMAGES), default=list(IMAGES))
     options = parser.parse_args()
     out, demo = options.out.resolve(), options.demo.resolve()
-    os.chdir(demo.parent.parent)  # so that folders have the documentation's names
+    os.chdir(demo.parent.parent)  # so that pages name folders as the documentation does
     with tempfile.TemporaryDirectory() as scratch, browser(Path(scratch) / "profile") as tab:
         for name in options.only:
-            studio = Studio(tab, demo, Path(scratch))
-            small = IMAGES[name](studio).quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            session = Session(tab, demo, Path(scratch))
+            small = IMAGES[name](session).quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
             file = out / f"{name}.png"
             small.save(file, optimize=True)
             print(f"{file}: {small.width} x {small.height}, {file.stat().st_size // 1024} KB", flush=True)

@@ -43,6 +43,7 @@ from mllm.models import encoders
 from mllm.models.embedding_cache import EmbeddingStore
 from mllm.models.families import load as family_of
 from mllm.pocket import world
+from mllm.pocket.species import species as all_species
 from mllm.records import Photo, Sample, load_samples
 from mllm.synthesis import teacher_prompts
 from mllm.synthesis.capabilities import ReasoningRequest
@@ -61,7 +62,7 @@ def photos(folder: Path, species: int, each: int) -> Path:
     rng = np.random.default_rng(0)
     grain = rng.normal(0, 9, (PHOTO[1], PHOTO[0], 3))
     rows, cards = [], {}
-    for one in world.species("bird")[:species]:
+    for one in all_species("bird")[:species]:
         cards[one.name] = list(one.marks)
         for number in range(each):
             image, box = world.photo(one, number)

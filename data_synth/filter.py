@@ -29,6 +29,7 @@ from mllm.evaluation import pass_rate
 from mllm.io import provenance
 from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.io.progress import progress
+from mllm.prompting.tasks import task_of
 from mllm.records import Completion, Sample, load_samples
 from mllm.synthesis.run import SynthesisRun
 from mllm.synthesis.shards import Shards
@@ -133,7 +134,8 @@ def keep_stage(run: Run, samples: Sequence[Sample], weights: str) -> None:
     by_id = {sample.id: sample for sample in samples}
     for attempt in range(options.attempts):
         for row in read_jsonl(run.out / f"attempts-{attempt}.jsonl", Completion, unique="sample_id"):
-            passes[row.sample_id] += pass_rate.is_right(by_id[row.sample_id], row)
+            sample = by_id[row.sample_id]
+            passes[sample.id] += task_of(sample).is_right(row.answer, sample)
     how = options.generation
     by_whom = {"model": options.model, "weights": weights, "temperature": how.temperature, "seed": how.seed}
     root, here = Path(options.samples).parent.resolve(), run.out.resolve()

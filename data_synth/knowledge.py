@@ -37,9 +37,8 @@ from mllm.errors import FieldmarkError
 from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.knowledge import card_files, confusables, domains
 from mllm.knowledge.card_files import Card, Mark
-from mllm.knowledge.cards import normalize_name
+from mllm.knowledge.cards import normalize_name, part_of
 from mllm.knowledge.confusables import ConfusablePair
-from mllm.knowledge.parts import part_of
 from mllm.records import Photo
 from mllm.synthesis import card_making, teachers
 from mllm.synthesis.capabilities import Knows, Sees, need
@@ -159,7 +158,7 @@ def photos_stage(run: Run) -> list[Photo]:
         clip_boxes=True,
     )
     source = options.source
-    run.list_rows(file, Photo, lambda start: islice(sources.photos(source, request), start, None), "photos")
+    run.list_rows(file, lambda start: islice(sources.photos(source, request), start, None), "photos")
     return list(read_jsonl(file, Photo, unique="id"))
 
 

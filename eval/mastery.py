@@ -14,7 +14,7 @@ the same questions again while training. See docs/mastery.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -108,7 +108,7 @@ def cut_out(chosen: list[Item], root: Path, folder: Path) -> list[Item]:
         if not path.is_file():
             image = open_image(root / item.image)
             save_image(image.crop((left, top, left + int(size.width), top + int(size.height))), path)
-        found.append(knowledge_probe.alone(item, f"images/{path.name}", size))
+        found.append(replace(item, image=f"images/{path.name}", size=size, box=Box(0, 0, 1, 1)))
     return found
 
 

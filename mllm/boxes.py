@@ -1,8 +1,6 @@
 """Frames and boxes: the only module that converts coordinates.
 
-A `Frame` is the coordinate system of four numbers: pixels of the image, pixels of the resized image, or 1000 x 1000.
-A `Box` is always in the unit frame (x and y from 0 to 1, origin top left) and is created from numbers and their frame.
-IoU therefore needs neither image nor size: scaling x and y does not change ratios of areas.
+A `Box` is always in the unit frame (x and y from 0 to 1, origin top left), so that IoU needs no image size.
 """
 
 from __future__ import annotations
@@ -31,7 +29,6 @@ class Frame:
     height: float
 
     def __post_init__(self) -> None:
-        """Check the sides."""
         for side in (self.width, self.height):
             if not (_is_number(side) and side > 0):
                 raise BoxError(f"a frame needs two finite sides above 0, got {self.width!r} x {self.height!r}")
@@ -56,7 +53,6 @@ class Box:
     y2: float
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
         numbers = (self.x1, self.y1, self.x2, self.y2)
         if not all(map(_is_number, numbers)):
             raise BoxError(f"a box needs four finite numbers, got {numbers}")
@@ -74,10 +70,8 @@ class Box:
     def from_xyxy(cls, numbers: Sequence[float], frame: Frame, *, clip: bool = False) -> Box:
         """Create a box from x1, y1, x2, y2 in units of `frame`.
 
-        `clip=True` clips it to the frame (for annotations that overshoot by a pixel or two).
-
-        Raises:
-            BoxError: not four finite numbers, inverted, empty, or outside the frame (with `clip`: completely outside).
+        `clip=True` clips it to the frame (for annotations that overshoot by a pixel or two). Raises BoxError: not four
+        finite numbers, inverted, empty, or outside the frame (with `clip`: completely outside).
         """
         if len(numbers) != 4 or not all(map(_is_number, numbers)):
             raise BoxError(f"a box needs four finite numbers, got {tuple(numbers)}")
@@ -138,26 +132,17 @@ class Box:
     def oriented(self, exif_orientation: int) -> Box:
         """Return the box after applying EXIF orientation 1..8 to its image.
 
-        `self` is on the image as stored, the result on the image as displayed. The eight cases are those of the
-        EXIF 2.3 standard, tag 0x0112.
+        `self` is on the image as stored, the result on the image as displayed (EXIF 2.3, tag 0x0112): orientations 5 to
+        8 swap x and y, then 2, 3, 6 and 7 mirror x, and 3, 4, 7 and 8 mirror y.
         """
         x1, y1, x2, y2 = self.x1, self.y1, self.x2, self.y2
-        match _orientation(exif_orientation):
-            case 2:  # mirrored
-                return Box(1 - x2, y1, 1 - x1, y2)
-            case 3:  # rotated by 180 degrees
-                return Box(1 - x2, 1 - y2, 1 - x1, 1 - y1)
-            case 4:  # upside down, mirrored
-                return Box(x1, 1 - y2, x2, 1 - y1)
-            case 5:  # transposed
-                return Box(y1, x1, y2, x2)
-            case 6:  # to be rotated clockwise
-                return Box(1 - y2, x1, 1 - y1, x2)
-            case 7:  # transposed along the other diagonal
-                return Box(1 - y2, 1 - x2, 1 - y1, 1 - x1)
-            case 8:  # to be rotated counter-clockwise
-                return Box(y1, 1 - x2, y2, 1 - x1)
-        return self
+        if _orientation(exif_orientation) >= 5:
+            x1, y1, x2, y2 = y1, x1, y2, x2
+        if exif_orientation in (2, 3, 6, 7):
+            x1, x2 = 1 - x2, 1 - x1
+        if exif_orientation in (3, 4, 7, 8):
+            y1, y2 = 1 - y2, 1 - y1
+        return Box(x1, y1, x2, y2)
 
 
 def iou(a: Box, b: Box) -> float:
@@ -183,7 +168,6 @@ def iou_xyxy(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _overlap(a1: float, a2: float, b1: float, b2: float) -> float:
-    """Return the length of the intersection of two intervals, at least 0."""
     return max(min(a2, b2) - max(a1, b1), 0.0)
 
 
@@ -193,7 +177,6 @@ def _is_number(value: object) -> bool:
 
 
 def _orientation(value: int) -> int:
-    """Check that an EXIF orientation is one of 1..8, and return it."""
     if value not in range(1, 9):
         raise BoxError(f"EXIF orientation must be 1..8, got {value!r}")
     return value

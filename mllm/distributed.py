@@ -1,8 +1,4 @@
-"""Rank, world size, barrier and gather for the processes of one run. Importing this module does not import torch.
-
-`accelerate launch` and `torchrun` set RANK and WORLD_SIZE. Without them there is one process, and these functions do
-nothing.
-"""
+"""Rank, world size, barrier and gather for the processes of one run. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -54,9 +50,10 @@ def gather(rows: Sequence[T]) -> list[T]:
 
     This is a collective call: every process must make it, or the others block.
     """
-    if not _initialized():
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return list(rows)
-    distributed = sys.modules["torch"].distributed
+    distributed = torch.distributed
     found: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, list(rows))
     return [row for part in found for row in part]
@@ -78,8 +75,3 @@ def main_process_only(work: Callable[[], None]) -> None:
         broadcast_object_list(error)
     if error[0] is not None:
         raise error[0]
-
-
-def _initialized() -> bool:
-    torch: Any = sys.modules.get("torch")
-    return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -91,7 +91,7 @@ class Sample(Record):
     `image`), `bag` names its look-alikes, `fingerprint` is used to find near-duplicates.
     The answer: `boxes`, or `captions` (the first is learned; `human_captions` are those that people wrote). `thought`
     is family-neutral reasoning that refers to boxes as `<obj:K>`, K an index into `things`.
-    The side: `split`; `seen` says whether the ENTITY was in the training set (None: unknown), `stratum` what is measured.
+    The side: `split`; `seen`: the ENTITY was in the training set (None: unknown); `stratum` says what is measured.
     `refused` lists why earlier attempts at this image were rejected; `categories` are those of an annotation file.
     `provenance` holds notes for people; programs do not read it.
     """
@@ -188,8 +188,7 @@ class Score(Record):
 def load_samples(path: str | Path, *, images: bool = True) -> list[Sample]:
     """Read a whole samples file and check what the rows cannot know of one another.
 
-    Raises:
-        RecordError: as `read_jsonl`; a duplicate id; no row at all; with `images`, an image that is not there.
+    Raises `RecordError`: as `read_jsonl`; a duplicate id; no row at all; with `images`, an image that is not there.
     """
     path = Path(path)
     samples: list[Sample] = []
@@ -212,7 +211,6 @@ def image_path(file: str | Path, sample: Sample | Photo) -> Path:
 
 
 def _require_text(record: Any, *names: str) -> None:
-    """Refuse an empty string in one of the named fields."""
     for name in names:
         value = getattr(record, name)
         if not isinstance(value, str) or not value:

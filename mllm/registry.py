@@ -1,7 +1,6 @@
-"""Plugins: each file of a plugin folder adds one thing, named after the file.
+"""Plugins: each file of a plugin folder adds one thing, named after the file, and is imported when it is loaded.
 
 The folder's `__init__.py` says what a file must define and contains `_FILES = Registry(__name__, "reward", "Reward")`.
-A file is imported only when it is loaded.
 """
 
 from __future__ import annotations
@@ -14,12 +13,9 @@ from mllm.errors import UnknownNameError
 
 
 class Registry:
-    """The modules of one package, by name.
+    """The modules of a package (dotted name), each of which defines one `kind` (a word for errors).
 
-    Args:
-        package: dotted name of the package.
-        kind: what one file defines, in words; used in the error for an unknown name.
-        attribute: what `load` returns from the module; None for the module itself.
+    `load` returns the module's `attribute`, or with None the module itself.
     """
 
     def __init__(self, package: str, kind: str, attribute: str | None = None) -> None:
@@ -30,11 +26,7 @@ class Registry:
         return tuple(sorted(module.name for module in iter_modules(import_module(self.package).__path__)))
 
     def load(self, name: str) -> Any:
-        """Return what the file `name` defines.
-
-        Raises:
-            UnknownNameError: no such file; lists the known names.
-        """
+        """Return what the file `name` defines. Raises UnknownNameError: no such file; lists the known names."""
         if name not in self.names():
             raise UnknownNameError(self.kind, name, self.names())
         module = import_module(f"{self.package}.{name}")

@@ -30,10 +30,9 @@ from mllm.errors import FieldmarkError
 from mllm.models.cpu_kernels import computes_bfloat16, keep_memory, use_fast_kernels
 from mllm.pocket import model as pocket
 from mllm.pocket.capability_checks import all_checks, check_find, check_recall, write_model_card
-from mllm.pocket.curriculum import Curriculum
-from mllm.pocket.data_parallel import DataParallel
 from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, image_batch, task_batch
-from mllm.pocket.pretraining_run import SavedState, share_of_peak
+from mllm.pocket.pretraining_run import DataParallel, SavedState, share_of_peak
+from mllm.pocket.pretraining_tasks import Curriculum
 from mllm.pocket.scene_store import SceneStore
 from mllm.prompting import questions
 from mllm.training.engine import attention, packing

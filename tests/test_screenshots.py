@@ -34,8 +34,8 @@ def test_every_image_is_made_shown_and_small(screenshots: ModuleType) -> None:
     assert not large
 
 
-def test_a_terminal_becomes_a_drawing_that_fetches_nothing(screenshots: ModuleType) -> None:
-    svg = screenshots.drawn("find> wren\r\n\x1b[2ma small bird\x1b[0m\r\nwren: 10, 20", "fieldmark chat MODEL")
+def test_a_terminal_becomes_an_svg_that_loads_nothing(screenshots: ModuleType) -> None:
+    svg = screenshots.terminal_svg("find> wren\r\n\x1b[2ma small bird\x1b[0m\r\nwren: 10, 20", "fieldmark chat MODEL")
     assert "small&#160;bird" in svg and "fieldmark&#160;chat" in svg.replace(" ", "&#160;")
     assert not re.findall(r"url\(\s*[\"']?http|href=[\"']http", svg) and "@font-face" not in svg
 
@@ -44,10 +44,10 @@ def test_what_a_terminal_shows_is_read_up_to_the_prompt(screenshots: ModuleType)
     import os
     import pty
 
-    ours, theirs = pty.openpty()
-    os.write(theirs, b"loading ...\nfind> ")
-    assert screenshots.until(ours, "find> ", patience=5).replace("\r\n", "\n") == "loading ...\nfind> "
-    with pytest.raises(SystemExit, match="the terminal never showed 'find> '"):
-        screenshots.until(ours, "find> ", patience=0.2)
-    os.close(theirs)
-    os.close(ours)
+    terminal, child = pty.openpty()
+    os.write(child, b"loading ...\nfind> ")
+    assert screenshots.read_until(terminal, "find> ", timeout=5).replace("\r\n", "\n") == "loading ...\nfind> "
+    with pytest.raises(SystemExit, match="'find> ' did not appear in the terminal"):
+        screenshots.read_until(terminal, "find> ", timeout=0.2)
+    os.close(child)
+    os.close(terminal)

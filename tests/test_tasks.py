@@ -24,6 +24,7 @@ import pytest
 
 from mllm.data import caption_sources
 from mllm.pocket import world
+from mllm.pocket.species import species
 from mllm.records import load_samples
 from mllm.training.preflight.check import check_recipe
 from tests.support import stand_ins
@@ -172,7 +173,7 @@ def my_photos(copy: Path) -> None:
     Drawn photos of a kind look the same, so that all of them go to one side; thirty kinds leave some for each.
     """
     boxes, marks = [("image", "x1", "y1", "x2", "y2")], [("entity", "mark")]
-    for kind in world.species("bird"):
+    for kind in species("bird"):
         folder = copy / "photos" / kind.name.replace(" ", "_")
         folder.mkdir(parents=True)
         marks += [(kind.name, mark) for mark in kind.marks]

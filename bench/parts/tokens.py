@@ -12,6 +12,7 @@ from mllm.inference.generate import generate
 from mllm.inference.sampling import Sampling
 from mllm.models.checkpoint import load
 from mllm.pocket import world
+from mllm.pocket.species import species
 from mllm.records import Sample
 
 
@@ -33,7 +34,7 @@ def training() -> dict[str, float]:
 
 
 def _sample(folder: Path, number: int) -> Sample:
-    birds = world.species("bird")
+    birds = species("bird")
     scene = world.make_scene(f"scale/{number}", "bird", [birds[(number + k) % len(birds)] for k in range(3)], "row")
     scene.image.save(folder / f"scene-{number}.png")
     thing = scene.things[0]

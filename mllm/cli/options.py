@@ -1,7 +1,5 @@
 """Options that several programs share, each written once. Nest them: their flags have no prefix."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

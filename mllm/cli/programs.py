@@ -27,10 +27,12 @@ import os
 import re
 import shlex
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from functools import reduce
 from itertools import groupby
 from pathlib import Path
 from shutil import get_terminal_size
@@ -72,17 +74,10 @@ class _Option:
 
     def value(self, options: Any) -> Any:
         """Return the field's value."""
-        for name in self.path:
-            options = getattr(options, name)
-        return options
+        return reduce(getattr, self.path, options)
 
 
-def parse(
-    cls: type[T],
-    argv: Sequence[str] | None = None,
-    *,
-    prog: str | None = None,
-) -> T:
+def parse(cls: type[T], argv: Sequence[str] | None = None, *, prog: str | None = None) -> T:
     """Read a command line.
 
     Args:
@@ -96,15 +91,15 @@ def parse(
         SystemExit: after `--help` and `--version`, with code 0.
     """
     module = sys.modules[cls.__module__]
-    path = Path(module.__file__ or cls.__module__)
-    prog = prog or f"{path.parent.name}/{path.name}"
+    prog = prog or "/".join(Path(module.__file__ or cls.__module__).parts[-2:])
     words, known = list(sys.argv[1:] if argv is None else argv), list(_options(cls))
     if "--version" in words[: words.index("--") if "--" in words else None]:
         print(f"{prog} (fieldmark {__version__})")
         raise SystemExit(0)
-    words = _separate(_rename(words, _renamed(cls)), known)
+    words = _separate(_rename(words, cls), known)
     _check_flags(words, known)
-    options = _read(cls, words, prog, _paragraphs(module.__doc__ or ""))
+    description = re.sub(r"(?m)^( {4}.*)\n(?=\S)", r"\1\n\n", (module.__doc__ or "").strip())  # tyro joins such lines
+    options = _read(cls, words, prog, description)
     for option in known:
         _check_value(option, option.value(options))
     return options
@@ -113,15 +108,14 @@ def parse(
 def run_program(main: Callable[[], int | None]) -> None:
     """Run `main` and end the process as every program does: one line for an error, and an exit code of `ExitCode`."""
     try:
-        code = main()
+        if code := main():
+            raise SystemExit(code)
     except FieldmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE) from None
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         raise SystemExit(ExitCode.STOPPED) from None
-    if code:
-        raise SystemExit(code)
 
 
 def typed_command(program: str, options: Any, leave_out: Sequence[str] = ()) -> str:
@@ -138,11 +132,8 @@ def typed_command(program: str, options: Any, leave_out: Sequence[str] = ()) -> 
 
 def completion(commands: Mapping[str, Any], prog: str, shell: str) -> None:
     """Print a script that completes the commands of a program, given with their options classes, and their flags."""
-    union: Any = None
-    for name, cls in commands.items():
-        command = Annotated[cls, conf.subcommand(name=name)]
-        union = command if union is None else union | command
-    tyro.cli(union, prog=prog, args=["--tyro-write-completion", shell, "-"], config=MARKERS)
+    arguments = ["--tyro-write-completion", shell, "-"]
+    tyro.extras.subcommand_cli_from_dict(dict(commands), prog=prog, args=arguments, config=MARKERS)
 
 
 def _options(cls: Any, default: Any = None, path: tuple[str, ...] = ()) -> Iterator[_Option]:
@@ -168,27 +159,22 @@ def _options(cls: Any, default: Any = None, path: tuple[str, ...] = ()) -> Itera
         )
 
 
+def _rename(words: Sequence[str], cls: Any) -> list[str]:
+    """Replace old spellings of flags by the new ones, with a warning."""
+    renamed, found = _renamed(cls), []
+    for word in words:
+        old, equals, value = word.partition("=")
+        new = renamed.get(old, old)
+        if new != old:
+            print(f"warning: {old} is now {new}; the old spelling goes with the next release", file=sys.stderr)
+        found.append(new + equals + value)
+    return found
+
+
 def _renamed(cls: Any) -> dict[str, str]:
     """Return the old spellings of flags, those of nested groups too."""
-    found = dict(getattr(cls, "RENAMED", {}))
-    for hint in get_type_hints(cls).values():
-        if isinstance(hint, type) and is_dataclass(hint):
-            found |= _renamed(hint)
-    return found
-
-
-def _rename(words: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
-    """Put new spellings for old ones, with a warning."""
-    found: list[str] = []
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if flag in renamed:
-            print(
-                f"warning: {flag} is now {renamed[flag]}; the old spelling goes with the next release", file=sys.stderr
-            )
-            word = renamed[flag] + equals + value
-        found.append(word)
-    return found
+    groups = [_renamed(hint) for hint in get_type_hints(cls).values() if is_dataclass(hint)]
+    return dict(ChainMap(getattr(cls, "RENAMED", {}), *groups))
 
 
 def _separate(words: Sequence[str], known: Sequence[_Option]) -> list[str]:
@@ -254,14 +240,7 @@ def _without_empty_defaults(text: str) -> str:
 def _first_lines(box: str) -> str:
     """Return the message in a box that tyro printed, borders removed."""
     rows = [line.strip("│ ") for line in box.splitlines()[1:]]  # the first is the title
-    message = next(
-        list(lines) for is_rule, lines in groupby(rows, lambda row: bool(re.fullmatch("[─╰╯-]+", row))) if not is_rule
-    )
-    text = re.sub(r"no type matching .*<class '\w+'>: ", "", " ".join(filter(None, message)))
+    parts = [list(lines) for is_rule, lines in groupby(rows, re.compile("[─╰╯-]+$").match) if not is_rule]
+    text = re.sub(r"no type matching .*<class '\w+'>: ", "", " ".join(filter(None, parts[0])))
     text = text.removeprefix("Error parsing ").removesuffix(".")
     return f"{text[:1].lower()}{text[1:]}; see --help"
-
-
-def _paragraphs(text: str) -> str:
-    """Keep tyro from joining a line to the indented one before it."""
-    return re.sub(r"(?m)^( {4}.*)\n(?=\S)", r"\1\n\n", text.strip())

@@ -1,8 +1,7 @@
 """Bags of look-alikes, mined from image embeddings: similar enough to be confused, but not the same image.
 
-The authors' mining script was not released. This follows what is published of it (vectors of image plus captions, seeds
-in order of their neighbours' similarity, a threshold) and adds an upper threshold and disjoint bags, so that an epoch
-over bags is one pass over the images.
+The published method (vectors of image plus captions, seeds in order of their neighbours' similarity, a threshold; the
+script was not released) with an upper threshold and disjoint bags, so that an epoch is one pass over the images.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ class Bag(Record):
     similarity: Number | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a bag of fewer than two images, or with an image twice."""
         if len(self.members) < 2 or len(set(self.members)) != len(self.members):
             raise RecordError(f"field members: two or more different ids are needed, got {list(self.members)}")
 
@@ -96,9 +94,8 @@ def _largest(block: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """
     best = np.sort(np.argpartition(-block, count - 1, axis=1)[:, :count], axis=1)
     least = np.take_along_axis(block, best, 1).min(axis=1)
-    tied = np.isfinite(least) & (
-        (block >= least[:, None]).sum(axis=1) > count
-    )  # argpartition chose among equals arbitrarily
+    # argpartition chose among equals arbitrarily
+    tied = np.isfinite(least) & ((block >= least[:, None]).sum(axis=1) > count)
     best[tied] = np.sort(np.argsort(-block[tied], axis=1, kind="stable")[:, :count], axis=1)
     order = np.argsort(-np.take_along_axis(block, best, 1), axis=1, kind="stable")
     best = np.take_along_axis(best, order, 1)

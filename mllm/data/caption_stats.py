@@ -40,10 +40,8 @@ def read_captions(file: Path) -> dict[str, str]:
     """Read captions by image name.
 
     The file is a json object `{name: caption}`, completions of ours (jsonl), or the pickle of `{COCO id: caption}` that
-    TrueMatch's authors publish (`mllm.io.safe_pickle` executes nothing in it).
-
-    Raises:
-        FieldmarkError: no such file, broken JSON, or a caption that is not a text.
+    TrueMatch's authors publish (`mllm.io.safe_pickle` executes nothing in it). Raises `FieldmarkError`: no such file,
+    broken JSON, or a caption that is not a text.
     """
     if not file.is_file():
         raise FieldmarkError(f"{file}: no such file of captions")

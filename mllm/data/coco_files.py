@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat
 
@@ -74,12 +74,8 @@ class _CocoFile(BaseModel):
 E = TypeVar("E", bound=CocoEntry)
 
 
-@dataclass(frozen=True, slots=True)
-class Placed(Generic[E]):
-    """An entry and its place: file, list and index."""
-
-    where: str
-    row: E
+Placed = tuple[str, E]
+"""An entry after its place: file, list and index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +94,7 @@ def read_coco(file: Path) -> Coco:
     content = strict_json.read(file, _CocoFile, kind=SourceError)
     images, categories = _by_id(file, "images", content.images), _by_id(file, "categories", content.categories)
     coco = Coco(images, categories, _by_id(file, "licenses", content.licenses))
-    for one in _by_id(file, "annotations", content.annotations).values():
-        row, where = one.row, one.where
+    for where, row in _by_id(file, "annotations", content.annotations).values():
         if row.image_id not in images:
             raise SourceError(f"{where}: field image_id: {row.image_id!r} is in no entry of the images list")
         if row.caption is None and (row.bbox is None or row.category_id not in categories):
@@ -107,7 +102,7 @@ def read_coco(file: Path) -> Coco:
         if row.caption is not None and not row.caption.strip():
             raise SourceError(f"{where}: field caption: a text is needed, got {row.caption!r:.60}")
         group = coco.instances if row.caption is None else coco.captions
-        group.setdefault(row.image_id, []).append(one)
+        group.setdefault(row.image_id, []).append((where, row))
     return coco
 
 
@@ -117,8 +112,8 @@ def _by_id(file: Path, name: str, rows: Iterable[E]) -> dict[Any, Placed[E]]:
     for index, row in enumerate(rows):
         where = f"{file}: {name}[{index}]"
         if row.id in found:
-            raise SourceError(f"{where}: field id: {row.id!r} was used before, at {found[row.id].where}")
-        found[row.id] = Placed(where, row)
+            raise SourceError(f"{where}: field id: {row.id!r} was used before, at {found[row.id][0]}")
+        found[row.id] = (where, row)
     return found
 
 
@@ -136,29 +131,28 @@ class ImageFile:
         check_count(instances, self.where)
         frame = self.size if self.orientation == 1 else _stored_size(self.path)
         read = (
-            make_box(one.row.bbox or (), frame, f"{one.where}: field bbox", order="xywh", clip=clip)
-            for one in instances
+            make_box(row.bbox or (), frame, f"{where}: field bbox", order="xywh", clip=clip) for where, row in instances
         )
         return tuple(box.oriented(self.orientation) for box in read)
 
 
 def find_image(file: Path, image: Placed[CocoImage]) -> ImageFile:
     """Find an image beside the json or in `images/`; its own width and height decide whether boxes need rotation."""
-    row, path = image.row, file.parent / image.row.file_name
+    where, row = image
+    path = file.parent / row.file_name
     if not path.is_file():
         path = file.parent / "images" / row.file_name
-    size, orientation = read_size(path, f"{image.where}: field file_name"), 1
+    size, orientation = read_size(path, f"{where}: field file_name"), 1
     if row.width is not None and row.height is not None and (annotated := Frame(row.width, row.height)) != size:
         if annotated != _stored_size(path):
             raise SourceError(
-                f"{image.where}: fields width, height: {row.width:g} x {row.height:g}, but {path} is {size.width:g} x"
+                f"{where}: fields width, height: {row.width:g} x {row.height:g}, but {path} is {size.width:g} x"
                 f" {size.height:g}; the boxes would not fit (was the image resized?)"
             )
         orientation = exif_orientation(path)
-    return ImageFile(image.where, path, size, orientation)
+    return ImageFile(where, path, size, orientation)
 
 
 def _stored_size(path: Path) -> Frame:
-    """Return the size as stored, before EXIF rotation."""
     size = image_size(path)
     return Frame(size.height, size.width) if exif_orientation(path) >= 5 else size

@@ -1,7 +1,6 @@
-"""Finds benchmark images among training images, by perceptual hash.
+"""Finds benchmark images among training images by perceptual hash, also resized, recompressed or cropped to a box.
 
-A benchmark score means little if its images were used in training, even resized, recompressed or cropped to a box. The
-same search keeps near-duplicates on one side of a split (`mllm.data.splits`).
+The same search keeps near-duplicates on one side of a split (`mllm.data.splits`).
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ class Contamination:
 def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
     """Compare the images of samples files, whole and in crops of their boxes.
 
-    Raises:
-        RecordError, ImageError: a file or an image that cannot be read.
+    Raises `RecordError` or `ImageError`: a file or an image that cannot be read.
     """
     trained, tested = _of(train), _of(benchmark)
     files = [*trained, *tested]

@@ -17,10 +17,7 @@ Placed = tuple[str, Row]
 
 
 def read_table(file: Path) -> tuple[list[str], list[tuple[str, dict[Any, Any]]]]:
-    """Read any csv table: its header, and its rows as `csv.DictReader` gives them, each with `file:line`.
-
-    Raises SourceError for what is not UTF-8, or what csv itself refuses, such as a cell of over 128 KiB.
-    """
+    """Read a csv table: header, and rows as `csv.DictReader` gives them, with `file:line`; or raise SourceError."""
     reader = csv.DictReader(StringIO(read_text(file), newline=""))
     try:
         header = [name.strip() for name in reader.fieldnames or ()]
@@ -33,10 +30,7 @@ def read_table(file: Path) -> tuple[list[str], list[tuple[str, dict[Any, Any]]]]
 def checked_rows(
     file: Path, needed: Sequence[str], optional: Sequence[str], *, filled: Sequence[str] = ()
 ) -> Iterator[Placed]:
-    """Yield (`file:line`, row) of a csv table with exactly these columns. Values are stripped text.
-
-    Columns in `filled` must not be empty.
-    """
+    """Yield `file:line` and stripped row of a table with exactly these columns; those in `filled` must not be empty."""
     header, lines = read_table(file)
     if not header:
         raise SourceError(f"{file}: the file is empty; its first line names the columns: {', '.join(needed)}, ...")

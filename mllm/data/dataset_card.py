@@ -53,7 +53,6 @@ def _write_attribution(out: Path, columns: Iterable[str], rows: Iterable[Iterabl
 
 
 def _caption_sections(facts: Mapping[str, Any], command: str, settings: Mapping[str, Any]) -> Iterable[str]:
-    """Yield the sections of a caption set's card."""
     sides = facts["samples"]
     yield "# Data card"
     made = sum(side["images"] for side in sides.values())
@@ -84,7 +83,6 @@ def _caption_sections(facts: Mapping[str, Any], command: str, settings: Mapping[
 def _grounding_sections(
     facts: Mapping[str, Any], photos: list[Photo], command: str, settings: Mapping[str, Any]
 ) -> Iterable[str]:
-    """Yield the sections of a grounding set's card."""
     sides = facts["samples"]
     yield "# Data card"
     made = sum(side["samples"] for side in sides.values())

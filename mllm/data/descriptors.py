@@ -1,12 +1,10 @@
 """Reads published descriptors of classes into knowledge cards. Forms:
 
     {entity: [mark, ...]}            json or yaml: class descriptors, and every card file (`mllm.knowledge.card_files`)
-    {entity_0: [mark, ...], ...}     json: marks of numbered single images; the share of images with the same mark
-                                     becomes the confidence
+    {entity_0: [mark, ...], ...}     json: marks of numbered single images; their share becomes the confidence
     entity,mark[,part,source,confidence,domain]    csv: one mark per row
 
-Marks of more than `LONG` words (captions) are split at commas and full stops. Nothing is verified here: models' marks
-are sometimes wrong, and a mark stays unverified until it is checked.
+Marks of more than `LONG` words are split at commas and full stops. A mark stays unverified until it is checked.
 """
 
 from __future__ import annotations
@@ -22,8 +20,7 @@ from mllm.data.csv_tables import checked_rows
 from mllm.errors import RecordError
 from mllm.io import strict_json
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark, read
-from mllm.knowledge.cards import has_mark, normalize_name
-from mllm.knowledge.parts import part_of
+from mllm.knowledge.cards import has_mark, normalize_name, part_of
 
 LONG = 12
 _NUMBERED = re.compile(r"(.+)_\d+")
@@ -33,15 +30,19 @@ _COLUMNS = ("part", "source", "confidence", "domain")
 def load(file: str | Path) -> dict[str, Card]:
     """Read one file; the keys are the entities as written. Every mark gets its part and its source.
 
-    Raises:
-        KnowledgeError: an unreadable file. Names file, entity or line, and field.
+    Raises `KnowledgeError`: an unreadable file. Names file, entity or line, and field.
     """
     file = Path(file)
     if file.suffix == ".csv":
         cards = _table(file)
-    else:
-        cards = _of_images(file) or {name: _in_phrases(card) for name, card in read(file).items()}
-    return {name: _filled(card, file.name) for name, card in cards.items()}
+    elif not (cards := _of_images(file)):
+        for name, card in read(file).items():
+            cards[name] = replace(card, marks=tuple(one for mark in card.marks for one in _phrases(mark)))
+    for name, card in cards.items():
+        named = card.source or file.name
+        marks = (replace(m, part=m.part or part_of(m.text), source=m.source or named) for m in card.marks)
+        cards[name] = replace(card, marks=tuple(marks), source=named)
+    return cards
 
 
 def merge(entity: str, domain: str, cards: Sequence[Card]) -> Card:
@@ -50,26 +51,11 @@ def merge(entity: str, domain: str, cards: Sequence[Card]) -> Card:
     for card in cards:
         marks += [mark for mark in card.marks if not has_mark([known.text for known in marks], mark.text)]
     if len(cards) > 1:
-        marks = [replace(mark, confidence=round(_agreeing(cards, mark) / len(cards), 3)) for mark in marks]
+        for place, mark in enumerate(marks):
+            agreeing = sum(has_mark([known.text for known in card.marks], mark.text) for card in cards)
+            marks[place] = replace(mark, confidence=round(agreeing / len(cards), 3))
     sources = dict.fromkeys(card.source for card in cards if card.source)
     return Card(entity, domain, tuple(marks), ", ".join(sources))
-
-
-def _agreeing(cards: Sequence[Card], mark: Mark) -> int:
-    """Count the cards that hold a mark."""
-    return sum(has_mark([known.text for known in card.marks], mark.text) for card in cards)
-
-
-def _filled(card: Card, source: str) -> Card:
-    """Fill in each mark's part and source where the file does not give them."""
-    named = card.source or source
-    marks = (replace(m, part=m.part or part_of(m.text), source=m.source or named) for m in card.marks)
-    return replace(card, marks=tuple(marks), source=named)
-
-
-def _in_phrases(card: Card) -> Card:
-    """Split long marks."""
-    return replace(card, marks=tuple(one for mark in card.marks for one in _phrases(mark)))
 
 
 def _phrases(mark: Mark) -> Iterator[Mark]:
@@ -107,7 +93,6 @@ def _counted(name: str, sets: Sequence[set[str]]) -> Card:
 
 
 def _table(file: Path) -> dict[str, Card]:
-    """Read a csv of marks."""
     cards: dict[str, Card] = {}
     spelled: dict[str, str] = {}
     for where, row in checked_rows(file, needed=("entity", "mark"), optional=_COLUMNS):

@@ -1,7 +1,6 @@
 """Packs a synthesized set as a dataset for the Hub: parquet with the images inside, and its data card with metadata.
 
-`datasets.load_dataset` opens the result: one row per sample, `image` an image, boxes in the unit frame (0..1 of width
-and height, x1 y1 x2 y2). Only complete sets with a known licence are packed.
+One row per sample, `image` an image, boxes x1 y1 x2 y2 in the unit frame. Only complete sets with a known licence.
 """
 
 from __future__ import annotations
@@ -29,14 +28,8 @@ _LICENCES = {"CC0-1.0": "cc0-1.0", "CC-BY-4.0": "cc-by-4.0", "CC-BY-SA-4.0": "cc
 def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: int = SHARD_BYTES) -> list[Path]:
     """Write `data/SPLIT-K-of-N.parquet` and the card of a complete set into an empty folder; return the files.
 
-    Args:
-        folder: output of `data_synth/grounding.py` or `data_synth/captions.py`.
-        out: an empty or new folder.
-        licence: the Hub's name of the licence. It replaces the photos' own and is needed if they have none.
-        shard_bytes: maximum bytes of images in one file.
-
-    Raises:
-        FieldmarkError: incomplete data, an unknown licence, or a folder that is not empty.
+    `licence`, the Hub's name of one, replaces the photos' own and is needed if they have none; `shard_bytes` limits the
+    bytes of images in one file. Raises `FieldmarkError`: incomplete data, an unknown licence, or a filled folder.
     """
     if not (folder / manifest.MANIFEST).is_file():
         raise FieldmarkError(f"{folder} holds no {manifest.MANIFEST}: not a data set, or an unfinished one")
@@ -64,8 +57,7 @@ def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: in
 def push(out: Path, repository: str, *, private: bool = False) -> str:
     """Create the dataset repository if necessary, commit the folder to it, and return its address.
 
-    Raises:
-        FieldmarkError: the Hub's error message.
+    Raises `FieldmarkError`: the Hub's error message.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -86,8 +78,7 @@ def push(out: Path, repository: str, *, private: bool = False) -> str:
 def licence_of(terms: Mapping[str, int], folder: Path) -> str:
     """Return the Hub's name of the licence of all images: their common one if the Hub has it, else `other`.
 
-    Raises:
-        FieldmarkError: some images have no licence.
+    Raises `FieldmarkError`: some images have no licence.
     """
     if not terms or UNKNOWN in terms or "" in terms:
         count = terms.get(UNKNOWN, terms.get("", 0))
@@ -118,7 +109,6 @@ def card(folder: Path, terms: str, counts: Mapping[str, int], *, captions: bool)
 
 
 def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_bytes: int) -> list[Path]:
-    """Write one split, shard by shard."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
@@ -137,7 +127,6 @@ def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_b
 
 
 def _shards(samples: Sequence[Sample], file: Path, most: int) -> Iterator[list[Sample]]:
-    """Yield shards whose images have at most `most` bytes."""
     shard, held = [], 0
     for sample in samples:
         size = image_path(file, sample).stat().st_size

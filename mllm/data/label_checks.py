@@ -35,8 +35,7 @@ class LabelReport:
 def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Shares, seed: int) -> LabelReport:
     """Decode every photo, look up its card and its near-duplicates, and split the good photos.
 
-    Raises:
-        FieldmarkError: the input as a whole cannot be read, e.g. no such folder or a table without needed columns.
+    Raises `FieldmarkError`: the input as a whole cannot be read, e.g. no such folder or a table without needed columns.
     """
     found = LabelReport()
     prints: list[list[str]] = []
@@ -103,11 +102,8 @@ _ALL = Box(0, 0, 1, 1)
 def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, marks: bool = True) -> Iterator[str]:
     """Yield the faults of a photo's labels: its domain, its entity's spelling, missing knowledge.
 
-    Args:
-        photo: from a source.
-        cards: of every entity; None if photos have their own marks.
-        spelled: spellings of entities so far, updated here. One of two spellings could be held out and the other not.
-        marks: without cards, whether a photo without marks is a fault.
+    `cards` is None if photos have their own marks; `marks` says whether one without any is a fault then. `spelled`
+    holds the spellings so far and is updated: of two spellings one could be held out and the other not.
     """
     first = spelled.setdefault(normalize_name(photo.entity), photo.entity)
     if first != photo.entity:
@@ -138,6 +134,5 @@ def _shortest(box: Box, size: Frame) -> float:
 
 
 def _few(names: Sequence[str], count: int = 4) -> str:
-    """List the first names and the number of further ones."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

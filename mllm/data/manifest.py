@@ -1,8 +1,7 @@
 """The folder of a data set while it is made: its settings, its contents, and a hash of them.
 
-`settings.json` is written first, so that a resumed run cannot mix two settings in one folder; `manifest.json` is
-written last, as a sign that the data is complete. Neither holds a time or a machine's name: the same settings give the
-same bytes.
+`settings.json` comes first, so that a resumed run cannot mix two settings, and `manifest.json` last, as a sign that the
+data is complete. Neither holds a time or a machine's name: the same settings give the same bytes.
 """
 
 from __future__ import annotations
@@ -32,9 +31,8 @@ SETTINGS, MANIFEST = "settings.json", "manifest.json"
 def claim(out: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[dict[str, Any] | None]:
     """Lock the folder for these settings while the block runs; yield its manifest if the data is already complete.
 
-    Raises:
-        FieldmarkError: the folder holds data of other settings (names the first that differs) or foreign files, or
-            another run is using it.
+    Raises `FieldmarkError`: the folder holds data of other settings (names the first that differs) or foreign files, or
+    another run is using it.
     """
     settings = {"schema": SCHEMA, **json.loads(json.dumps(settings))}  # as json gives them back: tuples become lists
     if out.exists() and any(out.iterdir()) and not _is_ours(out):

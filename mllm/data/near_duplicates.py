@@ -1,9 +1,8 @@
 """Near-duplicate photos, found among millions without comparing every pair.
 
-A fingerprint is a 64-bit perceptual hash and an 8 x 8 miniature. Two photos are near-duplicates if their hashes differ
-in at most `HASH_BITS` bits and their miniatures by at most `COLOUR_STEPS`. If hashes are cut into three parts, two such
-hashes differ in at most two bits in at least one part (pigeonhole principle). So it suffices to look up every part with
-up to two bits flipped: multi-index hashing (Norouzi, Punjani and Fleet 2012, arXiv 1307.2982). The search is exact.
+Fingerprints are 64-bit perceptual hashes with 8 x 8 miniatures. Of hashes cut into three parts, two that differ in at
+most `HASH_BITS` bits differ in at most two in some part, so it suffices to look up every part with up to two bits
+flipped: multi-index hashing (Norouzi, Punjani and Fleet 2012, arXiv 1307.2982). The search is exact.
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@ from mllm.io.images import image_size
 from mllm.records import Photo, Sample
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
-
 MAX_BOXES = 2_000
 """Maximum number of boxes of one image: far more than any labelled photo has, and each is compared with the others."""
 

@@ -1,12 +1,8 @@
-"""Splits photos by ENTITY and by IMAGE, so that nothing of the test occurs in training.
+"""Splits photos by ENTITY and by IMAGE into train, validation and test, so that nothing of the test occurs in training.
 
-Three sides: train, validation, test. Three kinds of entities:
-    train       seen: their photos are divided among the three sides (new images of seen entities)
-    validation  unseen; all their photos are on the validation side, where checkpoints are chosen
-    test        unseen; all their photos are on the test side
-Near-duplicates (the same image stored twice, resized, re-encoded, or cropped around the same box) form a group, and a
-group is on one side. A near-duplicate of a held-out entity's photo follows that entity. If it belongs to another
-held-out kind it is left out and counted.
+Kinds of entities: train (seen; their photos are divided among the three sides), validation and test (unseen; all their
+photos are on that side). Near-duplicates (stored twice, resized, re-encoded, or cropped around the same box) are on one
+side: that of a held-out entity among them; one of another held-out kind is left out and counted.
 """
 
 from __future__ import annotations
@@ -39,7 +35,6 @@ class Shares:
     """Domains that are held out entirely, for the test."""
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave nothing for training."""
         for name in ("validation", "test", "unseen"):
             if not 0 <= getattr(self, name) < 1:
                 raise FieldmarkError(f"share {name}: must be at least 0 and below 1, got {getattr(self, name)}")
@@ -138,7 +133,6 @@ def _sides(
     shares: Shares,
     seed: int,
 ) -> dict[int, Split]:
-    """Assign a side to each group of near-duplicates."""
     side_of: dict[int, Split] = {}
     of_entity: dict[tuple[str, str], list[int]] = defaultdict(list)
     for group, indices in members.items():

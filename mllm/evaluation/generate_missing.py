@@ -1,7 +1,6 @@
 """Generates the completions that a benchmark folder lacks, and writes each one down at once.
 
-Shared by the programs in eval/: open the checkpoint, compare the settings with those of the folder's earlier outputs,
-and generate what is missing (length-sorted batches, or vLLM) with a progress bar.
+Shared by the programs in eval/, which add their samples and their scores.
 """
 
 from __future__ import annotations
@@ -63,10 +62,8 @@ def ask(
 ) -> bool:
     """Answer each sample without an output in the folder `options.out`; return whether there were any.
 
-    `style` replaces the checkpoint's own.
-
-    Raises:
-        FieldmarkError: the folder holds outputs of another model, data or settings (see `runs.begin`).
+    `style` replaces the checkpoint's own. Raises `FieldmarkError`: the folder holds outputs of another model, data or
+    settings (see `runs.begin`).
     """
     done = runs.begin(options.out, info, samples, root, fresh=options.overwrite)
     if len(done) == len(samples):
@@ -77,11 +74,8 @@ def ask(
     columns = (progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
     with progress.Progress(*progress.Progress.get_default_columns()[:2], *columns) as bar:
         task = bar.add_task("answering", total=len(samples), completed=len(done))
-        arguments: dict[str, Any] = {
-            "skip": done,
-            "style": style,
-            "progress": lambda n, _: bar.update(task, completed=n),
-        }
+        arguments: dict[str, Any] = {"skip": done, "style": style}
+        arguments["progress"] = lambda n, _: bar.update(task, completed=n)
         sampling = Sampling(**info["generation"])
         if options.engine == "vllm":
             if options.quantize:

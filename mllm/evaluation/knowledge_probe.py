@@ -1,13 +1,10 @@
-"""Probes what a model knows about entities: by four names to choose from, or by recalled against seen marks.
-
-Questions are samples (task `quiz`), so that every program that answers samples can answer them; graders read the
-completions. There are two forms:
+"""Probes what a model knows about entities. Questions are samples of task `quiz`; graders read the completions.
 
 choices  An image of one thing and four names, the right one and three look-alikes, in a random order: "Which bird is
          this? A. ... B. ...". This is KARL's form (arXiv 2503.12797v3, appendix B.2).
 marks    For models that were not trained on letters (the pocket base): "What are the marks of NAME?" for each of the
          four names and "What is at BOX?" for the thing. The choice is the name whose recalled marks share most with
-         the marks seen. It needs the same knowledge; a model that writes neither marks nor boxes fails it.
+         the marks seen. A model that writes neither marks nor boxes fails it.
 """
 
 from __future__ import annotations
@@ -81,10 +78,8 @@ def options(
     """Return the four names of a question in random order: the item's own and three look-alikes.
 
     The other entities of its image are preferred (they were put there as look-alikes), then those that `alike` lists
-    for it, then random others of `entities`, the names of its domain.
-
-    Raises:
-        FieldmarkError: fewer than four entities.
+    for it, then random others of `entities`, the names of its domain. Raises `FieldmarkError`: fewer than four
+    entities.
     """
     rng = random.Random(f"{seed}/{item.id}/{item.entity}")
     beside = rng.sample(item.beside, len(item.beside))
@@ -103,11 +98,6 @@ def nearest_cards(entity: str, others: Sequence[str], cards: Mapping[str, Sequen
     own = set(cards[entity]) if entity in cards else set()
     shared = {name: len(own & set(cards[name])) if name in cards else 0 for name in others if name != entity}
     return sorted(shared, key=lambda name: -shared[name])
-
-
-def alone(item: Item, image: str, size: Frame) -> Item:
-    """Return the item on an image of its own, which it fills; `size` is in pixels."""
-    return replace(item, image=image, size=size, box=Box(0, 0, 1, 1))
 
 
 def by_domain(pool: Iterable[Item]) -> dict[str, list[str]]:
@@ -133,7 +123,8 @@ def choices(
     for item in chosen:
         names = options(item, entities[item.domain], seed, alike)
         listed = " ".join(f"{letter}. {name}." for letter, name in zip(LETTERS, names, strict=True))
-        question = f"Which {_noun(item.domain)} is this? {listed} Answer with the letter."
+        noun = domains.load(item.domain).noun if item.domain in domains.names() else item.domain
+        question = f"Which {noun} is this? {listed} Answer with the letter."
         questions.append(_sample(item, f"choose {item.id}", question, names))
     return questions
 
@@ -192,13 +183,7 @@ def _stated_marks(text: str) -> set[str]:
     return {mark for part in re.split(r"[,;.\n]", marks) if (mark := " ".join(part.split()))}
 
 
-def _noun(domain: str) -> str:
-    """Return the noun of a domain, or the domain's name if it has no file."""
-    return domains.load(domain).noun if domain in domains.names() else domain
-
-
 def _sample(item: Item, name: str, question: str, options: Sequence[str] = ()) -> Sample:
-    """Build a question about an item."""
     return Sample(
         id=name,
         task="quiz",

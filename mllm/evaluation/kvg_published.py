@@ -1,11 +1,8 @@
-"""KVG-Bench as published: reads its parquet into samples, and model text by the rule of its own scorer.
+"""KVG-Bench (Ma et al., arXiv 2503.12797) as published: its parquet as samples, and the rule of its own scorer.
 
-The benchmark (Ma et al., arXiv 2503.12797) has 1,336 cases on 531 images in ten domains, in one parquet with the
-columns question_id, category, image {bytes}, question, answer. `answer` holds the gold box as integers on 1000 x 1000.
-
-The published rule is lenient in places and strict in others: a box in the reasoning counts when there is no answer tag,
-`[1,2,3,4]` without blanks does not count. We report it beside our own rule so that results can be compared with the
-published ones; it is meaningful only for families that write on 1000 x 1000.
+There are 1,336 cases on 531 images in ten domains, with gold boxes as integers on 1000 x 1000. The published rule is
+lenient in places and strict in others: a box in the reasoning counts when there is no answer tag, `[1,2,3,4]` without
+blanks does not. It is reported beside our own rule, and means something only for families that write on 1000 x 1000.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,9 +54,7 @@ PUBLISHED_FORMS = (
 )
 """The forms in the order of the published scorer; the first form that matches decides, by its last match."""
 
-_ONE_LINE_ANSWER = re.compile(
-    r"<answer>(.*?)</answer>"
-)  # "." stops at a line end, so answers over two lines are missed
+_ONE_LINE_ANSWER = re.compile(r"<answer>(.*?)</answer>")  # "." stops at a line end: answers over two lines are missed
 _JSON_BLOCK = re.compile(r"```json(.*?)(?:```|$)", re.DOTALL)
 
 
@@ -105,6 +101,12 @@ def published_iou(text: str, gold: Box) -> float:
     return iou_xyxy(published_numbers(text)[0], gold.to_xyxy(FRAME))
 
 
+def domain_order(domain: str) -> tuple[int, str]:
+    """Return the sort key of a domain: the benchmark's own first, seen before unseen, then others by name."""
+    known = (*SEEN_DOMAINS, *UNSEEN_DOMAINS)
+    return known.index(domain) if domain in known else len(known), domain
+
+
 def published_rows() -> list[dict[str, Any]]:
     """Return the published results: `model`, `source`, `acc` (percent, by domain and seen, unseen, all), `note`."""
     import yaml
@@ -117,25 +119,22 @@ def read_parquet(path: str | Path, images_folder: str | Path, *, limit: int | No
 
     `image` of the samples is an absolute path. Cases with the same image share a `group`, and their entities are each
     other's `things`. `seen` stays None: whether an entity was trained on depends on the model, not on the benchmark.
-
-    Raises:
-        RecordError: a missing column, or an unreadable answer or image (names file, row and field).
+    Raises `RecordError`: a missing column, or an unreadable answer or image (names file, row and field).
     """
     path, folder = Path(path), Path(images_folder).resolve()
-    rows, things = [], defaultdict(dict)
-    for number, row in enumerate(_rows(path)):
-        if limit is not None and number >= limit:
-            break
-        sample = _sample(row, f"{path}: row {number}", folder)
-        rows.append(sample)
-        things[sample.group].setdefault(sample.entity, Thing(sample.entity, sample.boxes[0]))
+    rows = [_sample(row, f"{path}: row {number}", folder) for number, row in enumerate(islice(_rows(path), limit))]
     if not rows:
         raise RecordError(f"{path}: the file holds no case")
-    return [_with_things(sample, tuple(things[sample.group].values())) for sample in check_unique(rows)]
+    things: dict[str, dict[str, Thing]] = defaultdict(dict)
+    for sample in rows:
+        things[sample.group].setdefault(sample.entity, Thing(sample.entity, sample.boxes[0]))
+    for place, sample in enumerate(check_unique(rows)):  # its own entity keeps its own gold box
+        shared = things[sample.group] | {sample.entity: Thing(sample.entity, sample.boxes[0])}
+        rows[place] = replace(sample, things=tuple(shared.values()))
+    return rows
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Stream the rows of the parquet as dictionaries with its five columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -152,7 +151,6 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
-    """Convert one row of the parquet into a sample."""
     case = strict_json.parsed(row, ParquetRow, f"{where}: ", kind=RecordError)
     where = f"{where} ({case.question_id})"
     answer, question = case.answer or "", case.question or ""
@@ -193,9 +191,3 @@ def _save(data: bytes, folder: Path) -> Path:
         temporary.write_bytes(data)
         temporary.replace(path)
     return path
-
-
-def _with_things(sample: Sample, things: tuple[Thing, ...]) -> Sample:
-    """Return the sample with the things of its image; its own entity keeps its own gold box."""
-    own = tuple(Thing(t.entity, sample.boxes[0]) if t.entity == sample.entity else t for t in things)
-    return replace(sample, things=own)

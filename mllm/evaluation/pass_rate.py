@@ -10,13 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from mllm.errors import FieldmarkError
-from mllm.prompting.tasks import task_of
-from mllm.records import Completion, Sample
-
-
-def is_right(sample: Sample, completion: Completion) -> bool:
-    """Whether a completion is right, as the benchmark counts it."""
-    return task_of(sample).is_right(completion.answer, sample)
+from mllm.records import Sample
 
 
 def check_bounds(attempts: int, least: int, most: int) -> None:

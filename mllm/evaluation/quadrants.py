@@ -1,7 +1,7 @@
 """Knowledge against grounding: the cases that a model knows and finds, knows but does not find, and so on.
 
 KARL (arXiv 2503.12797v3) reports for Qwen3-VL-8B on KVG-Bench: 46.1 % both, 22.9 % known but not found, 11.1 % found
-but not known, 19.9 % neither. Fine-tuning can close the gap between the two without teaching new facts.
+but not known, 19.9 % neither.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from mllm.io.files import atomic_write
 from mllm.io.jsonl import append_jsonl, read_jsonl, write_jsonl
 from mllm.models import families
 from mllm.models.families import Convention
-from mllm.prompting.completions import CompletionReader
+from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample, image_path, load_samples
 
 DECIDES = ("model", "weights", "style", "convention", "samples", "generation")
@@ -64,10 +64,8 @@ def begin(
 ) -> set[str]:
     """Open a benchmark folder for writing and return the ids of the samples already answered.
 
-    The samples' image paths are relative to `root`. `fresh` deletes old outputs.
-
-    Raises:
-        FieldmarkError: the folder holds outputs of another model, data or settings, and `fresh` is false.
+    The samples' image paths are relative to `root`. `fresh` deletes old outputs. Raises `FieldmarkError`: the folder
+    holds outputs of another model, data or settings, and `fresh` is false.
     """
     folder = Path(folder)
     outputs = folder / "outputs.jsonl"
@@ -110,8 +108,7 @@ def append(folder: str | Path, completion: Completion) -> None:
 def load(folder: str | Path) -> BenchmarkRun:
     """Read and judge a benchmark folder. Model text is parsed again, so that a changed parser needs no model.
 
-    Raises:
-        FieldmarkError: files are missing, or samples have no completion yet.
+    Raises `FieldmarkError`: files are missing, or samples have no completion yet.
     """
     folder = Path(folder)
     info, samples, rows = read(folder)
@@ -133,8 +130,7 @@ def load(folder: str | Path) -> BenchmarkRun:
 def read(folder: str | Path) -> tuple[dict[str, Any], list[Sample], dict[str, Completion]]:
     """Read a folder of outputs: its settings, its samples, and the completions by sample id, as they were written.
 
-    Raises:
-        FieldmarkError: files are missing.
+    Raises `FieldmarkError`: files are missing.
     """
     folder = Path(folder)
     info = _read_info(folder)
@@ -175,7 +171,6 @@ def write_scores(run: BenchmarkRun, *, seed: int = 0, **more: Any) -> dict[str, 
 
 
 def _read_info(folder: Path) -> dict[str, Any]:
-    """Read run.json; raise FieldmarkError if the folder is not a benchmark run."""
     path = folder / "run.json"
     if not path.is_file():
         raise FieldmarkError(f"{folder} is not a benchmark folder: run.json not found (eval/kvg_bench.py makes one)")

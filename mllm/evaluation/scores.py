@@ -1,7 +1,6 @@
-"""Scores of a benchmark, case by case and as a table.
+"""Scores of a benchmark, case by case (`Case`) and as a table of plain data for a json file.
 
-A `Case` is one judged completion; a table is plain data for a json file. Slices are averaged over cases, as KVG-Bench's
-own averages; intervals resample images.
+Slices are averaged over cases, as KVG-Bench's own averages; intervals resample images.
 """
 
 from __future__ import annotations
@@ -48,10 +47,8 @@ def judge(
 ) -> list[Case]:
     """Judge each sample's completion, in the order of `samples`.
 
-    `frame` returns the frame on which the family writes a sample's boxes. `published` adds KVG-Bench's own rule.
-
-    Raises:
-        FieldmarkError: a sample has no completion, or two.
+    `frame` returns the frame on which the family writes a sample's boxes. `published` adds KVG-Bench's own rule. Raises
+    `FieldmarkError`: a sample has no completion, or two.
     """
     found: dict[str, Completion] = {}
     for completion in completions:
@@ -92,10 +89,7 @@ def slices(cases: Sequence[Case], seen_domains: Collection[str] | None = None) -
     if any(not case.sample.boxes for case in cases):
         table["present"] = [case for case in cases if case.sample.boxes]
         table["absent"] = [case for case in cases if not case.sample.boxes]
-    known = [*kvg_published.SEEN_DOMAINS, *kvg_published.UNSEEN_DOMAINS]
-    for domain in sorted(
-        {case.sample.domain for case in cases}, key=lambda d: (known.index(d) if d in known else len(known), d)
-    ):
+    for domain in sorted({case.sample.domain for case in cases}, key=kvg_published.domain_order):
         table[f"domain {domain}"] = [case for case in cases if case.sample.domain == domain]
     return {name: part for name, part in table.items() if part}
 
@@ -131,9 +125,7 @@ def table(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any]:
         "slices": {name: measure(part, seed=seed) for name, part in parts.items()},
         "problems": dict(Counter(case.completion.answer.problem for case in cases if case.completion.answer.problem)),
         "links": {
-            name: [step.as_dict() for step in reasoning.sum_steps(part)]
-            for name, part in counts.items()
-            if part and not name.startswith("domain ")
+            name: reasoning.sum_steps(part) for name, part in counts.items() if part and not name.startswith("domain ")
         },
     }
 
@@ -141,8 +133,7 @@ def table(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any]:
 def compare(a: Sequence[Case], b: Sequence[Case], *, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Compare run b with run a on every slice, sample by sample: differences of Acc@0.5 and of mean IoU.
 
-    Raises:
-        FieldmarkError: the runs answered different samples.
+    Raises `FieldmarkError`: the runs answered different samples.
     """
     before, after = ({case.sample.id: case for case in run} for run in (a, b))
     if before.keys() != after.keys():

@@ -148,10 +148,8 @@ def load(
 
     `family` is needed only where there is no fieldmark.json beside the weights, or the server does not state it. On a
     GPU `dtype="bfloat16"` halves the memory, and `quantize="4bit"` brings it to about a third of that. With `batch`
-    above 1, questions of several threads are answered together.
-
-    Raises:
-        FieldmarkError: no such checkpoint, no such server, or it is not known how its model writes boxes.
+    above 1, questions of several threads are answered together. Raises FieldmarkError: no such checkpoint, no such
+    server, or it is not known how its model writes boxes.
     """
     if str(name).startswith(("http://", "https://")):
         from mllm.inference.openai_client import ServerBackend
@@ -180,8 +178,7 @@ def caption(image: str | Path | Image, *, model: str | Path = "pocket", **option
 def question_for(name: str, domain: str | None = None) -> str:
     """Word the question for a thing as the training data do; a whole sentence is returned unchanged.
 
-    Raises:
-        FieldmarkError: an empty name, or an unknown domain.
+    Raises FieldmarkError: an empty name, or an unknown domain.
     """
     name = " ".join(name.split())
     if not name:

@@ -5,10 +5,10 @@ Both take the same prompt and pass on each piece of text while it is generated. 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mllm.inference.sampling import Sampling
@@ -58,11 +58,7 @@ class Backend(Protocol):
     convention: Convention
 
     def generate(
-        self,
-        prompt: Prompt,
-        sampling: Sampling,
-        on_text: OnText | None = None,
-        cancelled: threading.Event | None = None,
+        self, prompt: Prompt, sampling: Sampling, on_text: OnText | None = None, cancelled: Event | None = None
     ) -> Generation:
         """Answer a prompt. Setting `cancelled` in another thread ends the generation early."""
         ...
@@ -82,16 +78,10 @@ class LocalBackend:
         self.loaded, self.name = loaded, name
         self.family, self.convention = loaded.family, loaded.convention
         self._generate = partial(batched.generate, loaded)
-        self._batcher: Batcher[Job, Generation] | None = None
-        if batch > 1:
-            self._batcher = Batcher(self._generate, max_batch=batch)
+        self._batcher: Batcher[Job, Generation] | None = Batcher(self._generate, max_batch=batch) if batch > 1 else None
 
     def generate(
-        self,
-        prompt: Prompt,
-        sampling: Sampling,
-        on_text: OnText | None = None,
-        cancelled: threading.Event | None = None,
+        self, prompt: Prompt, sampling: Sampling, on_text: OnText | None = None, cancelled: Event | None = None
     ) -> Generation:
         """Answer a prompt; see `Backend.generate`."""
         from mllm.inference.batched import prepare
@@ -99,7 +89,7 @@ class LocalBackend:
         opening = template_opening(self.loaded.processor, prompt.style)
         if opening and on_text is not None:
             on_text(opening)
-        job = prepare(self.loaded, prompt, sampling, on_text=on_text, cancelled=cancelled or threading.Event())
+        job = prepare(self.loaded, prompt, sampling, on_text=on_text, cancelled=cancelled or Event())
         generation = self._batcher(job) if self._batcher is not None else self._generate([job])[0]
         return replace(generation, text=answers.whole(opening, generation.text))
 

@@ -1,8 +1,6 @@
 """Prompts of several callers in one batch, each with its own length limit, temperature, seed and stop texts.
 
-transformers samples a whole batch from one random generator, so that an answer depends on the other prompts. Here each
-row has its own generator and does not depend on its neighbours (up to the rounding of padded arithmetic). A row that is
-finished or cancelled stops by itself.
+Each row has its own random generator (transformers has one for a batch) and does not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -13,13 +11,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TopPLogitsWarper
 
 from mllm.errors import FieldmarkError
 from mllm.inference.backends import Generation, OnText, Prompt
@@ -54,8 +46,7 @@ class Job:
 def prepare(loaded: Loaded, prompt: Prompt, sampling: Sampling, **options: Any) -> Job:
     """Encode a prompt with any number of images; `options` are the other fields of `Job`.
 
-    Raises:
-        FieldmarkError: not one image per image part; prompt and answer do not fit into the model's context.
+    Raises FieldmarkError: not one image per image part; prompt and answer do not fit into the model's context.
     """
     processor = loaded.processor
     parts = sum(part["type"] == "image" for turn in prompt.messages for part in turn["content"])
@@ -139,7 +130,10 @@ class _Rows(StoppingCriteria):
             if job.stop or job.on_text:
                 text, stopped = cut_at_stop(decode(self.loaded, row), job.stop)
                 ended |= stopped
-                self._send(k, text if ended else _final_part(text, job.stop))
+                text = text if ended else _final_part(text, job.stop)
+                if job.on_text is not None and len(text) > self.sent[k]:
+                    job.on_text(text[self.sent[k] :])
+                    self.sent[k] = len(text)
             self.done[k] = ended
         return torch.tensor(self.done, device=input_ids.device)  # pyright: ignore[reportReturnType]
 
@@ -151,21 +145,11 @@ class _Rows(StoppingCriteria):
             ends = (k for k, token in enumerate(row, 1) if not is_truncated(self.loaded, [token]))
             row = row[: next(ends, None)]
             text, stopped = cut_at_stop(decode(self.loaded, row), job.stop)
-            if stopped:
-                row = row[: self._tokens_to_stop(row, job)]
+            if stopped:  # count the tokens after which the stop text is complete
+                pieces = (row[:k] for k in range(1, len(row) + 1))
+                row = next(piece for piece in pieces if cut_at_stop(decode(self.loaded, piece), job.stop)[1])
             generations.append(Generation(text, len(row), not stopped and is_truncated(self.loaded, row)))
         return generations
-
-    def _tokens_to_stop(self, row: list[int], job: Job) -> int:
-        """Return the number of tokens after which the stop text is complete."""
-        return next(k for k in range(1, len(row) + 1) if cut_at_stop(decode(self.loaded, row[:k]), job.stop)[1])
-
-    def _send(self, k: int, text: str) -> None:
-        """Pass on what is new in a row's text."""
-        on_text = self.jobs[k].on_text
-        if on_text is not None and len(text) > self.sent[k]:
-            on_text(text[self.sent[k] :])
-            self.sent[k] = len(text)
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:

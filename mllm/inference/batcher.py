@@ -1,8 +1,4 @@
-"""Dynamic batching: calls of several threads are answered in batches, which cost little more than a single call.
-
-One worker thread runs one batch at a time. Calls that arrive meanwhile form the next batch; a first call waits at most
-`max_wait` seconds for others.
-"""
+"""Dynamic batching: calls of several threads are answered in batches, which cost little more than a single call."""
 
 from __future__ import annotations
 
@@ -37,8 +33,7 @@ class Batcher(Generic[T, R]):
     def submit(self, item: T) -> Future[R]:
         """Queue an item and return at once. An item whose future is cancelled while queued is dropped.
 
-        Raises:
-            RuntimeError: after `close`.
+        Raises RuntimeError: after `close`.
         """
         future: Future[R] = Future()
         with self._changed:

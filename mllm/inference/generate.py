@@ -1,7 +1,6 @@
 """Generate completions with transformers: in batches, greedy by default, resumable.
 
-Completions are yielded batch by batch, so that a program can save them at once and resume after a stop. Batches are
-planned over all samples before any is skipped, so a resumed run samples from the same batches with the same seeds.
+Batches are planned over all samples before any is skipped, so a resumed run samples the same batches and seeds.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models.processors import template_opening
 from mllm.prompting import prompts
-from mllm.prompting.completions import CompletionReader
+from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample
 
 if TYPE_CHECKING:
@@ -46,15 +45,9 @@ def generate(
 ) -> Iterator[Completion]:
     """Generate one completion per sample. They are yielded in length-sorted batches, not in the order of `samples`.
 
-    Args:
-        loaded: model, processor, family and convention (`mllm.models.checkpoint.load`).
-        samples: only `id`, `image`, `size` and `question` are used.
-        images_root: the folder that `sample.image` is relative to.
-        sampling: options of generation; each batch gets a seed derived from `sampling.seed`.
-        style: prompt style; None uses the one saved beside the weights.
-        batch_size: samples per batch.
-        skip: ids of samples that already have a completion.
-        progress: called after each batch.
+    Only `id`, `image` (relative to `images_root`), `size` and `question` of the samples are used. Batches get seeds
+    derived from `sampling.seed`. `style` None is the prompt style saved beside the weights. `skip` are the ids of
+    samples that already have a completion; `progress` is called after each batch.
     """
     if batch_size < 1:
         raise FieldmarkError(f"batch_size must be at least 1, got {batch_size}")
@@ -95,10 +88,7 @@ def length_sorted_batches(loaded: Loaded, samples: Sequence[Sample], batch_size:
 def encode(loaded: Loaded, conversations: Sequence[list[dict[str, Any]]], images: Sequence[Image]) -> dict[str, Any]:
     """Build inputs on the model's device: chat template, images within the convention's budget, left padding.
 
-    Args:
-        loaded: model and processor.
-        conversations: messages of each row (`mllm.prompting.prompts.messages`), with one image each.
-        images: one RGB image for each row.
+    `conversations` are the messages of each row (`mllm.prompting.prompts.messages`), `images` their one RGB image.
     """
     processor = loaded.processor
     inputs = processor(

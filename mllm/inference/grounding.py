@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from mllm.boxes import Box, Frame
@@ -97,7 +98,7 @@ class Grounding:
 
     def draw(self) -> Image:
         """Return the image with the boxes of the answer drawn and labelled."""
-        return draw_spots(self.image, spots(self))
+        return draw_spots(self.image, number_spots([self])[0])
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the image as JSON values; boxes in pixels and in the unit frame."""
@@ -145,18 +146,13 @@ class Spot:
         return f"#{self.number} {name}".rstrip()
 
 
-def spots(found: Grounding, first: int = 1) -> tuple[Spot, ...]:
-    """Number the boxes of the answer and then the candidates, starting at `first`."""
-    answered = [(box, found.name, True) for box in found.boxes]
-    candidates = [(box, "", False) for box in found.candidates]
-    return tuple(Spot(first + k, *one) for k, one in enumerate([*answered, *candidates]))
-
-
 def number_spots(groundings: Sequence[Grounding | None]) -> list[tuple[Spot, ...]]:
-    """Number the boxes of several models in one image consecutively; None is a model without an answer."""
-    numbered: list[tuple[Spot, ...]] = []
+    """Number the boxes of several models in one image: those of each answer, then its candidates; None has none."""
+    numbers, numbered = count(1), []
     for one in groundings:
-        numbered.append(spots(one, 1 + sum(map(len, numbered))) if one is not None else ())
+        answered = [(box, one.name, True) for box in one.boxes] if one is not None else []
+        candidates = [(box, "", False) for box in one.candidates] if one is not None else []
+        numbered.append(tuple(Spot(next(numbers), *spot) for spot in [*answered, *candidates]))
     return numbered
 
 

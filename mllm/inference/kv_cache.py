@@ -1,8 +1,4 @@
-"""A preallocated key-value cache: new tokens are written in place, and earlier ones are not copied.
-
-The dynamic cache of transformers concatenates at each token and so copies everything it holds. For a long prompt with
-many completions these copies move more bytes than attention itself reads.
-"""
+"""A preallocated key-value cache: new tokens are written in place; transformers' own copies all at each token."""
 
 from __future__ import annotations
 

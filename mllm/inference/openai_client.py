@@ -79,7 +79,6 @@ class ServerBackend:
         self._client.close()
 
     def _describe(self, wanted: str) -> dict[str, Any]:
-        """Return the server's description of the model."""
         try:
             models = [model.model_dump() for model in self._client.models.list()]
         except errors() as error:
@@ -97,7 +96,6 @@ class ServerBackend:
         return models[names.index(wanted or names[0])]
 
     def _to_openai(self, messages: list[dict[str, Any]], images: Sequence[Image]) -> list[Any]:
-        """Return the messages in OpenAI's format, each image as a data URL."""
         left = iter(images)
 
         def part(one: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +147,6 @@ def convention_field(convention: Convention) -> dict[str, Any]:
 
 
 def _convention(description: dict[str, Any], name: str, family: str | None, style: str | None) -> Convention:
-    """Return the convention that the description states, otherwise the one that the caller gave."""
     if isinstance(stated := description.get(CONVENTION_FIELD), dict):
         try:
             return decode(json.dumps(stated), Convention)

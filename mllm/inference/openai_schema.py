@@ -1,7 +1,6 @@
 """The part of OpenAI's chat completions API that `fieldmark serve` supports: requests, completions, chunks, errors.
 
-Unsupported fields that would change an answer are rejected by name. Only notes about the caller (`user`, `metadata`,
-`store`) are ignored.
+Unsupported fields that would change an answer are rejected by name; notes (`user`, `metadata`, `store`) are ignored.
 """
 
 from __future__ import annotations
@@ -31,16 +30,11 @@ _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 class ServerLimits:
     """Limits of one request, and of how many requests are accepted."""
 
-    body: int = 32 * 2**20
-    """Bytes of a request body."""
-    images: int = 8
-    """Images in a request."""
-    pixels: int = 25_000_000
-    """Pixels of an image before it is resized."""
-    tokens: int = 4096
-    """Tokens of an answer."""
-    requests: int = 64
-    """Requests running or queued; further ones get status 503 with Retry-After."""
+    body: int = 32 * 2**20  # bytes of a request body
+    images: int = 8  # in a request
+    pixels: int = 25_000_000  # of an image before it is resized
+    tokens: int = 4096  # of an answer
+    requests: int = 64  # running or queued; further ones get status 503 with Retry-After
 
 
 class ApiError(Exception):
@@ -135,9 +129,8 @@ def read(body: bytes) -> ChatRequest:
 def read_prompt(request: ChatRequest, limits: ServerLimits) -> Prompt:
     """Return the messages as chat templates take them, with their images.
 
-    Raises:
-        ApiError: 400 for too many images, or an image that is not a data URL (this server fetches no URLs and reads no
-            files), cannot be opened or is too large.
+    Raises ApiError: 400 for too many images, or an image that is not a data URL (this server fetches no URLs and reads
+    no files), cannot be opened or is too large.
     """
     turns: list[dict[str, Any]] = []
     images: list[Image] = []
@@ -177,23 +170,14 @@ def completion(model: str, text: str, finish: str, counts: dict[str, int]) -> di
     """Return a complete response."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
-    return {**_head(model, "chat.completion"), "choices": [choice], "usage": counts}
+    return {**head(model, "chat.completion"), "choices": [choice], "usage": counts}
 
 
-class Chunks:
-    """The chunks of one streamed response; they share an id and a time."""
-
-    def __init__(self, model: str) -> None:
-        self._head = _head(model, "chat.completion.chunk")
-
-    def piece(self, delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
-        """Return the chunk with the role, a piece of text, or the finish reason."""
-        return {**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]}
-
-    def usage(self, counts: dict[str, int]) -> dict[str, Any]:
-        """Return the chunk with the token counts, which comes last."""
-        return {**self._head, "choices": [], "usage": counts}
+def chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
+    """Return what a chunk has besides its `head`: the role, a piece of text, or the finish reason."""
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]}
 
 
-def _head(model: str, kind: str) -> dict[str, Any]:
+def head(model: str, kind: str) -> dict[str, Any]:
+    """Return the first fields of a response. All chunks of a stream share them."""
     return {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}

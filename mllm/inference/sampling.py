@@ -28,7 +28,6 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise FieldmarkError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if self.temperature < 0 or not 0 < self.top_p <= 1:

@@ -1,8 +1,6 @@
 """An OpenAI-compatible server for one checkpoint: /v1/models, /v1/chat/completions, /health.
 
-The server that comes with transformers fetches any URL, reads any file and loads any model that a request names, has no
-queue limit and answers requests one by one. This one takes images as data URLs only, within limits, and batches
-requests. An answer equals that of `mllm.inference.generate` for the same prompt; clients send the full prompt text.
+Images come as data URLs only, within limits: it fetches no URL and reads no file. Requests are answered in batches.
 """
 
 from __future__ import annotations
@@ -40,14 +38,7 @@ RETRY_AFTER = 1
 
 
 class Service:
-    """The endpoints for one loaded model.
-
-    Args:
-        loaded: the model.
-        name: the model's name for clients.
-        limits: of one request, and of the number of requests.
-        batch: most requests in one batch.
-    """
+    """The endpoints for one loaded model, called `name`; at most `batch` requests are answered in one batch."""
 
     def __init__(self, loaded: Loaded, name: str, *, limits: ServerLimits = ServerLimits(), batch: int = 8) -> None:  # noqa: B008
         self.loaded, self.name, self.limits = loaded, name, limits
@@ -107,7 +98,6 @@ class Service:
         return JSONResponse(openai_schema.completion(self.name, generation.text, _finish_reason(generation), counts))
 
     def _job(self, chat_request: ChatRequest, pieces: asyncio.Queue, loop: asyncio.AbstractEventLoop) -> Job:
-        """Open the images and encode the prompt; runs in a thread."""
         prompt, sampling = openai_schema.read_prompt(chat_request, self.limits), chat_request.sampling(self.limits)
         on_text = partial(loop.call_soon_threadsafe, pieces.put_nowait) if chat_request.stream else None
         try:
@@ -132,19 +122,19 @@ class Service:
         self, chat_request: ChatRequest, job: Job, future: Future[Generation], pieces: asyncio.Queue
     ) -> AsyncIterator[str]:
         """Yield server-sent events: the role, pieces of text, the finish reason, and token counts if requested."""
-        chunks = openai_schema.Chunks(self.name)
+        head = openai_schema.head(self.name, "chat.completion.chunk")
         try:
-            yield _event(chunks.piece({"role": "assistant", "content": ""}))
+            yield _event(head | openai_schema.chunk({"role": "assistant", "content": ""}))
             while (text := await pieces.get()) is not None:
-                yield _event(chunks.piece({"content": text}))
+                yield _event(head | openai_schema.chunk({"content": text}))
             if (error := future.exception()) is not None:
                 logger.error("an answer failed while it was streamed", exc_info=error)
                 yield _event(ApiError(500, f"the answer failed: {type(error).__name__}").body())
                 return
             generation = future.result()
-            yield _event(chunks.piece({}, _finish_reason(generation)))
+            yield _event(head | openai_schema.chunk({}, _finish_reason(generation)))
             if chat_request.stream_options is not None and chat_request.stream_options.include_usage:
-                yield _event(chunks.usage(openai_schema.usage(job.tokens, generation.tokens)))
+                yield _event(head | {"choices": [], "usage": openai_schema.usage(job.tokens, generation.tokens)})
             yield "data: [DONE]\n\n"
         finally:
             job.cancelled.set()  # a client that disconnects early stops its row
@@ -224,6 +214,5 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _internal_error(request: Request, error: Exception) -> Response:
-    """Answer an unexpected error; the server logs its traceback."""
     body = ApiError(500, f"the answer failed: {type(error).__name__}").body()
     return JSONResponse(body, status_code=500, headers={"Connection": "close"})

@@ -1,7 +1,6 @@
 """Generate completions with vLLM: the same prompts, image budget and parsing as `mllm.inference.generate`.
 
-Completions may differ from those of transformers where two tokens are almost equally likely, so one folder of outputs
-holds those of one engine.
+Where two tokens are almost equally likely the engines may differ, so a folder of outputs holds those of one engine.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from mllm.errors import FieldmarkError
 from mllm.inference.generate import Progress, suppressed_tokens
@@ -18,7 +16,7 @@ from mllm.io.images import open_image
 from mllm.models.checkpoint import Checkpoint
 from mllm.models.processors import template_opening
 from mllm.prompting import prompts
-from mllm.prompting.completions import CompletionReader
+from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample
 
 CHUNK = 256
@@ -38,8 +36,7 @@ def generate(
 ) -> Iterator[Completion]:
     """Generate one completion per sample, as `mllm.inference.generate.generate` does; vLLM forms the batches itself.
 
-    Raises:
-        FieldmarkError: vLLM is not installed.
+    Raises FieldmarkError: vLLM is not installed.
     """
     if find_spec("vllm") is None:
         raise FieldmarkError("vllm is not installed: `pip install fieldmark[vllm]`, or leave out --engine vllm")
@@ -67,17 +64,15 @@ def generate(
     missing = [sample for sample in samples if sample.id not in set(skip)]
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
-        requests = [_request(checkpoint, sample, images_root, style) for sample in chunk]
+        requests = []
+        for sample in chunk:
+            conversation = prompts.messages(sample, style, system=checkpoint.convention.system)
+            text = checkpoint.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+            images = {"image": open_image(images_root / sample.image)}
+            requests.append({"prompt": text, "multi_modal_data": images})
         for sample, output in zip(chunk, model.generate(requests, params, lora_request=adapter), strict=True):
             first = output.outputs[0]
             truncated = first.finish_reason == "length"
             yield reader.read(sample, first.text, tokens=len(first.token_ids), truncated=truncated)
         if progress is not None:
             progress(len(samples) - len(missing) + start + len(chunk), len(samples))
-
-
-def _request(checkpoint: Checkpoint, sample: Sample, root: Path, style: str) -> dict[str, Any]:
-    """Return the text of the chat template and the image, as vLLM takes them."""
-    conversation = prompts.messages(sample, style, system=checkpoint.convention.system)
-    text = checkpoint.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    return {"prompt": text, "multi_modal_data": {"image": open_image(root / sample.image)}}

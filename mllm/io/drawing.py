@@ -49,7 +49,12 @@ def draw(image: Image.Image, boxes: Sequence[DrawnBox], *, side: int = 640) -> I
             _dashed(pen, corners, drawn.colour, stroke)
         else:
             pen.rectangle(corners, outline=drawn.colour, width=stroke)
-        _label(pen, canvas.size, (x1, y1), drawn, font)
+        # The label is on a plate above the box, or inside the box where the plate would leave the image.
+        left, top, right, bottom = pen.textbbox((0, 0), drawn.label, font=font)
+        width, height = right - left + 8, bottom - top + 6
+        x, y = min(max(x1, 0), max(canvas.width - width, 0)), y1 - height if y1 >= height else y1
+        pen.rectangle((x, y, x + width, y + height), fill=drawn.colour)
+        pen.text((x + 4 - left, y + 3 - top), drawn.label, fill="white", font=font)
     return canvas
 
 
@@ -57,18 +62,16 @@ def data_uri(image: Image.Image, side: int = IMAGE_SIDE) -> str:
     """Return an image as a data URI: at most `side` pixels, PNG or JPEG, whichever is smaller."""
     small = image.copy()
     small.thumbnail((side, side))
-    best: tuple[str, bytes] | None = None
+    encoded: list[tuple[str, bytes]] = []
     for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
         data = io.BytesIO()
         small.save(data, kind, **options)
-        if best is None or len(data.getvalue()) < len(best[1]):
-            best = kind, data.getvalue()
-    assert best is not None
-    return f"data:image/{best[0]};base64,{base64.b64encode(best[1]).decode()}"
+        encoded.append((kind, data.getvalue()))
+    kind, content = min(encoded, key=lambda one: len(one[1]))
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _dashed(pen: ImageDraw.ImageDraw, corners: Sequence[float], colour: str, stroke: int) -> None:
-    """Draw a dashed rectangle."""
     x1, y1, x2, y2 = corners
     for (ax, ay), (bx, by) in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
         length = max(abs(bx - ax), abs(by - ay), 1e-9)
@@ -76,19 +79,3 @@ def _dashed(pen: ImageDraw.ImageDraw, corners: Sequence[float], colour: str, str
         for start in range(0, int(length) + 1, 2 * dash):
             a, b = start / length, min(start + dash, length) / length
             pen.line((ax + a * (bx - ax), ay + a * (by - ay), ax + b * (bx - ax), ay + b * (by - ay)), colour, stroke)
-
-
-def _label(
-    pen: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    corner: tuple[float, float],
-    drawn: DrawnBox,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-) -> None:
-    """Write the label on a plate above the box, or inside the box where the plate would leave the image."""
-    left, top, right, bottom = pen.textbbox((0, 0), drawn.label, font=font)
-    width, height = right - left + 8, bottom - top + 6
-    x = min(max(corner[0], 0), max(size[0] - width, 0))
-    y = corner[1] - height if corner[1] >= height else corner[1]
-    pen.rectangle((x, y, x + width, y + height), fill=drawn.colour)
-    pen.text((x + 4 - left, y + 3 - top), drawn.label, fill="white", font=font)

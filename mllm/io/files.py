@@ -1,4 +1,4 @@
-"""Atomic writes, and other small operations on files."""
+"""Atomic writes, the program folders, and other small operations on files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+PACKAGE = Path(__file__).parents[1]
 _HOST = socket.gethostname() or "host"
 
 
 def is_file(path: Path) -> bool:
     """Whether a path is a file; False for a path that no file can have (too long, or with a zero byte)."""
     return os.path.isfile(path)  # pathlib's own raises for such paths
+
+
+def program_folder(name: str) -> Path:
+    """Return the folder `recipes`, `data_synth` or `eval`: inside the installed package, beside it in a checkout."""
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
 
 
 @contextmanager
@@ -56,7 +63,6 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    """Whether a process of this machine is running."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

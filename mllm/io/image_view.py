@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mllm.boxes import Box, Frame
 from mllm.errors import ImageError
-from mllm.io.images import image_size, open_image
+from mllm.io.images import JPEG_QUALITY, image_size, open_image
 from mllm.io.provenance import file_hash
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 LOSSLESS = 512 * 512
 """PNG files of at most this number of pixels are sent as PNG; everything else as JPEG."""
-JPEG_QUALITY = 92
 
 
 def data_url(image: Image, *, lossless: bool) -> str:

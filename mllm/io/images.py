@@ -1,7 +1,6 @@
 """Open image files as 8-bit RGB with EXIF orientation applied. All code opens images through this module.
 
-Collections contain rotated JPEGs, CMYK scans, 16-bit and transparent PNGs, incomplete downloads and HTML pages named
-.jpg. Each of these becomes a plain RGB image or raises `ImageError` with the file's name.
+Rotated JPEGs, CMYK, 16-bit and transparent files become plain RGB; broken ones raise `ImageError` with the file's name.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from mllm.errors import ImageError
 from mllm.io.files import is_file
 
 JPEG_QUALITY = 92
-
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels (300 MB as RGB). A small file can claim a far larger size."""
 
@@ -43,10 +41,8 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Ove
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open an image as 8-bit RGB, with EXIF orientation applied and transparency on white.
 
-    The result has no metadata, so the orientation cannot be applied twice.
-
-    Raises:
-        ImageError: missing, not an image, truncated or too large. Names the file.
+    The result has no metadata, so the orientation cannot be applied twice. Raises ImageError: missing, not an image,
+    truncated or too large. Names the file.
     """
     with _opened(Path(path), str(path), max_pixels) as image:
         return _oriented_rgb(image)
@@ -120,7 +116,6 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -
 
 
 def _oriented_rgb(image: Image.Image) -> Image.Image:
-    """Decode, orient and convert to RGB, without metadata."""
     transpose = _TRANSPOSE.get(_pending_orientation(image))
     image.load()
     plain = _rgb(image)
@@ -148,7 +143,6 @@ def _pending_orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB."""
     if image.mode.startswith("I") or image.mode == "F":
         return _eight_bit(image).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
@@ -179,8 +173,5 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def save_image(image: Image.Image, path: Path) -> None:
     """Write a PNG or JPEG, by the path's suffix, atomically: it is written under another name and then renamed."""
     part = path.with_name(f".{path.name}.part")
-    if path.suffix == ".png":
-        image.save(part, format="PNG")
-    else:
-        image.save(part, format="JPEG", quality=JPEG_QUALITY)
+    image.save(part, format="PNG" if path.suffix == ".png" else "JPEG", quality=JPEG_QUALITY)  # PNG has no quality
     part.replace(path)

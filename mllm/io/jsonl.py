@@ -1,7 +1,6 @@
 """jsonl files of records: strict streaming reads, atomic writes, and logs that survive a stopped program.
 
-Reading raises `RecordError` for an unknown schema, an unknown or missing field or a value of the wrong type; the
-message starts with `file:line` and names the field. Rows are coded by `mllm.io.codec`.
+A bad row raises `RecordError` that starts with `file:line` and names the field. Rows are coded by `mllm.io.codec`.
 """
 
 from __future__ import annotations

@@ -31,11 +31,15 @@ def git_commit(folder: str | Path | None = None) -> str | None:
     """
     where = Path(folder) if folder else Path(__file__).parent
     try:
-        commit = _git(where, "rev-parse", "HEAD")
-        changed = _git(where, "status", "--porcelain", "--untracked-files=no")
+        commit, changed = (
+            subprocess.run(
+                ["git", "-C", where, *command], check=True, capture_output=True, text=True, timeout=20
+            ).stdout
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit + ("+changes" if changed else "")
+    return commit.strip() + ("+changes" if changed else "")
 
 
 def fingerprint(folder: str | Path) -> str:
@@ -64,10 +68,3 @@ def file_hash(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    """Return the output of a git command, or raise CalledProcessError."""
-    command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
-    return done.stdout.strip()

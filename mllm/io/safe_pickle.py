@@ -1,7 +1,6 @@
 """Read pickles without running code from them: only containers, texts and numbers are accepted.
 
-A pickle can call any function of any module. The published predictions of TrueMatch are pickles of
-`{COCO id: caption}`, which need no function at all; a file that names one is refused.
+For the published predictions of TrueMatch, `{COCO id: caption}`. A file that names a function is refused.
 """
 
 from __future__ import annotations
@@ -38,16 +37,11 @@ class _Unpickler(pickle.Unpickler):
         """Refuse every name."""
         raise PickleError(f"it names {module}.{name}")
 
-    def persistent_load(self, pid: Any) -> NoReturn:
-        """Refuse references to other files."""
-        raise PickleError("it refers to something outside the file")
-
 
 def load(path: Path) -> Any:
     """Read a pickle of dicts, lists, tuples, texts, numbers and None.
 
-    Raises:
-        PickleError: no such file, larger than `LIMIT`, broken, or not plain values. Names the file.
+    Raises PickleError: no such file, larger than `LIMIT`, broken, or not plain values. Names the file.
     """
     if not path.is_file():
         raise PickleError(f"{path}: no such file")

@@ -17,8 +17,7 @@ Kind = type[FieldmarkError]
 def loads(text: str | bytes, **options: Any) -> Any:
     """Parse JSON as `json.loads` does, but refuse a key that an object holds twice.
 
-    Raises:
-        JSONDecodeError: broken, not UTF-8, nested too deeply, a duplicate key, or a number of thousands of digits.
+    Raises JSONDecodeError: broken, not UTF-8, nested too deeply, a duplicate key, or a number of thousands of digits.
     """
     options.setdefault("object_pairs_hook", _unique_keys)
     try:
@@ -45,16 +44,10 @@ def load(path: Path, **options: Any) -> Any:
 
 
 def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind = FieldmarkError) -> T | Any:
-    """Read a JSON file of a given shape.
+    """Read a JSON file of a given shape: `dict[str, int]`, a `BaseModel` (which ignores further fields by default) ...
 
-    Args:
-        path: of the file.
-        shape: a type that pydantic knows: `dict[str, int]`, a `BaseModel` (which ignores further fields by default).
-        advice: what to do about a file that cannot be read; part of the error.
-        kind: class of the error.
-
-    Raises:
-        FieldmarkError: no such file, malformed JSON (names the line), another shape (names the field).
+    `advice` says what to do about a file that cannot be read; `kind` is the class of the error. Raises FieldmarkError:
+    no such file, malformed JSON (names the line), another shape (names the field).
     """
     end = f"; {advice}" if advice else ""
     if not path.is_file():
@@ -81,7 +74,6 @@ def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "", 
 
 
 def _problem(error: Any) -> str:
-    """Describe one of pydantic's errors in a few words, with the value."""
     if short := {"missing": "is missing", "extra_forbidden": "unknown field"}.get(error["type"]):
         return short
     message = (

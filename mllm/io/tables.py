@@ -40,6 +40,5 @@ def percent_interval(mean: Mapping[str, Any] | None, *, sign: bool = False) -> s
 
 
 def _cell(value: Any) -> str:
-    """Write one value on one line, with `|` escaped."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text.replace("|", "\\|").replace("\n", " ")

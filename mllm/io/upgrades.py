@@ -13,7 +13,7 @@ Upgrades = Mapping[str, Callable[[Row], Row]]
 def photo_1(row: Row) -> Row:
     """`provenance` held what programs read of a photo; these are fields now."""
     notes = dict(row.get("provenance") or {})
-    moved = {name: notes.pop(name) for name in ("drawn", "genus", "use", "group", "fingerprint") if name in notes}
+    moved = _take(notes, "drawn", "genus", "use", "group", "fingerprint")
     if "side" in notes:
         moved["split"] = notes.pop("side")
     if "no box" in notes:
@@ -25,19 +25,8 @@ def photo_1(row: Row) -> Row:
 def sample_1(row: Row) -> Row:
     """`provenance` held what programs read of a sample; these are fields now."""
     notes = dict(row.get("provenance") or {})
-    names = (
-        "kind",
-        "stratum",
-        "asked",
-        "options",
-        "layout",
-        "drawn",
-        "licence",
-        "fingerprint",
-        "refused",
-        "categories",
-    )
-    moved = {name: value for name in names if (value := notes.pop(name, None)) is not None}
+    names = ("kind", "stratum", "asked", "options", "layout")
+    moved = _take(notes, *names, "drawn", "licence", "fingerprint", "refused", "categories")
     if "given" in notes:
         moved["human_captions"] = notes.pop("given")
     if notes.get("source") == "pocket":
@@ -52,3 +41,7 @@ def completion_1(row: Row) -> Row:
     if "clipped" in row:
         row["truncated"] = row.pop("clipped")
     return row
+
+
+def _take(notes: Row, *names: str) -> Row:
+    return {name: value for name in names if (value := notes.pop(name, None)) is not None}

@@ -59,7 +59,6 @@ class Mark(Record):
     looked: Int = 0
 
     def __post_init__(self) -> None:
-        """Refuse an empty mark and numbers out of range."""
         if not self.text.strip():
             raise RecordError("field mark: must not be empty")
         if self.confidence is not None and not 0 <= self.confidence <= 1:
@@ -125,8 +124,7 @@ class _CardInFile(BaseModel):
 def files_of(named: Iterable[str | Path]) -> tuple[str, ...]:
     """Return the named files, with each folder replaced by the files of cards in it, in the order of their names.
 
-    Raises:
-        KnowledgeError: a folder without such files.
+    Raises `KnowledgeError`: a folder without such files.
     """
     files: list[str] = []
     for path in map(Path, named):
@@ -143,8 +141,7 @@ def files_of(named: Iterable[str | Path]) -> tuple[str, ...]:
 def read(file: str | Path) -> dict[str, Card]:
     """Read one file of cards; the keys are the entities as written there.
 
-    Raises:
-        KnowledgeError: no such file, broken syntax (names the line), or a bad card (names card and field).
+    Raises `KnowledgeError`: no such file, broken syntax (names the line), or a bad card (names card and field).
     """
     file = Path(file)
     if not file.is_file():

@@ -1,7 +1,6 @@
-"""Knowledge cards: for each entity, its field marks and the entities it is easily confused with.
+"""Knowledge cards (`mllm.knowledge.card_files` describes the files): each entity's field marks, and its look-alikes.
 
-`mllm.knowledge.card_files` describes the files. Names are compared without regard to case, underscores, hyphens,
-apostrophes and accents.
+Names are compared without regard to case, underscores, hyphens, apostrophes and accents.
 """
 
 from __future__ import annotations
@@ -23,6 +22,20 @@ _FUNCTION_WORDS = frozenset("a an and are at by can has have in is it its of on 
 _SAME = 0.5
 """Word overlap from which two marks count as the same."""
 
+PARTS = frozenset(
+    # animals
+    "beak bill head crown cap crest face forehead eye eyebrow ear muzzle snout nose mouth tongue whisker cheek throat "
+    "neck nape collar ruff mane breast chest belly back flank side rump body wing feather plumage coat fur hair skin "
+    "leg foot paw toe claw hoof tail horn antler antenna shell scale fin spine foot shoulder "
+    # plants
+    "petal flower stem leaf stamen pistil sepal bud seed root thorn centre center fruit "
+    # machines
+    "engine cockpit fuselage winglet stabilizer propeller window door roof grille headlight taillight bumper hood "
+    "wheel tire spoiler mirror badge trunk fender exhaust "
+    # buildings and food
+    "tower dome column arch facade spire wall crust topping filling sauce layer bun".split()
+)
+_PLURALS = {"feet": "foot", "leaves": "leaf", "hooves": "hoof", "antennae": "antenna"}
 
 V = TypeVar("V")
 
@@ -45,7 +58,6 @@ class ByName(Mapping[str, V]):
             self._names[key], self._values[key] = name, value
 
     def __getitem__(self, name: str) -> V:
-        """Return an entity's value; the error for an unknown one names the file and the nearest entities."""
         key = normalize_name(name)
         if key not in self._values:
             near = [self._names[other] for other in get_close_matches(key, self._names, n=3, cutoff=0.5)]
@@ -54,15 +66,12 @@ class ByName(Mapping[str, V]):
         return self._values[key]
 
     def __contains__(self, name: object) -> bool:
-        """Whether an entity has a value."""
         return isinstance(name, str) and normalize_name(name) in self._values
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names as they were written."""
         return iter(self._names.values())
 
     def __len__(self) -> int:
-        """Count the entities."""
         return len(self._names)
 
 
@@ -142,3 +151,24 @@ def has_mark(card: Iterable[str], mark: str) -> bool:
 def content_words(marks: Iterable[str]) -> frozenset[str]:
     """Return the words of marks, normalized as names are, without function words."""
     return frozenset(word for mark in marks for word in normalize_name(mark).split()) - _FUNCTION_WORDS
+
+
+def part_of(mark: str) -> str:
+    """Return the part that a mark describes: the last one it names, since English puts the noun last; "" for none.
+
+    Words after a preposition count only if no part stands before it: `black feet with white claws` is about the feet,
+    `a red spot on the bill` about the bill.
+    """
+    words = normalize_name(mark).split()
+    for stop in ("with", "without", "on", "of", "around", "above", "below", "under"):
+        if stop in words and (found := _last(words[: words.index(stop)])):
+            return found
+    return _last(words)
+
+
+def _last(words: list[str]) -> str:
+    for word in reversed(words):
+        for form in (word, _PLURALS.get(word, word), word.removesuffix("s"), word.removesuffix("es")):
+            if form in PARTS:
+                return form
+    return ""

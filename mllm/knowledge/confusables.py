@@ -1,8 +1,7 @@
-"""Entities that are easily confused: pairs with similar cards or similar photos.
+"""Entities that are easily confused: each with the nearest few of its domain, by similar cards or similar photos.
 
-Each entity is paired with the nearest few of its domain. Nearness is the mean of two numbers from 0 to 1: the word
-overlap of the cards and the rescaled cosine of the mean photo vectors; without photos it is the first alone. Any
-function from a photo to numbers can give the vectors.
+Nearness is the mean of two numbers from 0 to 1: the word overlap of the cards and the rescaled cosine of the mean photo
+vectors; without photos it is the first alone.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """How well a model knows each entity: shares of right answers, KARL's five levels, and the file that stores them.
 
-A mastery file is json, ours or the one that KARL publishes:
+A mastery file is json, ours (`eval/mastery.py` makes it) or the one that KARL publishes (arXiv 2503.12797v3, app. B.2):
 
     {"schema": "fieldmark.mastery/1", "entities": {"Boeing 747-400": {"right": 7, "asked": 8}}, "made": {...}}
     {"Boeing 747-400": {"knowledge_category": "completely correct"}}
-
-Levels and their bounds are KARL's (Ma et al. 2026, arXiv 2503.12797v3, appendix B.2). `eval/mastery.py` makes files.
 """
 
 from __future__ import annotations
@@ -59,7 +57,6 @@ class MasteryTable(ByName[Entry]):
     error = RecordError
 
     def __init__(self, entries: Mapping[str, Entry], origin: str = "the mastery table") -> None:
-        """Take entries as given; `origin` (a file name) is named in errors."""
         super().__init__(entries, origin)
 
     @classmethod
@@ -111,8 +108,7 @@ class MasteryTable(ByName[Entry]):
 def load_mastery(path: str | Path) -> MasteryTable:
     """Read a mastery file, ours or KARL's. The result is cached until the file changes.
 
-    Raises:
-        RecordError: no such file, broken JSON, or an entry of neither form; names file, entity and field.
+    Raises `RecordError`: no such file, broken JSON, or an entry of neither form; names file, entity and field.
     """
     path = Path(path)
     if not path.is_file():
@@ -150,7 +146,6 @@ def _read(path: Path, changed: int) -> MasteryTable:
 
 
 def _entry(row: Any, where: str) -> Entry:
-    """Check one entity's row."""
     if isinstance(row, dict) and "knowledge_category" in row:
         return Entry(strict_json.parsed(row, _Category, where, kind=RecordError).knowledge_category)
     found = strict_json.parsed(row, _Counted, where, kind=RecordError)

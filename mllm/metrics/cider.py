@@ -1,8 +1,7 @@
 """CIDEr-D (Vedantam, Zitnick, Parikh 2015, arXiv 1411.5726): n-gram agreement with references, weighted by rarity.
 
-Gives the numbers of coco-caption's `Cider` class (clipping, Gaussian length penalty with sigma 6, times 10) on plain
-words instead of a Java tokeniser's. It is our own code because a reward needs document frequencies that stay the same
-from batch to batch, and scores single captions.
+Gives the numbers of coco-caption's `Cider` class on plain words instead of a Java tokeniser's. It is our own code
+because a reward scores single captions with document frequencies that stay the same from batch to batch.
 """
 
 from __future__ import annotations
@@ -69,7 +68,6 @@ def cider_d(caption: str, references: Sequence[str], frequencies: Frequencies) -
 
 
 def _cosine(own: dict[Gram, float], other: dict[Gram, float], n: int) -> float:
-    """Cosine of two weighted n-gram vectors, the caption's clipped to the reference's."""
     size = math.sqrt(
         sum(v * v for g, v in own.items() if len(g) == n) * sum(v * v for g, v in other.items() if len(g) == n)
     )

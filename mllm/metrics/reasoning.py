@@ -1,15 +1,12 @@
-"""Where reasoning fails: each step of a thought is measured on its own, with its own denominator.
+"""Where reasoning fails: each step of a thought is measured on its own, given the steps before it.
 
-A thought in the form of the pocket oracle recalls the marks of the named thing, goes through the candidates (each with
-a box and the marks seen on it), and chooses. With boxes in a model family's own form it reads, for example:
+A thought recalls the marks of the named thing, goes through the candidates (a box and the marks seen), and chooses:
 
     Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round fits, red fits, plain not, blue cap fits, not.
     2 ..., fits. So 2 (...).
 
-The box after the choice is optional; the final answer repeats it. One number at the end cannot distinguish a model that
-forgot the species from one that cannot see, compare or copy. Here each step is judged given the steps before it.
-"Right" means true of the image (`Thing.marks`, `Thing.box`), except for the comparison, which is judged on the model's
-own words: was the chosen candidate the one whose stated marks agree best with the stated recall?
+Boxes are in a model family's own form; the one after the choice is optional. "Right" means true of the image
+(`Thing.marks`, `Thing.box`), except for the comparison, which is judged on the model's own words.
 """
 
 from __future__ import annotations
@@ -17,7 +14,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import BoxError
@@ -87,25 +85,6 @@ class Thought:
         return named[0] if len(named) == 1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class StepScore:
-    """How often one step held: `right` out of the `of` cases to which it applies."""
-
-    name: str
-    right: float
-    of: int
-    meaning: str
-
-    @property
-    def share(self) -> float | None:
-        """right / of; None where the step never applied."""
-        return self.right / self.of if self.of else None
-
-    def as_dict(self) -> dict[str, float | int | str | None]:
-        """Plain values for a json file."""
-        return asdict(self) | {"share": self.share}
-
-
 def read_thought(text: str | None, family: Family, frame: Frame) -> Thought:
     """Parse a thought. Text of another form gives empty parts, never an error."""
     text, chosen, restated = _conclusion((text or "").strip(), family)
@@ -157,12 +136,16 @@ def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) ->
     return counts
 
 
-def sum_steps(counts: Iterable[StepCounts]) -> list[StepScore]:
-    """Sum the counts of many samples: one score for each step, in the order of a thought."""
+def sum_steps(counts: Iterable[StepCounts]) -> list[dict[str, Any]]:
+    """Sum the counts of many samples: a row for each step, in the order of a thought.
+
+    A row has `name`, `right` out of the `of` cases to which the step applies, `meaning` and `share` (None: of no case).
+    """
     counts, rows = list(counts), []
     for name, meaning in STEPS.items():
         found = [one[name] for one in counts if name in one]
-        rows.append(StepScore(name, sum(right for right, _ in found), sum(of for _, of in found), meaning))
+        right, of = sum(right for right, _ in found), sum(of for _, of in found)
+        rows.append({"name": name, "right": right, "of": of, "meaning": meaning, "share": right / of if of else None})
     return rows
 
 
@@ -234,7 +217,6 @@ def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidat
 
 
 def _marks(text: str) -> tuple[str, ...]:
-    """Split `a, b, c.` into marks."""
     return tuple(mark for part in text.strip().rstrip(".").split(",") if (mark := part.strip()))
 
 

@@ -1,7 +1,6 @@
 """Do captions retrieve their own images? Shared by TrueMatch, random distractors and ImageCoDe.
 
-Long or invented captions can raise a retrieval score, so it is reported together with the captions' length and
-diversity, the share too long for the judge, and the share of true claims where the marks are known.
+Long or invented captions can raise a retrieval score: report it with length, diversity and the share of true claims.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import numpy as np
 
 from mllm.errors import FieldmarkError
 from mllm.metrics import stats
-from mllm.metrics.ranking import hit_share
 from mllm.models.similarity import Embedder, similarity
 
 
@@ -48,8 +46,7 @@ class Match:
 def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what: str = "bags") -> list[Query]:
     """Return a query for every image's caption within its bag; bags are the groups of the interval.
 
-    Raises:
-        FieldmarkError: an image without a caption.
+    Raises `FieldmarkError`: an image without a caption.
     """
     missing = sorted({name for bag in bags for name in bag if name not in captions})
     if missing:
@@ -64,8 +61,7 @@ def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what
 def match(encoder: Embedder, queries: Sequence[Query], files: Mapping[str, Path]) -> list[Match]:
     """Run every query; each image is embedded once.
 
-    Raises:
-        FieldmarkError: a candidate without a file; ImageError for one that cannot be read.
+    Raises `FieldmarkError`: a candidate without a file; ImageError for one that cannot be read.
     """
     names = sorted({name for query in queries for name in query.candidates})
     if absent := [name for name in names if name not in files]:
@@ -76,7 +72,7 @@ def match(encoder: Embedder, queries: Sequence[Query], files: Mapping[str, Path]
     for query in queries:
         texts = encoder.texts([query.caption])
         row = similarity(texts, seen[[place[name] for name in query.candidates]], encoder.pool)[0]
-        hits = hit_share(row, query.own), hit_share(row, query.own, 5)
+        hits = stats.hit_share(row, query.own), stats.hit_share(row, query.own, 5)
         best = query.candidates[int(row.argmax())]
         found.append(Match(query, *hits, float(row[query.own]), bool(texts.cut[0]), best))
     return found

@@ -1,8 +1,7 @@
 """Means with confidence intervals that resample images, because the cases of one image are not independent.
 
-All functions take plain numbers and the name of the image of each. Intervals of one run are percentile bootstrap
-intervals (Efron & Tibshirani 1993, ch. 13) of the ratio `sum of values / number of values`: an image with five
-questions weighs five times as much as one with a single question, as in the published case-weighted averages.
+Intervals of one run are percentile bootstrap intervals (Efron & Tibshirani 1993, ch. 13) of `sum of values / number of
+values`: an image with five questions weighs five times as much as one with a single question.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from mllm.records import Sample
 
 LEVEL = 0.95
 RESAMPLES = 4000
+TIE = 1e-6
+"""Scores closer than this are equal: rounding alone moves a cosine by about 1e-7."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,7 @@ class Difference:
         return asdict(self) | {"clear": self.clear}
 
 
-def mean(
-    values: Sequence[float],
-    groups: Sequence[Hashable],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
+def mean(values: Sequence[float], groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Return the mean of `values` with a bootstrap interval over `groups` (the image of each value).
 
     Where every image's mean is 0, or every one is 1, the bootstrap interval would have no width. The result is then
@@ -94,12 +89,7 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 
 
 def paired(
-    a: Sequence[float],
-    b: Sequence[float],
-    groups: Sequence[Hashable],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
     """Return the mean of b - a over the same samples in the same order, with an interval over images.
 
@@ -116,11 +106,7 @@ def paired(
 
 
 def over_seeds(
-    runs: Sequence[Sequence[float]],
-    groups: Sequence[Hashable],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    runs: Sequence[Sequence[float]], groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """Return the mean over seeds and samples; `runs[s][i]` is sample i under seed s, `groups[i]` its image.
 
@@ -155,6 +141,20 @@ def chance_floor(samples: Sequence[Sample]) -> float | None:
     return sum(bool(sample.boxes) / len(sample.things) for sample in samples) / len(samples)
 
 
+def hit_share(scores_N: Any, target: int, k: int = 1) -> float:
+    """Return the probability that candidate `target` is among the first `k` with ties broken at random, 0..1.
+
+    With a candidates above it and t equal to it, itself included, min(max(k - a, 0), t) of t orders hit. A scorer that
+    gives every image the same number therefore scores k / N. It would score 1 if the first maximum won and the target
+    came first, which is the rule of the published TrueMatch script.
+    """
+    scores_N = np.asarray(scores_N, dtype=np.float64)
+    own = scores_N[target]
+    above = int((scores_N > own + TIE).sum())
+    equal = int((np.abs(scores_N - own) <= TIE).sum())
+    return min(max(k - above, 0), equal) / equal
+
+
 def _over_seeds(runs: Sequence[Sequence[float]], groups: Sequence[Hashable], resamples: int, seed: int) -> Interval:
     """Compute `over_seeds` for values of any range."""
     if not runs:
@@ -182,7 +182,6 @@ def _over_seeds(runs: Sequence[Sequence[float]], groups: Sequence[Hashable], res
 
 
 def _difference(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
-    """Return b - a of two runs on the same samples."""
     if len(a) != len(b):
         raise FieldmarkError(f"paired runs need the same samples, but one has {len(a)} and the other {len(b)}")
     return np.asarray(b, float) - np.asarray(a, float)

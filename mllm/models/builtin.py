@@ -9,23 +9,10 @@ from mllm.errors import FieldmarkError
 WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
 
 
-def weights_folder() -> Path:
-    """Return the folder of the base model."""
-    return _checked("base", "python recipes/pretrain.py")
-
-
-def clip_folder(which: str) -> Path:
-    """Return the folder of the encoder `scorer` or `judge`."""
-    return _checked(which, "python recipes/pretrain_clip.py")
-
-
-def grammar_folder() -> Path:
-    """Return the folder of the grammar head."""
-    return WEIGHTS / "grammar"
-
-
-def _checked(name: str, command: str) -> Path:
+def weights_folder(name: str = "base") -> Path:
+    """Return the folder of the base model, or of the encoder `scorer` or `judge`. Raises FieldmarkError without it."""
     folder = WEIGHTS / name
     if not (folder / "model.safetensors").is_file():
+        command = f"python recipes/{'pretrain' if name == 'base' else 'pretrain_clip'}.py"
         raise FieldmarkError(f"{folder}: the pocket {name} weights are missing; `{command}` makes them")
     return folder

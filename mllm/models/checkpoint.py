@@ -1,14 +1,12 @@
 """Open and load checkpoints: model, processor, family and convention, in full precision or 4 bits, with adapters.
 
-Fieldmark's checkpoints carry `fieldmark.json` with family, prompt style and image budget. A folder with
-`adapter_config.json` is an adapter: its base is loaded first, and the adapter is put on it unmerged. `open_checkpoint`
-does not read the weights, so that wrong inputs are found within seconds.
+`open_checkpoint` does not read the weights, so that wrong inputs are found within seconds.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -52,8 +50,7 @@ class LoadOptions:
     """How weights are loaded.
 
     dtype: of the weights: `float32`, `bfloat16` or `float16`.
-    device: where the model goes; `auto` is the accelerator if there is one; None is the CPU. A 4-bit model always goes
-        to this process's accelerator if there is one.
+    device: `auto` is the accelerator if there is one, None the CPU. A 4-bit model always goes to the accelerator.
     attention: attention implementation of transformers.
     quantize: `4bit` loads the base in NF4 (bitsandbytes; also on a CPU, slowly). Raises ConfigError for other values.
     """
@@ -64,7 +61,6 @@ class LoadOptions:
     quantize: str | None = None
 
     def __post_init__(self) -> None:
-        """Check `quantize`."""
         if self.quantize not in (None, "4bit"):
             raise ConfigError(f"quantize must be 4bit or left out, got {self.quantize!r}")
 
@@ -94,7 +90,8 @@ def open_checkpoint(
     base, found = base_and_adapter(str(name))
     adapter = str(adapter) if adapter is not None else found
     config = _model_config(base)
-    saved = _saved_convention([adapter, base])
+    places = [one for one in (adapter, base) if one is not None and (Path(one) / families.CONVENTION_FILE).is_file()]
+    saved = families.read_convention(places[0]) if places else None
     built = families.load(saved.family if saved else _required_family(base, family, config.model_type))
     if built.model_type != config.model_type:
         raise FamilyError(
@@ -102,8 +99,10 @@ def open_checkpoint(
             f"{config.model_type}. Name the right family (in fieldmark.json, or `family`)."
         )
     processor = load_processor(base)
-    budget = narrow_budget(built, saved.budget if saved else _own_budget(processor), min_visual_tokens, visual_tokens)
-    set_budget(processor, budget)
+    own = processor.image_processor.size
+    old = saved.budget if saved else Budget(int(own["shortest_edge"]), int(own["longest_edge"]))
+    budget = narrow_budget(built, old, min_visual_tokens, visual_tokens)
+    processor.image_processor.size = budget.size
     prompt = style or (saved.prompt if saved else "direct")
     convention = replace(saved, prompt=prompt, budget=budget) if saved else Convention(built.name, prompt, budget)
     return Checkpoint(base, adapter, built, convention, processor)
@@ -171,14 +170,7 @@ def _with_saved_adapter(model: Any, adapter: str, *, trainable: bool) -> Any:
     return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
 
 
-def set_budget(processor: Any, budget: Budget) -> None:
-    """Make the processor resize images to the budget (pixels after resizing)."""
-    processor.image_processor.size = budget.size
-
-
 class _AdapterConfig(BaseModel):
-    """The field of adapter_config.json that is read."""
-
     base_model_name_or_path: str = Field(min_length=1)
 
 
@@ -211,16 +203,7 @@ def _model_config(base: str) -> Any:
         raise FieldmarkError(f"{base}: not a readable checkpoint of a known architecture: {error}") from error
 
 
-def _saved_convention(folders: Sequence[str | None]) -> Convention | None:
-    """Return the convention saved in the first folder that has one."""
-    for folder in folders:
-        if folder is not None and (Path(folder) / families.CONVENTION_FILE).is_file():
-            return families.read_convention(folder)
-    return None
-
-
 def _required_family(base: str, family: str | None, model_type: str) -> str:
-    """Return the family given for a checkpoint without a convention; it is never guessed."""
     if family is None:
         fitting = [name for name in families.names() if families.load(name).model_type == model_type]
         raise FamilyError(
@@ -228,12 +211,6 @@ def _required_family(base: str, family: str | None, model_type: str) -> str:
             f"boxes. Set `family` (for model type {model_type}: {' or '.join(fitting) or 'none is known'})."
         )
     return family
-
-
-def _own_budget(processor: Any) -> Budget:
-    """Return the image budget in the settings of the checkpoint's image processor."""
-    size = processor.image_processor.size
-    return Budget(min_pixels=int(size["shortest_edge"]), max_pixels=int(size["longest_edge"]))
 
 
 def narrow_budget(family: Family, old: Budget, min_tokens: int | None, max_tokens: int | None) -> Budget:

@@ -1,8 +1,6 @@
 """Faster training of Qwen-VL models on a CPU with the same mathematics: two replaced kernels, and memory reuse.
 
-The Conv3d backward and the bfloat16 attention backward of PyTorch are slow on CPUs. Patches do not overlap, so the
-patch embedding is a matrix product; attention in float32 between bfloat16 matrix products costs little. And glibc
-returns the pages of every large tensor to the kernel at once. `bench/cpu_detours.py` measures all three.
+PyTorch's Conv3d backward and bfloat16 attention backward are slow on CPUs; `bench/cpu_detours.py` measures all three.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Image embeddings on disk, memory-mapped: computed once per image and model, shared by processes.
 
-A store is a folder `<cache>/<model key>/` with `keys.txt`, one line per image (the hash of its file's bytes), and
-`vectors.f32`, one row of float32 per line. Rows are appended under a lock, vectors first, so that each line has a
-complete row. The next writer removes what a killed process left incomplete.
+A store `<cache>/<model key>/` has `keys.txt`, a line per image (hash of its bytes), and `vectors.f32`, a row per line.
 """
 
 from __future__ import annotations
@@ -24,11 +22,7 @@ _LINE = 33
 
 
 def content_key(file: Path) -> str:
-    """Hash a file's bytes; the file is read again only when it has changed.
-
-    Raises:
-        ImageError: no such file.
-    """
+    """Hash a file's bytes; the file is read again only when it has changed. Raises ImageError: no such file."""
     try:
         state = file.stat()
     except OSError as error:
@@ -63,19 +57,13 @@ class EmbeddingStore:
     def vectors(self, files: Sequence[Path], embed: Callable[[Sequence[Path]], np.ndarray]) -> np.ndarray:
         """Return one vector per file, (len(files), *shape); `embed` computes those that are not in the store."""
         with self._lock:
-            return self._vectors(files, embed)
-
-    def _vectors(self, files: Sequence[Path], embed: Callable[[Sequence[Path]], np.ndarray]) -> np.ndarray:
-        """See `vectors`; the caller holds the lock."""
-        keys = [content_key(file) for file in files]
-        if any(key not in self._row_of for key in keys) and self.folder is not None:
-            self._refresh()  # another process may have added them
-        missing = {key: file for key, file in zip(keys, files, strict=True) if key not in self._row_of}
-        if missing:
-            self._add(list(missing), np.ascontiguousarray(embed(list(missing.values())), dtype=np.float32))
-        if not keys:
-            return np.empty((0, *self.shape), np.float32)
-        return np.asarray(self._rows[[self._row_of[key] for key in keys]])
+            keys = [content_key(file) for file in files]
+            if any(key not in self._row_of for key in keys) and self.folder is not None:
+                self._refresh()  # another process may have added them
+            missing = {key: file for key, file in zip(keys, files, strict=True) if key not in self._row_of}
+            if missing:
+                self._add(list(missing), np.ascontiguousarray(embed(list(missing.values())), dtype=np.float32))
+            return np.asarray(self._rows[np.array([self._row_of[key] for key in keys], dtype=np.int64)])
 
     def _add(self, keys: Sequence[str], rows: np.ndarray) -> None:
         """Append rows. An image that another process added in the meantime is stored twice."""
@@ -100,13 +88,11 @@ class EmbeddingStore:
         self._refresh()
 
     def _count(self) -> int:
-        """Return the number of complete rows on disk."""
         assert self.folder is not None
         files = ((self.folder / "keys.txt", _LINE), (self.folder / "vectors.f32", self._bytes))
         return min(file.stat().st_size // size if file.exists() else 0 for file, size in files)
 
     def _refresh(self) -> None:
-        """Map the rows that are on disk now."""
         assert self.folder is not None
         count, known = self._count(), len(self._rows)
         if count <= known:

@@ -1,8 +1,5 @@
 """Frozen CLIP and SigLIP encoders that score how well a caption fits an image. Used by rewards and benchmarks.
 
-They are loaded as plain modules even when training runs under DeepSpeed ZeRO-3, which would otherwise partition their
-weights. The encoder's own logit scale (and SigLIP's bias) is kept: a softmax over bare cosines is almost flat.
-
 Captions longer than the text tower's context are embedded sentence by sentence; truncated captions are counted.
 """
 
@@ -25,7 +22,7 @@ from torch.nn import functional
 from mllm.captions import sentences
 from mllm.errors import ConfigError, FieldmarkError, UnknownNameError
 from mllm.io.images import open_image
-from mllm.models.builtin import clip_folder
+from mllm.models.builtin import weights_folder
 from mllm.models.embedding_cache import EmbeddingStore
 from mllm.models.similarity import EmbeddedTexts, Pool, similarity
 
@@ -80,14 +77,11 @@ class DualEncoder:
         self.counts.update(captions=len(captions), cut=int(cut.sum()))
         batches = [self._embed_texts(pieces[start : start + _BATCH]) for start in range(0, len(pieces), _BATCH)]
         longest = max((vectors.shape[1] for vectors, _ in batches), default=1)
-        padded = [_pad(vectors, longest) for vectors, _ in batches]
-        valid = [_pad(mask, longest) for _, mask in batches]
-        return EmbeddedTexts(
-            np.concatenate(padded) if padded else np.empty((0, 1, self._store.shape[-1]), np.float32),
-            np.concatenate(valid) if valid else np.empty((0, 1), bool),
-            np.array(owner, dtype=np.int64),
-            cut,
+        none = (np.empty((0, longest, self._store.shape[-1]), np.float32), np.empty((0, longest), bool))
+        vectors, valid = (
+            np.concatenate([_pad(rows, longest) for rows in parts]) for parts in zip(none, *batches, strict=True)
         )
+        return EmbeddedTexts(vectors, valid, np.array(owner, dtype=np.int64), cut)
 
     def images(self, files: Sequence[Path]) -> np.ndarray:
         """Embed image files: (images, patches, D). Vectors in the cache are not computed again."""
@@ -145,7 +139,6 @@ class DualEncoder:
         return np.concatenate(vectors)
 
     def _pixels(self, file: Path | None) -> torch.Tensor:
-        """Return pixels (1, 3, height, width) as the vision tower takes them."""
         if file is None:
             side = int(self.model.config.vision_config.image_size)
             return torch.zeros(1, 3, side, side)
@@ -157,16 +150,11 @@ def load(
 ) -> DualEncoder:
     """Load a frozen encoder; repeated calls return the same object.
 
-    Args:
-        name: `pocket`, `pocket-judge`, a folder or a Hub name; a CLIP or SigLIP of transformers.
-        late: compare tokens with patches (FILIP) instead of pooled vectors. Only for encoders trained for it, such as
-            the pocket ones.
-        pool: how captions that do not fit are scored; see `Pool`.
-        cache: folder for the image vectors; None keeps them in memory.
-        device: None is this process's GPU if there is one, otherwise the CPU.
+    `name` is `pocket`, `pocket-judge`, a folder or a Hub name of a CLIP or SigLIP. `late` compares tokens with patches
+    (FILIP) instead of pooled vectors, for encoders trained for it, such as the pocket ones. `cache` is a folder for the
+    image vectors; None keeps them in memory. `device` None is this process's GPU if there is one, otherwise the CPU.
 
-    Raises:
-        FieldmarkError: no such folder, an unsupported architecture, weights that cannot be read.
+    Raises FieldmarkError: no such folder, an unsupported architecture, weights that cannot be read.
     """
     if pool not in get_args(Pool):
         raise ConfigError(f"pool must be one of {', '.join(get_args(Pool))}, got {pool!r}")
@@ -217,9 +205,8 @@ def outside_deepspeed() -> Iterator[None]:
 
 
 def _folder(name: str) -> str:
-    """Return the folder of a pocket encoder; other names are checked and returned unchanged."""
     if name in POCKET:
-        return str(clip_folder(POCKET[name]))
+        return str(weights_folder(POCKET[name]))
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise FieldmarkError(
             f"scorer {name}: no such folder (and no name of the form owner/model, pocket, pocket-judge)"
@@ -244,6 +231,5 @@ def _unit(vectors: torch.Tensor) -> np.ndarray:
 
 
 def _pad(rows: np.ndarray, length: int) -> np.ndarray:
-    """Pad the second axis with zeros."""
     missing = length - rows.shape[1]
     return np.pad(rows, [(0, 0), (0, missing)] + [(0, 0)] * (rows.ndim - 2)) if missing else rows

@@ -1,8 +1,6 @@
 """Grammar score: a classifier on a CLIP text tower that separates human captions from corrupted ones.
 
-Cho et al. 2022 (arXiv 2205.13115) train such a head (corruptions: `mllm.models.perturbations`) and add its probability
-to a CLIP reward, which alone leads to repetition. They train it jointly with CLIP's loss because both rewards share one
-text tower; here the head has a copy of the tower, so that the scorer does not change.
+Cho et al. 2022 (arXiv 2205.13115) train such a head jointly with CLIP; here it has its own copy of the text tower.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from mllm.errors import FieldmarkError
-from mllm.models.builtin import grammar_folder
+from mllm.models.builtin import WEIGHTS as FOLDERS
 from mllm.models.perturbations import corrupt
 
 POCKET = "pocket"
@@ -90,23 +88,18 @@ def from_encoder(name: str, device: str = "cpu") -> Grammar:
     return Grammar(GrammarHead(tower.requires_grad_(True)), encoder.tokenizer, device)
 
 
+@lru_cache(maxsize=4)
 def load(name: str, device: str | None = None) -> Grammar:
     """Load a trained head: `pocket`, or a folder written by `recipes/pretrain_grammar.py`. The result is cached.
 
-    Raises:
-        FieldmarkError: no such folder, or no weights of a head in it.
+    Raises FieldmarkError: no such folder, or no weights of a head in it.
     """
-    return _load(name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-@lru_cache(maxsize=4)
-def _load(name: str, device: str) -> Grammar:
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoTokenizer
 
     from mllm.models.encoders import outside_deepspeed
 
-    folder = grammar_folder() if name == POCKET else Path(name)
+    folder = FOLDERS / "grammar" if name == POCKET else Path(name)
     if not (folder / WEIGHTS).is_file():
         raise FieldmarkError(
             f"grammar head {name}: no {folder / WEIGHTS}; `python recipes/pretrain_grammar.py` makes one"
@@ -119,11 +112,10 @@ def _load(name: str, device: str) -> Grammar:
     except RuntimeError as error:
         raise FieldmarkError(f"{folder / WEIGHTS}: not a grammar head: {error}") from error
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return Grammar(model.requires_grad_(False), tokenizer, device)
+    return Grammar(model.requires_grad_(False), tokenizer, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _text_model(config: Any) -> Any:
-    """Return an untrained text tower for a configuration of CLIP."""
     from transformers import CLIPTextModel
 
     config = getattr(config, "text_config", config)

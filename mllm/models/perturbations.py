@@ -1,13 +1,12 @@
 """Corrupted captions, from which a grammar reward learns to separate human ones.
 
-The five corruptions of Cho et al. 2022 (arXiv 2205.13115, section 3.2): repeat an n-gram, remove, insert, replace or
-shuffle words. Words are separated by spaces; a caption too short for a corruption is returned unchanged.
+The five corruptions of Cho et al. 2022 (arXiv 2205.13115, section 3.2). A caption too short for one stays unchanged.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 MOST = 3
 """Longest n-gram, and most words or places, that one corruption changes."""
@@ -50,22 +49,14 @@ def shuffle(words: Sequence[str], rng: random.Random, vocabulary: Sequence[str])
     return rng.sample(list(words), len(words))
 
 
-WAYS: dict[str, Callable[[Sequence[str], random.Random, Sequence[str]], list[str]]] = {
-    "repeat": repeat,
-    "remove": remove,
-    "insert": insert,
-    "replace": replace,
-    "shuffle": shuffle,
-}
+WAYS = {way.__name__: way for way in (repeat, remove, insert, replace, shuffle)}
 
 
 def corrupt(caption: str, rng: random.Random, vocabulary: Sequence[str], way: str | None = None) -> tuple[str, str]:
     """Corrupt a caption; return it and the name of the corruption, which is drawn at random unless `way` gives it.
 
-    If nothing changes, the draw (of the corruption too) is repeated, at most ten times in all.
-
-    Raises:
-        ValueError: the caption cannot be changed: it or the vocabulary is empty.
+    If nothing changes, the draw (of the corruption too) is repeated, at most ten times in all. Raises ValueError: the
+    caption cannot be changed: it or the vocabulary is empty.
     """
     words = caption.split()
     for _ in range(10 if words and vocabulary else 0):
@@ -82,6 +73,5 @@ def vocabulary_of(captions: Sequence[str]) -> list[str]:
 
 
 def _n_gram(words: Sequence[str], rng: random.Random) -> tuple[int, int]:
-    """Draw start and length of an n-gram of a caption, n up to three."""
     length = rng.randint(1, min(MOST, len(words)))
     return rng.randint(0, len(words) - length), length

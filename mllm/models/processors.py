@@ -1,7 +1,6 @@
 """Processors of the Qwen-VL models, with and without torchvision.
 
-The classes of transformers require a video processor, which requires torchvision. Without torchvision the same classes
-are built here without their video part; everything for images is unchanged.
+transformers' classes need torchvision for video only; without it they are built here without their video part.
 """
 
 from __future__ import annotations
@@ -63,21 +62,20 @@ def build_processor(model_type: str, image_processor: Any, tokenizer: Any, chat_
     return _image_class(model_type)(image_processor=image_processor, tokenizer=tokenizer, chat_template=template)
 
 
-def load_processor(folder: str | Path, *, trust_remote_code: bool = False) -> Any:
+def load_processor(folder: str | Path) -> Any:
     """Load the processor of a folder or Hub name, without its video part where torchvision is missing.
 
-    Raises:
-        FieldmarkError: the model type has no known processor.
+    Raises FieldmarkError: the model type has no known processor.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
     if find_spec("torchvision") is not None:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         processor.tokenizer.padding_side = "left"
         return processor
-    model_type = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).model_type
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    image_processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    model_type = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    image_processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     return build_processor(model_type, image_processor, tokenizer, _saved_template(Path(folder)))
 
 
@@ -96,13 +94,10 @@ def template_opening(processor: Any, style: str) -> str:
 
 
 class _Template(BaseModel):
-    """The content of chat_template.json."""
-
     chat_template: str
 
 
 def _saved_template(folder: Path) -> str | None:
-    """Return the chat template beside the weights: `chat_template.jinja`, or the JSON of older checkpoints."""
     if (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     if (folder / "chat_template.json").is_file():

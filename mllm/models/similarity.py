@@ -35,12 +35,9 @@ class EmbeddedTexts:
 class Embedder(Protocol):
     """What rewards and benchmarks need of an encoder; vectors have length 1."""
 
-    key: str
-    """Identifies weights and preprocessing: vectors of equal keys are comparable."""
-    scale: float
-    """The encoder's learned logit scale, which multiplies cosines before a softmax."""
-    bias: float
-    """Added after the scale (SigLIP); does not change a softmax."""
+    key: str  # identifies weights and preprocessing: vectors of equal keys are comparable
+    scale: float  # the learned logit scale, which multiplies cosines before a softmax
+    bias: float  # added after the scale (SigLIP); does not change a softmax
     pool: Pool
 
     def texts(self, captions: Sequence[str]) -> EmbeddedTexts:

@@ -118,12 +118,11 @@ def check_recall(model: Any, tokenizer: Any, wording: str, *, in_view: bool, eve
 
 def all_checks(model: Any, tokenizer: Any, count: int) -> dict[str, float]:
     """Return the model card's scores: ``count`` scenes per check; from 300 on, every species for every wording."""
-    scores = {
-        "find by marks, three things": check_find(model, tokenizer, count),
-        "find by marks, three things, reasoning first": check_find(model, tokenizer, count, reason=True),
-        "find by name, three things": check_find(model, tokenizer, count, by_name=True),
-        "find by name, three things, reasoning first": check_find(model, tokenizer, count, by_name=True, reason=True),
-    }
+    scores: dict[str, float] = {}
+    for by_name in (False, True):
+        for reason in (False, True):
+            check = f"find by {'name' if by_name else 'marks'}, three things{', reasoning first' if reason else ''}"
+            scores[check] = check_find(model, tokenizer, count, by_name=by_name, reason=reason)
     every = max(1, len(species()) // count)
     for wording in RECALLS:
         for in_view in (False, True):

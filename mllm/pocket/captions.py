@@ -11,17 +11,14 @@ import random
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mllm.captions import with_article
-from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, random_marks
-from mllm.pocket.world import Scene
+from mllm.pocket.species import ACCENT_PARTS, COLOURS, KIND_OF, KINDS, NOUNS, random_marks
 
-KINDS = ("form", "colour", "pattern", "accent")
-"""The marks of a thing, in the order of ``Thing.marks``."""
 MarksOfThings = Sequence[Sequence[str]]
 """For each thing its four marks as words, ``("round", "red", "striped", "blue cap")``."""
 
-_KIND_OF = {word: kind for kind, words in enumerate((FORMS, COLOURS, PATTERNS)) for word in words}
 _DOMAIN_OF = {noun: domain for domain, noun in NOUNS.items()}
 _PARTS = frozenset(ACCENT_PARTS.values())
 _WORD = re.compile(r"[a-z]+|[.;:!?\n]|\d+")
@@ -66,30 +63,26 @@ def phrase(domain: str, marks: Sequence[str], kinds: Collection[str] = KINDS) ->
 
 def rich(domain: str, things: MarksOfThings) -> str:
     """Describe all marks of all things, left to right, one sentence each."""
-    return " ".join(f"{with_article(phrase(domain, marks), capital=True)}." for marks in things)
+    return _sentences([phrase(domain, marks) for marks in things])
 
 
 def sparse(domain: str, things: MarksOfThings, rng: random.Random, most: int = 2) -> str:
     """Describe each thing with one to ``most`` marks, in one sentence, as people do who see no other image."""
-    phrases = [phrase(domain, marks, rng.sample(KINDS, rng.randint(1, most))) for marks in things]
-    return _one_sentence(phrases)
+    return _one_sentence([phrase(domain, marks, rng.sample(KINDS, rng.randint(1, most))) for marks in things])
 
 
 def varied(domain: str, things: MarksOfThings, rng: random.Random) -> str:
     """Describe each thing with any number of its marks, in one sentence or in one each."""
     phrases = [phrase(domain, marks, rng.sample(KINDS, rng.randint(0, len(KINDS)))) for marks in things]
-    if rng.random() < 0.5:
-        return " ".join(f"{with_article(words, capital=True)}." for words in phrases)
-    return _one_sentence(phrases)
+    return _sentences(phrases) if rng.random() < 0.5 else _one_sentence(phrases)
+
+
+def _sentences(phrases: Sequence[str]) -> str:
+    return " ".join(f"{with_article(words, capital=True)}." for words in phrases)
 
 
 def _one_sentence(phrases: Sequence[str]) -> str:
     return f"{' and '.join(with_article(words, capital=index == 0) for index, words in enumerate(phrases))}."
-
-
-def marks_of(scene: Scene) -> tuple[tuple[str, ...], ...]:
-    """Return the marks of a scene's things, left to right."""
-    return tuple(thing.marks for thing in scene.things)
 
 
 def claims(text: str) -> tuple[Claims, ...]:
@@ -122,7 +115,7 @@ def claims(text: str) -> tuple[Claims, ...]:
             waiting = None
         if word in COLOURS:
             waiting = word
-        elif word in _KIND_OF:
+        elif word in KIND_OF:
             marks.append(word)
         elif word in _DOMAIN_OF:
             if noun:
@@ -154,6 +147,51 @@ def fits(claimed: Sequence[Claims], domain: str, things: MarksOfThings) -> bool:
     return _best_match(agree) == len(claimed)
 
 
+def merge(captions: Sequence[str]) -> str:
+    """Merge captions of one scene into one with the marks of all; where two disagree, the earlier one wins.
+
+    Captions name their things from left to right, so things are matched in order if possible, else so that as much as
+    possible agrees (Kuhn 1955). Things that only a later caption names come last.
+    """
+    merged = _described(captions[0])
+    for caption in captions[1:]:
+        other = _described(caption)
+        for place, (noun, marks) in zip(_places(merged, other), other, strict=True):
+            if place is None:
+                merged.append((noun, marks))
+            else:
+                merged[place] = merged[place][0] or noun, {**marks, **merged[place][1]}
+    phrases = []
+    for noun, marks in merged:
+        words = " ".join([*(marks[kind] for kind in KINDS[:3] if kind in marks), noun or "thing"])
+        phrases.append(f"{words} with {marks['accent']}" if "accent" in marks else words)
+    return _sentences(phrases)
+
+
+def _described(text: str) -> list[tuple[str | None, dict[str, str]]]:
+    """Return for each thing that a text gives marks of its noun, and the first mark of each kind."""
+    read = [one for one in claims(text) if one.marks]
+    return [(one.noun, {KIND_OF.get(mark, "accent"): mark for mark in reversed(one.marks)}) for one in read]
+
+
+def _places(merged: Sequence[Any], other: Sequence[Any]) -> list[int | None]:
+    """Return for each described thing of `other` its place in `merged`; None if it is not there."""
+    from scipy.optimize import linear_sum_assignment
+
+    # The number of marks that agree, minus ten for each that does not.
+    agreement = [
+        [sum(1 if mine[kind] == marks[kind] else -10 for kind in mine.keys() & marks.keys()) for _, mine in merged]
+        for _, marks in other
+    ]
+    if len(merged) == len(other) and all(agreement[k][k] >= 0 for k in range(len(merged))):
+        return list(range(len(merged)))
+    places: list[int | None] = [None] * len(other)
+    if merged and other:
+        for row, column in zip(*linear_sum_assignment(agreement, maximize=True), strict=True):
+            places[int(row)] = int(column)
+    return places
+
+
 def _best_match(worth: Sequence[Sequence[float]]) -> int:
     """Return the largest sum of a matrix with one entry per row and column."""
     if not worth or not worth[0]:
@@ -171,12 +209,9 @@ def varied_corpus(count: int) -> list[str]:
 
 def reference_corpus(images: int = 2000) -> list[tuple[str, ...]]:
     """Return captions of scenes that are never drawn, four sparse ones and a rich one each, to count words in."""
-    found = []
-    for number in range(images):
-        rng = random.Random(f"corpus/{number}")
-        domain, things = _imagined(rng)
-        found.append((*(sparse(domain, things, rng) for _ in range(4)), rich(domain, things)))
-    return found
+    rngs = [random.Random(f"corpus/{number}") for number in range(images)]
+    scenes = [(*_imagined(rng), rng) for rng in rngs]
+    return [(*(sparse(*scene) for _ in range(4)), rich(*scene[:2])) for scene in scenes]
 
 
 def _imagined(rng: random.Random) -> tuple[str, MarksOfThings]:

@@ -82,9 +82,6 @@ def build(which: str, seed: int) -> tuple[Any, Any, Any]:
 
 def save(model: Any, tokenizer: Any, image_processor: Any, folder: str | Path) -> Path:
     """Write weights, tokenizer and image processor; the folder loads like any CLIP checkpoint."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    image_processor.save_pretrained(folder)
-    return folder
+    for part in (model, tokenizer, image_processor):
+        part.save_pretrained(folder)
+    return Path(folder)

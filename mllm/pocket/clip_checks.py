@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mllm.metrics.ranking import hit_share
-from mllm.pocket.captions import marks_of, rich, sparse
+from mllm.metrics.stats import hit_share
+from mllm.pocket.captions import rich, sparse
 from mllm.pocket.look_alikes import LEVELS, look_alikes
 from mllm.pocket.pretraining_run import write_card
 
@@ -65,12 +65,9 @@ def _recall(scorer: Any, size: int, level: str, count: int, kind: str) -> float:
             for scene, file in zip(scenes, files, strict=True):
                 scene.image.save(file)
             rng = random.Random(number)
-            texts = [
-                rich(scene.domain, marks_of(scene)) if kind == "rich" else sparse(scene.domain, marks_of(scene), rng)
-                for scene in scenes
-            ]
-            similarity = scorer.similarity(texts, files)
-            hits += [hit_share(row, place) for place, row in enumerate(similarity)]
+            described = [(scene.domain, scene.marks) for scene in scenes]
+            texts = [rich(*one) if kind == "rich" else sparse(*one, rng) for one in described]
+            hits += [hit_share(row, place) for place, row in enumerate(scorer.similarity(texts, files))]
     return sum(hits) / len(hits)
 
 

@@ -17,18 +17,18 @@ from PIL import Image
 from rich.progress import track
 from torch import nn
 from torch.nn import functional
+from torch.nn.functional import normalize
 
 from mllm.boxes import Box
 from mllm.models.cpu_kernels import computes_bfloat16
-from mllm.pocket.captions import KINDS, claims, fits, phrase, rich, sparse
+from mllm.pocket.captions import claims, fits, phrase, rich, sparse
 from mllm.pocket.clip import PATCH, SIDE
 from mllm.pocket.look_alikes import LEVELS, look_alikes
-from mllm.pocket.species import COLOURS, FORMS, PATTERNS, Marks
+from mllm.pocket.species import KINDS, MARK_VALUES, Marks
 from mllm.pocket.world import Scene
 
 BAG = 4
 """Scenes of a training bag."""
-_MARK_VALUES = (FORMS, COLOURS, PATTERNS, COLOURS)
 _TILE = SIDE // 2
 _GRID = SIDE // PATCH
 
@@ -121,7 +121,7 @@ class PatchHead(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.presence = nn.Linear(width, 1)
-        self.marks = nn.ModuleList(nn.Linear(width, len(values)) for values in _MARK_VALUES)
+        self.marks = nn.ModuleList(nn.Linear(width, len(values)) for values in MARK_VALUES)
 
     def forward(self, patches_BPD: torch.Tensor, views: Sequence[RolledScene]) -> torch.Tensor:  # noqa: N803
         """Return the sum of the presence loss and of the mark losses, over the patches that things cover."""
@@ -137,47 +137,27 @@ class PatchHead(nn.Module):
 def _patches(view: RolledScene) -> list[list[int]]:
     """Return for every patch in reading order: whether its centre is on a thing, and the indices of its marks."""
     rows = []
-    for y in range(_GRID):
-        for x in range(_GRID):
-            centre = ((x + 0.5) / _GRID, (y + 0.5) / _GRID)
-            on = next((look for look, box in zip(view.looks, view.boxes, strict=True) if _holds(box, centre)), None)
-            values = (on.form, on.colour, on.pattern, on.accent) if on else ()
-            numbers = [words.index(value) for words, value in zip(_MARK_VALUES, values, strict=False)]
-            rows.append([int(on is not None), *(numbers or [0] * 4)])
+    for row in range(_GRID):
+        for column in range(_GRID):
+            x, y = (column + 0.5) / _GRID, (row + 0.5) / _GRID
+            things = zip(view.looks, view.boxes, strict=True)
+            on = next((look for look, b in things if b.x1 <= x <= b.x2 and b.y1 <= y <= b.y2), None)
+            rows.append([int(on is not None), *(on.indices if on else [0] * 4)])
     return rows
 
 
-def _holds(box: Box, point: tuple[float, float]) -> bool:
-    return box.x1 <= point[0] <= box.x2 and box.y1 <= point[1] <= box.y2
+def late_similarity(tokens_BLD: torch.Tensor, mask_BL: torch.Tensor, patches_BPD: torch.Tensor) -> torch.Tensor:  # noqa: N803
+    """Return FILIP's similarity (Yao et al. 2021), (B captions, B images): each token's best patch, mean over tokens.
 
-
-def contrast(
-    text_BD: torch.Tensor,  # noqa: N803
-    image_BD: torch.Tensor,  # noqa: N803
-    scale: torch.Tensor,
-    counts_BB: torch.Tensor,  # noqa: N803
-) -> torch.Tensor:
-    """Return CLIP's symmetric cross-entropy (Radford et al. 2021); ``counts_BB`` masks false negatives."""
-    logits = scale * functional.normalize(text_BD, dim=-1) @ functional.normalize(image_BD, dim=-1).T
-    return _symmetric(logits, counts_BB)
-
-
-def late_contrast(
-    tokens_BLD: torch.Tensor,  # noqa: N803
-    mask_BL: torch.Tensor,  # noqa: N803
-    patches_BPD: torch.Tensor,  # noqa: N803
-    scale: torch.Tensor,
-    counts_BB: torch.Tensor,  # noqa: N803
-) -> torch.Tensor:
-    """Return the same loss over FILIP's similarity (Yao et al. 2021): each token's best patch, mean over tokens."""
-    tokens, patches = functional.normalize(tokens_BLD, dim=-1), functional.normalize(patches_BPD, dim=-1)
-    best_BLB = torch.einsum("ald,bpd->albp", tokens, patches).amax(-1)
+    Tokens and patches are normalised; ``mask_BL`` is 0 where a caption is padded.
+    """
+    best_BLB = torch.einsum("ald,bpd->albp", tokens_BLD, patches_BPD).amax(-1)
     mask = mask_BL[..., None].to(best_BLB.dtype)
-    similarity = (best_BLB * mask).sum(1) / mask.sum(1)
-    return _symmetric(scale * similarity, counts_BB)
+    return (best_BLB * mask).sum(1) / mask.sum(1)
 
 
-def _symmetric(logits: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+def contrast(logits: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return CLIP's symmetric cross-entropy (Radford et al. 2021); ``counts`` is False at false negatives."""
     logits = logits.float().masked_fill(~counts, -torch.inf)
     own = torch.arange(len(logits))
     return 0.5 * (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own))
@@ -194,14 +174,10 @@ def losses(
         read = model.text_model(input_ids=words.input_ids, attention_mask=words.attention_mask)
         patches = model.vision_model.post_layernorm(seen.last_hidden_state[:, 1:])
         scale = model.logit_scale.exp()
-        pooled = contrast(
-            model.text_projection(read.pooler_output), model.visual_projection(seen.pooler_output), scale, counts
+        text, image = model.text_projection(read.pooler_output), model.visual_projection(seen.pooler_output)
+        pooled = scale * normalize(text, dim=-1) @ normalize(image, dim=-1).T
+        tokens = normalize(model.text_projection(read.last_hidden_state), dim=-1)
+        late = scale * late_similarity(
+            tokens, words.attention_mask, normalize(model.visual_projection(patches), dim=-1)
         )
-        late = late_contrast(
-            model.text_projection(read.last_hidden_state),
-            words.attention_mask,
-            model.visual_projection(patches),
-            scale,
-            counts,
-        )
-        return pooled, late, head(patches, views)
+        return contrast(pooled, counts), contrast(late, counts), head(patches, views)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
 from mllm.errors import FieldmarkError
 from mllm.pocket.species import DOMAINS, Marks, random_marks, sister_marks
@@ -39,7 +38,13 @@ def look_alikes(seed: int | str, size: int, level: str = "hard", count: int | No
     scenes: list[list[Marks]] = []
     taken: set[frozenset[Marks]] = set()
     while len(scenes) < size:
-        looks = base if not scenes else _another(base, level, rng)
+        looks = list(base)
+        if scenes and level == "easy":
+            looks = _distinct(count, rng)
+        elif scenes:
+            for _ in range(1 if level == "hard" else rng.choice((2, 3))):
+                place = rng.randrange(count)
+                looks[place] = sister_marks(looks[place], 1, rng)
         if len(set(looks)) == count and frozenset(looks) not in taken:
             taken.add(frozenset(looks))
             scenes.append(looks)
@@ -55,15 +60,4 @@ def _distinct(count: int, rng: random.Random) -> list[Marks]:
     while len(looks) < count:
         if (look := random_marks(rng)) not in looks:
             looks.append(look)
-    return looks
-
-
-def _another(base: Sequence[Marks], level: str, rng: random.Random) -> list[Marks]:
-    """Draw the looks of another scene of the bag of ``base``."""
-    if level == "easy":
-        return _distinct(len(base), rng)
-    looks = list(base)
-    for _ in range(1 if level == "hard" else rng.choice((2, 3))):
-        place = rng.randrange(len(looks))
-        looks[place] = sister_marks(looks[place], 1, rng)
     return looks

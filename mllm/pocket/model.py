@@ -102,12 +102,10 @@ def convention(prompt: str = "direct") -> Convention:
 
 def save(model: Any, processor: Any, folder: str | Path) -> Path:
     """Write weights (safetensors), processor and convention; the folder loads like any checkpoint."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    write_convention(folder, convention())
-    return folder
+    write_convention(Path(folder), convention())
+    return Path(folder)
 
 
 def save_random(folder: str | Path, seed: int = 0) -> Path:

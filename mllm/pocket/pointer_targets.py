@@ -21,15 +21,11 @@ Encode = Callable[[str], list[int]]
 def pointers(tokens: Sequence[int], start: int, sought: Sequence[str], encode: Encode) -> list[Pointer]:
     """Return all pointers of an answer, sorted.
 
-    Args:
-        tokens: prompt and answer.
-        start: position at which the answer begins.
-        sought: the marks that candidates are compared with; empty if nothing is compared.
-        encode: text to tokens.
+    `tokens` are prompt and answer, which begins at `start`; `sought` are the marks that candidates are compared with,
+    empty if nothing is compared.
     """
-    return sorted(
-        [*_boxes(tokens, start, encode), *_number(tokens, start, encode), *_marks(tokens, start, sought, encode)]
-    )
+    found = [*_boxes(tokens, start, encode), *_number(tokens, start, encode), *_marks(tokens, start, sought, encode)]
+    return sorted(found)
 
 
 def _boxes(tokens: Sequence[int], start: int, encode: Encode) -> list[Pointer]:

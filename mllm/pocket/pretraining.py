@@ -20,7 +20,7 @@ from mllm.pocket.model import MERGE, PATCH
 from mllm.pocket.pointer_targets import pointers
 from mllm.pocket.pretraining_tasks import PretrainingTask
 from mllm.pocket.scene_store import SceneStore
-from mllm.pocket.species import COLOURS, FORMS, PATTERNS
+from mllm.pocket.species import MARK_VALUES
 from mllm.pocket.world import Scene
 
 CELL = PATCH * MERGE
@@ -31,7 +31,6 @@ POINTER_WEIGHT = 0.3
 DECISIVE = 4.0
 """Weight of the deciding tokens of a reasoned answer, relative to the many that describe: every verdict, and all from
 "So" on (the choice and the box)."""
-MARK_VALUES = (FORMS, COLOURS, PATTERNS, COLOURS)
 
 
 def patches_NP(pixels_HWC: np.ndarray) -> np.ndarray:  # noqa: N802 - shape suffix
@@ -210,14 +209,7 @@ def dense_truth(scenes: Sequence[Scene], images: Sequence[np.ndarray]) -> dict[s
             for x in range(CELL // 2, width, CELL):
                 hit = next(((t, b) for t, b in boxes if b[0] - 4 <= x <= b[2] + 4 and b[1] - 4 <= y <= b[3] + 4), None)
                 present.append(float(hit is not None))
-                look = hit[0].look if hit else None
-                values = (look.form, look.colour, look.pattern, look.accent) if look else ()
-                marks.append(
-                    [options.index(value) for options, value in zip(MARK_VALUES, values, strict=False)] or [0] * 4
-                )
-                edges.append(
-                    [(edge - centre) / CELL for edge, centre in zip(hit[1], (x, y, x, y), strict=True)]
-                    if hit
-                    else [0.0] * 4
-                )
+                marks.append(hit[0].look.indices if hit else [0] * 4)
+                edge = hit[1] if hit else (x, y, x, y)
+                edges.append([(edge[0] - x) / CELL, (edge[1] - y) / CELL, (edge[2] - x) / CELL, (edge[3] - y) / CELL])
     return {"present_V": torch.tensor(present), "marks_V4": torch.tensor(marks), "edges_V4": torch.tensor(edges)}

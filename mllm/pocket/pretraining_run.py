@@ -1,15 +1,19 @@
-"""What the pre-training programs share: resumable state, learning rate and model card."""
+"""What the pre-training programs share: resumable state, learning rate, command line, model card, processes."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
+from mllm.distributed import World
 from mllm.errors import FieldmarkError
 from mllm.io.tables import markdown, percent
 
@@ -17,10 +21,8 @@ from mllm.io.tables import markdown, percent
 class SavedState:
     """Modules and optimizer of a run, with the number of steps taken; saved together, so that a run can resume.
 
-    Args:
-        file: where the state is kept; read at once if it exists.
-        parts: objects with `state_dict` and `load_state_dict`, by name.
-        settings: what the weights depend on; a state with other settings is refused.
+    `file` is read at once if it exists. `parts` are objects with `state_dict` and `load_state_dict`, by name;
+    `settings` are what the weights depend on: a state with other settings is refused.
     """
 
     def __init__(self, file: Path, parts: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
@@ -60,15 +62,58 @@ def write_card(
 ) -> None:
     """Write ``scores.json`` (`record` and the scores) and ``README.md`` beside the weights.
 
-    Args:
-        folder: of the weights.
-        template: the card's text, with the names of `facts` and `rows`, the table of scores, in braces.
-        facts: what the card states.
-        record: what ``scores.json`` states.
-        head: the two column headings of the table.
-        scores: shares by name, 0..1.
+    `template` is the card's text, with the names of `facts` and `rows`, the table of scores, in braces. `head` holds
+    the table's two column headings; `scores` are shares by name, 0..1.
     """
     text = json.dumps({**record, "scores": dict(scores)}, indent=1) + "\n"
     (folder / "scores.json").write_text(text, encoding="utf-8")
     rows = markdown([head, *((name, percent(score)) for name, score in scores.items())])
     (folder / "README.md").write_text(template.format(rows=rows, **facts), encoding="utf-8")
+
+
+_TIMEOUT = timedelta(hours=2)
+"""How long a process waits for another: the main process draws the scenes and runs the checks alone."""
+
+
+class DataParallel:
+    """The processes that `torchrun` started, or a single one: each reads its share of a batch, gradients are averaged.
+
+    Small layers gain little from many threads; processes share the work better. Losses are means over what a process
+    reads, so the mean of the gradients is that of the whole batch, except for the means over image tokens and pointers,
+    whose number differs between processes.
+    """
+
+    def __init__(self) -> None:
+        self.world = World.current()
+        if self.world.size > 1:
+            distributed.init_process_group("gloo", timeout=_TIMEOUT)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Use the threads of all processes while the block runs; the others wait at the next barrier."""
+        own = torch.get_num_threads()
+        torch.set_num_threads(own * self.world.size)
+        yield
+        torch.set_num_threads(own)
+
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
+        if self.world.size > 1:
+            distributed.barrier()
+
+    def average(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Set each gradient to its mean over processes. A missing one counts as zero; missing in all stays None."""
+        if self.world.size == 1:
+            return
+        present = torch.tensor([float(one.grad is not None) for one in parameters])
+        gradients = (torch.zeros_like(one) if one.grad is None else one.grad for one in parameters)
+        flat = torch.cat([present, *(gradient.flatten() for gradient in gradients)])
+        distributed.all_reduce(flat)
+        present, *sums = flat.split([len(parameters), *(one.numel() for one in parameters)])
+        for one, total, count in zip(parameters, sums, present.tolist(), strict=True):
+            one.grad = (total / self.world.size).view_as(one) if count else None
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.world.size > 1:
+            distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Pre-training tasks of the pocket base: to see, to point at marks, and to know species from memory.
+"""Pre-training tasks of the pocket base, and their order: to see, to point at marks, to know species from memory.
 
 Every task is a question, perhaps with a scene, and the answer. No task leads from a species' name to a place: that link
 is what fine-tuning has to build (the paper's "knows it, but cannot ground it").
@@ -9,13 +9,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mllm.boxes import Box, Frame
 from mllm.models.families import load
-from mllm.pocket.species import DOMAINS, NOUNS, Marks, Species, kind_of, random_marks, sister_marks, sisters, species
+from mllm.pocket.species import DOMAINS, KIND_OF, NOUNS, Marks, Species, random_marks, sister_marks, sisters, species
 from mllm.pocket.world import Scene, WorldThing
 from mllm.prompting.questions import RECALLS
 from mllm.prompting.styles import STYLES
+
+if TYPE_CHECKING:
+    from mllm.pocket.scene_store import SceneStore
 
 _POCKET = load("pocket")
 DIRECT_SUFFIX, THINK_SUFFIX = STYLES["direct"], STYLES["think"]
@@ -48,13 +52,6 @@ def card(one: Species) -> str:
     return f"{one.name}: {', '.join(one.marks)}."
 
 
-def listing(things: Sequence[WorldThing]) -> str:
-    """List every thing with its box and visible marks, numbered from 1."""
-    return " ".join(
-        f"{number} {write_box(thing.box)}: {', '.join(thing.marks)}." for number, thing in enumerate(things, 1)
-    )
-
-
 def unique_marks(things: Sequence[WorldThing], target: int, rng: random.Random) -> list[str] | None:
     """Return a random subset of the target's marks, in their usual order, that no other thing shares; None if another
     thing looks the same."""
@@ -80,13 +77,10 @@ def find_task(scene: Scene, number: int, rng: random.Random, *, all_marks: bool 
 
 def judged(marks: Sequence[str], sought: Sequence[str]) -> str:
     """Judge a candidate: its marks, a verdict on each whose kind is asked for, then one on the whole."""
-    kinds = {kind_of(mark) for mark in sought}
-    each = (f"{mark} {_verdict(mark in sought)}" if kind_of(mark) in kinds else mark for mark in marks)
-    return f"{', '.join(each)}, {_verdict(set(sought) <= set(marks))}"
-
-
-def _verdict(fits: bool) -> str:
-    return "fits" if fits else "not"
+    kinds = {KIND_OF.get(mark, "accent") for mark in sought}
+    verdict = {True: "fits", False: "not"}
+    each = (f"{m} {verdict[m in sought]}" if KIND_OF.get(m, "accent") in kinds else m for m in marks)
+    return f"{', '.join(each)}, {verdict[set(sought) <= set(marks)]}"
 
 
 def reason_task(scene: Scene, number: int, rng: random.Random, *, late: bool = False) -> PretrainingTask:
@@ -119,8 +113,10 @@ def at_task(scene: Scene, number: int, rng: random.Random) -> PretrainingTask:
 
 
 def list_task(scene: Scene, number: int) -> PretrainingTask:
-    """List everything in the scene, left to right."""
-    return PretrainingTask(f"List every {NOUNS[scene.domain]}.", listing(scene.things), number)
+    """List everything in the scene, left to right: each thing's number, from 1, its box and its visible marks."""
+    things = enumerate(scene.things, 1)
+    listed = " ".join(f"{place} {write_box(thing.box)}: {', '.join(thing.marks)}." for place, thing in things)
+    return PretrainingTask(f"List every {NOUNS[scene.domain]}.", listed, number)
 
 
 def recall_task(rng: random.Random, scene: Scene | None = None, number: int | None = None) -> PretrainingTask:
@@ -149,22 +145,19 @@ def copy_task(rng: random.Random) -> PretrainingTask:
 
     The simplest use of earlier tokens; a reasoned answer ends like this: the choice, its box, the box again.
     """
-    boxes = [write_box(_any_box(rng)) for _ in range(rng.randint(2, 5))]
+    boxes = []
+    for _ in range(rng.randint(2, 5)):
+        x, y, width, height = rng.uniform(0, 0.7), rng.uniform(0, 0.7), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.3)
+        boxes.append(write_box(Box(x, y, x + width, y + height)))
     listed = " ".join(
         f"{number} {box}: {', '.join(random_marks(rng).phrases('bird'))}." for number, box in enumerate(boxes, 1)
     )
-    order = rng.sample(range(len(boxes)), len(boxes))
-    *others, last = order
+    order = *others, last = rng.sample(range(len(boxes)), len(boxes))
     others_copied = "".join(f"{index + 1} {boxes[index]}. " for index in others)
     return PretrainingTask(
         f"{listed} List {' '.join(str(index + 1) for index in order)}. {THINK_SUFFIX}",
         f"<think>{others_copied}So {last + 1} {boxes[last]}.</think><answer>{boxes[last]}</answer>",
     )
-
-
-def _any_box(rng: random.Random) -> Box:
-    x, y, width, height = rng.uniform(0, 0.7), rng.uniform(0, 0.7), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.3)
-    return Box(x, y, x + width, y + height)
 
 
 def draw_looks(domain: str, count: int, rng: random.Random) -> list[Marks | Species]:
@@ -173,7 +166,12 @@ def draw_looks(domain: str, count: int, rng: random.Random) -> list[Marks | Spec
     looks: list[Marks | Species] = []
     taken: set[Marks] = set()
     while len(looks) < count:
-        one = _next_look(domain, looks, real, rng)
+        near = bool(looks) and rng.random() < 0.5
+        last = looks[-1] if near else None
+        if real:
+            one = rng.choice(sisters(last) if isinstance(last, Species) else species(domain))
+        else:
+            one = sister_marks(last, rng.choice((1, 2)), rng) if isinstance(last, Marks) else random_marks(rng)
         marks = one.look if isinstance(one, Species) else one
         if marks not in taken:
             taken.add(marks)
@@ -181,9 +179,48 @@ def draw_looks(domain: str, count: int, rng: random.Random) -> list[Marks | Spec
     return looks
 
 
-def _next_look(domain: str, looks: list[Marks | Species], real: bool, rng: random.Random) -> Marks | Species:
-    near = bool(looks) and rng.random() < 0.5
-    last = looks[-1] if looks else None
-    if real:
-        return rng.choice(sisters(last)) if near and isinstance(last, Species) else rng.choice(species(domain))
-    return sister_marks(last, rng.choice((1, 2)), rng) if near and isinstance(last, Marks) else random_marks(rng)
+SINGLES_UNTIL, PAIRS_UNTIL = 300, 1000
+"""Until these steps, images show single things, and then at most two; both times with easy questions only."""
+
+
+class Curriculum:
+    """Draws the tasks of a step from a store of scenes: one thing per image, then two, then everything."""
+
+    def __init__(self, store: SceneStore) -> None:
+        self.store = store
+        self._by_count: dict[int, list[int]] = {}
+        for number in range(len(store)):
+            self._by_count.setdefault(len(store.scene(number).things), []).append(number)
+
+    def images(self, step: int, count: int, rng: random.Random) -> list[PretrainingTask]:
+        """Draw ``count`` tasks with a scene in view."""
+        draw = self._easy if step < PAIRS_UNTIL else self._any
+        return [draw(step, rng) for _ in range(count)]
+
+    def texts(self, count: int, rng: random.Random) -> list[PretrainingTask]:
+        """Draw ``count`` tasks of text alone: recalling species, comparing, copying."""
+        kinds = (recall_task, judge_task, copy_task)
+        return [rng.choices(kinds, (0.2, 0.65, 0.15))[0](rng) for _ in range(count)]
+
+    def _easy(self, step: int, rng: random.Random) -> PretrainingTask:
+        things = 1 if step < SINGLES_UNTIL else rng.choice((1, 2, 2, 2))
+        number = rng.choice(self._by_count[things])
+        scene, kind = self.store.scene(number), rng.random()
+        if kind < 0.15:
+            return at_task(scene, number, rng)
+        if kind < 0.4:
+            return list_task(scene, number)
+        return find_task(scene, number, rng, all_marks=True)
+
+    def _any(self, step: int, rng: random.Random) -> PretrainingTask:
+        number = rng.randrange(len(self.store))
+        scene, kind = self.store.scene(number), rng.random()
+        if kind < 0.35:
+            return find_task(scene, number, rng, all_marks=kind < 0.17)
+        if kind < 0.75:
+            return reason_task(scene, number, rng, late=kind < 0.60)
+        if kind < 0.80:
+            return at_task(scene, number, rng)
+        if kind < 0.88:
+            return list_task(scene, number)
+        return recall_task(rng, scene, number)

@@ -43,19 +43,15 @@ class SceneStore:
         folder.mkdir(parents=True, exist_ok=True)
         index_file, pixel_file = folder / f"scenes_{count}.json", folder / f"scenes_{count}.bin"
         if not index_file.is_file():
-            index_file.write_text(json.dumps(self._draw(pixel_file, count, workers)), encoding="utf-8")
+            index: list[dict[str, Any]] = []
+            with pixel_file.open("wb") as out, get_context("spawn").Pool(workers) as pool:
+                drawn = pool.imap(_render, range(count), chunksize=64)
+                for pixels, truth in track(drawn, "drawing scenes", total=count):
+                    index.append(truth | {"offset": out.tell()})
+                    out.write(pixels)
+            index_file.write_text(json.dumps(index), encoding="utf-8")
         self._index: list[dict[str, Any]] = json.loads(index_file.read_text(encoding="utf-8"))
         self._pixels = np.memmap(pixel_file, dtype=np.uint8, mode="r")
-
-    @staticmethod
-    def _draw(pixel_file: Path, count: int, workers: int) -> list[dict[str, Any]]:
-        index, offset = [], 0
-        with pixel_file.open("wb") as out, get_context("spawn").Pool(workers) as pool:
-            drawn = pool.imap(_render, range(count), chunksize=64)
-            for pixels, truth in track(drawn, "drawing scenes", total=count):
-                index.append(truth | {"offset": offset})
-                offset += out.write(pixels)
-        return index
 
     def __len__(self) -> int:
         return len(self._index)

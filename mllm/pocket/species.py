@@ -18,6 +18,12 @@ from mllm.errors import FieldmarkError
 FORMS = ("round", "wide", "tall", "square", "pointed", "scalloped")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
 PATTERNS = ("plain", "striped", "spotted", "banded")
+KINDS = ("form", "colour", "pattern", "accent")
+"""The marks of a thing, in the order of the fields of ``Marks``."""
+MARK_VALUES = (FORMS, COLOURS, PATTERNS, COLOURS)
+"""The values of each kind of mark."""
+KIND_OF = {word: kind for kind, words in zip(KINDS, MARK_VALUES[:3], strict=False) for word in words}
+"""The kind of a mark in words; an accent, as in ``blue cap``, is not listed."""
 
 SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
 UNSEEN_DOMAINS = ("dog", "mollusca", "mammal", "flower", "landmark")
@@ -63,6 +69,11 @@ class Marks:
         """Return the marks as words, for instance ``("round", "red", "striped", "blue cap")``."""
         return (self.form, self.colour, self.pattern, f"{self.accent} {ACCENT_PARTS[domain]}")
 
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The place of each mark among the values of its kind."""
+        return tuple(values.index(mark) for values, mark in zip(MARK_VALUES, astuple(self), strict=True))
+
     def differing(self, other: Marks) -> int:
         """Return in how many of the four marks two things differ, 0..4."""
         return sum(mine != theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
@@ -94,14 +105,6 @@ class Species:
         return self.look.phrases(self.domain)
 
 
-def kind_of(mark: str) -> str:
-    """Return the kind of a mark in words: ``form``, ``colour``, ``pattern`` or ``accent``."""
-    for kind, values in (("form", FORMS), ("colour", COLOURS), ("pattern", PATTERNS)):
-        if mark in values:
-            return kind
-    return "accent"
-
-
 def random_marks(rng: random.Random) -> Marks:
     """Draw any possible look; the accent always differs from the main colour, so that it is visible."""
     colour = rng.choice(COLOURS)
@@ -113,26 +116,18 @@ def sister_marks(base: Marks, changes: int, rng: random.Random) -> Marks:
     """Draw a look that differs from ``base`` in exactly ``changes`` marks."""
     while True:
         other = random_marks(rng)
-        kinds = rng.sample(("form", "colour", "pattern", "accent"), changes)
-        mixed = Marks(
-            *(getattr(other if kind in kinds else base, kind) for kind in ("form", "colour", "pattern", "accent"))
-        )
+        kinds = rng.sample(KINDS, changes)
+        mixed = Marks(*(getattr(other if kind in kinds else base, kind) for kind in KINDS))
         if mixed.colour != mixed.accent and mixed.differing(base) == changes:
             return mixed
 
 
 def _genus_names(count: int, rng: random.Random) -> list[str]:
     onsets, vowels, ends = "b d f g k l m n p r s t v z br dr kr pl st tr".split(), "aeiou", "l m n r s x th nd".split()
-    names: set[str] = set()
-    ordered: list[str] = []
-    while len(ordered) < count:
-        name = (
-            rng.choice(onsets) + rng.choice(vowels) + rng.choice(onsets) + rng.choice(vowels) + rng.choice(ends)
-        ).capitalize()
-        if name not in names:
-            names.add(name)
-            ordered.append(name)
-    return ordered
+    names: dict[str, None] = {}
+    while len(names) < count:
+        names["".join(map(rng.choice, (onsets, vowels, onsets, vowels, ends))).capitalize()] = None
+    return list(names)
 
 
 def _use(domain: str, genus_index: int, sister_index: int) -> Use:
@@ -147,12 +142,12 @@ def _use(domain: str, genus_index: int, sister_index: int) -> Use:
 @cache
 def _all_species() -> tuple[Species, ...]:
     rng = random.Random(_WORLD_SEED)
-    genera = _genus_names(GENERA_PER_DOMAIN * len(DOMAINS), rng)
+    genera = iter(_genus_names(GENERA_PER_DOMAIN * len(DOMAINS), rng))
     found: list[Species] = []
-    for domain_index, domain in enumerate(DOMAINS):
+    for domain in DOMAINS:
         taken: set[Marks] = set()
         for genus_index in range(GENERA_PER_DOMAIN):
-            genus = genera[domain_index * GENERA_PER_DOMAIN + genus_index]
+            genus = next(genera)
             looks = _sister_looks(taken, rng)
             epithets = rng.sample(_EPITHETS, SISTERS_PER_GENUS)
             for sister_index, (epithet, look) in enumerate(zip(epithets, looks, strict=True)):
@@ -180,17 +175,13 @@ def species(domain: str | None = None) -> tuple[Species, ...]:
     return tuple(one for one in _all_species() if one.domain == domain)
 
 
-@cache
-def _by_name() -> dict[str, Species]:
-    return {one.name: one for one in _all_species()}
-
-
 def find(name: str) -> Species:
     """Return the species of that name; an unknown name raises FieldmarkError with a few known ones."""
-    if name not in _by_name():
+    found = next((one for one in _all_species() if one.name == name), None)
+    if found is None:
         known = ", ".join(one.name for one in _all_species()[:3])
         raise FieldmarkError(f"unknown pocket species {name!r}; known are for instance {known}")
-    return _by_name()[name]
+    return found
 
 
 def sisters(one: Species) -> tuple[Species, ...]:

@@ -13,21 +13,15 @@ from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, s
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-CONTROL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
+_CONTROL_NAMES = "endoftext im_start im_end vision_start vision_end image_pad video_pad"
+CONTROL = [f"<|{name}|>" for name in _CONTROL_NAMES.split()]
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _PROSE = (
     "Find the Reason in then answer Answer What are marks of Describe How do I know Tell me about List every at "
     "Which fits with So is There no this picture it a an and that not look looks like its has which one thing box "
     "Caption Where"
 ).split()
+_ROLES = ("user", "assistant", "system")
 _PUNCTUATION = ("(", "),(", ")", "),", ").", ":", "):", ",", ".", "?", "-", "'")
 
 CHAT_TEMPLATE = """{%- for message in messages %}<|im_start|>{{ message['role'] }}
@@ -47,17 +41,8 @@ def words() -> list[str]:
     marks = [*FORMS, *COLOURS, *PATTERNS, *sorted(set(ACCENT_PARTS.values())), *sorted(set(NOUNS.values()))]
     digits = [str(number) for number in range(101)]
     spaced = [word for word in [*marks, *names, *_PROSE, *digits[1:10]] if not word[0].isupper()]
-    bare = [
-        *digits,
-        *_PUNCTUATION,
-        *FORMS,
-        *(word for word in [*names, *_PROSE] if word[0].isupper()),
-        "user",
-        "assistant",
-        "system",
-        " ",
-        "\n",
-    ]
+    capitalised = [word for word in [*names, *_PROSE] if word[0].isupper()]
+    bare = [*digits, *_PUNCTUATION, *FORMS, *capitalised, *_ROLES, " ", "\n"]
     return list(dict.fromkeys([*(f" {word}" for word in spaced), " (", *bare]))
 
 
@@ -78,7 +63,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=20_000,
-        special_tokens=list(CONTROL),
+        special_tokens=CONTROL,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -91,7 +76,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         bos_token=None,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=list(CONTROL[1:]),
+        additional_special_tokens=CONTROL[1:],
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )

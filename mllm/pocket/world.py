@@ -14,29 +14,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from mllm.boxes import Box, Frame
 from mllm.pocket.drawing import Colour, sprite
-from mllm.pocket.species import (
-    ACCENT_PARTS,
-    COLOURS,
-    DOMAINS,
-    FORMS,
-    NOUNS,
-    PATTERNS,
-    SEEN_DOMAINS,
-    UNSEEN_DOMAINS,
-    Marks,
-    Species,
-    find,
-    random_marks,
-    sister_marks,
-    sisters,
-    species,
-)
-
-__all__ = [
-    "ACCENT_PARTS", "COLOURS", "DOMAINS", "FORMS", "NOUNS", "PATTERNS", "SEEN_DOMAINS", "UNSEEN_DOMAINS",
-    "Marks", "Scene", "Species", "WorldThing",
-    "find", "make_scene", "photo", "random_marks", "sister_marks", "sisters", "species",
-]  # fmt: skip
+from mllm.pocket.species import Marks, Species
 
 TILE = 96
 """Side of a labelled photo in pixels."""
@@ -80,13 +58,17 @@ class Scene:
     image: Image.Image
     things: tuple[WorldThing, ...]
 
+    @property
+    def marks(self) -> tuple[tuple[str, ...], ...]:
+        """The visible marks of the things, left to right."""
+        return tuple(thing.marks for thing in self.things)
+
 
 @lru_cache(maxsize=64)
 def _ground(domain: str, size: tuple[int, int]) -> Image.Image:
     top, bottom = _GROUND[domain]
     column = Image.new("RGB", (1, 2))
-    column.putpixel((0, 0), top)
-    column.putpixel((0, 1), bottom)
+    column.putdata((top, bottom))
     return column.resize(size, Image.Resampling.BILINEAR)
 
 
@@ -159,16 +141,8 @@ def make_scene(seed: int | str, domain: str, looks: Sequence[Marks | Species], l
 
 def _tiles(count: int, layout: str, rng: random.Random) -> tuple[int, int]:
     if layout == "any":
-        choices = {
-            1: ("row", "free"),
-            2: ("row", "column", "free"),
-            3: ("row", "column", "grid", "free"),
-            4: ("grid", "free"),
-        }
-        layout = rng.choice(choices.get(count, ("grid",)))
+        layouts = "row free", "row column free", "row column grid free", "grid free", "grid"
+        layout = rng.choice(layouts[min(count, 5) - 1].split())
     if layout == "row":
         return count, 1
-    if layout == "column":
-        return 1, count
-    columns = 2 if count <= 4 else 3
-    return columns, 2
+    return (1, count) if layout == "column" else (2 if count <= 4 else 3, 2)

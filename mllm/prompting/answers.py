@@ -1,12 +1,9 @@
 """Model text to an `Answer`: what was thought, what was answered, which box.
 
-One declared rule: the answer is the text of the single `<answer>...</answer>` outside of the thought, and its box is
-the LAST box written there (all of them, where every instance was asked for). An answer without any box that says so in
-one of a few plain ways (`none`, `[]`, `It is not in this picture.`, `There is no such bird.`) means that the thing is
-absent. Boxes elsewhere never count, nothing is clamped, and no second reading is tried: text that breaks the rule is a
-parse failure with a name (`PROBLEMS`), counted beside the score and never raised.
-
-Tags quoted from the prompt do not confuse it: an empty pair is skipped, and tags inside a thought are words of it.
+The answer is the text of the single `<answer>...</answer>` outside of the thought, and its box is the LAST box written
+there (all of them, where every instance was asked for). An answer without any box may say that the thing is absent
+(`none`, `[]`, `It is not in this picture.`). Boxes elsewhere never count, nothing is clamped, and text that breaks the
+rule is a parse failure with a name (`PROBLEMS`), never raised. Empty pairs and tags inside a thought are ignored.
 """
 
 from __future__ import annotations
@@ -56,24 +53,15 @@ class _Parts:
 
 
 def whole(opening: str, text: str) -> str:
-    """Put the `opening` of the model's turn back before its text, unless the model wrote it once more.
-
-    The opening is what the chat template writes in the model's place (`mllm.models.processors.template_opening`): `<think>` or nothing.
-    """
+    """Put what the chat template wrote in the model's place, `<think>` or nothing, back before text that lacks it."""
     return text if text.lstrip().startswith(opening) else opening + text
 
 
 def parse(text: str, family: Family, frame: Frame) -> Answer:
     """Read model text. Never raises, and takes time linear in the length of the text.
 
-    Args:
-        text: what the model wrote, its own special tokens kept or not; `whole` where the template opened the thought.
-        family: how it spells boxes.
-        frame: what its numbers are written on: `family.frame(sample.size, budget)`.
-
-    Returns:
-        An Answer. Its `boxes` are all valid ones of an answer whose last box is valid, in the order in which they were
-        written. `numbers` holds all boxes as they were written, valid or not (of an answer not closed, too).
+    `frame` is what the family writes numbers on (`family.frame(sample.size, budget)`). The answer's `boxes` are all
+    valid ones if its last box is valid, in the order in which they were written; `numbers` holds all as written.
     """
     parts = _split(_EMPTY_PAIR.sub("", text))
     numbers = tuple(tuple(box) for box in family.read(parts.answer or ""))
@@ -110,7 +98,6 @@ def _judge(parts: _Parts, numbers: tuple[tuple[float, ...], ...], frame: Frame) 
 
 
 def _box(numbers: tuple[float, ...], frame: Frame) -> Box | None:
-    """Return the box that four numbers of model text are, None where they are none."""
     try:
         return Box.from_xyxy(numbers, frame)
     except BoxError:  # four finite numbers: inverted, empty or outside the frame, which `_judge` tells apart

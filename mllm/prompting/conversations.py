@@ -14,6 +14,7 @@ from mllm.models import families
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import Convention
 from mllm.prompting import prompts
+from mllm.prompting.tasks import task_of
 from mllm.records import Sample
 
 
@@ -25,7 +26,7 @@ def conversation(sample: Sample, convention: Convention) -> list[dict[str, Any]]
 def target(sample: Sample, convention: Convention) -> str:
     """Return the text that answers a sample, in the convention's prompt style, by its family's way to write boxes."""
     family = families.load(convention.family)
-    return prompts.target(sample, convention.prompt, family, family.frame(sample.size, convention.budget))
+    return task_of(sample).target(sample, convention.prompt, family, family.frame(sample.size, convention.budget))
 
 
 def count_tokens(
@@ -71,17 +72,10 @@ def says(role: str, text: str) -> dict[str, Any]:
 def check_length(
     samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, limit: int, *, answers: bool = True, room: int = 0
 ) -> list[int]:
-    """Refuse rows that do not fit; nothing is ever cut. Returns the tokens of each row.
+    """Return the tokens of each row: prompt, image and, with `answers` (SFT), the answer; nothing is truncated.
 
-    Args:
-        samples: the rows.
-        checkpoint: whose tokenizer, family and budget count.
-        limit: room for prompt, image and answer together, in tokens.
-        answers: count the written answers too (SFT); False counts prompts alone (RL).
-        room: tokens that have to stay free (RL: the longest completion).
-
-    Raises:
-        FieldmarkError: names the rows that are too long, their lengths and the settings to change.
+    Raises `FieldmarkError` for rows of more than `limit` tokens, of which `room` have to stay free (RL: the longest
+    completion). It names the rows, their lengths and the settings to change.
     """
     counted = lengths(samples, checkpoint, answers=answers)
     refuse_long([sample.id for sample in samples], counted, limit, room=room)

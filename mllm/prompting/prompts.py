@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mllm.boxes import Frame
-from mllm.models.families import Family
 from mllm.prompting.styles import styled
 from mllm.prompting.tasks import task_of
 from mllm.records import Sample
@@ -25,8 +23,3 @@ def messages(question: Sample | str, style: str, *, system: str | None = None) -
     parts = [{"type": "image"}, {"type": "text", "text": user_text(question, style)}]
     turns: list[dict[str, Any]] = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
     return [*turns, {"role": "user", "content": parts}]
-
-
-def target(sample: Sample, style: str, family: Family, frame: Frame) -> str:
-    """Return the text that the model should write for a sample (`BaseTask.target`, whose errors it raises)."""
-    return task_of(sample).target(sample, style, family, frame)

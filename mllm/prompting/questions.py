@@ -1,7 +1,6 @@
 """How a question is worded: by name, by marks that only one thing of the image shows, or for all of a kind.
 
-Descriptions instead of names for a share of the questions keep a model from leaning on names alone (DesCo, Li et al.
-2023, arXiv 2306.14060). `Sample.kind` says what is asked, `Sample.asked` holds the marks of a description.
+Descriptions for a share of the questions keep a model from relying on names alone (DesCo, arXiv 2306.14060).
 """
 
 from __future__ import annotations
@@ -54,7 +53,6 @@ class Mixture:
     several: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
         for name in ("descriptions", "absent", "several"):
             if not 0 <= getattr(self, name) <= 1:
                 raise FieldmarkError(f"--{name}: a share from 0 to 1 is needed, got {getattr(self, name)}")

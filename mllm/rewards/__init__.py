@@ -2,7 +2,7 @@
 
 To add one, write `mllm/rewards/<name>.py` with a frozen dataclass `Reward(SampleReward)`: its fields are its config,
 its docstring is its formula, `low` and `high` bound its values, and `score` scores a completion. A reward for captions
-derives from `CaptionReward` and defines `captions`. The contract test in tests/rewards finds the file.
+derives from `CaptionReward` and defines `score_captions`. The contract test in tests/rewards finds the file.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class CaptionReward(BaseReward):
         """Score each caption."""
         pairs = list(zip(samples, completions, strict=True))
         asked = [(sample, caption_of(done)) for sample, done in pairs if sample.task == "caption"]
-        scores = iter(self.captions([sample for sample, _ in asked], [caption for _, caption in asked]))
+        scores = iter(self.score_captions([sample for sample, _ in asked], [caption for _, caption in asked]))
         return [next(scores) if sample.task == "caption" else Score(None) for sample in samples]
 
     @abstractmethod
-    def captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
         """Score the caption of each sample. Called for empty batches too, because it may be a collective call."""
 
 

@@ -37,7 +37,7 @@ class Reward(CaptionReward):
                 "frequencies: batch)"
             )
 
-    def captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
         """Score each caption; no parts."""
         if self.frequencies == "batch":
             known = dict(gather([(sample.image, sample.captions) for sample in samples if sample.captions]))

@@ -50,7 +50,7 @@ class Reward(CaptionReward):
         """Smallest possible value."""
         return -WEIGHT if self.greedy else 0.0
 
-    def captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
         """Score each caption; parts: cos, and cut (1 if the scorer truncated the caption)."""
         from mllm.models import encoders
         from mllm.models.similarity import similarity

@@ -33,7 +33,7 @@ class Reward(CaptionReward):
         if self.teacher is not None and self.measure == "f1":
             raise ConfigError("reward 'faithful': f1 needs all marks to be known; with a teacher, measure precision")
 
-    def captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
         """Score each caption; parts: precision, recall and claims (with a teacher: unsure instead of recall)."""
         by = self._by_marks if self.teacher is None else self._by_teacher
         return [by(sample, caption) for sample, caption in zip(samples, captions, strict=True)]

@@ -26,7 +26,7 @@ class Reward(CaptionReward):
 
         grammar.load(self.head)
 
-    def captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
         """Score each caption."""
         from mllm.models import grammar
 

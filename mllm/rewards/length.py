@@ -25,7 +25,7 @@ class Reward(CaptionReward):
         if not 1 <= self.least <= self.most:
             raise ConfigError(f"reward 'length': 1 <= least <= most is needed, got {self.least} and {self.most}")
 
-    def captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
         """Score each caption; part: words."""
         counts = [len(words(caption)) for caption in captions]
         values = [min(1.0, n / self.least, 1.0 - (n - self.most) / self.most) for n in counts]

@@ -8,7 +8,8 @@ from mllm.errors import ConfigError
 from mllm.metrics.reasoning import STEPS, judge_steps
 from mllm.models import families
 from mllm.models.families import Budget, Family
-from mllm.prompting import answers, prompts
+from mllm.prompting import answers
+from mllm.prompting.tasks import task_of
 from mllm.records import Answer, Completion, Sample, Score
 from mllm.rewards import SampleReward
 from mllm.rewards.iou import asks_for_one
@@ -66,7 +67,7 @@ class Reward(SampleReward):
     def _own(self, sample: Sample) -> Answer:
         family, budget = self._convention()
         frame = family.frame(sample.size, budget)
-        return answers.parse(prompts.target(sample, "think", family, frame), family, frame)
+        return answers.parse(task_of(sample).target(sample, "think", family, frame), family, frame)
 
     def _convention(self) -> tuple[Family, Budget]:
         if self.family is None:

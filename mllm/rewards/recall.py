@@ -68,7 +68,6 @@ def _states(text: str, mark: str) -> bool:
 
 
 def _undenied(text: str, mark: str) -> str:
-    """Return the text without denials of a mark."""
     return re.sub(rf"(?<!\w){_DENIAL} {re.escape(mark)}(?!\w)", " ", text)
 
 

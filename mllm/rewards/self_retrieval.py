@@ -57,7 +57,7 @@ class Reward(CaptionReward):
         """Largest possible value."""
         return {"log": 0.0, "hit": 1.0, "margin": 2.0}[self.form]
 
-    def captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
         """Score each caption; parts: log_p, hit, candidates, and cut (1 if the scorer truncated the caption)."""
         from mllm.models import encoders
         from mllm.models.similarity import similarity, softmax_scale

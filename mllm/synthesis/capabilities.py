@@ -46,16 +46,13 @@ class ReasoningRequest:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """An image to look at, or one box of it.
-
-    `facts` are the marks that are known to be visible in a drawn image: the pocket oracle answers from them, every
-    other teacher from the image alone.
-    """
+    """An image to look at, or one box of it."""
 
     image: Path
     domain: str
     box: Box | None = None
     facts: tuple[str, ...] = ()
+    """Marks that are known to be visible in a drawn image, for the pocket oracle alone."""
 
 
 @runtime_checkable

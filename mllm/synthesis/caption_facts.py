@@ -27,7 +27,7 @@ def facts(
     refused = Counter(reason for row in results.values() for reason in row.refused)
     licences = Counter(sample.licence for rows in sides.values() for sample in rows)
     return {
-        "samples": {side: counted(rows) for side, rows in sides.items()},
+        "samples": {side: _counted(rows) for side, rows in sides.items()},
         "drafts": sum(len(row.captions) for row in results.values()) + refused.total(),
         "refused": dict(sorted(refused.items())),
         "left out": sum(not row.captions for row in results.values()),
@@ -38,16 +38,15 @@ def facts(
     }
 
 
-def counted(rows: Sequence[Sample]) -> dict[str, Any]:
+def _counted(rows: Sequence[Sample]) -> dict[str, Any]:
     """Return the numbers of one side: images, captions, length, diversity, and correctness where marks are known."""
     first = {row.id: row.captions[0] for row in rows}
     scores = caption_stats.caption_scores(first, rows)
-    families = Counter(row.bag for row in rows if row.bag is not None)
-    result: dict[str, Any] = {"images": len(rows), "captions": sum(len(row.captions) for row in rows)}
-    result["families of look-alikes"] = len(families)
-    result["captions that another image has too"] = sum(n for n in Counter(first.values()).values() if n > 1)
-    result |= {name: round(scores[name], 4) for name in ("words", "distinct1", "distinct2")}
-    for name in ("precision", "recall"):
-        if name in scores:
-            result[f"marks, {name}"] = round(scores[name]["value"], 4)
-    return result
+    return {
+        "images": len(rows),
+        "captions": sum(len(row.captions) for row in rows),
+        "families of look-alikes": len({row.bag for row in rows} - {None}),
+        "captions that another image has too": sum(n for n in Counter(first.values()).values() if n > 1),
+        **{name: round(scores[name], 4) for name in ("words", "distinct1", "distinct2")},
+        **{f"marks, {name}": round(scores[name]["value"], 4) for name in ("precision", "recall") if name in scores},
+    }

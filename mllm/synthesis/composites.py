@@ -99,7 +99,6 @@ def _fit(layout: str, sizes: Sequence[Size], scale: float) -> list[Size]:
 
 
 def _row(sizes: list[Size], gap: int, rng: random.Random) -> tuple[Size, list[Cell]]:
-    """Place photos side by side."""
     height, x, cells = max(size[1] for size in sizes), 0, []
     for width, own in sizes:
         cells.append(Cell(x, (height - own) // 2, width, own))

@@ -16,7 +16,6 @@ from mllm.io.images import open_image, save_image
 from mllm.io.jsonl import read_jsonl
 from mllm.records import REFERENCE, SPLITS, Sample
 
-FOLDER = "sheets"
 ACROSS, DOWN = 3, 2
 CELL, TEXT = 480, 190
 """Side of an image's cell and height of the text below it, pixels."""
@@ -29,7 +28,7 @@ def write(folder: Path, count: int) -> list[Path]:
     for side in SPLITS:
         chosen = _spread(folder / f"{side}.jsonl", count)
         for page in range(0, len(chosen), ACROSS * DOWN):
-            path = folder / FOLDER / f"{side}-{page // (ACROSS * DOWN) + 1:02d}.png"
+            path = folder / "sheets" / f"{side}-{page // (ACROSS * DOWN) + 1:02d}.png"
             path.parent.mkdir(exist_ok=True)
             save_image(sheet(folder, chosen[page : page + ACROSS * DOWN]), path)
             made.append(path)

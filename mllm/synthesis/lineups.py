@@ -42,10 +42,7 @@ class Pool:
     def __init__(
         self, photos: Sequence[Photo], side: Split, cards: Mapping[str, tuple[str, ...]], things: tuple[int, int]
     ) -> None:
-        """Index the photos of `side`; `things` are the minimum and maximum number of things in a line-up.
-
-        Raises FieldmarkError if no domain of this side has enough entities.
-        """
+        """Index the photos of `side`; `things`: fewest and most in a line-up. Raises FieldmarkError without enough."""
         self.side: Split = side
         self.cards = cards
         self.fewest, self.most = things
@@ -60,8 +57,7 @@ class Pool:
         self._domains: dict[str, list[Entity]] = defaultdict(list)
         for key in sorted(self.photos):
             self._domains[key[0]].append(key)
-        self.targets: dict[Stratum, list[Entity]] = {}
-        """Possible targets by stratum: entities with a photo of one box, in a domain with enough others."""
+        self.targets: dict[Stratum, list[Entity]] = {}  # entities with a photo of one box, and enough others beside
         for key in sorted(self.photos):
             if self._single(key) and len(self._domains[key[0]]) >= self.fewest:
                 self.targets.setdefault(self.stratum[key], []).append(key)
@@ -70,22 +66,18 @@ class Pool:
                 f"{side}: no domain has photos of {self.fewest} different entities (with one box each) on this side;"
                 " give more photos, other shares, or fewer things"
             )
-        self.strata = tuple(name for name in get_args(Stratum) if name in self.targets)
-        self.repeated = {
+        self.strata: tuple[Stratum, ...] = tuple(name for name in get_args(Stratum) if name in self.targets)
+        self.repeated = {  # of which this side has several photos
             name: [key for key in keys if len(self.photos[key]) > 1] for name, keys in self.targets.items()
         }
-        """Targets of which this side has several photos, by stratum."""
         self._alike: dict[Entity, list[Entity]] = {}
 
     def draw(
         self, index: int, seed: str, rng: random.Random, *, sisters: float, questions: int, kind: QuestionKind = NAME
     ) -> LineUp:
-        """Draw line-up number `index`: strata take turns, and each uses every entity before it repeats one.
-
-        If a stratum has no entity with two photos, `several` becomes `name`.
-        """
+        """Draw line-up number `index`: strata take turns, and each uses every entity before it repeats one."""
         stratum, turn = self.strata[index % len(self.strata)], index // len(self.strata)
-        if kind == SEVERAL and not self.repeated[stratum]:
+        if kind == SEVERAL and not self.repeated[stratum]:  # no entity has two photos
             kind = NAME
         entities = self.repeated[stratum] if kind == SEVERAL else self.targets[stratum]
         lap, place = divmod(turn, len(entities))
@@ -112,19 +104,20 @@ class Pool:
 
         Those on its card (`unlike`), otherwise those of its genus, otherwise those with the most similar cards.
         """
-        if key not in self._alike:
-            others = [other for other in self._domains[key[0]] if other != key]
-            named = self.cards.confused_with(key[1]) if isinstance(self.cards, Cards) else frozenset()
-            alike = [other for other in others if normalize_name(other[1]) in named]
-            genus = self.photos[key][0].genus
-            if not alike and genus is not None:
-                alike = [other for other in others if self.photos[other][0].genus == genus]
-            if not alike:
-                card = self.cards[key[1]]
-                scored = sorted(((word_overlap(card, self.cards[other[1]]), other) for other in others), reverse=True)
-                alike = [other for score, other in scored[:MOST_ALIKE] if score > 0]
-            self._alike[key] = alike
-        return self._alike[key]
+        if key in self._alike:
+            return self._alike[key]
+        others = [other for other in self._domains[key[0]] if other != key]
+        named = self.cards.confused_with(key[1]) if isinstance(self.cards, Cards) else frozenset()
+        alike = [other for other in others if normalize_name(other[1]) in named]
+        genus = self.photos[key][0].genus
+        if not alike and genus is not None:
+            alike = [other for other in others if self.photos[other][0].genus == genus]
+        if not alike:
+            card = self.cards[key[1]]
+            scored = sorted(((word_overlap(card, self.cards[other[1]]), other) for other in others), reverse=True)
+            alike = [other for score, other in scored[:MOST_ALIKE] if score > 0]
+        self._alike[key] = alike
+        return alike
 
     def _distractors(self, target: Entity, rng: random.Random, sisters: float, *, absent: bool = False) -> list[Entity]:
         """Choose the distractors, one more if the target is `absent`; each a look-alike with probability `sisters`."""

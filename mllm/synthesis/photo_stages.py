@@ -26,14 +26,9 @@ NOTHING, MANY, APART = "no box was found", "more than one box was found", "two o
 
 
 def list_photos(run: SynthesisRun[Any], listing: Callable[[], Iterator[Photo]]) -> list[Photo]:
-    """List the photos in `photos.jsonl` and decode each once, so that a broken file is found now and not in an hour.
+    """List the photos in `photos.jsonl` with a fingerprint; each is decoded once, so that a broken file is found now.
 
-    Args:
-        run: one process lists, which reads image headers only; all processes decode, each its share.
-        listing: yields the photos, in the same order each time it is called; may raise.
-
-    Returns:
-        The photos with a fingerprint.
+    `listing` yields the photos in the same order each time it is called; only the main process calls it.
     """
     file = run.out / "photos.jsonl"
     headers = run.out / "listed.part.jsonl"  # named as unfinished: until photos.jsonl exists settings may change
@@ -76,8 +71,7 @@ def point(
 ) -> Photo:
     """Return the photo with the first answer's box, or without a box and with the reason in `rejected`.
 
-    A photo with boxes is returned unchanged. `second` may be `first`: it is asked with another seed. `agreed_at` is the
-    least IoU at which the two answers count as the same.
+    A photo with boxes is returned unchanged. `second` may be `first`: it is asked with another seed.
     """
     if photo.boxes:
         return photo

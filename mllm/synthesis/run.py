@@ -1,7 +1,6 @@
 """One run of a data program: its settings, output folder, threads and processes, and what its stages have in common.
 
-All processes, on one node or many, must see the same output folder. Any number of them, and of stops, gives the same
-files.
+All processes must see the same output folder. Any number of them, and any number of stops, gives the same files.
 """
 
 from __future__ import annotations

@@ -67,10 +67,7 @@ class SampleMaker:
     """Further provenance of every sample."""
 
     def make(self, number: int) -> list[Sample]:
-        """Write image `number` and return its samples, trying other line-ups when one is rejected.
-
-        Raises FieldmarkError with the last reason if MAX_TRIES line-ups were rejected.
-        """
+        """Write image `number` and return its samples. Raises FieldmarkError if MAX_TRIES line-ups were rejected."""
         refused: list[str] = []
         side = self.pool.side
         seed, name = f"{self.seed}/{side}", f"images/{side}/{image_name(number)}.{'png' if self.style.plain else 'jpg'}"

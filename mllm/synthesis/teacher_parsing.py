@@ -94,12 +94,9 @@ def differences(text: str, entity: str, other: str) -> tuple[tuple[str, str], ..
     cells = [[cell.strip().rstrip(".") for cell in line.strip("|").split("|")] for line in lines if "|" in line]
     head = [normalize_name(entity), normalize_name(other)]
     pairs = [
-        (left, right)
-        for left, right in (row for row in cells if len(row) == 2)
-        if left
-        and right
-        and not set(left + right) <= set("-: ")
-        and [normalize_name(left), normalize_name(right)] != head
+        (row[0], row[1])
+        for row in cells
+        if len(row) == 2 and all(row) and not set("".join(row)) <= set("-: ") and [*map(normalize_name, row)] != head
     ]
     if not pairs:
         raise TeacherError("unreadable reply", "no line of the form `this | that`")

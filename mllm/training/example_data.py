@@ -12,7 +12,7 @@ from pathlib import Path
 from mllm.config import Settings
 from mllm.distributed import main_process_only
 from mllm.errors import FieldmarkError
-from mllm.io.installation import program_folder
+from mllm.io.files import program_folder
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,7 @@ def make_pocket_data(settings: Settings) -> None:
 def _make(name: str, flags: Sequence[str]) -> None:
     """Run a program of data_synth as a user would."""
     command = [str(program_folder("data_synth") / f"{name}.py"), *flags]
-    logger.info("making the pocket example's data: python %s", " ".join(command))
+    words = f"python {' '.join(command)}"
+    logger.info("making the pocket example's data: %s", words)
     if subprocess.run([sys.executable, *command], check=False).returncode:
-        raise FieldmarkError(
-            f"the pocket example's data could not be made: python {' '.join(command)} failed (see above)"
-        )
+        raise FieldmarkError(f"the pocket example's data could not be made: {words} failed (see above)")

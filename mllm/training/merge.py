@@ -75,11 +75,9 @@ def merge(
         model.save_pretrained(fresh)
         loaded.processor.save_pretrained(fresh)
         write_convention(fresh, loaded.convention)
-        if Path(name).is_dir():
-            what = "adapter and base" if checkpoint.adapter is not None else "shards" if shards else "weights"
-            model_card.copy_card(
-                Path(name), fresh, f"Made from {what} by `fieldmark merge`, in {dtype}; logits were compared."
-            )
+        what = "adapter and base" if checkpoint.adapter is not None else "shards" if shards else "weights"
+        note = f"Made from {what} by `fieldmark merge`, in {dtype}; logits were compared."
+        model_card.copy_card(name, fresh, note)
         back = logits(load(fresh, LoadOptions(dtype)))
         # Below float32 the cast in memory also rounded what is never saved: the rotary frequencies.
         rounding = 1e-6 if dtype == "float32" else TOLERANCE[dtype]
@@ -94,12 +92,10 @@ def logits(loaded: Loaded) -> torch.Tensor:
     """Return a model's logits for a drawn image and a question: (tokens, vocabulary), float32."""
     from PIL import Image
 
-    messages = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Find the bird in the image."}]}
-    ]
+    content = [{"type": "image"}, {"type": "text", "text": "Find the bird in the image."}]
     image = Image.linear_gradient("L").convert("RGB").resize((160, 128))
     image.paste((200, 30, 60), (40, 30, 110, 90))
-    inputs = generate.encode(loaded, [messages], [image])
+    inputs = generate.encode(loaded, [[{"role": "user", "content": content}]], [image])
     with torch.no_grad():
         return loaded.model.eval()(**inputs).logits[0].float()
 
@@ -126,12 +122,10 @@ def _from_shards(checkpoint: Checkpoint, name: Path) -> Loaded:
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
         loaded = Loaded(model, checkpoint.processor, checkpoint.family, checkpoint.convention)
     result = loaded.model.load_state_dict(dict(weights or {}), strict=False)
+    missing = [key for key in result.missing_keys if key not in (loaded.model._tied_weights_keys or ())]
     if checkpoint.adapter is not None:  # the base is not trained, and not in the shards
         missing = [key for key in result.missing_keys if "lora_" in key]
-    else:
-        missing = [key for key in result.missing_keys if key not in (loaded.model._tied_weights_keys or ())]
-    if result.unexpected_keys or missing:
-        wrong = [*result.unexpected_keys, *missing]
+    if wrong := [*result.unexpected_keys, *missing]:
         raise FieldmarkError(f"{name}: its shards do not match its config.json: {len(wrong)} weights ({wrong[0]}, ...)")
     return replace(loaded, model=loaded.model.eval())
 

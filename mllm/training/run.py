@@ -31,7 +31,7 @@ from mllm.training.checkpointing import Boundaries, RunState
 from mllm.training.dataset import Data
 from mllm.training.engine.image_memory import remember_images
 from mllm.training.grpo import bag_curriculum
-from mllm.training.run_card import RunCard
+from mllm.training.model_card import RunCard
 from mllm.training.validation import GeneratedEval
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,7 @@ from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import Convention
 from mllm.models.processors import template_opening
 from mllm.prompting import conversations
-from mllm.prompting.completions import CompletionReader
-from mllm.prompting.tasks import task_of
+from mllm.prompting.tasks import CompletionReader, task_of
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
 from mllm.training.grpo.bag_sampler import BagSampler

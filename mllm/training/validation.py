@@ -21,7 +21,7 @@ from mllm.models.families import write_convention
 from mllm.records import Completion
 from mllm.training import distributed_generate, validation_metrics
 from mllm.training.dataset import Data
-from mllm.training.run_card import RunCard
+from mllm.training.model_card import RunCard
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pytest
 from mllm.data import descriptors
 from mllm.errors import FieldmarkError
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark
-from mllm.knowledge.parts import part_of
+from mllm.knowledge.cards import part_of
 
 
 def test_a_list_of_marks_gets_parts_and_a_source(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
 from mllm.io.jsonl import read_jsonl
 from mllm.models import families
-from mllm.pocket import world
+from mllm.pocket.species import find, species
 from mllm.records import REFERENCE, SPLITS, Photo, load_samples
 from mllm.synthesis import lineups, thoughts
 from tests.support.faulty_server import serving
@@ -50,7 +50,7 @@ def test_every_sample_is_whole_and_sound(pocket: Path) -> None:
         centres = [thing.box.center[0] for thing in row.things]
         assert centres == sorted(centres) and len({thing.entity for thing in row.things}) == len(row.things)
         (target,) = [thing for thing in row.things if thing.entity == row.entity]
-        assert row.boxes == (target.box,) and target.marks == world.find(row.entity).marks
+        assert row.boxes == (target.box,) and target.marks == find(row.entity).marks
         frame = family.frame(row.size, family.budget)
         pixels = row.size.width * row.size.height
         assert family.budget.min_pixels <= pixels <= family.budget.max_pixels, "the processor has nothing to resize"
@@ -80,8 +80,8 @@ def test_no_held_out_entity_and_no_image_leaks(pocket: Path) -> None:
     for row in samples(pocket):
         shown[row.split] |= {thing.entity for thing in row.things}
         photos[row.split] |= set(row.provenance["photos"])
-        assert row.seen == world.find(row.entity).seen
-    use = {one.name: one.use for one in world.species("bird")}
+        assert row.seen == find(row.entity).seen
+    use = {one.name: one.use for one in species("bird")}
     assert {use[name] for name in shown["train"]} == {"train"}
     assert {use[name] for name in shown["validation"]} <= {"train", "validation"}
     assert {use[name] for name in shown["test"]} <= {"train", "test"}

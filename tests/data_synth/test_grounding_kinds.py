@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from mllm.io.images import open_image
-from mllm.pocket import world
+from mllm.pocket.species import find
 from mllm.records import SPLITS
 from mllm.synthesis import thoughts
 from tests.support.killing import contents
@@ -64,9 +64,9 @@ def test_nothing_held_out_is_asked_for_or_shown_in_training(mixed: Path) -> None
     """An absent thing is named in the question only: that, too, would teach a held-out name."""
     absent: dict[str, set[str]] = {side: set() for side in SPLITS}
     for row in samples(mixed):
-        use = world.find(row.entity).use
+        use = find(row.entity).use
         assert use in ("train", row.split) and row.seen == (use == "train")
-        assert {world.find(thing.entity).use for thing in row.things} <= {"train", row.split}
+        assert {find(thing.entity).use for thing in row.things} <= {"train", row.split}
         if row.kind == "absent":
             absent[row.split].add(use)
     assert absent["train"] == {"train"} and absent["test"]

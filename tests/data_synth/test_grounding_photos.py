@@ -14,6 +14,7 @@ from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
 from mllm.io.jsonl import read_jsonl
 from mllm.pocket import world
+from mllm.pocket.species import species
 from mllm.records import Photo, load_samples
 from mllm.synthesis import teachers
 from tests.support.synthesis import make
@@ -22,7 +23,7 @@ from tests.support.synthesis import make
 def photos_csv(folder: Path, rows: str) -> Path:
     folder.mkdir(exist_ok=True)
     for number in range(12):
-        world.photo(world.species("bird")[number], 0)[0].save(folder / f"{number}.png")
+        world.photo(species("bird")[number], 0)[0].save(folder / f"{number}.png")
     (folder / "t.csv").write_text("image,entity,x1,y1,x2,y2\n" + rows)
     return folder / "t.csv"
 
@@ -130,7 +131,7 @@ def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, m
     rows = {photo.id: photo for photo in read_jsonl(tmp_path / "out" / "boxes.jsonl", Photo)}
     assert [photo.entity for photo in rows.values()] == [f"bird {n}" for n in range(12)]
     for n, photo in enumerate(rows.values()):
-        true = world.photo(world.species("bird")[n], 0)[1]
+        true = world.photo(species("bird")[n], 0)[1]
         if n in (1, 2, 3):
             assert not photo.boxes
         elif n < 11:

@@ -18,8 +18,7 @@ from data_synth import knowledge as program
 from mllm.errors import FieldmarkError
 from mllm.knowledge.card_files import Mark
 from mllm.knowledge.cards import load_cards
-from mllm.pocket import world
-from mllm.pocket.world import find
+from mllm.pocket.species import find, species
 from mllm.synthesis import teachers
 from mllm.synthesis.capabilities import Look
 from tests.support.faulty_server import serving
@@ -44,7 +43,7 @@ def test_the_oracle_knows_sees_and_tells_apart(birds: Path) -> None:
     facts = json.loads((birds / "manifest.json").read_text())
     assert facts["cards"] == {"bird": 30} and facts["marks"] == {"verified": 120}
     cards = load_cards(birds / "cards" / "bird.yaml")
-    for one in world.species("bird"):
+    for one in species("bird"):
         assert cards[one.name] == one.marks
         alike = cards.card(one.name).unlike
         assert len(alike) >= 3, "three look-alikes, and those that name it"
@@ -52,7 +51,7 @@ def test_the_oracle_knows_sees_and_tells_apart(birds: Path) -> None:
             assert find(other).domain == "bird" and find(other).look.differing(one.look) == len(pairs)
             for own, its in pairs:
                 assert own in one.marks and its in find(other).marks
-    assert cards.card(world.species("bird")[0].name).marks[3].part == "cap"
+    assert cards.card(species("bird")[0].name).marks[3].part == "cap"
 
 
 def test_another_run_gives_the_same_bytes_and_what_is_whole_is_left_alone(birds: Path, tmp_path: Path) -> None:
@@ -80,14 +79,14 @@ def test_marks_not_seen_in_most_images_are_dropped_and_unlabelled_ones_stay(
 ) -> None:
     real = teachers.load
     monkeypatch.setattr(teachers, "load", lambda name: Doubter() if name == "doubter" else real(name))
-    names = [one.name for one in world.species("bird")]
+    names = [one.name for one in species("bird")]
     (tmp_path / "d.json").write_text(json.dumps({name: ["round", "red", "a song"] for name in names}))
     flags = ["--source", "pocket", *BIRDS, "--given", str(tmp_path / "d.json"), "--eyes", "doubter"]
     facts = make(tmp_path / "out", *flags)
     # Twenty species have three images; of the ten unseen ones there are two, and one of two is not most.
     assert facts["marks"] == {"verified": 20, "dropped: not seen in most images": 40, "unverified": 30}
     cards = load_cards(tmp_path / "out" / "cards" / "bird.yaml")
-    trained = next(one.name for one in world.species("bird") if one.use == "train")
+    trained = next(one.name for one in species("bird") if one.use == "train")
     assert cards[trained] == ("round", "a song")
     assert cards.card(trained).marks[:2] == (
         Mark("round", "", "d.json", None, True, 2, 3),

@@ -9,6 +9,7 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation import pass_rate
 from mllm.models import families
 from mllm.prompting import answers
+from mllm.prompting.tasks import task_of
 from mllm.records import Answer, Completion, Sample
 
 A, B = Box(0, 0, 0.5, 0.5), Box(0.5, 0.5, 1, 1)
@@ -23,19 +24,23 @@ def completion(*boxes: Box, text: str = "", problem: str | None = None) -> Compl
     return Completion("s", text, Answer(None, text, boxes, numbers, problem))
 
 
+def is_right(sample: Sample, done: Completion) -> bool:
+    return task_of(sample).is_right(done.answer, sample)
+
+
 def test_one_box_at_half() -> None:
-    assert pass_rate.is_right(sample(A), completion(A))
-    assert pass_rate.is_right(sample(A), completion(Box(0, 0, 0.5, 0.25)))  # IoU 0.5 exactly
-    assert not pass_rate.is_right(sample(A), completion(Box(0, 0, 0.5, 0.24)))
-    assert not pass_rate.is_right(sample(A), completion(A, problem="box outside the frame"))
-    assert not pass_rate.is_right(sample(A), completion())
+    assert is_right(sample(A), completion(A))
+    assert is_right(sample(A), completion(Box(0, 0, 0.5, 0.25)))  # IoU 0.5 exactly
+    assert not is_right(sample(A), completion(Box(0, 0, 0.5, 0.24)))
+    assert not is_right(sample(A), completion(A, problem="box outside the frame"))
+    assert not is_right(sample(A), completion())
 
 
 def test_all_of_several_one_to_one() -> None:
     both = sample(A, B, task="ground_all")
-    assert pass_rate.is_right(both, completion(B, A))
-    assert not pass_rate.is_right(both, completion(A)) and not pass_rate.is_right(both, completion(A, A))
-    assert not pass_rate.is_right(both, completion(A, B, Box(0, 0.5, 0.4, 0.9)))
+    assert is_right(both, completion(B, A))
+    assert not is_right(both, completion(A)) and not is_right(both, completion(A, A))
+    assert not is_right(both, completion(A, B, Box(0, 0.5, 0.4, 0.9)))
 
 
 def test_none_where_there_is_none() -> None:
@@ -48,7 +53,7 @@ def test_none_where_there_is_none() -> None:
         ("none", False),
     ):
         answer = answers.parse(text, family, Frame(100, 100))
-        assert pass_rate.is_right(sample(), Completion("s", text, answer)) is right, text
+        assert is_right(sample(), Completion("s", text, answer)) is right, text
 
 
 def test_the_pass_rate_stands_in_the_provenance() -> None:

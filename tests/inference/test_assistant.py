@@ -100,7 +100,10 @@ def test_candidates_and_json(assistant, photo, monkeypatch):
     row = json.loads(json.dumps(found.as_dict()))
     assert row["boxes"] == [{"name": "Talo ruvi", "pixels": [48, 48, 144, 96], "unit": [0.25, 0.5, 0.75, 1.0]}]
     assert row["candidates"][0]["pixels"] == [0, 0, 96, 48] and row["tokens"] == 9 and row["size"] == [192, 96]
-    assert [(one.label, one.in_answer) for one in grounding.spots(found, 3)] == [("#3 Talo ruvi", True), ("#4", False)]
+    assert [(one.label, one.in_answer) for one in grounding.number_spots([found])[0]] == [
+        ("#1 Talo ruvi", True),
+        ("#2", False),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from mllm.inference.sampling import Sampling
 from mllm.inference.server import Service
 from mllm.models import checkpoint
 from mllm.pocket import world
+from mllm.pocket.species import species
 from mllm.prompting import prompts
 from mllm.records import Sample
 from tests.support.served import served
@@ -59,13 +60,13 @@ def asked(tmp_path_factory):
     """Three samples with their images, in a folder."""
     folder, samples = tmp_path_factory.mktemp("served"), []
     for k, domain in enumerate(KINDS):
-        species = world.species(domain)[k]
-        picture, box = world.photo(species, k)
+        one = species(domain)[k]
+        picture, box = world.photo(one, k)
         picture.save(folder / f"{k}.png")
         samples.append(
             Sample(
                 id=f"s{k}", task="ground", image=f"{k}.png", size=Frame(*picture.size), domain=domain,
-                entity=species.name, question=f"List every {domain}.", boxes=(Box(*box.to_xyxy(Frame(1, 1))),),
+                entity=one.name, question=f"List every {domain}.", boxes=(Box(*box.to_xyxy(Frame(1, 1))),),
             )
         )  # fmt: skip
     return samples, folder
@@ -132,11 +133,11 @@ def test_max_tokens_and_stop(client, asked) -> None:
 
 
 def test_text_alone_and_several_images(client) -> None:
-    species = world.species("bird")[4]
+    one = species("bird")[4]
     answer = client.chat.completions.create(
-        model="pocket", messages=[{"role": "user", "content": f"Describe {species.name}."}], max_tokens=40
+        model="pocket", messages=[{"role": "user", "content": f"Describe {one.name}."}], max_tokens=40
     )
-    assert answer.choices[0].message.content == f"{species.name}: {', '.join(species.marks)}."
+    assert answer.choices[0].message.content == f"{one.name}: {', '.join(one.marks)}."
     two = ask(client, "List every bird.", Image.new("RGB", (96, 96)), Image.new("RGB", (64, 128), "red"))
     one = ask(client, "List every bird.", Image.new("RGB", (96, 96)))
     assert two.usage.prompt_tokens > one.usage.prompt_tokens
@@ -277,9 +278,9 @@ def test_the_command_serves_and_ends(root) -> None:
                 break
             except openai.APIConnectionError:
                 time.sleep(0.2)
-        species = world.species("dog")[0]
-        text = ask(client, f"Describe {species.name}.").choices[0].message.content
-        assert text == f"{species.name}: {', '.join(species.marks)}."
+        one = species("dog")[0]
+        text = ask(client, f"Describe {one.name}.").choices[0].message.content
+        assert text == f"{one.name}: {', '.join(one.marks)}."
     finally:
         os.kill(process.pid, signal.SIGINT)
         output = process.communicate(timeout=60)[0]

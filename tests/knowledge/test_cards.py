@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mllm.knowledge.cards import Cards, KnowledgeError, load_cards, normalize_name, save_cards, word_overlap
+from mllm.knowledge.cards import (
+    PARTS,
+    Cards,
+    KnowledgeError,
+    load_cards,
+    normalize_name,
+    part_of,
+    save_cards,
+    word_overlap,
+)
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -67,3 +76,9 @@ def test_names_and_likeness() -> None:
     assert word_overlap(["blue eyes"], ["blue eyes"]) == 1 and word_overlap(["blue eyes"], ["long tail"]) == 0
     assert 0 < word_overlap(["blue eyes", "white paws"], ["the blue eyes"]) < 1
     assert word_overlap([], []) == 0
+
+
+def test_every_part_is_its_own_and_plurals_are_too() -> None:
+    for part in PARTS:
+        assert part_of(f"a red {part}") == part
+        assert part_of(f"two {part}s") in PARTS

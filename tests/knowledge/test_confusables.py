@@ -13,6 +13,7 @@ from mllm.boxes import Box, Frame
 from mllm.knowledge import confusables
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark
 from mllm.pocket import world
+from mllm.pocket.species import species
 from mllm.records import Photo
 
 
@@ -26,7 +27,7 @@ C = card("c", ("blue feet", "foot"))
 
 
 def photo(folder: Path, number: int, entity: str) -> Photo:
-    picture, box = world.photo(world.species("bird")[number % 3], number)
+    picture, box = world.photo(species("bird")[number % 3], number)
     picture.save(folder / f"{number}.png")
     return Photo(str(number), f"{number}.png", Frame(96, 96), "bird", entity, (box,))
 

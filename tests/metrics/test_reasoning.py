@@ -10,7 +10,8 @@ from mllm.boxes import Box, Frame
 from mllm.metrics import reasoning
 from mllm.models import families
 from mllm.pocket.species import species
-from mllm.prompting import answers, prompts
+from mllm.prompting import answers
+from mllm.prompting.tasks import task_of
 from mllm.records import Answer, Sample, Thing
 from mllm.synthesis import teachers
 from mllm.synthesis.capabilities import ReasoningRequest
@@ -204,12 +205,12 @@ def test_table_sums_with_its_own_denominators():
     answer = Answer(GOLD, None, (), ((10.0, 10.0, 40.0, 50.0),), None)
     good = reasoning.judge_steps(SAMPLE, answer, POCKET, FRAME)
     bad = reasoning.judge_steps(SAMPLE, Answer(None, None, (), (), "no answer tag"), POCKET, FRAME)
-    rows = {row.name: row for row in reasoning.sum_steps([good, bad])}
+    rows = {row["name"]: row for row in reasoning.sum_steps([good, bad])}
     assert list(rows) == list(reasoning.STEPS)
-    assert (rows["recall"].right, rows["recall"].of, rows["recall"].share) == (1, 2, 0.5)
-    assert (rows["found"].right, rows["found"].of) == (3, 6)
-    assert (rows["compared"].right, rows["compared"].of) == (1, 1)
-    assert reasoning.sum_steps([])[0].share is None
+    assert [rows["recall"][key] for key in ("right", "of", "share")] == [1, 2, 0.5]
+    assert (rows["found"]["right"], rows["found"]["of"]) == (3, 6)
+    assert (rows["compared"]["right"], rows["compared"]["of"]) == (1, 1)
+    assert reasoning.sum_steps([])[0]["share"] is None
 
 
 def test_the_oracles_own_thoughts_hold_in_every_link():
@@ -221,7 +222,7 @@ def test_the_oracles_own_thoughts_hold_in_every_link():
         target = things[k % len(things)]
         sample = replace(SAMPLE, entity=target.entity, boxes=(target.box,), things=things)
         sample = replace(sample, thought=teachers.load("pocket").reason(ReasoningRequest(sample, {}, k)))
-        answer = answers.parse(prompts.target(sample, "think", POCKET, FRAME), POCKET, FRAME)
+        answer = answers.parse(task_of(sample).target(sample, "think", POCKET, FRAME), POCKET, FRAME)
         found = reasoning.judge_steps(sample, answer, POCKET, FRAME)
         assert found is not None and set(found) == set(reasoning.STEPS), sample.thought
         assert all(right == of for right, of in found.values()), sample.thought

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
@@ -203,3 +206,25 @@ def test_chance_floor():
     assert stats.chance_floor([sample(2), sample(4)]) == pytest.approx((1 / 2 + 1 / 4) / 2)
     assert stats.chance_floor([sample(2), sample(0)]) is None
     assert stats.chance_floor([]) is None
+
+
+def slow_hit_share(scores: list[float], target: int, k: int) -> float:
+    """Put equal scores in every possible order and count."""
+    hits = trials = 0
+    for order in itertools.permutations(range(len(scores))):
+        ranked = sorted(order, key=lambda n: -scores[n])  # sorted keeps the order of equals
+        hits += target in ranked[:k]
+        trials += 1
+    return hits / trials
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=5), st.integers(1, 4), st.data())
+def test_equal_scores_share_their_places(scores: list[int], k: int, data: st.DataObject) -> None:
+    target = data.draw(st.integers(0, len(scores) - 1))
+    assert stats.hit_share(scores, target, k) == pytest.approx(slow_hit_share([float(s) for s in scores], target, k))
+
+
+def test_a_scorer_that_says_nothing_scores_chance() -> None:
+    assert stats.hit_share([0.3] * 5, 0) == 0.2
+    assert stats.hit_share([0.3, 0.3 + 1e-9, 0.1], 0) == 0.5
+    assert stats.hit_share([0.4, 0.3], 0) == 1 and stats.hit_share([0.4, 0.3], 1) == 0

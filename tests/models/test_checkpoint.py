@@ -87,7 +87,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"[1]", "adapter_config.json: Input should be a valid dictionary"),
+        (b"[1]", "adapter_config.json: an object is needed"),
         (b"\xff", "adapter_config.json:1: broken JSON: not UTF-8"),
         (b"{}", "field base_model_name_or_path: is missing; write the name of the base there"),
         (b'{"base_model_name_or_path": 7}', "field base_model_name_or_path: Input should be a valid string"),

@@ -13,9 +13,9 @@ from typing import Any, cast
 import torch
 
 from mllm.pocket import pretraining_tasks
-from mllm.pocket.data_parallel import DataParallel
 from mllm.pocket.model import build
 from mllm.pocket.pretraining import answer_loss, task_batch
+from mllm.pocket.pretraining_run import DataParallel
 
 
 def main(out: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mllm.errors import FieldmarkError
-from mllm.pocket.captions import Claims, claims, fits, judge, marks_of, phrase, rich, sparse
+from mllm.pocket.captions import Claims, claims, fits, judge, phrase, rich, sparse
 from mllm.pocket.look_alikes import COUNTS, LEVELS, look_alikes
 from mllm.pocket.species import DOMAINS, random_marks
 
@@ -81,7 +81,7 @@ def test_bags_are_what_they_say(level: str) -> None:
         assert {len(scene.things) for scene in bag} <= set(COUNTS)
         assert all(scene.image.size == (192, 192) for scene in bag)
         for scene in bag:
-            assert judge(rich(scene.domain, marks_of(scene)), marks_of(scene)).precision == 1
+            assert judge(rich(scene.domain, scene.marks), scene.marks).precision == 1
         if level == "hard":  # all but one are one mark away from the base, so two differ in two marks at most
             for mine in things:
                 for other in things:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mllm.models import encoders
-from mllm.models.builtin import clip_folder
+from mllm.models.builtin import weights_folder
 
 
 @pytest.mark.parametrize("name", ["pocket", "pocket-judge"])
@@ -32,7 +32,7 @@ def test_the_last_mark_of_a_caption_counts(name: str) -> None:
 
 @pytest.mark.parametrize("which", ["scorer", "judge"])
 def test_scores_beside_the_weights(which: str) -> None:
-    scores = json.loads((clip_folder(which) / "scores.json").read_text())["scores"]
+    scores = json.loads((weights_folder(which) / "scores.json").read_text())["scores"]
     for size in (3, 5, 7):
         easy, medium, hard = (
             scores[f"rich captions, {level} bags of {size}, pooled"] for level in ("easy", "medium", "hard")

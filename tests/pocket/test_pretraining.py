@@ -15,6 +15,7 @@ import pytest
 
 from mllm.pocket import pretraining_tasks, world
 from mllm.pocket.scene_store import training_scene
+from mllm.pocket.species import species
 from mllm.pocket.tokenizer import build_tokenizer, words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ def test_every_word_of_the_world_is_one_token_and_any_text_survives(tokenizer) -
 
 
 def test_a_name_is_the_same_tokens_wherever_it_stands(tokenizer) -> None:  # noqa: ANN001
-    name = world.species("bird")[0].name
+    name = species("bird")[0].name
     alone = tokenizer.tokenize(name)
     assert len(alone) == 2
     inside = tokenizer.tokenize(f"Find the bird {name}.")

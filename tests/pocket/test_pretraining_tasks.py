@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 
-from mllm.pocket import pretraining_tasks, world
+from mllm.pocket import pretraining_tasks
 from mllm.pocket.scene_store import training_scene
+from mllm.pocket.species import species
 
 
 def test_no_task_leads_from_a_name_to_a_place() -> None:
     """The base must know a species and not be able to ground it: boxes never stand in a task that holds a species'
     name."""
-    names = {one.name for one in world.species()}
+    names = {one.name for one in species()}
     drawn = [training_scene(number, "test") for number in range(60)]
     for seed in range(480):
         number = seed % len(drawn)

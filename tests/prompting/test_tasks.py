@@ -12,8 +12,7 @@ from mllm.boxes import Box, Frame
 from mllm.errors import RecordError, UnknownNameError
 from mllm.models import families
 from mllm.prompting import tasks
-from mllm.prompting.completions import CompletionReader
-from mllm.prompting.tasks import BaseTask, asked_boxes, score_of, task_of
+from mllm.prompting.tasks import BaseTask, CompletionReader, asked_boxes, score_of, task_of
 from mllm.records import Sample, TaskName, Thing
 from mllm.rewards import iou, matched
 

@@ -16,7 +16,8 @@ from mllm import rewards
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError, UnknownNameError
 from mllm.models import families
-from mllm.prompting import answers, prompts
+from mllm.prompting import answers
+from mllm.prompting.tasks import task_of
 from mllm.records import Completion, Sample, Thing
 from tests.support.encoders import colour_clip, paint
 
@@ -124,7 +125,7 @@ def gold_and_others(reward: rewards.BaseReward, images: list[Path]) -> tuple[lis
         rows = [captioned(picture, number) for number, picture in enumerate(images)]
         return rows, [row.captions[0] for row in rows]
     rows = golds()
-    return rows, [prompts.target(row, "think", FAMILY, FRAME) for row in rows]
+    return rows, [task_of(row).target(row, "think", FAMILY, FRAME) for row in rows]
 
 
 def test_they_are_what_we_think() -> None:

@@ -29,13 +29,13 @@ FLAGS = (
 
 
 class Tab:
-    """One tab. `requested` holds the addresses that the page asked for, `said` what it wrote to the console."""
+    """One tab. `requested` holds the addresses that the page asked for, `console` what it wrote to the console."""
 
     def __init__(self, process: subprocess.Popen, out: int, into: int) -> None:
         self.process, self._out, self._into = process, out, into
         self._number, self._buffer, self._session = 0, b"", None
         self.requested: list[str] = []
-        self.said: list[str] = []
+        self.console: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "DOM"):
@@ -76,7 +76,9 @@ class Tab:
         """Wait until an expression is true, and return it."""
         latest = time.monotonic() + timeout
         while not (value := self.js(f"(() => {{ const v = {code}; return v instanceof Node ? true : v; }})()")):
-            assert time.monotonic() < latest, f"never true: {code}\n{self.js('document.body.innerText')}\n{self.said}"
+            assert time.monotonic() < latest, (
+                f"never true: {code}\n{self.js('document.body.innerText')}\n{self.console}"
+            )
             time.sleep(0.1)
         return value
 
@@ -121,14 +123,14 @@ class Tab:
         return json.loads(line)
 
     def _note(self, event: dict[str, Any]) -> None:
-        """Keep what the page asked for and said."""
+        """Keep the requests and console messages of the page."""
         params = event.get("params", {})
         if event.get("method") == "Network.requestWillBeSent":
             self.requested.append(params["request"]["url"])
         elif event.get("method") == "Runtime.exceptionThrown":
-            self.said.append(str(params["exceptionDetails"].get("exception", {}).get("description")))
+            self.console.append(str(params["exceptionDetails"].get("exception", {}).get("description")))
         elif event.get("method") == "Runtime.consoleAPICalled" and params["type"] == "error":
-            self.said.append(" ".join(str(one.get("value", one.get("description"))) for one in params["args"]))
+            self.console.append(" ".join(str(one.get("value", one.get("description"))) for one in params["args"]))
 
 
 @contextmanager

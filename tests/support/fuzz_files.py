@@ -107,7 +107,7 @@ def published(folder: Path) -> dict[str, Target]:
             (dumped({"one": {"3": "the one in the middle"}}),), JSON,
         ),
         "eval.truematch": Target(
-            filed(folder / "bags" / "3.json", lambda file: truematch.bags_of(file, 3)), (dumped([[1, 2, 3]]),), JSON
+            filed(folder / "bags" / "3.json", lambda file: truematch.read_bags(file, 3)), (dumped([[1, 2, 3]]),), JSON
         ),
         "adapter_config": Target(
             filed(folder / "lora" / "adapter_config.json", lambda file: checkpoint.base_and_adapter(str(file.parent))),
@@ -120,9 +120,10 @@ def rows(folder: Path) -> dict[str, Target]:
     """Record files."""
     from mllm import records
     from mllm.data import bags
+    from mllm.io import codec
 
     def boxed(cls: type) -> Callable[[bytes], Any]:
-        return lambda data: records.decode(data, cls)
+        return lambda data: codec.decode(data, cls)
 
     def bagged(file: Path) -> None:
         bags.check(bags.read([file]), ["a", "b", "c"])
@@ -136,14 +137,14 @@ def rows(folder: Path) -> dict[str, Target]:
         "thought": "red", "answer": "(1,2),(3,4)", "boxes": [[0.1, 0.1, 0.5, 0.5]], "numbers": [[1, 2, 3, 4]],
         "problem": None, "absent": False,
     }  # fmt: skip
-    said = {
+    completion = {
         "schema": "fieldmark.completion/1", "sample_id": "a", "text": "x", "answer": answer, "tokens": 3,
         "truncated": True,
     }  # fmt: skip
     bag = {"schema": "fieldmark.bag/1", "id": "1", "members": ["a", "b"], "level": "easy", "similarity": 0.5}
     return {
         "records.photo": Target(boxed(records.Photo), (dumped(photo),), JSON, 2),
-        "records.completion": Target(boxed(records.Completion), (dumped(said),), JSON, 2),
+        "records.completion": Target(boxed(records.Completion), (dumped(completion),), JSON, 2),
         "bags.read": Target(filed(folder / "b.jsonl", bagged), (dumped(bag),), JSON),
     }
 
@@ -170,10 +171,10 @@ def ours(folder: Path) -> dict[str, Target]:
     def drawn(file: Path) -> None:
         curves.panels({"run": curves.read_log(file)})
 
-    def told(file: Path) -> None:
+    def bagged(file: Path) -> None:
         caption_bags.markdown(caption_bags.build({"run": file.parent}))
 
-    other = benchmark(folder / "told", ["left", "right"])
+    other = benchmark(folder / "bags", ["left", "right"])
     return {
         "runs.run": Target(filed(made / "run.json", judged), ((made / "run.json").read_bytes(),), JSON),
         "runs.outputs": Target(
@@ -181,7 +182,7 @@ def ours(folder: Path) -> dict[str, Target]:
             ((other / "outputs.jsonl").read_bytes(),), JSON,
         ),
         "report.bagged": Target(
-            filed(benchmark(folder / "matched", ["left", "right"]) / caption_bags.SCORES, told), (dumped(TOLD),), JSON
+            filed(benchmark(folder / "matched", ["left", "right"]) / caption_bags.SCORES, bagged), (dumped(TOLD),), JSON
         ),
         "report.curves": Target(
             filed(folder / "log.jsonl", drawn),

@@ -99,7 +99,7 @@ def targets(folder: Path) -> dict[str, Target]:
             try:
                 read(text)
             except TeacherError:
-                continue  # what a teacher said cannot be read: counted by its caller
+                continue  # a teacher's reply that cannot be read: counted by its caller
 
     def filed(name: str, read: Callable[[Path], Any]) -> Callable[[bytes], Any]:
         def run(data: bytes) -> None:
@@ -152,7 +152,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "conversations": [{"from": "human", "value": "<image>Find it."}, {"from": "gpt", "value": "[1, 2, 30, 20]"}],
     }
     plain = {"id": 1, "image": "a.png", "problem": "Find it.", "solution": [1, 2, 30, 20], "width": 40, "height": 20}
-    said = {"model": "m", "messages": [{"role": "user", "content": [
+    request = {"model": "m", "messages": [{"role": "user", "content": [
         {"type": "text", "text": "hello"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
     ]}]}  # fmt: skip
@@ -167,7 +167,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "asking.replies": Target(spoken(replied), SPOKEN, TAGS, 10),
         "captions.words": Target(spoken(captions.words), SPOKEN, TAGS, 5),
         "rows.decode": Target(lambda data: records.decode(data, records.Sample), (sample,), JSON, 10),
-        "wire.read": Target(asked, (dumped(said),), JSON, 5),
+        "wire.read": Target(asked, (dumped(request),), JSON, 5),
         "records.load_samples": Target(filed("s.jsonl", records.load_samples), (sample,), JSON),
         "sources.csv": Target(
             filed("p.csv", photos("csv")), (b"image,entity,x1,y1,x2,y2\na.png,robin,1,2,30,20\n",), (b'"', b",", b"\n")

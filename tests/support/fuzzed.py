@@ -167,8 +167,8 @@ def main() -> None:
         ]
         started = time.monotonic()
         done = subprocess.run(command, text=True, errors="replace", capture_output=True, env=os.environ)
-        said = done.stdout + done.stderr
-        counted = re.search(r"stat::number_of_executed_units:\s*(\d+)", said)
+        output = done.stdout + done.stderr
+        counted = re.search(r"stat::number_of_executed_units:\s*(\d+)", output)
         fed += int(counted[1]) if counted else 0
         took, bad = time.monotonic() - started, done.returncode != 0 or counted is None
         print(
@@ -177,7 +177,7 @@ def main() -> None:
         )
         if bad:
             failed.append(name)
-            print(said[-3000:], flush=True)
+            print(output[-3000:], flush=True)
         elif not any(keep.iterdir()):
             keep.rmdir()
     minutes, verdict = (

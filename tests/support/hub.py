@@ -42,8 +42,8 @@ def serving() -> Iterator[Hub]:
                 return self.answer({"errors": [], "warnings": []})
             if "preupload" in parts:
                 files = json.loads(body)["files"]
-                told = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in files]
-                return self.answer({"files": told})
+                uploads = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in files]
+                return self.answer({"files": uploads})
             if "commit" in parts:
                 held = hub.files.setdefault("/".join(parts[2:4]), {})
                 for line in body.decode().splitlines():
@@ -62,8 +62,8 @@ def serving() -> Iterator[Hub]:
                 return self.answer({"name": "me", "type": "user", "orgs": [], "auth": {"accessToken": {}}})
             return self.answer({"error": "Repository not found"}, 404)
 
-        def answer(self, told: dict, status: int = 200) -> None:
-            data = json.dumps(told).encode()
+        def answer(self, content: dict, status: int = 200) -> None:
+            data = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

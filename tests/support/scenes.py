@@ -11,23 +11,23 @@ from PIL import Image
 from mllm.boxes import Box, Frame
 from mllm.io.jsonl import write_jsonl
 from mllm.pocket import captions, look_alikes, world
-from mllm.pocket.species import NOUNS
+from mllm.pocket.species import NOUNS, species
 from mllm.records import Sample, Thing
 
 
 def make_scene(folder: Path, number: int, split: str, *, across: int = 2, down: int = 2) -> Sample:
     """One image of `across` x `down` pocket photos (96 x 96 each), asking for the first thing's name."""
     draw = random.Random(f"{split} {number}")
-    domain = draw.choice(sorted({one.domain for one in world.species()}))
-    chosen = draw.sample(list(world.species(domain)), across * down)
+    domain = draw.choice(sorted({one.domain for one in species()}))
+    chosen = draw.sample(list(species(domain)), across * down)
     canvas = Image.new("RGB", (96 * across, 96 * down), "white")
     things = []
-    for k, species in enumerate(chosen):
-        picture, box = world.photo(species, seed=number * 100 + k)
+    for k, one in enumerate(chosen):
+        picture, box = world.photo(one, seed=number * 100 + k)
         x, y = k % across, k // across
         canvas.paste(picture, (96 * x, 96 * y))
         window = Box(x / across, y / down, (x + 1) / across, (y + 1) / down)
-        things.append(Thing(species.name, box.inside(window), tuple(species.marks)))
+        things.append(Thing(one.name, box.inside(window), tuple(one.marks)))
     name = f"{split}-{number:03}"
     canvas.save(folder / f"{name}.png")
     target = draw.randrange(len(things))
@@ -74,7 +74,7 @@ def make_captions(folder: Path, split: str, families: int, size: int = 5) -> Pat
         for number, scene in enumerate(look_alikes.look_alikes(f"{split}/{family}", size, "medium", count=1)):
             name = f"{split}-{family}-{number}"
             scene.image.save(folder / f"{name}.png")
-            noun, marks = NOUNS[scene.domain], captions.marks_of(scene)
+            noun, marks = NOUNS[scene.domain], scene.marks
             samples.append(
                 Sample(
                     id=name,

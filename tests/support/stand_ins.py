@@ -25,6 +25,8 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.pocket import world
+from mllm.pocket.species import find
+from mllm.pocket.species import species as all_species
 from tests.support.faulty_server import completion, text_of
 
 PHOTOGRAPHED, BENCHMARK = ("bird", "car", "food"), ("dog", "flower", "landmark", "mammal", "mollusca")
@@ -38,7 +40,7 @@ def photos(folder: Path, *, species: int = 12, each: int = 5) -> None:
     """Draw photos of three domains; the boxes of one domain are left out: a teacher has to point."""
     rows = []
     for domain in PHOTOGRAPHED:
-        for one in world.species(domain)[:species]:
+        for one in all_species(domain)[:species]:
             home = folder / domain / one.name
             home.mkdir(parents=True, exist_ok=True)
             for number in range(each):
@@ -60,7 +62,7 @@ def bench(folder: Path, *, images: int = 4) -> None:
     rows = []
     for domain in BENCHMARK:
         for number in range(images):
-            things = random.Random(f"bench/{domain}/{number}").sample(list(world.species(domain)), 3)
+            things = random.Random(f"bench/{domain}/{number}").sample(list(all_species(domain)), 3)
             scene = world.make_scene(f"bench/{domain}/{number}", domain, things)
             data = io.BytesIO()
             scene.image.save(data, "PNG")
@@ -86,12 +88,12 @@ def answer(body: dict[str, Any]) -> str:
     """Answer one request as the pocket oracle would: marks, differences, a box, a thought."""
     text = text_of(body)
     if found := re.search(r"How does one tell (.+?) \(a kind of", text):
-        return "\n".join(f"- {mark}" for mark in world.find(found[1]).marks)
+        return "\n".join(f"- {mark}" for mark in find(found[1]).marks)
     if found := re.search(r"What tells (.+?) from (.+?) \(two kinds of", text):
-        both = zip(world.find(found[1]).marks, world.find(found[2]).marks, strict=True)
+        both = zip(find(found[1]).marks, find(found[2]).marks, strict=True)
         return "\n".join(f"{mine} | {other}" for mine, other in both if mine != other) or "unknown"
     if found := re.search(r"Find every (.+?) in this image", text):
-        box = world.departure(_image(body), world.find(found[1]).domain)
+        box = world.departure(_image(body), find(found[1]).domain)
         return "none" if box is None else str([round(side) for side in box.to_xyxy(THOUSANDTHS)])
     if "Write what an expert would think" in text:
         return _thought(text)
@@ -103,9 +105,9 @@ def _thought(text: str) -> str:
     candidates = [(name, _BOX.search(where)) for _, name, where in _CANDIDATE.findall(text)]
     wanted = re.search(r"The answer is number \d+, (.+)\.$", text, re.MULTILINE)
     assert wanted and all(box for _, box in candidates), text
-    looked = [f"At {box[0]} I see {', '.join(world.find(name).marks)}." for name, box in candidates if box]
+    looked = [f"At {box[0]} I see {', '.join(find(name).marks)}." for name, box in candidates if box]
     chosen = next(box[0] for name, box in candidates if name == wanted[1] and box)
-    marks = ", ".join(world.find(wanted[1]).marks)
+    marks = ", ".join(find(wanted[1]).marks)
     return f"{wanted[1]} is known by {marks}. {' '.join(looked)} One of them has all marks. So it is {chosen}."
 
 

@@ -15,10 +15,10 @@ from mllm.boxes import Box, Frame
 from mllm.data.near_duplicates import HASH_BITS
 from mllm.io.images import open_image
 from mllm.knowledge.cards import Cards
-from mllm.pocket import world
+from mllm.pocket.species import species
 from mllm.records import SPLITS, Sample, Thing, load_samples
 
-SPECIES = world.species("bird")
+SPECIES = species("bird")
 CARDS = Cards({one.name: one.marks for one in SPECIES})
 
 

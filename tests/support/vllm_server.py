@@ -49,11 +49,11 @@ class Engine:
             output_scores=True, return_dict_in_generate=True,
         )  # fmt: skip
         written = out.sequences[0, ids.shape[1] :].tolist()
-        told = []
+        tokens = []
         for token, score in zip(written, out.scores, strict=True):
             logp = score[0].float().log_softmax(-1)[token].item()
-            told.append({"token": f"token_id:{token}", "logprob": logp, "top_logprobs": []})
-        return {"choices": [{"token_ids": written, "logprobs": {"content": told}}]}
+            tokens.append({"token": f"token_id:{token}", "logprob": logp, "top_logprobs": []})
+        return {"choices": [{"token_ids": written, "logprobs": {"content": tokens}}]}
 
     def _pixels(self, picture: str) -> dict[str, Any]:
         image = Image.open(io.BytesIO(base64.b64decode(picture)))
@@ -69,15 +69,15 @@ def served(engine: Engine) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._say({"data": [{"id": "pocket"}]})
+            self._answer({"data": [{"id": "pocket"}]})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             engine.asked.append(self.path)
-            self._say(engine.render(body) if self.path.endswith("/render") else engine.generate(body))
+            self._answer(engine.render(body) if self.path.endswith("/render") else engine.generate(body))
 
-        def _say(self, told: Any) -> None:
-            data = json.dumps(told).encode()
+        def _answer(self, content: Any) -> None:
+            data = json.dumps(content).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from mllm.boxes import Box, Frame
 from mllm.knowledge.cards import Cards, load_cards
-from mllm.pocket import world
+from mllm.pocket.species import Species, species
 from mllm.records import Sample, Thing
 from mllm.synthesis import consistency, teachers, thoughts
 from mllm.synthesis.capabilities import ReasoningRequest
 
-BIRDS = world.species("bird")
+BIRDS = species("bird")
 POCKET = Cards({one.name: one.marks for one in BIRDS})
 CARDS = Cards(
     {
@@ -32,7 +32,7 @@ def sample_of(names: list[str], target: int) -> Sample:
 
 
 @given(st.lists(st.sampled_from(BIRDS), min_size=2, max_size=6, unique=True), st.data())
-def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[world.Species], data: st.DataObject) -> None:
+def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[Species], data: st.DataObject) -> None:
     target = data.draw(st.integers(0, len(chosen) - 1))
     sample = sample_of([one.name for one in chosen], target)
     thought = teachers.load("pocket").reason(ReasoningRequest(sample, POCKET, 0))
@@ -48,7 +48,7 @@ def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[world.Specie
 
 
 @pytest.mark.parametrize(
-    ("said", "found"),
+    ("prose", "found"),
     [
         ("It has an orange tail and a sooty breast.", []),
         ("Its breast is dark, its legs are thin.", []),  # the card is silent about legs
@@ -59,11 +59,11 @@ def test_the_oracle_agrees_and_a_swapped_mark_does_not(chosen: list[world.Specie
         ("The common redstart would show a white forehead.", []),
     ],
 )
-def test_prose_is_judged_by_clause(said: str, found: list[str]) -> None:
+def test_prose_is_judged_by_clause(prose: str, found: list[str]) -> None:
     sample = sample_of(["black redstart", "common redstart", "wren"], 0)
-    thought = f"I look at <obj:1>, white forehead, and <obj:2>, short tail. Then <obj:0>. {said}"
+    thought = f"I look at <obj:1>, white forehead, and <obj:2>, short tail. Then <obj:0>. {prose}"
     assert consistency.contradictions(sample, thought, CARDS) == found
-    recalled = f"{said} <obj:1> no. <obj:2> no. So <obj:0>."
+    recalled = f"{prose} <obj:1> no. <obj:2> no. So <obj:0>."
     assert consistency.contradictions(sample, recalled, CARDS) == found
 
 

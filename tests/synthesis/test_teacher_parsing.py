@@ -111,7 +111,7 @@ def test_differences_without_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("1: yes\n2: no\n3: unclear", (True, False, None)),
         ("3. unclear\n1. Yes\n2. no.", (True, False, None)),
@@ -119,8 +119,8 @@ def test_differences_without_pairs() -> None:
         ("1: yes\n1: yes\n2: no\n3: no", (True, False, False)),
     ],
 )
-def test_verdicts(text: str, said: tuple[bool | None, ...]) -> None:
-    assert teacher_parsing.verdicts(text, 3) == said
+def test_verdicts(text: str, expected: tuple[bool | None, ...]) -> None:
+    assert teacher_parsing.verdicts(text, 3) == expected
 
 
 @pytest.mark.parametrize(

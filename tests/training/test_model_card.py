@@ -66,7 +66,7 @@ def test_a_merged_model_keeps_the_card(tmp_path: Path) -> None:
 
 def test_the_base_is_what_the_first_run_began_with(tmp_path: Path) -> None:
     """An adapter of an adapter, and whole weights trained twice: the Hub wants the name at the beginning."""
-    from mllm.training.run_card import original_base
+    from mllm.training.model_card import original_base
 
     for name, model in (("sft", "Qwen/Qwen3-VL-8B-Instruct"), ("rl", str(tmp_path / "sft" / "best"))):
         (tmp_path / name / "best").mkdir(parents=True)

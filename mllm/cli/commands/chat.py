@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Annotated
 from rich.console import Console
 from tyro.conf import Positional, arg
 
+from mllm.boxes import Box
 from mllm.cli.options import ModelOptions
 from mllm.cli.programs import Range
 from mllm.errors import ExitCode, FieldmarkError
+from mllm.inference.grounding import Grounding, Spot, draw_spots, number_spots, split_thought
 
 if TYPE_CHECKING:
-    from mllm.boxes import Box
     from mllm.inference.assistant import Assistant
-    from mllm.inference.grounding import Grounding, Spot
 
 HELP = """Name a thing, or ask in words.
   #1          in a question stands for the first box found so far: What is at #1?
@@ -97,8 +97,6 @@ class ChatSession:
 
     def ask(self, question: str, number: int) -> bool:
         """Ask every model about one image; returns whether all of them gave a box."""
-        from mllm.inference.grounding import number_spots
-
         about = tuple(self.boxes.get(number, ()))
         found = [self._answer(name, question, number, about) for name in self.assistants]
         spots = number_spots(found)
@@ -109,7 +107,6 @@ class ChatSession:
 
     def _answer(self, name: str, question: str, number: int, about: tuple[Box, ...]) -> Grounding:
         """Ask one model, and print its text as it comes."""
-        from mllm.inference.sampling import Sampling
 
         options = self.options
         if len(self.assistants) > 1 and not options.as_json:
@@ -123,15 +120,13 @@ class ChatSession:
             on_text=None if options.as_json else AnswerPrinter(self.screen).add,
             domain=options.domain,
             style=options.style,
-            sampling=Sampling(options.max_new_tokens),
+            max_new_tokens=options.max_new_tokens,
         )
         turns.append(found.turn)
         return found
 
     def _show(self, found: Grounding, name: str, number: int, marked: Sequence[Spot]) -> None:
         """Print the result; save the image with its numbered boxes."""
-        from mllm.inference.grounding import draw_spots
-
         several, path, saved = len(self.assistants) > 1, self.images[number], None
         if found.boxes:
             model = f".{_slug(Path(name).name)}" if several else ""
@@ -164,8 +159,6 @@ class AnswerPrinter:
 
     def add(self, piece: str) -> None:
         """Print what is new."""
-        from mllm.inference.grounding import split_thought
-
         self.text += piece
         for part, text in enumerate(split_thought(self.text)):
             new = text[len(self.printed[part]) :]

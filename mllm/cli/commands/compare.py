@@ -3,8 +3,6 @@
 Shows scores, paired differences, learning curves, domains, and images on which the runs disagree.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +35,9 @@ def command(options: Options) -> None:
     folders = named_folders(options.runs)
     if len(folders) < 2:
         raise FieldmarkError("a comparison needs two runs: fieldmark compare SFT=runs/pocket/eval/sft RL=...")
-    trainings = {name: folder for name, folder in folders.items() if _is_training(Path(folder))}
+    answered = {name for name, folder in folders.items() if Path(folder, "outputs.jsonl").is_file()}
+    logged = {name: folder for name, folder in folders.items() if Path(folder, "log.jsonl").is_file()}
+    trainings = {name: folder for name, folder in logged.items() if name not in answered}
     captions = {name: folder for name, folder in folders.items() if caption_bags.has_scores(folder)}
     benchmarks = {name: folder for name, folder in folders.items() if name not in trainings | captions}
     page = report.build(
@@ -51,8 +51,3 @@ def command(options: Options) -> None:
     file, text, _ = report.write(page, options.out)
     print(text.read_text(encoding="utf-8"))
     print(f"written: {file}")
-
-
-def _is_training(folder: Path) -> bool:
-    """Whether a folder is a training run: it has a journal and no answers."""
-    return (folder / "log.jsonl").is_file() and not (folder / "outputs.jsonl").is_file()

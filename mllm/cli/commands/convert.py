@@ -3,8 +3,6 @@
 Boxes keep their numbers.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path

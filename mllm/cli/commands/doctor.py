@@ -4,8 +4,6 @@ Lists versions, cores, memory, GPUs, disk, and the recipes that fit. With --trai
 instead; the exit code is 1 when it finds one.
 """
 
-from __future__ import annotations
-
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +36,12 @@ def command(options: Options) -> int | None:
         found = contamination.check(list(options.train), list(options.benchmark))
         print(found.summary())
         return ExitCode.FAILED if found.pairs else ExitCode.DONE
-    _versions()
-    _machine(options.gpu_memory, options.gpus)
+    _show_versions()
+    _show_machine(options.gpu_memory, options.gpus)
     return None
 
 
-def _versions() -> None:
+def _show_versions() -> None:
     from importlib.util import find_spec
 
     from mllm.io import provenance
@@ -61,7 +59,7 @@ def _versions() -> None:
         print("  all versions are within their ranges")
 
 
-def _machine(gpu_memory: float | None, gpus: int) -> None:
+def _show_machine(gpu_memory: float | None, gpus: int) -> None:
     import torch
 
     from mllm.cli.experiments.pipeline import cpus
@@ -71,27 +69,25 @@ def _machine(gpu_memory: float | None, gpus: int) -> None:
     memory = doctor.memory()
     amount = f"{memory[0]:.0f} GB memory, {memory[1]:.0f} GB of it free" if memory else "memory unknown"
     print(f"{platform.platform()}, {cpus()} cores for us, {amount}")
-    if torch.cuda.is_available():
-        for k in range(torch.cuda.device_count()):
-            gpu = torch.cuda.get_device_properties(k)
-            bf16 = torch.cuda.is_bf16_supported()
-            print(f"GPU {k}: {gpu.name}, {gpu.total_memory / doctor.GIB:.0f} GB, bfloat16 {bf16}")
-        if gpu_memory is None:
-            total = torch.cuda.get_device_properties(0).total_memory
-            gpu_memory, gpus = total / doctor.GIB, torch.cuda.device_count()
-    else:
+    devices = [torch.cuda.get_device_properties(k) for k in range(torch.cuda.device_count())]
+    for k, gpu in enumerate(devices):
+        bf16 = torch.cuda.is_bf16_supported()
+        print(f"GPU {k}: {gpu.name}, {gpu.total_memory / doctor.GIB:.0f} GB, bfloat16 {bf16}")
+    if devices and gpu_memory is None:
+        gpu_memory, gpus = devices[0].total_memory / doctor.GIB, len(devices)
+    if not devices:
         print("no CUDA GPU: the pocket example runs on the CPU, larger models need a GPU")
     free = doctor.free_disk(Path.cwd())
     scarce = f"; checkpoints of large models want {doctor.MIN_FREE_DISK:.0f}" if free < doctor.MIN_FREE_DISK else ""
     print(f"disk: {free:.0f} GB free here{scarce}")
     print(f"pocket weights: {weights_folder()}")
     if gpu_memory is not None:
-        _recipes(gpu_memory, gpus)
+        _show_recipes(gpu_memory, gpus)
 
 
-def _recipes(gpu_memory: float, gpus: int) -> None:
+def _show_recipes(gpu_memory: float, gpus: int) -> None:
     """List the recipes that fit a machine, by the estimates of `fieldmark preflight`."""
-    from mllm.io.installation import program_folder
+    from mllm.io.files import program_folder
     from mllm.training.preflight import doctor
 
     print(f"recipes on {gpus} x {gpu_memory:.0f} GB, estimated for rows of the greatest allowed length:")

@@ -5,8 +5,6 @@ of images instead, with filters by domain, outcome and score; FILE may then also
 folder.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -44,21 +42,18 @@ def command(options: Options) -> None:
 
         page = gallery.write(options.file, options.html, count=options.count, samples=options.samples)
         print(f"written: {page}")
-    elif options.file.is_dir():
-        raise FieldmarkError(f"{options.file} is a folder; add --html PAGE.html to show a benchmark's answers")
-    else:
-        _check(options.file, options.rows, options.images)
-
-
-def _check(file: Path, rows: int, images: bool) -> None:
+        return
+    file = options.file
+    if file.is_dir():
+        raise FieldmarkError(f"{file} is a folder; add --html PAGE.html to show a benchmark's answers")
     from mllm.io.codec import encode
     from mllm.io.images import check_image_size
     from mllm.records import image_path, load_samples
 
-    samples = load_samples(file, images=images)
-    for sample in samples[:rows]:
+    samples = load_samples(file, images=options.images)
+    for sample in samples[: options.rows]:
         print(json.dumps(json.loads(encode(sample)), indent=2, ensure_ascii=False))
-    if images:
+    if options.images:
         for path, size in {(image_path(file, sample), sample.size) for sample in samples}:
             check_image_size(path, size)
     seen = {True: "yes", False: "no", None: "not known"}

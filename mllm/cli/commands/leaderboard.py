@@ -4,8 +4,6 @@ All runs must be of the same samples. The table is sorted, best first, with inte
 hold truematch.json give a table of R@1, marks and words.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 The result is one model that any tool can load. It is compared with the original by logits.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Shows what is wrong with which photo, which photos look the same, and which may 
 photo cannot be used, or when a side is left without images. data_synth/grounding.py takes the same options.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

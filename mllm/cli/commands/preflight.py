@@ -5,8 +5,6 @@ with the command that supplies it. The exit code is 1 when something is bad, and
 not checked. Flags of the recipe follow after `--`: fieldmark preflight --config FILE -- --num_generations 8
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar

@@ -3,8 +3,6 @@
 `datasets.load_dataset` opens it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The page is one self-contained HTML file; the same is written as Markdown and JSON.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

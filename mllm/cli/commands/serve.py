@@ -3,8 +3,6 @@
 There is no password: do not open it to other machines, or put a proxy with a password in front.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, ClassVar

@@ -4,9 +4,7 @@ Self-retrieval, growing bags and CLIP reward, from sparse and from boosted capti
 stopped run.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +20,7 @@ class Options:
 
 
 def command(options: Options) -> None:
-    from mllm.cli.experiments.caption_ablation import CaptionsTable, Plan
+    from mllm.cli.experiments.ablation import AblationRun
+    from mllm.cli.experiments.caption_ablation import SIZES, ablation
 
-    print(CaptionsTable(options.out, Plan(seeds=tuple(range(options.seeds))), print).run())
+    print(AblationRun(options.out, ablation(replace(SIZES, seeds=tuple(range(options.seeds)))), print).run())

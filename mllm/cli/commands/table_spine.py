@@ -3,8 +3,6 @@
 The same command continues a stopped run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ class Options:
 
 
 def command(options: Options) -> None:
-    from mllm.cli.experiments.sft_vs_grpo import Ablation, Plan
+    from mllm.cli.experiments.ablation import AblationRun
+    from mllm.cli.experiments.sft_vs_grpo import ablation
 
-    print(Ablation(options.out, Plan(), print).run())
+    print(AblationRun(options.out, ablation(), print).run())

@@ -4,8 +4,6 @@ Drop images, ask in words, watch the reasoning, see the boxes, and ask about one
 unless --host says otherwise; there is no password, so put a proxy with one in front for others.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, ClassVar

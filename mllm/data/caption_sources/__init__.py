@@ -39,10 +39,7 @@ names, load = _FILES.names, _FILES.load
 
 
 def images(name: str, request: CaptionRequest) -> Iterator[Sample]:
-    """Yield the samples of the source called `name`; a repeated id is an error, and so is no sample at all.
-
-    Raises UnknownNameError, which lists the known sources, or SourceError if the input cannot be read.
-    """
+    """Yield a source's samples. Raises UnknownNameError, or SourceError: unreadable, empty, or an id is repeated."""
     empty = True
     for sample in distinct(load(name)(request), request.input or name, "images"):
         empty = False

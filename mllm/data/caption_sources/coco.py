@@ -22,18 +22,18 @@ def images(request: CaptionRequest) -> Iterator[Sample]:
     """Yield the captioned images, in the order of the file."""
     file = need_input(request, "file")
     coco = read_coco(file)
-    terms = {key: f"{one.row.name} {one.row.url}".strip() for key, one in coco.licences.items()}
+    terms = {key: f"{row.name} {row.url}".strip() for key, (_, row) in coco.licences.items()}
     if without := len(coco.images) - len(coco.captions):
         log.warning("%s: %d of %d images skipped: they have no caption", file, without, len(coco.images))
     for key, image in coco.images.items():
         if captions := coco.captions.get(key):
-            found, texts = find_image(file, image), [str(one.row.caption) for one in captions]
-            facts = {"licence": request.licence or terms.get(image.row.license, "")}
+            found, texts = find_image(file, image), [str(row.caption) for _, row in captions]
+            facts = {"licence": request.licence or terms.get(image[1].license, "")}
             sample = sample_of_file(
-                str(key), found.path, texts, captions[0].where, request=request, source="coco", facts=facts
+                str(key), found.path, texts, captions[0][0], request=request, source="coco", facts=facts
             )
-            instances = [one for one in coco.instances.get(key, ()) if not one.row.iscrowd]
+            instances = [one for one in coco.instances.get(key, ()) if not one[1].iscrowd]
             # Clipped: COCO's own boxes leave images by a fraction of a pixel, and these answer no question.
             boxes = found.boxes(instances, clip=True)
-            names = [coco.categories[one.row.category_id].row.name for one in instances]
+            names = [coco.categories[row.category_id][1].name for _, row in instances]
             yield replace(sample, things=tuple(map(Thing, names, boxes)))

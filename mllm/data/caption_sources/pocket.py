@@ -12,7 +12,7 @@ from mllm.boxes import Frame
 from mllm.data.caption_sources import CaptionRequest
 from mllm.errors import FieldmarkError
 from mllm.io.images import save_image
-from mllm.pocket.captions import marks_of, sparse
+from mllm.pocket.captions import sparse
 from mllm.pocket.look_alikes import look_alikes
 from mllm.pocket.species import NOUNS
 from mllm.pocket.world import Scene
@@ -56,7 +56,7 @@ def _family(request: CaptionRequest, side: str, number: int, size: int, taken: s
 
 
 def _sample(request: CaptionRequest, side: str, key: str, bag: str | None, scene: Scene) -> Sample:
-    noun, marks = NOUNS[scene.domain], marks_of(scene)
+    noun, marks = NOUNS[scene.domain], scene.marks
     captions = [
         sparse(scene.domain, marks, random.Random(f"voice/{request.seed}/{key}/{k}")) for k in range(request.voices)
     ]

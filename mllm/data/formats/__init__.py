@@ -1,11 +1,9 @@
 """Grounding data of other tools, read into samples and written from them. One file per format, named after it.
 
 A file defines `read(path, family) -> Iterator[Sample]` and `write(path, samples, family, style) -> int`; its docstring
-says where the format keeps its boxes and whose convention that is. To add a format, write the file; the tests of this
-folder find it.
-
-Numbers survive: a file that is read and written again keeps its numbers (of two that mean the same box, the shorter),
-and formats that hold decimals give back exactly the same box. Errors name file, line and field.
+says where the format keeps its boxes. Image paths stay relative to the file's folder, or absolute. A file that is read
+and written again keeps its numbers (of two that mean the same box, the shorter); formats that hold decimals give back
+exactly the same box. Errors name file, line and field.
 """
 
 from __future__ import annotations
@@ -13,10 +11,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import AliasChoices, BaseModel, Field
 
@@ -25,8 +23,6 @@ from mllm.errors import BoxError, ImageError, RecordError
 from mllm.io import strict_json
 from mllm.io.files import atomic_write
 from mllm.io.images import image_size
-from mllm.models.families import Family
-from mllm.records import Sample
 from mllm.registry import Registry
 
 UNKNOWN = "?"
@@ -34,18 +30,6 @@ UNKNOWN = "?"
 OBJECT = re.compile(r"<\|object_ref_start\|>(.+?)<\|object_ref_end\|>", re.DOTALL)
 """How the Qwen-VL models mark the name of the object in question."""
 _ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
-
-
-class Format(Protocol):
-    """What a file of this folder defines."""
-
-    def read(self, path: Path, family: Family) -> Iterator[Sample]:
-        """Read samples; image paths stay relative to the file's folder, or absolute."""
-        ...
-
-    def write(self, path: Path, samples: Sequence[Sample], family: Family, style: str) -> int:
-        """Write samples and return how many."""
-        ...
 
 
 class ChatTurn(BaseModel):
@@ -106,12 +90,7 @@ class Line(Generic[M]):
 
 
 _FILES = Registry(__name__, "format")
-names = _FILES.names
-
-
-def load(name: str) -> Format:
-    """Return the format called `name`; an unknown name lists the known ones."""
-    return _FILES.load(name)
+names, load = _FILES.names, _FILES.load
 
 
 def read_lines(path: Path, model: type[M]) -> Iterator[Line[M]]:

@@ -4,11 +4,9 @@
                   {"role": "assistant", "content": "<think>...</think><answer>(1,2),(3,4)</answer>"}],
      "images": ["x.jpg"]}
 
-The older spelling, `conversations` with `from` (human or gpt) and `value`, is read as well. KVG and KVG-KARL, the
-training sets of DeepPerception and KARL, have this form (family qwen2_vl: thousandths). The meaning of the numbers
-depends on the family for which the file was written, so the family has to be named. Text holds whole numbers: a box
-that is written and read again may move by half a unit. Rows that we write therefore carry a column `fieldmark` with all
-digits; LLaMA-Factory ignores it, and reading refuses rows in which it disagrees with the text.
+The older `conversations` with `from` and `value` are read as well; KVG and KVG-KARL, the training sets of
+DeepPerception and KARL, have them (family qwen2_vl). Text holds whole numbers, so rows that we write carry all digits
+in a column `fieldmark`: LLaMA-Factory ignores it, and reading refuses rows in which it disagrees with the text.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from mllm.io.codec import decode, encode
 from mllm.models.box_notation import find_boxes
 from mllm.models.families import Family, whole_numbers
 from mllm.prompting import answers, prompts
-from mllm.prompting.tasks import asked_boxes
+from mllm.prompting.tasks import asked_boxes, task_of
 from mllm.records import Sample, Thing
 
 
@@ -38,8 +36,7 @@ class SharegptRow(ChatRow):
 def read(path: Path, family: Family) -> Iterator[Sample]:
     """Read samples whose boxes are in the text of `family`. An answer without a box means that the thing is absent.
 
-    Raises:
-        RecordError: a broken row, or an answer that cannot be read (see `mllm.prompting.answers`).
+    Raises `RecordError`: a broken row, or an answer that cannot be read (see `mllm.prompting.answers`).
     """
     for line in read_lines(path, SharegptRow):
         question, text = question_and_answer(line)
@@ -76,7 +73,7 @@ def write(path: Path, samples: Sequence[Sample], family: Family, style: str = "t
             "id": sample.id,
             "messages": [
                 {"role": "user", "content": f"<image>{prompts.user_text(sample, style)}"},
-                {"role": "assistant", "content": prompts.target(sample, style, family, frame)},
+                {"role": "assistant", "content": task_of(sample).target(sample, style, family, frame)},
             ],
             "images": [sample.image],
             "fieldmark": encode(sample),

@@ -5,14 +5,14 @@
      "images": ["x.jpg"],
      "objects": {"ref": ["the cat"], "bbox": [[10, 20, 300, 400]], "bbox_type": "real"}}
 
-`bbox_type` names the frame of the numbers: `real` (pixels of the image, the default), `norm1000`, or `norm1` (shares;
-see ms-swift's documentation, "Grounding"). ms-swift fills the placeholders in order, in its model's spelling, so these
-rows work for every family. We write `norm1`, in which every box keeps all its digits.
+`bbox_type` names the frame: `real` (pixels, the default), `norm1000`, or `norm1` (shares), which we write because every
+box keeps all its digits. ms-swift fills the placeholders in its model's spelling, so the rows work for every family.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,11 +57,14 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
         if question.count(_REF) + answer.count(_REF) > len(refs):
             raise line.error("objects.ref", f"{len(refs)} names, but the messages have more <ref-object>")
         names = iter(refs)
-        question = _fill(question, _REF, (str(next(names)) for _ in range(question.count(_REF))))
+        question = _fill(question, _REF, map(str, islice(names, question.count(_REF))))
         entity = str(refs[0]) if refs else UNKNOWN
-        thought, answered = _thought(answer, _fill_names(answer, names))
+        head, tag, tail = _fill(answer, _REF, map(str, islice(names, answer.count(_REF)))).rpartition("</think>")
+        answered = (tail if tag else answer).count(_BOX)
         asked = boxes[len(boxes) - answered :] if answered else ()
-        things = _things(boxes, asked, entity)
+        things = tuple(Thing(entity if box in asked else UNKNOWN, box) for box in dict.fromkeys(boxes))
+        places = {thing.box: f"<obj:{k}>" for k, thing in enumerate(things)}
+        thought = head.partition("<think>")[2]
         yield Sample(
             id=line.id,
             task="ground_all" if len(asked) > 1 else "ground",
@@ -72,7 +75,7 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
             question=question,
             boxes=asked,
             things=things,
-            thought=_refer(thought, things, boxes) if thought else None,
+            thought=_fill(thought, _BOX, (places[box] for box in boxes[: thought.count(_BOX)])) or None,
             provenance={"source": "swift"},
         )
 
@@ -108,38 +111,13 @@ def write(path: Path, samples: Sequence[Sample], family: Family | None = None, s
 
 
 def _boxes(line: Line[SwiftRow], size: Frame) -> tuple[Box, ...]:
-    """Return all boxes of a row in their order."""
     objects = line.row.objects
     frame = FRAMES.get(objects.bbox_type, size)
     return tuple(line.box(f"objects.bbox[{k}]", numbers, frame) for k, numbers in enumerate(objects.bbox))
 
 
-def _fill(text: str, mark: str, values: Iterator[str]) -> str:
+def _fill(text: str, mark: str, values: Iterable[str]) -> str:
     """Replace the occurrences of a placeholder by values, in order."""
     for value in values:
         text = text.replace(mark, value, 1)
     return text
-
-
-def _fill_names(text: str, names: Iterator[Any]) -> str:
-    """Fill the remaining names into an answer."""
-    return _fill(text, _REF, (str(next(names)) for _ in range(text.count(_REF))))
-
-
-def _thought(raw: str, filled: str) -> tuple[str | None, int]:
-    """Return the thought of an answer, and the number of its boxes after the thought."""
-    head, tag, tail = filled.rpartition("</think>")
-    if not tag:
-        return None, raw.count(_BOX)
-    return head.partition("<think>")[2], tail.count(_BOX)
-
-
-def _things(boxes: tuple[Box, ...], asked: tuple[Box, ...], entity: str) -> tuple[Thing, ...]:
-    """Return one thing for each distinct box; those asked for carry the entity's name."""
-    return tuple(Thing(entity if box in asked else UNKNOWN, box) for box in dict.fromkeys(boxes))
-
-
-def _refer(thought: str, things: tuple[Thing, ...], boxes: tuple[Box, ...]) -> str:
-    """Replace each `<bbox>` of a thought by a reference to its thing."""
-    places = {thing.box: k for k, thing in enumerate(things)}
-    return _fill(thought, _BOX, (f"<obj:{places[box]}>" for box in boxes[: thought.count(_BOX)]))

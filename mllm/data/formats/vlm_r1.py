@@ -1,14 +1,12 @@
-"""VLM-R1's referring expressions: boxes in pixels of the stored image.
-
-Two shapes, as in its repository (om-ai-lab/VLM-R1): json lists for its evaluation and jsonl for its training.
+"""VLM-R1's referring expressions: boxes in pixels, json lists for its evaluation and jsonl for its training.
 
     {"image": "val2014/x.jpg", "problem": "Please provide ...: the cat.", "normal_caption": "the cat",
      "solution": [10.5, 20, 300, 400]}
     {"id": 1, "image": "x.jpg", "conversations": [{"from": "human", "value": "<image>..."},
      {"from": "gpt", "value": "[10.5, 20, 300, 400]"}]}
 
-`solution: null` means that the thing is absent from the image (RefCOCO-style "no such object" cases); a list of lists
-names every instance. With `width` and `height` the image need not be opened.
+`solution: null` means that the thing is absent; a list of lists names every instance. With `width` and `height` the
+image need not be opened.
 """
 
 from __future__ import annotations

@@ -37,10 +37,7 @@ names, load = _FILES.names, _FILES.load
 
 
 def photos(name: str, request: PhotoRequest) -> Iterator[Photo]:
-    """Yield the photos of the source called `name`; a repeated id is an error.
-
-    Raises UnknownNameError, which lists the known sources, or SourceError if the input cannot be read.
-    """
+    """Yield a source's photos. Raises UnknownNameError, or SourceError: the input cannot be read, an id is repeated."""
     return distinct(load(name)(request), request.input or name, "photos")
 
 

@@ -25,20 +25,20 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
     skipped: Counter[str] = Counter()
     for key, image in coco.images.items():
         rows = coco.instances.get(key, [])
-        kinds, crowds = {one.row.category_id for one in rows}, any(one.row.iscrowd for one in rows)
+        kinds, crowds = {row.category_id for _, row in rows}, any(row.iscrowd for _, row in rows)
         if crowds or len(kinds) != 1:
             skipped["crowds" if crowds else "several categories" if kinds else "no annotation"] += 1
             continue
         with one_photo(request):
-            found, category = find_image(file, image), coco.categories[rows[0].row.category_id].row
+            found, where, category = find_image(file, image), image[0], coco.categories[kinds.pop()][1]
             boxes = dict.fromkeys(found.boxes(rows, clip=request.clip_boxes))  # COCO holds a few instances twice
             yield Photo(
                 id=str(key),
                 image=str(found.path.resolve()),
                 size=found.size,
-                domain=need_domain(request.domain or category.supercategory, image.where),
+                domain=need_domain(request.domain or category.supercategory, where),
                 entity=category.name,
-                boxes=boxes_or_whole(list(boxes), image.where, request),
+                boxes=boxes_or_whole(list(boxes), where, request),
                 licence=request.licence,
                 provenance={"source": "coco"},
             )

@@ -18,14 +18,15 @@ LICENCE = "CC0-1.0 (drawn by Fieldmark)"
 def photos(request: PhotoRequest) -> Iterator[Photo]:
     """Draw and yield the photos of every species, or of one domain if the request names one."""
     from mllm.pocket import world  # a ring above: the world is drawn, its records are ours
+    from mllm.pocket.species import species
 
     folder = request.out / "photos"
     folder.mkdir(parents=True, exist_ok=True)
-    for species in world.species(request.domain):
-        count = request.photos_per_entity if species.use == "train" else max(2, request.photos_per_entity // 3)
+    for one in species(request.domain):
+        count = request.photos_per_entity if one.use == "train" else max(2, request.photos_per_entity // 3)
         for number in range(count):
-            name = f"{species.name.replace(' ', '_')}-{number:03d}"
-            picture, box = world.photo(species, request.seed * 100_000 + number)
+            name = f"{one.name.replace(' ', '_')}-{number:03d}"
+            picture, box = world.photo(one, request.seed * 100_000 + number)
             part = folder / f".{name}.part"
             picture.save(part, format="PNG")
             part.replace(folder / f"{name}.png")  # a stopped run leaves no incomplete image under its final name
@@ -33,13 +34,13 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
                 id=name,
                 image=f"photos/{name}.png",
                 size=Frame(*picture.size),
-                domain=species.domain,
-                entity=species.name,
+                domain=one.domain,
+                entity=one.name,
                 boxes=(box,),
-                marks=species.marks,
+                marks=one.marks,
                 licence=LICENCE,
                 drawn=True,
-                genus=species.genus,
-                use=species.use,
+                genus=one.genus,
+                use=one.use,
                 provenance={"source": "pocket"},
             )

@@ -6,15 +6,15 @@ Styles, curves (SVG) and images (data URIs) are inside the page. All model text 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
-from mllm.evaluation import runs, scores
-from mllm.evaluation.report import caption_bags, curves, disagreements
+from mllm.evaluation import kvg_published, runs, scores
+from mllm.evaluation.report import caption_bags, curves
 from mllm.evaluation.report.pages import compared, render, shortened
 from mllm.evaluation.runs import BenchmarkRun
 from mllm.evaluation.scores import Case
@@ -25,6 +25,7 @@ from mllm.io.images import open_image
 from mllm.metrics import reasoning
 
 GALLERY = 10
+SETTINGS = ("model", "weights", "style", "samples", "generation", "commit", "versions", "benchmark", "version")
 TEXT_LIMIT = 4000
 """Maximum number of characters shown of one model text."""
 
@@ -57,11 +58,14 @@ def build(
     loaded = {name: runs.load(folder) for name, folder in named.items()}
     score_tables = {name: scores.table(run.cases) for name, run in loaded.items()}
     main, each = _slices(list(score_tables.values())) if score_tables else ([], [])
-    shown = disagreements.cases(loaded.values()) if against_first else disagreements.mixed([*loaded.values()][-1].cases)
+    shown = disagreements(loaded.values()) if against_first else mixed([*loaded.values()][-1].cases)
     return {
         "title": title or "Fieldmark report",
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "runs": [_describe(name, run, score_tables[name]) for name, run in loaded.items()],
+        "runs": [
+            {"name": name, "folder": str(run.folder), **{key: run.info.get(key) for key in SETTINGS}, **table}
+            for (name, run), table in zip(loaded.items(), score_tables.values(), strict=True)
+        ],
         "slices": main,
         "domains": each,
         "differences": _differences(loaded, main, against_first=against_first),
@@ -74,6 +78,35 @@ def build(
         "commit": provenance.git_commit(),
         "versions": provenance.versions(),
     }
+
+
+def disagreements(runs: Iterable[BenchmarkRun]) -> list[Case]:
+    """Return the questions that one run answers right and another wrong, as the first run answered them.
+
+    Questions that the first run has right and those it has wrong alternate, over all domains.
+    """
+    answered: dict[str, list[Case]] = {}
+    for run in runs:
+        for case in run.cases:
+            answered.setdefault(case.sample.id, []).append(case)
+    return mixed([each[0] for each in answered.values() if len({case.hit for case in each}) > 1])
+
+
+def mixed(cases: Sequence[Case]) -> list[Case]:
+    """Order cases so that every beginning of the list has hits and misses, seen and unseen, and many domains."""
+    kinds: dict[tuple[bool, str], list[Case]] = {}
+    for case in cases:
+        kinds.setdefault((case.hit, case.sample.domain), []).append(case)
+    keys = sorted(kinds, key=lambda key: kvg_published.domain_order(key[1]))
+    hits, misses = ([kinds[key] for key in keys if key[0] == hit] for hit in (True, False))
+    half = len(misses) // 2
+    misses = misses[half:] + misses[:half]  # so that neighbouring hits and misses come from other domains
+    mixed: list[Case] = []
+    for depth in range(max((len(part) for part in kinds.values()), default=0)):
+        lanes = [[part[depth] for part in parts if depth < len(part)] for parts in (hits, misses)]
+        for k in range(max(map(len, lanes))):
+            mixed += [lane[k] for lane in lanes if k < len(lane)]
+    return mixed
 
 
 def write(report: Mapping[str, Any], out: str | Path) -> list[Path]:
@@ -132,12 +165,6 @@ def _slices(tables: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     return main, [name for name in names if name.startswith("domain ")]
 
 
-def _describe(name: str, run: BenchmarkRun, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one run's numbers and settings."""
-    keys = ("model", "weights", "style", "samples", "generation", "commit", "versions", "benchmark", "version")
-    return {"name": name, "folder": str(run.folder), **{k: run.info.get(k) for k in keys}, **table}
-
-
 def _differences(
     loaded: Mapping[str, BenchmarkRun], slices: Sequence[str], *, against_first: bool
 ) -> list[dict[str, Any]]:
@@ -172,13 +199,12 @@ def _steps(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _gallery(loaded: Mapping[str, BenchmarkRun], cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Return some samples with every run's answer."""
     answers = {name: {case.sample.id: case for case in run.cases} for name, run in loaded.items()}
     shown = []
     for case in cases:
         asked = next(run for name, run in loaded.items() if answers[name].get(case.sample.id) is case)
         image = open_image(asked.image(case))
-        rows = [_answer(name, table[case.sample.id]) for name, table in answers.items() if case.sample.id in table]
+        found = {name: table[case.sample.id] for name, table in answers.items() if case.sample.id in table}
         shown.append(
             {
                 "id": case.sample.id,
@@ -190,27 +216,24 @@ def _gallery(loaded: Mapping[str, BenchmarkRun], cases: Sequence[Case]) -> list[
                 "width": image.width,
                 "height": image.height,
                 "uri": data_uri(image),
-                "answers": rows,
+                "answers": [_answer(name, answered, image.size) for name, answered in found.items()],
             }
         )
-        for row in rows:
-            row["rectangle"] = _rectangle(row.pop("box"), image.size)
     return shown
 
 
-def _answer(name: str, case: Case) -> dict[str, Any]:
+def _answer(name: str, case: Case, size: tuple[int, int]) -> dict[str, Any]:
     return {
         "name": name,
         "hit": case.hit,
         "iou": case.iou,
         "problem": case.completion.answer.problem,
         "text": shortened(case.completion.text, TEXT_LIMIT),
-        "box": case.completion.answer.box,
+        "rectangle": _rectangle(case.completion.answer.box, size),
     }
 
 
 def _rectangle(box: Box | None, size: tuple[int, int]) -> dict[str, float] | None:
-    """Return a box in image pixels as SVG takes it."""
     if box is None:
         return None
     x1, y1, x2, y2 = box.to_xyxy(Frame(*size))

@@ -102,8 +102,7 @@ class JudgedCaptions:
 def load(folder: str | Path) -> JudgedCaptions:
     """Read a folder of eval/captions.py with the scores of eval/truematch.py in it.
 
-    Raises:
-        FieldmarkError: files are missing or broken, or images have no caption.
+    Raises `FieldmarkError`: files are missing or broken, or images have no caption.
     """
     folder = Path(folder)
     file = folder / SCORES
@@ -141,8 +140,7 @@ def has_scores(folder: str | Path) -> bool:
 def load_all(named: Mapping[str, str | Path]) -> dict[str, JudgedCaptions]:
     """Read runs for one table.
 
-    Raises:
-        FieldmarkError: as `load`; runs that were measured in other bags, or by another judge.
+    Raises `FieldmarkError`: as `load`; runs that were measured in other bags, or by another judge.
     """
     loaded = {name: load(folder) for name, folder in named.items()}
     first_name, first = next(iter(loaded.items()))
@@ -177,7 +175,6 @@ def build(named: Mapping[str, str | Path], *, against_first: bool = False) -> di
 def _differences(
     loaded: Mapping[str, JudgedCaptions], sizes: Sequence[str], *, against_first: bool
 ) -> list[dict[str, Any]]:
-    """Compare R@1 of each size, caption by caption, with intervals over bags."""
     rows = []
     for before, after in compared(list(loaded), against_first=against_first):
         for size in sizes:
@@ -211,8 +208,7 @@ def _cells(run: Mapping[str, Any]) -> list[str]:
 def leaderboard(named: Mapping[str, str | Path]) -> tuple[list[dict[str, Any]], list[tuple[str, ...]]]:
     """Return the rows of a leaderboard, best R@1 in the largest bags first, and the same as head and cells.
 
-    Raises:
-        FieldmarkError: as `load_all`.
+    Raises `FieldmarkError`: as `load_all`.
     """
     loaded = load_all(named)
     first = next(iter(loaded.values()))

@@ -15,6 +15,7 @@ from mllm.io import strict_json
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
 LARGEST = 1e300
+"""Larger values are not drawn, so that differences are finite too."""
 POINTS = 300
 """Maximum number of points of a line; longer logs are averaged."""
 
@@ -70,8 +71,7 @@ class Panel:
 def read_log(path: str | Path) -> list[dict[str, float]]:
     """Read a `log.jsonl` (or the one in a folder). Steps logged again after a resume replace the earlier rows.
 
-    Raises:
-        FieldmarkError: no such file, or a line that is not a JSON object (an incomplete last line is skipped).
+    Raises `FieldmarkError`: no such file, or a line that is not a JSON object (an incomplete last line is skipped).
     """
     path = Path(path)
     path = path / "log.jsonl" if path.is_dir() else path
@@ -94,7 +94,6 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
 
 
 def _drawn(value: object) -> bool:
-    """Whether a value of a log can be drawn: a finite number, small enough that differences are finite too."""
     return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 
@@ -115,7 +114,6 @@ def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:
 
 
 def _rewards(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, str]:
-    """Return key and title of each reward's mean, if there is more than one reward."""
     keys = sorted({key for rows in logs.values() for row in rows for key in row if _REWARD.fullmatch(key)})
     return {key: f"reward {key.split('/')[1]}" for key in keys} if len(keys) > 1 else {}
 
@@ -135,7 +133,6 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 def _panel(
     title: str, found: Mapping[str, tuple[int, list[tuple[float, float]]]], fixed: tuple[float, float] | None
 ) -> Panel:
-    """Scale the lines into the panel."""
     xs = [x for _, points in found.values() for x, _ in points]
     ys = [y for _, points in found.values() for _, y in points]
     x_low, x_high = 0.0, max(xs)

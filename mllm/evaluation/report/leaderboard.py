@@ -1,7 +1,6 @@
-"""Benchmark runs as a leaderboard, best first, in Markdown, LaTeX or json.
+"""Benchmark runs as a leaderboard, best first, in Markdown, LaTeX or json; runs on different samples are refused.
 
-Runs on different samples are refused. Scores of boxes are recomputed from the outputs, so that all rows are judged by
-the same code; captions have the scores that eval/truematch.py wrote into their folder.
+Scores of boxes are recomputed from the outputs; captions have the scores that eval/truematch.py wrote.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ _LATEX = str.maketrans({
 def rows(named: Mapping[str, str | Path], part: str = "all") -> list[dict[str, Any]]:
     """Measure each run on one slice (`all`, `unseen entities`, `domain bird`, ...); best Acc@0.5 first.
 
-    Raises:
-        FieldmarkError: no run, a folder without a run, an unknown slice, or runs that answered different samples.
+    Raises `FieldmarkError`: no run, a folder without a run, an unknown slice, or runs that answered different samples.
     """
     if not named:
         raise FieldmarkError("a leaderboard needs a run: the --out folder of eval/kvg_bench.py")
@@ -48,9 +46,8 @@ def rows(named: Mapping[str, str | Path], part: str = "all") -> list[dict[str, A
 def write(named: Mapping[str, str | Path], part: str, kind: str) -> str:
     """Measure runs, of boxes or of captions, and write their table; `part` is a slice of the samples of boxes.
 
-    Raises:
-        FieldmarkError: as `rows` and `caption_bags.leaderboard`; runs of both kinds; an unknown format; a slice of
-            captions.
+    Raises `FieldmarkError`: as `rows` and `caption_bags.leaderboard`; runs of both kinds; an unknown format; a slice of
+    captions.
     """
     of_captions = [name for name, folder in named.items() if caption_bags.has_scores(folder)]
     if not of_captions:
@@ -95,7 +92,6 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _check_same(loaded: Mapping[str, BenchmarkRun]) -> None:
-    """Refuse runs that did not answer the same questions with the same true boxes."""
     first, *others = loaded.items()
     asked = {case.sample.id: case.sample.boxes for case in first[1].cases}
     for name, run in others:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,7 @@ def html(at: Progress, log: Sequence[Mapping[str, float]], alarms: Sequence[str]
         last |= row
     return render(
         "live.html.jinja",
-        title=at.title,
-        step=at.step,
-        steps=at.steps,
-        left=at.left,
-        ended=at.ended,
+        **asdict(at),
         refresh=REFRESH_S,
         drawn_at=time.strftime("%Y-%m-%d %H:%M:%S"),
         numbers={name: last[name] for name in NUMBERS if name in last},
@@ -74,11 +70,8 @@ def drawn(group: Group) -> Any:
 def _prompt(group: Group) -> dict[str, Any]:
     names = list(group.values)
     rows = [
-        {
-            "values": [group.values[name][place] for name in names],
-            "text": f"{place + 1}: {shortened(done.text, TEXT_LIMIT)}",
-        }
-        for place, done in enumerate(group.answers)
+        {"values": [group.values[name][n] for name in names], "text": f"{n + 1}: {shortened(done.text, TEXT_LIMIT)}"}
+        for n, done in enumerate(group.answers)
     ]
     sample = group.sample
     return {

@@ -1,27 +1,11 @@
-"""Shared by the pages: the templates, which escape all text, entries of a gallery, and the shortening of model text."""
+"""Shared by the pages: the templates, which escape all text, and the shortening of model text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mllm.io import tables
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One card of a gallery. `images` are those of a bag, `uri` the image of a single sample."""
-
-    id: str
-    domain: str
-    question: str
-    seen: bool | None
-    outcome: str
-    iou: float | None
-    text: str = ""
-    uri: str | None = None
-    images: tuple[dict[str, Any], ...] = ()
 
 
 def render(template: str, **values: Any) -> str:

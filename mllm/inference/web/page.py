@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr  # pyright: ignore[reportMissingImports]
+from PIL import ImageOps
 
 from mllm.errors import FieldmarkError
 from mllm.inference.web.session import SIDE, Session, WebLimits
@@ -39,7 +40,8 @@ def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:
     pocket = any(assistant.backend.family.name == "pocket" for assistant in assistants)
     with gr.Blocks(title="Fieldmark", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as built:
         session = gr.State(Session(len(assistants)))
-        gr.HTML(_head(assistants), elem_id="head")
+        names = " and ".join(escape(assistant.backend.name) for assistant in assistants)
+        gr.HTML(f"<h1>Fieldmark</h1><p>{names}</p>", elem_id="head")
         with gr.Row():
             with gr.Column(scale=1, min_width=250):
                 drop = gr.File(
@@ -112,7 +114,7 @@ class _Handlers:
 
     def look(self, session: Session, candidates: bool) -> list[Any]:
         """Return the current values of all components."""
-        images = [(_thumbnail(one.open()), one.name) for one in session.images]
+        images = [(ImageOps.contain(one.open(), (SIDE // 4, SIDE // 4)), one.name) for one in session.images]
         current = session.current if images else None
         strip = gr.Gallery(value=images or None, visible=len(images) > 1, selected_index=current)
         stages = [session.drawn(k, candidates=candidates) for k in range(session.models)]
@@ -130,17 +132,18 @@ class _Handlers:
     def draw(self, session: Session, candidates: bool) -> list[Any]:
         """Add an image of the pocket world, with a question that fits it."""
         from mllm.pocket import world
+        from mllm.pocket.species import DOMAINS, NOUNS, species
 
         number = random.randrange(10**6)
         rng = random.Random(number)
-        domain = rng.choice(world.DOMAINS)
-        scene = world.make_scene(number, domain, rng.sample(world.species(domain), rng.choice((2, 3, 4))))
+        domain = rng.choice(DOMAINS)
+        scene = world.make_scene(number, domain, rng.sample(species(domain), rng.choice((2, 3, 4))))
         try:
             session.add(f"{domain} {number}", scene.image, self.limits)
         except FieldmarkError as error:
             gr.Warning(escape(str(error)), title="Refused")
         wanted = rng.choice(scene.things)
-        question = f"Find the {world.NOUNS[domain]} with marks {', '.join(wanted.marks)}."
+        question = f"Find the {NOUNS[domain]} with marks {', '.join(wanted.marks)}."
         return [question, *self.look(session, candidates)]
 
     def clear(self, session: Session, candidates: bool) -> list[Any]:
@@ -189,7 +192,6 @@ class _Handlers:
         yield ["", *self.look(session, candidates)]
 
     def _transcripts(self, session: Session) -> list[Any]:
-        """Return the transcripts, and the last answer of each model as JSON."""
         last = [next((turn.answer for turn in reversed(turns) if turn.answer), None) for turns in session.turns]
         texts = [json.dumps(one, indent=2, ensure_ascii=False) if one else None for one in last]
         return [*(session.messages(k) for k in range(session.models)), *texts]
@@ -219,7 +221,6 @@ def _settings(assistants: Sequence[Assistant], limits: WebLimits) -> dict[str, A
 
 
 def _columns(assistants: Sequence[Assistant]) -> tuple[list[Any], list[Any], list[Any]]:
-    """Place an image, a transcript and the JSON of each model; returns three lists."""
     stages, talks, copies = [], [], []
     for k, assistant in enumerate(assistants):
         with gr.Column(min_width=320):
@@ -240,14 +241,3 @@ def _columns(assistants: Sequence[Assistant]) -> tuple[list[Any], list[Any], lis
                     gr.Code(language="json", interactive=False, show_label=False, max_lines=18, buttons=["copy"])
                 )
     return stages, talks, copies
-
-
-def _head(assistants: Sequence[Assistant]) -> str:
-    names = " and ".join(escape(assistant.backend.name) for assistant in assistants)
-    return f"<h1>Fieldmark</h1><p>{names}</p>"
-
-
-def _thumbnail(image: Any) -> Any:
-    small = image.copy()
-    small.thumbnail((SIDE // 4, SIDE // 4))
-    return small

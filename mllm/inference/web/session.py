@@ -29,18 +29,12 @@ _REFRESH = 0.15
 class WebLimits:
     """Limits of one visitor, and of concurrent questions."""
 
-    upload: int = 20 * 2**20
-    """Bytes of a file."""
-    pixels: int = 25_000_000
-    """Pixels of an image."""
-    images: int = 12
-    """Images in a session."""
-    tokens: int = 2048
-    """Tokens of an answer."""
-    together: int = 4
-    """Questions answered at the same time; further ones wait."""
-    waiting: int = 32
-    """Questions that may wait; further ones are refused."""
+    upload: int = 20 * 2**20  # bytes of a file
+    pixels: int = 25_000_000  # of an image
+    images: int = 12  # in a session
+    tokens: int = 2048  # of an answer
+    together: int = 4  # questions answered at the same time; further ones wait
+    waiting: int = 32  # questions that may wait; further ones are refused
 
 
 @dataclass(eq=False)
@@ -55,11 +49,6 @@ class SessionImage:
     def open(self) -> Image:
         """Return the image itself."""
         return open_image(self.source) if isinstance(self.source, Path) else self.source
-
-    @property
-    def all_spots(self) -> list[Spot]:
-        """The numbered boxes of all models, in the order of their numbers."""
-        return [spot for spots in self.spots for spot in spots]
 
 
 @dataclass(eq=False)
@@ -90,8 +79,7 @@ class Session:
     def add(self, name: str, source: Path | Image, limits: WebLimits) -> None:
         """Add an image and display it.
 
-        Raises:
-            FieldmarkError: too many images; the file is not an image or too large.
+        Raises FieldmarkError: too many images; the file is not an image or too large.
         """
         if len(self.images) >= limits.images:
             raise FieldmarkError(f"{name}: a session holds {limits.images} images; remove them first")
@@ -161,7 +149,7 @@ class Session:
         found: list[Grounding | None] = [None] * len(assistants)
         for transcript, turn in zip(self.turns, turns, strict=True):
             transcript.append(turn)
-        opened, about = image.open(), [spot.box for spot in image.all_spots]
+        opened, about = image.open(), [spot.box for spots in image.spots for spot in spots]
 
         def work(k: int) -> None:
             def on_text(piece: str) -> None:

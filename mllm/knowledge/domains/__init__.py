@@ -33,7 +33,6 @@ class Domain:
     """The licence of that set, as its authors state it."""
 
     def __post_init__(self) -> None:
-        """Refuse templates that do not name the entity."""
         for template in self.questions:
             if template.count("{entity}") != 1 or template.count("{") != 1:
                 raise DomainError(f"domain {self.name}: question {template!r} must hold {{entity}} exactly once")

@@ -1,7 +1,5 @@
 """Dishes."""
 
-from __future__ import annotations
-
 from mllm.knowledge.domains import Domain, questions
 
 DOMAIN = Domain(

@@ -1,7 +1,5 @@
 """Mammals."""
 
-from __future__ import annotations
-
 from mllm.knowledge.domains import Domain, questions
 
 DOMAIN = Domain(

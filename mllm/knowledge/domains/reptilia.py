@@ -1,7 +1,5 @@
 """Reptiles."""
 
-from __future__ import annotations
-
 from mllm.knowledge.domains import Domain, questions
 
 DOMAIN = Domain(

@@ -1,8 +1,7 @@
-"""Model families: how each line of models resizes images and writes boxes. One file, one family.
+"""Model families: how each line of models resizes images and writes boxes. One file defines one `FAMILY`.
 
-A file of this folder defines `FAMILY`, and its name is the name of the family. Family, prompt style and image budget of
-a checkpoint are saved beside its weights in `fieldmark.json` (a `Convention`). The family is never guessed from
-`model_type`: the pocket model and Qwen3-VL have the same type and write different numbers.
+A checkpoint's `Convention` (family, prompt style, image budget) is saved as `fieldmark.json`. The family is never
+guessed from `model_type`: the pocket model and Qwen3-VL have the same type and write different numbers.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ class Budget(Record):
     max_pixels: Int
 
     def __post_init__(self) -> None:
-        """Check the bounds."""
         for side in (self.min_pixels, self.max_pixels):
             if type(side) is not int:
                 raise FamilyError(f"an image budget is given in whole pixels, got {side!r}")
@@ -93,21 +91,19 @@ class Family(ABC):
         """Side of a visual token in pixels; the sides of resized images are multiples of it."""
         return self.patch * self.merge
 
-    def budget_of(self, min_tokens: int, max_tokens: int) -> Budget:
-        """Return the budget for images of `min_tokens` to `max_tokens` visual tokens."""
-        return Budget(min_tokens * self.factor**2, max_tokens * self.factor**2)
-
     def resized(self, size: Frame, budget: Budget) -> Frame:
         """Return the size in pixels to which the processor resizes an image of `size`, computed by transformers.
 
-        Raises:
-            FamilyError: `size` is not in whole pixels, or one side is over 200 times the other.
+        Raises FamilyError: `size` is not in whole pixels, or one side is over 200 times the other.
         """
+        # the module that needs no torchvision
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
         width, height = int(size.width), int(size.height)
         if (width, height) != (size.width, size.height):
             raise FamilyError(f"an image size is in whole pixels, got {size.width:g} x {size.height:g}")
         try:
-            height, width = _smart_resize()(height, width, self.factor, budget.min_pixels, budget.max_pixels)
+            height, width = smart_resize(height, width, self.factor, budget.min_pixels, budget.max_pixels)
         except ValueError as error:  # the only one it raises
             raise FamilyError(f"{self.name} cannot take an image of {width} x {height}: {error}") from None
         return Frame(width, height)
@@ -127,16 +123,14 @@ class Family(ABC):
         Boxes on the resized image may use any multiple of `factor`. The size of the original image seldom is one, so
         passing that by mistake is usually detected.
         """
-        if self.numbers is not None and frame != self.numbers:
-            raise FamilyError(
-                f"{self.name} writes boxes on {self.numbers.width:g} x {self.numbers.height:g}, "
-                f"not on {frame.width:g} x {frame.height:g}; take the frame from family.frame(size, budget)"
-            )
-        if self.numbers is None and (frame.width % self.factor or frame.height % self.factor):
-            raise FamilyError(
-                f"{self.name} writes boxes on the resized image, whose sides are multiples of {self.factor}, "
-                f"not {frame.width:g} x {frame.height:g}; take the frame from family.frame(size, budget)"
-            )
+        if self.numbers is not None:
+            fits, right = frame == self.numbers, f"{self.numbers.width:g} x {self.numbers.height:g}, not on"
+        else:
+            fits = not (frame.width % self.factor or frame.height % self.factor)
+            right = f"the resized image, whose sides are multiples of {self.factor}, not"
+        if not fits:
+            found = f"{frame.width:g} x {frame.height:g}; take the frame from family.frame(size, budget)"
+            raise FamilyError(f"{self.name} writes boxes on {right} {found}")
 
     def write_box(self, box: Box, frame: Frame, label: str | None = None) -> str:
         """Write the box of an answer in this family's format; `frame` comes from `frame(size, budget)`."""
@@ -158,8 +152,7 @@ class Family(ABC):
     def write_thought(self, thought: str, things: Sequence[Thing], frame: Frame) -> str:
         """Replace each `<obj:K>` of a family-neutral thought by the box of `things[K]`.
 
-        Raises:
-            FamilyError: K is not an index of `things`.
+        Raises FamilyError: K is not an index of `things`.
         """
 
         def write(match: re.Match[str]) -> str:
@@ -217,8 +210,7 @@ def write_convention(folder: str | Path, convention: Convention) -> Path:
 def read_convention(folder: str | Path) -> Convention:
     """Read the convention of the checkpoint in `folder`.
 
-    Raises:
-        FamilyError: no such file, a file that cannot be read, an unknown family, another version.
+    Raises FamilyError: no such file, a file that cannot be read, an unknown family, another version.
     """
     path = Path(folder) / CONVENTION_FILE
     if not path.is_file():
@@ -255,10 +247,3 @@ def _whole_side(low: float, high: float, side: float) -> tuple[int, int]:
         return first, last
     first = min(math.floor((low + high) / 2), math.ceil(side) - 1)
     return first, first + 1
-
-
-def _smart_resize():
-    """Return transformers' resizing function of the Qwen-VL models, from the module that needs no torchvision."""
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
-    return smart_resize

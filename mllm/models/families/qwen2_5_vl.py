@@ -16,16 +16,10 @@ FAMILY = QwenVL(
     targets=lora_targets("(gate|up|down)_proj", r"merger\.mlp\.[02]"),
     checkpoints={
         "Qwen/Qwen2.5-VL-3B-Instruct": Published(
-            3_754_622_976,
-            text_sizes(2048, 11_008, 36, 16, 2, 151_936),
-            _VISION | {"out_hidden_size": 2048},
-            tied=True,
+            3_754_622_976, text_sizes(2048, 11_008, 36, 16, 2, 151_936), _VISION | {"out_hidden_size": 2048}, tied=True
         ),
         "Qwen/Qwen2.5-VL-7B-Instruct": Published(
-            8_292_166_656,
-            text_sizes(3584, 18_944, 28, 28, 4, 152_064),
-            _VISION | {"out_hidden_size": 3584},
-            tied=False,
+            8_292_166_656, text_sizes(3584, 18_944, 28, 28, 4, 152_064), _VISION | {"out_hidden_size": 3584}, tied=False
         ),
     },
 )

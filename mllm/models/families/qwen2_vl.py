@@ -33,16 +33,10 @@ FAMILY = _Qwen2VL(
     targets=lora_targets("fc[12]", r"merger\.mlp\.[02]"),
     checkpoints={
         "Qwen/Qwen2-VL-2B-Instruct": Published(
-            2_208_985_600,
-            text_sizes(1536, 8960, 28, 12, 2, 151_936),
-            _VISION | {"hidden_size": 1536},
-            tied=True,
+            2_208_985_600, text_sizes(1536, 8960, 28, 12, 2, 151_936), _VISION | {"hidden_size": 1536}, tied=True
         ),
         "Qwen/Qwen2-VL-7B-Instruct": Published(
-            8_291_375_616,
-            text_sizes(3584, 18_944, 28, 28, 4, 152_064),
-            _VISION | {"hidden_size": 3584},
-            tied=False,
+            8_291_375_616, text_sizes(3584, 18_944, 28, 28, 4, 152_064), _VISION | {"hidden_size": 3584}, tied=False
         ),
     },
 )

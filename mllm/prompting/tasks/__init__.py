@@ -1,21 +1,21 @@
 """Tasks: how a sample is asked, what its right answer is, how model text is read, and how it is scored.
 
 One task a file; the file's name is `Sample.task`. To add one, write `mllm/prompting/tasks/<name>.py` with a class
-`Task(BaseTask)` and add the name to `mllm.records.TaskName`. Rewards, benchmarks, training and data programs ask the
-task instead of branching on its name.
+`Task(BaseTask)` and add the name to `mllm.records.TaskName`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import RecordError
-from mllm.models.families import Family
+from mllm.models.families import Budget, Family
 from mllm.prompting import answers
 from mllm.prompting.styles import styled, suffix
-from mllm.records import Answer, Sample
+from mllm.records import Answer, Completion, Sample
 from mllm.registry import Registry
 
 
@@ -39,8 +39,7 @@ class BaseTask:
     def target(self, sample: Sample, style: str, family: Family, frame: Frame) -> str:
         """Return the text that the model should write.
 
-        Raises:
-            RecordError: style `plain`, which has no target; otherwise as `check`.
+        Raises `RecordError`: style `plain`, which has no target; otherwise as `check`.
         """
         if not suffix(style):
             raise RecordError(f"sample {sample.id}: prompt style {style!r} has no target to train on")
@@ -92,13 +91,30 @@ def asked_boxes(sample: Sample) -> tuple[Box, ...]:
 def score_of(sample: Sample, answer: Answer) -> float:
     """Score an answer, 0..1, as rewards and benchmarks do: IoU, matched IoU, or 1 where nothing fits and it says so.
 
-    Raises:
-        RecordError: a task whose answers are not scored one by one.
+    Raises `RecordError`: a task whose answers are not scored one by one.
     """
     value = task_of(sample).score(answer, sample)
     if value is None:
         raise RecordError(f"sample {sample.id}: answers of task {sample.task!r} are not scored one by one")
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionReader:
+    """Reads completions of one checkpoint, whose `budget` decides the frame of its numbers.
+
+    `opening` is what the chat template writes before them (`template_opening`); empty for texts that hold it already.
+    """
+
+    family: Family
+    budget: Budget
+    opening: str = ""
+
+    def read(self, sample: Sample, text: str, *, tokens: int | None = None, truncated: bool = False) -> Completion:
+        """Return the completion of a sample: the whole text, its answer, and how long it was."""
+        frame = self.family.frame(sample.size, self.budget)
+        text, answer = task_of(sample).read(text, self.opening, self.family, frame)
+        return Completion(sample.id, text, answer, tokens=tokens, truncated=truncated)
 
 
 def _untrained(sample: Sample) -> RecordError:

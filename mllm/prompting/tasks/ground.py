@@ -62,7 +62,6 @@ class Task(BaseTask):
             raise RecordError(f"sample {sample.id}: field thought: it ends on a thing, but the sample has no box")
 
     def _target(self, sample: Sample, style: str, family: Family, frame: Frame) -> str:
-        """The thought where the style asks for one, then the boxes or `none`."""
         boxes = self.boxes(sample)
         answer = f"<answer>{family.write_boxes(boxes, frame) if boxes else ABSENT}</answer>"
         if style == "direct":

@@ -1,7 +1,6 @@
 """BlendCap (No Detail Left Behind, 2024): merge several people's captions into one, losing and adding nothing.
 
-A blend is rejected if it lost a detail or contains one that none of them wrote. Where they disagree on a colour or
-number, one version is enough.
+Where they disagree on a colour or number, one version is enough.
 """
 
 from __future__ import annotations

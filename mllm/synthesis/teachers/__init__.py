@@ -26,19 +26,13 @@ names, _module = _FILES.names, _FILES.load
 
 
 def load(name: str, **config: Any) -> Any:
-    """Return the teacher called `name` with these settings; `capabilities.need` checks what it can do.
-
-    Raises UnknownNameError or, for an unknown setting or an impossible value, ConfigError; both list what is known.
-    """
+    """Return the teacher `name` with these settings. Raises UnknownNameError or ConfigError; both list known names."""
     module, settings = _module(name), _config(name, config)
     return module.Teacher() if settings is None else module.Teacher(settings)
 
 
 def identity(name: str, **config: Any) -> dict[str, Any]:
-    """Return the settings that a teacher's output depends on, defaults included, as JSON values. Errors as in `load`.
-
-    Keys, addresses and everything about retries are left out: they do not change the data.
-    """
+    """Return the settings that a teacher's output depends on (no keys, no addresses) as JSON values, with defaults."""
     settings = _config(name, config)
     return {} if settings is None else settings.model_dump(mode="json", exclude=set(getattr(settings, "HOW", ())))
 
@@ -85,8 +79,7 @@ def recorded(
 ) -> dict[str, Any]:
     """Return a data program's options (the dataclass of its command line) as its output folder records them.
 
-    Adds a hash of each of `files` that exists, since a changed input is another input, and replaces the teacher's
-    settings (`config`) by what its output depends on: no keys and no addresses.
+    Adds a hash of each of `files` that exists, and of the teacher's settings (`config`) what `identity` keeps.
     """
     values = {key: value for key, value in asdict(options).items() if key != "folder"}
     settings = identity(teacher, **config) if teacher else {}

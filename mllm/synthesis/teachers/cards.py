@@ -1,7 +1,7 @@
 """Reasoning composed from knowledge cards and boxes, without a model: recall, look at each, compare, conclude.
 
 Every mark is quoted from a card, which is knowledge about a kind, not about this image: wrong cards teach wrong things.
-With card files (`files`) it also knows marks of entities; it merges captions by rules (`mllm.synthesis.caption_merge`).
+With card files (`files`) it also knows marks of entities. It merges captions by rules: the result reads like notes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from pathlib import Path
 
 from pydantic import Field
 
+from mllm.captions import clauses
 from mllm.config import Section
-from mllm.knowledge.cards import Cards, has_mark, load_cards, word_overlap
-from mllm.knowledge.parts import part_of
+from mllm.errors import FieldmarkError
+from mllm.knowledge.cards import Cards, has_mark, load_cards, part_of, word_overlap
+from mllm.metrics import claims
 from mllm.prompting.questions import listed
-from mllm.synthesis import caption_merge
 from mllm.synthesis.capabilities import ReasoningRequest
 from mllm.synthesis.thoughts import targets
 
@@ -99,15 +100,12 @@ class Teacher:
         return self._cards[entity] if entity in self._cards else ()
 
     def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
-        """Pair the marks that only one of two cards has, the most alike in words first ("red bill", "black bill").
-
-        A mark without a partner is left out: the other card says nothing about it.
-        """
+        """Pair the marks that only one of two cards has, the most alike in words first ("red bill", "black bill")."""
         mine, theirs = self.marks(entity, domain), self.marks(other, domain)
         left = [mark for mark in mine if not has_mark(theirs, mark)]
         right = [mark for mark in theirs if not has_mark(mine, mark)]
         pairs: list[tuple[str, str]] = []
-        while left and right:
+        while left and right:  # a mark without a partner is left out: the other card says nothing about it
             best = max(((a, b) for a in left for b in right), key=lambda pair: word_overlap([pair[0]], [pair[1]]))
             pairs.append(best)
             left.remove(best[0])
@@ -115,12 +113,26 @@ class Teacher:
         return tuple(pairs)
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
-        """Merge captions by rules; the seed is ignored."""
-        return caption_merge.blend(captions)
+        """Return the caption with the most details, followed by what the others add, one sentence each.
+
+        Where people give a thing different colours or numbers, the majority's version is used, the first one on ties.
+        """
+        written = [" ".join(caption.split()) for caption in captions]
+        if not any(written):
+            raise FieldmarkError("a blend needs at least one caption")
+        settled = [claims.settled(caption, written) for caption in written]
+        first = max(range(len(settled)), key=lambda index: len(claims.details(settled[index])))
+        merged = _append(settled[first], settled[:first] + settled[first + 1 :])
+        for clause in (clause for caption in settled for clause in clauses(caption)):
+            longer = f"{merged} {_sentence(clause)}"
+            if claims.kept_share(written, longer) > claims.kept_share(written, merged):  # same words, the winning claim
+                merged = longer
+        return merged
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
-        """Add to a caption by rules; the seed is ignored."""
-        return caption_merge.expand(caption, description)
+        """Return the caption followed by what a description adds; where the two disagree, the caption wins."""
+        trusted = " ".join(caption.split())
+        return _append(trusted, [claims.settled(description, [trusted, description])])
 
     def reason(self, request: ReasoningRequest) -> str:
         """Write one thought. Raises `KnowledgeError` (from the cards) for an entity without a card."""
@@ -156,11 +168,21 @@ class Teacher:
         return " ".join(part for part in parts if part)
 
 
-def _set_apart(missing: Sequence[str], card: Sequence[str], rng: random.Random) -> str:
-    """Say that a candidate differs: by its own card's mark of the same part, otherwise that its card lacks the mark.
+def _append(caption: str, others: Sequence[str]) -> str:
+    """Append those clauses of other captions that hold a detail the caption does not have yet."""
+    found = [f"{caption.rstrip(' .')}."]
+    for clause in (clause for other in others for clause in clauses(other)):
+        if claims.added(found, clause):
+            found.append(_sentence(clause))
+    return " ".join(found)
 
-    A card without a mark does not prove that the thing lacks it, so nothing is denied here.
-    """
+
+def _sentence(clause: str) -> str:
+    return f"{clause[0].upper()}{clause[1:]}."
+
+
+def _set_apart(missing: Sequence[str], card: Sequence[str], rng: random.Random) -> str:
+    """Say that a candidate differs: by its own card's mark of the same part, otherwise that its card lacks the mark."""
     for mark in missing:
         part = part_of(mark)
         same = [own for own in card if part and part_of(own) == part]

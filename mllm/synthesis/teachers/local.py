@@ -6,7 +6,6 @@ on disk, because the weights behind a name can change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -49,6 +48,7 @@ class Teacher(PromptedTeacher):
 
     def __init__(self, config: Config) -> None:
         """Load the model. Raises ConfigError if none is named, FieldmarkError as `mllm.models.checkpoint.load`."""
+        from mllm.inference import batched
         from mllm.models import checkpoint
 
         if not config.model:
@@ -60,7 +60,9 @@ class Teacher(PromptedTeacher):
             visual_tokens=config.visual_tokens,
         )
         super().__init__(self._loaded.family, self._loaded.convention.budget, config, Usage(config.model))
-        self._batcher: Batcher[Job, Generation] = Batcher(self._work, max_batch=config.batch, max_wait=config.patience)
+        self._batcher: Batcher[Job, Generation] = Batcher(
+            lambda jobs: batched.generate(self._loaded, jobs), max_batch=config.batch, max_wait=config.patience
+        )
 
     def close(self) -> None:
         """Finish running requests and stop the model's thread; the report stays available."""
@@ -84,8 +86,3 @@ class Teacher(PromptedTeacher):
         written = self._batcher(job)
         self._usage.answered(job.tokens, written.tokens)
         return TeacherReply(written.text, written.truncated, job.tokens, written.tokens)
-
-    def _work(self, jobs: Sequence[Job]) -> list[Generation]:
-        from mllm.inference import batched
-
-        return batched.generate(self._loaded, jobs)

@@ -68,10 +68,7 @@ class Teacher(PromptedTeacher):
     """All capabilities, by prompting a server."""
 
     def __init__(self, config: Config) -> None:
-        """Check the settings; no request is sent yet.
-
-        Raises ConfigError if no model is named or the family is unknown, FieldmarkError without the `openai` extra.
-        """
+        """Check the settings, without a request. Raises ConfigError, or FieldmarkError without the `openai` extra."""
         if not config.model:
             raise ConfigError("teacher openai: no model is named: set FIELDMARK_TEACHER_MODEL or `model`")
         family = families.load(config.family)

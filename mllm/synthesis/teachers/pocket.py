@@ -14,10 +14,10 @@ from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
 from mllm.knowledge import domains
-from mllm.pocket import caption_editing, world
-from mllm.pocket.captions import KINDS, claims, fits, rich
+from mllm.pocket import world
+from mllm.pocket.captions import claims, fits, merge, rich
 from mllm.pocket.pretraining_tasks import judged
-from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, find, species
+from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, KINDS, NOUNS, PATTERNS, find, species
 from mllm.synthesis.capabilities import Look, ReasoningRequest
 from mllm.synthesis.thoughts import targets
 
@@ -31,10 +31,7 @@ class Teacher:
     """Teacher interface over the pocket world."""
 
     def reason(self, request: ReasoningRequest) -> str:
-        """Write the reasoning for one sample; boxes as `<obj:K>`, K an index into `sample.things`.
-
-        Raises FieldmarkError if a thing is not of the pocket world, or the question does not fit the image.
-        """
+        """Write a thought. Raises FieldmarkError if a thing is not of the pocket world or the question does not fit."""
         sample, asked = request.sample, request.sample.asked
         order = sorted(range(len(sample.things)), key=lambda index: sample.things[index].box.center[0])
         chosen = [number for number, index in enumerate(order, 1) if index in targets(sample)]
@@ -65,10 +62,7 @@ class Teacher:
         return tuple((mine, theirs) for mine, theirs in both if mine != theirs)
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
-        """Return whether each mark is among the facts, and each phrase's marks on things that have all of them.
-
-        None for words without a mark of this world.
-        """
+        """Return whether each mark, or each phrase's marks, are among the facts; None for words without a mark."""
         facts, verdicts = _facts(look), []
         for mark in marks:
             if mark in facts or mark in _SLOTS:
@@ -89,8 +83,7 @@ class Teacher:
     def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
         """Return the thing's box if its facts are those of the species; otherwise none. The seed is ignored.
 
-        Without `look.box`, the box encloses what differs from the background, which is exact on photos of one thing
-        and meaningless on collages.
+        Without `look.box`, the box encloses what differs from the background: exact on photos of one thing only.
         """
         if tuple(_facts(look)) != self.marks(entity, look.domain):
             return ()
@@ -102,7 +95,7 @@ class Teacher:
         if not captions:
             raise FieldmarkError("blend needs at least one caption")
         if _several(*captions):
-            whole = caption_editing.merge(captions)
+            whole = merge(captions)
         else:
             whole = captions[0].strip()
             for caption in captions[1:]:
@@ -115,7 +108,7 @@ class Teacher:
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
         """Return the caption with the description's marks that it does not cover, thing by thing."""
         if _several(caption, description):
-            return caption_editing.merge([caption, description])
+            return merge([caption, description])
         covered = {_SLOTS[mark] for mark in _MARK.findall(caption)}
         new = [mark for mark in dict.fromkeys(_MARK.findall(description)) if _SLOTS[mark] not in covered]
         return f"{caption.strip().rstrip('.')}, {', '.join(new)}." if new else caption.strip()

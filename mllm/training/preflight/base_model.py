@@ -38,6 +38,11 @@ class BaseModel:
         """The image budget of the settings, within the family's own."""
         return checkpoint.narrow_budget(self.family, self.family.budget, self.min_visual_tokens, self.visual_tokens)
 
+    @property
+    def most_visual_tokens(self) -> int:
+        """The visual tokens of the largest image."""
+        return self.budget.max_pixels // self.family.factor**2
+
 
 def find_model(read: Recipe) -> BaseModel:
     """Find what the run starts from: its folder, or the checkpoint that the first recipe before it starts from.
@@ -91,7 +96,7 @@ def open_processor(settings: Settings, model: BaseModel) -> tuple[Checkpoint, Fi
         f"max_tokens_per_sample allows"
     ]
     if model.visual_tokens is None:
-        most = model.budget.max_pixels // model.family.factor**2
+        most = model.most_visual_tokens
         lines.append(f"its own image budget is unknown here: {most} visual tokens are assumed; set visual_tokens")
     lines.append(f'hf download {model.name} --exclude "*.safetensors"')
     return bare, Finding("tokenizer", "not checked", tuple(lines))
@@ -109,6 +114,5 @@ class _AdapterConfig(pydantic.BaseModel):
 def _saved_lora(adapter: str) -> Lora:
     """Return the settings of a saved adapter, which is trained further at its own rank."""
     config = strict_json.read(Path(adapter) / "adapter_config.json", _AdapterConfig)
-    targets = str(config.target_modules)
-    parts: tuple[Part, ...] = tuple(part for module, part in _MODULES.items() if module in targets)
+    parts: tuple[Part, ...] = tuple(part for module, part in _MODULES.items() if module in str(config.target_modules))
     return Lora(r=config.r, alpha=config.lora_alpha, dropout=config.lora_dropout, parts=parts or ("llm",))

@@ -18,10 +18,9 @@ from mllm.rewards import BaseReward
 from mllm.training import dataset, example_data, recipe, run, trl_adapter
 from mllm.training.dataset import Data
 from mllm.training.grpo import bag_curriculum
-from mllm.training.preflight import Finding, State, base_model, findings, hardware, parameters, steps, token_lengths
+from mllm.training.preflight import Finding, State, base_model, findings, hardware, parameters, runtime
 from mllm.training.preflight.hardware import Hardware
-from mllm.training.preflight.run_spec import run_spec
-from mllm.training.preflight.token_lengths import TokenLengths
+from mllm.training.preflight.run_spec import TokenLengths, max_answer, run_spec, upper_bound
 from mllm.training.recipe import Recipe
 
 
@@ -73,9 +72,7 @@ def check_recipe(
     data, rows_finding = read_rows(read)
     found = [findings.model_size(model, counts), findings.trained_parts(counts)]
     found += [tokenizer_finding, rows_finding, *missing_tables]
-    lengths = token_lengths.upper_bound(
-        model.budget.max_pixels // model.family.factor**2, *_limits(read), answers=read.kind == "sft"
-    )
+    lengths = upper_bound(read, model.most_visual_tokens)
     mean_tokens: float = lengths.row
     if data is not None:
         records = [trl_adapter.with_its_image(row) for row in data.train]
@@ -90,7 +87,7 @@ def check_recipe(
         if settings.bags is not None and read.kind == "rl":
             found.append(findings.bags(bag_curriculum.sampler(settings.bags, samples, read.args)))
     expected = len(data.train) if data else min(rows, settings.limit or rows) if rows else None
-    step_counts = None if expected is None else steps.count(read, expected)
+    step_counts = None if expected is None else runtime.count_steps(read, expected)
     spec = run_spec(read, model.lora, machine, lengths)
     found += [findings.batch_sizes(read, step_counts), findings.memory(spec, count)]
     if step_counts is not None:
@@ -124,30 +121,27 @@ def measure(
 
     Returns the findings, the longest lengths, and the mean length of a row in tokens.
     """
-    max_length, max_new_tokens = _limits(read)
-    answers = read.kind == "sft"
+    max_length, max_new_tokens, answers = read.settings.max_tokens_per_sample, max_answer(read), read.kind == "sft"
+    note = f", {max_new_tokens} of them kept free for the answer" if max_new_tokens else ""
     # Each sample's size has been compared with its image's header.
     visual = [checkpoint.family.visual_tokens(sample.size, checkpoint.convention.budget) for sample in samples]
-    found = [Finding("visual tokens", "good", (findings.length_range(visual), *token_lengths.histogram(visual)))]
+    found = [Finding("visual tokens", "good", findings.lengths(visual))]
     if checkpoint.processor is None:
         state: State = "bad" if max(visual) + max_new_tokens > max_length else "not checked"
         line = f"images alone take up to {max(visual)} of max_tokens_per_sample = {max_length}"
         line += f", with {max_new_tokens} kept free for the answer" if max_new_tokens else ""
         found.append(Finding("row lengths", state, (line, "measured once the tokenizer is there (see above)")))
-        lengths = token_lengths.upper_bound(max(visual), max_length, max_new_tokens, answers=answers)
+        lengths = upper_bound(read, max(visual))
         return found, lengths, lengths.row
     dataset.check_rows(data, checkpoint, read.settings, answers=answers, max_completion_length=max_new_tokens)
     prompts = conversations.lengths(samples, checkpoint, answers=False)
     totals = conversations.lengths(samples, checkpoint) if answers else [count + max_new_tokens for count in prompts]
     rows = [row for row in data.train if isinstance(row.record, Sample)]
-    most, ids = token_lengths.longest_batch(rows, totals, min(read.per_device, len(rows)))
-    lines = (
-        findings.length_range(totals)
-        + (f", {max_new_tokens} of them kept free for the answer" if max_new_tokens else ""),
-        *token_lengths.histogram(totals),
-        f"longest batch: {most} tokens, padded, in {len(ids)} rows: {', '.join(ids[:4])}{', ...' * (len(ids) > 4)}",
-    )
-    found.append(Finding("row lengths", "good", lines))
+    order = sorted(range(len(rows)), key=lambda k: (-totals[k], rows[k].record.id))[: read.per_device]
+    ids = [rows[k].record.id for k in order]
+    batch = f"longest batch: {len(ids) * max(totals)} tokens, padded, in {len(ids)} rows"
+    batch += f": {', '.join(ids[:4])}{', ...' * (len(ids) > 4)}"
+    found.append(Finding("row lengths", "good", (*findings.lengths(totals, note), batch)))
     answer = max(total - prompt for total, prompt in zip(totals, prompts, strict=True))
     return found, TokenLengths(max(visual), max(prompts), answer, max(totals), True), mean(totals)
 
@@ -168,9 +162,9 @@ def _without_missing_tables(settings: Settings) -> tuple[Settings, list[Finding]
     if bags:
         make = f"python data_synth/bags.py --samples {samples} --out {Path(bags[0]).parent}"
         found.append(_not_there(bags, "bags", make))
-        for name in sections:
-            if sections[name].get("over", "batch") != "batch":
-                sections[name]["over"] = "batch"
+        for section in sections.values():
+            if "over" in section:
+                section["over"] = "batch"
     changes = {"rewards": sections} | ({"bags": None} if bags else {})
     return settings.model_copy(update=changes), found
 
@@ -189,8 +183,3 @@ def _sft_measures(settings: Settings, samples: Sequence[Sample]) -> dict[str, tu
     if any(sample.task == "caption" and any(thing.marks for thing in sample.things) for sample in samples):
         chosen["faithful"] = {}
     return rewards.load_all(chosen)
-
-
-def _limits(read: Recipe) -> tuple[int, int]:
-    """Return the tokens that a row may have, and how many of them are kept free for the answer."""
-    return read.settings.max_tokens_per_sample, read.args.max_completion_length if read.kind == "rl" else 0

@@ -13,10 +13,10 @@ from packaging.requirements import Requirement
 
 from mllm.errors import ConfigError
 from mllm.training import recipe
-from mllm.training.preflight import base_model, parameters, token_lengths
+from mllm.training.preflight import base_model, parameters
 from mllm.training.preflight.hardware import Hardware
 from mllm.training.preflight.memory import CUDA_CONTEXT, GIB, estimate
-from mllm.training.preflight.run_spec import run_spec
+from mllm.training.preflight.run_spec import run_spec, upper_bound
 
 MIN_FREE_DISK = 20.0
 """GiB of free disk below which `fieldmark doctor` warns: two checkpoints of a 2B model's adapters and its base fit."""
@@ -83,11 +83,14 @@ def installed(name: str) -> str | None:
 
 def unmet_requirements(package: str = "fieldmark") -> list[str]:
     """List installed versions outside the ranges that `package`, or one of its requirements, asks for."""
-    found = [f"{package} requires {one}, but {has} is installed" for one, has in _unmet(package)]
-    for needed in _requirements(package):
-        if installed(needed.name) is not None:
-            found += [f"{needed.name} requires {one}, but {has} is installed" for one, has in _unmet(needed.name)]
-    return list(dict.fromkeys(found))
+    direct = [one.name for one in _requirements(package) if installed(one.name) is not None]
+    found = {
+        f"{name} requires {one}, but {installed(one.name) or 'none'} is installed": None
+        for name in (package, *direct)
+        for one in _requirements(name)
+        if not _is_installed(one)
+    }
+    return list(found)
 
 
 def known_conflicts() -> list[str]:
@@ -129,10 +132,7 @@ def peak_memory(file: Path, gpu_memory: float, gpus: int = 1) -> tuple[float, bo
     hardware = Hardware(gpus, zero=2 if gpus > 1 else 0, deepspeed=gpus > 1, gpu_memory=gpu_memory)
     read = recipe.read(file, processes=gpus)
     model = base_model.find_model(read)
-    visual = model.budget.max_pixels // model.family.factor**2
-    is_rl = read.kind == "rl"
-    max_new_tokens = read.args.max_completion_length if is_rl else 0
-    lengths = token_lengths.upper_bound(visual, read.settings.max_tokens_per_sample, max_new_tokens, answers=not is_rl)
+    lengths = upper_bound(read, model.most_visual_tokens)
     counts = parameters.count(model.config, model.family, read.settings, model.lora)
     found = estimate(counts, run_spec(read, model.lora, hardware, lengths))
     return (found.peak[1] + CUDA_CONTEXT) / GIB, found.fits(hardware)
@@ -148,12 +148,6 @@ def _requirements(package: str) -> Iterator[Requirement]:
         needed = Requirement(line)
         if needed.marker is None or needed.marker.evaluate({"extra": ""}):
             yield needed
-
-
-def _unmet(package: str) -> Iterator[tuple[str, str]]:
-    for needed in _requirements(package):
-        if not _is_installed(needed):
-            yield str(needed), installed(needed.name) or "none"
 
 
 def _is_installed(needed: Requirement) -> bool:

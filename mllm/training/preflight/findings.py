@@ -11,11 +11,14 @@ from mllm.rewards import BaseReward
 from mllm.training.grpo.bag_sampler import BagSampler
 from mllm.training.preflight import Finding, gold_rewards, parameters, runtime, suggestions
 from mllm.training.preflight.base_model import BaseModel
-from mllm.training.preflight.memory import CUDA_CONTEXT, GIB, Estimate, estimate
+from mllm.training.preflight.memory import CUDA_CONTEXT, GIB, estimate
 from mllm.training.preflight.parameters import CountParameters, ParameterCounts
 from mllm.training.preflight.run_spec import RunSpec
-from mllm.training.preflight.steps import StepCounts
+from mllm.training.preflight.runtime import StepCounts
 from mllm.training.recipe import Recipe
+
+BARS = 8
+"""The largest number of bars of a histogram."""
 
 
 def model_size(model: BaseModel, counts: ParameterCounts) -> Finding:
@@ -46,11 +49,8 @@ def gold_answers(
     scores = gold_rewards.score(samples, rewards, checkpoint)
     lines = []
     for one in scores:
-        if one.missing:
-            lines.append(f"{one.name}: not scored: {one.missing}")
-            continue
         if not one.applies:
-            lines.append(f"{one.name}: applies to no row")
+            lines.append(f"{one.name}: {f'not scored: {one.missing}' if one.missing else 'applies to no row'}")
             continue
         full = one.low >= one.possible - gold_rewards.ROUNDING
         verdict = "full marks but for rounding" if full else "each earns something"
@@ -113,7 +113,13 @@ def memory(spec: RunSpec, count: CountParameters) -> Finding:
     found = estimate(count(spec.settings, spec.lora), spec)
     phase, peak = found.peak
     lines = [
-        *_memory_lines(found),
+        *(f"{name:<26} {size / GIB:>7.2f} GiB" for name, size in found.always.items()),
+        *(f"{name:<26} {size / GIB:>7.2f} GiB  while {phase}" for name, size in found.phases[phase].items() if size),
+        *(
+            f"{'(' + name + ' adds':<26} {sum(parts.values()) / GIB:>7.2f} GiB)"
+            for name, parts in found.phases.items()
+            if name != phase and any(parts.values())
+        ),
         f"peak {peak / GIB:.1f} GiB while {phase}, and {CUDA_CONTEXT / GIB:.1f} GiB for CUDA, of "
         f"{spec.hardware.gpu_memory:g} GiB on each of {spec.hardware.processes}",
     ]
@@ -127,30 +133,26 @@ def memory(spec: RunSpec, count: CountParameters) -> Finding:
     return Finding("memory", "bad", tuple(lines))
 
 
-def _memory_lines(found: Estimate) -> list[str]:
-    phase, _ = found.peak
-    lines = [f"{name:<26} {size / GIB:>7.2f} GiB" for name, size in found.always.items()]
-    lines += [f"{name:<26} {size / GIB:>7.2f} GiB  while {phase}" for name, size in found.phases[phase].items() if size]
-    for name, parts in found.phases.items():
-        if name != phase and any(parts.values()):
-            lines.append(f"{'(' + name + ' adds':<26} {sum(parts.values()) / GIB:>7.2f} GiB)")
-    return lines
-
-
 def time(spec: RunSpec, counts: ParameterCounts, steps: StepCounts, tokens: float) -> Finding:
     """Report the least time that the run can take on rows of `tokens` tokens on average."""
-    least = runtime.least_time(spec, counts, steps, tokens)
-    how = f"{spec.hardware.processes} x {least.gpu.name} ({least.gpu.operations / 1e12:g} TFLOP/s, "
-    how += f"{least.gpu.bandwidth / 1e12:g} TB/s)"
-    shares = f"training {least.training / 3600:.2f} h"
-    shares += f", generation {least.generation / 3600:.2f} h" if least.generation else ""
+    gpu, training, generation = runtime.least_time(spec, counts, steps, tokens)
+    speed = f"{gpu.operations / 1e12:g} TFLOP/s, {gpu.bandwidth / 1e12:g} TB/s"
+    shares = f"training {training:.2f} h{f', generation {generation:.2f} h' if generation else ''}"
     rows = f"rows of {tokens:.0f} tokens{'' if spec.lengths.counted else ' (the longest allowed)'}"
-    line = f"no sooner than {least.hours:.2f} h on {how} at full use: {shares}; {rows}"
-    return Finding(
-        "time", "good", (line, "a lower bound by arithmetic, not a forecast; without evaluation and loading")
+    line = (
+        f"no sooner than {training + generation:.2f} h on {spec.hardware.processes} x {gpu.name} ({speed}) at full use"
     )
+    note = "a lower bound by arithmetic, not a forecast; without evaluation and loading"
+    return Finding("time", "good", (f"{line}: {shares}; {rows}", note))
 
 
-def length_range(values: Sequence[int]) -> str:
-    """Return the range and the median of lengths."""
-    return f"{min(values)} to {max(values)} tokens, median {median(values):g}"
+def lengths(values: Sequence[int], note: str = "") -> tuple[str, ...]:
+    """Return the range and the median of lengths in tokens, and a histogram: lines of `from-to  count  bar`."""
+    low, high = min(values), max(values)
+    step = max(-(-(high - low + 1) // BARS), 1)
+    counts = [0] * (-(-(high - low + 1) // step))
+    for value in values:
+        counts[(value - low) // step] += 1
+    ends = [(low + k * step, min(low + (k + 1) * step - 1, high)) for k in range(len(counts))]
+    bars = (f"{a:>6}-{b:<6}{n:>7}  {'#' * -(-n * 40 // max(counts))}" for (a, b), n in zip(ends, counts, strict=True))
+    return f"{low} to {high} tokens, median {median(values):g}{note}", *bars

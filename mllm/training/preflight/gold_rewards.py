@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
@@ -37,13 +38,13 @@ class GoldScore:
     """
 
     name: str
-    low: float
-    mean: float
-    high: float
     possible: float
-    short: int
-    worst: str
-    applies: int
+    applies: int = 0
+    low: float = 0.0
+    mean: float = 0.0
+    high: float = 0.0
+    short: int = 0
+    worst: str = ""
     missing: str = ""
     swapped: float | None = None
 
@@ -80,10 +81,8 @@ def score(
     found: list[GoldScore] = []
     for name, (unbound, _) in rewards.items():
         reward = unbound.reading(checkpoint.family, checkpoint.convention.budget)
-        if reward.task == "caption":
-            found.append(_captions(name, reward, captioned, checkpoint))
-        else:
-            found.append(_boxes(name, reward, boxed, checkpoint))
+        of_task, chosen = (_captions, captioned) if reward.task == "caption" else (_boxes, boxed)
+        found.append(of_task(name, reward, chosen, checkpoint))
     return found
 
 
@@ -98,17 +97,13 @@ def _boxes(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint:
         reward.high if right.value == other.value else right.value  # the box does not matter: require the maximum
         for right, other in zip(reward(samples, exact), reward(samples, wrong), strict=True)
     ]
-    found = _summary(
-        name,
-        reward,
-        [
-            (value, top, sample.id, top - value > ROUNDING or top <= 0 < reward.high)
-            for value, top, sample in zip(earned, most, samples, strict=True)
-            if value is not None and top is not None
-        ],
-    )
+    rows = [
+        (value, top, sample.id, top - value > ROUNDING or top <= 0 < reward.high)
+        for value, top, sample in zip(earned, most, samples, strict=True)
+        if value is not None and top is not None
+    ]
     values = [value for value in swapped if value is not None]
-    return replace(found, swapped=sum(values) / len(values) if values else None)
+    return replace(_summary(name, reward, rows), swapped=mean(values) if values else None)
 
 
 def _captions(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> GoldScore:
@@ -119,17 +114,14 @@ def _captions(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoi
         try:
             encoders.load(scorer)
         except FieldmarkError as error:
-            return GoldScore(name, 0.0, 0.0, 0.0, reward.high, 0, "", 0, str(error))
+            return GoldScore(name, reward.high, missing=str(error))
     earned = _earned(name, reward, samples, [answer(sample, checkpoint) for sample in samples], checkpoint)
-    return _summary(
-        name,
-        reward,
-        [
-            (value, reward.high, sample.id, value <= reward.low)
-            for value, sample in zip(earned, samples, strict=True)
-            if value is not None
-        ],
-    )
+    rows = [
+        (value, reward.high, sample.id, value <= reward.low)
+        for value, sample in zip(earned, samples, strict=True)
+        if value is not None
+    ]
+    return _summary(name, reward, rows)
 
 
 def _earned(
@@ -143,11 +135,10 @@ def _earned(
 def _summary(name: str, reward: BaseReward, rows: Sequence[tuple[float, float, str, bool]]) -> GoldScore:
     """Summarise (value, possible value, id, short) of the rows that a reward applies to."""
     if not rows:
-        return GoldScore(name, 0.0, 0.0, 0.0, reward.high, 0, "", 0)
-    values = [value for value, *_ in rows]
+        return GoldScore(name, reward.high)
+    values, short = [row[0] for row in rows], sum(row[3] for row in rows)
     worst = min(rows, key=lambda row: (row[0] - row[1], row[0], row[2]))[2]
-    short = sum(row[3] for row in rows)
-    return GoldScore(name, min(values), sum(values) / len(values), max(values), reward.high, short, worst, len(rows))
+    return GoldScore(name, reward.high, len(rows), min(values), mean(values), max(values), short, worst)
 
 
 def _holding(text: str, sample: Sample, box: Box) -> Completion:
@@ -157,6 +148,5 @@ def _holding(text: str, sample: Sample, box: Box) -> Completion:
 
 def _elsewhere(box: Box) -> Box:
     """Return a small box in the corner farthest from a box."""
-    left, top = box.x1 + box.x2 > 1, box.y1 + box.y2 > 1
-    x, y = (0.0 if left else 0.99), (0.0 if top else 0.99)
+    x, y = (0.0 if first + last > 1 else 0.99 for first, last in ((box.x1, box.x2), (box.y1, box.y2)))
     return Box(x, y, x + 0.01, y + 0.01)

@@ -10,7 +10,7 @@ In all functions `counts` are the model's parameters as the run trains them, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mllm.training.preflight.hardware import Hardware
 from mllm.training.preflight.parameters import Dimensions, ParameterCounts
@@ -42,7 +42,7 @@ class Estimate:
     """Bytes on one GPU: `always` by what they hold, and what each phase of a step adds to them."""
 
     always: dict[str, float]
-    phases: dict[str, dict[str, float]] = field(default_factory=dict)
+    phases: dict[str, dict[str, float]]
 
     @property
     def peak(self) -> tuple[str, float]:
@@ -58,12 +58,9 @@ class Estimate:
 
 def estimate(counts: ParameterCounts, spec: RunSpec) -> Estimate:
     """Estimate the memory of one GPU."""
-    always = {
-        "weights": weights(counts, spec),
-        "gradients": gradients(counts, spec),
-        "optimizer": optimizer(counts, spec),
-    }
-    if spec.has_reference:
+    parts = {"weights": weights, "gradients": gradients, "optimizer": optimizer}
+    always = {name: size(counts, spec) for name, size in parts.items()}
+    if spec.beta:
         always["reference model"] = reference(counts, spec)
     if spec.vllm_share:
         always["vLLM's share"] = spec.vllm_share * spec.hardware.gpu_memory * GIB
@@ -82,9 +79,7 @@ def weights(counts: ParameterCounts, spec: RunSpec) -> float:
     hardware = spec.hardware
     if hardware.deepspeed:
         total = 2.0 * (counts.parameters + counts.adapters)
-        if hardware.zero < 3:
-            return total
-        return total / hardware.processes + min(total, 2.0 * 2 * BUCKET)
+        return total if hardware.zero < 3 else total / hardware.processes + min(total, 2.0 * 2 * BUCKET)
     base = (counts.parameters - counts.quantized) * spec.weight_bytes + counts.quantized * NF4_BYTES
     return base + counts.adapters * _adapter_bytes(counts)
 
@@ -97,9 +92,7 @@ def gradients(counts: ParameterCounts, spec: RunSpec) -> float:
     hardware = spec.hardware
     if hardware.deepspeed:
         total = 2.0 * counts.trainable
-        if hardware.zero < 2:
-            return total
-        return total / hardware.processes + 2.0 * min(BUCKET, counts.trainable)
+        return total if hardware.zero < 2 else total / hardware.processes + min(total, 2.0 * BUCKET)
     return _trained_bytes(counts, spec) * (2 if hardware.processes > 1 else 1)
 
 
@@ -111,10 +104,8 @@ def optimizer(counts: ParameterCounts, spec: RunSpec) -> float:
     hardware, eight_bit = spec.hardware, spec.optim in EIGHT_BIT
     copies = STATES.get(spec.optim, 2.0)
     if hardware.deepspeed:
-        if hardware.offload:
-            return 0.0
-        shards = hardware.processes if hardware.zero >= 1 else 1
-        return counts.trainable * (4 + (EIGHT_BIT_BYTES if eight_bit else 4 * copies)) / shards
+        each = 0.0 if hardware.offload else 4 + (EIGHT_BIT_BYTES if eight_bit else 4 * copies)
+        return counts.trainable * each / (hardware.processes if hardware.zero >= 1 else 1)
     return counts.trainable * EIGHT_BIT_BYTES if eight_bit else copies * _trained_bytes(counts, spec)
 
 

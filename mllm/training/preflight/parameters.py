@@ -134,8 +134,7 @@ def count(config: Any, family: Family, settings: Settings, lora: Lora | None) ->
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
         quantized = _quantized(model) if settings.quantize else 0
         if lora is None:
-            frozen: dict[Part, bool] = {p: getattr(settings, f"freeze_{p}") for p in PARTS}
-            freeze_parts(model, [part for part, on in frozen.items() if on])
+            freeze_parts(model, [part for part in PARTS if getattr(settings, f"freeze_{part}")])
         else:
             model = add_adapters(model, str(config.name_or_path), family, lora, quantized=bool(settings.quantize))
     total, trained, adapters = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0), 0
@@ -146,7 +145,11 @@ def count(config: Any, family: Family, settings: Settings, lora: Lora | None) ->
         total[part_of(name)] += parameter.numel()
         trained[part_of(name)] += parameter.numel() * parameter.requires_grad
     head = model.get_output_embeddings().weight
-    adapted = _adapted_features(model) if lora else 0
+    adapted = sum(
+        module.in_features
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_A") and ".language_model.layers.0." in name
+    )
     return ParameterCounts(dimensions(config), total, trained, adapters, quantized, head.requires_grad, adapted)
 
 
@@ -185,13 +188,4 @@ def _quantized(model: Any) -> int:
         module.weight.numel()
         for name, module in model.named_modules()
         if isinstance(module, Linear) and should_convert_module(name, kept)
-    )
-
-
-def _adapted_features(model: Any) -> int:
-    """Sum the input features of the adapted linear layers of the language model's first layer."""
-    return sum(
-        module.in_features
-        for name, module in model.named_modules()
-        if hasattr(module, "lora_A") and ".language_model.layers.0." in name
     )

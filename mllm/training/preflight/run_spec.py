@@ -7,10 +7,37 @@ from typing import Any
 
 from mllm.config import Lora, Settings
 from mllm.training.preflight.hardware import Hardware
-from mllm.training.preflight.token_lengths import TokenLengths
 from mllm.training.recipe import Recipe
 
 _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class TokenLengths:
+    """Tokens of the longest image, prompt (image included), answer, and complete row; each is a maximum of its own.
+
+    `counted`: measured with a tokenizer. Otherwise they are the largest that the recipe allows.
+    """
+
+    visual: int
+    prompt: int
+    answer: int
+    row: int
+    counted: bool
+
+
+def upper_bound(recipe: Recipe, visual_tokens: int) -> TokenLengths:
+    """Return the longest row that a recipe allows, where nothing can be counted."""
+    max_length, max_new_tokens = recipe.settings.max_tokens_per_sample, max_answer(recipe)
+    prompt = max_length - max_new_tokens
+    visual_tokens = min(visual_tokens, prompt)
+    answer = max_new_tokens if recipe.kind == "rl" else max_length - visual_tokens
+    return TokenLengths(visual_tokens, prompt, answer, max_length, False)
+
+
+def max_answer(recipe: Recipe) -> int:
+    """Return how many tokens of a row are kept free for a generated answer; 0 in SFT."""
+    return recipe.args.max_completion_length if recipe.kind == "rl" else 0
 
 
 @dataclass(frozen=True)
@@ -72,19 +99,13 @@ class RunSpec:
         return self.per_device * self.steps_per_generation
 
     @property
-    def has_reference(self) -> bool:
-        """Whether a KL term needs a reference model."""
-        return self.beta != 0
-
-    @property
     def generations(self) -> tuple[GenerationBatch, ...]:
         """The batches that transformers generates: rollouts, unless vLLM does it, and the evaluation."""
-        found, prompt = [], self.lengths.prompt
+        found, prompt, evaluate = [], self.lengths.prompt, self.settings.evaluate
         if self.rl and not self.vllm_share:
             length = prompt + self.max_completion_length
             found.append(GenerationBatch("rollouts", self.generation_rows, prompt, length))
         if self.settings.validation is not None:
-            evaluate = self.settings.evaluate
             length = prompt + evaluate.max_new_tokens
             found.append(GenerationBatch("evaluation", evaluate.batch_size, prompt, length))
         return tuple(found)
@@ -107,7 +128,7 @@ def run_spec(recipe: Recipe, lora: Lora | None, hardware: Hardware, lengths: Tok
         per_device=recipe.per_device,
         accumulation=args.gradient_accumulation_steps,
         steps_per_generation=args.steps_per_generation if rl else 1,
-        max_completion_length=args.max_completion_length if rl else 0,
+        max_completion_length=max_answer(recipe),
         beta=args.beta if rl else 0.0,
         optim=str(getattr(args.optim, "value", args.optim)),
         checkpointing=bool(args.gradient_checkpointing),

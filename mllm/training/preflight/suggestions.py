@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from mllm.config import Lora
 from mllm.training.preflight.memory import CUDA_CONTEXT, GIB, estimate
@@ -38,7 +39,7 @@ def suggest(spec: RunSpec, count: CountParameters, most: int = 3) -> list[Sugges
     enough: list[Suggestion] = []
     for change in CHANGES:
         tried = (_estimated((words,), changed, count) for words, changed in change(spec))
-        enough += [found for found in [next((one for one in tried if one.fits), None)] if found]  # the mildest of each
+        enough += list(islice((one for one in tried if one.fits), 1))  # the mildest of each
         if len(enough) == most:
             break
     if enough:
@@ -105,7 +106,7 @@ def _shard(spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
 
 
 def _no_reference(spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
-    if spec.has_reference and spec.lora is None:
+    if spec.beta and spec.lora is None:
         yield "beta: 0.0 (no reference model, no KL term)", replace(spec, beta=0.0)
 
 

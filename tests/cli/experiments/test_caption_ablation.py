@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mllm.cli.experiments.ablation import BASE, AblationRun
 from mllm.cli.experiments.caption_ablation import (
     ANCHORED,
-    BASE,
+    BAG_SIZES,
     CLIP,
     CURRICULUM,
     FLUENT,
@@ -19,19 +21,22 @@ from mllm.cli.experiments.caption_ablation import (
     SPARSE,
     TRUTH,
     VCB,
-    CaptionsTable,
-    Plan,
+    ablation,
 )
 from mllm.cli.experiments.pipeline import Stage
 from mllm.evaluation import runs
 from mllm.records import Answer, Completion, load_samples
 from tests.support.scenes import make_captions
 
-TINY = Plan(train=40, validation=7, test=14, sft_steps=2, stage=1, rates=("1e-5", "1e-4"), sft_rates=("1e-3",))
+TINY = ablation(
+    replace(
+        SIZES, train=40, validation=7, test=14, sft_steps=2, rl_steps=4, rates=("1e-5", "1e-4"), sft_rates=("1e-3",)
+    )
+)
 FROM_VCB = f"{CURRICULUM} from {VCB}"
 
 
-class Told(CaptionsTable):
+class Told(AblationRun):
     """Runs nothing: notes the stages, and leaves behind what each program would (validation scores, captions)."""
 
     def __init__(self, out: Path) -> None:
@@ -73,7 +78,7 @@ class Told(CaptionsTable):
             {"bag": str(k // 3), "image": one.id, "found": one.id, "hit": float(k % 3 > 0 or CURRICULUM in out.name)}
             for k, one in enumerate(samples)
         ]
-        (out / "truematch.json").write_text(json.dumps({"matches": {str(size): rows for size in SIZES}}))
+        (out / "truematch.json").write_text(json.dumps({"matches": {str(size): rows for size in BAG_SIZES}}))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +91,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, str]:
 
 def test_every_rewarded_arm_gets_the_same_budget(told) -> None:
     stages = [stage for stage in told[0].stages if stage.module == "mllm.recipes.rl"]
-    arms = [arm for arm in TINY.arms() if arm.start]
+    arms = [arm for arm in TINY.arms if arm.start]
     assert len(arms) == 7 and len(stages) == 7 * 4
     same = ("--max_steps=4", "--limit=14", "--num_generations=8", "--per_device_train_batch_size=112")
     for arm in arms:
@@ -116,8 +121,8 @@ def test_the_flags_are_read_by_the_recipe(told) -> None:
     from mllm.training import arguments, run
 
     root = Path(__file__).resolve().parents[3]
-    for arm in TINY.arms():
-        if arm.recipe == "rl":
+    for arm in TINY.arms:
+        if arm.start:
             stage = next(s for s in told[0].stages if s.name.startswith(f"{arm.name}, "))
             words = [*stage.arguments, "--bf16", "False", "--use_cpu", "True"]
             settings, _ = arguments.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
@@ -155,13 +160,14 @@ def test_the_table(told) -> None:
 @pytest.mark.timeout(3600)
 def test_the_real_programs_in_miniature(tmp_path: Path) -> None:
     """Data, training, captions and judgement for real, a few steps; started again, nothing is redone."""
-    plan = Plan(
-        train=40, validation=7, test=7, sft_steps=2, stage=1, bags=(2, 3), images_per_step=6, completions=2,
+    sizes = replace(
+        SIZES, train=40, validation=7, test=7, sft_steps=2, rl_steps=2, prompts_per_step=6, completions=2,
         rates=("1e-5",), sft_rates=("1e-3",), max_new_tokens=8, seeds=(0,),
     )  # fmt: skip
+    small = ablation(sizes, bags=(2, 3))
     told: list[str] = []
-    table = CaptionsTable(tmp_path, plan, told.append).run()
+    table = AblationRun(tmp_path, small, told.append).run()
     assert all(f"| {arm} " in table for arm in (BASE, SPARSE, VCB, FROM_VCB))
     told.clear()
-    assert CaptionsTable(tmp_path, plan, told.append).run() == table
+    assert AblationRun(tmp_path, small, told.append).run() == table
     assert all("done before" in line or "is kept" in line for line in told)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from mllm.cli.experiments.demo import BAG_SIZES, CAPTIONERS, MODELS, demo_stages
+from mllm.cli.commands.demo import BAG_SIZES, CAPTIONERS, MODELS, demo_stages
 from mllm.cli.experiments.pipeline import Pipeline, Stage
-from mllm.cli.experiments.sft_vs_grpo import COMPARISONS, Plan
+from mllm.cli.experiments.sft_vs_grpo import ablation
 from mllm.errors import FieldmarkError
 
 
@@ -20,6 +21,10 @@ def _stage(name: str, *arguments: str, module: str = "timeit") -> Stage:
 
 def _writes(file: Path, word: str) -> str:
     return f"open({str(file)!r}, 'a').write({word!r})"
+
+
+def _finished(out: Path) -> set[str]:
+    return {json.loads(line)["name"] for line in (out / "stages.jsonl").read_text().splitlines()}
 
 
 def test_stages_run_once_and_a_failed_one_is_run_again(tmp_path: Path) -> None:
@@ -32,7 +37,7 @@ def test_stages_run_once_and_a_failed_one_is_run_again(tmp_path: Path) -> None:
     Pipeline(tmp_path / "out", told.append).run([first, mended])
     assert trace.read_text() == "12"
     assert any("first: done before" in line for line in told)
-    assert set(Pipeline(tmp_path / "out", told.append).seconds()) == {"first", "second"}
+    assert _finished(tmp_path / "out") == {"first", "second"}
 
 
 def test_stages_side_by_side_share_the_cores_and_a_failure_stops_what_has_not_begun(tmp_path: Path) -> None:
@@ -40,12 +45,12 @@ def test_stages_side_by_side_share_the_cores_and_a_failure_stops_what_has_not_be
     both = [_stage(name, f"import os; {_writes(trace, name)}; assert os.environ['OMP_NUM_THREADS']") for name in "ab"]
     pipeline = Pipeline(tmp_path / "out", lambda line: None)
     pipeline.run(both, jobs=2)
-    assert sorted(trace.read_text()) == ["a", "b"] and set(pipeline.seconds()) == {"a", "b"}
+    assert sorted(trace.read_text()) == ["a", "b"] and _finished(tmp_path / "out") == {"a", "b"}
     broken = [_stage(name, "raise SystemExit(3)") for name in ("c", "d")]
     with pytest.raises(FieldmarkError, match="stage 'c' ended with code 1"):
         pipeline.run([*both, *broken, _stage("e", _writes(trace, "e"))], jobs=2)
     assert "e" not in trace.read_text()
-    assert set(Pipeline(tmp_path / "out", lambda line: None).seconds()) == {"a", "b"}
+    assert _finished(tmp_path / "out") == {"a", "b"}
 
 
 def test_side_by_side_a_stage_waits_for_what_it_needs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -118,10 +123,10 @@ def test_the_second_act_judges_every_captioner_in_the_same_bags(tmp_path: Path) 
 
 
 def test_every_arm_of_the_table_gets_the_same_tuning_budget_and_known_parents() -> None:
-    arms = Plan().arms()
+    arms = ablation().arms
     assert {len(arm.rates) for arm in arms} == {2}
     known: set[str] = set()
     for arm in arms:
         assert arm.start is None or arm.start in known, "an arm must come after the one it starts from"
         known.add(arm.name)
-    assert all(a in known and b in known for a, b in COMPARISONS)
+    assert all(a in known and b in known for a, b in ablation().comparisons)

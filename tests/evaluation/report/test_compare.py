@@ -7,7 +7,6 @@ import json
 import pytest
 
 from mllm.evaluation import report, runs
-from mllm.evaluation.report import disagreements
 from tests.evaluation.report.test_report import EVIL, Page, benchmark
 from tests.support.browser import browser
 from tests.support.command_line import fieldmark
@@ -53,7 +52,7 @@ def test_every_run_is_set_against_the_first(folders, tmp_path):
 
 def test_images_on_which_runs_disagree(folders):
     loaded = [runs.load(folders / name) for name in "ab"]
-    found = disagreements.cases(loaded)
+    found = report.disagreements(loaded)
     assert {case.sample.id for case in found} == {"s4", "s5", "s6"}, "lost by b: s4, s5; won by b: s6"
     assert [case.hit for case in found[:2]] == [True, False], "lost and won in turn"
     made = report.build({"a": folders / "a", "b": folders / "b"}, against_first=True)
@@ -82,6 +81,6 @@ def test_in_a_browser(folders, tmp_path):
         tab.open((tmp_path / "compare.html").as_uri())
         tab.wait("document.querySelectorAll('article.case').length == 3")
         assert tab.js("[...document.querySelectorAll('.answer svg')].every(e => e.getBoundingClientRect().height > 50)")
-        assert tab.js("document.querySelectorAll('script, [onerror]').length") == 0 and not tab.said
+        assert tab.js("document.querySelectorAll('script, [onerror]').length") == 0 and not tab.console
         assert all(one.startswith(("file:", "data:")) for one in tab.requested)
         tab.shoot(tmp_path / "compare.png")

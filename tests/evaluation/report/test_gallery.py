@@ -122,7 +122,7 @@ def test_filters_in_a_browser(folder, tmp_path):
         tab.js(choose.format("outcome", "", event))
         tab.js(choose.format("low", "0.9", event))
         tab.wait("document.querySelectorAll('article:not([hidden])').length == 2")
-        assert tab.js("document.querySelectorAll('[onerror]').length") == 0 and not tab.said
+        assert tab.js("document.querySelectorAll('[onerror]').length") == 0 and not tab.console
         tab.js(choose.format("domain", "", event))
         tab.js(choose.format("low", "", event))
         tab.shoot(tmp_path / "gallery.png")

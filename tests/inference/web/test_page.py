@@ -11,6 +11,7 @@ pytest.importorskip("gradio", reason="the web extra is not installed")
 from mllm.inference.assistant import load
 from mllm.inference.web import page
 from mllm.pocket import world
+from mllm.pocket.species import species
 from tests.support.browser import browser
 
 
@@ -26,7 +27,7 @@ def address():
 
 @pytest.mark.slow
 def test_an_image_a_question_a_box(address, tmp_path):
-    birds = world.species("bird")
+    birds = species("bird")
     scene = world.make_scene(5, "bird", [birds[0], birds[5], birds[9]])
     file = tmp_path / "<img src=x onerror=alert(1)>.png"
     scene.image.save(file)
@@ -51,6 +52,6 @@ def test_an_image_a_question_a_box(address, tmp_path):
         tab.click("#json-0 button")
         tab.wait("document.querySelector('#json-0').innerText.includes('\"question\": \"What is at #1?\"')")
         assert tab.js("document.querySelectorAll('[onerror]').length") == 0
-        assert not tab.said, "errors on the console"
+        assert not tab.console, "errors on the console"
         outside = [one for one in tab.requested if not one.startswith((address, "data:", "blob:"))]
         assert not outside, "the page loads nothing from elsewhere"

@@ -69,7 +69,7 @@ def test_two_models_and_a_question_about_a_box(session):
     assert models[0].question == "What is at (0,0),(50,50)?", "no style after it, the box as the model writes it"
     assert session.messages(0)[-1]["content"].startswith("red.\n→ Answered in words")
     assert session.messages(1)[-1]["content"] == "server answered 500"
-    assert image.all_spots[0].box == Box(0.25, 0.5, 0.75, 1.0), "an answer in words leaves the boxes as they were"
+    assert image.spots[0][0].box == Box(0.25, 0.5, 0.75, 1.0), "an answer in words leaves the boxes as they were"
     assert session.turns[0][0].answer["boxes"][0]["pixels"] == [48, 48, 144, 96]
 
 

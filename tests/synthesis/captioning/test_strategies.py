@@ -78,7 +78,7 @@ def test_every_strategy_writes_true_captions_of_every_scene(scenes: tuple[Path, 
         assert len(made.captions) == 1 and not made.refused
         found = judge(made.captions[0], [thing.marks for thing in sample.things])
         assert found.precision == 1.0
-        assert found.recall == 1.0 or name in ("human", "blend"), "what was described is told"
+        assert found.recall == 1.0 or name in ("human", "blend"), "what was described is in the caption"
 
 
 @pytest.mark.parametrize("name", ["textualize", "iiw"])
@@ -154,7 +154,7 @@ def test_iiw_stops_when_a_round_adds_nothing_and_keeps_peoples_words(scenes: tup
     person = scenes[1][0].captions[:1]
     one = picture(scenes, captions=person)
     caption = iiw.write(one, oracle(checker=pocket.Teacher(), limits=CaptionLimits(rounds=3)))
-    assert one.notes["rounds that added something"] == 1, "after one round the oracle has told all"
+    assert one.notes["rounds that added something"] == 1, "after one round the oracle has named every mark"
     assert set(words(person[0])) - {"and"} <= set(words(caption))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from mllm.inference.server import Service
 from mllm.pocket import world
+from mllm.pocket.species import species
 from mllm.synthesis import teachers
 from mllm.synthesis.capabilities import Edits, Knows, Look, Points, Reasons, Sees, TeacherError
 from tests.support.served import served
@@ -16,7 +17,7 @@ from tests.support.served import served
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("looks")
-    for k, one in enumerate(world.species("bird")[:2]):
+    for k, one in enumerate(species("bird")[:2]):
         world.photo(one, k)[0].save(folder / f"{k}.png")
     return [Look(folder / f"{k}.png", "bird") for k in range(2)]
 

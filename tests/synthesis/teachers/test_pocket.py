@@ -9,6 +9,7 @@ import pytest
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.pocket import world
+from mllm.pocket.species import Species, species
 from mllm.records import Sample, Thing
 from mllm.synthesis.capabilities import Edits, Knows, Look, Points, ReasoningRequest, Reasons, Sees
 from mllm.synthesis.teachers import load
@@ -33,12 +34,12 @@ def _sample(names: list[str], asked: str) -> Sample:
 
 
 def test_the_oracle_goes_left_to_right_and_names_the_number_that_fits() -> None:
-    first, second, third = world.species("bird")[:3]
+    first, second, third = species("bird")[:3]
     sample = _sample([first.name, second.name, third.name], second.name)
     thought = load("pocket").reason(ReasoningRequest(sample, {}, 0))
     recalled = ", ".join(second.marks)
 
-    def looked(one: world.Species) -> str:
+    def looked(one: Species) -> str:
         each = ", ".join(f"{mark} {'fits' if mark in second.marks else 'not'}" for mark in one.marks)
         return f"{each}, {'fits' if one is second else 'not'}"
 
@@ -49,7 +50,7 @@ def test_the_oracle_goes_left_to_right_and_names_the_number_that_fits() -> None:
 
 
 def test_the_oracle_refuses_what_it_cannot_know() -> None:
-    first, second = world.species("bird")[:2]
+    first, second = species("bird")[:2]
     twice = _sample([first.name, first.name], first.name)
     with pytest.raises(FieldmarkError, match="exactly one"):
         load("pocket").reason(ReasoningRequest(twice, {}, 0))
@@ -59,7 +60,7 @@ def test_the_oracle_refuses_what_it_cannot_know() -> None:
 
 
 def test_the_oracle_knows_sees_and_points(tmp_path) -> None:
-    oracle, (first, second) = load("pocket"), world.species("bird")[:2]
+    oracle, (first, second) = load("pocket"), species("bird")[:2]
     assert all(isinstance(oracle, ability) for ability in (Reasons, Knows, Sees, Points, Edits))
     assert oracle.marks(first.name, "bird") == first.marks
     assert oracle.marks(first.name, "car") == () == oracle.marks("Great tit", "bird")
@@ -82,7 +83,7 @@ def test_the_oracle_knows_sees_and_points(tmp_path) -> None:
 
 
 def test_the_oracle_finds_things_by_looking() -> None:
-    for one in world.species()[::17]:
+    for one in species()[::17]:
         picture, box = world.photo(one, 1)
         assert world.departure(picture, one.domain) == box
     assert world.departure(world.background("bird", (96, 96), random.Random(0)), "bird") is None

@@ -72,7 +72,7 @@ def test_a_server_with_another_image_budget_is_noticed(made: Any, monkeypatch: p
     """TRL writes the lengths of its own prompt over the server's, and says that as many tokens were read as it sent."""
     loaded = checkpoint.load("pocket")
     checkpoint.set_budget(loaded.processor, Budget(32 * 32, 2 * 32 * 32))
-    with pytest.raises(FieldmarkError, match=r"makes \[[0-9]+\] tokens of the images for which the prompt holds"):
+    with pytest.raises(FieldmarkError, match=r"makes \[[0-9]+\] tokens of the images for which the prompt has"):
         check(made, Engine(loaded.model, loaded.processor), monkeypatch)
 
 

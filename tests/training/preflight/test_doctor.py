@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mllm.errors import ConfigError
-from mllm.io.installation import program_folder
+from mllm.io.files import program_folder
 from mllm.training.preflight import doctor
 
 

@@ -11,8 +11,7 @@ import pytest
 from mllm.config import Lora, Settings
 from mllm.training.preflight import memory, suggestions
 from mllm.training.preflight.parameters import ParameterCounts
-from mllm.training.preflight.run_spec import RunSpec
-from mllm.training.preflight.token_lengths import TokenLengths
+from mllm.training.preflight.run_spec import RunSpec, TokenLengths
 from tests.training.preflight.test_memory import FULL, QLORA, RUN, ZERO2
 
 LORA = replace(QLORA, quantized=0)

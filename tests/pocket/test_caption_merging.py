@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from mllm.pocket.caption_editing import merge
-from mllm.pocket.captions import judge, marks_of, rich, sparse
+from mllm.pocket.captions import judge, merge, rich, sparse
 from mllm.pocket.look_alikes import look_alikes
 from mllm.synthesis import teachers
 from mllm.synthesis.capabilities import Look
@@ -37,7 +36,7 @@ def test_the_oracle_blends_and_expands_scenes_truly() -> None:
     oracle = teachers.load("pocket")
     for seed in range(12):
         for scene in look_alikes(seed, 2, "hard"):
-            marks = marks_of(scene)
+            marks = scene.marks
             told = [sparse(scene.domain, marks, random.Random(f"{seed}/{k}")) for k in range(5)]
             blended = oracle.blend(told)
             found = judge(blended, marks)

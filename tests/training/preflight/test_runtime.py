@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 
 from mllm.errors import ConfigError
-from mllm.training.preflight.steps import count as count_steps
+from mllm.training.preflight.runtime import count_steps
 from mllm.training.recipe import Recipe
 
 

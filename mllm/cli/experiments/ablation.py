@@ -1,0 +1,216 @@
+"""An ablation: several ways of training with the same tuning budget, compared in one table.
+
+Each learning rate of an arm is tried once, on the first seed; the best on the validation split is kept, as are
+checkpoints. The test split is used once, at the end. Intervals resample images and seeds. A stopped run resumes;
+weights, raw outputs and seeds stay in the output folder.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mllm.cli.experiments.pipeline import Pipeline, Stage, cpus, training
+from mllm.io.tables import markdown, percent_interval
+from mllm.metrics import stats
+
+BASE = "base"
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way of training: the recipe's configuration, for how long, the learning rates to try, and from which arm.
+
+    `{mastery}` in a flag stands for the mastery file of the start's weights with the same seed.
+    """
+
+    name: str
+    config: str
+    style: str
+    steps: int
+    rates: tuple[str, ...]
+    start: str | None = None
+    flags: tuple[str, ...] = ()
+    expected_s: float = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes of an ablation: samples of each split, steps, and what one GRPO step reads."""
+
+    train: int
+    validation: int
+    test: int
+    sft_steps: int
+    rl_steps: int
+    prompts_per_step: int = 8
+    completions: int = 8
+    max_new_tokens: int = 256
+    sft_rates: tuple[str, ...] = ("3e-4",)
+    rates: tuple[str, ...] = ("3e-5", "1e-4")
+    seeds: tuple[int, ...] = SEEDS
+    per_entity: int = 4
+    """questions about each entity that mastery is measured with"""
+
+    @property
+    def batch_flags(self) -> tuple[str, ...]:
+        """The flags of a GRPO step's size."""
+        batch = self.prompts_per_step * self.completions
+        return f"--num_generations={self.completions}", f"--per_device_train_batch_size={batch}"
+
+
+class AblationTask(ABC):
+    """What the models of an ablation learn: their data, how they are measured, and the columns of the table."""
+
+    criterion: ClassVar[str]
+    """score on the validation split that chooses rates and checkpoints"""
+    columns: ClassVar[tuple[str, ...]]
+    """shares, shown in percent with intervals"""
+    plain_columns: ClassVar[tuple[str, ...]] = ()
+    """numbers that are shown as their mean"""
+    also_measured: ClassVar[tuple[str, ...]] = ()
+    """rows of the table that belong to no model"""
+    row_title, pairing, preface = "arm", "sample", ""
+
+    def __init__(self, out: Path, sizes: Sizes) -> None:
+        self.out, self.sizes = out, sizes
+
+    def folder(self, arm: str, seed: int) -> Path:
+        """Return the folder of an arm's outputs on the test split."""
+        return self.out / "eval" / f"{arm.replace(' ', '_')}-seed{seed}"
+
+    @abstractmethod
+    def data(self) -> list[Stage]:
+        """Return the stages that make the data."""
+
+    def files(self, arm: Arm) -> Path:
+        """Return the folder of an arm's train.jsonl and validation.jsonl."""
+        return self.out / "data"
+
+    @abstractmethod
+    def measurements(self, models: Sequence[tuple[str, int, str, str]]) -> Iterator[list[Stage]]:
+        """Yield stages that measure (arm, seed, style, weights) on the test split; each list needs the one before."""
+
+    @abstractmethod
+    def values(self, folder: Path) -> dict[str, list[tuple[float, str]]]:
+        """Return for each column the value of each test sample, with the group that the intervals resample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """Arms (a start comes before those that start from it), and pairs of arms: the second is compared to the first."""
+
+    task: type[AblationTask]
+    sizes: Sizes
+    arms: tuple[Arm, ...]
+    comparisons: tuple[tuple[str, str], ...]
+
+
+class AblationRun:
+    """An ablation in one folder."""
+
+    def __init__(self, out: Path, ablation: Ablation, tell: Callable[[str], None]) -> None:
+        self.out, self.ablation, self.sizes, self._tell = out, ablation, ablation.sizes, tell
+        self.task = ablation.task(out, ablation.sizes)
+        self.pipeline = Pipeline(out, tell)
+        self.rates: dict[str, str] = {}
+
+    def run(self) -> str:
+        """Run what is missing; returns the table as markdown and writes it to `table.md`."""
+        arms, seeds = self.ablation.arms, self.sizes.seeds
+        self.pipeline.run(self.task.data())
+        for wave in ([arm for arm in arms if arm.start is None], [arm for arm in arms if arm.start is not None]):
+            self._tune(wave)
+            self._train([(arm, seed, self.rates[arm.name]) for seed in seeds[1:] for arm in wave])
+        models = [(BASE, 0, "direct", "pocket")]
+        models += [(arm.name, seed, arm.style, self._weights(arm.name, seed)) for arm in arms for seed in seeds]
+        for stages in self.task.measurements(models):
+            self.pipeline.run(stages, cpus())
+        table = self.table()
+        (self.out / "table.md").write_text(table, encoding="utf-8")
+        return table
+
+    def _tune(self, arms: Sequence[Arm]) -> None:
+        """Try each learning rate on the first seed; keep the best on validation (the first of equals)."""
+        seed, criterion = self.sizes.seeds[0], self.task.criterion
+        self._train([(arm, seed, rate) for arm in arms for rate in arm.rates])
+        for arm in arms:
+            files = {rate: self._folder(arm.name, seed, rate) / "best" / "score.json" for rate in arm.rates}
+            found = {
+                rate: float(json.loads(file.read_text(encoding="utf-8"))[criterion]) for rate, file in files.items()
+            }
+            self.rates[arm.name] = max(found, key=lambda rate: found[rate])
+            self._tell(f"{arm.name}: validation {criterion} {found}; learning rate {self.rates[arm.name]} is kept")
+
+    def _train(self, runs: Sequence[tuple[Arm, int, str]]) -> None:
+        """Train (arm, seed, learning rate), one core each, after measuring the mastery that some of them need."""
+        weighted = {(str(arm.start), seed) for arm, seed, _ in runs if "{mastery}" in " ".join(arm.flags)}
+        self.pipeline.run([self._measure_mastery(*one) for one in sorted(weighted)], cpus())
+        self.pipeline.run([self._training(*one) for one in runs], cpus())
+
+    def _training(self, arm: Arm, seed: int, rate: str) -> Stage:
+        mastery = str(self._mastery(arm.start, seed)) if arm.start else ""
+        flags = (
+            f"--model={self._weights(arm.start, seed) if arm.start else 'pocket'}",
+            f"--evaluate.samples={self.sizes.validation}",
+            f"--max_steps={arm.steps}",
+            f"--learning_rate={rate}",
+            f"--seed={seed}",
+            "--threads=1",
+            *(flag.replace("{mastery}", mastery) for flag in arm.flags),
+        )
+        name, out = f"{arm.name}, learning rate {rate}, seed {seed}", self._folder(arm.name, seed, rate)
+        return training(name, arm.config, self.task.files(arm), out, flags, arm.expected_s)
+
+    def _measure_mastery(self, arm: str, seed: int) -> Stage:
+        arguments = (
+            f"--model={self._weights(arm, seed)}",
+            f"--samples={self.out / 'data' / 'train.jsonl'}",
+            "--by=marks",
+            f"--per-entity={self.sizes.per_entity}",
+            f"--out={self._mastery(arm, seed).parent}",
+        )
+        return Stage(f"mastery of {arm}, seed {seed}", "mllm.eval.mastery", arguments, 120)
+
+    def _mastery(self, arm: str, seed: int) -> Path:
+        return self.out / "mastery" / f"{arm.replace(' ', '_')}-seed{seed}" / "mastery.json"
+
+    def _folder(self, arm: str, seed: int, rate: str) -> Path:
+        return self.out / "weights" / f"{arm.replace(' ', '_')}-lr{rate}-seed{seed}"
+
+    def _weights(self, arm: str, seed: int) -> str:
+        return str(self._folder(arm, seed, self.rates[arm]) / "best")
+
+    def table(self) -> str:
+        """Return each arm's columns and the paired differences, with 95 % intervals over images and seeds."""
+        task, names = self.task, [BASE, *(arm.name for arm in self.ablation.arms), *self.task.also_measured]
+        found = {name: self._values(name) for name in names}
+        rows = [[task.row_title, "learning rate", *task.columns, *task.plain_columns]]
+        for name in names:
+            shares = [percent_interval(stats.over_seeds(*found[name][column]).as_dict()) for column in task.columns]
+            plain = [values for values, _ in map(found[name].__getitem__, task.plain_columns)]
+            means = [f"{sum(map(sum, values)) / sum(map(len, values)):.1f}" for values in plain]
+            rows.append([name, self.rates.get(name, "-"), *shares, *means])
+        pairs = [["second - first", *task.columns]]
+        for a, b in self.ablation.comparisons:
+            both = [(found[a][column][0], *found[b][column]) for column in task.columns]
+            differences = [stats.paired_over_seeds(*one).as_dict() for one in both]
+            pairs.append([f"{b} - {a}", *(percent_interval(one, sign=True) for one in differences)])
+        title = f"Differences, paired by {task.pairing} and seed:"
+        return f"{task.preface}{markdown(rows)}\n\n{title}\n\n{markdown(pairs)}\n"
+
+    def _values(self, name: str) -> Mapping[str, tuple[list[list[float]], list[str]]]:
+        """Return for each column the values of every seed, and the group of each sample."""
+        seeds = self.sizes.seeds if name in self.rates else (0,)
+        tables = [self.task.values(self.task.folder(name, seed)) for seed in seeds]
+        found = {}
+        for column, first in tables[0].items():
+            groups = [group for _, group in first]
+            assert all(groups == [group for _, group in table[column]] for table in tables), "same images, same order"
+            found[column] = [[value for value, _ in table[column]] for table in tables], groups
+        return found
