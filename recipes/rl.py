@@ -113,11 +113,9 @@ def reward_functions(
     rewards: Mapping[str, tuple[BaseReward, float]], loaded: Loaded, rollouts: Rollouts, stages: BagStages | None
 ) -> list[Any]:
     """Return the rewards as TRL calls them. All report to the live page, and self-retrieval to the bag curriculum."""
-    listeners = {"self_retrieval": stages.add_scores} if stages else {}
+    listeners = [rollouts.add, stages.add] if stages else [rollouts.add]
     return [
-        trl_adapter.TrlReward(
-            name, reward, loaded, count_problems=not index, on_scores=listeners.get(name), on_rollouts=rollouts.add
-        )
+        trl_adapter.TrlReward(name, reward, loaded, count_problems=not index, listeners=listeners)
         for index, (name, (reward, _)) in enumerate(rewards.items())
     ]
 

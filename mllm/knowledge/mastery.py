@@ -78,6 +78,15 @@ class MasteryTable(ByName[Entry]):
         """Return those of `names` that the table does not hold, each once, sorted."""
         return sorted({name for name in names if name not in self})
 
+    def check(self, names: Iterable[str], setting: str) -> None:
+        """Raise `RecordError` if entities of the data are not in the table; `setting` could give them a level."""
+        if missing := self.missing(names):
+            raise RecordError(
+                f"{self.origin}: {len(missing)} entities of the data are not in it: {', '.join(missing[:5])}"
+                f"{', ...' if len(missing) > 5 else ''}. Run eval/mastery.py on the same data, or set {setting} "
+                "to a level"
+            )
+
     def shares(self) -> dict[str, float]:
         """Return the share of entities on each level."""
         levels = [entry.level for entry in self.values()]

@@ -1,8 +1,8 @@
 """Rewards, one per file. The file's name is the name in a config; nothing has to be registered.
 
 To add one, write `mllm/rewards/<name>.py` with a frozen dataclass `Reward(SampleReward)`: its fields are its config,
-its docstring is its formula, `low` and `high` bound its values, and `score` scores a completion. A reward that has to
-see the whole batch derives from `BaseReward` or `CaptionReward`. The contract test in tests/rewards finds the file.
+its docstring is its formula, `low` and `high` bound its values, and `score` scores a completion. A reward for captions
+derives from `CaptionReward` and defines `score_captions`. The contract test in tests/rewards finds the file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from mllm.captions import caption_of
 from mllm.errors import ConfigError
@@ -31,6 +31,14 @@ class BaseReward(ABC):
     """Weight if a config sets none; 0 for a reward that is logged, not trained on."""
     task: ClassVar[str] = "ground"
     """Task of the samples that it is for; samples it does not apply to get None."""
+
+    def __post_init__(self) -> None:
+        """Refuse a value that is not one of its field's `Literal` type."""
+        for field, hint in get_type_hints(type(self)).items():
+            known = get_args(hint)
+            if get_origin(hint) is Literal and (value := getattr(self, field)) not in known:
+                name = type(self).__module__.rpartition(".")[2]
+                raise ConfigError(f"reward {name!r}: {field} must be one of {', '.join(known)}, got {value!r}")
 
     @abstractmethod
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
@@ -57,19 +65,20 @@ class SampleReward(BaseReward):
 
 
 class CaptionReward(BaseReward):
-    """A reward that scores the captions of a batch together; samples of other tasks get None."""
+    """A reward that scores the captions of a batch together; completions of other tasks get None."""
 
     task: ClassVar[str] = "caption"
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> list[Score]:
-        """Score the caption of each caption sample."""
-        pairs = [(one, done) for one, done in zip(samples, completions, strict=True) if one.task == "caption"]
-        scores = iter(self.score_captions([one for one, _ in pairs], [caption_of(done) for _, done in pairs]))
-        return [next(scores) if one.task == "caption" else Score(None) for one in samples]
+        """Score each caption."""
+        pairs = list(zip(samples, completions, strict=True))
+        asked = [(sample, caption_of(done)) for sample, done in pairs if sample.task == "caption"]
+        scores = iter(self.score_captions([sample for sample, _ in asked], [caption for _, caption in asked]))
+        return [next(scores) if sample.task == "caption" else Score(None) for sample in samples]
 
     @abstractmethod
     def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
-        """Score caption i of sample i; called with none too, so that all processes join in collective calls."""
+        """Score the caption of each sample. Called for empty batches too, because it may be a collective call."""
 
 
 _FILES = Registry(__name__, "reward", "Reward")

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from mllm.distributed import gather
 from mllm.errors import ConfigError
 from mllm.metrics.cider import HIGH, Frequencies, cider_d
 from mllm.records import Sample, Score, load_samples
 from mllm.rewards import CaptionReward
-
-Counted = Literal["corpus", "batch"]
 
 
 @dataclass(frozen=True)
@@ -27,15 +25,12 @@ class Reward(CaptionReward):
     of a batch of look-alikes count for nothing. Samples without references: None.
     """
 
-    low: ClassVar[float] = 0.0
     high: ClassVar[float] = HIGH
-
-    frequencies: Counted = "corpus"
+    frequencies: Literal["corpus", "batch"] = "corpus"
     corpus: str = "pocket"
 
     def __post_init__(self) -> None:
-        if self.frequencies not in get_args(Counted):
-            raise ConfigError(f"reward 'cider': frequencies must be corpus or batch, got {self.frequencies!r}")
+        super().__post_init__()
         if self.frequencies == "corpus" and self.corpus != "pocket" and not Path(self.corpus).is_file():
             raise ConfigError(
                 f"reward 'cider': corpus: {self.corpus}: no such samples file (name one with captions, or set "
@@ -52,7 +47,7 @@ class Reward(CaptionReward):
         else:
             frequencies = corpus_frequencies(self.corpus)
         return [
-            Score(min(cider_d(caption, sample.captions, frequencies), self.high) if sample.captions else None)
+            Score(min(cider_d(caption, sample.captions, frequencies), self.high)) if sample.captions else Score(None)
             for sample, caption in zip(samples, captions, strict=True)
         ]
 

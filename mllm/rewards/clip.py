@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mllm.captions import caption_of
 from mllm.errors import ConfigError
@@ -27,6 +27,7 @@ class Reward(CaptionReward):
     The image is `sample.image`, an absolute path or one relative to the working folder.
     """
 
+    high: ClassVar[float] = WEIGHT
     scorer: str = "pocket"
     """`pocket`, a folder or a Hub name (mllm/models/encoders.py). Never judge with the same one."""
     late: bool = False
@@ -47,11 +48,6 @@ class Reward(CaptionReward):
         """Smallest possible value."""
         return -WEIGHT if self.greedy else 0.0
 
-    @property
-    def high(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Largest possible value."""
-        return WEIGHT
-
     def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
         """Score each caption; parts: cos, and cut (1 if the scorer truncated the caption)."""
         from mllm.models import encoders
@@ -66,14 +62,14 @@ class Reward(CaptionReward):
         minus = [0.0] * len(samples)
         if self.greedy is not None:
             known = _captions(self.greedy)
-            if missing := [sample.id for sample in samples if sample.id not in known]:
+            missing = [sample.id for sample in samples if sample.id not in known]
+            if missing:
                 raise ConfigError(f"reward 'clip': {self.greedy} has no greedy caption of sample {missing[0]!r}")
             base = encoder.texts([self.prefix + known[sample.id] for sample in samples])
             minus = [clip_s(cos) for cos in _own(similarity(base, images, encoder.pool))]
-        return [
-            Score(min(max(clip_s(cos) - less, self.low), self.high), {"cos": cos, "cut": float(cut)})
-            for cos, less, cut in zip(cosines, minus, texts.cut, strict=True)
-        ]
+        values = [min(max(clip_s(cos) - base, self.low), self.high) for cos, base in zip(cosines, minus, strict=True)]
+        parts = [{"cos": cos, "cut": float(cut)} for cos, cut in zip(cosines, texts.cut, strict=True)]
+        return [Score(value, part) for value, part in zip(values, parts, strict=True)]
 
 
 def clip_s(cosine: float) -> float:
@@ -82,6 +78,7 @@ def clip_s(cosine: float) -> float:
 
 
 def _own(similarity: Any) -> list[float]:
+    """Return the diagonal: each caption with its own image."""
     return [float(row[place]) for place, row in enumerate(similarity)]
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal
 
-from mllm.captions import caption_of, clauses
+from mllm.captions import clauses
 from mllm.errors import ConfigError
-from mllm.records import Completion, Sample, Score
-from mllm.rewards import SampleReward
-
-Measure = Literal["precision", "f1"]
+from mllm.records import Sample, Score
+from mllm.rewards import CaptionReward
 
 
 @dataclass(frozen=True)
-class Reward(SampleReward):
+class Reward(CaptionReward):
     """R = right claims / claims (`precision`), or its harmonic mean with right claims / true marks (`f1`); 0..1.
 
     Without a teacher, claims are the marks that a caption names, compared with the marks of `sample.things`: exact in
@@ -25,24 +24,19 @@ class Reward(SampleReward):
     judged clause gets None. Recall is not known then, so `f1` needs marks. A caption without claims scores 0.
     """
 
-    task: ClassVar[str] = "caption"
-
-    measure: Measure = "precision"
+    measure: Literal["precision", "f1"] = "precision"
     teacher: str | None = None
     """A teacher that can see (mllm/synthesis/teachers); None uses the known marks."""
 
     def __post_init__(self) -> None:
-        if self.measure not in get_args(Measure):
-            raise ConfigError(f"reward 'faithful': measure must be precision or f1, got {self.measure!r}")
+        super().__post_init__()
         if self.teacher is not None and self.measure == "f1":
             raise ConfigError("reward 'faithful': f1 needs all marks to be known; with a teacher, measure precision")
 
-    def score(self, sample: Sample, completion: Completion) -> Score:
-        """Score one completion; parts: precision, recall and claims (with a teacher: unsure instead of recall)."""
-        if sample.task != "caption":
-            return Score(None)
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+        """Score each caption; parts: precision, recall and claims (with a teacher: unsure instead of recall)."""
         by = self._by_marks if self.teacher is None else self._by_teacher
-        return by(sample, caption_of(completion))
+        return [by(sample, caption) for sample, caption in zip(samples, captions, strict=True)]
 
     def _by_marks(self, sample: Sample, caption: str) -> Score:
         from mllm.pocket.captions import judge

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from mllm.errors import ConfigError
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import SampleReward
 
-Style = Literal["think", "direct"]
 _TAG = re.compile(r"</?(?:think|answer)>")
 _ORDER = {"think": ["<think>", "</think>", "<answer>", "</answer>"], "direct": ["<answer>", "</answer>"]}
 
@@ -28,11 +26,7 @@ class Reward(SampleReward):
     follow the answer) and stricter about boxes (`(x1,y1),(x2,y2)` alone).
     """
 
-    style: Style = "think"
-
-    def __post_init__(self) -> None:
-        if self.style not in get_args(Style):
-            raise ConfigError(f"reward 'format': style must be one of {', '.join(get_args(Style))}, got {self.style!r}")
+    style: Literal["think", "direct"] = "think"
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         """Score one completion; parts: tags and one_box, each 0 or 1."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from mllm.errors import ConfigError
 from mllm.prompting.tasks.ground import best_iou, is_above, is_hit
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import SampleReward
-
-Mode = Literal["raw", "threshold", "power", "half", "hit"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,12 @@ class Reward(SampleReward):
     `ground_all` (see `matched`): None.
     """
 
-    mode: Mode = "raw"
+    mode: Literal["raw", "threshold", "power", "half", "hit"] = "raw"
     tau: float = 0.5
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ConfigError(f"reward 'iou': mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+        super().__post_init__()
         if not 0 <= self.tau < 1:
             raise ConfigError(f"reward 'iou': tau must be from 0 to below 1, got {self.tau!r}")
         if not self.gamma > 0:

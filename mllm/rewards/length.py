@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from mllm.captions import caption_of, words
+from mllm.captions import words
 from mllm.errors import ConfigError
-from mllm.records import Completion, Sample, Score
-from mllm.rewards import SampleReward
+from mllm.records import Sample, Score
+from mllm.rewards import CaptionReward
 
 
 @dataclass(frozen=True)
-class Reward(SampleReward):
+class Reward(CaptionReward):
     """With n words: R = 1 from `least` to `most`, n / least below, max(0, 1 - (n - most) / most) above; 0..1.
 
     Linear outside, so that captions that are all too long still differ. Other tasks: None.
     """
-
-    task: ClassVar[str] = "caption"
 
     least: int = 3
     most: int = 60
@@ -27,10 +25,8 @@ class Reward(SampleReward):
         if not 1 <= self.least <= self.most:
             raise ConfigError(f"reward 'length': 1 <= least <= most is needed, got {self.least} and {self.most}")
 
-    def score(self, sample: Sample, completion: Completion) -> Score:
-        """Score one completion; part: words."""
-        if sample.task != "caption":
-            return Score(None)
-        n = len(words(caption_of(completion)))
-        short, long = n / self.least, 1.0 - (n - self.most) / self.most
-        return Score(max(0.0, min(1.0, short, long)), {"words": float(n)})
+    def score_captions(self, samples: Sequence[Sample], captions: Sequence[str]) -> list[Score]:
+        """Score each caption; part: words."""
+        counts = [len(words(caption)) for caption in captions]
+        values = [min(1.0, n / self.least, 1.0 - (n - self.most) / self.most) for n in counts]
+        return [Score(max(0.0, value), {"words": float(n)}) for value, n in zip(values, counts, strict=True)]

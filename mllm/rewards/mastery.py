@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mllm.errors import ConfigError, RecordError
+from mllm.errors import ConfigError
 from mllm.knowledge.mastery import LEVELS, load_mastery
 from mllm.prompting import answers
 from mllm.prompting.tasks.ground import best_iou, is_above
@@ -53,7 +53,7 @@ class Reward(SampleReward):
             raise ConfigError("reward 'mastery': plus must be above 0, minus from -1 to 1")
         if not 0 <= self.tau < 1:
             raise ConfigError(f"reward 'mastery': tau must be from 0 to below 1, got {self.tau!r}")
-        if self.unknown is not None and self.unknown not in LEVELS:
+        if self.unknown not in (None, *LEVELS):
             raise ConfigError(f"reward 'mastery': unknown must be one of {', '.join(LEVELS)}, got {self.unknown!r}")
         if self.file is None and self.unknown is None:
             raise ConfigError("reward 'mastery' needs `file`, a mastery file (make one with eval/mastery.py)")
@@ -62,15 +62,9 @@ class Reward(SampleReward):
 
     def check(self, samples: Iterable[Sample]) -> None:
         """Raise `RecordError` naming the entities whose mastery is not known, unless `unknown` sets their level."""
-        if self.file is None or self.unknown is not None:
-            return
-        missing = load_mastery(self.file).missing(sample.entity for sample in samples if asks_for_one(sample))
-        if missing:
-            raise RecordError(
-                f"{self.file}: {len(missing)} entities of the data are not in it: {', '.join(missing[:5])}"
-                f"{', ...' if len(missing) > 5 else ''}. Run eval/mastery.py on the same data, or set "
-                f"rewards.mastery.unknown to a level"
-            )
+        if self.file is not None and self.unknown is None:
+            names = (sample.entity for sample in samples if asks_for_one(sample))
+            load_mastery(self.file).check(names, "rewards.mastery.unknown")
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         """Score one completion; parts: iou, and passed (1 if u > tau)."""
@@ -80,6 +74,6 @@ class Reward(SampleReward):
         parts = {"iou": u, "passed": float(is_above(u, self.tau))}
         if completion.answer.problem in (answers.NO_ANSWER, answers.OPEN):
             return Score(0.0, parts)
-        level = self.unknown if self.file is None else load_mastery(self.file).level(sample.entity, self.unknown)
-        k = LEVELS.index(str(level))
+        known = None if self.file is None else load_mastery(self.file)
+        k = LEVELS.index(str(self.unknown) if known is None else known.level(sample.entity, self.unknown))
         return Score(min(1.0, self.plus[k] * u) if parts["passed"] else self.minus[k], parts)

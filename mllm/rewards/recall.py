@@ -64,7 +64,6 @@ def _plain(text: str) -> str:
 
 
 def _states(text: str, mark: str) -> bool:
-    """Whether a mark's words occur in a text in a row and are not denied."""
     return bool(re.search(rf"(?<!\w){re.escape(mark)}(?!\w)", _undenied(text, mark)))
 
 

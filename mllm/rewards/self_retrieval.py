@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from mllm.distributed import gather
 from mllm.errors import ConfigError
-from mllm.metrics.stats import hit_share
+from mllm.metrics.ranking import hit_share, log_softmax
 from mllm.records import Sample, Score
 from mllm.rewards import CaptionReward
-
-Form = Literal["log", "hit", "margin"]
-Over = Literal["batch", "bag_batch", "bag"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class Reward(CaptionReward):
 
     scorer: str = "pocket"
     """`pocket`, a folder or a Hub name (mllm/models/encoders.py). Never judge with the same one."""
-    form: Form = "log"
-    over: Over = "batch"
+    form: Literal["log", "hit", "margin"] = "log"
+    over: Literal["batch", "bag_batch", "bag"] = "batch"
     floor: float = 10.0
     late: bool = False
     pool: str = "mean"
@@ -46,9 +43,7 @@ class Reward(CaptionReward):
     """Folder where the images' vectors are kept."""
 
     def __post_init__(self) -> None:
-        for field, value, known in (("form", self.form, get_args(Form)), ("over", self.over, get_args(Over))):
-            if value not in known:
-                raise ConfigError(f"reward 'self_retrieval': {field} must be one of {', '.join(known)}, got {value!r}")
+        super().__post_init__()
         if not self.floor > 0:
             raise ConfigError(f"reward 'self_retrieval': floor must be above 0, got {self.floor!r}")
 
@@ -97,9 +92,7 @@ class Reward(CaptionReward):
         return mates if self.over == "bag" or len(mates) < 2 else list(range(len(bags)))
 
     def _score(self, similarity: np.ndarray, own: int, scale: float, cut: bool) -> Score:
-        from scipy.special import log_softmax
-
-        log_p = float(log_softmax(scale * np.asarray(similarity, np.float64))[own])
+        log_p = float(log_softmax(scale * similarity)[own])
         hit = hit_share(similarity, own)
         margin = float(similarity[own] - np.delete(similarity, own).max())
         value = {"log": max(log_p, -self.floor), "hit": hit, "margin": margin}[self.form]

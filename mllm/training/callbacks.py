@@ -56,7 +56,8 @@ class Journal(TrainerCallback):
         """Write the line, and log the progress and the time left."""
         if not state.is_world_process_zero or not logs:
             return
-        numbers = {key: _finite(value) for key, value in logs.items() if isinstance(value, int | float)}
+        numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}
+        numbers = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
         numbers.pop("train_loss", None)  # covers the steps since the last stop only; each step's loss has its own line
         seconds = round(time.monotonic() - self.started, 2)
         row = {"step": state.global_step, "epoch": numbers.pop("epoch", None), "seconds": seconds, **numbers}
@@ -127,11 +128,6 @@ class OrderlyStop(TrainerCallback):
             raise KeyboardInterrupt
         self.requested = self.requested or now
         logger.warning("stopping after this step, then saving; Ctrl-C after %d seconds stops at once", _REPEATED_SIGNAL)
-
-
-def _finite(value: float) -> float | None:
-    """Return the number, None for NaN and infinity, which JSON cannot hold."""
-    return value if math.isfinite(value) else None
 
 
 def clock(seconds: float) -> str:

@@ -1,8 +1,6 @@
-"""Exact-resume checkpoints: saved at safe boundaries, atomically, including the state that TRL's trainers drop.
+"""Checkpoints that resume exactly: atomic, with the state that TRL's trainers drop, and at safe steps only.
 
-Three things make a resumed run differ from an uninterrupted one: a checkpoint between completions that were generated
-for several steps, a checkpoint between two logs, and samplers that continue from a random state. So saves wait for
-both boundaries, and the order of rows depends on (seed, epoch) alone.
+A safe step uses up the generated completions and closes a log; the order of rows depends on (seed, epoch) alone.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +91,6 @@ class Boundaries(TrainerCallback):
             self._save = False
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One registered piece of state; `missing` is the error for a checkpoint without it, None if it is optional."""
-
-    get: Callable[[], Any]
-    restore: Callable[[Any], None]
-    missing: str | None
-
-
 class RunState(TrainerCallback):
     """State that TRL's trainers do not save. Its owners register it; it is written into every checkpoint.
 
@@ -111,35 +99,37 @@ class RunState(TrainerCallback):
 
     def __init__(self, resume_from: Path | None = None) -> None:
         self.resume_from = resume_from
-        self._parts: dict[str, _Part] = {}
+        self._parts: dict[str, tuple[Callable[[], Any], Callable[[Any], None], str | None]] = {}
 
     def register(
         self, name: str, get: Callable[[], Any], restore: Callable[[Any], None], *, missing: str | None = None
     ) -> None:
         """Save `get()` under `name` from now on, and pass it to `restore` when a run is resumed.
 
+        `missing` is the error for a checkpoint without it, None if it is optional.
+
         Raises:
             ValueError: the name is taken.
         """
         if name in self._parts:
             raise ValueError(f"run state {name!r} is registered twice")
-        self._parts[name] = _Part(get, restore, missing)
+        self._parts[name] = get, restore, missing
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Restore every part from the checkpoint that is resumed."""
         if self.resume_from is None:
             return
-        for name, part in self._parts.items():
+        for name, (_, restore, missing) in self._parts.items():
             file = self.resume_from / f"run_state_{name}.json"
             if file.is_file():
-                part.restore(json.loads(file.read_text(encoding="utf-8")))
-            elif part.missing is not None:
-                raise FieldmarkError(f"{file}: no such file; {part.missing}")
+                restore(json.loads(file.read_text(encoding="utf-8")))
+            elif missing is not None:
+                raise FieldmarkError(f"{file}: no such file; {missing}")
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write every part into the checkpoint."""
-        for name, part in self._parts.items():
-            value = part.get()
+        for name, (get, _, _) in self._parts.items():
+            value = get()
             if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
                 with atomic_write(folder / f"run_state_{name}.json") as file:

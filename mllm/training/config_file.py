@@ -1,8 +1,6 @@
 """Reads a run's settings from its YAML file and command line, and checks every key. Imports neither torch nor TRL.
 
-The `fieldmark:` section of the file is a `Settings` (`mllm.config`); every other key is a flag of TRL's own `SFTConfig`
-or `GRPOConfig` and is passed on unchanged. On the command line our flags and TRL's may be mixed; they override the
-file: `--style direct --lora.r 8 --rewards.iou.weight 2 --learning_rate 1e-5`.
+Keys outside the `fieldmark:` section are TRL's. Flags override the file: `--style direct --lora.r 8 --seed 1`.
 """
 
 from __future__ import annotations
@@ -10,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -47,7 +46,10 @@ def read(argv: Sequence[str], default: Path, trl_fields: Collection[str]) -> Run
     file = default
     for index, word in enumerate(argv):
         if word == "--config" or word.startswith("--config="):
-            file = Path(_value(argv, index))
+            words = _words(argv, index)
+            if not words:
+                raise ConfigError(f"the command line: {word} needs a value")
+            file = Path(words[0])
             del argv[index : index + (1 if "=" in word else 2)]
             break
     values = load_yaml(file)
@@ -133,20 +135,7 @@ def _words(argv: Sequence[str], index: int) -> list[str]:
     """Return the values of the flag at `index`: what follows `=`, or the words up to the next flag."""
     if "=" in argv[index]:
         return [argv[index].split("=", 1)[1]]
-    words: list[str] = []
-    for word in argv[index + 1 :]:
-        if word.startswith("--"):
-            break
-        words.append(word)
-    return words
-
-
-def _value(argv: Sequence[str], index: int) -> str:
-    """Return the one value of the flag at `index`."""
-    words = _words(argv, index)
-    if not words:
-        raise ConfigError(f"the command line: {argv[index]} needs a value")
-    return words[0]
+    return list(takewhile(lambda word: not word.startswith("--"), argv[index + 1 :]))
 
 
 def _put(values: dict[str, Any], name: str, words: Sequence[str]) -> None:

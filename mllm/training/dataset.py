@@ -1,18 +1,16 @@
-"""Reads and checks all data of a training run before any weight is loaded.
-
-Every error names the file and the row, and says what to do.
-"""
+"""Reads and checks all data of a training run before any weight is loaded. Every error names the file and the row."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from mllm.config import Settings
-from mllm.errors import FieldmarkError, RecordError, UnknownNameError
+from mllm.errors import FieldmarkError, RecordError
 from mllm.io.images import image_size
 from mllm.io.jsonl import read_jsonl
 from mllm.models.checkpoint import Checkpoint
@@ -57,7 +55,9 @@ def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -
         rows += [Row(sample, image_path(file, sample)) for sample in samples]
     for file in settings.mix if answers else ():
         rows += _exchanges(file)
-    _check_unique(rows)
+    twice = [name for name, count in Counter(row.record.id for row in rows).items() if count > 1]
+    if twice:  # within one file, reading refuses it
+        raise RecordError(f"sample id {twice[0]!r} occurs in two of the training files")
     validation: list[Sample] = []
     root = Path()
     if settings.validation is not None:
@@ -81,16 +81,12 @@ def check_rows(
     limit = settings.max_tokens_per_sample
     samples = [row.record for row in data.train if isinstance(row.record, Sample)]
     counted = conversations.check_length(samples, checkpoint, limit, answers=answers, room=max_completion_length)
+    exchanges = [(row.record, row.image) for row in data.train if isinstance(row.record, Exchange)]
     plain = [
-        (
-            [*row.record.messages(), conversations.says("assistant", row.record.answer)],
-            image_size(row.image) if row.image else None,
-        )
-        for row in data.train
-        if isinstance(row.record, Exchange)
+        ([*one.messages(), conversations.says("assistant", one.answer)], image_size(image) if image else None)
+        for one, image in exchanges
     ]
-    names = [row.record.id for row in data.train if isinstance(row.record, Exchange)]
-    conversations.refuse_long(names, conversations.count_tokens(plain, checkpoint), limit)
+    conversations.refuse_long([one.id for one, _ in exchanges], conversations.count_tokens(plain, checkpoint), limit)
     conversations.check_length(data.validation, checkpoint, limit, answers=False)
     if counted:
         logger.info(
@@ -107,14 +103,11 @@ def _check_sample(file: Path, sample: Sample, *, split: str, style: str, target:
         )
     try:
         task_of(sample).check(sample, style, target=target)
-    except UnknownNameError as error:
-        raise RecordError(f"{file}: sample {sample.id}: field task: {error}") from None
     except RecordError as error:
         raise RecordError(f"{file}: {error}") from None
 
 
 def _exchanges(file: Path) -> list[Row]:
-    """Read a file of plain questions and answers."""
     rows: list[Row] = []
     for record in read_jsonl(file, Exchange, unique="id"):
         image = None if record.image is None else Path(file).parent / record.image
@@ -124,15 +117,6 @@ def _exchanges(file: Path) -> list[Row]:
     if not rows:
         raise RecordError(f"{file}: the file has no exchanges")
     return rows
-
-
-def _check_unique(rows: Sequence[Row]) -> None:
-    """Refuse an id that occurs in two files (within one file, reading refuses it)."""
-    seen: set[str] = set()
-    for row in rows:
-        if row.record.id in seen:
-            raise RecordError(f"sample id {row.record.id!r} occurs in two of the training files")
-        seen.add(row.record.id)
 
 
 def _check_images(rows: Sequence[Row]) -> None:

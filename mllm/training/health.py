@@ -1,7 +1,6 @@
-"""Health checks of a GRPO run: problems that the loss does not show, found in the logs.
+"""Health checks of a GRPO run: problems that the loss does not show, found in the last `WINDOW` logs.
 
-Each check looks at the last `WINDOW` logs. Its result is logged as `alarm/<name>` (0: fine, 1: problem), and a warning
-says what was seen and which setting to change when the problem starts.
+Each result is logged as `alarm/<name>` (1: problem); a warning says which setting to change when the problem starts.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import pstdev
 from typing import Any
 
@@ -27,27 +25,15 @@ WINDOW = 10
 """Logs that a check looks at; it needs this many before its first result."""
 
 
-@dataclass(frozen=True)
-class HealthCheck:
-    """One problem to look for.
-
-    `find` returns the warning, None while all is well; it is called only for full windows of logs that have `metric`.
-    """
-
-    name: str
-    metric: str
-    find: Callable[[Logs], str | None]
-
-
 def _mean(logs: Logs, metric: str) -> float:
     values = [log[metric] for log in logs if log.get(metric) is not None]
     return sum(values) / len(values) if values else 0.0
 
 
-def _trend(logs: Logs, metric: str) -> float:
-    """Return the mean of the later half minus that of the earlier half."""
+def _halves(logs: Logs, metric: str) -> tuple[float, float]:
+    """Return the means of the earlier and of the later half."""
     half = len(logs) // 2
-    return _mean(logs[half:], metric) - _mean(logs[:half], metric)
+    return _mean(logs[:half], metric), _mean(logs[half:], metric)
 
 
 def _zero_variance(logs: Logs) -> str | None:
@@ -73,18 +59,18 @@ def _truncated(logs: Logs) -> str | None:
 
 
 def _format_without_iou(logs: Logs) -> str | None:
-    if _trend(logs, "rewards/format/mean") <= 0.02 or _trend(logs, "rewards/iou/mean") > 0.005:
+    halves = [_halves(logs, f"rewards/{name}/mean") for name in ("format", "iou")]
+    form, iou = (now - before for before, now in halves)
+    if form <= 0.02 or iou > 0.005:
         return None
     return (
-        f"the format reward rises ({_trend(logs, 'rewards/format/mean'):+.2f}) while the IoU reward does not "
-        f"({_trend(logs, 'rewards/iou/mean'):+.3f}): the model learns the format, not to look. Lower "
-        "rewards.format.weight, or raise rewards.iou.weight"
+        f"the format reward rises ({form:+.2f}) while the IoU reward does not ({iou:+.3f}): the model learns the "
+        "format, not to look. Lower rewards.format.weight, or raise rewards.iou.weight"
     )
 
 
 def _length_collapse(logs: Logs) -> str | None:
-    half = len(logs) // 2
-    before, now = (_mean(part, "completions/mean_length") for part in (logs[:half], logs[half:]))
+    before, now = _halves(logs, "completions/mean_length")
     if before <= 0 or now >= 0.5 * before:
         return None
     return (
@@ -105,8 +91,7 @@ def _one_box(logs: Logs) -> str | None:
 
 
 def _kl_runaway(logs: Logs) -> str | None:
-    half = len(logs) // 2
-    before, now = (_mean(part, "kl") for part in (logs[:half], logs[half:]))
+    before, now = _halves(logs, "kl")
     if now <= 0.5 or now <= 2 * before:
         return None
     return (
@@ -115,14 +100,15 @@ def _kl_runaway(logs: Logs) -> str | None:
     )
 
 
-CHECKS = (
-    HealthCheck("zero_variance", "frac_reward_zero_std", _zero_variance),
-    HealthCheck("truncated", "completions/clipped_ratio", _truncated),
-    HealthCheck("format_without_iou", "rewards/iou/mean", _format_without_iou),
-    HealthCheck("length_collapse", "completions/mean_length", _length_collapse),
-    HealthCheck("one_box", "boxes/spread", _one_box),
-    HealthCheck("kl_runaway", "kl", _kl_runaway),
-)
+CHECKS: Mapping[str, tuple[str, Callable[[Logs], str | None]]] = {
+    "zero_variance": ("frac_reward_zero_std", _zero_variance),
+    "truncated": ("completions/clipped_ratio", _truncated),
+    "format_without_iou": ("rewards/iou/mean", _format_without_iou),
+    "length_collapse": ("completions/mean_length", _length_collapse),
+    "one_box": ("boxes/spread", _one_box),
+    "kl_runaway": ("kl", _kl_runaway),
+}
+"""By name: a metric that all logs of the window must have, and the check, which returns a warning or None."""
 
 
 class HealthChecks(TrainerCallback):
@@ -131,8 +117,7 @@ class HealthChecks(TrainerCallback):
     The window of logs is saved as the run state `health`.
     """
 
-    def __init__(self, run_state: RunState | None = None, checks: Sequence[HealthCheck] = CHECKS) -> None:
-        self.checks = tuple(checks)
+    def __init__(self, run_state: RunState | None = None) -> None:
         self._logs: deque[dict[str, float]] = deque(maxlen=WINDOW)
         self._active: set[str] = set()
         self.messages: dict[str, str] = {}
@@ -153,19 +138,19 @@ class HealthChecks(TrainerCallback):
         self._logs.append({name: value for name, value in logs.items() if isinstance(value, int | float)})
         if len(self._logs) < WINDOW:
             return
-        for check in self.checks:
-            if not all(check.metric in log for log in self._logs):
+        for name, (metric, find) in CHECKS.items():
+            if not all(metric in log for log in self._logs):
                 continue
-            message = check.find(list(self._logs))
-            logs[f"alarm/{check.name}"] = float(message is not None)
-            self.messages.pop(check.name, None)
+            message = find(list(self._logs))
+            logs[f"alarm/{name}"] = float(message is not None)
+            self.messages.pop(name, None)
             if message is None:
-                self._active.discard(check.name)
+                self._active.discard(name)
                 continue
-            if check.name not in self._active and state.is_world_process_zero:
+            if name not in self._active and state.is_world_process_zero:
                 logger.warning("step %d: %s", state.global_step, message)
-            self.messages[check.name] = message
-            self._active.add(check.name)
+            self.messages[name] = message
+            self._active.add(name)
 
 
 def box_spread(boxes: Sequence[Box]) -> float:

@@ -1,8 +1,6 @@
 """Heartbeats of processes that train together: a rank that is lost or hangs is named, and the others end.
 
-A collective call waits for all ranks. If one was killed or hangs, the others wait until the back-end's own timeout,
-half an hour later, which does not name it. So each rank writes a heartbeat into the launcher's key-value store, and
-reads those of the others.
+Without them the others would wait in a collective call for half an hour, and its timeout does not name the rank.
 """
 
 from __future__ import annotations

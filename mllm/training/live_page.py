@@ -1,7 +1,6 @@
 """`live.html` in the folder of a run that trains, and its rollouts in TensorBoard or W&B if `report_to` names them.
 
-The page is written at most every few seconds, by the first process. If the page cannot be written or a tracker fails,
-a warning is logged once, and training continues without it.
+The first process writes it; if that or a tracker fails, a warning is logged once, and training continues.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ EVERY_S = 10.0
 class Rollouts:
     """The first prompts of the last batch with their answers and scores. `images`: image files by sample id."""
 
-    def __init__(self, images: Mapping[str, Path], prompts: int = PROMPTS) -> None:
-        self.images, self.prompts = images, prompts
+    def __init__(self, images: Mapping[str, Path]) -> None:
+        self.images = images
         self.groups: list[Group] = []
         self._places: list[list[int]] = []
         self._batch: Sequence[str] = ()
@@ -53,18 +52,15 @@ class Rollouts:
         """Add one reward's scores of a batch; a reward that was added before begins the next batch."""
         texts = [completion.text for completion in completions]
         if texts != self._batch or not self.groups or name in self.groups[0].values:
-            self._begin(samples, completions)
+            ids = list(dict.fromkeys(sample.id for sample in samples if sample.id in self.images))[:PROMPTS]
+            self._places = [[place for place, sample in enumerate(samples) if sample.id == own] for own in ids]
+            self.groups = [
+                Group(samples[places[0]], self.images[own], [completions[place] for place in places])
+                for own, places in zip(ids, self._places, strict=True)
+            ]
             self._batch = texts
         for group, places in zip(self.groups, self._places, strict=True):
             group.values[name] = [scores[place].value for place in places]
-
-    def _begin(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> None:
-        ids = [name for name in dict.fromkeys(sample.id for sample in samples) if name in self.images][: self.prompts]
-        self._places = [[place for place, one in enumerate(samples) if one.id == name] for name in ids]
-        self.groups = [
-            Group(samples[places[0]], self.images[name], [completions[place] for place in places])
-            for name, places in zip(ids, self._places, strict=True)
-        ]
 
 
 class LivePage(TrainerCallback):

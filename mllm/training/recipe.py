@@ -1,8 +1,6 @@
 """Reads a recipe without starting it, as it would run on the machine that its header names.
 
-`recipes/sft.py` and `recipes/rl.py` read their YAML in the process that trains. Here the same file is read for another
-machine: TRL's own checks see the batch of all its processes, and weights that an earlier recipe makes are traced back
-to the checkpoint that it starts from.
+TRL's own checks see the batch of all its processes; weights that an earlier recipe makes are traced back to their base.
 """
 
 from __future__ import annotations
@@ -149,17 +147,12 @@ def _flag_values(flags: Sequence[str], *names: str) -> dict[str, Any]:
         name, has_value, value = flag.removeprefix("--").partition("=")
         if flag.startswith("--") and name in names:
             word = value if has_value else flags[index + 1] if index + 1 < len(flags) else ""
-            values[name] = word.lower() in ("true", "1", "yes", "") if name == "bf16" else _whole(word)
+            number = int(word) if word.isdigit() else word
+            values[name] = word.lower() in ("true", "1", "yes", "") if name == "bf16" else number
     return values
 
 
-def _whole(word: str) -> int | str:
-    """Return a word as a whole number, or unchanged."""
-    return int(word) if word.isdigit() else word
-
-
 def _default(kind: Kind, name: str) -> Any:
-    """Return TRL's own default of a field."""
     return next(item.default for item in fields(_CONFIGS[kind]) if item.name == name)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate import PartialState
@@ -142,17 +142,13 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
     from transformers import set_seed
 
     set_seed(args.seed)  # fresh adapters are random
-    flags: dict[Part, bool] = {
-        "vision": settings.freeze_vision,
-        "projector": settings.freeze_projector,
-        "llm": settings.freeze_llm,
-    }
+    parts: tuple[Part, ...] = get_args(Part)
     if checkpoint.adapter is not None:
         logger.info("the adapter %s is trained further, at its own rank; `lora` is ignored", checkpoint.adapter)
     loaded = load(
         checkpoint,
         LoadOptions(settings.dtype, attention=settings.attention, quantize=settings.quantize),
-        freeze=[part for part, frozen in flags.items() if frozen],
+        freeze=[part for part in parts if getattr(settings, f"freeze_{part}")],
         lora=settings.lora,
         trainable=True,
     )

@@ -24,8 +24,7 @@ from mllm.training.grpo.bag_sampler import BagSampler
 from mllm.training.health import box_spread
 
 CACHE_BYTES = 256 * 2**20
-OnScores = Callable[[Sequence[Sample], Sequence[Score]], None]
-OnRollouts = Callable[[str, Sequence[Sample], Sequence[Completion], Sequence[Score]], None]
+Listener = Callable[[str, Sequence[Sample], Sequence[Completion], Sequence[Score]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +116,11 @@ class Lookup:
         return replace(row, record=replace(row.record, bag=bag)) if isinstance(row.record, Sample) else row
 
     def _prompt(self, row: Row) -> list[dict[str, Any]]:
-        """Return the prompt as messages, with a placeholder for the image."""
         if isinstance(row.record, Sample):
             return conversations.conversation(row.record, self.convention)
         return row.record.messages()
 
     def _answer(self, record: Sample | Exchange) -> str:
-        """Return the text to train on."""
         return record.answer if isinstance(record, Exchange) else conversations.target(record, self.convention)
 
 
@@ -161,8 +158,7 @@ class TrlReward:
         reward: scores the completions.
         checkpoint: its family and processor decide how completions are parsed.
         count_problems: also log the share of completions that could not be parsed, as `unread/<reason>`.
-        on_scores: receives each batch's samples and scores.
-        on_rollouts: receives the reward's name, and each batch's samples, completions and scores.
+        listeners: receive the reward's name, and each batch's samples, completions and scores.
     """
 
     def __init__(
@@ -172,14 +168,13 @@ class TrlReward:
         checkpoint: Checkpoint | Loaded,
         *,
         count_problems: bool = False,
-        on_scores: OnScores | None = None,
-        on_rollouts: OnRollouts | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.__name__ = name
         opening = template_opening(checkpoint.processor, checkpoint.convention.prompt)
         self.reader = CompletionReader(checkpoint.family, checkpoint.convention.budget, opening)
         self.reward, self.count_problems = reward.reading(self.reader.family, self.reader.budget), count_problems
-        self.on_scores, self.on_rollouts = on_scores, on_rollouts
+        self.listeners = listeners
 
     def __call__(
         self,
@@ -191,12 +186,12 @@ class TrlReward:
         **_: Any,
     ) -> list[float | None]:
         """Return a number for each completion, None where the reward does not apply."""
-        read = [self._read(*row) for row in zip(sample, completions, completion_ids, strict=True)]
+        texts = [one if isinstance(one, str) else one[0]["content"] for one in completions]
+        rows = zip(sample, texts, completion_ids, strict=True)
+        read = [self.reader.read(one, text, tokens=len(ids)) for one, text, ids in rows]
         scores = self.reward(sample, read)
-        if self.on_scores is not None:
-            self.on_scores(sample, scores)
-        if self.on_rollouts is not None:
-            self.on_rollouts(self.__name__, sample, read, scores)
+        for listener in self.listeners:
+            listener(self.__name__, sample, read, scores)
         if log_metric is not None:
             for part in sorted({part for score in scores for part in score.parts}):
                 values = [score.parts[part] for score in scores if part in score.parts]
@@ -226,8 +221,3 @@ class TrlReward:
         written, true = [pair[0] for pair in pairs.values()], [pair[1] for pair in pairs.values()]
         if len(pairs) >= 4 and box_spread(true) > 0:
             log_metric("boxes/spread", box_spread(written) / box_spread(true))
-
-    def _read(self, sample: Sample, completion: Any, ids: Sequence[int]) -> Completion:
-        """Parse one completion."""
-        text = completion if isinstance(completion, str) else completion[0]["content"]
-        return self.reader.read(sample, text, tokens=len(ids))

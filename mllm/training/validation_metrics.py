@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from mllm.captions import caption_of
 from mllm.config import Evaluate
@@ -18,18 +17,10 @@ from mllm.prompting.tasks import score_of
 from mllm.records import Completion, Sample
 
 
-class Metric(Protocol):
-    """Scores of completions by their names in the journal; the best checkpoint has the largest `key`."""
-
-    key: str
-
-    def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> dict[str, float]:
-        """Score completion i against sample i."""
-        ...
-
-
-def choose(samples: Sequence[Sample], root: Path, settings: Evaluate) -> Metric:
+def choose(samples: Sequence[Sample], root: Path, settings: Evaluate) -> Boxes | Captions:
     """Return the metric for the samples; `root` is the folder of their images.
+
+    It returns scores by their names in the journal; the best checkpoint has the largest `key`.
 
     Raises:
         RecordError: captions mixed with questions for boxes, captions without a bag, or bag files that do not fit.

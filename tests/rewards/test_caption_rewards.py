@@ -150,7 +150,7 @@ def test_faithful_by_known_marks(samples: list[Sample]) -> None:
         ("self_retrieval", {"form": "loss"}, "log, hit, margin"),
         ("self_retrieval", {"floor": 0}, "floor"),
         ("cider", {"corpus": "nowhere.jsonl"}, "no such samples file"),
-        ("cider", {"frequencies": "idf"}, "corpus or batch"),
+        ("cider", {"frequencies": "idf"}, "corpus, batch"),
         ("length", {"least": 5, "most": 4}, "least <= most"),
         ("faithful", {"measure": "f1", "teacher": "pocket"}, "f1 needs"),
         ("clip", {"greedy": "nowhere.jsonl"}, "no such file"),

@@ -60,7 +60,7 @@ def main() -> None:
     rows = [Row(sample, image_path(file, sample)) for sample in samples]
     written = Written(load_reward("self_retrieval", over="bag_batch"))
     stages = bag_curriculum.BagStages(sampler, RunState())
-    function = trl_adapter.TrlReward("self_retrieval", written, loaded, on_scores=stages.add_scores)
+    function = trl_adapter.TrlReward("self_retrieval", written, loaded, listeners=[stages.add])
     trainer = Trainer(
         model=loaded.model,
         reward_funcs=[function],  # pyright: ignore[reportArgumentType]

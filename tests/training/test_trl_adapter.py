@@ -125,7 +125,7 @@ def test_none_means_it_does_not_apply(rows: list[trl_adapter.Row], checkpoint: C
 def test_captions_do_not_count_as_unread_and_scores_are_reported(
     tmp_path: Path, checkpoint: Checkpoint, rows: list[trl_adapter.Row]
 ) -> None:
-    """A caption needs no answer tag; `on_scores` receives the samples and their scores."""
+    """A caption needs no answer tag; listeners receive the samples and their scores."""
     captions = load_samples(make_captions(tmp_path, "train", families=1, size=2))
     mixed = [captions[0], rows[0].record]
     reported: list[tuple[list, list]] = []
@@ -134,7 +134,7 @@ def test_captions_do_not_count_as_unread_and_scores_are_reported(
         rewards.load("length", least=2, most=9),
         checkpoint,
         count_problems=True,
-        on_scores=lambda samples, scores: reported.append((list(samples), list(scores))),
+        listeners=[lambda _name, samples, _completions, scores: reported.append((list(samples), list(scores)))],
     )
     logged: dict[str, float] = {}
     values = function([None] * 2, ["A red bird.", "no box"], [(1,), (1,)], sample=mixed, log_metric=logged.__setitem__)

@@ -1,8 +1,6 @@
 """Attention within the rows of a packed sequence or around a shared prompt, and logits for labelled tokens alone.
 
-A block mask over a packed sequence costs its length squared. Split at the rows' ends, attention costs what the rows
-cost alone, and each part is causal, for which all kernels are fast. Completions of one prompt are split in the same
-way: each attends to the prompt and to itself.
+A block mask over the sequence would cost its length squared; split, each part is causal and costs what it costs alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Decides whether completions share their prompt, by counting multiply-adds in advance.
 
-A packed sequence reads the prompt once. Its attention is split around the prompt (`attention.py`), and each completion
-pays for all of prompt and itself, where the stock causal kernel pays for half. So sharing is cheaper except for short
-prompts with long completions, which take the stock route. It never reads more tokens, so it never needs more memory.
+Sharing reads the prompt once, but masks the completions' attention, for which the stock causal kernel pays half: so
+short prompts with long completions take the stock route.
 """
 
 from __future__ import annotations

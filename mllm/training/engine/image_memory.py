@@ -1,8 +1,4 @@
-"""Preprocess each image for the vision tower once, not at every use.
-
-TRL runs the image processor again in every epoch, and in GRPO for each of a prompt's completions. The result is the
-same each time, so it is kept in memory; the least recently used images are dropped first.
-"""
+"""Preprocess each image for the vision tower once: TRL would in every epoch, and for each of a prompt's completions."""
 
 from __future__ import annotations
 

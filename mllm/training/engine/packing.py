@@ -1,8 +1,4 @@
-"""SFT without padding: the rows of a batch, images included, in one sequence.
-
-Each row keeps its own positions (three axes under M-RoPE) and attends to itself alone, so that losses and gradients
-equal those of the padded batch.
-"""
+"""SFT without padding: a batch's rows, with images, in one sequence; losses and gradients equal the padded batch's."""
 
 from __future__ import annotations
 
@@ -32,7 +28,7 @@ def pack(core: Any | None, inputs: dict[str, Any]) -> dict[str, Any]:
         lengths), positions with an axis in front under M-RoPE, and `row_lengths`. Images stay in order.
     """
     ids_BT, mask_BT = inputs["input_ids"], inputs["attention_mask"]
-    real_BT, places = mask_BT.bool(), _positions(core, inputs)
+    real_BT, places = mask_BT.bool(), shared_prefix.padded_positions(core, inputs)[0]
     packed = {
         "input_ids": ids_BT[real_BT][None],
         "position_ids": places[..., real_BT].unsqueeze(-2),
@@ -41,27 +37,10 @@ def pack(core: Any | None, inputs: dict[str, Any]) -> dict[str, Any]:
     }
     if "labels" in inputs:
         labels_BT, starts_B = inputs["labels"].clone(), real_BT.int().argmax(1)
-        labels_BT[
-            torch.arange(len(ids_BT), device=ids_BT.device), starts_B
-        ] = -100  # the token before is in another row
+        rows_B = torch.arange(len(ids_BT), device=ids_BT.device)
+        labels_BT[rows_B, starts_B] = -100  # the token before is in another row
         packed["labels"] = labels_BT[real_BT][None]
     return packed | {name: inputs[name] for name in ("pixel_values", "image_grid_thw") if name in inputs}
-
-
-def _positions(core: Any | None, inputs: dict[str, Any]) -> torch.Tensor:
-    """Return each token's position in its own row, (B, T), or (3, B, T) under M-RoPE."""
-    mask_BT = inputs["attention_mask"]
-    counted_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
-    if core is None or not hasattr(core, "get_rope_index"):
-        return counted_BT
-    if inputs.get("image_grid_thw") is None:
-        return counted_BT.expand(3, -1, -1)
-    return core.get_rope_index(
-        inputs["input_ids"],
-        mm_token_type_ids=inputs["mm_token_type_ids"],
-        image_grid_thw=inputs["image_grid_thw"],
-        attention_mask=mask_BT,
-    )[0]
 
 
 def hidden_states(model: Any, inputs: dict[str, Any]) -> list[torch.Tensor]:

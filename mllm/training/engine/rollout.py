@@ -45,17 +45,8 @@ def _prefill(model: Any, inputs: dict[str, Any], index: torch.Tensor, images: Se
     """
     ids_UP, mask_UP = inputs["input_ids"], inputs["attention_mask"]
     core = shared_prefix.multimodal_core(model)
-    places = (mask_UP.cumsum(-1) - 1).clamp(min=0)
+    places, shift_U1 = shared_prefix.padded_positions(core, inputs)
     if core is not None and hasattr(core, "get_rope_index"):
-        shift_U1 = torch.zeros(len(ids_UP), 1, dtype=torch.long, device=ids_UP.device)
-        places = places.expand(3, -1, -1)
-        if inputs.get("image_grid_thw") is not None:
-            places, shift_U1 = core.get_rope_index(
-                ids_UP,
-                mm_token_type_ids=inputs["mm_token_type_ids"],
-                image_grid_thw=inputs["image_grid_thw"],
-                attention_mask=mask_UP,
-            )
         core.rope_deltas = shift_U1[index]  # read by `generate` when it continues from a cache
     if images is not None:
         seen = shared_prefix.encoded(images)

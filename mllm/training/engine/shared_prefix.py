@@ -99,9 +99,25 @@ def multimodal_core(model: Any) -> Any | None:
     return None
 
 
+def padded_positions(core: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each token's position in its own padded row, (B, T), or (3, B, T) under M-RoPE, and the rows' shifts.
+
+    A shift, (B, 1), is what M-RoPE adds to the number of tokens for the position after the row.
+    """
+    mask_BT = inputs["attention_mask"]
+    places = (mask_BT.cumsum(-1) - 1).clamp(min=0)
+    shift_B1 = torch.zeros(len(mask_BT), 1, dtype=torch.long, device=mask_BT.device)
+    if not hasattr(core, "get_rope_index"):
+        return places, shift_B1
+    if inputs.get("image_grid_thw") is None:
+        return places.expand(3, -1, -1), shift_B1
+    names = ("mm_token_type_ids", "image_grid_thw", "attention_mask")
+    return core.get_rope_index(inputs["input_ids"], **{name: inputs[name] for name in names})
+
+
 def positions(core: Any | None, ids_P: torch.Tensor, types_P: torch.Tensor | None, grids: Any | None) -> torch.Tensor:
     """Return the positions of a prompt, (A, P): three axes if the model has M-RoPE, else one."""
-    if core is None or not hasattr(core, "get_rope_index"):
+    if not hasattr(core, "get_rope_index"):
         return torch.arange(len(ids_P))[None]
     if grids is None or len(grids) == 0 or types_P is None:
         return torch.arange(len(ids_P)).expand(3, -1)

@@ -83,7 +83,7 @@ def by_size(settings: config.Bags, samples: Sequence[Sample], sizes: Sequence[in
 class BagStages(TrainerCallback):
     """Counts how often captions of bags retrieve their image, and sets the sampler's hit rates after each epoch.
 
-    `add_scores` receives the self-retrieval reward's scores of this process. Counts are summed over the processes at
+    `add` receives the rewards' scores of this process. Counts are summed over the processes at
     the end of every epoch and at every save, and saved as the run state `bags`.
     """
 
@@ -99,12 +99,12 @@ class BagStages(TrainerCallback):
             "continue that run",
         )
 
-    def add_scores(self, samples: Sequence[Sample], scores: Sequence[Score]) -> None:
-        """Count the hits of images that came with their bag."""
+    def add(self, name: str, samples: Sequence[Sample], completions: Any, scores: Sequence[Score]) -> None:
+        """Count the self-retrieval reward's hits of images that came with their bag."""
         hits = [
             score.parts["hit"]
             for sample, score in zip(samples, scores, strict=True)
-            if sample.bag is not None and "hit" in score.parts
+            if name == "self_retrieval" and sample.bag is not None and "hit" in score.parts
         ]
         self._local = self._local[0] + sum(hits), self._local[1] + len(hits)
 

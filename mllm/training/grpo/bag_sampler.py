@@ -1,8 +1,6 @@
-"""BagCurri (No Detail Left Behind, 2024): look-alikes stay together in one generation batch, and bags grow.
+"""BagCurri (No Detail Left Behind, 2024): look-alikes stay together in one global generation batch, and bags grow.
 
-A bag of images is only hard if all of them are scored against each other, so every image of a bag goes into the same
-global generation batch, whichever process writes its captions. No batch size is divisible by 2, 3, 5, 7, 10, 15 and 20:
-the rest is filled with single images, easy distractors that bag rewards score None.
+Sizes do not divide the batch: the rest is single images, easy distractors that bag rewards score None.
 """
 
 from __future__ import annotations

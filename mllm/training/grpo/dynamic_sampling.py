@@ -1,8 +1,6 @@
 """Dynamic sampling: drop groups whose completions all got the same reward, or draw other prompts in their place.
 
-As in DAPO (Yu et al. 2025, arXiv 2503.14476), but bounded: what is left after a number of rounds is dropped. In each
-round all processes draw the same number of prompts, as many as the process with the most groups to replace needs, so
-that they stay in step.
+As DAPO (Yu et al. 2025, arXiv 2503.14476), but bounded. All processes draw equally many prompts, to stay in step.
 """
 
 from __future__ import annotations
@@ -80,7 +78,6 @@ class DynamicSampling:
     def _resample(
         self, trainer: Any, inputs: Rows, output: dict[str, Any], draw: Callable[[Rows], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Replace groups without advantage by groups of other prompts."""
         size, replaced_groups, rounds = trainer.num_generations, 0, 0
         for number in range(self.rounds):
             dead = [group for group, live in enumerate(_live_groups(output, size)) if not live]
@@ -148,12 +145,10 @@ def _padded(name: str, value: Any, width: tuple[int, int], target: tuple[int, in
 
 
 def _has_advantage(output: dict[str, Any]) -> list[bool]:
-    """Whether each completion has an advantage."""
     return output["advantages"].reshape(len(output["advantages"]), -1).ne(0).any(1).tolist()
 
 
 def _live_groups(output: dict[str, Any], size: int) -> list[bool]:
-    """Whether any completion of each group has an advantage."""
     live = _has_advantage(output)
     return [any(live[start : start + size]) for start in range(0, len(live), size)]
 

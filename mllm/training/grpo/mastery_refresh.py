@@ -20,7 +20,7 @@ from mllm.io.files import atomic_write
 from mllm.knowledge.mastery import MasteryTable, load_mastery
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.prompting import styles
-from mllm.records import Completion, Sample
+from mllm.records import Sample
 from mllm.training import distributed_generate
 from mllm.training.grpo.weighted_advantages import AdvantageWeights
 from mllm.training.trl_adapter import Row
@@ -69,11 +69,16 @@ class MasteryRefresh(TrainerCallback):
         if state.global_step % self.settings.every or state.global_step >= state.max_steps:
             return
         started = time.monotonic()
-        completions = self._answers()
+        completions = distributed_generate.answers(
+            self.trainer, self.checkpoint, self.questions, Path(),
+            style=styles.PLAIN if self.settings.by == "marks" else None,
+            sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,
+        )  # fmt: skip
         grade = knowledge_probe.grade_choices if self.settings.by == "choices" else knowledge_probe.grade_marks
         path = self.folder / f"step-{state.global_step}.json"
         table = MasteryTable.counted(grade(self.questions, completions), str(path))
-        self.weights.table = _merged(self.weights.table, table)
+        kept = {name: old for name, old in self.weights.table.items() if name not in table and old.asked}
+        self.weights.table = MasteryTable({**kept, **table}, table.origin)
         if state.is_world_process_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(path.with_suffix(".outputs.jsonl")) as file:
@@ -85,14 +90,6 @@ class MasteryRefresh(TrainerCallback):
         should_log = control.should_log
         Trainer.log(self.trainer, {"mastery/right": right / total, "mastery/seconds": seconds, **shares})
         control.should_log = should_log  # logging resets it, and the step's own log would be lost
-
-    def _answers(self) -> dict[str, Completion]:
-        """Answer every question; returns the same completions on every process."""
-        style = styles.PLAIN if self.settings.by == "marks" else None
-        return distributed_generate.answers(
-            self.trainer, self.checkpoint, self.questions, Path(), style=style,
-            sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,
-        )  # fmt: skip
 
 
 def questions(rows: Sequence[Row], settings: Refresh, checkpoint: Checkpoint | Loaded, seed: int) -> list[Sample]:
@@ -118,9 +115,3 @@ def questions(rows: Sequence[Row], settings: Refresh, checkpoint: Checkpoint | L
             "set by: marks, or remove refresh and estimate once with eval/mastery.py, which crops single things"
         )
     return knowledge_probe.choices(knowledge_probe.draw(single, settings.per_entity, seed), entities, seed)
-
-
-def _merged(old: MasteryTable, new: MasteryTable) -> MasteryTable:
-    """Return the new table with the old one's entries for entities that were not asked about."""
-    kept = {name: entry for name, entry in old.items() if name not in new and entry.asked}
-    return MasteryTable({**kept, **new}, new.origin)

@@ -1,11 +1,6 @@
-"""GRPO that reads each prompt once: TRL's trainer, with the prompt shared by a group's completions.
+"""GRPO that reads each prompt once, images included, where TRL reads it for every completion and in every pass.
 
-TRL reads a prompt, images included, for every completion: in sampling, and in the old, reference and policy passes.
-Here groups stay together in micro-batches (TRL shuffles their rows), each prompt is tokenized and prefilled once, its
-completions are scored in one packed sequence (`mllm.training.engine.shared_prefix`), and a frozen vision tower runs
-once per image and generation batch. On the same rollouts and micro-batches the losses equal TRL's.
-
-`TRL_INTERNALS` lists the parts of TRL that this relies on; tests/training/test_trl_contract.py checks them.
+Groups stay together in micro-batches (TRL shuffles their rows). On the same rollouts the losses equal TRL's.
 """
 
 from __future__ import annotations
@@ -42,7 +37,7 @@ TRL_INTERNALS = (
     "_prepare_inputs",
     "_tokenize_prompts",
 )
-"""Methods of GRPOTrainer that are overridden here."""
+"""Methods of GRPOTrainer that are overridden here; tests/training/test_trl_contract.py checks them."""
 SKIPPABLE = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo")
 """Losses in which a completion without advantage has no gradient, so that its group need not be scored."""
 
@@ -168,9 +163,8 @@ class PrefixGRPOTrainer(GRPOTrainer):
         mode = "train" if self.model.training else "eval"
         size = self.num_generations if self.model.training else self.num_generations_eval
         lowest, highest = self.accelerator.gather(advantages).view(-1, size).aminmax(dim=1)
-        self._metrics[mode]["frac_reward_zero_std"][-1] = (
-            torch.isclose(lowest, highest, atol=1e-6).float().mean().item()
-        )
+        flat = torch.isclose(lowest, highest, atol=1e-6).float().mean().item()
+        self._metrics[mode]["frac_reward_zero_std"][-1] = flat
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         if not self.shares_prefix:

@@ -1,13 +1,7 @@
-"""Before vLLM generates a run's completions: does it read the same prompt as the trained model, with the same
-probabilities?
+"""Before vLLM generates a run's completions: does it read the same prompt as the model, with the same probabilities?
 
-TRL 1.16 sends vLLM prompts in which the image's tokens are expanded, and vLLM expands each of them again
-(huggingface/trl#6294): training would continue on answers to another question. So one sample goes through both engines.
-They have to read equally many tokens, and to give the generated ones the same log-probabilities up to rounding.
-
-A vLLM server receives the prompt's tokens and the image separately, and TRL takes the number of tokens that it sent for
-the number that was read. The server's answer to the image alone shows how many tokens it makes of it; the prompt has to
-contain as many.
+TRL 1.16 sends vLLM prompts with expanded image tokens, which vLLM expands again (huggingface/trl#6294). A server also
+reads images by itself, and TRL takes the tokens that it sent for those that were read.
 """
 
 from __future__ import annotations

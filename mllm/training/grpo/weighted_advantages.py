@@ -1,30 +1,24 @@
 """Weights on advantages by how well the model knows the entity, applied after GRPO's group normalisation.
 
-All completions of a group ask for the same entity, so a factor on their rewards is the same affine map for the whole
-group, and (r - mean) / std cancels it. A factor on the advantage stays.
+A factor on the rewards would be the same for the whole group, and (r - mean) / std would cancel it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from mllm.config import MasteryWeight
-from mllm.errors import ConfigError, RecordError
+from mllm.errors import ConfigError
 from mllm.knowledge.mastery import LEVELS, MasteryTable, load_mastery
 from mllm.records import Sample
 
-
-class Reweight(Protocol):
-    """The trainer's hook that weighs advantages after the group normalisation."""
-
-    def __call__(self, advantages_N: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:
-        """Return a factor for each completion, shape (N,); `advantages_N` are its advantages, summed over tokens."""
-        ...
+Reweight = Callable[[torch.Tensor, Sequence[Sample]], torch.Tensor]
+"""The trainer's hook that weighs advantages after the group normalisation: it gets each completion's advantage, summed
+over tokens, and sample, and returns a factor for each, shape (N,)."""
 
 
 @dataclass
@@ -42,13 +36,8 @@ class AdvantageWeights:
             RecordError: no such file, or entities that are not in it (and `unknown` sets no level for them).
         """
         table = load_mastery(settings.file)
-        missing = table.missing(sample.entity for sample in samples if sample.boxes)
-        if missing and settings.unknown is None:
-            raise RecordError(
-                f"{settings.file}: {len(missing)} entities of the training data are not in it: "
-                f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}. Run eval/mastery.py on the same "
-                "data, or set advantage.mastery.unknown to a level"
-            )
+        if settings.unknown is None:
+            table.check((sample.entity for sample in samples if sample.boxes), "advantage.mastery.unknown")
         return cls(settings, table)
 
     def __call__(self, advantages_N: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:

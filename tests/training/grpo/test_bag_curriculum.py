@@ -99,8 +99,10 @@ def stages(resume_from: Path | None = None) -> tuple[BagStages, RunState]:
 
 def earn(made: BagStages, sample: Sample, *hits: float | None) -> None:
     scores = [Score(0.0, {} if hit is None else {"hit": hit}) for hit in hits]
-    made.add_scores([replace(sample, bag="2/0")] * len(hits), scores)
-    made.add_scores([replace(sample, bag=None)], [Score(None, {"hit": 0.0})])  # a single image does not count
+    made.add("self_retrieval", [replace(sample, bag="2/0")] * len(hits), (), scores)
+    single, hit = [replace(sample, bag=None)], [Score(None, {"hit": 0.0})]
+    made.add("self_retrieval", single, (), hit)  # a single image does not count
+    made.add("clip", [replace(sample, bag="2/0")], (), hit)  # nor does another reward
 
 
 def test_stages_end_when_retrieval_saturates_and_survive_a_stop(samples: list[Sample], tmp_path: Path) -> None:

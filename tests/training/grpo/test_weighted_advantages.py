@@ -110,7 +110,7 @@ def test_the_trainer_weighs_what_was_normalised(data, pocket_folder: Path, tmp_p
 def test_an_unknown_entity_is_an_error_before_training(data, tmp_path: Path) -> None:
     file = MasteryTable.counted([("wren", 1.0)]).save(tmp_path / "m.json")
     samples = load_samples(data[0])
-    with pytest.raises(FieldmarkError, match="entities of the training data are not in it.*eval/mastery.py"):
+    with pytest.raises(FieldmarkError, match="entities of the data are not in it.*eval/mastery.py"):
         AdvantageWeights.build(config.MasteryWeight(file=file), samples)
     lenient = config.MasteryWeight(file=file, unknown="mostly incorrect")
     assert AdvantageWeights.build(lenient, samples).levels(samples[:1]) == [3]
