@@ -68,7 +68,7 @@ class Inputs(Section):
 
 
 @dataclass(frozen=True)
-class Stage:
+class ScaleStage:
     """What one photo costs in one stage: seconds of a core and of a GPU, bytes that stay on the disk."""
 
     name: str
@@ -109,7 +109,7 @@ def learning_s(inputs: Inputs, tokens: float, operations: float) -> float:
     return tokens * operations * inputs.student_parameters / (inputs.operations * inputs.learning_share)
 
 
-def stages(units: Units, inputs: Inputs) -> list[Stage]:
+def stages(units: Units, inputs: Inputs) -> list[ScaleStage]:
     """The stages in their order, each for one photo."""
     visual, written = units["visual_tokens"], units["thought_chars"] / inputs.chars_per_token
     asked = visual + units["request_chars"] / inputs.chars_per_token
@@ -120,24 +120,24 @@ def stages(units: Units, inputs: Inputs) -> list[Stage]:
     rollouts = inputs.rl_answers * written * inputs.rl_token_seconds / inputs.rl_rows
     policy = learning_s(inputs, inputs.rl_learned_answers * row, inputs.rl_operations)
     return [
-        Stage("photos looked at", "processes x threads", units["look_s"], 0, units["photo_row_bytes"]),
-        Stage("reasoning", "vLLM servers", units["send_s"] * again, asking_s(inputs, asked, written), reply),
-        Stage(
+        ScaleStage("photos looked at", "processes x threads", units["look_s"], 0, units["photo_row_bytes"]),
+        ScaleStage("reasoning", "vLLM servers", units["send_s"] * again, asking_s(inputs, asked, written), reply),
+        ScaleStage(
             "composites and rows", "processes x threads", (units["composite_s"] + units["append_s"]) * again, 0,
             units["composite_bytes"] + units["sample_bytes"],
         ),
-        Stage(
+        ScaleStage(
             "captions", "vLLM servers", units["caption_s"] + units["send_s"],
             asking_s(inputs, visual + 100, 80), units["caption_bytes"],
         ),
-        Stage("vectors", "one process a GPU", units["look_s"], embed, units["vector_bytes"]),
-        Stage("SFT, one epoch", "accelerate + DeepSpeed", units["read_s"], learning_s(
+        ScaleStage("vectors", "one process a GPU", units["look_s"], embed, units["vector_bytes"]),
+        ScaleStage("SFT, one epoch", "accelerate + DeepSpeed", units["read_s"], learning_s(
             inputs, row, inputs.learning_operations)),
-        Stage("filter and GRPO", "accelerate + DeepSpeed", 0, inputs.rl_share * (rollouts + policy)),
+        ScaleStage("filter and GRPO", "accelerate + DeepSpeed", 0, inputs.rl_share * (rollouts + policy)),
     ]  # fmt: skip
 
 
-def bill(stage: Stage, photos: float, inputs: Inputs) -> Bill:
+def bill(stage: ScaleStage, photos: float, inputs: Inputs) -> Bill:
     """What a stage costs for `photos` photos, and how long it takes on all cores and GPUs."""
     core_h, gpu_h, disk = (photos * one for one in (stage.core_s / HOUR, stage.gpu_s / HOUR, stage.disk))
     dollars = core_h * inputs.core_hour + gpu_h * inputs.gpu_hour + disk / 1e12 * inputs.terabyte_month

@@ -73,7 +73,6 @@ class _Option:
     limits: Range | None
 
     def value(self, options: Any) -> Any:
-        """Return the field's value."""
         return reduce(getattr, self.path, options)
 
 
@@ -192,7 +191,6 @@ def _separate(words: Sequence[str], known: Sequence[_Option]) -> list[str]:
 
 
 def _check_flags(words: Sequence[str], known: Sequence[_Option]) -> None:
-    """Refuse a flag that the program does not have."""
     flags = ["--help", "--version", *(option.flag for option in known if not option.positional)]
     for word in words:
         if word == "--":

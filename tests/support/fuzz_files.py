@@ -174,7 +174,7 @@ def ours(folder: Path) -> dict[str, Target]:
     def bagged(file: Path) -> None:
         caption_bags.markdown(caption_bags.build({"run": file.parent}))
 
-    other = benchmark(folder / "bags", ["left", "right"])
+    other = benchmark(folder / "two-bags", ["left", "right"])
     return {
         "runs.run": Target(filed(made / "run.json", judged), ((made / "run.json").read_bytes(),), JSON),
         "runs.outputs": Target(

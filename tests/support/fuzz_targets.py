@@ -61,7 +61,7 @@ def targets(folder: Path) -> dict[str, Target]:
     from mllm.data import descriptors, formats, sources
     from mllm.evaluation import kvg_published
     from mllm.inference import openai_schema
-    from mllm.io import safe_pickle
+    from mllm.io import codec, safe_pickle
     from mllm.io.images import image_from_bytes
     from mllm.knowledge import card_files, mastery
     from mllm.metrics import reasoning
@@ -166,7 +166,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "kvg.published_numbers": Target(spoken(kvg_published.published_numbers), SPOKEN, TAGS, 10),
         "asking.replies": Target(spoken(replied), SPOKEN, TAGS, 10),
         "captions.words": Target(spoken(captions.words), SPOKEN, TAGS, 5),
-        "rows.decode": Target(lambda data: records.decode(data, records.Sample), (sample,), JSON, 10),
+        "rows.decode": Target(lambda data: codec.decode(data, records.Sample), (sample,), JSON, 10),
         "wire.read": Target(asked, (dumped(request),), JSON, 5),
         "records.load_samples": Target(filed("s.jsonl", records.load_samples), (sample,), JSON),
         "sources.csv": Target(

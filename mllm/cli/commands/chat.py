@@ -107,7 +107,6 @@ class ChatSession:
 
     def _answer(self, name: str, question: str, number: int, about: tuple[Box, ...]) -> Grounding:
         """Ask one model, and print its text as it comes."""
-
         options = self.options
         if len(self.assistants) > 1 and not options.as_json:
             self.screen.print(f"\n{name}:", style="bold")
@@ -126,7 +125,6 @@ class ChatSession:
         return found
 
     def _show(self, found: Grounding, name: str, number: int, marked: Sequence[Spot]) -> None:
-        """Print the result; save the image with its numbered boxes."""
         several, path, saved = len(self.assistants) > 1, self.images[number], None
         if found.boxes:
             model = f".{_slug(Path(name).name)}" if several else ""
@@ -142,7 +140,6 @@ class ChatSession:
             print(f"image: {saved}")
 
     def _go_to(self, number: str) -> None:
-        """Go to another image; list all images."""
         if number:
             if not number.isdecimal() or not 1 <= int(number) <= len(self.images):
                 raise FieldmarkError(f"there is no image :{number}, only :1 to :{len(self.images)}")

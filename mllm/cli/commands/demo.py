@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mllm.cli.experiments.pipeline import Pipeline, Stage, answers, counts, cpus, report, training
+from mllm.cli.experiments.pipeline import POCKET_DATA, Pipeline, Stage, answers, counts, cpus, report, training
 
 MODELS = {"base": "pocket", "SFT": "sft/best", "CoT-SFT": "cot/best", "GRPO": "rl/best"}
 """What the report compares, and where its weights are."""
@@ -18,8 +18,6 @@ CAPTIONERS = {"base": "pocket", "SFT": "captions-sft/best", "self-retrieval": "c
 JOBS = 2
 """How many stages run at once: the pocket model trains faster twice on one core than once on two."""
 THREADS = f"--threads={max(1, cpus() // JOBS)}"
-POCKET_DATA = ("--max-things=4", "--photos-per-entity=12")
-"""Two to four things an image keep thoughts short, and so the demo."""
 BAG_SIZES = (3, 5, 7)
 LEVEL = "medium"
 """How alike the images of a bag are. Among hard ones the judge finds few even by captions that name every mark."""

@@ -6,6 +6,7 @@ instead; the exit code is 1 when it finds one.
 
 import platform
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -36,14 +37,6 @@ def command(options: Options) -> int | None:
         found = contamination.check(list(options.train), list(options.benchmark))
         print(found.summary())
         return ExitCode.FAILED if found.pairs else ExitCode.DONE
-    _show_versions()
-    _show_machine(options.gpu_memory, options.gpus)
-    return None
-
-
-def _show_versions() -> None:
-    from importlib.util import find_spec
-
     from mllm.io import provenance
     from mllm.training.preflight import doctor
 
@@ -57,6 +50,8 @@ def _show_versions() -> None:
         print(f"  ! {line}")
     if not wrong:
         print("  all versions are within their ranges")
+    _show_machine(options.gpu_memory, options.gpus)
+    return None
 
 
 def _show_machine(gpu_memory: float | None, gpus: int) -> None:

@@ -5,6 +5,7 @@ with the command that supplies it. The exit code is 1 when something is bad, and
 not checked. Flags of the recipe follow after `--`: fieldmark preflight --config FILE -- --num_generations 8
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -36,8 +37,6 @@ class Options:
 
 
 def command(options: Options) -> int:
-    import logging
-
     from mllm.training.preflight.check import check_recipe
 
     logging.getLogger("mllm").setLevel(logging.WARNING)  # the page says what the run would log

@@ -4,7 +4,7 @@ Drop images, ask in words, watch the reasoning, see the boxes, and ask about one
 unless --host says otherwise; there is no password, so put a proxy with one in front for others.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Annotated, ClassVar
 
@@ -45,8 +45,6 @@ class Options:
 def command(options: Options) -> None:
     if find_spec("gradio") is None:
         raise FieldmarkError("gradio not installed; pip install 'fieldmark[web]'")
-    from dataclasses import asdict
-
     from mllm.inference.assistant import load
     from mllm.inference.web import page
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mllm.cli.experiments.pipeline import Pipeline, Stage, cpus, training
+from mllm.cli.experiments.pipeline import POCKET_DATA, Pipeline, Stage, answers, counts, cpus, training
 from mllm.io.tables import markdown, percent_interval
-from mllm.metrics import stats
 
 BASE = "base"
 SEEDS = (0, 1, 2)
+SEEN_OF = {"seen entities": (True,), "unseen entities": (False,), "all": (True, False, None)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,39 @@ class AblationTask(ABC):
     @abstractmethod
     def values(self, folder: Path) -> dict[str, list[tuple[float, str]]]:
         """Return for each column the value of each test sample, with the group that the intervals resample."""
+
+
+class GroundingTask(AblationTask):
+    """Boxes of pocket creatures, measured by Acc@0.5 on seen and unseen entities."""
+
+    criterion = "eval/acc"
+    columns = tuple(SEEN_OF)
+
+    def data(self) -> list[Stage]:
+        """Return the one stage that makes the data."""
+        sizes = counts(self.sizes.train, self.sizes.validation, self.sizes.test)
+        out = str(self.out / "data")
+        return [Stage("data", "mllm.data_synth.grounding", ("--out", out, *sizes, *POCKET_DATA), 60)]
+
+    def measurements(self, models: Sequence[tuple[str, int, str, str]]) -> Iterator[list[Stage]]:
+        """Yield the benchmarks of all models."""
+        stages = []
+        for arm, seed, style, model in models:
+            tokens = 32 if style == "direct" else self.sizes.max_new_tokens
+            flags = ("--max-new-tokens", tokens, "--batch-size", 48)
+            test, out = self.out / "data" / "test.jsonl", self.folder(arm, seed)
+            stages.append(answers(f"benchmark of {arm}, seed {seed}", "kvg_bench", model, test, out, flags, 90))
+        yield stages
+
+    def values(self, folder: Path) -> dict[str, list[tuple[float, str]]]:
+        """Return the hits of each slice, by image."""
+        from mllm.evaluation import runs
+
+        cases = runs.load(folder).cases
+        return {
+            part: [(float(case.hit), case.sample.group) for case in cases if case.sample.seen in seen]
+            for part, seen in SEEN_OF.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +221,8 @@ class AblationRun:
 
     def table(self) -> str:
         """Return each arm's columns and the paired differences, with 95 % intervals over images and seeds."""
+        from mllm.metrics import stats
+
         task, names = self.task, [BASE, *(arm.name for arm in self.ablation.arms), *self.task.also_measured]
         found = {name: self._values(name) for name in names}
         rows = [[task.row_title, "learning rate", *task.columns, *task.plain_columns]]

@@ -19,6 +19,9 @@ from pathlib import Path
 from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write, program_folder
 
+POCKET_DATA = ("--max-things=4", "--photos-per-entity=12")
+"""Two to four things an image keep the pocket model's thoughts short."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:

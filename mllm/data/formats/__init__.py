@@ -23,6 +23,7 @@ from mllm.errors import BoxError, ImageError, RecordError
 from mllm.io import strict_json
 from mllm.io.files import atomic_write
 from mllm.io.images import image_size
+from mllm.records import Sample
 from mllm.registry import Registry
 
 UNKNOWN = "?"
@@ -80,6 +81,13 @@ class Line(Generic[M]):
             return Box.from_xyxy(numbers, frame)
         except BoxError as error:
             raise self.error(field, str(error)) from None
+
+    def sample(
+        self, image: str, size: Frame, entity: str, question: str, boxes: tuple[Box, ...], **more: Any
+    ) -> Sample:
+        """Return the row's sample: of task `ground_all` if it has several boxes, otherwise `ground`."""
+        task = "ground_all" if len(boxes) > 1 else "ground"
+        return Sample(self.id, task, image, size, UNKNOWN, entity, question, boxes, **more)
 
     def image_size(self, field: str, name: str) -> Frame:
         """Return the size in pixels of the image `name`, whose path is relative to the file's folder."""

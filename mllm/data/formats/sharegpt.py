@@ -48,19 +48,8 @@ def read(path: Path, family: Family) -> Iterator[Sample]:
             raise line.error("messages", f"the answer cannot be read: {answer.problem} ({text[-80:]!r})")
         entity = entity_of(question)
         thought, things = _thought(answer.thought, answer.boxes, entity, family, frame)
-        sample = Sample(
-            id=line.id,
-            task="ground_all" if len(answer.boxes) > 1 else "ground",
-            image=image,
-            size=size,
-            domain=UNKNOWN,
-            entity=entity,
-            question=question,
-            boxes=answer.boxes,
-            things=things,
-            thought=thought,
-            provenance={"source": "sharegpt"},
-        )
+        more = {"things": things, "thought": thought, "provenance": {"source": "sharegpt"}}
+        sample = line.sample(image, size, entity, question, answer.boxes, **more)
         yield _with_digits(line, sample, family, frame)
 
 

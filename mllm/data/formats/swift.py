@@ -65,19 +65,9 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
         things = tuple(Thing(entity if box in asked else UNKNOWN, box) for box in dict.fromkeys(boxes))
         places = {thing.box: f"<obj:{k}>" for k, thing in enumerate(things)}
         thought = head.partition("<think>")[2]
-        yield Sample(
-            id=line.id,
-            task="ground_all" if len(asked) > 1 else "ground",
-            image=image,
-            size=size,
-            domain=UNKNOWN,
-            entity=entity,
-            question=question,
-            boxes=asked,
-            things=things,
-            thought=_fill(thought, _BOX, (places[box] for box in boxes[: thought.count(_BOX)])) or None,
-            provenance={"source": "swift"},
-        )
+        thought = _fill(thought, _BOX, (places[box] for box in boxes[: thought.count(_BOX)])) or None
+        more = {"things": things, "thought": thought, "provenance": {"source": "swift"}}
+        yield line.sample(image, size, entity, question, asked, **more)
 
 
 def write(path: Path, samples: Sequence[Sample], family: Family | None = None, style: str = "think") -> int:

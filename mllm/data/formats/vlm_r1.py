@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mllm.boxes import Box, Frame
-from mllm.data.formats import UNKNOWN, ChatTurn, ForeignRow, Line, entity_of, exact, read_lines, write_rows
+from mllm.data.formats import ChatTurn, ForeignRow, Line, entity_of, exact, read_lines, write_rows
 from mllm.io import strict_json
 from mllm.models.families import Family
 from mllm.prompting.tasks import asked_boxes
@@ -49,18 +49,9 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
         else:
             size = line.image_size("image", row.image)
         boxes = _boxes(line, solution, size)
-        yield Sample(
-            id=line.id,
-            task="ground_all" if len(boxes) > 1 else "ground",
-            image=row.image,
-            size=size,
-            domain=UNKNOWN,
-            entity=row.normal_caption or entity_of(question),
-            question=question.replace("<image>", "").strip(),
-            boxes=boxes,
-            categories=row.categories or {},
-            provenance={"source": "vlm_r1"},
-        )
+        entity, asked = row.normal_caption or entity_of(question), question.replace("<image>", "").strip()
+        more = {"categories": row.categories or {}, "provenance": {"source": "vlm_r1"}}
+        yield line.sample(row.image, size, entity, asked, boxes, **more)
 
 
 def write(path: Path, samples: Sequence[Sample], family: Family | None = None, style: str = "") -> int:

@@ -79,16 +79,8 @@ def text(table: list[dict[str, Any]], kind: str, lines: Sequence[Sequence[str]] 
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        row["name"],
-        str(row["style"] or "–"),
-        str(row["samples"]),
-        tables.percent(row["acc"]["value"]),
-        tables.interval(row["acc"]),
-        tables.percent(row["iou"]["value"]),
-        tables.percent(row["unreadable"]),
-        tables.percent(row["chance"]),
-    )
+    acc, *others = map(tables.percent, (row["acc"]["value"], row["iou"]["value"], row["unreadable"], row["chance"]))
+    return row["name"], str(row["style"] or "–"), str(row["samples"]), acc, tables.interval(row["acc"]), *others
 
 
 def _check_same(loaded: Mapping[str, BenchmarkRun]) -> None:

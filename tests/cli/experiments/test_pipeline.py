@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mllm.cli.commands.demo import BAG_SIZES, CAPTIONERS, MODELS, demo_stages
+from mllm.cli.commands.table_spine import ablation
 from mllm.cli.experiments.pipeline import Pipeline, Stage
-from mllm.cli.experiments.sft_vs_grpo import ablation
 from mllm.errors import FieldmarkError
 
 

@@ -43,7 +43,6 @@ def budget_of(family: Family, least: int, most: int) -> Budget:
     return Budget(least * family.factor**2, most * family.factor**2)
 
 
-
 def test_a_file_is_a_family() -> None:
     files = {file.stem for file in (ROOT / "mllm" / "models" / "families").glob("*.py")} - {"__init__"}
     assert set(families.names()) == files >= {"pocket", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}

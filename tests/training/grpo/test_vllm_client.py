@@ -71,7 +71,7 @@ def test_a_sound_server_is_trained_with(
 def test_a_server_with_another_image_budget_is_noticed(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """TRL writes the lengths of its own prompt over the server's, and says that as many tokens were read as it sent."""
     loaded = checkpoint.load("pocket")
-    checkpoint.set_budget(loaded.processor, Budget(32 * 32, 2 * 32 * 32))
+    loaded.processor.image_processor.size = Budget(32 * 32, 2 * 32 * 32).size
     with pytest.raises(FieldmarkError, match=r"makes \[[0-9]+\] tokens of the images for which the prompt has"):
         check(made, Engine(loaded.model, loaded.processor), monkeypatch)
 

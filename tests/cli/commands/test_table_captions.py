@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mllm.cli.experiments.ablation import BASE, AblationRun
-from mllm.cli.experiments.caption_ablation import (
+from mllm.cli.commands.table_captions import (
     ANCHORED,
     BAG_SIZES,
     CLIP,
@@ -23,6 +22,7 @@ from mllm.cli.experiments.caption_ablation import (
     VCB,
     ablation,
 )
+from mllm.cli.experiments.ablation import BASE, AblationRun
 from mllm.cli.experiments.pipeline import Stage
 from mllm.evaluation import runs
 from mllm.records import Answer, Completion, load_samples

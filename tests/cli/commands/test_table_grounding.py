@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mllm.cli.commands.table_grounding import KARL, OURS, PLAIN, SIZES, START, ablation
 from mllm.cli.experiments.ablation import AblationRun
-from mllm.cli.experiments.mastery_ablation import KARL, OURS, PLAIN, SIZES, START, ablation
 from mllm.cli.experiments.pipeline import Stage
 from mllm.evaluation import runs
 from mllm.records import Answer, Completion, load_samples
