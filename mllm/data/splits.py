@@ -94,7 +94,7 @@ def uses(entities: Mapping[tuple[str, str], Split | None], shares: Shares, seed:
 
 def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> PhotoSplit:
     """Assign every photo to a side. `fingerprints` are the results of `fingerprint`, in the order of the photos."""
-    prescribed = {(photo.domain, photo.entity): photo.use for photo in photos}
+    prescribed: dict[tuple[str, str], Split | None] = {(photo.domain, photo.entity): photo.use for photo in photos}
     use = uses(prescribed, shares, seed)
     group_of = near_duplicates(fingerprints)
     members: dict[int, list[int]] = defaultdict(list)
@@ -121,7 +121,7 @@ def by_image(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares
     wanted = _counts(len(names), shares)
     side_of: dict[int, Split] = {}
     for group in sorted(sizes, key=lambda group: _order(seed, names[group])):
-        side_of[group] = next((side for side in reversed(SPLITS) if wanted[side] > 0), "train")
+        side_of[group] = next((side for side in reversed(SPLITS) if wanted[side] > 0), SPLITS[0])
         wanted[side_of[group]] -= sizes[group]
     return [side_of[group] for group in group_of]
 
@@ -149,7 +149,7 @@ def _sides(
         wanted.subtract(side_of[group] for group in groups if group in side_of)
         for group in groups:
             if group not in side_of:
-                side_of[group] = next((side for side in reversed(SPLITS) if wanted[side] > 0), "train")
+                side_of[group] = next((side for side in reversed(SPLITS) if wanted[side] > 0), SPLITS[0])
                 wanted[side_of[group]] -= 1
     return side_of
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bench import scale
-from bench.scale import Inputs, Stage
+from bench.scale import Inputs, ScaleStage
 from mllm.errors import ConfigError
 from mllm.training.config_file import load_yaml, parse
 
@@ -59,7 +59,7 @@ def test_each_stage_by_hand(inputs: Inputs) -> None:
 
 def test_a_bill_by_hand(inputs: Inputs) -> None:
     """A million photos at 0.36 core seconds, 0.036 GPU seconds and 1 MB each: 100 core hours, 10 GPU hours, 1 TB."""
-    found = scale.bill(Stage("a stage", "an engine", 0.36, 0.036, 1e6), 1e6, inputs)
+    found = scale.bill(ScaleStage("a stage", "an engine", 0.36, 0.036, 1e6), 1e6, inputs)
     assert (found.core_h, found.gpu_h, found.disk) == (pytest.approx(100), pytest.approx(10), pytest.approx(1e12))
     assert found.dollars == pytest.approx(50) and found.wall_h == pytest.approx(1.0)
 

@@ -16,7 +16,7 @@ from mllm.pocket.captions import sparse
 from mllm.pocket.look_alikes import look_alikes
 from mllm.pocket.species import NOUNS
 from mllm.pocket.world import Scene
-from mllm.records import SPLITS, Sample, Thing
+from mllm.records import SPLITS, Sample, Split, Thing
 
 LICENCE = "CC0-1.0 (drawn by Fieldmark)"
 QUESTION = "Describe this picture."
@@ -41,7 +41,7 @@ def images(request: CaptionRequest) -> Iterator[Sample]:
                 yield _sample(request, side, key, bag, scene)
 
 
-def _family(request: CaptionRequest, side: str, number: int, size: int, taken: set[object]) -> tuple[Scene, ...]:
+def _family(request: CaptionRequest, side: Split, number: int, size: int, taken: set[object]) -> tuple[Scene, ...]:
     """Draw look-alikes that are on no other side; a scene may occur again on its own side, as in any collection."""
     for attempt in range(_TRIES):
         seed = f"captions/{request.seed}/{side}/{number}/{attempt}"
@@ -55,7 +55,7 @@ def _family(request: CaptionRequest, side: str, number: int, size: int, taken: s
     )
 
 
-def _sample(request: CaptionRequest, side: str, key: str, bag: str | None, scene: Scene) -> Sample:
+def _sample(request: CaptionRequest, side: Split, key: str, bag: str | None, scene: Scene) -> Sample:
     noun, marks = NOUNS[scene.domain], scene.marks
     captions = [
         sparse(scene.domain, marks, random.Random(f"voice/{request.seed}/{key}/{k}")) for k in range(request.voices)

@@ -107,7 +107,7 @@ def padded_positions(core: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor
     mask_BT = inputs["attention_mask"]
     places = (mask_BT.cumsum(-1) - 1).clamp(min=0)
     shift_B1 = torch.zeros(len(mask_BT), 1, dtype=torch.long, device=mask_BT.device)
-    if not hasattr(core, "get_rope_index"):
+    if core is None or not hasattr(core, "get_rope_index"):
         return places, shift_B1
     if inputs.get("image_grid_thw") is None:
         return places.expand(3, -1, -1), shift_B1
@@ -117,7 +117,7 @@ def padded_positions(core: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor
 
 def positions(core: Any | None, ids_P: torch.Tensor, types_P: torch.Tensor | None, grids: Any | None) -> torch.Tensor:
     """Return the positions of a prompt, (A, P): three axes if the model has M-RoPE, else one."""
-    if not hasattr(core, "get_rope_index"):
+    if core is None or not hasattr(core, "get_rope_index"):
         return torch.arange(len(ids_P))[None]
     if grids is None or len(grids) == 0 or types_P is None:
         return torch.arange(len(ids_P)).expand(3, -1)
