@@ -11,7 +11,7 @@ import numpy as np
 
 from mllm.distributed import gather
 from mllm.errors import ConfigError
-from mllm.metrics.ranking import hit_share, log_softmax
+from mllm.metrics.stats import hit_share
 from mllm.records import Sample, Score
 from mllm.rewards import CaptionReward
 
@@ -92,7 +92,9 @@ class Reward(CaptionReward):
         return mates if self.over == "bag" or len(mates) < 2 else list(range(len(bags)))
 
     def _score(self, similarity: np.ndarray, own: int, scale: float, cut: bool) -> Score:
-        log_p = float(log_softmax(scale * similarity)[own])
+        from scipy.special import log_softmax
+
+        log_p = float(log_softmax(np.asarray(scale * similarity, dtype=np.float64))[own])
         hit = hit_share(similarity, own)
         margin = float(similarity[own] - np.delete(similarity, own).max())
         value = {"log": max(log_p, -self.floor), "hit": hit, "margin": margin}[self.form]
