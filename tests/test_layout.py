@@ -89,6 +89,25 @@ def test_the_library_stays_findable() -> None:
     assert packages | loose == set(LAYER_OF)
 
 
+def test_files_and_functions_stay_short() -> None:
+    for path in ALL_FILES:
+        where = path.relative_to(ROOT)
+        lines = path.read_text(encoding="utf-8").count("\n")
+        assert lines <= LONGEST_FILE, f"{where} has {lines} lines: split it by subject"
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert length <= LONGEST_FUNCTION, f"{where}:{node.lineno} {node.name} has {length} lines"
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                count = sum(argument.arg not in ("self", "cls") for argument in arguments)
+                assert count <= MOST_PARAMETERS, f"{where}:{node.lineno} {node.name}: {count} parameters; group some"
+
+
+def test_the_library_stays_small() -> None:
+    lines = sum(path.read_text(encoding="utf-8").count("\n") for path in MODULES)
+    assert lines <= MOST_LINES, f"mllm/ has {lines} lines: what is added has to make room first"
+
+
 def test_only_training_and_recipes_know_trl() -> None:
     for path in MODULES + PROGRAM_FILES:
         module = name_of(path)

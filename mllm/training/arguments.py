@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
+from accelerate import PartialState
 from transformers.utils.logging import disable_progress_bar
 from trl import TrlParser
 
@@ -100,8 +101,6 @@ def manual(description: str | None, trl_config: type) -> str:
 
 def start(settings: Settings, level: int = logging.INFO) -> None:
     """Set up this process: threads, and logging (of the first process; warnings of all)."""
-    from accelerate import PartialState
-
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     state = PartialState()

@@ -151,13 +151,10 @@ class SafeTrainer:
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._write_card, trainer = write_card, self
+        self._write_card = write_card
         if run_state is not None:
-            run_state.register(
-                "tokens",
-                lambda: trainer._total_train_tokens,  # pyright: ignore[reportAttributeAccessIssue]
-                lambda count: setattr(trainer, "_total_train_tokens", count),
-            )
+            name, trainer = "_total_train_tokens", self
+            run_state.register("tokens", lambda: getattr(trainer, name), lambda count: setattr(trainer, name, count))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Take one micro-step.

@@ -125,7 +125,6 @@ def _known(section: type[Section], path: Sequence[str]) -> list[str]:
 
 
 def _unknown(key: str, where: str, known: Collection[str], hint: str | None = None) -> str:
-    """Return the error for an unknown key, with the nearest known one."""
     near = get_close_matches(key, list(known), n=1, cutoff=0.5)
     hint = hint or (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)[:40])}")
     return f"{where}: unknown key {key!r}: {hint}"

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import torch
+from accelerate import DistributedType, PartialState
 
 from mllm.distributed import World
 from mllm.errors import ConfigError
@@ -36,8 +37,6 @@ def check() -> None:
     Raises:
         ConfigError: processes that do not know of each other; DeepSpeed or FSDP was configured and is not available.
     """
-    from accelerate import DistributedType, PartialState
-
     state, launched = PartialState(), World.current().size
     if state.num_processes != launched:
         raise ConfigError(
@@ -51,9 +50,7 @@ def check() -> None:
         )
     if _flag("ACCELERATE_USE_FSDP"):
         if state.num_processes == 1:
-            raise ConfigError(
-                "FSDP was configured with one process, which would hold the whole model; start two or more"
-            )
+            raise ConfigError("FSDP was configured with one process, which would hold the whole model; start more")
         if state.distributed_type == DistributedType.MULTI_CPU:
             # accelerate sets FSDP up on GPUs only, but torch shards on the CPU as well.
             state._shared_state["distributed_type"] = state.distributed_type = DistributedType.MULTI_GPU

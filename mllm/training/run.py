@@ -12,13 +12,14 @@ from typing import Any, get_args
 
 import torch
 from accelerate import PartialState
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from mllm.config import Part, Settings
 from mllm.distributed import World, main_process_only
 from mllm.errors import STOPPED, ConfigError, ExitCode, FieldmarkError
 from mllm.io.files import atomic_write
+from mllm.models import cpu_kernels
 from mllm.models.checkpoint import Checkpoint, Loaded, LoadOptions, load, open_checkpoint
 from mllm.models.families import CONVENTION_FILE, write_convention
 from mllm.models.parts import trainable_by_part
@@ -139,8 +140,6 @@ def load_rewards(settings: Settings, output_dir: Path | None = None) -> dict[str
 
 def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
     """Load the weights, and log how many parameters of each part are trained."""
-    from transformers import set_seed
-
     set_seed(args.seed)  # fresh adapters are random
     parts: tuple[Part, ...] = get_args(Part)
     if checkpoint.adapter is not None:
@@ -154,8 +153,6 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
     )
     remember_images(loaded.processor)
     if args.device.type == "cpu":
-        from mllm.models import cpu_kernels
-
         cpu_kernels.use_fast_kernels(loaded.model)  # same results; with kept memory, less than half the time of a step
         cpu_kernels.keep_memory()
     for part, (trained, total) in sorted(trainable_by_part(loaded.model).items()):
@@ -262,7 +259,6 @@ def _check_sharding(data: Data) -> None:
 
 
 def _check_precision(settings: Settings, args: Any, *, adapters: bool) -> None:
-    """Warn if small updates would be rounded away in the weights' number format."""
     if settings.dtype != "float32" and not adapters and getattr(args, "deepspeed_plugin", None) is None:
         logger.warning(
             "dtype %s without DeepSpeed and without lora: the weights are updated in %s, which loses small steps; set "

@@ -131,19 +131,12 @@ def with_its_image(row: Row) -> Sample | Exchange:
     return row.record
 
 
-def dataset(
-    rows: Sequence[Row],
-    convention: Convention,
-    *,
-    answers: bool,
-    cache: ImageCache | None = None,
-    bags: BagSampler | None = None,
-) -> Dataset:
+def dataset(rows: Sequence[Row], convention: Convention, *, answers: bool, bags: BagSampler | None = None) -> Dataset:
     """Build TRL's data set: prompts and answers for SFT, prompts alone for RL (`answers=False`).
 
     With `bags` it has a row for every number that the sampler can yield.
     """
-    lookup = Lookup(rows, convention, answers, cache or ImageCache(), bags)
+    lookup = Lookup(rows, convention, answers, ImageCache(), bags)
     count = len(rows) if bags is None else bags.virtual_rows
     return Dataset.from_dict({"row": list(range(count))}).with_transform(lookup)
 

@@ -72,8 +72,7 @@ class GeneratedEval(TrainerCallback):
             if (self.folder / SCORE_FILE).is_file():
                 saved = json.loads((self.folder / SCORE_FILE).read_text(encoding="utf-8"))
                 best = [saved.get(self.metric.key, -1.0)]  # `validation` may have changed, and with it the metric
-        if self.trainer.accelerator.num_processes > 1:
-            broadcast_object_list(best)  # the folder may be on the first node only
+        broadcast_object_list(best)  # the folder may be on the first node only
         self.best = float(best[0])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -99,12 +98,10 @@ class GeneratedEval(TrainerCallback):
             sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,
         )  # fmt: skip
         measured: list[Any] = [self._score(completions, started) if accelerator.is_main_process else None]
-        if accelerator.num_processes > 1:
-            broadcast_object_list(measured)
+        broadcast_object_list(measured)
         return measured[0]
 
     def _score(self, by_id: Mapping[str, Completion], started: float) -> dict[str, float]:
-        """Score the completions of all processes."""
         completions = [by_id[sample.id] for sample in self.samples]
         return {
             **self.metric(self.samples, completions),

@@ -42,14 +42,15 @@ class Images:
         """Return the model's arguments for the images of these completions, in order; empty if there are none."""
         if self.pixel_values is None or all(self.count(row) == 0 for row in rows):
             return {}
-        arguments = {"pixel_values": torch.cat([self._cut(self.pixel_values, self.pixel_bounds, row) for row in rows])}
+        bounds = self.pixel_bounds
+        arguments = {"pixel_values": torch.cat([self.pixel_values[bounds[row] : bounds[row + 1]] for row in rows])}
         if self.grids is not None:
             arguments["image_grid_thw"] = torch.cat([self.grids_of(row) for row in rows])
         return arguments
 
     def grids_of(self, row: int) -> torch.Tensor:
         """Return the grids of one completion's images, (images, 3)."""
-        return self._cut(self.grids, self.image_bounds, row)
+        return self.grids[self.image_bounds[row] : self.image_bounds[row + 1]]  # pyright: ignore
 
     def count(self, row: int) -> int:
         """Return the number of images in one completion's prompt."""
@@ -58,10 +59,6 @@ class Images:
     def patches(self, row: int) -> int:
         """Return the number of their patches (0 if the format does not contain it)."""
         return self.pixel_bounds[row + 1] - self.pixel_bounds[row] if self.grids is not None else 0
-
-    @staticmethod
-    def _cut(values: Any, bounds: tuple[int, ...], row: int) -> torch.Tensor:
-        return values[bounds[row] : bounds[row + 1]]
 
 
 @dataclass(frozen=True)

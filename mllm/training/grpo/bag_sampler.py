@@ -31,7 +31,6 @@ class Schedule:
     saturation: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an invalid schedule."""
         if not self.stages or any(epochs < 1 or size < 2 for epochs, size in self.stages):
             raise ConfigError(f"bag schedule: stages must be pairs of (epochs >= 1, size >= 2), got {self.stages!r}")
         if self.saturation is not None and not 0 < self.saturation <= 1:
@@ -79,7 +78,6 @@ class BagSampler(Sampler[int]):
     _bag_of: dict[int, dict[int, int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse bags that do not fit into a batch."""
         if self.rows < self.batch:
             raise ConfigError(f"{self.rows} images do not fill one generation batch of {self.batch}")
         for _, size in self.schedule.stages:

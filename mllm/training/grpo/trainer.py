@@ -99,7 +99,6 @@ class PrefixGRPOTrainer(GRPOTrainer):
         self._costs = cost_model.of_model(self.model.config, vision_parameters=vision_parameters)
 
     def _why_stock(self, engine: str) -> str | None:
-        """Return why prompts cannot be shared, None if they can."""
         if engine == "stock":
             return "engine: stock"
         if not Version(trl.__version__).base_version.startswith(TRL_TESTED + "."):

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
+from trl.data_utils import prepare_multimodal_messages
+from trl.models.utils import unwrap_model_for_generation
 
 from mllm.errors import FieldmarkError
 from mllm.inference.generate import suppressed_tokens
@@ -120,9 +122,6 @@ class RolloutCheck(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Compare; every process takes part, since weights may be sharded and vLLM shared."""
-        from trl.data_utils import prepare_multimodal_messages
-        from trl.models.utils import unwrap_model_for_generation
-
         trainer = self.trainer
         messages = prepare_multimodal_messages(self.row["prompt"], images=self.row["images"])
         ids, images, _fields = trainer._tokenize_prompts([messages])
