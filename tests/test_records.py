@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +17,7 @@ from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError, RecordError
 from mllm.io.codec import decode, encode
 from mllm.io.files import atomic_write
-from mllm.io.jsonl import append_jsonl, check_unique, read_jsonl, repair_jsonl, write_jsonl
+from mllm.io.jsonl import append_jsonl, read_jsonl, repair_jsonl, write_jsonl
 from mllm.records import Answer, Completion, Photo, Sample, Score, Thing, image_path, load_samples
 from tests.support.strategies import FRAMES, boxes
 
@@ -93,16 +90,6 @@ def test_every_record_goes_through_a_line(record: object) -> None:
     hash(record)
 
 
-def test_rows_stream(tmp_path: Path) -> None:
-    file = tmp_path / "samples.jsonl"
-    file.write_text(encode(SAMPLE) + "\n" + "broken\n")
-    rows = read_jsonl(file, Sample)
-    assert isinstance(rows, Iterator)
-    assert next(rows) == SAMPLE  # the second line has not been looked at
-    with pytest.raises(RecordError):
-        next(rows)
-
-
 def changed(**fields: object) -> str:
     return json.dumps(json.loads(encode(SAMPLE)) | fields)
 
@@ -170,32 +157,6 @@ def test_numbers_that_are_none_are_refused() -> None:
         encode(Score(float("nan")))
 
 
-def test_bad_files(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"nowhere\.jsonl: no such record file"):
-        read_jsonl(tmp_path / "nowhere.jsonl", Sample)
-    (tmp_path / "empty.jsonl").touch()
-    assert list(read_jsonl(tmp_path / "empty.jsonl", Sample)) == []
-    with pytest.raises(RecordError, match="holds no sample"):
-        load_samples(tmp_path / "empty.jsonl")
-
-
-def test_windows_editors_are_forgiven(tmp_path: Path) -> None:
-    file = tmp_path / "samples.jsonl"
-    file.write_bytes(b"\xef\xbb\xbf" + encode(SAMPLE).encode() + b"\r\n\r\n")
-    assert list(read_jsonl(file, Sample)) == [SAMPLE]
-
-
-def test_a_duplicate_id_is_named_with_both_lines(tmp_path: Path) -> None:
-    file = tmp_path / "samples.jsonl"
-    write_jsonl(file, [SAMPLE, replace(SAMPLE, id="bird-2"), SAMPLE])
-    assert len(list(read_jsonl(file, Sample))) == 3
-    with pytest.raises(RecordError, match=rf"{file}:3: field id: 'bird-1' was used before, on line 1"):
-        list(read_jsonl(file, Sample, unique="id"))
-    with pytest.raises(RecordError, match="'bird-1' occurs twice"):
-        check_unique([SAMPLE, SAMPLE])
-    assert check_unique([SAMPLE]) == [SAMPLE]
-
-
 def test_samples_are_loaded_with_their_images(tmp_path: Path) -> None:
     file = tmp_path / "data" / "samples.jsonl"
     write_jsonl(file, [SAMPLE])
@@ -225,41 +186,6 @@ def test_a_failure_while_writing_leaves_the_old_file_and_no_litter(tmp_path: Pat
         report.write("half")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == ["samples.jsonl"]
-
-
-def test_a_kill_in_the_middle_of_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    file = tmp_path / "samples.jsonl"
-    write_jsonl(file, [SAMPLE])
-    program = (
-        "import os, signal, sys\n"
-        "from mllm.io.jsonl import read_jsonl, write_jsonl\nfrom mllm.records import Sample\n"
-        "def rows(path):\n"
-        "    old = list(read_jsonl(path, Sample))\n"
-        "    for _ in range(1000): yield old[0]\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "write_jsonl(sys.argv[1], rows(sys.argv[1]))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(file)], cwd=ROOT, timeout=60)
-    assert done.returncode == -signal.SIGKILL
-    assert list(read_jsonl(file, Sample)) == [SAMPLE]
-    assert len(os.listdir(tmp_path)) == 2  # its half-written file is there until somebody writes again
-    write_jsonl(file, [])
-    assert os.listdir(tmp_path) == ["samples.jsonl"]
-
-
-def test_a_log_goes_on_after_every_possible_cut(tmp_path: Path) -> None:
-    file = tmp_path / "log" / "outputs.jsonl"
-    first, second = Score(1.0, {"a": 1.0}), Score(0.5, {"é": 2.0})
-    append_jsonl(file, first)
-    append_jsonl(file, second)
-    whole = file.read_bytes()
-    start = whole.index(b"\n") + 1
-    for cut in range(start, len(whole) + 1):
-        file.write_bytes(whole[:cut])
-        kept = [first, second] if cut >= len(whole) - 1 else [first]  # only the line's end is lacking: a whole row
-        assert list(read_jsonl(file, Score, torn_tail=True)) == kept
-        append_jsonl(file, second)
-        assert list(read_jsonl(file, Score)) == [*kept, second]
 
 
 def test_repair_says_what_it_cut(tmp_path: Path) -> None:
