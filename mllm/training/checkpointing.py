@@ -119,7 +119,7 @@ class RunState(TrainerCallback):
         """Restore every part from the checkpoint that is resumed."""
         if self.resume_from is None:
             return
-        for name, (_, restore, missing) in self._parts.items():
+        for name, (_get, restore, missing) in self._parts.items():
             file = self.resume_from / f"run_state_{name}.json"
             if file.is_file():
                 restore(json.loads(file.read_text(encoding="utf-8")))
@@ -128,7 +128,7 @@ class RunState(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write every part into the checkpoint."""
-        for name, (get, _, _) in self._parts.items():
+        for name, (get, _restore, _missing) in self._parts.items():
             value = get()
             if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -117,7 +117,7 @@ def padded_positions(core: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor
 
 def positions(core: Any | None, ids_P: torch.Tensor, types_P: torch.Tensor | None, grids: Any | None) -> torch.Tensor:
     """Return the positions of a prompt, (A, P): three axes if the model has M-RoPE, else one."""
-    if not hasattr(core, "get_rope_index"):
+    if core is None or not hasattr(core, "get_rope_index"):
         return torch.arange(len(ids_P))[None]
     if grids is None or len(grids) == 0 or types_P is None:
         return torch.arange(len(ids_P)).expand(3, -1)
