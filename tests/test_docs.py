@@ -21,7 +21,8 @@ YAMLS = [block for page in PAGES for block in blocks_of(page) if block.language 
 LOGS = {ROOT / "docs" / "log.md"}  # dated: it tells of what was, and of what is gone since
 DOCS = [page for page in PAGES if page not in LOGS]
 OTHERS_FLAGS = {
-    "--help", "--version", "--config_file", "--num_processes", "--reasoning-parser", "--logprobs-mode", "--enable-scale-out",
+    "--help", "--version", "--config_file", "--num_processes", "--reasoning-parser", "--logprobs-mode",
+    "--enable-scale-out",
 }  # fmt: skip
 """Flags of every program, of accelerate and of vLLM, as pages name them in code font."""
 

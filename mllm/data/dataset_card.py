@@ -121,7 +121,6 @@ def _grounding_sections(
 
 
 def _how_it_was_made(command: str, settings: Mapping[str, Any]) -> Iterable[str]:
-    """Yield the section that says how the set can be made again."""
     yield "## How it was made"
     yield f"```bash\n{command}\n```"
     if digests := settings.get("digests"):

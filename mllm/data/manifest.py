@@ -111,7 +111,6 @@ def _check(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _is_ours(out: Path) -> bool:
-    """Whether the folder holds our settings, and so was made by a data program."""
     return (out / SETTINGS).is_file() and _read(out / SETTINGS).get("schema") == SCHEMA
 
 

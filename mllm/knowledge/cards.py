@@ -81,7 +81,6 @@ class Cards(ByName[tuple[str, ...]]):
     what = "card"
 
     def __init__(self, cards: Mapping[str, Iterable[str] | Card], origin: str = "the cards") -> None:
-        """Take cards, or just the marks of each entity; `origin` (a file name) is named in errors."""
         whole = {
             n: card if isinstance(card, Card) else Card(n, marks=tuple(map(Mark, card))) for n, card in cards.items()
         }

@@ -117,15 +117,11 @@ def load_mastery(path: str | Path) -> MasteryTable:
 
 
 class _Counted(BaseModel):
-    """An entity's row in our own file."""
-
     right: FiniteFloat = Field(ge=0)
     asked: int = Field(ge=1)
 
 
 class _Category(BaseModel):
-    """An entity's row in the file that KARL publishes."""
-
     knowledge_category: Level
 
 

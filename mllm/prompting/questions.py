@@ -62,7 +62,8 @@ class Mixture:
     def draw(self, rng: random.Random) -> QuestionKind:
         """Draw a kind."""
         thrown = rng.random()
-        for kind, share in ((DESCRIPTION, self.descriptions), (ABSENT, self.absent), (SEVERAL, self.several)):
+        shares: dict[QuestionKind, float] = {DESCRIPTION: self.descriptions, ABSENT: self.absent, SEVERAL: self.several}
+        for kind, share in shares.items():
             if thrown < share:
                 return kind
             thrown -= share

@@ -22,10 +22,8 @@ WEIGHT = 2.5
 class Reward(CaptionReward):
     """R = 2.5 * max(cos(caption, image), 0), 0..2.5; with `greedy`, R - R of the greedy caption, -2.5..2.5.
 
-    CLIP-S (Hessel et al. 2021), a reward in Cho et al. 2022 (arXiv 2205.13115), who subtract the greedy caption's own
-    (self-critical). In GRPO a group's mean does the same; the difference only shifts the logged value. Alone this
-    reward leads to repetition and bad grammar: combine it with `grammar` or `faithful`.
-
+    CLIP-S (Hessel et al. 2021), a reward in Cho et al. 2022 (arXiv 2205.13115), who subtract the greedy caption's own;
+    in GRPO that only shifts the logged value. Alone it leads to repetition and bad grammar: add `grammar`, `faithful`.
     The image is `sample.image`, an absolute path or one relative to the working folder.
     """
 

@@ -22,9 +22,8 @@ class Reward(SampleReward):
     and is exactly one box, so that a list of guesses earns nothing, or says that the thing is absent; for task
     `ground_all`, one box or more, all of them valid.
 
-    The two halves are those of DeepPerception and KARL (arXiv 2503.12797), whose code is looser about tags (it accepts
-    words after the answer) and stricter about boxes (`(x1,y1),(x2,y2)` alone; as released, DeepPerception's could never
-    be earned).
+    The halves are those of DeepPerception and KARL (arXiv 2503.12797), whose code is looser about tags (words may
+    follow the answer) and stricter about boxes (`(x1,y1),(x2,y2)` alone).
     """
 
     style: Literal["think", "direct"] = "think"

@@ -13,8 +13,7 @@ from mllm.rewards import CaptionReward
 class Reward(CaptionReward):
     """R = p(human | caption), 0..1, by a text tower trained to distinguish captions from corrupted ones.
 
-    Cho et al. 2022 (arXiv 2205.13115, eq. 6) add it to CLIP-S with weight 1 to 2, minus the greedy caption's own; in
-    GRPO a group's mean does the latter. An empty caption scores 0; other tasks: None.
+    Cho et al. 2022 (arXiv 2205.13115, eq. 6) add it to CLIP-S with weight 1 to 2. An empty caption scores 0.
     """
 
     head: str = "pocket"

@@ -19,14 +19,12 @@ from mllm.rewards.iou import asks_for_one
 class Reward(SampleReward):
     """R = mean over the steps in `of` of the share that is right, 0..1 (ours).
 
-    The steps are those of `mllm.metrics.reasoning` that the benchmark prints beside Acc@0.5: what is recalled, found,
-    seen, judged, chosen and copied. The final box shows that a thought failed; this shows where. It reads thoughts in
-    the form of the pocket oracle. A step counts unless the sample's own thought omits it; a completion that omits it
-    earns 0 there, so that leaving steps out does not pay.
-    Samples whose things' marks are not all known, and those that do not ask for one thing: None.
+    The steps are those of `mllm.metrics.reasoning`, for thoughts in the form of the pocket oracle. A step counts unless
+    the sample's own thought omits it; a completion that omits it earns 0 there. Samples whose things' marks are not all
+    known, and those that do not ask for one thing: None.
 
-    Boxes in thoughts are in the notation of a model family: `family`, `min_pixels` and `max_pixels` are taken from the
-    checkpoint that is trained (`reading`) and need not be set.
+    `family`, `min_pixels` and `max_pixels`, the notation of boxes in thoughts, are those of the trained checkpoint
+    (`reading`) and need not be set.
     """
 
     of: tuple[str, ...] = ("recall", "found", "mark seen", "mark judged", "chosen", "copied")

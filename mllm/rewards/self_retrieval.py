@@ -94,7 +94,7 @@ class Reward(CaptionReward):
     def _score(self, similarity: np.ndarray, own: int, scale: float, cut: bool) -> Score:
         from scipy.special import log_softmax
 
-        log_p = float(log_softmax(scale * similarity)[own])
+        log_p = float(log_softmax(scale * np.asarray(similarity, np.float64))[own])
         hit = hit_share(similarity, own)
         margin = float(similarity[own] - np.delete(similarity, own).max())
         value = {"log": max(log_p, -self.floor), "hit": hit, "margin": margin}[self.form]

@@ -15,8 +15,8 @@ import pytest
 
 from data_synth import filter as program
 from mllm.errors import FieldmarkError
-from mllm.evaluation.pass_rate import is_right
 from mllm.io.jsonl import read_jsonl, write_jsonl
+from mllm.prompting.tasks import task_of
 from mllm.records import Answer, Completion, Sample, load_samples
 from mllm.synthesis.run import SynthesisRun
 from tests.support.scenes import make_data
@@ -104,7 +104,8 @@ def test_the_pocket_model_finds_some_descriptions_sometimes_and_a_killed_run_end
     assert sum(counts.values()) == 24 and 0 < whole["kept"] < 24, counts
     samples = {row.id: row for row in load_samples(train)}
     right = [
-        is_right(samples[row.sample_id], row) for row in read_jsonl(tmp_path / "whole/attempts-0.jsonl", Completion)
+        task_of(samples[row.sample_id]).is_right(row.answer, samples[row.sample_id])
+        for row in read_jsonl(tmp_path / "whole/attempts-0.jsonl", Completion)
     ]
     assert 0 < sum(right) < 24
     command = [sys.executable, str(ROOT / "data_synth" / "filter.py"), "--model", "pocket", "--samples", str(train)]

@@ -50,8 +50,7 @@ def build(
         against_first: compare each run with the first, not with the one before it, and show the images that one run
             answers right and another wrong. `named` may then be empty.
 
-    Raises:
-        FieldmarkError: no run, or a folder that is not a benchmark run.
+    Raises `FieldmarkError`: no run, or a folder that is not a benchmark run.
     """
     if not named and not (against_first and (logs or captions)):
         raise FieldmarkError("a report needs a run: --runs NAME=FOLDER, FOLDER being the --out of eval/kvg_bench.py")

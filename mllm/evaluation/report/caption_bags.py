@@ -80,6 +80,11 @@ class JudgedCaptions:
         """The bag sizes, smallest first."""
         return sorted(self.table["sizes"], key=int)
 
+    @property
+    def scores(self) -> dict[str, Any]:
+        """The scores of each bag size, smallest first, and of the text."""
+        return {"sizes": {size: self.table["sizes"][size] for size in self.sizes}, "text": self.table["text"]}
+
     def matches(self, size: str) -> dict[tuple[str, str], Mapping[str, Any]]:
         """Matches in bags of a size, by (bag, image)."""
         return {(row["bag"], row["image"]): row for row in self.table["matches"][size]}
@@ -159,31 +164,16 @@ def build(named: Mapping[str, str | Path], *, against_first: bool = False) -> di
     """
     loaded = load_all(named)
     sizes = next(iter(loaded.values())).sizes
-    rows = [
-        {
-            "name": name,
-            "scorer": run.judge,
-            "sizes": {size: run.table["sizes"][size] for size in sizes},
-            "text": run.table["text"],
-        }
-        for name, run in loaded.items()
-    ]
-    differences = _differences(loaded, sizes, against_first=against_first)
-    return {"sizes": sizes, "runs": rows, "differences": differences, "bags": _example_bags(loaded, sizes[0])}
-
-
-def _differences(
-    loaded: Mapping[str, JudgedCaptions], sizes: Sequence[str], *, against_first: bool
-) -> list[dict[str, Any]]:
-    rows = []
+    rows = [{"name": name, "scorer": run.judge, **run.scores} for name, run in loaded.items()]
+    differences = []
     for before, after in compared(list(loaded), against_first=against_first):
         for size in sizes:
             a, b = loaded[before].matches(size), loaded[after].matches(size)
             before_hits, after_hits = ([float(found[key]["hit"]) for key in a] for found in (a, b))
             found = stats.paired(before_hits, after_hits, [bag for bag, _ in a]).as_dict()
             sentence = scores.ordering(before, after, f"R@1 of {size}", found)
-            rows.append({"a": before, "b": after, "size": size, "r1": found, "sentence": sentence})
-    return rows
+            differences.append({"a": before, "b": after, "size": size, "r1": found, "sentence": sentence})
+    return {"sizes": sizes, "runs": rows, "differences": differences, "bags": _example_bags(loaded, sizes[0])}
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -221,9 +211,8 @@ def leaderboard(named: Mapping[str, str | Path]) -> tuple[list[dict[str, Any]], 
         run = loaded[name]
         info = runs.read(run.folder)[0]
         about = {key: info.get(key) for key in ("model", "style", "weights", "commit", "benchmark", "version")}
-        parts = {"sizes": {size: run.table["sizes"][size] for size in run.sizes}, "text": run.table["text"]}
-        rows.append({"name": name, **about, "judge": run.judge, "captions": len(run.captions), **parts})
-        lines.append((name, str(len(run.captions)), *_cells(parts)))
+        rows.append({"name": name, **about, "judge": run.judge, "captions": len(run.captions), **run.scores})
+        lines.append((name, str(len(run.captions)), *_cells(run.scores)))
     return rows, lines
 
 
