@@ -8,8 +8,6 @@ For notebooks there are three functions, which import torch only when they are f
     answer = mllm.ground("field.jpg", "black redstart")    # the same with the pocket model
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"

@@ -1,7 +1,5 @@
 """Captions as text: which part of a completion is the caption, its words, and how varied a set of captions is."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

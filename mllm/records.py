@@ -5,8 +5,6 @@ and writes files of them. In a file a `Box` is `[x1, y1, x2, y2]` in the unit fr
 `Thing` is an object. Rows of an older schema are upgraded while they are read (`mllm.io.upgrades`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The folder's `__init__.py` says what a file must define and contains `_FILES = Registry(__name__, "reward", "Reward")`.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any

@@ -1,7 +1,5 @@
 """Fieldmark: multimodal models that tell one species from its double, and point at it."""
 
-from __future__ import annotations
-
 import sys
 
 from mllm import __version__

@@ -20,8 +20,6 @@ repeated, `Positional[...]` an argument without a flag, a boolean a switch (`--o
 default is true). `mllm.errors.ExitCode` lists the exit codes.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re

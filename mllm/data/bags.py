@@ -4,8 +4,6 @@ The published method (vectors of image plus captions, seeds in order of their ne
 script was not released) with an upper threshold and disjoint bags, so that an epoch is one pass over the images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

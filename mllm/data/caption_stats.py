@@ -1,7 +1,5 @@
 """Caption files of several formats, and the length, diversity and claim precision of the captions in them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Files in COCO's format: images, categories, instances and captions, read strictly and indexed by id."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -3,8 +3,6 @@
 The same search keeps near-duplicates on one side of a split (`mllm.data.splits`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CSV tables of users: strict about header and cells, errors that name file, line and column."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches

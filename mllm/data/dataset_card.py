@@ -3,8 +3,6 @@
 It is written from the manifest's facts and holds neither a time nor a machine's name: equal settings give equal bytes.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path

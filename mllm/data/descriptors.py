@@ -7,8 +7,6 @@
 Marks of more than `LONG` words are split at commas and full stops. A mark stays unverified until it is checked.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 One row per sample, `image` an image, boxes x1 y1 x2 y2 in the unit frame. Only complete sets with a known licence.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple

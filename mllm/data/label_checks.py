@@ -3,8 +3,6 @@
 `data_synth/grounding.py` stops at the first fault; here they are collected, so that all can be fixed at once.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace

@@ -4,8 +4,6 @@
 data is complete. Neither holds a time or a machine's name: the same settings give the same bytes.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

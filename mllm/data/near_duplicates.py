@@ -5,8 +5,6 @@ most `HASH_BITS` bits differ in at most two in some part, so it suffices to look
 flipped: multi-index hashing (Norouzi, Punjani and Fleet 2012, arXiv 1307.2982). The search is exact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """What all input formats of photos and captioned images share: requests, files, errors with file, line and field."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

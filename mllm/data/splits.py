@@ -5,8 +5,6 @@ photos are on that side). Near-duplicates (stored twice, resized, re-encoded, or
 side: that of a held-out entity among them; one of another held-out kind is left out and counted.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

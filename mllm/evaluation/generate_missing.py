@@ -3,8 +3,6 @@
 Shared by the programs in eval/, which add their samples and their scores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path

@@ -7,8 +7,6 @@ marks    For models that were not trained on letters (the pocket base): "What ar
          the marks seen. A model that writes neither marks nor boxes fails it.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence

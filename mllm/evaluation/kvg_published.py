@@ -5,8 +5,6 @@ lenient in places and strict in others: a box in the reasoning counts when there
 blanks does not. It is reported beside our own rule, and means something only for families that write on 1000 x 1000.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import defaultdict

@@ -4,8 +4,6 @@ A sample that is always or never answered right gives all its rollouts the same 
 DeepPerception leave both out (arXiv 2503.12797, section 4.2: of four attempts, one to three right are kept).
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -4,8 +4,6 @@ KARL (arXiv 2503.12797v3) reports for Qwen3-VL-8B on KVG-Bench: 46.1 % both, 22.
 but not known, 19.9 % neither.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

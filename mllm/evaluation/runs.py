@@ -6,8 +6,6 @@ outputs.jsonl   one completion per row, appended as they are generated; a stoppe
 scores.json     computed from the three above; `load` recomputes it without a model
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Slices are averaged over cases, as KVG-Bench's own averages; intervals resample images.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass

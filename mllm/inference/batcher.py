@@ -1,7 +1,5 @@
 """Dynamic batching: calls of several threads are answered in batches, which cost little more than a single call."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """A preallocated key-value cache: new tokens are written in place; transformers' own copies all at each token."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

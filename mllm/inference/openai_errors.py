@@ -1,7 +1,5 @@
 """Errors of an OpenAI-compatible server: which are transient, which are fatal, and the names to count them under."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime

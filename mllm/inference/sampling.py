@@ -1,7 +1,5 @@
 """How completions are sampled: the one set of options that every way of generating takes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mllm.errors import FieldmarkError

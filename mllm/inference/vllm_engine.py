@@ -3,8 +3,6 @@
 Where two tokens are almost equally likely the engines may differ, so a folder of outputs holds those of one engine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path

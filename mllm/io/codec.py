@@ -3,8 +3,6 @@
 Knows no files: `mllm.io.jsonl` adds file and line to the errors raised here.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import fields, is_dataclass
 from functools import cache

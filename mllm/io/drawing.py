@@ -1,7 +1,5 @@
 """Draw labelled boxes on images. Boxes differ in colour and in line style, for readers with colour blindness."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Atomic writes, the program folders, and other small operations on files."""
 
-from __future__ import annotations
-
 import glob
 import json
 import os

@@ -3,8 +3,6 @@
 Rotated JPEGs, CMYK, 16-bit and transparent files become plain RGB; broken ones raise `ImageError` with the file's name.
 """
 
-from __future__ import annotations
-
 import struct
 import warnings
 import zlib

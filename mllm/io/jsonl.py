@@ -3,8 +3,6 @@
 A bad row raises `RecordError` that starts with `file:line` and names the field. Rows are coded by `mllm.io.codec`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """A progress bar with an ETA, on stderr and from the main process only."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

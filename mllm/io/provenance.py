@@ -1,7 +1,5 @@
 """Provenance of results: package versions, git commit, hashes of weights and data files."""
 
-from __future__ import annotations
-
 import hashlib
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 For the published predictions of TrueMatch, `{COCO id: caption}`. A file that names a function is refused.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 import pickletools

@@ -1,7 +1,5 @@
 """Strict JSON: malformed input raises JSONDecodeError, and data of another shape an error that names the field."""
 
-from __future__ import annotations
-
 import json
 import math
 from json import JSONDecodeError

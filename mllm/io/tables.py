@@ -1,7 +1,5 @@
 """Tables and intervals as text: Markdown rows, shares in percent, and their confidence intervals."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any

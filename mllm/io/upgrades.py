@@ -1,7 +1,5 @@
 """Rows of older schemas, upgraded while they are read: one function per schema, from the old row to the new one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

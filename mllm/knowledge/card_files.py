@@ -21,8 +21,6 @@ A card has one of these shapes; a file may mix them, and every field except `mar
 A mark with `verified: false` stays in the file, where it can be corrected, and is not used.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Names are compared without regard to case, underscores, hyphens, apostrophes and accents.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata

@@ -4,8 +4,6 @@ Nearness is the mean of two numbers from 0 to 1: the word overlap of the cards a
 vectors; without photos it is the first alone.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

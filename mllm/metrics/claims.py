@@ -4,8 +4,6 @@ A detail is a content word in lower case, without a plural `s`. This is coarse (
 word order and negation are ignored), but it treats every caption alike and hides nothing.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence

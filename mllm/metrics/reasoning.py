@@ -9,8 +9,6 @@ Boxes are in a model family's own form; the one after the choice is optional. "R
 (`Thing.marks`, `Thing.box`), except for the comparison, which is judged on the model's own words.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence

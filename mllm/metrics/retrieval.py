@@ -3,8 +3,6 @@
 Long or invented captions can raise a retrieval score: report it with length, diversity and the share of true claims.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Intervals of one run are percentile bootstrap intervals (Efron & Tibshirani 1993
 values`: an image with five questions weighs five times as much as one with a single question.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace

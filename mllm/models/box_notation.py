@@ -11,8 +11,6 @@ The frame of the numbers is up to the family. These are read as boxes:
 with whole or decimal numbers, signs, and line breaks between them. A list of three or five numbers is not a box.
 """
 
-from __future__ import annotations
-
 import re
 
 # All quantifiers are possessive and bounded, so that reading takes time linear in the length of any text.

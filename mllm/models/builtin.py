@@ -1,7 +1,5 @@
 """Folders of the committed weights of the built-in pocket models."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mllm.errors import FieldmarkError

@@ -3,8 +3,6 @@
 `open_checkpoint` does not read the weights, so that wrong inputs are found within seconds.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

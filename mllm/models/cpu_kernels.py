@@ -3,8 +3,6 @@
 PyTorch's Conv3d backward and bfloat16 attention backward are slow on CPUs; `bench/cpu_detours.py` measures all three.
 """
 
-from __future__ import annotations
-
 import ctypes
 import platform
 from typing import Any

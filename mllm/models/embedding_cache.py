@@ -3,8 +3,6 @@
 A store `<cache>/<model key>/` has `keys.txt`, a line per image (hash of its bytes), and `vectors.f32`, a row per line.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import threading

@@ -3,8 +3,6 @@
 Captions longer than the text tower's context are embedded sentence by sentence; truncated captions are counted.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

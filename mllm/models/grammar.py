@@ -3,8 +3,6 @@
 Cho et al. 2022 (arXiv 2205.13115) train such a head jointly with CLIP; here it has its own copy of the text tower.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from functools import lru_cache

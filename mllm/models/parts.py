@@ -1,7 +1,5 @@
 """The parts of a model (vision, projector, llm): freezing them, and LoRA adapters on them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

@@ -3,8 +3,6 @@
 The five corruptions of Cho et al. 2022 (arXiv 2205.13115, section 3.2). A caption too short for one stays unchanged.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 transformers' classes need torchvision for video only; without it they are built here without their video part.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the Qwen-VL families share: the JSON format of boxes, module names for LoRA, keys of published sizes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 

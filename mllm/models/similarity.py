@@ -1,7 +1,5 @@
 """Similarity of embedded captions and images, pooled or token by token. Needs no torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

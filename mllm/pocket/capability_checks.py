@@ -1,7 +1,5 @@
 """Held-out checks of the pocket base: pointing by marks, by name (it must fail), and recall; its model card."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path

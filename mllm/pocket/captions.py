@@ -5,8 +5,6 @@ one omits most marks, as people do who caption an image on its own; a rich one o
 text in the pocket world's words, model output included.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Collection, Sequence

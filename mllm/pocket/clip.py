@@ -4,8 +4,6 @@ A real ``CLIPModel`` of small size. The two differ in seed, width and training s
 fool the other. ``recipes/pretrain_clip.py`` makes the committed weights.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Held-out checks of a pocket CLIP: R@1 of true captions in bags of look-alikes; its model card."""
 
-from __future__ import annotations
-
 import random
 import tempfile
 from collections.abc import Mapping

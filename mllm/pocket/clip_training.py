@@ -4,8 +4,6 @@ Shapes: B images (and captions), L caption tokens, P patches, D shared width. A 
 that only the differences within a bag distinguish its captions.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

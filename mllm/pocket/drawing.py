@@ -4,8 +4,6 @@ Sprites are drawn large and scaled down, so that edges are smooth. A sprite is c
 is exactly its box.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator

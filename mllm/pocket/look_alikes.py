@@ -1,7 +1,5 @@
 """Bags of look-alikes of the pocket world: scenes that differ only slightly, deterministic by seed."""
 
-from __future__ import annotations
-
 import random
 
 from mllm.errors import FieldmarkError

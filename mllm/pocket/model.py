@@ -3,8 +3,6 @@
 Same classes and code paths as Qwen3-VL-8B, at a small size. ``recipes/pretrain.py`` makes the committed weights.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ Small models learn that late and by chance. Half-way up the language model, a th
 token, the earlier token that it depends on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 

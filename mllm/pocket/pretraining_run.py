@@ -1,7 +1,5 @@
 """What the pre-training programs share: resumable state, learning rate, command line, model card, processes."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence

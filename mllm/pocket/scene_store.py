@@ -1,7 +1,5 @@
 """A store of rendered scenes: drawn once on all cores, kept as raw pixels on disk, read as needed."""
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import astuple

@@ -3,8 +3,6 @@
 Everything about an image is known: which species is where and which marks are visible. Does not import torch.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ there (all of them, where every instance was asked for). An answer without any b
 rule is a parse failure with a name (`PROBLEMS`), never raised. Empty pairs and tags inside a thought are ignored.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 

@@ -3,8 +3,6 @@
 Nothing here reads weights or decodes an image, so that rows that do not fit are refused in seconds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

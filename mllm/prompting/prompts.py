@@ -1,7 +1,5 @@
 """The chat that asks a question, and the text that answers it, as `mllm.prompting.tasks` words them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mllm.prompting.styles import styled

@@ -3,8 +3,6 @@
 Descriptions for a share of the questions keep a model from relying on names alone (DesCo, arXiv 2306.14060).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

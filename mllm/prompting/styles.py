@@ -4,8 +4,6 @@ A style's wording is part of a checkpoint's convention (`mllm.models.families.Co
 weights something that they were not trained on, so it needs a new convention version.
 """
 
-from __future__ import annotations
-
 from mllm.errors import UnknownNameError
 
 STYLES = {

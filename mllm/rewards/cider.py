@@ -1,7 +1,5 @@
 """Agreement with the reference captions by CIDEr-D, which keeps captions close to what people wrote."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """How well a caption fits its own image, by a dual encoder: CLIP-S. Other images play no part."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Whether a caption's claims are true: the anchor against hallucination that self-retrieval lacks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

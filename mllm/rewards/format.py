@@ -1,7 +1,5 @@
 """Whether the answer has the requested format, regardless of where its box is."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Whether a caption reads like one that a person wrote: an anchor for CLIP rewards."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """How well the answered box covers the true one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Whether a caption has a reasonable length: prevents long captions that please a retriever."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

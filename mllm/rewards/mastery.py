@@ -1,7 +1,5 @@
 """IoU scaled by how well the model knows the entity, as KARL publishes it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """How well a set of boxes covers every instance: missing and extra boxes cost the same."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mllm.prompting.tasks.ground_all import is_exact, matched_iou

@@ -1,7 +1,5 @@
 """Whether the answer is right about the thing being in the image or not."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mllm.records import Completion, Sample, Score

@@ -1,7 +1,5 @@
 """How much of the entity's card the thought recalls before its first box: meant to be logged, not trained on."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

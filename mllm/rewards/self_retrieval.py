@@ -1,7 +1,5 @@
 """Whether a caption retrieves its own image among others, which makes captions specific."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

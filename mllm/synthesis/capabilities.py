@@ -4,8 +4,6 @@
 world's own facts. Methods are called from several threads at once; the same call gives the same result.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Counts of a caption set, for its manifest and its data card."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Knowledge cards being made: marks checked in images, differences of look-alikes added, everything counted."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Photos are shrunk, never enlarged, with their aspect ratio kept; they never overlap. All lengths are in pixels.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A clause contradicts the card if it quotes another thing's mark in words the car
 colour, pattern, shape, length or size than the card. What the card does not mention is not judged.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 

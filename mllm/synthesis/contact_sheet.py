@@ -3,8 +3,6 @@
 Things asked for are green, other things orange; the numbers are those of the candidates in the thought.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ The things are different entities of one domain. Distractors are of the target's
 among seen distractors an unseen thing could be found by elimination, without knowing it.
 """
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

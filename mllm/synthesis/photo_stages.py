@@ -4,8 +4,6 @@ A teacher's box is used only if two opinions agree: those of two teachers, or of
 one model's single answer (arXiv 2503.12797, appendix B.1); agreement can be checked without human annotation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice

@@ -3,8 +3,6 @@
 The two teachers of this kind, `openai` and `local`, differ only in how they generate a reply (`_generate`).
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

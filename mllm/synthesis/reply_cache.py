@@ -1,7 +1,5 @@
 """Teacher replies cached on disk, so that no request is paid for twice, even after a stop or by two threads at once."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import threading

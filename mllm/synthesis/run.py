@@ -3,8 +3,6 @@
 All processes must see the same output folder. Any number of them, and any number of stops, gives the same files.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -3,8 +3,6 @@
 What fails a check is not repaired: `SampleRejected` carries a short stable reason, and another line-up is drawn.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Rows of one file made by several processes: one log per process, merged in order when all are done."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from contextlib import ExitStack

@@ -3,8 +3,6 @@
 A reply that cannot be parsed raises `TeacherError` with a short reason that can be counted; nothing is guessed.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

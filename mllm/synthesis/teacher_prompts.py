@@ -3,8 +3,6 @@
 A changed word makes another request, so cached replies to the old wording are not used for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mllm.boxes import Frame

@@ -4,8 +4,6 @@ A thought refers to boxes as `<obj:K>`, K an index into `sample.things`. It must
 asked for, on all of a kind (task `ground_all`), or, where the sample has no box, on the statement that none fits.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

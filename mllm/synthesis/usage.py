@@ -1,7 +1,5 @@
 """What a teacher cost and what failed: counted while several threads ask it, reported at the end."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Command line and YAML -> our settings and TRL's config object."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import warnings

@@ -1,7 +1,5 @@
 """The order of a run's callbacks, and the check that a trainer keeps it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from transformers import TrainerCallback

@@ -1,7 +1,5 @@
 """Callbacks of every run: journal, progress line, complete checkpoints, an orderly stop."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -3,8 +3,6 @@
 A safe step uses up the generated completions and closes a log; the order of rows depends on (seed, epoch) alone.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

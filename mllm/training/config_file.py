@@ -3,8 +3,6 @@
 Keys outside the `fieldmark:` section are TRL's. Flags override the file: `--style direct --lora.r 8 --seed 1`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches

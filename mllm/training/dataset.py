@@ -1,7 +1,5 @@
 """Reads and checks all data of a training run before any weight is loaded. Every error names the file and the row."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Sequence

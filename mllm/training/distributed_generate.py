@@ -1,7 +1,5 @@
 """Answers of a model in training; each process generates its share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

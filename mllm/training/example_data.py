@@ -1,7 +1,5 @@
 """The pocket examples' data: where the recipes look for it, and how it is made if it is missing."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 Each result is logged as `alarm/<name>` (1: problem); a warning says which setting to change when the problem starts.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence

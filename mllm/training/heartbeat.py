@@ -3,8 +3,6 @@
 Without them the others would wait in a collective call for half an hour, and its timeout does not name the rank.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

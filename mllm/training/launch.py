@@ -1,7 +1,5 @@
 """How this process was launched, and whether accelerate set up what was configured."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

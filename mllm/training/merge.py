@@ -4,8 +4,6 @@ The logits of one question with an image are compared before merging, after it, 
 has been loaded from disk.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 TRL's own checks see the batch of all its processes; weights that an earlier recipe makes are traced back to their base.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

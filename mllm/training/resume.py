@@ -1,7 +1,5 @@
 """Resuming a run: which checkpoint is complete, and whether the folder belongs to the same run."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

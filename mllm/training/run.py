@@ -1,7 +1,5 @@
 """What SFT and RL runs share: checks, resuming, training, saving."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import sys

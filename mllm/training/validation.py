@@ -1,7 +1,5 @@
 """Evaluation of generated answers during training, and the best checkpoint by it: Acc@0.5, or R@1 of captions."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

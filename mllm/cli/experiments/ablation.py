@@ -5,8 +5,6 @@ checkpoints. The test split is used once, at the end. Intervals resample images 
 weights, raw outputs and seeds stay in the output folder.
 """
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ A stage is one command, and names the stages that it needs. Finished stages are 
 folder; the same stage with the same command is not run twice. Programs resume by themselves.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -5,8 +5,6 @@ order or raises `SourceError`; `things`, `bag` and `split` are set where it know
 `Sample.image` is an absolute path.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

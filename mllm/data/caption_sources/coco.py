@@ -4,8 +4,6 @@ The json lies beside its images, or beside a folder `images`. Instances (merge t
 the image's things. Images without a caption are skipped; a warning counts them.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from dataclasses import replace

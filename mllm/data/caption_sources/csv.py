@@ -4,8 +4,6 @@ Columns: image (path, relative to the table's folder), caption, and optionally i
 for `gist`) and licence. Several rows of one image are captions by several people.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from mllm.data.caption_sources import CaptionRequest, sample_of_file

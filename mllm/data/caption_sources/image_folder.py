@@ -5,8 +5,6 @@ The folder directly above an image names what is in it (`wren/a.jpg`; `_` stands
 images in the root have no name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from mllm.data.caption_sources import CaptionRequest, sample_of_file

@@ -3,8 +3,6 @@
 No scene is on two sides: a family that holds a scene of another side is drawn again.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 

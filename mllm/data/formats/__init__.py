@@ -6,8 +6,6 @@ and written again keeps its numbers (of two that mean the same box, the shorter)
 exactly the same box. Errors name file, line and field.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

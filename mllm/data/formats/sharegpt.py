@@ -9,8 +9,6 @@ DeepPerception and KARL, have them (family qwen2_vl). Text holds whole numbers, 
 in a column `fieldmark`: LLaMA-Factory ignores it, and reading refuses rows in which it disagrees with the text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -9,8 +9,6 @@
 box keeps all its digits. ms-swift fills the placeholders in its model's spelling, so the rows work for every family.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path

@@ -9,8 +9,6 @@
 image need not be opened.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path

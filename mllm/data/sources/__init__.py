@@ -4,8 +4,6 @@ A source defines `photos(request: PhotoRequest) -> Iterator[Photo]`, which yield
 `SourceError`. It reads image headers only. A user's images are not copied: `Photo.image` is an absolute path.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

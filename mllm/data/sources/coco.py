@@ -4,8 +4,6 @@ The json lies beside its images, or beside a folder `images`. A photo shows one 
 several categories are skipped, and so are crowds; a warning counts them.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Iterator

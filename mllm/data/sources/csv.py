@@ -4,8 +4,6 @@ Columns: image (path, relative to the table's folder), entity, domain (optional 
 x1,y1,w,h (pixels of the image after EXIF rotation), and optionally id and licence. A photo shows one entity.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -5,8 +5,6 @@ Boxes are in `root/boxes.jsonl`, one line `{"image": "<entity>/a.jpg", "box": [x
 lines.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ The box is the body's; where less than 0.8 of the head lies inside the body, the
 broken mask, and the head's box is used instead (`provenance.box` says which).
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Iterator

@@ -4,8 +4,6 @@
 times, since its photos are divided among three sides; any other a third as often.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from mllm.boxes import Frame

@@ -3,8 +3,6 @@
 Styles, curves (SVG) and images (data URIs) are inside the page. All model text is escaped.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime

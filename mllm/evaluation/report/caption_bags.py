@@ -1,7 +1,5 @@
 """Captions in a report: R@1 within bags of look-alikes, the captions' faithfulness and length, and example bags."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

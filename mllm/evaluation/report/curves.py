@@ -1,7 +1,5 @@
 """Learning curves: panels of lines from the `log.jsonl` of training runs, for the page's template to draw as SVG."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -3,8 +3,6 @@
 All text of models and files is escaped, and the content security policy allows our own script alone, by its hash.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Scores of boxes are recomputed from the outputs; captions have the scores that eval/truematch.py wrote.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

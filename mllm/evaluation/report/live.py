@@ -1,7 +1,5 @@
 """The page of a run in training: progress, alarms, curves, and the latest answers with their boxes."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """Shared by the pages: the templates, which escape all text, and the shortening of model text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 To add one, write `mllm/knowledge/domains/<name>.py` with `DOMAIN = Domain(name="<name>", ...)`. Nothing else changes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mllm.errors import FieldmarkError

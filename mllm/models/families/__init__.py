@@ -4,8 +4,6 @@ A checkpoint's `Convention` (family, prompt style, image budget) is saved as `fi
 guessed from `model_type`: the pocket model and Qwen3-VL have the same type and write different numbers.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

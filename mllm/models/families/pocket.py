@@ -3,8 +3,6 @@
 Each number from 0 to 100 is one token of its vocabulary: such a small model does not learn to write thousandths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mllm.boxes import Frame

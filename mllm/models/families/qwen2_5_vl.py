@@ -3,8 +3,6 @@
 The same box has other numbers under another image budget, so the budget is part of the convention.
 """
 
-from __future__ import annotations
-
 from mllm.models.families import Published
 from mllm.models.qwen_vl import QwenVL, lora_targets, text_sizes
 

@@ -3,8 +3,6 @@
 KVG-Bench and DeepPerception use this format.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mllm.boxes import Box, Frame

@@ -1,7 +1,5 @@
 """Qwen3-VL: thousandths of the image, JSON with `bbox_2d` (Qwen3-VL technical report)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mllm.boxes import Frame

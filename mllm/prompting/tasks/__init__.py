@@ -4,8 +4,6 @@ One task a file; the file's name is `Sample.task`. To add one, write `mllm/promp
 `Task(BaseTask)` and add the name to `mllm.records.TaskName`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Describe an image: the whole text is the caption, in any prompt style. Captions are scored within bags."""
 
-from __future__ import annotations
-
 from mllm.boxes import Frame
 from mllm.errors import RecordError
 from mllm.models.families import Family

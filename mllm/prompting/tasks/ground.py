@@ -1,7 +1,5 @@
 """Find one thing: the answer is its box, or `none` where it is not in the image. Acc@0.5 counts it."""
 
-from __future__ import annotations
-
 import re
 
 from mllm.boxes import Box, Frame, iou

@@ -1,7 +1,5 @@
 """Find every instance of a kind: the answer is all of their boxes; misses and extra boxes cost alike."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mllm.boxes import Box, iou

@@ -1,7 +1,5 @@
 """Ask what a model knows: one of four names, or marks (`mllm.evaluation.knowledge_probe` writes and grades them)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ A strategy defines `NEEDS`, the capabilities (`mllm.synthesis.capabilities`) its
 `CHECKED = True` means that it only works with a checker. Every caption must also pass `check_caption`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Where they disagree on a colour or number, one version is enough.
 """
 
-from __future__ import annotations
-
 from mllm.metrics import claims
 from mllm.synthesis.capabilities import Edits
 from mllm.synthesis.captioning import CaptionRejected, CaptionTask, Helpers, check_details_kept

@@ -4,8 +4,6 @@ The encoder compares the image with every mark of its class (from `--knowledge`,
 `class: mark, mark` is drawn from the softmax at the encoder's own scale. A checker drops marks it does not see.
 """
 
-from __future__ import annotations
-
 import random
 from math import log
 

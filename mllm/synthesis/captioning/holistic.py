@@ -3,8 +3,6 @@
 Where the two disagree the blend wins; a caption is rejected if the checker does not see one of its new details.
 """
 
-from __future__ import annotations
-
 from mllm.synthesis import captioning
 from mllm.synthesis.capabilities import Edits, Sees
 from mllm.synthesis.captioning import CaptionRejected, CaptionTask, Helpers, blend

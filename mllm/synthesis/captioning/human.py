@@ -1,7 +1,5 @@
 """One of the human captions, word for word: sparse in the pocket world, the usual training target on COCO."""
 
-from __future__ import annotations
-
 from mllm.synthesis.captioning import CaptionTask, Helpers
 
 NEEDS = ()

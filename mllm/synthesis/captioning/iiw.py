@@ -4,8 +4,6 @@ The draft is a blend of the human captions, or a description. Each of at most `-
 description, first of every thing, then of the image; the checker drops what it does not see. Human captions win.
 """
 
-from __future__ import annotations
-
 from mllm.synthesis import captioning
 from mllm.synthesis.capabilities import Edits, Sees
 from mllm.synthesis.captioning import CaptionRejected, CaptionTask, Helpers, blend, drop_unseen

@@ -4,8 +4,6 @@ Each of the largest things that the source lists (in the paper: that detectors f
 place and size in words, and merged in; what the checker does not see is dropped. Human captions are not used.
 """
 
-from __future__ import annotations
-
 from mllm.boxes import Box
 from mllm.synthesis.capabilities import Edits, Sees
 from mllm.synthesis.captioning import CaptionRejected, CaptionTask, Helpers, check_details_kept, drop_unseen

@@ -4,8 +4,6 @@ A file defines a class `Teacher` with methods of `mllm.synthesis.capabilities` a
 `Config` (a `mllm.config.Section`) that it is called with; `Config.HOW` names settings that leave its output alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict

@@ -4,8 +4,6 @@ Every mark is quoted from a card, which is knowledge about a kind, not about thi
 With card files (`files`) it also knows marks of entities. It merges captions by rules: the result reads like notes.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from pathlib import Path

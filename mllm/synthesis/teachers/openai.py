@@ -4,8 +4,6 @@ Replies are cached on disk. Calls that fail temporarily are retried; a request t
 `TeacherError`; what makes every request fail (a rejected key, an unknown model, a server that is gone) ends the run.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from dataclasses import asdict

@@ -4,8 +4,6 @@ It judges the things from left to right and names the number that matches with i
 number was the hardest step for a small model.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Sequence

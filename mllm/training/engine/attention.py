@@ -3,8 +3,6 @@
 A block mask over the sequence would cost its length squared; split, each part is causal and costs what it costs alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache

@@ -4,8 +4,6 @@ Sharing reads the prompt once, but masks the completions' attention, for which t
 short prompts with long completions take the stock route.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Preprocess each image for the vision tower once: TRL would in every epoch, and for each of a prompt's completions."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """SFT without padding: a batch's rows, with images, in one sequence; losses and gradients equal the padded batch's."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Samples several completions of a prompt after one prefill, whose cache they share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Bags in a training run: the sampler that its settings describe, and stages that survive a stop."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Sizes do not divide the batch: the rest is single images, easy distractors that bag rewards score None.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 As DAPO (Yu et al. 2025, arXiv 2503.14476), but bounded. All processes draw equally many prompts, to stay in step.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Mastery estimated again during training: the same questions every few steps, answered with the current weights."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Sequence

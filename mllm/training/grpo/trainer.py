@@ -3,8 +3,6 @@
 Groups stay together in micro-batches (TRL shuffles their rows). On the same rollouts the losses equal TRL's.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence

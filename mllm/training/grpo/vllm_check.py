@@ -4,8 +4,6 @@ TRL 1.16 sends vLLM prompts with expanded image tokens, which vLLM expands again
 reads images by itself, and TRL takes the tokens that it sent for those that were read.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass

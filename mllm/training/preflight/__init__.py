@@ -4,8 +4,6 @@
 (rows, images, settings) is checked here by the run's own code, `mllm.training.dataset`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The base model of a run: the checkpoint that its first recipe starts from, its tokenizer, its image budget."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

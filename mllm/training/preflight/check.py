@@ -1,7 +1,5 @@
 """Runs all checks of a recipe in order, and reports what could not be checked."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

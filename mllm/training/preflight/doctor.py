@@ -1,7 +1,5 @@
 """What a machine has and what it can train: compatible versions, memory, disk, and recipes that fit."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The findings in words: one function per topic."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import median
 

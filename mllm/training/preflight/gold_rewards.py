@@ -4,8 +4,6 @@ scored by the functions that the trainer calls.
 A correct box should earn full marks. Captions have no full marks; only those that earn the minimum are reported.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The hardware that a recipe is for, read from an accelerate configuration: processes, and how DeepSpeed shards."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

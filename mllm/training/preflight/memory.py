@@ -8,8 +8,6 @@ free for them.
 In all functions `counts` are the model's parameters as the run trains them, and `spec` is the run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mllm.training.preflight.hardware import Hardware

@@ -1,7 +1,5 @@
 """Parameter counts of a model at its real size, built on torch's meta device: all shapes, no memory for weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

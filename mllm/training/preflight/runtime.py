@@ -1,7 +1,5 @@
 """The steps and epochs of a run as the trainers count them, and a lower bound on its time, by arithmetic."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

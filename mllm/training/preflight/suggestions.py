@@ -3,8 +3,6 @@
 Changes are ordered by cost: first those that affect only speed, then those that affect what is trained.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
