@@ -296,6 +296,5 @@ def test_what_is_pushed_is_what_others_need(config: Path) -> None:
         pushed = served.files["me/birds"]
     assert {"model.safetensors", "fieldmark.json", "README.md", "best/fieldmark.json"} <= pushed.keys()
     assert not [name for name in pushed if name.startswith("checkpoint-")]
-    out = config.parent / "out"
-    assert pushed["model.safetensors"] == (out / "model.safetensors").read_bytes()
+    assert pushed["model.safetensors"] == (config.parent / "out" / "model.safetensors").read_bytes()
     assert ModelCard(pushed["README.md"].decode()).data["tags"] == ["fieldmark", "pocket", "sft", "visual-grounding"]
