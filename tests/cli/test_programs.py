@@ -118,7 +118,8 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     code = (
-        "import time\nfrom mllm.cli.programs import run_program\n"
+        "import signal, time\nfrom mllm.cli.programs import run_program\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a job in the background
         "def main():\n    print('up', flush=True)\n    time.sleep(60)\nrun_program(main)\n"
     )
     with subprocess.Popen(

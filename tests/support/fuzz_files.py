@@ -43,6 +43,8 @@ def filed(file: Path, read: Callable[[Path], Any]) -> Callable[[bytes], Any]:
 
 def published(folder: Path) -> dict[str, Target]:
     """Files of others."""
+    from pyarrow import ArrowException
+
     from eval import finecapeval, imagecode, truematch
     from mllm.data import descriptors, sources
     from mllm.evaluation import kvg_published
@@ -67,7 +69,14 @@ def published(folder: Path) -> dict[str, Target]:
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 return
             made = parquet(rows)
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):  # arrow refuses it already
+        except (
+            ValueError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+            ArrowException,
+        ):  # refused by arrow
             return
         (folder / "case.parquet").write_bytes(made)
         kvg_published.read_parquet(folder / "case.parquet", folder / "cells")

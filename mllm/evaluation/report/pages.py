@@ -28,4 +28,4 @@ def shortened(text: str, limit: int) -> str:
 
 def compared(names: Sequence[str], *, against_first: bool) -> Iterator[tuple[str, str]]:
     """Pair each run with the one before it, or with the first."""
-    return zip([names[0]] * len(names) if against_first else names, names[1:], strict=False)
+    return zip(list(names[:1]) * len(names) if against_first else names, names[1:], strict=False)
