@@ -189,10 +189,9 @@ def _approximate(vectors: np.ndarray, count: int, lower: float, upper: float) ->
 
 def chop(families: Iterable[Sequence[str]], size: int, level: str) -> list[Bag]:
     """Cut families of look-alikes into bags of `size`, in order; the rest of a family is in no bag."""
-    cut = [
-        tuple(family[start : start + size]) for family in families for start in range(0, len(family) - size + 1, size)
-    ]
-    return [Bag(f"{size}-{level}-{number:06d}", members, level) for number, members in enumerate(cut)]
+    starts = ((family, start) for family in families for start in range(0, len(family) - size + 1, size))
+    cut = enumerate(tuple(family[start : start + size]) for family, start in starts)
+    return [Bag(f"{size}-{level}-{number:06d}", members, level) for number, members in cut]
 
 
 def check(bags: Sequence[Bag], known: Sequence[str]) -> None:

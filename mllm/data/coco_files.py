@@ -70,8 +70,6 @@ class _CocoFile(BaseModel):
 
 
 E = TypeVar("E", bound=CocoEntry)
-
-
 Placed = tuple[str, E]
 """An entry after its place: file, list and index."""
 
@@ -128,10 +126,8 @@ class ImageFile:
         """Return the boxes of instances, rotated like the image."""
         check_count(instances, self.where)
         frame = self.size if self.orientation == 1 else _stored_size(self.path)
-        read = (
-            make_box(row.bbox or (), frame, f"{where}: field bbox", order="xywh", clip=clip) for where, row in instances
-        )
-        return tuple(box.oriented(self.orientation) for box in read)
+        places = [(row.bbox or (), frame, f"{where}: field bbox") for where, row in instances]
+        return tuple(make_box(*place, order="xywh", clip=clip).oriented(self.orientation) for place in places)
 
 
 def find_image(file: Path, image: Placed[CocoImage]) -> ImageFile:

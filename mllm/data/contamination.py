@@ -50,9 +50,8 @@ def check(train: Sequence[Path], benchmark: Sequence[Path]) -> Contamination:
     first = {}
     for place in range(len(trained)):
         first.setdefault(group_of[place], files[place])
-    found = [
-        (files[place], first[group_of[place]]) for place in range(len(trained), len(files)) if group_of[place] in first
-    ]
+    places = range(len(trained), len(files))
+    found = [(files[place], first[group_of[place]]) for place in places if group_of[place] in first]
     return Contamination(tuple(found), sum(tested[file][1] for file, _ in found), len(tested), len(trained))
 
 

@@ -24,9 +24,8 @@ def write(
     photos = list(photos)
     _write_card(out, _grounding_sections(facts, photos, command, settings))
     if any(not photo.drawn for photo in photos):
-        columns = ("photo", "entity", "domain", "side", "licence")
         rows = ((p.id, p.entity, p.domain, p.split or "", p.licence or "not stated") for p in photos)
-        _write_attribution(out, columns, rows)
+        _write_attribution(out, ("photo", "entity", "domain", "side", "licence"), rows)
 
 
 def write_captions(out: Path, facts: Mapping[str, Any], rows: Iterable[Sample], command: str, settings: Any) -> None:

@@ -9,7 +9,7 @@ Marks of more than `LONG` words are split at commas and full stops. A mark stays
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,14 +80,12 @@ def _of_images(file: Path) -> dict[str, Card]:
         if not isinstance(marks, list) or not all(isinstance(mark, str) and mark.strip() for mark in marks):
             raise KnowledgeError(f"{file}: card {name!r}: a list of texts is needed, got {marks!r:.60}")
         images[name.rpartition("_")[0]].append({mark.strip().lower() for mark in marks})
-    return {name: _counted(name, sets) for name, sets in images.items()}
-
-
-def _counted(name: str, sets: Sequence[set[str]]) -> Card:
-    """Build a card from the marks of several images of one entity, the most frequent first."""
-    counts = Counter(mark for marks in sets for mark in marks)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return Card(name, marks=tuple(Mark(text, confidence=round(n / len(sets), 3)) for text, n in ordered))
+    cards = {}
+    for name, sets in images.items():
+        counts = Counter(mark for marks in sets for mark in marks)
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))  # the most frequent first
+        cards[name] = Card(name, marks=tuple(Mark(text, confidence=round(n / len(sets), 3)) for text, n in ordered))
+    return cards
 
 
 def _table(file: Path) -> dict[str, Card]:
@@ -96,16 +94,12 @@ def _table(file: Path) -> dict[str, Card]:
     for where, row in checked_rows(file, needed=("entity", "mark"), optional=_COLUMNS):
         name = spelled.setdefault(normalize_name(row["entity"]), row["entity"])
         card = cards.setdefault(name, Card(name, domain=row.get("domain", "")))
-        mark = _row_mark(where, row)
+        confidence = row.get("confidence", "").strip()
+        try:
+            number = float(confidence) if confidence else None
+            mark = Mark(row["mark"].strip(), row.get("part", "").strip(), row.get("source", "").strip(), number)
+        except (RecordError, ValueError) as error:
+            problem = error if isinstance(error, RecordError) else f"field confidence: {confidence!r} is not a number"
+            raise KnowledgeError(f"{where}: {problem}") from None
         cards[name] = replace(card, marks=(*card.marks, mark))
     return cards
-
-
-def _row_mark(where: str, row: Mapping[str, str]) -> Mark:
-    confidence = row.get("confidence", "").strip()
-    try:
-        number = float(confidence) if confidence else None
-        return Mark(row["mark"].strip(), row.get("part", "").strip(), row.get("source", "").strip(), number)
-    except (RecordError, ValueError) as error:
-        problem = error if isinstance(error, RecordError) else f"field confidence: {confidence!r} is not a number"
-        raise KnowledgeError(f"{where}: {problem}") from None

@@ -79,7 +79,8 @@ def summary(found: LabelReport) -> Iterator[str]:
     yield f"{len(found.photos)} photos of {len(kinds)} kinds, {each}"
     small = min(found.photos, key=lambda photo: min(photo.size.width, photo.size.height))
     yield f"smallest photo: {small.size.width:g} x {small.size.height:g} pixels, {small.id}"
-    side, tiny = min((_shortest(box, photo.size), photo.id) for photo in found.photos for box in photo.boxes or [_ALL])
+    boxes = [(box, photo) for photo in found.photos for box in photo.boxes or [Box(0, 0, 1, 1)]]
+    side, tiny = min((_shortest(box, photo.size), photo.id) for box, photo in boxes)
     yield f"smallest box: {side:.0f} pixels on its short side, {tiny}"
     if many := [photo.id for photo in found.photos if len(photo.boxes) > 1]:
         yield f"with several boxes, never a target: {len(many)}, {_few(many)}"
@@ -92,9 +93,6 @@ def summary(found: LabelReport) -> Iterator[str]:
         yield f"kinds held out for {use}: {_few(held, 12) or 'none'}"
     sides = Counter(photo.split for photo in found.split)
     yield "photos by side: " + ", ".join(f"{side} {sides[side]}" for side in SPLITS)
-
-
-_ALL = Box(0, 0, 1, 1)
 
 
 def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, marks: bool = True) -> Iterator[str]:
@@ -126,7 +124,6 @@ def labelled(source: str, request: PhotoRequest, cards: Cards | None) -> Iterato
 
 
 def _shortest(box: Box, size: Frame) -> float:
-    """Return the length of a box's shorter side in pixels."""
     x1, y1, x2, y2 = box.to_xyxy(size)
     return min(x2 - x1, y2 - y1)
 

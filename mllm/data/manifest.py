@@ -33,7 +33,8 @@ def claim(out: Path, settings: Mapping[str, Any], *, overwrite: bool = False) ->
     another run is using it.
     """
     settings = {"schema": SCHEMA, **json.loads(json.dumps(settings))}  # as json gives them back: tuples become lists
-    if out.exists() and any(out.iterdir()) and not _is_ours(out):
+    ours = (out / SETTINGS).is_file() and _read(out / SETTINGS).get("schema") == SCHEMA
+    if out.exists() and any(out.iterdir()) and not ours:
         raise FieldmarkError(f"{out} is not empty and was not made by this program; choose a new folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     folder = os.open(out, os.O_RDONLY)
@@ -106,10 +107,6 @@ def _check(out: Path, settings: Mapping[str, Any]) -> None:
                 f"{out} holds data made with {name} = {before.get(name)!r}, now it is {settings.get(name)!r};"
                 " choose another folder with --out, or delete the old data with --overwrite"
             )
-
-
-def _is_ours(out: Path) -> bool:
-    return (out / SETTINGS).is_file() and _read(out / SETTINGS).get("schema") == SCHEMA
 
 
 def _clear(out: Path) -> None:

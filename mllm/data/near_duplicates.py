@@ -71,7 +71,9 @@ def by_parts(hash_N: np.ndarray) -> Iterator[Pairs]:  # noqa: N803
         order_N = np.argsort(part_N, kind="stable")  # noqa: N806
         part_N, sorted_N = part_N[order_N], hash_N[order_N]  # noqa: N806  (sorted, so that lookups scan memory once)
         starts = np.concatenate([[0], np.cumsum(np.bincount(part_N, minlength=1 << width))]).astype(np.int32)
-        for flipped in _flipped(width):
+        most = HASH_BITS // len(_PARTS)
+        flips = [bits for count in range(most + 1) for bits in combinations(range(width), count)]
+        for flipped in (sum(1 << bit for bit in bits) for bits in flips):
             # Of two parts that differ in these bits one has a 0 in the highest: only that one looks up the other.
             asking = (
                 np.arange(len(part_N)) if flipped == 0 else np.nonzero(~part_N & (1 << flipped.bit_length() - 1))[0]
@@ -82,12 +84,6 @@ def by_parts(hash_N: np.ndarray) -> Iterator[Pairs]:  # noqa: N803
                 if close.any():
                     one, other = order_N[a[close]], order_N[b[close]]
                     yield np.minimum(one, other), np.maximum(one, other)
-
-
-def _flipped(width: int) -> list[int]:
-    """Return all numbers of `width` bits with at most a third of `HASH_BITS` bits set."""
-    most = HASH_BITS // len(_PARTS)
-    return [sum(1 << bit for bit in bits) for count in range(most + 1) for bits in combinations(range(width), count)]
 
 
 def _ranges(asking: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Pairs]:

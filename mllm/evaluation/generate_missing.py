@@ -34,12 +34,7 @@ def settings(
         "style": checkpoint.convention.prompt,
         "convention": asdict(checkpoint.convention),
         "samples": dict(source),
-        "generation": {
-            "max_new_tokens": options.max_new_tokens,
-            "temperature": options.temperature,
-            "top_p": options.top_p,
-            "seed": options.seed,
-        },
+        "generation": {name: getattr(options, name) for name in ("max_new_tokens", "temperature", "top_p", "seed")},
         "engine": options.engine if options.engine != "transformers" else None,
         "batch_size": options.batch_size if options.temperature > 0 else None,  # greedy answers do not depend on it
         "dtype": options.dtype,

@@ -40,16 +40,14 @@ class Frequencies:
 
     def tf_idf(self, found: Counter[Gram]) -> dict[Gram, float]:
         """Return term frequency times inverse document frequency; an unknown n-gram counts as seen once."""
-        return {
-            gram: count * (math.log(self.images) - math.log(max(1, self.counts[gram]))) for gram, count in found.items()
-        }
+        rarity = {gram: math.log(self.images) - math.log(max(1, self.counts[gram])) for gram in found}
+        return {gram: count * rarity[gram] for gram, count in found.items()}
 
 
 def grams(tokens: Sequence[str]) -> Counter[Gram]:
     """Count all n-grams of one to four words."""
-    return Counter(
-        tuple(tokens[start : start + n]) for n in range(1, LONGEST + 1) for start in range(len(tokens) - n + 1)
-    )
+    places = ((start, n) for n in range(1, LONGEST + 1) for start in range(len(tokens) - n + 1))
+    return Counter(tuple(tokens[start : start + n]) for start, n in places)
 
 
 def cider_d(caption: str, references: Sequence[str], frequencies: Frequencies) -> float:
@@ -68,10 +66,7 @@ def cider_d(caption: str, references: Sequence[str], frequencies: Frequencies) -
 
 
 def _cosine(own: dict[Gram, float], other: dict[Gram, float], n: int) -> float:
-    size = math.sqrt(
-        sum(v * v for g, v in own.items() if len(g) == n) * sum(v * v for g, v in other.items() if len(g) == n)
-    )
-    agree = sum(
-        min(value, other[gram]) * other[gram] for gram, value in own.items() if len(gram) == n and gram in other
-    )
+    squares = [sum(v * v for gram, v in one.items() if len(gram) == n) for one in (own, other)]
+    agree = sum(min(v, other[gram]) * other[gram] for gram, v in own.items() if len(gram) == n and gram in other)
+    size = math.sqrt(squares[0] * squares[1])
     return agree / size if size else 0.0

@@ -53,9 +53,8 @@ def kept_share(before: Sequence[str], after: str) -> float:
     Where the texts disagree on a colour or number, only one value can be kept: the others do not count as lost.
     """
     kept = _attributes(after)
-    excused = {
-        value for thing, values in _stated(before).items() if kept.get(thing, set()) & set(values) for value in values
-    }
+    disputed = (values for thing, values in _stated(before).items() if kept.get(thing, set()) & set(values))
+    excused = {value for values in disputed for value in values}
     total = {one for text in before for one in details(text)}
     missing = set(lost(before, after))
     excused &= missing
@@ -129,8 +128,7 @@ def _mentions(text: str) -> list[_Mention]:
     tokens = [(match[0].lower(), match.span()) for match in _WORD_OR_END.finditer(text)]
     found = []
     for place, (word, span) in enumerate(tokens):
-        kind = "colour" if word in COLOURS else "number" if word in NUMBERS else None
-        if kind is None:
+        if (kind := "colour" if word in COLOURS else "number" if word in NUMBERS else None) is None:
             continue
         rest = (other for other, _ in tokens[place + 1 :])
         noun = next((one for one in rest if one not in _ADVERBS and one not in COLOURS), ".")

@@ -46,8 +46,7 @@ def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what
 
     Raises `FieldmarkError`: an image without a caption.
     """
-    missing = sorted({name for bag in bags for name in bag if name not in captions})
-    if missing:
+    if missing := sorted({name for bag in bags for name in bag if name not in captions}):
         raise FieldmarkError(f"{what}: {len(missing)} images have no caption ({', '.join(missing[:3])}, ...)")
     return [
         Query(str(number), captions[name], tuple(bag), own)

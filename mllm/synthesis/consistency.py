@@ -58,7 +58,6 @@ def _about_target(sample: Sample, thought: str, own: Sequence[str]) -> Iterator[
 
 
 def _agrees(clause: str, own: Sequence[str], foreign: Iterable[str]) -> bool:
-    """Whether a clause agrees with the target's card."""
     used, known = content_words([clause]), content_words(own)
     if any(used <= content_words([mark]) for mark in own) and not (len(used) == 1 and _bare_clash(used, own)):
         return True

@@ -79,8 +79,7 @@ def point(
         return replace(photo, rejected=NOTHING)
     if max(len(found), len(again)) > 1:
         return replace(photo, rejected=MANY)
-    agreement = iou(found[0], again[0])
-    if agreement < agreed_at:
+    if (agreement := iou(found[0], again[0])) < agreed_at:
         return replace(photo, rejected=APART)
     provenance = {**photo.provenance, "box": "teacher", "agreement": round(agreement, 4)}
     return replace(photo, boxes=found, provenance=provenance)

@@ -83,15 +83,10 @@ class SampleMaker:
                 if len(drawn.targets) < self.questions:
                     raise SampleRejected("fewer things than questions")
                 scene = self._compose(drawn, name, rng)
-                found = [
-                    self._ask(
-                        sample_id(side, number * self.questions + place),
-                        scene,
-                        target,
-                        kinds[place] if place else drawn.kind,
-                    )
-                    for place, target in enumerate(drawn.targets)
-                ]
+                found = []
+                for place, target in enumerate(drawn.targets):
+                    key = sample_id(side, number * self.questions + place)
+                    found.append(self._ask(key, scene, target, kinds[place] if place else drawn.kind))
                 # Only the first sample of an image lists the rejected line-ups, so that rows can be counted.
                 return [replace(found[0], refused=tuple(refused)), *found[1:]]
             except SampleRejected as reason:

@@ -38,8 +38,7 @@ def plain(text: str) -> str:
     """Return a reply without leading <think> text, code fences and outer space; an empty one is an error."""
     if text.lstrip().startswith("<think>") and "</think>" not in text:
         raise TeacherError("unreadable reply", "it thinks and does not answer")
-    reply = _FENCE.sub("", _THINKING.sub("", text)).strip()
-    if not reply:
+    if not (reply := _FENCE.sub("", _THINKING.sub("", text)).strip()):
         raise TeacherError("unreadable reply", "it is empty")
     return reply
 
@@ -55,8 +54,7 @@ def prose(text: str) -> str:
 def thought(text: str, sample: Sample, frame: Frame) -> str:
     """Return a thought with `<obj:K>` in place of each candidate's box; raises TeacherError for any other box."""
     reply = plain(text)
-    found = find_boxes(reply)
-    if not found:
+    if not (found := find_boxes(reply)):
         raise TeacherError("unreadable reply", "no box in the reasoning")
     parts, last = [], 0
     for start, end, numbers in found:
@@ -70,8 +68,7 @@ def thought(text: str, sample: Sample, frame: Frame) -> str:
 
 def marks(text: str) -> tuple[str, ...]:
     """Return the marks of a list, in its order, each once; empty if the teacher knows none."""
-    lines = _lines(text)
-    if _is_word(lines, NOTHING):
+    if _is_word(lines := _lines(text), NOTHING):
         return ()
     found = [line for line in lines if not line.endswith(":")]  # "Here are the marks:"
     if not found:
@@ -86,8 +83,7 @@ def marks(text: str) -> tuple[str, ...]:
 
 def differences(text: str, entity: str, other: str) -> tuple[tuple[str, str], ...]:
     """Return the pairs of a list `this | that`; empty if the teacher knows none. Lines without | are skipped."""
-    lines = _lines(text)
-    if _is_word(lines, NOTHING):
+    if _is_word(lines := _lines(text), NOTHING):
         return ()
     cells = [[cell.strip().rstrip(".") for cell in line.strip("|").split("|")] for line in lines if "|" in line]
     head = [normalize_name(entity), normalize_name(other)]
@@ -116,8 +112,7 @@ def verdicts(text: str, count: int) -> tuple[bool | None, ...]:
 
 def boxes(text: str, family: Family, frame: Frame) -> tuple[Box, ...]:
     """Return the boxes of a reply in the unit frame, each once; empty if the teacher says that there is none."""
-    numbers = family.read(plain(text))
-    if not numbers:
+    if not (numbers := family.read(plain(text))):
         if _is_word(_lines(text), NOWHERE):
             return ()
         raise TeacherError("unreadable reply", f"neither a box nor {NOWHERE!r}")

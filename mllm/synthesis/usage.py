@@ -53,8 +53,8 @@ class UsageReport:
             f"{self.name}: {self.answered} answered in {self.calls} calls, {self.cached} cached, "
             f"{self.tokens_in} tokens read, {self.tokens_out} written{missing}{cost}, {len(self.failures)} failed"
         ]
-        for reason, count in Counter(failure.reason for failure in self.failures).most_common():
-            lines.append(f"  {count} x {reason}")
+        reasons = Counter(failure.reason for failure in self.failures)
+        lines += [f"  {count} x {reason}" for reason, count in reasons.most_common()]
         for failure in self.failures[:MOST_SHOWN]:
             calls = f" (tried {failure.calls} times)" if failure.calls > 1 else ""
             lines.append(f"  - {failure.what}: {failure.reason}{calls}: {failure.detail}")

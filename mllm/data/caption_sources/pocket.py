@@ -55,9 +55,8 @@ def _family(request: CaptionRequest, side: Split, number: int, size: int, taken:
 
 def _sample(request: CaptionRequest, side: Split, key: str, bag: str | None, scene: Scene) -> Sample:
     noun, marks = NOUNS[scene.domain], scene.marks
-    captions = [
-        sparse(scene.domain, marks, random.Random(f"voice/{request.seed}/{key}/{k}")) for k in range(request.voices)
-    ]
+    voices = (random.Random(f"voice/{request.seed}/{key}/{k}") for k in range(request.voices))
+    captions = [sparse(scene.domain, marks, voice) for voice in voices]
     return Sample(
         id=key,
         task="caption",

@@ -103,11 +103,8 @@ def read_lines(path: Path, model: type[M]) -> Iterator[Line[M]]:
     """Stream the rows of a jsonl file, or of a json file that holds one list (numbered from 1), checked by `model`."""
     if not path.is_file():
         raise RecordError(f"{path}: no such file")
-    if path.suffix == ".json":
-        rows: Iterable[tuple[int, Any]] = enumerate(strict_json.read(path, list, kind=RecordError), 1)
-    else:
-        rows = _jsonl(path)
-    for number, row in rows:
+    whole = path.suffix == ".json"
+    for number, row in enumerate(strict_json.read(path, list, kind=RecordError), 1) if whole else _jsonl(path):
         yield Line(path, number, strict_json.parsed(row, model, f"{path}:{number}: ", kind=RecordError))
 
 

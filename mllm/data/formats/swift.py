@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from mllm.boxes import Box, Frame
-from mllm.data.formats import UNKNOWN, ChatRow, Line, exact, question_and_answer, read_lines, write_rows
+from mllm.data.formats import UNKNOWN, ChatRow, exact, question_and_answer, read_lines, write_rows
 from mllm.models.families import Family
 from mllm.prompting import prompts
 from mllm.prompting.tasks import asked_boxes
@@ -48,7 +48,9 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
         question, answer = question_and_answer(line)
         image = line.row.images[0]
         size = line.image_size("images", image)
-        refs, boxes = line.row.objects.ref, _boxes(line, size)
+        objects, refs = line.row.objects, line.row.objects.ref
+        frame = FRAMES.get(objects.bbox_type, size)
+        boxes = tuple(line.box(f"objects.bbox[{k}]", numbers, frame) for k, numbers in enumerate(objects.bbox))
         placed = question.count(_BOX) + answer.count(_BOX)
         if placed != len(boxes):
             raise line.error("objects.bbox", f"{len(boxes)} boxes for {placed} <bbox> in the messages")
@@ -80,7 +82,7 @@ def write(path: Path, samples: Sequence[Sample], family: Family | None = None, s
         asked = asked_boxes(sample)
         boxes += asked
         answer = f"<answer>{', '.join([_BOX] * len(asked)) or ABSENT}</answer>"
-        question = prompts.user_text(sample, style)
+        question, numbers = prompts.user_text(sample, style), [exact(box, Frame(1, 1)) for box in boxes]
         return {
             "id": sample.id,
             "messages": [
@@ -88,20 +90,10 @@ def write(path: Path, samples: Sequence[Sample], family: Family | None = None, s
                 {"role": "assistant", "content": f"{thought or ''}{answer}"},
             ],
             "images": [sample.image],
-            "objects": {
-                "ref": [sample.entity],
-                "bbox": [exact(box, Frame(1, 1)) for box in boxes],
-                "bbox_type": "norm1",
-            },
+            "objects": {"ref": [sample.entity], "bbox": numbers, "bbox_type": "norm1"},
         }
 
     return write_rows(path, map(row, samples))
-
-
-def _boxes(line: Line[SwiftRow], size: Frame) -> tuple[Box, ...]:
-    objects = line.row.objects
-    frame = FRAMES.get(objects.bbox_type, size)
-    return tuple(line.box(f"objects.bbox[{k}]", numbers, frame) for k, numbers in enumerate(objects.bbox))
 
 
 def _fill(text: str, mark: str, values: Iterable[str]) -> str:

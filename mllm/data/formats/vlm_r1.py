@@ -42,10 +42,7 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
     for line in read_lines(path, VlmR1Row):
         row = line.row
         question, solution = _conversation(line) if row.conversations is not None else _problem(line)
-        if row.width and row.height:
-            size = Frame(row.width, row.height)
-        else:
-            size = line.image_size("image", row.image)
+        size = Frame(row.width, row.height) if row.width and row.height else line.image_size("image", row.image)
         boxes = _boxes(line, solution, size)
         entity, asked = row.normal_caption or entity_of(question), question.replace("<image>", "").strip()
         more = {"categories": row.categories or {}, "provenance": {"source": "vlm_r1"}}

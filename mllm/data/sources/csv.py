@@ -44,8 +44,7 @@ def _photo(file: Path, image: str, rows: list[Placed], request: PhotoRequest) ->
     order, columns = ("xywh", SIDES) if "w" in first else ("xyxy", CORNERS)
     boxes: list[Box] = []
     for place, row in rows:
-        numbers = numbers_of(row, columns, place)
-        if numbers is None:
+        if (numbers := numbers_of(row, columns, place)) is None:
             continue
         box = make_box(numbers, frame, f"{place}: fields {','.join(columns)}", order=order, clip=request.clip_boxes)
         if box in boxes:

@@ -102,8 +102,7 @@ def _jsonl(file: Path) -> Iterator[tuple[str, str, Corners]]:
 def _csv(file: Path) -> Iterator[tuple[str, str, Corners]]:
     corners = ("x1", "y1", "x2", "y2")
     for where, row in checked_rows(file, needed=("image", *corners), optional=()):
-        numbers = numbers_of(row, corners, where)
-        if numbers is None:
+        if (numbers := numbers_of(row, corners, where)) is None:
             raise SourceError(f"{where}: field x1: four numbers are needed, the row has none")
         x1, y1, x2, y2 = numbers
         yield where, row["image"], (x1, y1, x2, y2)

@@ -204,11 +204,7 @@ def _gallery(loaded: Mapping[str, BenchmarkRun], cases: Sequence[Case]) -> list[
         found = {name: table[case.sample.id] for name, table in answers.items() if case.sample.id in table}
         shown.append(
             {
-                "id": case.sample.id,
-                "domain": case.sample.domain,
-                "entity": case.sample.entity,
-                "question": case.sample.question,
-                "seen": case.sample.seen,
+                **{name: getattr(case.sample, name) for name in ("id", "domain", "entity", "question", "seen")},
                 "gold": _rectangle(case.sample.boxes[0] if case.sample.boxes else None, image.size),
                 "width": image.width,
                 "height": image.height,

@@ -225,8 +225,7 @@ def _example_bags(loaded: Mapping[str, JudgedCaptions], size: str) -> list[dict[
         for bag, names in members.items()
     }
     order = sorted(members, key=lambda bag: (min(hits[bag]) - max(hits[bag]), int(bag)))
-    front = order[: BAGS // 2]
-    rest = order[BAGS // 2 :]
+    front, rest = order[: BAGS // 2], order[BAGS // 2 :]
     step = max(1, len(rest) // max(1, BAGS - len(front)))
     chosen = [*front, *rest[::step][: BAGS - len(front)]]
     return [{"id": bag, "images": [_image(loaded, size, bag, members[bag], n) for n in members[bag]]} for bag in chosen]

@@ -118,10 +118,9 @@ def _rewards(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, str
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round numbers from low to high, about `count` of them."""
-    span = high - low
-    if span <= 0:
+    if high <= low:
         return [low]
-    rough = span / max(count - 1, 1)
+    rough = (high - low) / max(count - 1, 1)
     power = 10 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
@@ -140,12 +139,9 @@ def _panel(
         y_low, y_high = (0.0 if min(ys) >= 0 and y_low - margin < 0 else y_low - margin), y_high + margin
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / (x_high - x_low or 1)
-        up = (y - y_low) / (y_high - y_low or 1)
-        return (
-            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
-            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
-        )
+        across = LEFT + (x - x_low) / (x_high - x_low or 1) * (WIDTH - LEFT - RIGHT)
+        down = HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low or 1) * (HEIGHT - TOP - BOTTOM)
+        return round(across, 1), round(down, 1)
 
     lines = []
     for name, (series, points) in found.items():

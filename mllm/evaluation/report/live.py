@@ -71,11 +71,5 @@ def _prompt(group: Group) -> dict[str, Any]:
         {"values": [group.values[name][n] for name in names], "text": f"{n + 1}: {shortened(done.text, TEXT_LIMIT)}"}
         for n, done in enumerate(group.answers)
     ]
-    sample = group.sample
-    return {
-        "id": sample.id,
-        "question": sample.question,
-        "uri": data_uri(drawn(group), SIDE),
-        "rewards": names,
-        "rows": rows,
-    }
+    asked = {"id": group.sample.id, "question": group.sample.question, "uri": data_uri(drawn(group), SIDE)}
+    return {**asked, "rewards": names, "rows": rows}

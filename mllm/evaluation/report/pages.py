@@ -10,12 +10,9 @@ def render(template: str, **values: Any) -> str:
     """Fill a template of this folder. Everything that comes from models or files is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    loader = PackageLoader("mllm.evaluation.report", ".")
     environment = Environment(
-        loader=PackageLoader("mllm.evaluation.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": tables.percent, "interval": tables.interval}
     return environment.get_template(template).render(values)

@@ -106,9 +106,7 @@ def write_captions(
 ) -> CaptionResult:
     """Write up to `variants` different captions of one image, with up to `tries` attempts at each."""
     write: Callable[[CaptionTask, Helpers], str] = load(name).write
-    captions: list[str] = []
-    refused: list[str] = []
-    notes: Counter[str] = Counter()
+    captions, refused, notes = list[str](), list[str](), Counter[str]()
     for variant in range(variants):
         for attempt in range(tries):
             task = CaptionTask(sample, image, seed + variant * tries + attempt, Counter())
@@ -117,10 +115,10 @@ def write_captions(
                 check_caption(caption, helpers.limits, captions)
             except (CaptionRejected, TeacherError) as error:
                 refused.append(error.reason if isinstance(error, TeacherError) else str(error))
-                continue
-            captions.append(caption)
-            notes += task.notes
-            break
+            else:
+                captions.append(caption)
+                notes += task.notes
+                break
     return CaptionResult(sample.id, tuple(captions), tuple(refused), dict(sorted(notes.items())))
 
 
@@ -151,8 +149,8 @@ def not_seen(look: Look, statements: Sequence[str], checker: Sees | None) -> tup
     """Return the statements that the checker does not see or cannot judge; none without a checker."""
     if checker is None or not statements:
         return ()
-    answers = checker.sees(look, statements)
-    return tuple(statement for statement, answer in zip(statements, answers, strict=True) if not answer)
+    answers = zip(statements, checker.sees(look, statements), strict=True)
+    return tuple(statement for statement, answer in answers if not answer)
 
 
 def new_clauses(before: Sequence[str], caption: str) -> tuple[str, ...]:

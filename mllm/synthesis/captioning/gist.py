@@ -19,11 +19,9 @@ NEEDS = ()
 
 def write(task: CaptionTask, helpers: Helpers) -> str:
     """Choose the marks of the image's class that match it best."""
-    entity = task.sample.entity
-    if not entity:
+    if not (entity := task.sample.entity):
         raise CaptionRejected("its class is not given")
-    marks = _class_marks(entity, task.sample.domain, helpers)
-    if not marks:
+    if not (marks := _class_marks(entity, task.sample.domain, helpers)):
         raise CaptionRejected("no marks are known of its class")
     # In wording that encoders know: `a red wren`, `a wren with a red cap`.
     phrases = [with_article(f"{entity} with {mark}" if " " in mark else f"{mark} {entity}") for mark in marks]
@@ -35,8 +33,7 @@ def write(task: CaptionTask, helpers: Helpers) -> str:
     chosen = [marks[index] for index in sorted(ranked[: helpers.limits.marks], key=lambda index: -fit[index])]
     false = not_seen(task.look(), chosen, helpers.checker)
     task.notes["marks dropped, not seen"] += len(false)
-    left = [mark for mark in chosen if mark not in false]
-    if not left:
+    if not (left := [mark for mark in chosen if mark not in false]):
         raise CaptionRejected("no mark of its class was seen")
     return f"{entity[0].upper()}{entity[1:]}: {listed(left)}."
 

@@ -18,11 +18,9 @@ _LARGE, _SMALL = 0.25, 0.02
 def write(task: CaptionTask, helpers: Helpers) -> str:
     """Describe, check and drop, add the things, check and drop."""
     described = helpers.writer.describe(task.look(), seed=task.seed)
-    draft = drop_unseen(task, (), described, helpers.checker)
-    if not draft:
+    if not (draft := drop_unseen(task, (), described, helpers.checker)):
         raise CaptionRejected("nothing that was described can be seen")
-    things = close_up(task, helpers, task.seed)
-    if not things:
+    if not (things := close_up(task, helpers, task.seed)):
         return draft
     caption = drop_unseen(task, [draft], helpers.writer.expand(draft, things, seed=task.seed), helpers.checker)
     check_details_kept([draft], caption, helpers.limits)

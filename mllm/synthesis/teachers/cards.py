@@ -183,8 +183,7 @@ def _set_apart(missing: Sequence[str], card: Sequence[str], rng: random.Random) 
     """Say that a candidate differs: by its own card's mark of the same part, otherwise that its card lacks the mark."""
     for mark in missing:
         part = part_of(mark)
-        same = [own for own in card if part and part_of(own) == part]
-        if same:
+        if same := [own for own in card if part and part_of(own) == part]:
             return rng.choice(OTHER).format(missing=listed([mark]), its=listed(same[:1]))
     return rng.choice(UNKNOWN).format(missing=listed(missing[:2]))
 
