@@ -119,9 +119,7 @@ def mine(
     if not 2 <= size <= 20:
         raise FieldmarkError(f"bags have 2 to 20 images, got {size}")
     if not -1 <= lower < upper:
-        raise FieldmarkError(
-            f"-1 <= lower < upper is needed for the similarity of look-alikes, got {lower} and {upper}"
-        )
+        raise FieldmarkError(f"-1 <= lower < upper is needed for similarities of look-alikes, got {lower} and {upper}")
     numbers, found = near or neighbours(vectors_ND, reach(size), lower, upper, exact=exact)
     numbers, found = numbers[:, : reach(size)], found[:, : reach(size)]
     nearest = np.where(np.isfinite(found), found, -1.0)[:, : size - 1].sum(1)

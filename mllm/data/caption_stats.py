@@ -44,9 +44,8 @@ def read_captions(file: Path) -> dict[str, str]:
     if not file.is_file():
         raise FieldmarkError(f"{file}: no such file of captions")
     if file.suffix == ".jsonl":
-        return {
-            row.sample_id: caption_of(row) for row in read_jsonl(file, Completion, unique="sample_id", torn_tail=True)
-        }
+        rows = read_jsonl(file, Completion, unique="sample_id", torn_tail=True)
+        return {row.sample_id: caption_of(row) for row in rows}
     table = safe_pickle.load(file) if file.suffix in (".pkl", ".pickle") else strict_json.read(file)
     if not isinstance(table, dict):
         raise FieldmarkError(f"{file}: an object {{image: caption}} is needed")

@@ -63,9 +63,8 @@ def push(out: Path, repository: str, *, private: bool = False) -> str:
     api = HfApi(library_name="fieldmark")
     try:
         made = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=made.repo_id, repo_type="dataset", folder_path=out, commit_message="Data set made with Fieldmark"
-        )
+        message = "Data set made with Fieldmark"
+        api.upload_folder(repo_id=made.repo_id, repo_type="dataset", folder_path=out, commit_message=message)
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
         raise FieldmarkError(
             f"{repository} could not be pushed: {error}\nLog in with `hf auth login`; the packed files stay in {out}"

@@ -68,10 +68,7 @@ def finish(out: Path, facts: Mapping[str, Any], data: Iterable[str]) -> dict[str
 
 
 def tally(samples: Iterable[Sample]) -> tuple[dict[str, Any], Counter[str]]:
-    """Count samples by stratum, domain, layout, kind of question and number of things, and their refusals by reason.
-
-    Samples are read one by one.
-    """
+    """Count samples by stratum, domain, layout, kind of question and number of things, and their refusals by reason."""
     counts: dict[str, Counter[str]] = {key: Counter() for key in ("stratum", "domain", "layout", "kind", "things")}
     refused: Counter[str] = Counter()
     number, images, last, entities = 0, 0, "", set()

@@ -75,9 +75,8 @@ def by_parts(hash_N: np.ndarray) -> Iterator[Pairs]:  # noqa: N803
         flips = [bits for count in range(most + 1) for bits in combinations(range(width), count)]
         for flipped in (sum(1 << bit for bit in bits) for bits in flips):
             # Of two parts that differ in these bits one has a 0 in the highest: only that one looks up the other.
-            asking = (
-                np.arange(len(part_N)) if flipped == 0 else np.nonzero(~part_N & (1 << flipped.bit_length() - 1))[0]
-            )
+            highest = 1 << flipped.bit_length() >> 1
+            asking = np.nonzero(~part_N & highest)[0] if flipped else np.arange(len(part_N))
             wanted = part_N[asking] ^ flipped
             for a, b in _ranges(asking, starts[wanted], starts[wanted + 1]):
                 close = (np.bitwise_count(sorted_N[a] ^ sorted_N[b]) <= HASH_BITS) & ((a < b) | (flipped != 0))

@@ -36,10 +36,8 @@ class Shares:
         for name in ("validation", "test", "unseen"):
             if not 0 <= getattr(self, name) < 1:
                 raise FieldmarkError(f"share {name}: must be at least 0 and below 1, got {getattr(self, name)}")
-        if self.validation + self.test >= 1:
-            raise FieldmarkError(
-                f"shares validation + test = {self.validation + self.test:g} leave no photo for training"
-            )
+        if (held := self.validation + self.test) >= 1:
+            raise FieldmarkError(f"shares validation + test = {held:g} leave no photo for training")
 
 
 @dataclass(slots=True)
@@ -53,10 +51,9 @@ class PhotoSplit:
 
 
 def fingerprint(image: Image.Image, boxes: Sequence[Box] = ()) -> list[str]:
-    """Return `phash-miniature` of a photo and of each box's crop, for the search of near-duplicates.
+    """Return `phash-miniature` of a photo and of each box's crop: a cropped copy shares only the latter.
 
-    A crop of a photo has another hash than the photo, but the content of its box has the same. For drawn
-    photos pass no boxes: drawings of one species are similar without being duplicates.
+    For drawn photos pass no boxes: drawings of one species are similar without being duplicates.
     """
     views = [image]
     size = Frame(*image.size)

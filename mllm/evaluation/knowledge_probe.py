@@ -85,9 +85,7 @@ def options(
     ordered = dict.fromkeys([*beside, *(alike or {}).get(item.entity, ()), *others])
     wrong = [name for name in ordered if name != item.entity][: OPTIONS - 1]
     if len(wrong) < OPTIONS - 1:
-        raise FieldmarkError(
-            f"domain {item.domain!r} has {len(wrong) + 1} entities; a question needs at least {OPTIONS}"
-        )
+        raise FieldmarkError(f"domain {item.domain!r} has {len(wrong) + 1} entities; a question needs {OPTIONS}")
     return rng.sample([item.entity, *wrong], OPTIONS)
 
 
@@ -182,16 +180,5 @@ def _stated_marks(text: str) -> set[str]:
 
 
 def _sample(item: Item, name: str, question: str, options: Sequence[str] = ()) -> Sample:
-    return Sample(
-        id=name,
-        task="quiz",
-        image=item.image,
-        size=item.size,
-        domain=item.domain,
-        entity=item.entity,
-        question=question,
-        boxes=(item.box,),
-        split="test",
-        options=tuple(options),
-        provenance={"item": item.id},
-    )
+    about = (item.image, item.size, item.domain, item.entity, question, (item.box,))
+    return Sample(name, "quiz", *about, split="test", options=tuple(options), provenance={"item": item.id})

@@ -164,19 +164,9 @@ def _sample(row: Mapping[str, Any], where: str, folder: Path) -> Sample:
         size = image_size(file)
     except (BoxError, ImageError) as error:
         raise RecordError(f"{where}: field {field}: {error}") from None
-    return Sample(
-        id=str(case.question_id),
-        task="ground",
-        image=str(file),
-        size=size,
-        domain=case.category,
-        entity=entity[1].strip(),
-        question=question,
-        boxes=(box,),
-        split="test",
-        group=file.stem,
-        provenance={"source": "kvg-bench"},
-    )
+    about = (str(file), size, case.category, entity[1].strip(), question, (box,))
+    origin = {"source": "kvg-bench"}
+    return Sample(str(case.question_id), "ground", *about, split="test", group=file.stem, provenance=origin)
 
 
 def _save(data: bytes, folder: Path) -> Path:

@@ -91,9 +91,9 @@ def begin(
         return set()
     asked = {sample.id for sample in samples}
     done = {row.sample_id for row in read_jsonl(outputs, Completion, unique="sample_id", torn_tail=True)}
-    if strange := done - asked:
+    if strange := sorted(done - asked):
         raise FieldmarkError(
-            f"{outputs} answers sample {sorted(strange)[0]!r}, which is not among the samples; pass --overwrite"
+            f"{outputs} answers sample {strange[0]!r}, which is not among the samples; pass --overwrite"
         )
     return done
 
@@ -118,9 +118,8 @@ def load(folder: str | Path) -> BenchmarkRun:
 
     by_id = {sample.id: sample for sample in samples}
     reader = CompletionReader(family, convention.budget)
-    again = [
-        reader.read(by_id[row.sample_id], row.text, tokens=row.tokens, truncated=row.truncated) for row in rows.values()
-    ]
+    found = ((by_id[row.sample_id], row) for row in rows.values())
+    again = [reader.read(sample, row.text, tokens=row.tokens, truncated=row.truncated) for sample, row in found]
     published = bool(info.get("official")) and all(frame(sample) == kvg_published.FRAME for sample in samples)
     return BenchmarkRun(folder, info, scores.judge(samples, again, family, frame, published=published))
 

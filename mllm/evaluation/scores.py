@@ -118,13 +118,12 @@ def measure(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any]:
 def table(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any]:
     """Measure every slice, count problems by name, and score the reasoning steps of samples with known marks."""
     parts = slices(cases)
-    counts = {name: [case.steps for case in part if case.steps is not None] for name, part in parts.items()}
+    whole = {name: part for name, part in parts.items() if not name.startswith("domain ")}
+    counts = {name: [case.steps for case in part if case.steps is not None] for name, part in whole.items()}
     return {
         "slices": {name: measure(part, seed=seed) for name, part in parts.items()},
         "problems": dict(Counter(case.completion.answer.problem for case in cases if case.completion.answer.problem)),
-        "links": {
-            name: reasoning.sum_steps(part) for name, part in counts.items() if part and not name.startswith("domain ")
-        },
+        "links": {name: reasoning.sum_steps(part) for name, part in counts.items() if part},
     }
 
 

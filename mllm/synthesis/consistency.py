@@ -65,9 +65,8 @@ def _agrees(clause: str, own: Sequence[str], foreign: Iterable[str]) -> bool:
         quoted = content_words([mark])
         if quoted and quoted <= used and not quoted <= known:
             return False
-    return not _bare_clash(used, own) and not any(
-        _clash(normalize_name(clause).split(), normalize_name(mark).split(), own) for mark in own
-    )
+    said = normalize_name(clause).split()
+    return not _bare_clash(used, own) and not any(_clash(said, normalize_name(mark).split(), own) for mark in own)
 
 
 def _bare_clash(used: frozenset[str], own: Sequence[str]) -> bool:

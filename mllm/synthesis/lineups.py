@@ -88,9 +88,8 @@ class Pool:
         if kind == SEVERAL:  # one or two more photos of the target
             more = [photo for photo in self.photos[target] if photo.id != first.id]
             again = rng.sample(more, min(rng.randint(1, 2), max(1, self.most - 2), len(more)))
-        chosen = [(other, rng.choice(self.photos[other])) for other in others][
-            : self.most - len(again) - (kind != ABSENT)
-        ]
+        chosen = [(other, rng.choice(self.photos[other])) for other in others]
+        chosen = chosen[: self.most - len(again) - (kind != ABSENT)]
         asked = [photo for key, photo in chosen if len(photo.boxes) == 1 and self.stratum[key] == stratum]
         asked = rng.sample(asked, min(questions - 1, len(asked)))
         photos = [photo for _, photo in chosen] if kind == ABSENT else [first, *(photo for _, photo in chosen), *again]

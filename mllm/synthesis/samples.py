@@ -69,17 +69,15 @@ class SampleMaker:
         refused: list[str] = []
         side = self.pool.side
         seed, name = f"{self.seed}/{side}", f"images/{side}/{image_name(number)}.{'png' if self.style.plain else 'jpg'}"
-        kinds: list[QuestionKind] = [
-            self.mixture.draw(random.Random(f"{seed}/{number}/kind/{k}")) for k in range(self.questions)
-        ]
+        draws = (random.Random(f"{seed}/{number}/kind/{k}") for k in range(self.questions))
+        kinds: list[QuestionKind] = [self.mixture.draw(rng) for rng in draws]
         # Further questions are about an image that was composed for the first one.
         kinds[1:] = [DESCRIPTION if kind == DESCRIPTION else NAME for kind in kinds[1:]]
+        wanted: dict[str, Any] = {"sisters": self.look_alikes, "questions": self.questions, "kind": kinds[0]}
         for attempt in range(MAX_TRIES):
             rng = random.Random(f"{seed}/{number}/{attempt}")
             try:
-                drawn = self.pool.draw(
-                    number, seed, rng, sisters=self.look_alikes, questions=self.questions, kind=kinds[0]
-                )
+                drawn = self.pool.draw(number, seed, rng, **wanted)
                 if len(drawn.targets) < self.questions:
                     raise SampleRejected("fewer things than questions")
                 scene = self._compose(drawn, name, rng)

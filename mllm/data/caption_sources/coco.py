@@ -27,9 +27,8 @@ def images(request: CaptionRequest) -> Iterator[Sample]:
         if captions := coco.captions.get(key):
             found, texts = find_image(file, image), [str(row.caption) for _, row in captions]
             facts = {"licence": request.licence or terms.get(image[1].license, "")}
-            sample = sample_of_file(
-                str(key), found.path, texts, captions[0][0], request=request, source="coco", facts=facts
-            )
+            where = captions[0][0]
+            sample = sample_of_file(str(key), found.path, texts, where, request=request, source="coco", facts=facts)
             instances = [one for one in coco.instances.get(key, ()) if not one[1].iscrowd]
             # Clipped: COCO's own boxes leave images by a fraction of a pixel, and these answer no question.
             boxes = found.boxes(instances, clip=True)

@@ -84,15 +84,12 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
             if number == len(lines):
                 break
             raise FieldmarkError(f"{path}:{number}: broken JSON: {error.msg}") from None
-        numbers = {key: float(value) for key, value in row.items() if _drawn(value)} if isinstance(row, dict) else {}
+        shown = isinstance(row, dict) and {k: v for k, v in row.items() if isinstance(v, int | float)}
+        numbers = {key: float(value) for key, value in (shown or {}).items() if -LARGEST < value < LARGEST}
         if "step" not in numbers:
             raise FieldmarkError(f"{path}:{number}: field step: a number is needed; is this the log of a training run?")
         steps[numbers["step"]] = steps.get(numbers["step"], {}) | numbers
     return [steps[step] for step in sorted(steps)]
-
-
-def _drawn(value: object) -> bool:
-    return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 
 def panels(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Panel]:

@@ -81,9 +81,7 @@ def write(source: str | Path, out: str | Path, *, count: int = 200, samples: str
         entries = [_answered(case, run.image(case)) for case in _spread(rows, count)]
     elif _holds_bags(source):
         if file is None:
-            raise FieldmarkError(
-                f"{source} holds bags, which name images by id; name their samples with --samples FILE"
-            )
+            raise FieldmarkError(f"{source} holds bags, which name images by id; give their samples as --samples FILE")
         rows = list(read_jsonl(source, Bag, unique="id"))
         entries = _mined(_spread(rows, count), file)
     else:

@@ -86,6 +86,5 @@ def _check_same(loaded: Mapping[str, BenchmarkRun]) -> None:
     asked = {case.sample.id: case.sample.boxes for case in first[1].cases}
     for name, run in others:
         if {case.sample.id: case.sample.boxes for case in run.cases} != asked:
-            raise FieldmarkError(
-                f"{name} and {first[0]} answered different samples: their scores cannot be compared in one table"
-            )
+            problem = "answered different samples: their scores cannot be compared in one table"
+            raise FieldmarkError(f"{name} and {first[0]} {problem}")

@@ -42,7 +42,6 @@ def _class_marks(entity: str, domain: str, helpers: Helpers) -> tuple[str, ...]:
     if helpers.cards:
         return tuple(helpers.cards[entity])
     if not isinstance(helpers.writer, Knows):
-        raise FieldmarkError(
-            "strategy 'gist' needs marks: give knowledge cards with --knowledge, or a teacher that knows them"
-        )
+        advice = "give knowledge cards with --knowledge, or a teacher that knows them"
+        raise FieldmarkError(f"strategy 'gist' needs marks: {advice}")
     return helpers.writer.marks(entity, domain)

@@ -73,9 +73,8 @@ class Teacher(PromptedTeacher):
         super().__init__(family, family.budget, config, Usage(config.model, config.price_in, config.price_out))
         self._config, self._cache = config, ReplyCache(config.cache)
         self._client = _client(config)
-        self._slots = threading.BoundedSemaphore(config.concurrency)
+        self._slots, self._lock = threading.BoundedSemaphore(config.concurrency), threading.Lock()
         self._failed_in_a_row = 0
-        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close the connections; the report stays available."""
@@ -114,9 +113,8 @@ class Teacher(PromptedTeacher):
             with self._slots:  # not held while waiting for the next call
                 calls += 1
                 self._usage.add(calls=1)
-                return openai_errors.check_completion(
-                    self._client.chat.completions.create(messages=messages, **self._body(request))
-                )
+                reply = self._client.chat.completions.create(messages=messages, **self._body(request))
+                return openai_errors.check_completion(reply)
 
         transient = tenacity.retry_if_exception(openai_errors.is_transient)
         retrying = tenacity.Retrying(retry=transient, stop=self._is_over, wait=self._wait, reraise=True)

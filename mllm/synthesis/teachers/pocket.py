@@ -34,9 +34,8 @@ class Teacher:
         order = sorted(range(len(sample.things)), key=lambda index: sample.things[index].box.center[0])
         chosen = [number for number, index in enumerate(order, 1) if index in targets(sample)]
         if len(chosen) != 1 and sample.boxes and sample.task != "ground_all":
-            raise FieldmarkError(
-                f"sample {sample.id}: {len(chosen)} things are {sample.entity!r}; the oracle points at exactly one"
-            )
+            found = f"{len(chosen)} things are {sample.entity!r}"
+            raise FieldmarkError(f"sample {sample.id}: {found}; the oracle points at exactly one")
         recalled = asked or find(sample.entity).marks
         # Verdicts stand beside what they judge: a small model that only gave a number at the end picked at random.
         looked = (
