@@ -118,6 +118,7 @@ def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_
         train(config, "--style", "direct")
 
 
+@pytest.mark.ci
 def test_an_adapter_run_saves_what_loads_on_its_base(config: Path, pocket_folder: Path) -> None:
     import torch
 
