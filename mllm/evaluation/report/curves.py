@@ -84,8 +84,8 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
             if number == len(lines):
                 break
             raise FieldmarkError(f"{path}:{number}: broken JSON: {error.msg}") from None
-        shown = isinstance(row, dict) and {k: v for k, v in row.items() if isinstance(v, int | float)}
-        numbers = {key: float(value) for key, value in (shown or {}).items() if -LARGEST < value < LARGEST}
+        cells = row.items() if isinstance(row, dict) else ()
+        numbers = {key: float(x) for key, x in cells if isinstance(x, int | float) and -LARGEST < x < LARGEST}
         if "step" not in numbers:
             raise FieldmarkError(f"{path}:{number}: field step: a number is needed; is this the log of a training run?")
         steps[numbers["step"]] = steps.get(numbers["step"], {}) | numbers
