@@ -62,6 +62,7 @@ class Reasons(Protocol):
 
         It refers to boxes as `<obj:K>`, K an index into `sample.things`, and reads as if found by looking.
         """
+        ...
 
 
 @runtime_checkable
@@ -70,9 +71,11 @@ class Knows(Protocol):
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
         """Return the field marks of an entity, most distinctive first; empty if it knows none."""
+        ...
 
     def differences(self, entity: str, other: str, domain: str) -> tuple[tuple[str, str], ...]:
         """Return how two entities differ, as pairs (mark of `entity`, mark of `other`)."""
+        ...
 
 
 @runtime_checkable
@@ -81,9 +84,11 @@ class Sees(Protocol):
 
     def sees(self, look: Look, marks: Sequence[str]) -> tuple[bool | None, ...]:
         """Return for each mark whether it is visible; None where it cannot tell."""
+        ...
 
     def describe(self, look: Look, *, seed: int = 0) -> str:
         """Describe the image, or the box, in one or a few sentences."""
+        ...
 
 
 @runtime_checkable
@@ -92,6 +97,7 @@ class Points(Protocol):
 
     def point(self, look: Look, entity: str, *, seed: int = 0) -> tuple[Box, ...]:
         """Return its boxes in the unit frame; empty if it is not there. Another seed gives a second opinion."""
+        ...
 
 
 @runtime_checkable
@@ -100,9 +106,11 @@ class Edits(Protocol):
 
     def blend(self, captions: Sequence[str], *, seed: int = 0) -> str:
         """Merge captions of one image into one, without losing or adding a detail."""
+        ...
 
     def expand(self, caption: str, description: str, *, seed: int = 0) -> str:
         """Add details of `description` to `caption`; where the two disagree, the caption wins."""
+        ...
 
 
 _VERBS = {

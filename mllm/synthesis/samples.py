@@ -15,7 +15,7 @@ from mllm.io.images import open_image, save_image
 from mllm.knowledge import domains
 from mllm.models.families import Family
 from mllm.prompting import questions
-from mllm.prompting.questions import DESCRIPTION, NAME, SEVERAL
+from mllm.prompting.questions import DESCRIPTION, NAME, SEVERAL, Mixture
 from mllm.records import Photo, QuestionKind, Sample, Thing
 from mllm.synthesis import composites, thoughts
 from mllm.synthesis.capabilities import ReasoningRequest, Reasons, TeacherError
@@ -60,7 +60,7 @@ class SampleMaker:
     """Share of distractors that are look-alikes of the target, 0..1."""
     questions: int
     """Questions asked about each image."""
-    mixture: questions.Mixture
+    mixture: Mixture
     provenance: Mapping[str, Any]
     """Further provenance of every sample."""
 

@@ -79,16 +79,8 @@ def reasoning(request: ReasoningRequest, target: int, family: Family, frame: Fra
         card = request.cards[thing.entity] if thing.entity in request.cards else ()
         known = f" (known marks: {'; '.join(card)})" if card else ""
         candidates.append(f"{thing.entity} at {family.mention(thing.box, frame)}{known}")
-    return fill(
-        REASON,
-        sample.domain,
-        count=len(order),
-        candidates=numbered(candidates),
-        scale=scale(frame),
-        question=sample.question,
-        target=order.index(target) + 1,
-        entity=sample.entity,
-    )
+    told = {"candidates": numbered(candidates), "question": sample.question, "entity": sample.entity}
+    return fill(REASON, sample.domain, count=len(order), scale=scale(frame), target=order.index(target) + 1, **told)
 
 
 def fill(template: str, domain: str, **values: object) -> str:

@@ -104,17 +104,9 @@ def _holds_bags(file: Path) -> bool:
 def html(title: str, entries: Sequence[Entry], every: int, *, measure: str | None) -> str:
     """Write the page; `every` is the number of the source's entries, `measure` the name of the answers' score."""
     code = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return render(
-        "gallery.html.jinja",
-        title=title,
-        entries=entries,
-        every=every,
-        measure=measure,
-        script=SCRIPT,
-        script_hash=code,
-        domains=sorted({entry.domain for entry in entries}),
-        outcomes=sorted({entry.outcome for entry in entries}),
-    )
+    domains, outcomes = ({getattr(entry, name) for entry in entries} for name in ("domain", "outcome"))
+    filters = {"domains": sorted(domains), "outcomes": sorted(outcomes), "script": SCRIPT, "script_hash": code}
+    return render("gallery.html.jinja", title=title, entries=entries, every=every, measure=measure, **filters)
 
 
 def _question(sample: Sample, path: Path) -> Entry:
