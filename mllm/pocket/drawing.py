@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from PIL import Image, ImageChops, ImageDraw
 
-from mllm.pocket.species import Marks
+from mllm.pocket.species import DOMAINS, Marks
 
 Colour = tuple[int, int, int]
 
@@ -196,18 +196,8 @@ def _landmark(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     pen.dome(20, h - 58, h + 40, (70, 60, 60), 0)
 
 
-_PARTS = {
-    "aircraft": _aircraft,
-    "car": _car,
-    "reptilia": _reptile,
-    "bird": _bird,
-    "food": _food,
-    "dog": _dog,
-    "mollusca": _mollusc,
-    "mammal": _mammal,
-    "flower": _flower,
-    "landmark": _landmark,
-}
+_IN_ORDER = (_aircraft, _car, _reptile, _bird, _food, _dog, _mollusc, _mammal, _flower, _landmark)
+_PARTS = dict(zip(DOMAINS, _IN_ORDER, strict=True))
 
 
 def sprite(domain: str, marks: Marks, longest: int, rng: random.Random) -> Image.Image:
