@@ -121,10 +121,9 @@ def files_of(named: Iterable[str | Path]) -> tuple[str, ...]:
     """
     files: list[str] = []
     for path in map(Path, named):
-        if not path.is_dir():
-            files.append(str(path))
-            continue
-        inside = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES)
+        inside = [str(path)]
+        if path.is_dir():
+            inside = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES)
         if not inside:
             raise KnowledgeError(f"{path}: no knowledge cards in this folder ({', '.join(_SUFFIXES)})")
         files += inside
