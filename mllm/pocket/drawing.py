@@ -99,7 +99,6 @@ class _Pen:
         self.draw.line((_CENTRE + x1, _CENTRE + y1, _CENTRE + x2, _CENTRE + y2), fill=fill, width=width)
 
     def dome(self, half_w: int, top: int, bottom: int, fill: Colour, outline: int = 7) -> None:
-        """Draw the upper half of an ellipse."""
         box = (_CENTRE - half_w, _CENTRE + top, _CENTRE + half_w, _CENTRE + bottom)
         self.draw.pieslice(box, 180, 360, fill, OUTLINE if outline else None, outline)
 
@@ -221,6 +220,5 @@ def sprite(domain: str, marks: Marks, longest: int, rng: random.Random) -> Image
 
 
 def _shaded(colour: Colour, rng: random.Random) -> Colour:
-    """Return the colour in slightly different light."""
     light = rng.uniform(0.93, 1.05)
     return tuple(min(255, max(0, round(channel * light + rng.uniform(-5, 5)))) for channel in colour)  # type: ignore[return-value]

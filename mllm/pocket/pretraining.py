@@ -90,7 +90,6 @@ def _padded(rows: Sequence[Sequence[float]], value: float) -> torch.Tensor:
 
 
 def _weights(answer: Sequence[int], tokenizer: Any) -> list[float]:
-    """Return the loss weight of each token of an answer."""
     so, *verdicts = tokenizer.convert_tokens_to_ids(["So", *(f"Ġ{word}" for word in VERDICTS)])
     start = answer.index(so) if so in answer else len(answer)
     return [DECISIVE if place >= start or token in verdicts else 1.0 for place, token in enumerate(answer)]

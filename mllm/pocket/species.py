@@ -84,11 +84,6 @@ class Species:
     use: Use
 
     @property
-    def seen(self) -> bool:
-        """Whether fine-tuning may show this species."""
-        return self.use == "train"
-
-    @property
     def marks(self) -> tuple[str, ...]:
         """The four marks as words."""
         return self.look.phrases(self.domain)
