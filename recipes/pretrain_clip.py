@@ -112,7 +112,7 @@ def train(run: ClipRun, bags: Bags) -> None:
             rng = random.Random(f"{run.seed}/{state.step}")
             chosen = rng.sample(range(len(bags)), settings.batch_size)
             views = [bags.view(bag * BAG + place, rng) for bag in chosen for place in range(BAG)]
-            texts = [write_caption(view, rng) for view in views]
+            texts = [write_caption(view.scene, rng) for view in views]
             parts = losses(run.model, run.tokenizer, run.head, bags, views, texts)
             run.learn(parts[0] + 0.5 * parts[1] + parts[2])
             now = [part.item() for part in parts]

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from tests.support.pages import PAGES, ROOT, Block, blocks_of, flags_of, made_on, name_of, prose_of, swaps_of
 
-KINDS = ("recipe", "fieldmark", "cards", "teacher")
+KINDS = ("recipe", "fieldmark", "cards", "domain", "teacher")
 YAMLS = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml"]
 LOGS = {ROOT / "docs" / "log.md"}  # dated: it tells of what was, and of what is gone since
 DOCS = [page for page in PAGES if page not in LOGS]
@@ -116,6 +116,10 @@ def test_a_yaml_block_is_read_by_what_it_is_for(block: Block, tmp_path: Path, mo
         from mllm.knowledge.cards import load_cards
 
         assert load_cards(file)
+    elif kind == "domain":
+        from mllm.knowledge import domains
+
+        assert domains.read(file)
     elif kind == "teacher":
         from mllm.synthesis.teachers import openai
 

@@ -100,11 +100,6 @@ class _MarkInFile(BaseModel):
     verified: Annotated[bool | None, BeforeValidator(lambda value: None if value == UNVERIFIED else value)] = None
     seen: str = Field("0 of 0", pattern=r"^\d+ of \d+$")
 
-    def record(self) -> Mark:
-        """Return the mark, or raise RecordError for numbers out of range."""
-        seen, _, looked = self.seen.partition(" of ")
-        return Mark(self.mark, self.part, self.source, self.confidence, self.verified, int(seen), int(looked))
-
 
 class _CardInFile(BaseModel):
     """A card as files hold it; a plain list stands for an object with these `marks` alone."""
@@ -126,10 +121,9 @@ def files_of(named: Iterable[str | Path]) -> tuple[str, ...]:
     """
     files: list[str] = []
     for path in map(Path, named):
-        if not path.is_dir():
-            files.append(str(path))
-            continue
-        inside = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES)
+        inside = [str(path)]
+        if path.is_dir():
+            inside = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES)
         if not inside:
             raise KnowledgeError(f"{path}: no knowledge cards in this folder ({', '.join(_SUFFIXES)})")
         files += inside
@@ -218,11 +212,12 @@ def _card(where: str, name: str, content: Any) -> Card:
     fields = content if isinstance(content, dict) else {"marks": content}
     found = strict_json.parsed(fields, _CardInFile, f"{where}: ", kind=KnowledgeError)
     marks = []
-    for mark in found.marks:
+    for one in found.marks:
+        seen, looked = map(int, one.seen.split(" of "))
         try:
-            marks.append(mark.record())
+            marks.append(Mark(one.mark, one.part, one.source, one.confidence, one.verified, seen, looked))
         except RecordError as error:
-            raise KnowledgeError(f"{where}, mark {mark.mark!r}: {error}") from None
+            raise KnowledgeError(f"{where}, mark {one.mark!r}: {error}") from None
     unlike = {other: tuple(map(tuple, pairs)) for other, pairs in found.unlike.items()}
     for other, pairs in unlike.items():
         if not all(own for own, _ in pairs):

@@ -7,6 +7,7 @@ vectors; without photos it is the first alone.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
 
@@ -107,11 +108,14 @@ def pairs(
     found: dict[str, ConfusablePair] = {}
     for domain, members in by_domain.items():
         table: dict[str, list[ConfusablePair]] = defaultdict(list)
-        for index, card in enumerate(members):
-            for other in members[index + 1 :]:
-                one = _pair(domain, card, other, seen)
-                table[card.entity].append(one)
-                table[other.entity].append(one)
+        for card, other in combinations(members, 2):
+            a, b = seen.get((domain, card.entity)), seen.get((domain, other.entity))
+            image = None if a is None or b is None else round((1 + float(a @ b)) / 2, 4)
+            text = round(word_overlap(card.used, other.used), 4)
+            key = f"{domain}/{card.entity}/{other.entity}"
+            one = ConfusablePair(key, domain, card.entity, other.entity, text, image)
+            table[card.entity].append(one)
+            table[other.entity].append(one)
         for rows in table.values():
             rows.sort(key=lambda pair: (-pair.nearness, pair.id))
             found |= {pair.id: pair for pair in rows[:alike] if pair.nearness > least}
@@ -133,10 +137,3 @@ def differences(card: Card, other: Card) -> tuple[tuple[str, str], ...]:
             left = [one for one in left if one != facing]
             found.append((mark, facing))
     return tuple(found)
-
-
-def _pair(domain: str, card: Card, other: Card, seen: Mapping[tuple[str, str], np.ndarray]) -> ConfusablePair:
-    a, b = seen.get((domain, card.entity)), seen.get((domain, other.entity))
-    image = None if a is None or b is None else round((1 + float(a @ b)) / 2, 4)
-    text = round(word_overlap(card.used, other.used), 4)
-    return ConfusablePair(f"{domain}/{card.entity}/{other.entity}", domain, card.entity, other.entity, text, image)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +68,6 @@ def answers(
     return replies
 
 
-def _accuracy(replies: Sequence[str], targets: Sequence[Box]) -> float:
-    """Return Acc@0.5 of the boxes in the replies; a reply without one valid box counts as wrong."""
-    pocket, hits = load("pocket"), 0
-    for reply, target in zip(replies, targets, strict=True):
-        numbers = pocket.read(reply.rpartition("<answer>")[2])
-        try:
-            hits += len(numbers) == 1 and iou(Box.from_xyxy(numbers[0], Frame(100, 100)), target) >= 0.5
-        except BoxError:
-            continue
-    return hits / len(replies)
-
-
 def check_find(
     model: Any, tokenizer: Any, count: int, *, by_name: bool = False, reason: bool = False, split: str = "held_out"
 ) -> float:
@@ -89,18 +78,22 @@ def check_find(
         rng = random.Random(f"check/{split}/{by_name}/{number}")
         scene = training_scene(number, split, 3)
         if by_name:
-            domain = scene.domain
-            scene = make_scene(f"{split}/{number}", domain, rng.sample(species(domain), 3))
+            scene = make_scene(f"{split}/{number}", scene.domain, rng.sample(species(scene.domain), 3))
             target = rng.randrange(3)
             suffix = THINK_SUFFIX if reason else DIRECT_SUFFIX
-            questions.append(f"Find the {NOUNS[domain]} {scene.things[target].name}. {suffix}")
+            questions.append(f"Find the {NOUNS[scene.domain]} {scene.things[target].name}. {suffix}")
         else:
             task = reason_task(scene, 0, rng) if reason else find_task(scene, 0, rng)
             questions.append(task.question)
             target = task.target or 0
         images.append(np.asarray(scene.image))
         targets.append(scene.things[target].box)
-    return _accuracy(answers(model, tokenizer, questions, images, 128 if reason else 24), targets)
+    replies, hits = answers(model, tokenizer, questions, images, 128 if reason else 24), 0
+    for reply, box in zip(replies, targets, strict=True):
+        numbers = load("pocket").read(reply.rpartition("<answer>")[2])
+        with suppress(BoxError):  # a reply without one valid box is wrong
+            hits += len(numbers) == 1 and iou(Box.from_xyxy(numbers[0], Frame(100, 100)), box) >= 0.5
+    return hits / len(replies)
 
 
 def check_recall(model: Any, tokenizer: Any, wording: str, *, in_view: bool, every: int = 1) -> float:

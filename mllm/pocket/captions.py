@@ -7,7 +7,7 @@ text in the pocket world's words, model output included.
 
 import random
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +53,12 @@ class Judged:
 
 def phrase(domain: str, marks: Sequence[str], kinds: Collection[str] = KINDS) -> str:
     """Describe one thing with the marks of the given kinds: ``round red striped bird with blue cap``."""
-    form, colour, pattern, accent = marks
-    before = [word for kind, word in zip(KINDS, (form, colour, pattern), strict=False) if kind in kinds]
-    words = " ".join([*before, NOUNS[domain]])
-    return f"{words} with {accent}" if "accent" in kinds else words
+    return _phrase(NOUNS[domain], {kind: mark for kind, mark in zip(KINDS, marks, strict=True) if kind in kinds})
+
+
+def _phrase(noun: str, marks: Mapping[str, str]) -> str:
+    words = " ".join([*(marks[kind] for kind in KINDS[:3] if kind in marks), noun])
+    return f"{words} with {marks['accent']}" if "accent" in marks else words
 
 
 def rich(domain: str, things: MarksOfThings) -> str:
@@ -104,12 +106,8 @@ def claims(text: str) -> tuple[Claims, ...]:
         noun, marks, waiting = None, [], None
 
     for word in _WORD.findall(text.lower()):
-        if waiting and word in _PARTS:
-            marks.append(f"{waiting} {word}")
-            waiting = None
-            continue
         if waiting:
-            marks.append(waiting)
+            marks.append(f"{waiting} {word}" if word in _PARTS else waiting)
             waiting = None
         if word in COLOURS:
             waiting = word
@@ -159,11 +157,7 @@ def merge(captions: Sequence[str]) -> str:
                 merged.append((noun, marks))
             else:
                 merged[place] = merged[place][0] or noun, {**marks, **merged[place][1]}
-    phrases = []
-    for noun, marks in merged:
-        words = " ".join([*(marks[kind] for kind in KINDS[:3] if kind in marks), noun or "thing"])
-        phrases.append(f"{words} with {marks['accent']}" if "accent" in marks else words)
-    return _sentences(phrases)
+    return _sentences([_phrase(noun or "thing", marks) for noun, marks in merged])
 
 
 def _described(text: str) -> list[tuple[str | None, dict[str, str]]]:

@@ -54,7 +54,6 @@ def check(folder: Path, count: int) -> dict[str, float]:
 
 
 def _recall(scorer: Any, size: int, level: str, count: int, kind: str) -> float:
-    """Return R@1 of one kind of captions over ``count`` bags."""
     hits: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):

@@ -6,7 +6,7 @@ that only the differences within a bag distinguish its captions.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from mllm.models.cpu_kernels import computes_bfloat16
 from mllm.pocket.captions import claims, fits, phrase, rich, sparse
 from mllm.pocket.clip import PATCH, SIDE
 from mllm.pocket.look_alikes import LEVELS, look_alikes
-from mllm.pocket.species import KINDS, MARK_VALUES, Marks
+from mllm.pocket.species import KINDS, MARK_VALUES
 from mllm.pocket.world import Scene
 
 BAG = 4
@@ -33,18 +33,11 @@ _GRID = SIDE // PATCH
 
 @dataclass(frozen=True, slots=True)
 class RolledScene:
-    """One image of a batch: a scene with its four tiles rolled by `roll` pixels, and its things from left to right."""
+    """One image of a batch: the annotations of scene `number` with its four tiles rolled by `roll` pixels."""
 
     number: int
     roll: tuple[int, int]
-    domain: str
-    looks: tuple[Marks, ...]
-    boxes: tuple[Box, ...]
-
-    @property
-    def marks(self) -> tuple[tuple[str, ...], ...]:
-        """The marks of the things, left to right."""
-        return tuple(look.phrases(self.domain) for look in self.looks)
+    scene: Scene
 
 
 class Bags:
@@ -65,9 +58,9 @@ class Bags:
         """Return a scene with its two columns and its two rows of tiles swapped or not: four images from one."""
         roll = (rng.choice((0, _TILE)), rng.choice((0, _TILE)))
         scene = self.scenes[number]
-        moved = [(_rolled(thing.box, roll), thing.look) for thing in scene.things]
-        moved.sort(key=lambda pair: pair[0].center[0])
-        return RolledScene(number, roll, scene.domain, tuple(look for _, look in moved), tuple(box for box, _ in moved))
+        moved = [replace(thing, box=_rolled(thing.box, roll)) for thing in scene.things]
+        things = tuple(sorted(moved, key=lambda thing: thing.box.center[0]))
+        return RolledScene(number, roll, replace(scene, things=things))
 
     def images(self, views: Sequence[RolledScene]) -> torch.Tensor:
         """Return the pixels, (B, 3, side, side), range -1..1."""
@@ -82,33 +75,33 @@ def _rolled(box: Box, roll: tuple[int, int]) -> Box:
     return Box(max(x, 0.0), max(y, 0.0), min(x + box.width, 1.0), min(y + box.height, 1.0))
 
 
-def write_caption(view: RolledScene, rng: random.Random) -> str:
+def write_caption(scene: Scene, rng: random.Random) -> str:
     """Write a caption: rich, or with marks omitted, in one of the ways in which models write them."""
     way = rng.random()
     if way < 0.4:
-        return rich(view.domain, view.marks)
+        return rich(scene.domain, scene.marks)
     if way < 0.5:
-        return sparse(view.domain, view.marks, rng)
-    kept = [[kind for kind in KINDS if rng.random() < 0.8] for _ in view.looks]
+        return sparse(scene.domain, scene.marks, rng)
+    kept = [[kind for kind in KINDS if rng.random() < 0.8] for _ in scene.things]
     if way < 0.7:
         listed = (
             ", ".join(mark for kind, mark in zip(KINDS, marks, strict=True) if kind in kinds) or "a thing"
-            for marks, kinds in zip(view.marks, kept, strict=True)
+            for marks, kinds in zip(scene.marks, kept, strict=True)
         )
         return " ".join(f"{number} {words}." for number, words in enumerate(listed, 1))
-    phrases = [phrase(view.domain, marks, kinds) for marks, kinds in zip(view.marks, kept, strict=True)]
+    phrases = [phrase(scene.domain, marks, kinds) for marks, kinds in zip(scene.marks, kept, strict=True)]
     if rng.random() < 0.3:
         rng.shuffle(phrases)
     return f"A {' and a '.join(phrases)}." if way < 0.85 else " ".join(f"A {words}." for words in phrases)
 
 
-def negatives(views: Sequence[RolledScene], texts: Sequence[str]) -> torch.Tensor:
+def negatives(scenes: Sequence[Scene], texts: Sequence[str]) -> torch.Tensor:
     """Return (B captions, B images): False where an image that is not the caption's own fits it, too."""
     claimed = [claims(text) for text in texts]
-    counts = torch.ones(len(views), len(views), dtype=torch.bool)
+    counts = torch.ones(len(scenes), len(scenes), dtype=torch.bool)
     for row, mine in enumerate(claimed):
-        for column, view in enumerate(views):
-            if row != column and view.domain == views[row].domain and fits(mine, view.domain, view.marks):
+        for column, scene in enumerate(scenes):
+            if row != column and scene.domain == scenes[row].domain and fits(mine, scene.domain, scene.marks):
                 counts[row, column] = False
     return counts
 
@@ -121,9 +114,9 @@ class PatchHead(nn.Module):
         self.presence = nn.Linear(width, 1)
         self.marks = nn.ModuleList(nn.Linear(width, len(values)) for values in MARK_VALUES)
 
-    def forward(self, patches_BPD: torch.Tensor, views: Sequence[RolledScene]) -> torch.Tensor:  # noqa: N803
+    def forward(self, patches_BPD: torch.Tensor, scenes: Sequence[Scene]) -> torch.Tensor:  # noqa: N803
         """Return the sum of the presence loss and of the mark losses, over the patches that things cover."""
-        truth = torch.tensor([_patches(view) for view in views])  # (B, P, 1 + 4)
+        truth = torch.tensor([_patches(scene) for scene in scenes])  # (B, P, 1 + 4)
         here = truth[..., 0] > 0
         presence = self.presence(patches_BPD).float().squeeze(-1)
         loss = functional.binary_cross_entropy_with_logits(presence, truth[..., 0].float())
@@ -132,13 +125,13 @@ class PatchHead(nn.Module):
         return loss
 
 
-def _patches(view: RolledScene) -> list[list[int]]:
+def _patches(scene: Scene) -> list[list[int]]:
     """Return for every patch in reading order: whether its centre is on a thing, and the indices of its marks."""
     rows = []
     for row in range(_GRID):
         for column in range(_GRID):
             x, y = (column + 0.5) / _GRID, (row + 0.5) / _GRID
-            things = zip(view.looks, view.boxes, strict=True)
+            things = ((thing.look, thing.box) for thing in scene.things)
             on = next((look for look, b in things if b.x1 <= x <= b.x2 and b.y1 <= y <= b.y2), None)
             rows.append([int(on is not None), *(on.indices if on else [0] * 4)])
     return rows
@@ -165,7 +158,8 @@ def losses(
     model: Any, tokenizer: Any, head: PatchHead, bags: Bags, views: Sequence[RolledScene], texts: Sequence[str]
 ) -> Any:
     """Return (contrast, late contrast, dense loss) of one batch, under bfloat16 autocast where that is fast."""
-    counts = negatives(views, texts)
+    scenes = [view.scene for view in views]
+    counts = negatives(scenes, texts)
     words = tokenizer(list(texts), padding=True, return_tensors="pt")
     with torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16()):
         seen = model.vision_model(pixel_values=bags.images(views))
@@ -178,4 +172,4 @@ def losses(
         late = scale * late_similarity(
             tokens, words.attention_mask, normalize(model.visual_projection(patches), dim=-1)
         )
-        return contrast(pooled, counts), contrast(late, counts), head(patches, views)
+        return contrast(pooled, counts), contrast(late, counts), head(patches, scenes)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from PIL import Image, ImageChops, ImageDraw
 
-from mllm.pocket.species import Marks
+from mllm.pocket.species import DOMAINS, Marks
 
 Colour = tuple[int, int, int]
 
@@ -99,7 +99,6 @@ class _Pen:
         self.draw.line((_CENTRE + x1, _CENTRE + y1, _CENTRE + x2, _CENTRE + y2), fill=fill, width=width)
 
     def dome(self, half_w: int, top: int, bottom: int, fill: Colour, outline: int = 7) -> None:
-        """Draw the upper half of an ellipse."""
         box = (_CENTRE - half_w, _CENTRE + top, _CENTRE + half_w, _CENTRE + bottom)
         self.draw.pieslice(box, 180, 360, fill, OUTLINE if outline else None, outline)
 
@@ -196,18 +195,8 @@ def _landmark(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
     pen.dome(20, h - 58, h + 40, (70, 60, 60), 0)
 
 
-_PARTS = {
-    "aircraft": _aircraft,
-    "car": _car,
-    "reptilia": _reptile,
-    "bird": _bird,
-    "food": _food,
-    "dog": _dog,
-    "mollusca": _mollusc,
-    "mammal": _mammal,
-    "flower": _flower,
-    "landmark": _landmark,
-}
+_IN_ORDER = (_aircraft, _car, _reptile, _bird, _food, _dog, _mollusc, _mammal, _flower, _landmark)
+_PARTS = dict(zip(DOMAINS, _IN_ORDER, strict=True))
 
 
 def sprite(domain: str, marks: Marks, longest: int, rng: random.Random) -> Image.Image:
@@ -231,6 +220,5 @@ def sprite(domain: str, marks: Marks, longest: int, rng: random.Random) -> Image
 
 
 def _shaded(colour: Colour, rng: random.Random) -> Colour:
-    """Return the colour in slightly different light."""
     light = rng.uniform(0.93, 1.05)
     return tuple(min(255, max(0, round(channel * light + rng.uniform(-5, 5)))) for channel in colour)  # type: ignore[return-value]

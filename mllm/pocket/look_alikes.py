@@ -53,7 +53,6 @@ def look_alikes(seed: int | str, size: int, level: str = "hard", count: int | No
 
 
 def _distinct(count: int, rng: random.Random) -> list[Marks]:
-    """Draw looks that all differ."""
     looks: list[Marks] = []
     while len(looks) < count:
         if (look := random_marks(rng)) not in looks:

@@ -93,16 +93,11 @@ def build(seed: int) -> tuple[Any, Any]:
     return model, processor
 
 
-def convention(prompt: str = "direct") -> Convention:
-    """Return how the pocket model is prompted and how it writes boxes."""
-    return Convention(family="pocket", prompt=prompt, budget=Budget(MIN_PIXELS, MAX_PIXELS))
-
-
 def save(model: Any, processor: Any, folder: str | Path) -> Path:
     """Write weights (safetensors), processor and convention; the folder loads like any checkpoint."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    write_convention(Path(folder), convention())
+    write_convention(Path(folder), Convention("pocket", "direct", Budget(MIN_PIXELS, MAX_PIXELS)))
     return Path(folder)
 
 

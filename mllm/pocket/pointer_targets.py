@@ -1,8 +1,6 @@
 """Pointer targets: which earlier token each decision of an answer depends on, to supervise attention in pre-training.
 
-To repeat a box, to choose a number and to compare a mark with the recalled one, a model has to find an earlier token.
-Small models learn that late and by chance. Half-way up the language model, a throwaway head predicts, from the deciding
-token, the earlier token that it depends on.
+Small models learn to find an earlier token late and by chance, so a throwaway head half-way up predicts it.
 """
 
 from collections.abc import Callable, Sequence

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from mllm.boxes import Box, Frame
 from mllm.metrics.reasoning import VERDICTS
@@ -61,25 +62,19 @@ def task_batch(tasks: Sequence[PretrainingTask], store: SceneStore, tokenizer: A
     prompt_ids = tokenizer(prompts, padding=False).input_ids
     answer_ids = tokenizer([f"{task.answer}<|im_end|>" for task in tasks], padding=False).input_ids
     unlearned = [len(tokenizer(task.prefix).input_ids) if task.prefix else 0 for task in tasks]
-    longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompt_ids, answer_ids, strict=True))
-    input_BL = torch.full((len(tasks), longest), tokenizer.pad_token_id)
-    labels_BL = torch.full((len(tasks), longest), -100)
-    weight_BL = torch.zeros((len(tasks), longest))
-    mask_BL = torch.zeros((len(tasks), longest), dtype=torch.long)
-    for row, (prompt, answer) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
-        end = len(prompt) + len(answer)
-        input_BL[row, :end] = torch.tensor(prompt + answer)
-        labels_BL[row, len(prompt) + unlearned[row] : end] = torch.tensor(answer[unlearned[row] :])
-        weight_BL[row, len(prompt) : end] = torch.tensor(_weights(answer, tokenizer))
-        mask_BL[row, :end] = 1
+    rows = list(zip(prompt_ids, answer_ids, unlearned, strict=True))
+    input_BL = _padded([prompt + answer for prompt, answer, _ in rows], tokenizer.pad_token_id)
+    labels_BL = _padded([[-100] * (len(prompt) + given) + answer[given:] for prompt, answer, given in rows], -100)
+    weight_BL = _padded([[0.0] * len(prompt) + _weights(answer, tokenizer) for prompt, answer, _ in rows], 0.0)
+    mask_BL = _padded([[1] * len(prompt + answer) for prompt, answer, _ in rows], 0)
     pointers_K3 = [
         (row, *pointer)
-        for row, (task, prompt, answer) in enumerate(zip(tasks, prompt_ids, answer_ids, strict=True))
+        for row, (prompt, answer, given) in enumerate(rows)
         for pointer in pointers(
-            prompt + answer, len(prompt) + unlearned[row], task.sought, lambda text: tokenizer(text).input_ids
+            prompt + answer, len(prompt) + given, tasks[row].sought, lambda text: tokenizer(text).input_ids
         )
     ]
-    target_BL = torch.full((len(tasks), longest), -1.0)
+    target_BL = torch.full(input_BL.shape, -1.0)
     for row, (task, image) in enumerate(zip(tasks, images, strict=True)):
         if task.target is not None and task.scene is not None and image is not None:
             box = store.scene(task.scene).things[task.target].box
@@ -90,8 +85,11 @@ def task_batch(tasks: Sequence[PretrainingTask], store: SceneStore, tokenizer: A
     return batch | inputs | targets | {"pointers_K3": torch.tensor(pointers_K3, dtype=torch.long).reshape(-1, 3)}
 
 
+def _padded(rows: Sequence[Sequence[float]], value: float) -> torch.Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
 def _weights(answer: Sequence[int], tokenizer: Any) -> list[float]:
-    """Return the loss weight of each token of an answer."""
     so, *verdicts = tokenizer.convert_tokens_to_ids(["So", *(f"Ġ{word}" for word in VERDICTS)])
     start = answer.index(so) if so in answer else len(answer)
     return [DECISIVE if place >= start or token in verdicts else 1.0 for place, token in enumerate(answer)]

@@ -69,10 +69,6 @@ def write_card(
     (folder / "README.md").write_text(template.format(rows=rows, **facts), encoding="utf-8")
 
 
-_TIMEOUT = timedelta(hours=2)
-"""How long a process waits for another: the main process draws the scenes and runs the checks alone."""
-
-
 class DataParallel:
     """The processes that `torchrun` started, or a single one: each reads its share of a batch, gradients are averaged.
 
@@ -84,7 +80,8 @@ class DataParallel:
     def __init__(self) -> None:
         self.world = World.current()
         if self.world.size > 1:
-            distributed.init_process_group("gloo", timeout=_TIMEOUT)
+            # The others wait while the main process draws the scenes and runs the checks alone.
+            distributed.init_process_group("gloo", timeout=timedelta(hours=2))
 
     @contextmanager
     def alone(self) -> Iterator[None]:

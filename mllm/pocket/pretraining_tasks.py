@@ -60,9 +60,7 @@ def unique_marks(things: Sequence[WorldThing], target: int, rng: random.Random) 
         chosen = sorted(rng.sample(range(4), rng.randint(1, 4)))
         if not any(all(other.marks[k] == mine[k] for k in chosen) for i, other in enumerate(things) if i != target):
             return [mine[k] for k in chosen]
-    if any(other.marks == mine for i, other in enumerate(things) if i != target):
-        return None
-    return list(mine)
+    return None if any(other.marks == mine for i, other in enumerate(things) if i != target) else list(mine)
 
 
 def find_task(scene: Scene, number: int, rng: random.Random, *, all_marks: bool = False) -> PretrainingTask:

@@ -29,18 +29,7 @@ SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
 UNSEEN_DOMAINS = ("dog", "mollusca", "mammal", "flower", "landmark")
 DOMAINS = SEEN_DOMAINS + UNSEEN_DOMAINS
 
-ACCENT_PARTS = {
-    "aircraft": "wings",
-    "car": "roof",
-    "reptilia": "crest",
-    "bird": "cap",
-    "food": "topping",
-    "dog": "ears",
-    "mollusca": "foot",
-    "mammal": "tail",
-    "flower": "petals",
-    "landmark": "dome",
-}
+ACCENT_PARTS = dict(zip(DOMAINS, "wings roof crest cap topping ears foot tail petals dome".split(), strict=True))
 """The part of a thing that carries its accent colour, by domain."""
 
 NOUNS = {domain: domain for domain in DOMAINS} | {"reptilia": "reptile", "mollusca": "mollusc"}
@@ -95,11 +84,6 @@ class Species:
     use: Use
 
     @property
-    def seen(self) -> bool:
-        """Whether fine-tuning may show this species."""
-        return self.use == "train"
-
-    @property
     def marks(self) -> tuple[str, ...]:
         """The four marks as words."""
         return self.look.phrases(self.domain)
@@ -130,15 +114,6 @@ def _genus_names(count: int, rng: random.Random) -> list[str]:
     return list(names)
 
 
-def _use(domain: str, genus_index: int, sister_index: int) -> Use:
-    """Hold out one sister of every genus of a seen domain; every third of those is for validation."""
-    if domain in UNSEEN_DOMAINS:
-        return "test"
-    if sister_index != genus_index % SISTERS_PER_GENUS:
-        return "train"
-    return "validation" if genus_index % 3 == 0 else "test"
-
-
 @cache
 def _all_species() -> tuple[Species, ...]:
     rng = random.Random(_WORLD_SEED)
@@ -151,7 +126,10 @@ def _all_species() -> tuple[Species, ...]:
             looks = _sister_looks(taken, rng)
             epithets = rng.sample(_EPITHETS, SISTERS_PER_GENUS)
             for sister_index, (epithet, look) in enumerate(zip(epithets, looks, strict=True)):
-                use = _use(domain, genus_index, sister_index)
+                use: Use = "test"
+                if domain in SEEN_DOMAINS:  # one sister of every genus is held out, every third of those to validate
+                    held_out: Use = "validation" if genus_index % 3 == 0 else "test"
+                    use = held_out if sister_index == genus_index % SISTERS_PER_GENUS else "train"
                 found.append(Species(f"{genus} {epithet}", domain, genus, look, use))
     return tuple(found)
 

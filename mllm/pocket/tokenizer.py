@@ -13,8 +13,7 @@ from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, NOUNS, PATTERNS, s
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_CONTROL_NAMES = "endoftext im_start im_end vision_start vision_end image_pad video_pad"
-CONTROL = [f"<|{name}|>" for name in _CONTROL_NAMES.split()]
+CONTROL = "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|>".split()
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _PROSE = (
     "Find the Reason in then answer Answer What are marks of Describe How do I know Tell me about List every at "

@@ -1,9 +1,9 @@
 """Markdown pages as tests read them: fenced blocks, the commands in them, and what programs take.
 
 The word after a block's language says what it is: `bash run` is executed by a test, `bash quick` too; `yaml recipe` is
-a whole configuration, `yaml fieldmark` the inside of its `fieldmark:` section, `yaml cards` and `yaml teacher` are such
-files; `file=PATH` is a file that the page asks its reader to write; `text swap` lists what the test puts in place of
-what (`from -> to`, a line each), because no GPU and no hub is at hand.
+a whole configuration, `yaml fieldmark` the inside of its `fieldmark:` section, `yaml cards`, `yaml domain` and `yaml
+teacher` are such files; `file=PATH` is a file that the page asks its reader to write; `text swap` lists what the test
+puts in place of what (`from -> to`, a line each), because no GPU and no hub is at hand.
 """
 
 from __future__ import annotations

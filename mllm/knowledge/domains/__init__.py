@@ -1,16 +1,27 @@
 """Domains: the kinds of things to find, one file each.
 
-To add one, write `mllm/knowledge/domains/<name>.py` with `DOMAIN = Domain(name="<name>", ...)`. Nothing else changes.
+To add one, write `mllm/knowledge/domains/<name>.yaml` with `noun`, `plural`, `source`, `licence` and perhaps
+`questions`, wordings asked after those that fit any noun. Nothing else changes.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated
 
-from mllm.errors import FieldmarkError
-from mllm.registry import Registry
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from mllm.errors import FieldmarkError, UnknownNameError
+from mllm.io import strict_json
+
+_FOLDER = Path(__file__).parent
+_Noun = Annotated[str, Field(pattern=r"^[^{}]+$")]
+_Question = Annotated[str, Field(pattern=r"^[^{}]*\{entity\}[^{}]*$")]
 
 
 class DomainError(FieldmarkError):
-    """A domain file with a malformed question template."""
+    """A domain file that cannot be read. Names the file and the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +41,47 @@ class Domain:
     licence: str
     """The licence of that set, as its authors state it."""
 
-    def __post_init__(self) -> None:
-        for template in self.questions:
-            if template.count("{entity}") != 1 or template.count("{") != 1:
-                raise DomainError(f"domain {self.name}: question {template!r} must hold {{entity}} exactly once")
-        if not self.questions or self.questions[0] != f"Find the {self.noun} {{entity}}.":
-            raise DomainError(f"domain {self.name}: the first question must be 'Find the {self.noun} {{entity}}.'")
-
     def question(self, entity: str, which: int = 0) -> str:
         """Write one question; `which` is an index into the templates, modulo their number."""
         return self.questions[which % len(self.questions)].format(entity=entity)
 
 
-def questions(noun: str, plural: str) -> tuple[str, ...]:
-    """Return the templates that fit any noun; a domain may add its own."""
-    return (
+class _DomainInFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    noun: _Noun
+    plural: _Noun
+    source: str
+    licence: str
+    questions: list[_Question] = []
+
+
+def names() -> tuple[str, ...]:
+    """Return the known names, sorted."""
+    return tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
+
+
+@cache
+def load(name: str) -> Domain:
+    """Return the domain called `name`. Raises UnknownNameError: no such file; lists the known names."""
+    if name not in names():
+        raise UnknownNameError("domain", name, names())
+    return read(_FOLDER / f"{name}.yaml")
+
+
+def read(file: Path) -> Domain:
+    """Read a domain file. Raises DomainError: broken YAML, or a bad field."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not UTF-8, impossible dates, deep nesting
+        raise DomainError(f"{file}: broken YAML: {error}") from None
+    found = strict_json.parsed(content, _DomainInFile, f"{file}: ", kind=DomainError)
+    noun, plural = found.noun, found.plural
+    for_any = (
         f"Find the {noun} {{entity}}.",
         f"Where is the {{entity}}? Give its box among these {plural}.",
         f"Among these {plural} there is one {{entity}}: box it.",
         "Point out the {entity} with one box.",
         f"Locate the {noun} called {{entity}}.",
     )
-
-
-_FILES = Registry(__name__, "domain", "DOMAIN")
-names = _FILES.names
-
-
-def load(name: str) -> Domain:
-    """Return the domain called `name`; an unknown name is an error that lists the known ones."""
-    return _FILES.load(name)
+    return Domain(file.stem, noun, plural, (*for_any, *found.questions), found.source, found.licence)

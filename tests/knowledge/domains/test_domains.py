@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ KVG = {
     "aircraft": "aircraft", "car": "car", "reptilia": "reptile", "bird": "bird", "food": "food",
     "dog": "dog", "mollusca": "mollusc", "mammal": "mammal", "flower": "flower", "landmark": "landmark",
 }  # fmt: skip
+ANT = {"noun": "ant", "plural": "ants", "source": "here", "licence": "none"}
 
 
 @pytest.mark.parametrize("name", domains.names())
@@ -40,9 +43,34 @@ def test_an_unknown_domain_lists_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "questions",
-    [(), ("Find it.",), ("Find the ant {entity} and {entity}.",), ("Find the ant {name}.",), ("Box {entity}.",)],
+    "question", ["Find it.", "Find the ant {entity} and {entity}.", "Find {name}.", "{entity}, {}"]
 )
-def test_a_template_that_lacks_a_part_is_refused(questions: tuple[str, ...]) -> None:
-    with pytest.raises(DomainError, match="domain ant"):
-        Domain(name="ant", noun="ant", plural="ants", questions=questions, source="", licence="")
+def test_a_template_that_lacks_a_part_is_refused(question: str, tmp_path: Path) -> None:
+    file = tmp_path / "ant.yaml"
+    file.write_text(json.dumps(ANT | {"questions": ["Box {entity}.", question]}), encoding="utf-8")
+    with pytest.raises(DomainError, match=r"ant\.yaml: field questions\[1\]: "):
+        domains.read(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (json.dumps({key: value for key, value in ANT.items() if key != "noun"}), "field noun: is missing"),
+        (json.dumps(ANT | {"noun": "{ant}"}), "field noun: "),
+        (json.dumps(ANT | {"plural": 3}), "field plural: .*, got 3"),
+        (json.dumps(ANT | {"colour": "red"}), "field colour: unknown field"),
+        ("", "an object is needed, got None"),
+        ("noun: [ant", "broken YAML"),
+    ],
+)
+def test_a_bad_file_is_refused_by_file_and_field(text: str, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / "ant.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(DomainError, match=rf"ant\.yaml: {problem}"):
+        domains.read(file)
+
+
+def test_a_file_without_questions_has_those_that_fit_any_noun(tmp_path: Path) -> None:
+    file = tmp_path / "ant.yaml"
+    file.write_text(json.dumps(ANT), encoding="utf-8")
+    assert len(domains.read(file).questions) == 5
