@@ -1,14 +1,39 @@
-"""The chat that asks a question, and the text that answers it, as `mllm.prompting.tasks` words them."""
+"""The chat that asks a question: its words (`mllm.prompting.tasks`) and the instruction of a prompt style after them.
+
+A style's wording is part of a checkpoint's convention (`mllm.models.families.Convention`): a changed word asks old
+weights something that they were not trained on, so it needs a new convention version.
+"""
 
 from typing import Any
 
-from mllm.prompting.styles import styled
-from mllm.prompting.tasks import task_of
+from mllm.errors import UnknownNameError
 from mllm.records import Sample
+
+STYLES = {
+    "direct": "Answer in <answer></answer>.",
+    "think": "Reason in <think></think>, then answer in <answer></answer>.",
+}
+"""What follows the question, by style."""
+PLAIN = "plain"
+"""No style: the question is asked in its own words (of a model without a trained style, or about what it knows)."""
+
+
+def suffix(style: str) -> str:
+    """Return what `style` adds after the question. An unknown style raises `UnknownNameError`."""
+    if style not in (PLAIN, *STYLES):
+        raise UnknownNameError("prompt style", style, STYLES)
+    return STYLES.get(style, "")
+
+
+def styled(question: str, style: str) -> str:
+    """Return a question with the instruction of a style after it."""
+    return f"{question} {suffix(style)}".rstrip()
 
 
 def user_text(question: Sample | str, style: str) -> str:
     """Return the text of the user's turn: a sample is worded by its task, a plain question by the style alone."""
+    from mllm.prompting.tasks import task_of  # tasks import the styles
+
     return styled(question, style) if isinstance(question, str) else task_of(question).user_text(question, style)
 
 

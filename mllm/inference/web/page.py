@@ -18,13 +18,13 @@ from PIL import ImageOps
 from mllm.errors import FieldmarkError
 from mllm.inference.web.session import SIDE, Session, WebLimits
 from mllm.knowledge import domains
-from mllm.prompting import styles
+from mllm.prompting import prompts
 
 if TYPE_CHECKING:
     from mllm.inference.assistant import Assistant
 
 AS_TRAINED = "as trained"
-STYLES = {AS_TRAINED: None, "answer at once": "direct", "reason first": "think", "question only": styles.PLAIN}
+STYLES = {AS_TRAINED: None, "answer at once": "direct", "reason first": "think", "question only": prompts.PLAIN}
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1560px !important; margin: 0 auto !important; }
 .gradio-container main, .gradio-container .wrap { width: 100%; }
