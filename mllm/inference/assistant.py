@@ -216,17 +216,13 @@ def insert_boxes(question: str, about: Sequence[Box], family: Family, frame: Fra
 
 def _messages(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[dict[str, Any]]:
     """Return questions and answers as a conversation, with the image in the first question."""
-
-    def message(role: str, text: str) -> dict[str, Any]:
-        return {"role": role, "content": [{"type": "text", "text": text}]}
-
-    messages = [message("system", system)] if system else []
+    messages = [prompts.says("system", system)] if system else []
     for number, (question, answer) in enumerate(turns):
-        messages.append(message("user", question))
+        messages.append(prompts.says("user", question))
         if number == 0:
             messages[-1]["content"].insert(0, {"type": "image"})
         if answer is not None:
-            messages.append(message("assistant", answer))
+            messages.append(prompts.says("assistant", answer))
     return messages
 
 

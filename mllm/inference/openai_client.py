@@ -90,9 +90,8 @@ class ServerBackend:
         if wanted and wanted not in names:
             raise FieldmarkError(f"{self.url}: no model {wanted!r}; the server has {', '.join(names) or 'none'}")
         if not wanted and len(names) != 1:
-            raise FieldmarkError(
-                f"{self.url}: select one of its models with {self.url}#NAME: {', '.join(names) or 'none'}"
-            )
+            known = ", ".join(names) or "none"
+            raise FieldmarkError(f"{self.url}: select one of its models with {self.url}#NAME: {known}")
         return models[names.index(wanted or names[0])]
 
     def _to_openai(self, messages: list[dict[str, Any]], images: Sequence[Image]) -> list[Any]:

@@ -145,9 +145,8 @@ class Service:
 
     def _check_name(self, name: str) -> None:
         if name != self.name:
-            raise ApiError(
-                404, f"no model {name!r}; this server has {self.name!r}", code="model_not_found", param="model"
-            )
+            message = f"no model {name!r}; this server has {self.name!r}"
+            raise ApiError(404, message, code="model_not_found", param="model")
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -209,8 +208,8 @@ def _api_error(request: Request, error: Exception) -> Response:
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse(ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}").body(),
-                        status_code=error.status_code, headers=error.headers)  # fmt: skip
+    body = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}").body()
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 def _internal_error(request: Request, error: Exception) -> Response:

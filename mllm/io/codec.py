@@ -24,9 +24,7 @@ _NEEDED = {
     "finite_number": "a finite number is needed",
     "bool_type": "true or false is needed",
     "tuple_type": "a list is needed",
-    "dict_type": "an object is needed",
-    "mapping_type": "an object is needed",
-    "dataclass_type": "an object is needed",
+    **dict.fromkeys(("dict_type", "mapping_type", "dataclass_type"), "an object is needed"),
 }
 """pydantic's error types in the words of JSON."""
 
@@ -67,7 +65,7 @@ def decode(line: str | bytes, cls: type[R]) -> R:
     if schema is None:
         raise TypeError(f"{cls.__name__} is not a record: a record is a dataclass with a SCHEMA")
     try:
-        row = strict_json.loads(line, object_pairs_hook=_no_duplicates)
+        row = strict_json.loads(line)
     except json.JSONDecodeError as error:
         raise RecordError(f"broken JSON at column {error.colno}: {error.msg}") from None
     if not isinstance(row, dict):
@@ -147,12 +145,3 @@ def _kind(value: Any) -> str:
         return "null" if value is None else "an object"
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
     return f"{names.get(type(value), type(value).__name__)} ({value!r:.60})"
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object, refusing a repeated name (JSON would silently keep the last)."""
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise RecordError(f"field {next(name for name in names if names.count(name) > 1)} is given twice")
-    return row

@@ -28,9 +28,8 @@ def _image_class(model_type: str) -> type:
     from transformers.processing_utils import ProcessorMixin
 
     if model_type not in PROCESSOR_CLASSES:
-        raise FieldmarkError(
-            f"no processor for model_type {model_type!r}; known: {', '.join(sorted(PROCESSOR_CLASSES))}"
-        )
+        known = ", ".join(sorted(PROCESSOR_CLASSES))
+        raise FieldmarkError(f"no processor for model_type {model_type!r}; known: {known}")
     stock = getattr(transformers, PROCESSOR_CLASSES[model_type])
 
     class ImageProcessor(stock):

@@ -57,14 +57,9 @@ def lengths(samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, *, answe
     for sample in samples:
         messages = conversation(sample, checkpoint.convention)
         if answers:
-            messages = [*messages, says("assistant", target(sample, checkpoint.convention))]
+            messages = [*messages, prompts.says("assistant", target(sample, checkpoint.convention))]
         rows.append((messages, sample.size))
     return count_tokens(rows, checkpoint, answers=answers)
-
-
-def says(role: str, text: str) -> dict[str, Any]:
-    """Return one turn of a conversation, text alone."""
-    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def check_length(

@@ -37,12 +37,17 @@ def user_text(question: Sample | str, style: str) -> str:
     return styled(question, style) if isinstance(question, str) else task_of(question).user_text(question, style)
 
 
+def says(role: str, text: str) -> dict[str, Any]:
+    """Return one turn of a conversation, text alone."""
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
 def messages(question: Sample | str, style: str, *, system: str | None = None) -> list[dict[str, Any]]:
     """Return the chat up to the model's turn, as transformers' chat templates take it.
 
     The image comes first, as the Qwen-VL lines were trained; a chat template that wants the words first (the pocket
     model's) sorts the parts itself.
     """
-    parts = [{"type": "image"}, {"type": "text", "text": user_text(question, style)}]
-    turns: list[dict[str, Any]] = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
-    return [*turns, {"role": "user", "content": parts}]
+    turn = says("user", user_text(question, style))
+    turn["content"].insert(0, {"type": "image"})
+    return [says("system", system), turn] if system else [turn]

@@ -75,13 +75,8 @@ def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:
         settings["candidates"].change(handlers.look, [session, *drawn], displayed, **private)
         for k, stage in enumerate(stages):
             stage.select(handlers.pointer(k), [session, question], question, **private)
-        asking = gr.on(
-            [ask.click, question.submit],
-            handlers.ask,
-            [session, question, *settings.values()],
-            [question, *displayed],
-            **private,
-        )
+        inputs, triggers = [session, question, *settings.values()], [ask.click, question.submit]
+        asking = gr.on(triggers, handlers.ask, inputs, [question, *displayed], **private)
         stop.click(handlers.stop, [session, *drawn], displayed, cancels=[asking], queue=False, **private)
     built.queue(max_size=limits.waiting, default_concurrency_limit=limits.together)
     return built
