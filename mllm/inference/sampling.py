@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from mllm.errors import FieldmarkError
 
-DEFAULT_MAX_NEW_TOKENS = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -35,4 +33,4 @@ class Sampling:
     @property
     def limit(self) -> int:
         """`max_new_tokens`, or its default."""
-        return self.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+        return self.max_new_tokens or 1024

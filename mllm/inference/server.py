@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from mllm.models.checkpoint import Loaded
 
 logger = logging.getLogger(__name__)
-RETRY_AFTER = 1
-"""Seconds after which a client may retry when the server is overloaded."""
 
 
 class Service:
@@ -202,7 +200,7 @@ def _event(content: dict[str, Any]) -> str:
 
 def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    headers = {"Retry-After": str(RETRY_AFTER)} if error.status == 503 else None
+    headers = {"Retry-After": "1"} if error.status == 503 else None  # seconds
     return JSONResponse(error.body(), status_code=error.status, headers=headers)
 
 

@@ -86,7 +86,6 @@ class CaptionTask(AblationTask):
         yield [judged(f"judgement of {arm}, seed {seed}", data, self.folder(arm, seed)) for arm, seed in names]
 
     def _write_true_captions(self, file: Path) -> None:
-        """Write the true captions as if a model had written them."""
         from mllm.evaluation import runs
         from mllm.models import families
         from mllm.pocket.captions import rich

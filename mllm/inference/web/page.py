@@ -175,12 +175,8 @@ class _Handlers:
             yield [question, *self.look(session, candidates)]
             return
         unchanged = [gr.skip() for _ in range(2 + session.models)]
-        options = {
-            "style": STYLES[style],
-            "domain": domain,
-            "max_new_tokens": min(int(tokens), self.limits.tokens) if tokens else None,
-            "temperature": temperature,
-        }
+        limit = min(int(tokens), self.limits.tokens) if tokens else None
+        options = {"style": STYLES[style], "domain": domain, "max_new_tokens": limit, "temperature": temperature}
         for number in range(len(session.images)) if everywhere else [session.current]:
             async for _ in session.ask(self.assistants, number, question.strip(), int(memory), **options):
                 yield ["", *unchanged, *self._transcripts(session)]
