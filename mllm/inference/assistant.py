@@ -119,8 +119,7 @@ class Assistant:
             domain: kind of thing (`mllm.knowledge.domains`), for the wording; species of the pocket world need none.
             options: those of `ask`.
 
-        Raises:
-            FieldmarkError: as `ask`; an empty name, an unknown domain.
+        Raises FieldmarkError: as `ask`; an empty name, an unknown domain.
         """
         question = question_for(name, domain)
         found = self.ask(image, question, **options)

@@ -58,8 +58,7 @@ def encode(record: Any) -> str:
 def decode(line: str | bytes, cls: type[R]) -> R:
     """Read one line of JSON as a record of class `cls`; a row of an older schema is upgraded.
 
-    Raises:
-        RecordError: broken JSON, an unknown schema, an unknown, missing or repeated field, a value of the wrong type.
+    Raises RecordError: broken JSON, an unknown schema, an unknown, missing or repeated field, a value of the wrong type.
     """
     schema = getattr(cls, "SCHEMA", None)
     if schema is None:
@@ -70,13 +69,11 @@ def decode(line: str | bytes, cls: type[R]) -> R:
         raise RecordError(f"broken JSON at column {error.colno}: {error.msg}") from None
     if not isinstance(row, dict):
         raise RecordError(f"a row must be a JSON object, got {_kind(row)}")
-    found = row.pop("schema", None)
-    if found != schema:
+    if (found := row.pop("schema", None)) != schema:
         upgrade = getattr(cls, "UPGRADES", {}).get(found) if isinstance(found, str) else None
         if upgrade is None:
-            raise RecordError(
-                f"field schema: {found!r} is not {schema!r}; did another program or version write the file?"
-            )
+            why = "did another program or version write the file?"
+            raise RecordError(f"field schema: {found!r} is not {schema!r}; {why}")
         row = upgrade(row)
     return _validated(row, cls)
 
@@ -84,8 +81,7 @@ def decode(line: str | bytes, cls: type[R]) -> R:
 def build(row: Any, cls: type[R], where: str) -> R:
     """Build a record from parsed JSON without a schema; `where` (file and field) begins the error message.
 
-    Raises:
-        RecordError: an unknown or missing field, a value of the wrong type.
+    Raises RecordError: an unknown or missing field, a value of the wrong type.
     """
     try:
         return _validated(row, cls)

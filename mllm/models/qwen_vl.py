@@ -29,8 +29,7 @@ QWEN3_TARGETS = lora_targets("linear_fc[12]", r"(merger|deepstack_merger_list\.\
 
 def corners(numbers: Sequence[int]) -> str:
     """Write two corners in round brackets without spaces: `(x1,y1),(x2,y2)`."""
-    x1, y1, x2, y2 = numbers
-    return f"({x1},{y1}),({x2},{y2})"
+    return "({},{}),({},{})".format(*numbers)
 
 
 class QwenVL(Family):
