@@ -58,7 +58,7 @@ def encode(record: Any) -> str:
 def decode(line: str | bytes, cls: type[R]) -> R:
     """Read one line of JSON as a record of class `cls`; a row of an older schema is upgraded.
 
-    Raises RecordError: broken JSON, an unknown schema, an unknown, missing or repeated field, a value of the wrong type.
+    Raises RecordError: broken JSON, an unknown schema, an unknown, missing or repeated field, a wrong type of value.
     """
     schema = getattr(cls, "SCHEMA", None)
     if schema is None:
