@@ -28,7 +28,7 @@ from mllm.io import provenance, tables
 from mllm.io.images import open_image, save_image
 from mllm.knowledge.cards import load_cards, normalize_name
 from mllm.knowledge.mastery import MasteryTable
-from mllm.prompting import styles
+from mllm.prompting import prompts
 from mllm.records import load_samples
 
 VERSION = "1"
@@ -89,7 +89,7 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
         "seed": benchmark.seed,
     }
     info = generate_missing.settings(benchmark, checkpoint, "mastery", VERSION, source)
-    style = None if options.by == "choices" else styles.PLAIN
+    style = None if options.by == "choices" else prompts.PLAIN
     generate_missing.ask(benchmark, checkpoint, questions, root, info, style=style)
 
 

@@ -114,7 +114,7 @@ BROKEN = {
     ),
     "missing field": (without("entity"), "field entity is missing"),
     "missing inner field": (changed(things=[{"entity": "a"}]), "field things[0].box is missing"),
-    "field twice": (encode(SAMPLE)[:-1] + ', "id": "b"}', "field id is given twice"),
+    "field twice": (encode(SAMPLE)[:-1] + ', "id": "b"}', "key 'id' is given twice"),
     "no text": (changed(entity=3), "field entity: a text is needed, got a whole number (3)"),
     "null": (changed(entity=None), "field entity: a text is needed, got null"),
     "empty id": (changed(id=""), "field id"),

@@ -1,23 +1,9 @@
 """The command line of every program: options are one frozen dataclass, and every program ends in the same way.
 
-A program defines its options once, as a dataclass; a string below a field is its help:
-
-    @dataclass(frozen=True)
-    class Options:
-        samples: Path
-        '''samples file (jsonl)'''
-        sampling: GenerationOptions = GenerationOptions(max_new_tokens=512)      # a shared group: mllm/cli/options.py
-
-    def main(argv: list[str] | None = None) -> None:
-        options = parse(Options, argv)
-        ...
-
-    if __name__ == "__main__":
-        run_program(main)
-
-The names of the fields are the flags (`--max-new-tokens`), those of nested groups too. A tuple is an option that may be
-repeated, `Positional[...]` an argument without a flag, a boolean a switch (`--overwrite`, or `--no-images` where the
-default is true). `mllm.errors.ExitCode` lists the exit codes.
+A string below a field is its help. The names of the fields are the flags (`--max-new-tokens`), those of nested groups
+(`mllm/cli/options.py`) too. A tuple is an option that may be repeated, `Positional[...]` an argument without a flag, a
+boolean a switch (`--overwrite`, or `--no-images` where the default is true). `mllm/cli/commands/compare.py` is an
+example; a program of its own ends in `run_program(main)`. `mllm.errors.ExitCode` lists the exit codes.
 """
 
 import io

@@ -27,7 +27,7 @@ from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.models.families import Family
-from mllm.prompting import answers, prompts, styles
+from mllm.prompting import answers, prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,12 +90,12 @@ class Assistant:
         family, convention = self.backend.family, self.backend.convention
         frame = family.frame(Frame(*opened.size), convention.budget)
         words = insert_boxes(question, about, family, frame)
-        style = style or (styles.PLAIN if words != question else convention.prompt)
+        style = style or (prompts.PLAIN if words != question else convention.prompt)
         text = prompts.user_text(words, style)
         messages = _messages([*history, (text, None)], convention.system)
         started = time.monotonic()
         generation = self.backend.generate(Prompt(messages, [opened], style), Sampling(**sampling), on_text, cancelled)
-        bare = style == styles.PLAIN and not TAG.search(generation.text)  # a text without tags counts as the answer
+        bare = style == prompts.PLAIN and not TAG.search(generation.text)  # a text without tags counts as the answer
         parsed = answers.parse(f"<answer>{generation.text}</answer>" if bare else generation.text, family, frame)
         return Grounding(
             name=entity_of(question),
@@ -119,8 +119,7 @@ class Assistant:
             domain: kind of thing (`mllm.knowledge.domains`), for the wording; species of the pocket world need none.
             options: those of `ask`.
 
-        Raises:
-            FieldmarkError: as `ask`; an empty name, an unknown domain.
+        Raises FieldmarkError: as `ask`; an empty name, an unknown domain.
         """
         question = question_for(name, domain)
         found = self.ask(image, question, **options)
@@ -128,7 +127,7 @@ class Assistant:
 
     def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
         """Return the model's answer to a question that does not ask for a box. Options as `ask`; 256 tokens at most."""
-        return self.ask(image, question, style=styles.PLAIN, **{"max_new_tokens": 256, **options}).text.strip()
+        return self.ask(image, question, style=prompts.PLAIN, **{"max_new_tokens": 256, **options}).text.strip()
 
 
 def load(
@@ -216,17 +215,13 @@ def insert_boxes(question: str, about: Sequence[Box], family: Family, frame: Fra
 
 def _messages(turns: Sequence[tuple[str, str | None]], system: str | None) -> list[dict[str, Any]]:
     """Return questions and answers as a conversation, with the image in the first question."""
-
-    def message(role: str, text: str) -> dict[str, Any]:
-        return {"role": role, "content": [{"type": "text", "text": text}]}
-
-    messages = [message("system", system)] if system else []
+    messages = [prompts.says("system", system)] if system else []
     for number, (question, answer) in enumerate(turns):
-        messages.append(message("user", question))
+        messages.append(prompts.says("user", question))
         if number == 0:
             messages[-1]["content"].insert(0, {"type": "image"})
         if answer is not None:
-            messages.append(message("assistant", answer))
+            messages.append(prompts.says("assistant", answer))
     return messages
 
 

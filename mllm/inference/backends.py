@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mllm.inference.sampling import Sampling
 from mllm.models.families import Convention, Family
 from mllm.models.processors import template_opening
-from mllm.prompting import answers, styles
+from mllm.prompting import answers, prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +38,7 @@ class Prompt:
 
     messages: list[dict[str, Any]]
     images: Sequence[Image]
-    style: str = styles.PLAIN
+    style: str = prompts.PLAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,9 +63,8 @@ def prepare(loaded: Loaded, prompt: Prompt, sampling: Sampling, **options: Any) 
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     wanted = sampling.max_new_tokens or 1
     if context is not None and job.tokens + wanted > context:
-        raise FieldmarkError(
-            f"the question takes {job.tokens} tokens and the answer may take {wanted}; the model has {context}"
-        )
+        needed = f"the question takes {job.tokens} tokens and the answer may take {wanted}"
+        raise FieldmarkError(f"{needed}; the model has {context}")
     limit = sampling.limit if context is None else min(sampling.limit, context - job.tokens)
     return replace(job, sampling=replace(sampling, max_new_tokens=limit))
 

@@ -76,12 +76,9 @@ def generate(
 
 def length_sorted_batches(loaded: Loaded, samples: Sequence[Sample], batch_size: int) -> list[list[Sample]]:
     """Split the samples into batches of similar length, longest first, so that memory runs out at once or never."""
-
-    def length(sample: Sample) -> tuple[int, int, str]:
-        visual = loaded.family.visual_tokens(sample.size, loaded.convention.budget)
-        return -visual, -len(sample.question), sample.id
-
-    ordered = sorted(samples, key=length)
+    budget = loaded.convention.budget
+    visual = {sample.size: loaded.family.visual_tokens(sample.size, budget) for sample in samples}
+    ordered = sorted(samples, key=lambda one: (-visual[one.size], -len(one.question), one.id))
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 

@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from mllm.boxes import Box, Frame
-from mllm.prompting import styles
+from mllm.prompting import prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -92,7 +92,7 @@ class Grounding:
         if self.parsed.absent:
             return f"no box for {self.name!r}: {self.problem}."
         hint = " The answer is truncated: raise max_new_tokens." if self.generation.truncated else ""
-        if self.style == styles.PLAIN:
+        if self.style == prompts.PLAIN:
             return f"answered in words, without a box.{hint}"
         return f"no box for {self.name!r}: {self.problem}.{hint}"
 

@@ -33,20 +33,19 @@ class ServerBackend:
     Args:
         address: ends in /v1; `#NAME` after it selects one of several models.
         family: how the model writes boxes; only for servers that do not state it.
-        style: prompt style, where the server does not state it.
 
     Raises:
         FieldmarkError: the server cannot be reached; it has several models and none was named; neither the server nor
             `family` says how the model writes boxes.
     """
 
-    def __init__(self, address: str, *, family: str | None = None, style: str | None = None) -> None:
+    def __init__(self, address: str, *, family: str | None = None) -> None:
         self.url, _, wanted = address.partition("#")
         self._client = _client(self.url)
         description = self._describe(wanted)
         self.model: str = description["id"]
         self.name = f"{self.model} at {self.url}"
-        self.convention = _convention(description, self.name, family, style)
+        self.convention = _convention(description, self.name, family)
         self.family = families.load(self.convention.family)
 
     def generate(
@@ -90,18 +89,14 @@ class ServerBackend:
         if wanted and wanted not in names:
             raise FieldmarkError(f"{self.url}: no model {wanted!r}; the server has {', '.join(names) or 'none'}")
         if not wanted and len(names) != 1:
-            raise FieldmarkError(
-                f"{self.url}: select one of its models with {self.url}#NAME: {', '.join(names) or 'none'}"
-            )
+            known = ", ".join(names) or "none"
+            raise FieldmarkError(f"{self.url}: select one of its models with {self.url}#NAME: {known}")
         return models[names.index(wanted or names[0])]
 
     def _to_openai(self, messages: list[dict[str, Any]], images: Sequence[Image]) -> list[Any]:
-        left = iter(images)
-
-        def part(one: dict[str, Any]) -> dict[str, Any]:
-            return one if one["type"] == "text" else {"type": "image_url", "image_url": {"url": self._url(next(left))}}
-
-        return [{**message, "content": [part(one) for one in message["content"]]} for message in messages]
+        sent = ({"type": "image_url", "image_url": {"url": self._url(image)}} for image in images)
+        contents = ([one if one["type"] == "text" else next(sent) for one in turn["content"]] for turn in messages)
+        return [{**turn, "content": content} for turn, content in zip(messages, contents, strict=True)]
 
     def _url(self, image: Image) -> str:
         """Return an image as data URL. A family that writes pixels of the resized image gets it already resized."""
@@ -146,7 +141,7 @@ def convention_field(convention: Convention) -> dict[str, Any]:
     return {CONVENTION_FIELD: json.loads(encode(convention))}
 
 
-def _convention(description: dict[str, Any], name: str, family: str | None, style: str | None) -> Convention:
+def _convention(description: dict[str, Any], name: str, family: str | None) -> Convention:
     if isinstance(stated := description.get(CONVENTION_FIELD), dict):
         try:
             return decode(json.dumps(stated), Convention)
@@ -156,7 +151,7 @@ def _convention(description: dict[str, Any], name: str, family: str | None, styl
         raise FamilyError(
             f"{name}: the server does not say how its model writes boxes; give --family ({', '.join(families.names())})"
         )
-    return Convention(family, style or "direct", families.load(family).budget)
+    return Convention(family, "direct", families.load(family).budget)
 
 
 def _client(url: str) -> Any:

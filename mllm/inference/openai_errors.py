@@ -16,8 +16,6 @@ def retry_after(error: BaseException | None) -> float | None:
     """Return the seconds in a response's Retry-After header (RFC 9110, 10.2.3: seconds or a date), None without one."""
     headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
     value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
     try:
         seconds = float(value)
     except ValueError:

@@ -23,8 +23,6 @@ from mllm.io.images import image_from_bytes
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.IGNORECASE)
-
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
@@ -150,7 +148,7 @@ def read_prompt(request: ChatRequest, limits: ServerLimits) -> Prompt:
 
 
 def _image(url: str, field: str, limits: ServerLimits) -> Image:
-    head = _DATA_URL.match(url)
+    head = re.match("data:image/[a-z0-9.+-]+;base64,", url, re.IGNORECASE)
     if head is None:
         raise ApiError(400, f"{field}: images must be data:image/...;base64, URLs", param=field)
     try:

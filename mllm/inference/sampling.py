@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from mllm.errors import FieldmarkError
 
-DEFAULT_MAX_NEW_TOKENS = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -29,11 +27,10 @@ class Sampling:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise FieldmarkError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise FieldmarkError(
-                f"temperature must be >= 0 and top_p in (0, 1], got {self.temperature} and {self.top_p}"
-            )
+            found = f"{self.temperature} and {self.top_p}"
+            raise FieldmarkError(f"temperature must be >= 0 and top_p in (0, 1], got {found}")
 
     @property
     def limit(self) -> int:
         """`max_new_tokens`, or its default."""
-        return self.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+        return self.max_new_tokens or 1024

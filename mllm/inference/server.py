@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from mllm.models.checkpoint import Loaded
 
 logger = logging.getLogger(__name__)
-RETRY_AFTER = 1
-"""Seconds after which a client may retry when the server is overloaded."""
 
 
 class Service:
@@ -145,9 +143,8 @@ class Service:
 
     def _check_name(self, name: str) -> None:
         if name != self.name:
-            raise ApiError(
-                404, f"no model {name!r}; this server has {self.name!r}", code="model_not_found", param="model"
-            )
+            message = f"no model {name!r}; this server has {self.name!r}"
+            raise ApiError(404, message, code="model_not_found", param="model")
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -203,14 +200,14 @@ def _event(content: dict[str, Any]) -> str:
 
 def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    headers = {"Retry-After": str(RETRY_AFTER)} if error.status == 503 else None
+    headers = {"Retry-After": "1"} if error.status == 503 else None  # seconds
     return JSONResponse(error.body(), status_code=error.status, headers=headers)
 
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse(ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}").body(),
-                        status_code=error.status_code, headers=error.headers)  # fmt: skip
+    body = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}").body()
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 def _internal_error(request: Request, error: Exception) -> Response:

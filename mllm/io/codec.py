@@ -24,9 +24,7 @@ _NEEDED = {
     "finite_number": "a finite number is needed",
     "bool_type": "true or false is needed",
     "tuple_type": "a list is needed",
-    "dict_type": "an object is needed",
-    "mapping_type": "an object is needed",
-    "dataclass_type": "an object is needed",
+    **dict.fromkeys(("dict_type", "mapping_type", "dataclass_type"), "an object is needed"),
 }
 """pydantic's error types in the words of JSON."""
 
@@ -60,25 +58,22 @@ def encode(record: Any) -> str:
 def decode(line: str | bytes, cls: type[R]) -> R:
     """Read one line of JSON as a record of class `cls`; a row of an older schema is upgraded.
 
-    Raises:
-        RecordError: broken JSON, an unknown schema, an unknown, missing or repeated field, a value of the wrong type.
+    Raises RecordError: broken JSON, an unknown schema, an unknown, missing or repeated field, a wrong type of value.
     """
     schema = getattr(cls, "SCHEMA", None)
     if schema is None:
         raise TypeError(f"{cls.__name__} is not a record: a record is a dataclass with a SCHEMA")
     try:
-        row = strict_json.loads(line, object_pairs_hook=_no_duplicates)
+        row = strict_json.loads(line)
     except json.JSONDecodeError as error:
         raise RecordError(f"broken JSON at column {error.colno}: {error.msg}") from None
     if not isinstance(row, dict):
         raise RecordError(f"a row must be a JSON object, got {_kind(row)}")
-    found = row.pop("schema", None)
-    if found != schema:
+    if (found := row.pop("schema", None)) != schema:
         upgrade = getattr(cls, "UPGRADES", {}).get(found) if isinstance(found, str) else None
         if upgrade is None:
-            raise RecordError(
-                f"field schema: {found!r} is not {schema!r}; did another program or version write the file?"
-            )
+            why = "did another program or version write the file?"
+            raise RecordError(f"field schema: {found!r} is not {schema!r}; {why}")
         row = upgrade(row)
     return _validated(row, cls)
 
@@ -86,8 +81,7 @@ def decode(line: str | bytes, cls: type[R]) -> R:
 def build(row: Any, cls: type[R], where: str) -> R:
     """Build a record from parsed JSON without a schema; `where` (file and field) begins the error message.
 
-    Raises:
-        RecordError: an unknown or missing field, a value of the wrong type.
+    Raises RecordError: an unknown or missing field, a value of the wrong type.
     """
     try:
         return _validated(row, cls)
@@ -147,12 +141,3 @@ def _kind(value: Any) -> str:
         return "null" if value is None else "an object"
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
     return f"{names.get(type(value), type(value).__name__)} ({value!r:.60})"
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object, refusing a repeated name (JSON would silently keep the last)."""
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise RecordError(f"field {next(name for name in names if names.count(name) > 1)} is given twice")
-    return row

@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mllm.boxes import Box, Frame
 
-IMAGE_SIDE = 448
 GOLD_COLOUR = "#009e73"
 ANSWER_COLOUR = "#d55e00"
 CANDIDATE_COLOUR = "#0072b2"
@@ -56,7 +55,7 @@ def draw(image: Image.Image, boxes: Sequence[DrawnBox], *, side: int = 640) -> I
     return canvas
 
 
-def data_uri(image: Image.Image, side: int = IMAGE_SIDE) -> str:
+def data_uri(image: Image.Image, side: int = 448) -> str:
     """Return an image as a data URI: at most `side` pixels, PNG or JPEG, whichever is smaller."""
     small = image.copy()
     small.thumbnail((side, side))

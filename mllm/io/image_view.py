@@ -40,8 +40,7 @@ class ImageView:
     def window(self) -> Box:
         """The crop in the unit frame of the whole image, after rounding outwards to whole pixels."""
         size = image_size(self.image)
-        left, top, right, bottom = self._crop(size)
-        return Box.from_xyxy((left, top, right, bottom), size)
+        return Box.from_xyxy(self._crop(size), size)
 
     @property
     def size(self) -> Frame:

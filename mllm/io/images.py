@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mllm.boxes import Frame
 from mllm.errors import ImageError
@@ -22,7 +22,6 @@ JPEG_QUALITY = 92
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels (300 MB as RGB). A small file can claim a far larger size."""
 
-_ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -131,7 +130,7 @@ def _orientation(image: Image.Image) -> int:
     Pillow's method for PNG decodes the whole image to find an orientation stored after the pixels. `open_image` and
     `image_size` both ignore that one, because a size must come from the header alone.
     """
-    value = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
+    value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     return value if value in _TRANSPOSE else 1
 
 
@@ -144,9 +143,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _eight_bit(image).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

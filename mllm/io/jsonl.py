@@ -25,8 +25,7 @@ def read_jsonl(path: str | Path, cls: type[R], *, unique: str | None = None, tor
         unique: name of a field whose value may occur once only, e.g. "id".
         torn_tail: leave out a last line that was cut off in the middle (for logs written by `append_jsonl`).
 
-    Raises:
-        RecordError: no such file (at once); a bad row (when it is reached). Names file, line and field.
+    Raises RecordError: no such file (at once); a bad row (when it is reached). Names file, line and field.
     """
     path = Path(path)
     if not path.is_file():

@@ -30,9 +30,7 @@ def git_commit(folder: str | Path | None = None) -> str | None:
     where = Path(folder) if folder else Path(__file__).parent
     try:
         commit, changed = (
-            subprocess.run(
-                ["git", "-C", where, *command], check=True, capture_output=True, text=True, timeout=20
-            ).stdout
+            subprocess.check_output(["git", "-C", where, *command], stderr=subprocess.DEVNULL, text=True, timeout=20)
             for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
         )
     except (OSError, subprocess.CalledProcessError):
@@ -47,10 +45,9 @@ def fingerprint(folder: str | Path) -> str:
     Hub the name is hashed.
     """
     folder = Path(folder)
-    digest = hashlib.sha256()
     if not folder.is_dir():
-        digest.update(str(folder).encode())
-        return digest.hexdigest()[:16]
+        return hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".safetensors", ".bin") or path.name in SETTINGS:
             size = path.stat().st_size

@@ -17,9 +17,8 @@ def loads(text: str | bytes, **options: Any) -> Any:
 
     Raises JSONDecodeError: broken, not UTF-8, nested too deeply, a duplicate key, or a number of thousands of digits.
     """
-    options.setdefault("object_pairs_hook", _unique_keys)
     try:
-        return json.loads(text, **options)
+        return json.loads(text, object_pairs_hook=_unique_keys, **options)
     except JSONDecodeError:
         raise
     except UnicodeDecodeError as error:
@@ -74,9 +73,9 @@ def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "", 
 def _problem(error: Any) -> str:
     if short := {"missing": "is missing", "extra_forbidden": "unknown field"}.get(error["type"]):
         return short
-    message = (
-        "an object is needed" if error["type"] == "model_type" else error.get("ctx", {}).get("error", error["msg"])
-    )
+    message = error.get("ctx", {}).get("error", error["msg"])
+    if error["type"] == "model_type":
+        message = "an object is needed"
     return f"{message}, got {error['input']!r:.60}"
 
 

@@ -35,10 +35,7 @@ def sample_1(row: Row) -> Row:
 
 def completion_1(row: Row) -> Row:
     """`clipped` is called `truncated` now."""
-    row = dict(row)
-    if "clipped" in row:
-        row["truncated"] = row.pop("clipped")
-    return row
+    return {("truncated" if name == "clipped" else name): value for name, value in row.items()}
 
 
 def _take(notes: Row, *names: str) -> Row:

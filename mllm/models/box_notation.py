@@ -21,15 +21,11 @@ _GAP = rf"{_SPACE}(?:,{_SPACE})?+"
 _GAP_IN_TAG = r"\s{1,64}+"
 
 _BOX = re.compile(
-    "|".join(
-        (
-            rf"\({_TWO}\){_GAP}\({_TWO}\)",
-            rf"\[{_TWO},{_TWO}\]",
-            rf"\({_TWO},{_TWO}\)",
-            rf"\[{_TWO}\]{_GAP}\[{_TWO}\]",
-            rf"<box>{_SPACE}{_GAP_IN_TAG.join([_NUMBER] * 4)}{_SPACE}</box>",
-        )
-    )
+    rf"\({_TWO}\){_GAP}\({_TWO}\)"
+    rf"|\[{_TWO},{_TWO}\]"
+    rf"|\({_TWO},{_TWO}\)"
+    rf"|\[{_TWO}\]{_GAP}\[{_TWO}\]"
+    rf"|<box>{_SPACE}{_GAP_IN_TAG.join([_NUMBER] * 4)}{_SPACE}</box>"
 )
 
 
@@ -40,10 +36,7 @@ def read_boxes(text: str) -> list[list[float]]:
 
 def find_boxes(text: str) -> list[tuple[int, int, list[float]]]:
     """Return (start, end, four numbers) of every box in `text`, in order; `text[start:end]` is the box."""
-    return [
-        (match.start(), match.end(), [float(number) for number in match.groups() if number is not None])
-        for match in _BOX.finditer(text)
-    ]
+    return [(*box.span(), [float(one) for one in box.groups() if one is not None]) for box in _BOX.finditer(text)]
 
 
 def first_box(text: str) -> int | None:

@@ -90,7 +90,13 @@ def open_checkpoint(
     config = _model_config(base)
     places = [one for one in (adapter, base) if one is not None and (Path(one) / families.CONVENTION_FILE).is_file()]
     saved = families.read_convention(places[0]) if places else None
-    built = families.load(saved.family if saved else _required_family(base, family, config.model_type))
+    if not saved and family is None:
+        fitting = [name for name in families.names() if families.load(name).model_type == config.model_type]
+        raise FamilyError(
+            f"{base}: no {families.CONVENTION_FILE} beside the weights, so it is not known how this model writes "
+            f"boxes. Set `family` (for model type {config.model_type}: {' or '.join(fitting) or 'none is known'})."
+        )
+    built = families.load(saved.family if saved else str(family))
     if built.model_type != config.model_type:
         raise FamilyError(
             f"{name}: family {built.name!r} is for model type {built.model_type}, but the weights are of type "
@@ -124,8 +130,7 @@ def load(
         lora: add new adapters, or, where the checkpoint has one already, continue to train that one.
         trainable: continue to train the checkpoint's adapter.
 
-    Raises:
-        FieldmarkError: as `open_checkpoint`; weights that cannot be read.
+    Raises FieldmarkError: as `open_checkpoint`; weights that cannot be read.
     """
     checkpoint = name if isinstance(name, Checkpoint) else open_checkpoint(name, **opening)
     model = _base_model(checkpoint.base, options)
@@ -199,16 +204,6 @@ def _model_config(base: str) -> Any:
         return AutoConfig.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FieldmarkError(f"{base}: not a readable checkpoint of a known architecture: {error}") from error
-
-
-def _required_family(base: str, family: str | None, model_type: str) -> str:
-    if family is None:
-        fitting = [name for name in families.names() if families.load(name).model_type == model_type]
-        raise FamilyError(
-            f"{base}: no {families.CONVENTION_FILE} beside the weights, so it is not known how this model writes "
-            f"boxes. Set `family` (for model type {model_type}: {' or '.join(fitting) or 'none is known'})."
-        )
-    return family
 
 
 def narrow_budget(family: Family, old: Budget, min_tokens: int | None, max_tokens: int | None) -> Budget:

@@ -98,6 +98,5 @@ class EmbeddingStore:
         with (self.folder / "keys.txt").open("rb") as file:  # only the new lines: a store grows in many small steps
             file.seek(known * _LINE)
             lines = file.read((count - known) * _LINE).decode().split()
-        for row, key in enumerate(lines, known):
-            self._row_of[key] = row
+        self._row_of |= {key: row for row, key in enumerate(lines, known)}
         self._rows = np.memmap(self.folder / "vectors.f32", np.float32, mode="r", shape=(count, *self.shape))

@@ -109,12 +109,10 @@ class DualEncoder:
     def _embed_texts(self, pieces: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return vectors (pieces, L, D) of length 1, and a mask (pieces, L) without padding."""
         padding = "max_length" if self.is_siglip else True  # SigLIP was trained on padded captions without a mask
-        words = self.tokenizer(
-            list(pieces), truncation=True, max_length=self.context, padding=padding, return_tensors="pt"
-        ).to(self.device)
-        inputs = {"input_ids": words["input_ids"]}
-        if not self.is_siglip:
-            inputs["attention_mask"] = words["attention_mask"]
+        options = {"truncation": True, "max_length": self.context, "padding": padding, "return_tensors": "pt"}
+        words = self.tokenizer(list(pieces), **options).to(self.device)
+        names = ("input_ids",) if self.is_siglip else ("input_ids", "attention_mask")
+        inputs = {name: words[name] for name in names}
         if not self.late:
             vectors = self.model.get_text_features(**inputs).pooler_output[:, None]
             return _unit(vectors), np.ones(vectors.shape[:2], bool)
@@ -184,9 +182,8 @@ def _load(name: str, late: bool, pool: Any, cache: str | None, device: str) -> D
             f"{name}: {len(empty)} weights are empty ({empty[0]}, ...) because DeepSpeed partitioned the scorer; "
             "load it before the trainer, or report this"
         )
-    return DualEncoder(
-        model, tokenizer, image_processor, late=late, pool=pool, cache=Path(cache) if cache else None, device=device
-    )
+    store = Path(cache) if cache else None
+    return DualEncoder(model, tokenizer, image_processor, late=late, pool=pool, cache=store, device=device)
 
 
 @contextmanager
@@ -206,9 +203,8 @@ def _folder(name: str) -> str:
     if name in POCKET:
         return str(weights_folder(POCKET[name]))
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        raise FieldmarkError(
-            f"scorer {name}: no such folder (and no name of the form owner/model, pocket, pocket-judge)"
-        )
+        known = "owner/model, pocket, pocket-judge"
+        raise FieldmarkError(f"scorer {name}: no such folder (and no name of the form {known})")
     return name
 
 

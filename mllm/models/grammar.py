@@ -47,9 +47,8 @@ class Grammar:
 
     def logits(self, captions: Sequence[str]) -> torch.Tensor:
         """Return logits (captions, 2). Captions are truncated to the tower's context."""
-        words = self.tokenizer(
-            list(captions), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
-        ).to(self.device)
+        options = {"padding": True, "truncation": True, "max_length": self.context, "return_tensors": "pt"}
+        words = self.tokenizer(list(captions), **options).to(self.device)
         return self.model(words["input_ids"], words["attention_mask"])
 
     @torch.inference_mode()
@@ -99,9 +98,8 @@ def load(name: str, device: str | None = None) -> Grammar:
 
     folder = FOLDERS / "grammar" if name == POCKET else Path(name)
     if not (folder / WEIGHTS).is_file():
-        raise FieldmarkError(
-            f"grammar head {name}: no {folder / WEIGHTS}; `python recipes/pretrain_grammar.py` makes one"
-        )
+        makes = "`python recipes/pretrain_grammar.py` makes one"
+        raise FieldmarkError(f"grammar head {name}: no {folder / WEIGHTS}; {makes}")
     with outside_deepspeed():
         model = GrammarHead(_text_model(AutoConfig.from_pretrained(folder, trust_remote_code=False)))
     weights = {key: value.float() for key, value in load_file(folder / WEIGHTS).items()}

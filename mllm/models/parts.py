@@ -9,15 +9,12 @@ from mllm.config import Lora, Part
 from mllm.models.builtin import WEIGHTS
 from mllm.models.families import Family
 
-_PROJECTOR = re.compile(r"\bvisual\.(merger|deepstack_merger_list)\b")
-_VISION = re.compile(r"\bvisual\b")
-
 
 def part_of(parameter: str) -> Part:
     """Return the part that a parameter belongs to, from its name in the Qwen-VL models."""
-    if _PROJECTOR.search(parameter):
+    if re.search(r"\bvisual\.(merger|deepstack_merger_list)\b", parameter):
         return "projector"
-    return "vision" if _VISION.search(parameter) else "llm"
+    return "vision" if re.search(r"\bvisual\b", parameter) else "llm"
 
 
 def freeze_parts(model: Any, parts: Iterable[Part]) -> None:

@@ -28,15 +28,12 @@ def _image_class(model_type: str) -> type:
     from transformers.processing_utils import ProcessorMixin
 
     if model_type not in PROCESSOR_CLASSES:
-        raise FieldmarkError(
-            f"no processor for model_type {model_type!r}; known: {', '.join(sorted(PROCESSOR_CLASSES))}"
-        )
+        known = ", ".join(sorted(PROCESSOR_CLASSES))
+        raise FieldmarkError(f"no processor for model_type {model_type!r}; known: {known}")
     stock = getattr(transformers, PROCESSOR_CLASSES[model_type])
 
     class ImageProcessor(stock):
-        def __init__(
-            self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None
-        ) -> None:
+        def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str | None = None) -> None:
             for kind, token in (("image", "<|image_pad|>"), ("video", "<|video_pad|>")):
                 setattr(self, f"{kind}_token", token)
                 setattr(self, f"{kind}_token_id", tokenizer.convert_tokens_to_ids(token))
@@ -96,8 +93,7 @@ class _Template(BaseModel):
 
 
 def _saved_template(folder: Path) -> str | None:
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    if (folder / "chat_template.json").is_file():
-        return strict_json.read(folder / "chat_template.json", _Template).chat_template
-    return None
+    jinja, in_json = folder / "chat_template.jinja", folder / "chat_template.json"
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
+    return strict_json.read(in_json, _Template).chat_template if in_json.is_file() else None

@@ -6,19 +6,13 @@ from collections.abc import Mapping, Sequence
 from mllm.boxes import Box, Frame
 from mllm.models.families import Budget, Family, Published, whole_numbers
 
-_TEXT_KEYS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
-)
 
-
-def text_sizes(*sizes: int) -> dict[str, int]:
-    """Return the sizes of a language model by their keys in `text_config`; the order is that of `_TEXT_KEYS`."""
-    return dict(zip(_TEXT_KEYS, sizes, strict=True))
+def text_sizes(
+    hidden: int, intermediate: int, layers: int, heads: int, key_heads: int, vocabulary: int
+) -> dict[str, int]:
+    """Return the sizes of a language model by their keys in `text_config`."""
+    layer = {"hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": layers}
+    return layer | {"num_attention_heads": heads, "num_key_value_heads": key_heads, "vocab_size": vocabulary}
 
 
 def lora_targets(vision_mlp: str, projector: str) -> dict[str, str]:
@@ -35,8 +29,7 @@ QWEN3_TARGETS = lora_targets("linear_fc[12]", r"(merger|deepstack_merger_list\.\
 
 def corners(numbers: Sequence[int]) -> str:
     """Write two corners in round brackets without spaces: `(x1,y1),(x2,y2)`."""
-    x1, y1, x2, y2 = numbers
-    return f"({x1},{y1}),({x2},{y2})"
+    return "({},{}),({},{})".format(*numbers)
 
 
 class QwenVL(Family):
@@ -45,7 +38,6 @@ class QwenVL(Family):
     def __init__(
         self,
         name: str,
-        *,
         patch: int,
         numbers: Frame | None,
         targets: dict[str, str],

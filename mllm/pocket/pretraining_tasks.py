@@ -15,8 +15,8 @@ from mllm.boxes import Box, Frame
 from mllm.models.families import load
 from mllm.pocket.species import DOMAINS, KIND_OF, NOUNS, Marks, Species, random_marks, sister_marks, sisters, species
 from mllm.pocket.world import Scene, WorldThing
+from mllm.prompting.prompts import STYLES
 from mllm.prompting.questions import RECALLS
-from mllm.prompting.styles import STYLES
 
 if TYPE_CHECKING:
     from mllm.pocket.scene_store import SceneStore

@@ -65,10 +65,11 @@ def parse(text: str, family: Family, frame: Frame) -> Answer:
     numbers = tuple(tuple(box) for box in family.read(parts.answer or ""))
     boxes, problem = _judge(parts, numbers, frame)
     absent = problem == NO_BOX and _ABSENT.fullmatch((parts.answer or "").strip()) is not None
-    if absent:
-        problem = None
-    if problem == NO_ANSWER and _says_nothing(text):
-        problem = EMPTY
+    problem = None if absent else problem
+    if problem == NO_ANSWER:
+        ends = text.rfind("</think>")  # an empty pair inside the thought is a quotation
+        empty = any(pair[1] == "answer" and pair.start() > ends for pair in _EMPTY_PAIR.finditer(text))
+        problem = EMPTY if empty else problem
     thought = "\n".join(parts.thoughts) if parts.thoughts else None
     return Answer(thought, parts.answer, boxes, numbers, problem, absent)
 
@@ -100,12 +101,6 @@ def _box(numbers: tuple[float, ...], frame: Frame) -> Box | None:
         return Box.from_xyxy(numbers, frame)
     except BoxError:  # four finite numbers: inverted, empty or outside the frame, which `_judge` tells apart
         return None
-
-
-def _says_nothing(text: str) -> bool:
-    """Whether an empty answer stands after the thought (inside it, the pair is a quotation)."""
-    thought_ends = text.rfind("</think>")
-    return any(pair[1] == "answer" and pair.start() > thought_ends for pair in _EMPTY_PAIR.finditer(text))
 
 
 def _split(text: str) -> _Parts:

@@ -39,9 +39,7 @@ def count_tokens(
         processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answers)
         for messages, _ in rows
     ]
-    if not texts:
-        return []
-    counts = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    counts = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
     budget = checkpoint.convention.budget
     # - 1: the placeholder of the image, which its own tokens replace
     seen = [checkpoint.family.visual_tokens(size, budget) - 1 if size else 0 for _, size in rows]
@@ -53,18 +51,12 @@ def lengths(samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, *, answe
 
     Equal to what the trainer's collator makes of the row; a test compares the two.
     """
+    convention = checkpoint.convention
     rows: list[tuple[list[dict[str, Any]], Frame | None]] = []
     for sample in samples:
-        messages = conversation(sample, checkpoint.convention)
-        if answers:
-            messages = [*messages, says("assistant", target(sample, checkpoint.convention))]
-        rows.append((messages, sample.size))
+        own_turn = [prompts.says("assistant", target(sample, convention))] if answers else []
+        rows.append((conversation(sample, convention) + own_turn, sample.size))
     return count_tokens(rows, checkpoint, answers=answers)
-
-
-def says(role: str, text: str) -> dict[str, Any]:
-    """Return one turn of a conversation, text alone."""
-    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def check_length(

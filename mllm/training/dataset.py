@@ -12,7 +12,7 @@ from mllm.errors import FieldmarkError, RecordError
 from mllm.io.images import image_size
 from mllm.io.jsonl import read_jsonl
 from mllm.models.checkpoint import Checkpoint
-from mllm.prompting import conversations
+from mllm.prompting import conversations, prompts
 from mllm.prompting.tasks import task_of
 from mllm.records import Sample, image_path, load_samples
 from mllm.training import validation_metrics
@@ -81,7 +81,7 @@ def check_rows(
     counted = conversations.check_length(samples, checkpoint, limit, answers=answers, room=max_completion_length)
     exchanges = [(row.record, row.image) for row in data.train if isinstance(row.record, Exchange)]
     plain = [
-        ([*one.messages(), conversations.says("assistant", one.answer)], image_size(image) if image else None)
+        ([*one.messages(), prompts.says("assistant", one.answer)], image_size(image) if image else None)
         for one, image in exchanges
     ]
     conversations.refuse_long([one.id for one, _ in exchanges], conversations.count_tokens(plain, checkpoint), limit)

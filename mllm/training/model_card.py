@@ -25,7 +25,7 @@ from mllm.io.tables import markdown, percent
 from mllm.metrics import stats
 from mllm.models.checkpoint import Checkpoint
 from mllm.models.families import Convention
-from mllm.prompting import styles
+from mllm.prompting import prompts
 from mllm.records import Sample
 from mllm.training import resume
 from mllm.training.dataset import Data
@@ -146,7 +146,7 @@ def _sections(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Iterable[st
     through = f", by way of `{facts.through}`" if facts.through not in ("", facts.base) else ""
     yield f"{facts.how} {_ADAPTER if facts.adapter else _FULL} Base: `{facts.base}`{through}."
     yield "## Prompt"
-    asked = styles.suffix(convention.prompt) or "nothing"
+    asked = prompts.suffix(convention.prompt) or "nothing"
     rows = {
         "prompt style": f"{convention.prompt}: after the question, `{asked}`",
         "system prompt": f"`{convention.system}`" if convention.system else "none",

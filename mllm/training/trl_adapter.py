@@ -16,7 +16,7 @@ from mllm.io.images import open_image
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import Convention
 from mllm.models.processors import template_opening
-from mllm.prompting import conversations
+from mllm.prompting import conversations, prompts
 from mllm.prompting.tasks import CompletionReader, task_of
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import BaseReward
@@ -43,7 +43,7 @@ class Exchange(Record):
 
     def messages(self) -> list[dict[str, Any]]:
         """Return the question as messages, with a placeholder for its image if it has one."""
-        turn = conversations.says("user", self.question)
+        turn = prompts.says("user", self.question)
         turn["content"] += [{"type": "image"}] if self.image is not None else []
         return [turn]
 
@@ -104,7 +104,7 @@ class Lookup:
             "sample": [with_its_image(row) for row in rows],
         }
         if self.answers:
-            columns["completion"] = [[conversations.says("assistant", self._answer(row.record))] for row in rows]
+            columns["completion"] = [[prompts.says("assistant", self._answer(row.record))] for row in rows]
         return columns
 
     def _row(self, number: int) -> Row:

@@ -60,11 +60,11 @@ def test_errors_of_a_server(address):
 
 def test_a_server_that_does_not_state_its_convention():
     with pytest.raises(FieldmarkError, match=r"give --family \(.*qwen3_vl"):
-        openai_client._convention({"id": "m"}, "m at x", None, None)
-    stated = openai_client._convention({"id": "m"}, "m at x", "qwen3_vl", "think")
-    assert (stated.family, stated.prompt) == ("qwen3_vl", "think")
+        openai_client._convention({"id": "m"}, "m at x", None)
+    stated = openai_client._convention({"id": "m"}, "m at x", "qwen3_vl")
+    assert (stated.family, stated.prompt) == ("qwen3_vl", "direct")
     with pytest.raises(FieldmarkError, match="field fieldmark"):
-        openai_client._convention({"fieldmark": {"family": "qwen3_vl"}}, "m at x", None, None)
+        openai_client._convention({"fieldmark": {"family": "qwen3_vl"}}, "m at x", None)
 
 
 def chunk(finish=None, usage=None, **delta):

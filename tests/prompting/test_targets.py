@@ -9,7 +9,7 @@ import pytest
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import FieldmarkError, RecordError, UnknownNameError
 from mllm.models import families
-from mllm.prompting import prompts, styles
+from mllm.prompting import prompts
 from mllm.prompting.answers import parse, write_thought
 from mllm.prompting.tasks import task_of
 from mllm.records import Sample, Thing
@@ -32,7 +32,7 @@ SAMPLE = Sample(
 )
 
 
-@pytest.mark.parametrize("style", styles.STYLES)
+@pytest.mark.parametrize("style", prompts.STYLES)
 @pytest.mark.parametrize("family", [POCKET, QWEN2, QWEN3], ids=lambda family: family.name)
 def test_the_target_is_read_as_what_it_says(style: str, family: families.Family) -> None:
     frame = family.frame(SAMPLE.size, family.budget)
@@ -72,7 +72,7 @@ def test_targets_that_cannot_be_written() -> None:
         task_of(SAMPLE).target(SAMPLE, "direct", POCKET, THOUSAND)
 
 
-@pytest.mark.parametrize("style", styles.STYLES)
+@pytest.mark.parametrize("style", prompts.STYLES)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_every_box_of_a_set_is_written_and_read_back(style: str, family: families.Family) -> None:
     boxes = (BOX, Box(0, 0, 0.1, 0.1), Box(0.5, 0.25, 1, 1))

@@ -166,7 +166,6 @@ class AnswerPrinter:
 
 
 def _next_line() -> str:
-    """Read a line from the terminal; empty at its end."""
     try:
         return input("\nfind> ").strip()
     except EOFError:

@@ -42,12 +42,9 @@ def command(options: Options) -> None:
         samples = load_samples(source)
     else:
         rows = formats.load(options.read_as).read(source, family)
-        imported = (replace(row, split=options.split, domain=options.domain or row.domain) for row in rows)
-        samples = check_unique(imported)
-    here = target.parent.resolve()
-    moved = [
-        replace(sample, image=os.path.relpath((source.parent / sample.image).resolve(), here)) for sample in samples
-    ]
+        samples = check_unique(replace(row, split=options.split, domain=options.domain or row.domain) for row in rows)
+    here, there = target.parent.resolve(), source.parent
+    moved = [replace(one, image=os.path.relpath((there / one.image).resolve(), here)) for one in samples]
     if options.write_as == "samples":
         count = write_jsonl(target, moved)
     else:

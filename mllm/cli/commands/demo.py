@@ -71,10 +71,8 @@ def grounding_stages(out: Path, size: dict[str, int]) -> list[Stage]:
     for name, weights in MODELS.items():
         needs = (made, *(stage.name for stage in stages if stage.name.startswith(f"{name} ")))
         flags = ("--max-new-tokens", 32 if name in ("base", "SFT") else 192, "--batch-size", 48)
-        folder, test = out / "eval" / name, data / "test.jsonl"
-        stages.append(
-            answers(f"benchmark of {name}", "kvg_bench", _model(out, weights), test, folder, flags, 30, needs)
-        )
+        model, folder, test = _model(out, weights), out / "eval" / name, data / "test.jsonl"
+        stages.append(answers(f"benchmark of {name}", "kvg_bench", model, test, folder, flags, 30, needs))
     return stages
 
 

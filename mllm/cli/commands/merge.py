@@ -29,11 +29,7 @@ def command(options: Options) -> None:
     from mllm.training import merge
 
     done = merge.merge(
-        options.checkpoint,
-        options.folder,
-        dtype=options.dtype,
-        masters=options.masters,
-        quantized=options.quantized,
+        options.checkpoint, options.folder, dtype=options.dtype, masters=options.masters, quantized=options.quantized
     )
     what = "adapter merged" if done.adapter else "shards joined" if done.shards else "copied"
     print(f"{done.folder}: {what}; logits differ by {done.merged:.2g} of the largest, read back by {done.saved:.2g}")

@@ -34,12 +34,10 @@ class Options:
 
 
 def command(options: Options) -> None:
-    for needed in (PHOTOS / "annotations.json", CARDS):
-        if not (options.data / needed).is_file():
-            raise FieldmarkError(
-                f"{options.data / needed}: not there; name the folder that holds {PHOTOS}/ and {CARDS} "
-                "with --data or FIELDMARK_TEST_DATA"
-            )
+    for needed in (options.data / PHOTOS / "annotations.json", options.data / CARDS):
+        if not needed.is_file():
+            way = f"name the folder that holds {PHOTOS}/ and {CARDS} with --data or FIELDMARK_TEST_DATA"
+            raise FieldmarkError(f"{needed}: not there; {way}")
     Pipeline(options.out, print).run(pets_stages(options))
     print(f"report: {options.out / 'report.html'}")
 

@@ -76,24 +76,16 @@ class CaptionTask(AblationTask):
         """Let every model caption the test images, then ask the judge; of true captions too."""
         data = self._set("vcb")
         flags = ("--max-new-tokens", self.sizes.max_new_tokens, "--batch-size", 60)
+        test = data / "test.jsonl"
         yield [
-            answers(
-                f"captions of {arm}, seed {seed}",
-                "captions",
-                model,
-                data / "test.jsonl",
-                self.folder(arm, seed),
-                flags,
-                20,
-            )
+            answers(f"captions of {arm}, seed {seed}", "captions", model, test, self.folder(arm, seed), flags, 20)
             for arm, seed, _, model in models
         ]
-        self._write_true_captions(data / "test.jsonl")
+        self._write_true_captions(test)
         names = [*((arm, seed) for arm, seed, _, _ in models), (TRUTH, 0)]
         yield [judged(f"judgement of {arm}, seed {seed}", data, self.folder(arm, seed)) for arm, seed in names]
 
     def _write_true_captions(self, file: Path) -> None:
-        """Write the true captions as if a model had written them."""
         from mllm.evaluation import runs
         from mllm.models import families
         from mllm.pocket.captions import rich
@@ -116,9 +108,8 @@ class CaptionTask(AblationTask):
         _, samples, rows = runs.read_whole(folder)
         family = {sample.id: sample.bag or sample.id for sample in samples}
         matches = json.loads((folder / "truematch.json").read_text(encoding="utf-8"))["matches"]
-        found = {
-            f"R@1 of {size}": [(row["hit"], family[row["image"]]) for row in matches[str(size)]] for size in BAG_SIZES
-        }
+        hits = {size: [(row["hit"], family[row["image"]]) for row in matches[str(size)]] for size in BAG_SIZES}
+        found = {f"R@1 of {size}": pairs for size, pairs in hits.items()}
         texts = [(caption_of(rows[one.id]), one) for one in samples]
         marks = [(judge(text, [thing.marks for thing in one.things]), family[one.id]) for text, one in texts]
         found["marks right"] = [(one.precision, group) for one, group in marks]

@@ -172,9 +172,8 @@ class AblationRun:
         self._train([(arm, seed, rate) for arm in arms for rate in arm.rates])
         for arm in arms:
             files = {rate: self._folder(arm.name, seed, rate) / "best" / "score.json" for rate in arm.rates}
-            found = {
-                rate: float(json.loads(file.read_text(encoding="utf-8"))[criterion]) for rate, file in files.items()
-            }
+            scores = {rate: json.loads(file.read_text(encoding="utf-8")) for rate, file in files.items()}
+            found = {rate: float(score[criterion]) for rate, score in scores.items()}
             self.rates[arm.name] = max(found, key=lambda rate: found[rate])
             self._tell(f"{arm.name}: validation {criterion} {found}; learning rate {self.rates[arm.name]} is kept")
 

@@ -55,8 +55,7 @@ class Pipeline:
         A stage starts as soon as what it needs is done, the first in the list first. After a failure no other stage
         starts, and those that run are waited for.
 
-        Raises:
-            FieldmarkError: a command failed (names the stage), or stages need one another.
+        Raises FieldmarkError: a command failed (names the stage), or stages need one another.
         """
         todo = [stage for stage in stages if self._done.get(stage.name, {}).get("arguments") != stage.words]
         for stage in stages:

@@ -18,13 +18,13 @@ from PIL import ImageOps
 from mllm.errors import FieldmarkError
 from mllm.inference.web.session import SIDE, Session, WebLimits
 from mllm.knowledge import domains
-from mllm.prompting import styles
+from mllm.prompting import prompts
 
 if TYPE_CHECKING:
     from mllm.inference.assistant import Assistant
 
 AS_TRAINED = "as trained"
-STYLES = {AS_TRAINED: None, "answer at once": "direct", "reason first": "think", "question only": styles.PLAIN}
+STYLES = {AS_TRAINED: None, "answer at once": "direct", "reason first": "think", "question only": prompts.PLAIN}
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1560px !important; margin: 0 auto !important; }
 .gradio-container main, .gradio-container .wrap { width: 100%; }
@@ -75,13 +75,8 @@ def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:
         settings["candidates"].change(handlers.look, [session, *drawn], displayed, **private)
         for k, stage in enumerate(stages):
             stage.select(handlers.pointer(k), [session, question], question, **private)
-        asking = gr.on(
-            [ask.click, question.submit],
-            handlers.ask,
-            [session, question, *settings.values()],
-            [question, *displayed],
-            **private,
-        )
+        inputs, triggers = [session, question, *settings.values()], [ask.click, question.submit]
+        asking = gr.on(triggers, handlers.ask, inputs, [question, *displayed], **private)
         stop.click(handlers.stop, [session, *drawn], displayed, cancels=[asking], queue=False, **private)
     built.queue(max_size=limits.waiting, default_concurrency_limit=limits.together)
     return built
@@ -180,12 +175,8 @@ class _Handlers:
             yield [question, *self.look(session, candidates)]
             return
         unchanged = [gr.skip() for _ in range(2 + session.models)]
-        options = {
-            "style": STYLES[style],
-            "domain": domain,
-            "max_new_tokens": min(int(tokens), self.limits.tokens) if tokens else None,
-            "temperature": temperature,
-        }
+        limit = min(int(tokens), self.limits.tokens) if tokens else None
+        options = {"style": STYLES[style], "domain": domain, "max_new_tokens": limit, "temperature": temperature}
         for number in range(len(session.images)) if everywhere else [session.current]:
             async for _ in session.ask(self.assistants, number, question.strip(), int(memory), **options):
                 yield ["", *unchanged, *self._transcripts(session)]

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 SIDE = 640
 """Minimum longer side of a drawn image, in pixels."""
-_REFRESH = 0.15
-"""Seconds between two updates while the models generate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +163,7 @@ class Session:
 
         tasks = [asyncio.create_task(asyncio.to_thread(work, k)) for k in range(len(assistants))]
         try:
-            while (await asyncio.wait(tasks, timeout=_REFRESH))[1]:
+            while (await asyncio.wait(tasks, timeout=0.15))[1]:
                 yield
             for task in tasks:
                 task.result()

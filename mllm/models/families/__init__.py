@@ -34,13 +34,12 @@ class Budget(Record):
     max_pixels: Int
 
     def __post_init__(self) -> None:
-        for side in (self.min_pixels, self.max_pixels):
+        low, high = self.min_pixels, self.max_pixels
+        for side in (low, high):
             if type(side) is not int:
                 raise FamilyError(f"an image budget is given in whole pixels, got {side!r}")
-        if not 0 < self.min_pixels <= self.max_pixels:
-            raise FamilyError(
-                f"image budget: 0 < min_pixels <= max_pixels required, got {self.min_pixels} and {self.max_pixels}"
-            )
+        if not 0 < low <= high:
+            raise FamilyError(f"image budget: 0 < min_pixels <= max_pixels required, got {low} and {high}")
 
     @property
     def size(self) -> dict[str, int]:

@@ -7,7 +7,8 @@ from mllm.models.families import Published
 from mllm.models.qwen_vl import QWEN3_TARGETS, QwenVL, text_sizes
 
 
-def _published(parameters: int, text: dict[str, int], vision: dict[str, Any], *, tied: bool) -> Published:
+def _published(parameters: int, sizes: tuple[int, ...], vision: dict[str, Any], *, tied: bool) -> Published:
+    text = text_sizes(*sizes)
     vision = {"num_heads": 16, "patch_size": 16, "num_position_embeddings": 2304, **vision}
     return Published(parameters, {"head_dim": 128, **text}, {**vision, "out_hidden_size": text["hidden_size"]}, tied)
 
@@ -20,14 +21,8 @@ FAMILY = QwenVL(
     numbers=Frame(1000, 1000),
     targets=QWEN3_TARGETS,
     checkpoints={
-        "Qwen/Qwen3-VL-2B-Instruct": _published(
-            2_127_532_032, text_sizes(2048, 6144, 28, 16, 8, 151_936), _SMALL, tied=True
-        ),
-        "Qwen/Qwen3-VL-4B-Instruct": _published(
-            4_437_815_808, text_sizes(2560, 9728, 36, 32, 8, 151_936), _SMALL, tied=True
-        ),
-        "Qwen/Qwen3-VL-8B-Instruct": _published(
-            8_767_123_696, text_sizes(4096, 12_288, 36, 32, 8, 151_936), _LARGE, tied=False
-        ),
+        "Qwen/Qwen3-VL-2B-Instruct": _published(2_127_532_032, (2048, 6144, 28, 16, 8, 151_936), _SMALL, tied=True),
+        "Qwen/Qwen3-VL-4B-Instruct": _published(4_437_815_808, (2560, 9728, 36, 32, 8, 151_936), _SMALL, tied=True),
+        "Qwen/Qwen3-VL-8B-Instruct": _published(8_767_123_696, (4096, 12_288, 36, 32, 8, 151_936), _LARGE, tied=False),
     },
 )

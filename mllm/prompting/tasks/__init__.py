@@ -12,7 +12,7 @@ from mllm.boxes import Box, Frame
 from mllm.errors import RecordError
 from mllm.models.families import Budget, Family
 from mllm.prompting import answers
-from mllm.prompting.styles import styled, suffix
+from mllm.prompting.prompts import styled, suffix
 from mllm.records import Answer, Completion, Sample
 from mllm.registry import Registry
 

@@ -4,7 +4,7 @@ from mllm.boxes import Frame
 from mllm.errors import RecordError
 from mllm.models.families import Family
 from mllm.prompting import answers
-from mllm.prompting.styles import suffix
+from mllm.prompting.prompts import suffix
 from mllm.prompting.tasks import BaseTask
 from mllm.records import Answer, Sample
 

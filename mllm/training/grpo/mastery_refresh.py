@@ -17,7 +17,7 @@ from mllm.io.codec import encode
 from mllm.io.files import atomic_write
 from mllm.knowledge.mastery import MasteryTable, load_mastery
 from mllm.models.checkpoint import Checkpoint, Loaded
-from mllm.prompting import styles
+from mllm.prompting import prompts
 from mllm.records import Sample
 from mllm.training import distributed_generate
 from mllm.training.grpo.weighted_advantages import AdvantageWeights
@@ -69,7 +69,7 @@ class MasteryRefresh(TrainerCallback):
         started = time.monotonic()
         completions = distributed_generate.answers(
             self.trainer, self.checkpoint, self.questions, Path(),
-            style=styles.PLAIN if self.settings.by == "marks" else None,
+            style=prompts.PLAIN if self.settings.by == "marks" else None,
             sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,
         )  # fmt: skip
         grade = knowledge_probe.grade_choices if self.settings.by == "choices" else knowledge_probe.grade_marks

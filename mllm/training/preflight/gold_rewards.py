@@ -13,7 +13,7 @@ from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.models.checkpoint import Checkpoint
 from mllm.models.families import Convention
-from mllm.prompting import conversations
+from mllm.prompting import conversations, prompts
 from mllm.records import Answer, Completion, Sample
 from mllm.rewards import BaseReward
 from mllm.training.trl_adapter import TrlReward
@@ -126,7 +126,7 @@ def _earned(
     name: str, reward: BaseReward, samples: Sequence[Sample], texts: Sequence[str], checkpoint: Checkpoint
 ) -> list[float | None]:
     """Score texts exactly as the trainer does; None where the reward does not apply."""
-    turns = [[conversations.says("assistant", "") | {"content": text}] for text in texts]
+    turns = [[prompts.says("assistant", "") | {"content": text}] for text in texts]
     return TrlReward(name, reward, checkpoint)([None] * len(samples), turns, [()] * len(samples), sample=samples)
 
 
