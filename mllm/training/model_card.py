@@ -1,7 +1,6 @@
 """The model card of trained weights: their base, their training data, how to prompt them, and what was measured.
 
-Written in the Hub's format (metadata on top, then Markdown); it contains no time and no machine's name. `RunCard`
-collects a run's facts for its cards: in `best/`, in the run's folder, and on the Hub.
+Written in the Hub's format (metadata on top, then Markdown); it contains no time and no machine's name.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class ModelFacts:
     """What a model card states.
 
     `base` names the original weights, `through` the checkpoint between them and this run, if any. `data` and `settings`
-    are rows of two columns; `licences` counts images by licence.
+    are rows of two columns; `licences` counts images by licence; `validation` names what scores are measured on.
     """
 
     name: str
@@ -68,6 +67,43 @@ class ModelFacts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    validation: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings, args: Any, checkpoint: Checkpoint, data: Data) -> ModelFacts:
+        """Collect the facts of a run."""
+        kind = "rl" if settings.rewards else "sft"
+        described = resume.describe(settings, args, [])
+        # Listed are the settings that the run sets, and those that decide what is trained.
+        listed = settings.model_fields_set - {"train", "validation", "resume"} | _ALWAYS_LISTED
+        chosen = {key: value for key, value in described["settings"].items() if key in listed} | described["trl"]
+        program = Path(*Path(sys.argv[0]).parts[-2:]).as_posix()  # as from the repository's root
+        return cls(
+            name=Path(args.output_dir).resolve().name,
+            base=original_base(settings.model),
+            through=settings.model,
+            how=_PAPERS[kind],
+            convention=checkpoint.convention,
+            command=f"accelerate launch {shlex.join([program, *sys.argv[1:]])}",
+            adapter=settings.lora is not None or checkpoint.adapter is not None,
+            data=_data(settings, data),
+            licences=_licences(settings, data),
+            settings={**chosen, "max_steps": args.max_steps, "num_train_epochs": args.num_train_epochs},
+            versions=provenance.versions(),
+            tags=("grpo" if kind == "rl" else "sft", "visual-grounding"),
+            validation=str(settings.validation) if settings.validation else "",
+        )
+
+    def write(self, folder: Path, measured: Mapping[str, float] | None = None) -> Path:
+        """Write a folder's card. `measured`: metrics of a generated evaluation, whose shares get Wilson's interval."""
+        measured = measured or {}
+        count = int(measured.get("eval/samples", 0))
+        found = []
+        for key, name in _SCORES.items():
+            if key in measured and count:
+                low, high = stats.wilson(round(measured[key] * count), count)
+                found.append(MeasuredShare(name, measured[key], low, high, count, self.validation))
+        return write(folder, self, found)
 
 
 @dataclass(frozen=True)
@@ -176,51 +212,6 @@ def _sections(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Iterable[st
     yield ", ".join(f"{key} {value}" for key, value in facts.versions.items()) + "."
     yield "## Limits"
     yield "\n".join(f"- {limit}" for limit in _LIMITS)
-
-
-@dataclass(frozen=True)
-class RunCard:
-    """Writes the model cards of one run. `validation` names the samples that scores are measured on."""
-
-    facts: ModelFacts
-    validation: str
-
-    @classmethod
-    def of(cls, settings: Settings, args: Any, checkpoint: Checkpoint, data: Data) -> RunCard:
-        """Collect what the cards of a run state."""
-        kind = "rl" if settings.rewards else "sft"
-        described = resume.describe(settings, args, [])
-        # Listed are the settings that the run sets, and those that decide what is trained.
-        listed = settings.model_fields_set - {"train", "validation", "resume"} | _ALWAYS_LISTED
-        chosen = {key: value for key, value in described["settings"].items() if key in listed} | described["trl"]
-        program = Path(*Path(sys.argv[0]).parts[-2:]).as_posix()  # as from the repository's root
-        facts = ModelFacts(
-            name=Path(args.output_dir).resolve().name,
-            base=original_base(settings.model),
-            through=settings.model,
-            how=_PAPERS[kind],
-            convention=checkpoint.convention,
-            command=f"accelerate launch {shlex.join([program, *sys.argv[1:]])}",
-            adapter=settings.lora is not None or checkpoint.adapter is not None,
-            data=_data(settings, data),
-            licences=_licences(settings, data),
-            settings={**chosen, "max_steps": args.max_steps, "num_train_epochs": args.num_train_epochs},
-            versions=provenance.versions(),
-            tags=("grpo" if kind == "rl" else "sft", "visual-grounding"),
-        )
-        return cls(facts, str(settings.validation) if settings.validation else "")
-
-    def write(self, folder: Path, measured: Mapping[str, float] | None = None) -> Path:
-        """Write a folder's card; `measured` are the metrics of a generated evaluation of these weights, whose
-        shares get Wilson's interval."""
-        measured = measured or {}
-        count = int(measured.get("eval/samples", 0))
-        found = []
-        for key, name in _SCORES.items():
-            if key in measured and count:
-                low, high = stats.wilson(round(measured[key] * count), count)
-                found.append(MeasuredShare(name, measured[key], low, high, count, self.validation))
-        return write(folder, self.facts, found)
 
 
 def original_base(model: str) -> str:

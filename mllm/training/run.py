@@ -30,7 +30,7 @@ from mllm.training.checkpointing import Boundaries, RunState
 from mllm.training.dataset import Data
 from mllm.training.engine.image_memory import remember_images
 from mllm.training.grpo import bag_curriculum
-from mllm.training.model_card import RunCard
+from mllm.training.model_card import ModelFacts
 from mllm.training.validation import GeneratedEval
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Prepared:
     checkpoint: Checkpoint
     data: Data
     resume_from: Path | None
-    card: RunCard
+    card: ModelFacts
     finished: bool = False
     run_state: RunState = field(default_factory=RunState)
     scores: dict[str, float] = field(default_factory=dict)
@@ -104,7 +104,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, max_completion_leng
         main_process_only(lambda: resume.check_same(output_dir, facts))
         logger.info("continuing from %s", resume_from)
     main_process_only(lambda: resume.write_run(output_dir, facts))
-    card = RunCard.of(settings, args, checkpoint, data)
+    card = ModelFacts.of(settings, args, checkpoint, data)
     finished = resume_from is not None and resume.is_finished(resume_from, args.max_steps)
     if finished:
         main_process_only(lambda: _finish(output_dir, resume_from, card))  # pyright: ignore[reportArgumentType]
@@ -228,7 +228,7 @@ def program(main: Callable[[], None]) -> None:
             torch.distributed.destroy_process_group()
 
 
-def _finish(output_dir: Path, last: Path, card: RunCard) -> None:
+def _finish(output_dir: Path, last: Path, card: ModelFacts) -> None:
     """Report that a run is finished; first copy its last weights to the run's folder if they are missing there."""
     if not (output_dir / CONVENTION_FILE).is_file():
         resume.take_weights(last, output_dir)

@@ -19,7 +19,7 @@ from mllm.knowledge.mastery import MasteryTable, load_mastery
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.prompting import styles
 from mllm.records import Sample
-from mllm.training import distributed_generate
+from mllm.training import validation
 from mllm.training.grpo.weighted_advantages import AdvantageWeights
 from mllm.training.trl_adapter import Row
 
@@ -67,7 +67,7 @@ class MasteryRefresh(TrainerCallback):
         if state.global_step % self.settings.every or state.global_step >= state.max_steps:
             return
         started = time.monotonic()
-        completions = distributed_generate.answers(
+        completions = validation.answers(
             self.trainer, self.checkpoint, self.questions, Path(),
             style=styles.PLAIN if self.settings.by == "marks" else None,
             sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,

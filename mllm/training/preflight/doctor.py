@@ -12,9 +12,8 @@ from packaging.requirements import Requirement
 from mllm.errors import ConfigError
 from mllm.training import recipe
 from mllm.training.preflight import base_model, parameters
-from mllm.training.preflight.hardware import Hardware
 from mllm.training.preflight.memory import CUDA_CONTEXT, GIB, estimate
-from mllm.training.preflight.run_spec import run_spec, upper_bound
+from mllm.training.preflight.run_spec import Hardware, run_spec, upper_bound
 
 MIN_FREE_DISK = 20.0
 """GiB of free disk below which `fieldmark doctor` warns: two checkpoints of a 2B model's adapters and its base fit."""

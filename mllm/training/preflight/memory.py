@@ -10,9 +10,8 @@ In all functions `counts` are the model's parameters as the run trains them, and
 
 from dataclasses import dataclass
 
-from mllm.training.preflight.hardware import Hardware
 from mllm.training.preflight.parameters import Dimensions, ParameterCounts
-from mllm.training.preflight.run_spec import GenerationBatch, RunSpec
+from mllm.training.preflight.run_spec import GenerationBatch, Hardware, RunSpec
 
 GIB = 2**30
 CUDA_CONTEXT = 1.0 * GIB
