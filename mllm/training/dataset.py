@@ -69,8 +69,7 @@ def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -
     twice = [name for name, count in Counter(row.record.id for row in rows).items() if count > 1]
     if twice:  # within one file, reading refuses it
         raise RecordError(f"sample id {twice[0]!r} occurs in two of the training files")
-    validation: list[Sample] = []
-    root = Path()
+    validation, root = list[Sample](), Path()
     if settings.validation is not None:
         validation = load_samples(settings.validation)[: settings.evaluate.samples]
         root = settings.validation.parent
@@ -157,7 +156,6 @@ def make_pocket_data(settings: Settings) -> None:
 
 
 def _make(name: str, flags: Sequence[str]) -> None:
-    """Run a program of data_synth as a user would."""
     command = [str(program_folder("data_synth") / f"{name}.py"), *flags]
     words = f"python {' '.join(command)}"
     logger.info("making the pocket example's data: %s", words)

@@ -29,7 +29,6 @@ def _mean(logs: Logs, metric: str) -> float:
 
 
 def _halves(logs: Logs, metric: str) -> tuple[float, float]:
-    """Return the means of the earlier and of the later half."""
     half = len(logs) // 2
     return _mean(logs[:half], metric), _mean(logs[half:], metric)
 

@@ -31,7 +31,6 @@ from mllm.training.dataset import Data
 
 CARD = "README.md"
 _TAG = "fieldmark"
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ADAPTER, _FULL = "A LoRA adapter: it needs its base.", "Full weights."
 _LIMITS = (
     "It was trained on images and domains as named above; on others its scores are unknown.",
@@ -41,10 +40,6 @@ _LIMITS = (
 )
 _SCORES = {"eval/acc": "Acc@0.5 of generated answers", "eval/r1": "R@1 of captions in their bags"}
 _ALWAYS_LISTED = {"style", "dtype", "freeze_vision", "freeze_projector", "freeze_llm", "visual_tokens"}
-_PAPERS = {
-    "sft": "Supervised fine-tuning of a multimodal model.",
-    "rl": "GRPO (arXiv 2402.03300) with checked rewards.",
-}
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class ModelFacts:
     @classmethod
     def of(cls, settings: Settings, args: Any, checkpoint: Checkpoint, data: Data) -> ModelFacts:
         """Collect the facts of a run."""
-        kind = "rl" if settings.rewards else "sft"
+        sft = not settings.rewards
         described = resume.describe(settings, args, [])
         # Listed are the settings that the run sets, and those that decide what is trained.
         listed = settings.model_fields_set - {"train", "validation", "resume"} | _ALWAYS_LISTED
@@ -82,7 +77,9 @@ class ModelFacts:
             name=Path(args.output_dir).resolve().name,
             base=original_base(settings.model),
             through=settings.model,
-            how=_PAPERS[kind],
+            how="Supervised fine-tuning of a multimodal model."
+            if sft
+            else "GRPO (arXiv 2402.03300) with checked rewards.",
             convention=checkpoint.convention,
             command=f"accelerate launch {shlex.join([program, *sys.argv[1:]])}",
             adapter=settings.lora is not None or checkpoint.adapter is not None,
@@ -90,7 +87,7 @@ class ModelFacts:
             licences=_licences(settings, data),
             settings={**chosen, "max_steps": args.max_steps, "num_train_epochs": args.num_train_epochs},
             versions=provenance.versions(),
-            tags=("grpo" if kind == "rl" else "sft", "visual-grounding"),
+            tags=("sft" if sft else "grpo", "visual-grounding"),
             validation=str(settings.validation) if settings.validation else "",
         )
 
@@ -168,7 +165,9 @@ def _metadata(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Any:
         language="en",
         library_name="peft" if facts.adapter else "transformers",
         pipeline_tag="image-text-to-text",
-        base_model=facts.base if _HUB_NAME.fullmatch(facts.base) and not Path(facts.base).exists() else None,
+        base_model=facts.base
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", facts.base) and not Path(facts.base).exists()
+        else None,
         tags=[_TAG, facts.convention.family, *facts.tags],
         model_name=facts.name if results else None,
         eval_results=results or None,
@@ -176,7 +175,6 @@ def _metadata(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Any:
 
 
 def _sections(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Iterable[str]:
-    """Yield the card's sections."""
     convention, budget = facts.convention, facts.convention.budget
     yield f"# {facts.name}"
     through = f", by way of `{facts.through}`" if facts.through not in ("", facts.base) else ""

@@ -35,8 +35,6 @@ from mllm.training.validation import GeneratedEval
 
 logger = logging.getLogger(__name__)
 
-VECTORS = "vectors"
-"""Subfolder of a run with the vectors of images that rewards have encoded."""
 OUT_OF_MEMORY = (
     "`fieldmark preflight --config FILE -- FLAGS` estimates memory for the longest batch and names the smallest change "
     "that fits. Usually: lower per_device_train_batch_size and raise gradient_accumulation_steps by the same factor, "
@@ -131,7 +129,7 @@ def load_rewards(settings: Settings, output_dir: Path | None = None) -> dict[str
                 "prompt asks for"
             )
         if output_dir is not None and getattr(reward, "cache", "none") is None:
-            rewards[name] = replace(reward, cache=str(output_dir / VECTORS)), rewards[name][1]  # pyright: ignore
+            rewards[name] = replace(reward, cache=str(output_dir / "vectors")), rewards[name][1]  # pyright: ignore
     bag_curriculum.check(settings, {name: reward for name, (reward, _) in rewards.items()})
     return rewards
 

@@ -52,11 +52,10 @@ def sampler(settings: config.Bags, samples: Sequence[Sample], args: Any) -> BagS
     if other is not None:
         raise ConfigError(f"bags: sample {other.id} has task {other.task!r}, but bags are of images to caption")
     stages = PUBLISHED if settings.schedule == "published" else settings.schedule
-    schedule = Schedule(stages, settings.saturation)
     return BagSampler(
         rows=len(samples),
         bags=by_size(settings, samples, sorted({size for _, size in stages})),
-        schedule=schedule,
+        schedule=Schedule(stages, settings.saturation),
         batch=args.generation_batch_size // args.num_generations,
         generations=args.num_generations,
         repeats=args.num_iterations * args.steps_per_generation,
@@ -89,13 +88,8 @@ class BagStages(TrainerCallback):
         self.sampler = sampler
         self.counts: dict[int, tuple[float, int]] = {}
         self._local = (0.0, 0)
-        run_state.register(
-            "bags",
-            self._save,
-            self._restore,
-            missing="the checkpoint was made without `bags`. Choose another --output_dir, or remove `bags` to "
-            "continue that run",
-        )
+        missing = "the checkpoint was made without `bags`. Choose another --output_dir, or remove `bags` to continue it"
+        run_state.register("bags", self._save, self._restore, missing=missing)
 
     def add(self, name: str, samples: Sequence[Sample], completions: Any, scores: Sequence[Score]) -> None:
         """Count the self-retrieval reward's hits of images that came with their bag."""

@@ -25,8 +25,6 @@ from mllm.training.trl_adapter import Row
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "mastery"
-
 
 class MasteryRefresh(TrainerCallback):
     """Asks about the training samples' entities every few steps and replaces the table of `weights`.
@@ -48,7 +46,7 @@ class MasteryRefresh(TrainerCallback):
         settings: Refresh,
     ) -> None:
         self.trainer, self.weights, self.checkpoint, self.settings = trainer, weights, checkpoint, settings
-        self.folder = Path(trainer.args.output_dir or ".") / FOLDER
+        self.folder = Path(trainer.args.output_dir or ".") / "mastery"
         self.questions = questions(rows, settings, checkpoint, trainer.args.seed)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -167,7 +167,6 @@ def _without_missing_tables(settings: Settings) -> tuple[Settings, list[Finding]
 
 
 def _not_there(files: Sequence[str], topic: str, command: str) -> Finding:
-    """Report files that do not exist yet, with the command that makes them."""
     return Finding(topic, "not checked", (f"not there yet: {', '.join(files)}", command))
 
 

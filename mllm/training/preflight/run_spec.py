@@ -12,7 +12,6 @@ from mllm.training.recipe import Recipe
 
 SEVERAL_GPU_MEMORY, ONE_GPU_MEMORY = 80.0, 24.0
 """Default GiB per GPU: a node of A100s or H100s, and a single consumer GPU."""
-_WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ def read_hardware(file: Path | None, *, processes: int | None = None, gpu_memory
 
 
 def _configured(file: Path) -> Hardware:
-    """Read an accelerate configuration with accelerate's own reader."""
     from accelerate.commands.config.config_args import load_config_from_file
 
     if not file.is_file():
@@ -134,7 +132,7 @@ class RunSpec:
     @property
     def weight_bytes(self) -> int:
         """Bytes of one weight as it is loaded, without DeepSpeed."""
-        return _WIDTHS[self.settings.dtype]
+        return 4 if self.settings.dtype == "float32" else 2
 
     @property
     def autocast(self) -> bool:

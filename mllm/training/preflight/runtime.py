@@ -105,5 +105,4 @@ def least_time(spec: RunSpec, counts: ParameterCounts, steps: StepCounts, tokens
     quantized = counts.quantized / counts.parameters
     weight_bytes = 2.0 * (1 - quantized) + NF4_BYTES * quantized
     reads = steps.generations * spec.max_completion_length * parameters * weight_bytes
-    training = operations / spec.hardware.processes / gpu.operations
-    return gpu, training / 3600, reads / gpu.bandwidth / 3600
+    return gpu, operations / spec.hardware.processes / gpu.operations / 3600, reads / gpu.bandwidth / 3600
