@@ -14,8 +14,7 @@ from mllm.io.jsonl import read_jsonl
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import CaptionReward
 
-WEIGHT = 2.5
-"""From Hessel et al. 2021 (arXiv 2104.08718): scales CLIP's cosines to about 0..1."""
+WEIGHT = 2.5  # Hessel et al. 2021 (arXiv 2104.08718): scales CLIP's cosines to about 0..1
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,8 @@ class Data:
 def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -> Data:
     """Read the samples files of a run and check them.
 
-    Args:
-        settings: of the run.
-        answers: whether rows are trained on with their answers (SFT); style `think` then needs a thought in each.
-        check_images: open each image's header (one process is enough for that).
+    `answers`: rows are trained on with their answers (SFT); style `think` then needs a thought in each.
+    `check_images`: open each image's header (one process is enough for that).
 
     Raises:
         RecordError: no file, an empty one, a broken line, a bad box, a missing image, a duplicate id, a row of

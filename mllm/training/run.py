@@ -46,11 +46,8 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that passed its checks. `resume_from` is the checkpoint to continue from; `finished` means that it is the
-    last one.
-
-    `scores` are those of the latest generated evaluation, for the model card.
-    """
+    """A run that passed its checks. `resume_from` is the checkpoint to continue from, `finished` if it is the last one;
+    `scores` are those of the latest generated evaluation, for the model card."""
 
     checkpoint: Checkpoint
     data: Data
@@ -68,11 +65,8 @@ class Prepared:
 def prepare(settings: Settings, args: Any, *, answers: bool, max_completion_length: int = 0) -> Prepared:
     """Check all that can be checked without weights, and find the checkpoint to resume from.
 
-    Args:
-        settings: ours.
-        args: TRL's.
-        answers: whether rows are trained on with their answers (SFT).
-        max_completion_length: tokens to reserve for a completion (RL).
+    `args` are TRL's. `answers`: rows are trained on with their answers (SFT); `max_completion_length`: tokens to
+    reserve for a completion (RL).
 
     Raises:
         FieldmarkError: see `dataset`, `open_checkpoint` and `resume`.

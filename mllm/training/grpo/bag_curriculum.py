@@ -36,13 +36,8 @@ def check(settings: config.Settings, rewards: Mapping[str, BaseReward]) -> None:
 
 
 def sampler(settings: config.Bags, samples: Sequence[Sample], args: Any) -> BagSampler:
-    """Build the sampler of a run.
-
-    Args:
-        settings: the bags, and the schedule of their sizes.
-        samples: the training rows, in order.
-        args: TRL's: generation_batch_size (of all processes), num_generations, steps_per_generation, num_iterations,
-            seed.
+    """Build the sampler of a run from its bags, its training rows in order, and TRL's `args`: generation_batch_size (of
+    all processes), num_generations, steps_per_generation, num_iterations, seed.
 
     Raises:
         ConfigError: rows that are not caption rows; a size without bags, or above the batch; see `Schedule`.

@@ -125,8 +125,7 @@ def measure(
     found = [Finding("visual tokens", "good", findings.lengths(visual))]
     if checkpoint.processor is None:
         state: State = "bad" if max(visual) + max_new_tokens > max_length else "not checked"
-        line = f"images alone take up to {max(visual)} of max_tokens_per_sample = {max_length}"
-        line += f", with {max_new_tokens} kept free for the answer" if max_new_tokens else ""
+        line = f"images alone take up to {max(visual)} of max_tokens_per_sample = {max_length}{note}"
         found.append(Finding("row lengths", state, (line, "measured once the tokenizer is there (see above)")))
         lengths = upper_bound(read, max(visual))
         return found, lengths, lengths.row

@@ -14,8 +14,7 @@ from mllm.training.preflight import base_model, parameters
 from mllm.training.preflight.memory import CUDA_CONTEXT, GIB, estimate
 from mllm.training.preflight.run_spec import Hardware, run_spec, upper_bound
 
-MIN_FREE_DISK = 20.0
-"""GiB of free disk below which `fieldmark doctor` warns: two checkpoints of a 2B model's adapters and its base fit."""
+MIN_FREE_DISK = 20.0  # GiB, below which `fieldmark doctor` warns: a 2B base and two checkpoints of its adapters fit
 
 
 CONFLICTS = (

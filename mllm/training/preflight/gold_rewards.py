@@ -19,8 +19,7 @@ from mllm.rewards import BaseReward
 from mllm.training.trl_adapter import TrlReward
 
 CAPTIONS = 200  # are scored at most, as one batch: their images have to be loaded
-ROUNDING = 0.1
-"""What an answer may lose because its box is written in whole numbers: the IoU of a small box."""
+ROUNDING = 0.1  # what an answer may lose because its box is written in whole numbers: the IoU of a small box
 _SPECIAL = re.compile(r"<\|[^|>]*\|>")
 
 

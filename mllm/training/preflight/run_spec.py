@@ -10,8 +10,7 @@ from mllm.config import Lora, Settings
 from mllm.errors import ConfigError
 from mllm.training.recipe import Recipe
 
-SEVERAL_GPU_MEMORY, ONE_GPU_MEMORY = 80.0, 24.0
-"""Default GiB per GPU: a node of A100s or H100s, and a single consumer GPU."""
+SEVERAL_GPU_MEMORY, ONE_GPU_MEMORY = 80.0, 24.0  # default GiB per GPU: a node of A100s or H100s, a consumer GPU
 
 
 @dataclass(frozen=True)
