@@ -65,6 +65,7 @@ def test_what_is_pushed_is_opened_as_it_was_made(made: Path, tmp_path: Path) -> 
             assert json.loads(row["provenance"]) == json.loads(json.dumps(dict(sample.provenance)))
 
 
+@pytest.mark.ci
 def test_large_sets_are_cut_into_shards(made: Path, tmp_path: Path) -> None:
     files = pack(made, tmp_path / "packed", shard_bytes=1)
     assert [file.name for file in files if "train" in file.name] == [

@@ -55,6 +55,7 @@ def test_what_is_right_sometimes_is_kept(tmp_path: Path, pocket_folder: Path) ->
     assert kept[0].provenance["difficulty"]["passes"] == 1 and kept[0].things == samples[1].things
 
 
+@pytest.mark.ci
 def test_a_stopped_run_answers_what_is_missing_and_ends_alike(tmp_path: Path, pocket_folder: Path) -> None:
     train, _ = make_data(tmp_path / "data", train=6, validation=1)
     flags = ["--attempts", "2", "--max-new-tokens", "6", "--batch-size", "2", "--least", "0"]

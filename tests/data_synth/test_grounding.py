@@ -110,6 +110,7 @@ def test_the_manifest_counts_what_was_made(pocket: Path) -> None:
     assert list(facts["licences"]) == ["CC0-1.0 (drawn by Fieldmark)"]
 
 
+@pytest.mark.ci
 def test_another_run_gives_the_same_bytes_whatever_the_threads_and_another_seed_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def reasoned(text: str) -> str:
     return f"{listed[asked][1]}: {listed[asked][3]}. {looked} So it is {listed[asked][2]}."
 
 
+@pytest.mark.ci
 def test_a_served_teacher_that_fails_now_and_then(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Failures are counted refusals, the rest is sound, and the same again costs nothing."""
     flags = ["--train", "8", "--validation", "0", "--test", "0", "--photos-per-entity", "3", "--domain", "bird"]

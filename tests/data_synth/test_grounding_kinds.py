@@ -34,6 +34,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.ci
 def test_every_kind_of_question_is_sound(mixed: Path) -> None:
     cards = json.loads((mixed / "knowledge.json").read_text())
     kinds: dict[str, int] = defaultdict(int)

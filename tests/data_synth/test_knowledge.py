@@ -127,6 +127,7 @@ def test_bad_input_is_one_clear_error(tmp_path: Path, flags: list[str], message:
     assert message in str(error.value)
 
 
+@pytest.mark.ci
 def test_real_pets(shared_data: Path, tmp_path: Path) -> None:
     given = shared_data / "fg_knowledge" / "descriptors" / "descriptors_pets.json"
     flags = ["--source", "oxford_pets", "--input", str(shared_data / "oxford_pets_sample"), "--given", str(given)]

@@ -54,6 +54,7 @@ def coco(folder: Path) -> dict[str, str]:
     return ids
 
 
+@pytest.mark.ci
 def test_truematch_reads_the_published_bags(tmp_path: Path, judge: str, capsys: pytest.CaptureFixture[str]) -> None:
     ids = coco(tmp_path)
     write(tmp_path / "3.json", [[1, 2, 3], [4, 5, 6]])

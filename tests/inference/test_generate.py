@@ -95,6 +95,7 @@ def test_image_tokens_are_never_written(loaded, asked):
     assert all("<|" not in c.text for c in written.values()) and all(c.text for c in written.values())
 
 
+@pytest.mark.ci
 def test_a_stopped_run_goes_on(loaded, asked):
     for options in ({}, {"temperature": 1.0, "seed": 3}):
         whole = texts(loaded, asked, batch_size=2, **options)

@@ -48,6 +48,7 @@ def test_a_cancelled_generation_ends(address):
     assert found.generation.tokens == 0 and len(found.text) < 200
 
 
+@pytest.mark.ci
 def test_errors_of_a_server(address):
     with pytest.raises(FieldmarkError, match="no model 'gpt'; the server has tuned"):
         assistant.load(f"{address}#gpt")

@@ -29,6 +29,7 @@ def held_out() -> list[str]:
     return varied_corpus(20_200)[20_000:]
 
 
+@pytest.mark.ci
 def test_the_committed_head_tells_captions_from_spoiled_ones(pocket: grammar.Grammar, held_out: list[str]) -> None:
     vocabulary = perturbations.vocabulary_of(held_out)
     right = {

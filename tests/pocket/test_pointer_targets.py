@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import re
 
+import pytest
+
 from mllm.pocket import pretraining_tasks
 from mllm.pocket.pointer_targets import pointers
 from mllm.pocket.pretraining import prompt_text
@@ -12,6 +14,7 @@ from mllm.pocket.scene_store import training_scene
 from mllm.pocket.tokenizer import build_tokenizer
 
 
+@pytest.mark.ci
 def test_deciding_words_look_back_to_what_they_repeat_or_compare() -> None:
     tokenizer = build_tokenizer()
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from mllm.pocket import pretraining_tasks
 from mllm.pocket.scene_store import training_scene
 from mllm.pocket.species import species
 
 
+@pytest.mark.ci
 def test_no_task_leads_from_a_name_to_a_place() -> None:
     """The base must know a species and not be able to ground it: boxes never stand in a task that holds a species'
     name."""
@@ -53,6 +56,7 @@ def test_judging_and_copying_tasks_have_one_right_answer() -> None:
         assert answer == f"<answer>{boxes[-1][1]}</answer>"
 
 
+@pytest.mark.ci
 def test_reasoned_tasks_hold_on_every_link() -> None:
     """The form is the oracle's, so that the links of a reasoning can be read off it; the head has no species' name, and
     is never learned to be said."""

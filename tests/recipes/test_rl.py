@@ -64,6 +64,7 @@ def journal(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.ci
 def test_a_run_leaves_weights_best_and_rewards_in_the_journal(config: Path) -> None:
     out = train(config)
     for folder in (out, out / "best", out / "checkpoint-2"):

@@ -16,8 +16,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from mllm.errors import FieldmarkError
-from mllm.models import checkpoint, families
-from mllm.models.parts import part_of
+from mllm.models import checkpoint, families, parts
 from tests.support import hub
 from tests.support.scenes import make_captions, make_data
 
@@ -105,7 +104,7 @@ def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_
     assert [row["step"] for row in rows if "eval/acc" in row] == [2]
     assert json.loads((out / "best" / "score.json").read_text())["step"] == 2
     old, new = weights(pocket_folder), weights(out)
-    changed = {part_of(name) for name in new if not torch.equal(new[name], old[name])}
+    changed = {parts.part_of(name) for name in new if not torch.equal(new[name], old[name])}
     assert changed == {"llm"}, "the vision tower and the projector are frozen by default"
     settings = json.loads((out / "run.json").read_text())["settings"]
     assert settings["style"] == "think"
@@ -118,6 +117,7 @@ def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_
         train(config, "--style", "direct")
 
 
+@pytest.mark.ci
 def test_an_adapter_run_saves_what_loads_on_its_base(config: Path, pocket_folder: Path) -> None:
     import torch
 

@@ -46,6 +46,7 @@ def test_a_merged_adapter_has_the_logits_of_base_and_adapter(pocket_folder: Path
     assert (merge.logits(base) - merge.logits(apart)).abs().max() > 1e-2, "the adapter changed nothing"
 
 
+@pytest.mark.ci
 def test_half_precision_is_checked_as_such(pocket_folder: Path, tmp_path: Path) -> None:
     done = merge.merge(adapter(pocket_folder, tmp_path / "adapter"), tmp_path / "whole", dtype="bfloat16")
     assert 1e-6 < done.merged < merge.TOLERANCE["bfloat16"]

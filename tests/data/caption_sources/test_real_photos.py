@@ -50,6 +50,7 @@ def samples(folder: Path) -> list[Sample]:
     return [sample for side in SPLITS for sample in load_samples(folder / f"{side}.jsonl")]
 
 
+@pytest.mark.ci
 def test_every_photo_has_one_caption_that_lost_nothing_and_added_nothing(blended: Path) -> None:
     rows = samples(blended)
     assert len(rows) == 84
@@ -62,6 +63,7 @@ def test_every_photo_has_one_caption_that_lost_nothing_and_added_nothing(blended
     assert len((blended / "attribution.csv").read_text().splitlines()) == 85
 
 
+@pytest.mark.ci
 def test_bags_are_mined_and_peoples_captions_judged_in_them(blended: Path, photos: Path) -> None:
     every, mined, result = photos / "every.jsonl", photos / "bags", photos / "truematch.json"
     write_jsonl(every, samples(blended))

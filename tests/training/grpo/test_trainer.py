@@ -184,6 +184,7 @@ def test_losses_and_gradients_are_trls(
     agree(made, batch)
 
 
+@pytest.mark.ci
 def test_a_trained_vision_tower_gets_its_gradients(rows: list[Row], pocket_folder: Path, tmp_path: Path) -> None:
     made = trainer(rows, pocket_folder, tmp_path, freeze=())
     batch = generated(made)

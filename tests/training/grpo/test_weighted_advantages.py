@@ -116,6 +116,7 @@ def test_an_unknown_entity_is_an_error_before_training(data, tmp_path: Path) -> 
     assert AdvantageWeights.build(lenient, samples).levels(samples[:1]) == [3]
 
 
+@pytest.mark.ci
 def test_a_run_weighs_and_estimates_again(data, pocket_folder: Path, tmp_path: Path) -> None:
     """recipes/rl.py with weights by mastery: TRL's own trainer, its log, the new table and the raw answers."""
     from recipes import rl

@@ -143,6 +143,7 @@ def test_missing_data_is_not_checked_and_not_a_failure(tmp_path: Path) -> None:
     assert preflight(KARL, "--strict", *flags).exit_code == 1
 
 
+@pytest.mark.ci
 def test_an_absent_mastery_file_is_not_checked_and_a_present_one_is(rows: list[str], tmp_path: Path) -> None:
     file = tmp_path / "mastery.json"
     flags = ["--", *rows, "--rewards.mastery.file", str(file)]
@@ -156,6 +157,7 @@ def test_an_absent_mastery_file_is_not_checked_and_a_present_one_is(rows: list[s
     assert "mastery: NOT CHECKED" not in preflight(KARL, *flags).output
 
 
+@pytest.mark.ci
 def test_what_does_not_fit_is_bad_and_a_change_is_suggested(rows: list[str]) -> None:
     """With the suggested settings the same preflight passes."""
     flags = ["--", *rows, "--gradient_checkpointing", "False", "--per_device_train_batch_size", "4", "--beta", "0.0"]

@@ -27,6 +27,7 @@ def test_every_named_checkpoint_is_here() -> None:
     assert families.published("Qwen/Qwen9") is None
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_sizes_make_the_published_number_of_parameters(name: str) -> None:
     config, family, published = parameters.config_of(name, None)

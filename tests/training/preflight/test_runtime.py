@@ -56,6 +56,7 @@ def test_rl_epochs_are_as_long_as_trl_s_sampler(
     assert found.dropped == count % (drawn // group)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("count", "rows", "accumulation", "epochs"), [(7, 2, 4, 1.5)])
 def test_sft_steps_are_the_trainer_s(tmp_path: Path, count: int, rows: int, accumulation: int, epochs: float) -> None:
     class Model(torch.nn.Module):
