@@ -201,9 +201,9 @@ class TrlReward:
     def _log_box_spread(
         samples: Sequence[Sample], read: Sequence[Completion], log_metric: Callable[[str, float], None]
     ) -> None:
-        """Log how much the boxes of different images vary, as a share of how much the true ones do (0: always the same).
+        """Log how much the boxes of different images vary, as a share of how much the true ones do.
 
-        One answer per image counts; batches with fewer than four images are skipped.
+        It is near 0 if every image gets the same box. One answer per image counts; batches with fewer than four images are skipped.
         """
         pairs = {
             sample.id: (done.answer.boxes[0], sample.boxes[0])
