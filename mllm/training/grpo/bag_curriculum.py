@@ -47,10 +47,11 @@ def sampler(settings: config.Bags, samples: Sequence[Sample], args: Any) -> BagS
     if other is not None:
         raise ConfigError(f"bags: sample {other.id} has task {other.task!r}, but bags are of images to caption")
     stages = PUBLISHED if settings.schedule == "published" else settings.schedule
+    schedule = Schedule(stages, settings.saturation)  # refuses bad stages before bags are made for them
     return BagSampler(
         rows=len(samples),
         bags=by_size(settings, samples, sorted({size for _, size in stages})),
-        schedule=Schedule(stages, settings.saturation),
+        schedule=schedule,
         batch=args.generation_batch_size // args.num_generations,
         generations=args.num_generations,
         repeats=args.num_iterations * args.steps_per_generation,
