@@ -32,7 +32,7 @@ from mllm.records import Sample
 from mllm.rewards import BaseReward
 from mllm.training import arguments, recipe, run, trl_adapter
 from mllm.training.checkpointing import SafeTrainer
-from mllm.training.example_data import make_pocket_data
+from mllm.training.dataset import make_pocket_data
 from mllm.training.grpo import bag_curriculum
 from mllm.training.grpo.bag_curriculum import BagStages
 from mllm.training.grpo.dynamic_sampling import DynamicSampling

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from mllm.training import arguments, run, trl_adapter
 from mllm.training.checkpointing import SafeTrainer
+from mllm.training.dataset import make_pocket_data
 from mllm.training.engine.packing import PackedSFTTrainer
-from mllm.training.example_data import make_pocket_data
 from mllm.training.live_page import LivePage
 
 from trl import SFTConfig  # isort: skip  (after mllm.training, which switches its telemetry off)

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import numpy as np
 
 from mllm.captions import caption_of
 from mllm.errors import ConfigError
@@ -12,8 +14,7 @@ from mllm.io.jsonl import read_jsonl
 from mllm.records import Completion, Sample, Score
 from mllm.rewards import CaptionReward
 
-WEIGHT = 2.5
-"""From Hessel et al. 2021 (arXiv 2104.08718): scales CLIP's cosines to about 0..1."""
+WEIGHT = 2.5  # Hessel et al. 2021 (arXiv 2104.08718): scales CLIP's cosines to about 0..1
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Reward(CaptionReward):
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
         images = encoder.images([Path(sample.image) for sample in samples])
         texts = encoder.texts([self.prefix + caption for caption in captions])
-        cosines = _own(similarity(texts, images, encoder.pool))
+        cosines = np.diag(similarity(texts, images, encoder.pool)).tolist()  # each caption with its own image
         minus = [0.0] * len(samples)
         if self.greedy is not None:
             known = _captions(self.greedy)
@@ -64,20 +65,12 @@ class Reward(CaptionReward):
             if missing:
                 raise ConfigError(f"reward 'clip': {self.greedy} has no greedy caption of sample {missing[0]!r}")
             base = encoder.texts([self.prefix + known[sample.id] for sample in samples])
-            minus = [clip_s(cos) for cos in _own(similarity(base, images, encoder.pool))]
-        values = [min(max(clip_s(cos) - base, self.low), self.high) for cos, base in zip(cosines, minus, strict=True)]
-        parts = [{"cos": cos, "cut": float(cut)} for cos, cut in zip(cosines, texts.cut, strict=True)]
-        return [Score(value, part) for value, part in zip(values, parts, strict=True)]
-
-
-def clip_s(cosine: float) -> float:
-    """CLIP-S of a cosine."""
-    return WEIGHT * max(cosine, 0.0)
-
-
-def _own(similarity: Any) -> list[float]:
-    """Return the diagonal: each caption with its own image."""
-    return [float(row[place]) for place, row in enumerate(similarity)]
+            minus = [WEIGHT * max(cos, 0.0) for cos in np.diag(similarity(base, images, encoder.pool)).tolist()]
+        apart = [WEIGHT * max(cos, 0.0) - base for cos, base in zip(cosines, minus, strict=True)]
+        return [
+            Score(min(max(value, self.low), self.high), {"cos": cos, "cut": float(cut)})
+            for value, cos, cut in zip(apart, cosines, texts.cut, strict=True)
+        ]
 
 
 @lru_cache(maxsize=4)

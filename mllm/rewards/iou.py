@@ -48,8 +48,7 @@ class Reward(SampleReward):
             "half": (hit + u) / 2,
             "hit": hit,
         }
-        unread = float(completion.answer.box is None)
-        return Score(values[self.mode], {"iou": u, "acc": hit, "unread": unread})
+        return Score(values[self.mode], {"iou": u, "acc": hit, "unread": float(completion.answer.box is None)})
 
 
 def asks_for_one(sample: Sample) -> bool:

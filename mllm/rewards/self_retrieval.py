@@ -96,7 +96,5 @@ class Reward(CaptionReward):
         hit = hit_share(similarity, own)
         margin = float(similarity[own] - np.delete(similarity, own).max())
         value = {"log": max(log_p, -self.floor), "hit": hit, "margin": margin}[self.form]
-        return Score(
-            min(max(value, self.low), self.high),
-            {"log_p": log_p, "hit": hit, "candidates": float(len(similarity)), "cut": float(cut)},
-        )
+        parts = {"log_p": log_p, "hit": hit, "candidates": float(len(similarity)), "cut": float(cut)}
+        return Score(min(max(value, self.low), self.high), parts)

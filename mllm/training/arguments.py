@@ -1,6 +1,7 @@
-"""Command line and YAML -> our settings and TRL's config object."""
+"""Command line and YAML -> our settings and TRL's config object; checks that accelerate did what was launched."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -9,14 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
-from accelerate import PartialState
+from accelerate import DistributedType, PartialState
 from transformers.utils.logging import disable_progress_bar
 from trl import TrlParser
 
 from mllm.config import Settings
+from mllm.distributed import World
 from mllm.errors import ConfigError, FieldmarkError
 from mllm.models import cpu_kernels
-from mllm.training import config_file, heartbeat, launch
+from mllm.training import config_file, heartbeat
 
 C = TypeVar("C")
 
@@ -55,7 +57,7 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     """
     known = {item.name for item in fields(trl_config) if item.init}  # pyright: ignore[reportArgumentType]
     run = config_file.read(sys.argv[1:] if argv is None else argv, default, known)
-    ours = {name: value for name, value in (OURS | launch.devices()).items() if name in known}
+    ours = {name: value for name, value in (OURS | devices()).items() if name in known}
     given = {**ours, **run.trl}
     on_cpu = given.get("use_cpu") or not torch.accelerator.is_available()
     flagged = {flag.split("=")[0].removeprefix("--").removeprefix("no_") for flag in run.flags if flag.startswith("--")}
@@ -72,7 +74,7 @@ def read(argv: Sequence[str] | None, default: Path, trl_config: type[C]) -> tupl
     try:
         beat = heartbeat.begin(run.settings.silence)
         (built,) = parser.parse_args_into_dataclasses(args=list(run.flags))
-        launch.check()
+        check_launch()
         if beat is not None:
             beat.stall = 0.9 * built.ddp_timeout
     except FieldmarkError:
@@ -105,3 +107,51 @@ def start(settings: Settings, level: int = logging.INFO) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mllm").setLevel(level if state.is_main_process else logging.WARNING)
     disable_progress_bar()  # for loading and saving weights
+
+
+def devices() -> dict[str, Any]:
+    """Return TRL's device settings, for cases where accelerate's own guess would be wrong.
+
+    On a CPU DeepSpeed starts only if accelerate does not know about the CPU (`use_cpu` would silently turn it into
+    plain data parallelism), and only if the back-end is named (each process would silently train alone otherwise).
+    """
+    cpu_requested = _flag("ACCELERATE_USE_CPU")
+    has_accelerator = torch.accelerator.is_available()
+    if not _flag("ACCELERATE_USE_DEEPSPEED") or (has_accelerator and not cpu_requested):
+        return {"use_cpu": cpu_requested or not has_accelerator}
+    os.environ["ACCELERATE_USE_CPU"] = "false"
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from deepspeed import ops
+
+    # It is compiled when first used, and its processes wait without a timeout for one that died.
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return {"use_cpu": False, "ddp_backend": "gloo"}
+
+
+def check_launch() -> None:
+    """Refuse to train in another way than the launcher was configured for. FSDP works on the CPU too.
+
+    Raises:
+        ConfigError: processes that do not know of each other; DeepSpeed or FSDP was configured and is not available.
+    """
+    state, launched = PartialState(), World.current().size
+    if state.num_processes != launched:
+        raise ConfigError(
+            f"{launched} processes were launched, but each one sees {state.num_processes}: each process would train "
+            "its own copy. Without a GPU put ACCELERATE_USE_CPU=true before the command"
+        )
+    if _flag("ACCELERATE_USE_DEEPSPEED") and state.distributed_type != DistributedType.DEEPSPEED:
+        raise ConfigError(
+            f"DeepSpeed was configured, but this would be {state.distributed_type.value}: remove use_cpu from the YAML "
+            "and the command line"
+        )
+    if _flag("ACCELERATE_USE_FSDP"):
+        if state.num_processes == 1:
+            raise ConfigError("FSDP was configured with one process, which would hold the whole model; start more")
+        if state.distributed_type == DistributedType.MULTI_CPU:
+            # accelerate sets FSDP up on GPUs only, but torch shards on the CPU as well.
+            state._shared_state["distributed_type"] = state.distributed_type = DistributedType.MULTI_GPU
+
+
+def _flag(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")

@@ -24,8 +24,7 @@ _PROGRESS = (
     "loss", "reward", "eval/acc", "eval/iou", "eval/r1", "eval/precision", "mean_token_accuracy",
     "completions/mean_length", "grad_norm",
 )  # fmt: skip
-_REPEATED_SIGNAL = 5.0
-"""Seconds within which a second Ctrl-C counts as a repetition of the first (launchers forward it to their children)."""
+_REPEATED_SIGNAL = 5.0  # seconds in which a second Ctrl-C repeats the first (launchers forward it to their children)
 
 
 class Journal(TrainerCallback):
@@ -88,8 +87,7 @@ class OrderlyStop(TrainerCallback):
     """Ctrl-C (or SIGTERM) saves a checkpoint after the step and ends training; a later one ends it at once."""
 
     def __init__(self) -> None:
-        self.requested: float | None = None
-        """When the stop was requested, in seconds of `time.monotonic`."""
+        self.requested: float | None = None  # when the stop was requested, in seconds of `time.monotonic`
         self.stopped = False
         self._old: dict[int, Any] = {}
 

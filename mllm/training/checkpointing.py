@@ -85,8 +85,7 @@ class Boundaries(TrainerCallback):
         logged = last or self._stop or state.global_step % _closes_log(args, state) == 0
         control.should_training_stop = self._stop and used_up
         control.should_save = self._save and used_up and logged
-        if control.should_save:
-            self._save = False
+        self._save = self._save and not control.should_save
 
 
 class RunState(TrainerCallback):
@@ -205,8 +204,6 @@ def clear_save_errors(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except FieldmarkError:
-        raise
     except (OSError, SafetensorError, RuntimeError) as error:
         if not isinstance(error, OSError | SafetensorError) and "file" not in str(error):
             raise  # torch.save reports disk errors as a RuntimeError about its file; others are not about the disk

@@ -32,10 +32,7 @@ class RunConfig:
 def read(argv: Sequence[str], default: Path, trl_fields: Collection[str]) -> RunConfig:
     """Read the configuration of a run: the YAML file (`--config`, else `default`), overridden by flags.
 
-    Args:
-        argv: the command line without the program's name.
-        default: the file that is used when no `--config` is given.
-        trl_fields: all fields of TRL's config class.
+    `argv` is the command line without the program's name, `trl_fields` are all fields of TRL's config class.
 
     Raises:
         ConfigError: no such file, no mapping, an unknown key or flag (with the nearest known one), a wrong value.

@@ -1,14 +1,19 @@
-"""Reads and checks all data of a training run before any weight is loaded. Every error names the file and the row."""
+"""Reads and checks all data of a run before weights are loaded; makes the pocket examples' data if it is missing."""
 
 import logging
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from mllm.config import Settings
+from mllm.distributed import main_process_only
 from mllm.errors import FieldmarkError, RecordError
+from mllm.io.files import program_folder
 from mllm.io.images import image_size
 from mllm.io.jsonl import read_jsonl
 from mllm.models.checkpoint import Checkpoint
@@ -19,6 +24,14 @@ from mllm.training import validation_metrics
 from mllm.training.trl_adapter import Exchange, Row
 
 logger = logging.getLogger(__name__)
+
+POCKET_DATA = Path("runs/pocket/data")
+POCKET_CAPTIONS: dict[Path, tuple[str, ...]] = {
+    Path("runs/pocket/captions"): ("--level=medium", "--out", "runs/pocket/captions"),
+    Path("runs/pocket/captions-vcb"): ("--level=medium", "--strategy=holistic", "--out", "runs/pocket/captions-vcb"),
+}
+"""Captions of the pocket world as people write them and rewritten, by folder, with the flags of data_synth/captions.py
+that make them. Look-alikes are medium: among hard ones the judge finds few even by captions that name every mark."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +46,8 @@ class Data:
 def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -> Data:
     """Read the samples files of a run and check them.
 
-    Args:
-        settings: of the run.
-        answers: whether rows are trained on with their answers (SFT); style `think` then needs a thought in each.
-        check_images: open each image's header (one process is enough for that).
+    `answers`: rows are trained on with their answers (SFT); style `think` then needs a thought in each.
+    `check_images`: open each image's header (one process is enough for that).
 
     Raises:
         RecordError: no file, an empty one, a broken line, a bad box, a missing image, a duplicate id, a row of
@@ -56,8 +67,7 @@ def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -
     twice = [name for name, count in Counter(row.record.id for row in rows).items() if count > 1]
     if twice:  # within one file, reading refuses it
         raise RecordError(f"sample id {twice[0]!r} occurs in two of the training files")
-    validation: list[Sample] = []
-    root = Path()
+    validation, root = list[Sample](), Path()
     if settings.validation is not None:
         validation = load_samples(settings.validation)[: settings.evaluate.samples]
         root = settings.validation.parent
@@ -132,3 +142,20 @@ def _check_images(rows: Sequence[Row]) -> None:
                 f"sample {row.record.id}: field size: says {row.record.size.width:g} x {row.record.size.height:g}, but "
                 f"{row.image} is {width:g} x {height:g} (after EXIF orientation); its boxes would be wrong"
             )
+
+
+def make_pocket_data(settings: Settings) -> None:
+    """Make the pocket examples' data if this run needs it and it is missing; on the main process only."""
+    for folder in dict.fromkeys(file.parent for file in settings.train if not file.is_file()):
+        if folder == POCKET_DATA:
+            main_process_only(partial(_make, "grounding", ()))
+        elif folder in POCKET_CAPTIONS:
+            main_process_only(partial(_make, "captions", POCKET_CAPTIONS[folder]))
+
+
+def _make(name: str, flags: Sequence[str]) -> None:
+    command = [str(program_folder("data_synth") / f"{name}.py"), *flags]
+    words = f"python {' '.join(command)}"
+    logger.info("making the pocket example's data: %s", words)
+    if subprocess.run([sys.executable, *command], check=False).returncode:
+        raise FieldmarkError(f"the pocket example's data could not be made: {words} failed (see above)")

@@ -16,11 +16,8 @@ from mllm.training.checkpointing import RunState
 
 logger = logging.getLogger(__name__)
 
-Logs = Sequence[Mapping[str, float]]
-"""Logs of training steps, oldest first."""
-
-WINDOW = 10
-"""Logs that a check looks at; it needs this many before its first result."""
+Logs = Sequence[Mapping[str, float]]  # of training steps, oldest first
+WINDOW = 10  # logs that a check looks at; it needs this many before its first result
 
 
 def _mean(logs: Logs, metric: str) -> float:
@@ -29,7 +26,6 @@ def _mean(logs: Logs, metric: str) -> float:
 
 
 def _halves(logs: Logs, metric: str) -> tuple[float, float]:
-    """Return the means of the earlier and of the later half."""
     half = len(logs) // 2
     return _mean(logs[:half], metric), _mean(logs[half:], metric)
 
@@ -118,8 +114,7 @@ class HealthChecks(TrainerCallback):
     def __init__(self, run_state: RunState | None = None) -> None:
         self._logs: deque[dict[str, float]] = deque(maxlen=WINDOW)
         self._active: set[str] = set()
-        self.messages: dict[str, str] = {}
-        """The latest warning of each problem that persists, by name."""
+        self.messages: dict[str, str] = {}  # the latest warning of each problem that persists, by name
         if run_state is not None:
             run_state.register(
                 "health", lambda: {"logs": list(self._logs), "active": sorted(self._active)}, self._restore

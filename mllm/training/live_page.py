@@ -26,10 +26,8 @@ from mllm.training.trl_adapter import Row
 logger = logging.getLogger(__name__)
 
 PAGE = "live.html"
-PROMPTS = 3
-"""Prompts of the last batch that are shown with all their answers."""
-EVERY_S = 10.0
-"""Fewest seconds between two pages; drawing one takes about 0.1 s."""
+PROMPTS = 3  # of the last batch, shown with all their answers
+EVERY_S = 10.0  # fewest seconds between two pages; drawing one takes about 0.1 s
 
 
 class Rollouts:

@@ -74,8 +74,7 @@ def merge(
         loaded.processor.save_pretrained(fresh)
         write_convention(fresh, loaded.convention)
         what = "adapter and base" if checkpoint.adapter is not None else "shards" if shards else "weights"
-        note = f"Made from {what} by `fieldmark merge`, in {dtype}; logits were compared."
-        model_card.copy_card(name, fresh, note)
+        model_card.copy_card(name, fresh, f"Made from {what} by `fieldmark merge`, in {dtype}; logits were compared.")
         back = logits(load(fresh, LoadOptions(dtype)))
         # Below float32 the cast in memory also rounded what is never saved: the rotary frequencies.
         rounding = 1e-6 if dtype == "float32" else TOLERANCE[dtype]

@@ -1,7 +1,6 @@
 """The model card of trained weights: their base, their training data, how to prompt them, and what was measured.
 
-Written in the Hub's format (metadata on top, then Markdown); it contains no time and no machine's name. `RunCard`
-collects a run's facts for its cards: in `best/`, in the run's folder, and on the Hub.
+Written in the Hub's format (metadata on top, then Markdown); it contains no time and no machine's name.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from mllm.training.dataset import Data
 
 CARD = "README.md"
 _TAG = "fieldmark"
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ADAPTER, _FULL = "A LoRA adapter: it needs its base.", "Full weights."
 _LIMITS = (
     "It was trained on images and domains as named above; on others its scores are unknown.",
@@ -42,10 +40,6 @@ _LIMITS = (
 )
 _SCORES = {"eval/acc": "Acc@0.5 of generated answers", "eval/r1": "R@1 of captions in their bags"}
 _ALWAYS_LISTED = {"style", "dtype", "freeze_vision", "freeze_projector", "freeze_llm", "visual_tokens"}
-_PAPERS = {
-    "sft": "Supervised fine-tuning of a multimodal model.",
-    "rl": "GRPO (arXiv 2402.03300) with checked rewards.",
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class ModelFacts:
     """What a model card states.
 
     `base` names the original weights, `through` the checkpoint between them and this run, if any. `data` and `settings`
-    are rows of two columns; `licences` counts images by licence.
+    are rows of two columns; `licences` counts images by licence; `validation` names what scores are measured on.
     """
 
     name: str
@@ -68,6 +62,45 @@ class ModelFacts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    validation: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings, args: Any, checkpoint: Checkpoint, data: Data) -> ModelFacts:
+        """Collect the facts of a run."""
+        sft = not settings.rewards
+        described = resume.describe(settings, args, [])
+        # Listed are the settings that the run sets, and those that decide what is trained.
+        listed = settings.model_fields_set - {"train", "validation", "resume"} | _ALWAYS_LISTED
+        chosen = {key: value for key, value in described["settings"].items() if key in listed} | described["trl"]
+        program = Path(*Path(sys.argv[0]).parts[-2:]).as_posix()  # as from the repository's root
+        return cls(
+            name=Path(args.output_dir).resolve().name,
+            base=original_base(settings.model),
+            through=settings.model,
+            how="Supervised fine-tuning of a multimodal model."
+            if sft
+            else "GRPO (arXiv 2402.03300) with checked rewards.",
+            convention=checkpoint.convention,
+            command=f"accelerate launch {shlex.join([program, *sys.argv[1:]])}",
+            adapter=settings.lora is not None or checkpoint.adapter is not None,
+            data=_data(settings, data),
+            licences=_licences(settings, data),
+            settings={**chosen, "max_steps": args.max_steps, "num_train_epochs": args.num_train_epochs},
+            versions=provenance.versions(),
+            tags=("sft" if sft else "grpo", "visual-grounding"),
+            validation=str(settings.validation) if settings.validation else "",
+        )
+
+    def write(self, folder: Path, measured: Mapping[str, float] | None = None) -> Path:
+        """Write a folder's card. `measured`: metrics of a generated evaluation, whose shares get Wilson's interval."""
+        measured = measured or {}
+        count = int(measured.get("eval/samples", 0))
+        found = []
+        for key, name in _SCORES.items():
+            if key in measured and count:
+                low, high = stats.wilson(round(measured[key] * count), count)
+                found.append(MeasuredShare(name, measured[key], low, high, count, self.validation))
+        return write(folder, self, found)
 
 
 @dataclass(frozen=True)
@@ -132,7 +165,9 @@ def _metadata(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Any:
         language="en",
         library_name="peft" if facts.adapter else "transformers",
         pipeline_tag="image-text-to-text",
-        base_model=facts.base if _HUB_NAME.fullmatch(facts.base) and not Path(facts.base).exists() else None,
+        base_model=facts.base
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", facts.base) and not Path(facts.base).exists()
+        else None,
         tags=[_TAG, facts.convention.family, *facts.tags],
         model_name=facts.name if results else None,
         eval_results=results or None,
@@ -140,7 +175,6 @@ def _metadata(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Any:
 
 
 def _sections(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Iterable[str]:
-    """Yield the card's sections."""
     convention, budget = facts.convention, facts.convention.budget
     yield f"# {facts.name}"
     through = f", by way of `{facts.through}`" if facts.through not in ("", facts.base) else ""
@@ -176,51 +210,6 @@ def _sections(facts: ModelFacts, scores: Sequence[MeasuredShare]) -> Iterable[st
     yield ", ".join(f"{key} {value}" for key, value in facts.versions.items()) + "."
     yield "## Limits"
     yield "\n".join(f"- {limit}" for limit in _LIMITS)
-
-
-@dataclass(frozen=True)
-class RunCard:
-    """Writes the model cards of one run. `validation` names the samples that scores are measured on."""
-
-    facts: ModelFacts
-    validation: str
-
-    @classmethod
-    def of(cls, settings: Settings, args: Any, checkpoint: Checkpoint, data: Data) -> RunCard:
-        """Collect what the cards of a run state."""
-        kind = "rl" if settings.rewards else "sft"
-        described = resume.describe(settings, args, [])
-        # Listed are the settings that the run sets, and those that decide what is trained.
-        listed = settings.model_fields_set - {"train", "validation", "resume"} | _ALWAYS_LISTED
-        chosen = {key: value for key, value in described["settings"].items() if key in listed} | described["trl"]
-        program = Path(*Path(sys.argv[0]).parts[-2:]).as_posix()  # as from the repository's root
-        facts = ModelFacts(
-            name=Path(args.output_dir).resolve().name,
-            base=original_base(settings.model),
-            through=settings.model,
-            how=_PAPERS[kind],
-            convention=checkpoint.convention,
-            command=f"accelerate launch {shlex.join([program, *sys.argv[1:]])}",
-            adapter=settings.lora is not None or checkpoint.adapter is not None,
-            data=_data(settings, data),
-            licences=_licences(settings, data),
-            settings={**chosen, "max_steps": args.max_steps, "num_train_epochs": args.num_train_epochs},
-            versions=provenance.versions(),
-            tags=("grpo" if kind == "rl" else "sft", "visual-grounding"),
-        )
-        return cls(facts, str(settings.validation) if settings.validation else "")
-
-    def write(self, folder: Path, measured: Mapping[str, float] | None = None) -> Path:
-        """Write a folder's card; `measured` are the metrics of a generated evaluation of these weights, whose
-        shares get Wilson's interval."""
-        measured = measured or {}
-        count = int(measured.get("eval/samples", 0))
-        found = []
-        for key, name in _SCORES.items():
-            if key in measured and count:
-                low, high = stats.wilson(round(measured[key] * count), count)
-                found.append(MeasuredShare(name, measured[key], low, high, count, self.validation))
-        return write(folder, self.facts, found)
 
 
 def original_base(model: str) -> str:

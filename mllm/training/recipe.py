@@ -39,12 +39,7 @@ class Recipe:
 
 
 def read(file: Path, flags: Sequence[str] = (), *, processes: int = 1) -> Recipe:
-    """Read a recipe for a machine of `processes` processes.
-
-    Args:
-        file: the YAML.
-        flags: the flags after `--config FILE` on the command line.
-        processes: number of processes.
+    """Read a recipe for a machine of `processes` processes. `flags` follow `--config FILE` on the command line.
 
     Raises:
         ConfigError: as in the recipes: an unknown key, a wrong value, a batch without whole groups.

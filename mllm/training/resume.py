@@ -82,11 +82,7 @@ def incomplete(folder: Path) -> str | None:
 
 
 def checkpoint_to_resume(output_dir: Path, resume: str) -> Path | None:
-    """Return the checkpoint to resume from, None to start a new run.
-
-    Args:
-        output_dir: of the run.
-        resume: `auto`, `never`, or a checkpoint folder.
+    """Return the checkpoint to resume from, None to start a new run. `resume`: `auto`, `never`, or a folder.
 
     Raises:
         FieldmarkError: `never` although there are checkpoints; a folder that is not a complete checkpoint.
@@ -164,8 +160,7 @@ def check_same(output_dir: Path, now: Mapping[str, Any]) -> None:
 def write_run(output_dir: Path, now: Mapping[str, Any]) -> None:
     """Write the description of the run that produces this folder's weights."""
     with atomic_write(output_dir / RUN_FILE) as file:
-        json.dump(now, file, indent=2)
-        file.write("\n")
+        file.write(json.dumps(now, indent=2) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -30,13 +30,11 @@ from mllm.training.checkpointing import Boundaries, RunState
 from mllm.training.dataset import Data
 from mllm.training.engine.image_memory import remember_images
 from mllm.training.grpo import bag_curriculum
-from mllm.training.model_card import RunCard
+from mllm.training.model_card import ModelFacts
 from mllm.training.validation import GeneratedEval
 
 logger = logging.getLogger(__name__)
 
-VECTORS = "vectors"
-"""Subfolder of a run with the vectors of images that rewards have encoded."""
 OUT_OF_MEMORY = (
     "`fieldmark preflight --config FILE -- FLAGS` estimates memory for the longest batch and names the smallest change "
     "that fits. Usually: lower per_device_train_batch_size and raise gradient_accumulation_steps by the same factor, "
@@ -48,16 +46,13 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that passed its checks. `resume_from` is the checkpoint to continue from; `finished` means that it is the
-    last one.
-
-    `scores` are those of the latest generated evaluation, for the model card.
-    """
+    """A run that passed its checks. `resume_from` is the checkpoint to continue from, `finished` if it is the last one;
+    `scores` are those of the latest generated evaluation, for the model card."""
 
     checkpoint: Checkpoint
     data: Data
     resume_from: Path | None
-    card: RunCard
+    card: ModelFacts
     finished: bool = False
     run_state: RunState = field(default_factory=RunState)
     scores: dict[str, float] = field(default_factory=dict)
@@ -70,11 +65,8 @@ class Prepared:
 def prepare(settings: Settings, args: Any, *, answers: bool, max_completion_length: int = 0) -> Prepared:
     """Check all that can be checked without weights, and find the checkpoint to resume from.
 
-    Args:
-        settings: ours.
-        args: TRL's.
-        answers: whether rows are trained on with their answers (SFT).
-        max_completion_length: tokens to reserve for a completion (RL).
+    `args` are TRL's. `answers`: rows are trained on with their answers (SFT); `max_completion_length`: tokens to
+    reserve for a completion (RL).
 
     Raises:
         FieldmarkError: see `dataset`, `open_checkpoint` and `resume`.
@@ -104,7 +96,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, max_completion_leng
         main_process_only(lambda: resume.check_same(output_dir, facts))
         logger.info("continuing from %s", resume_from)
     main_process_only(lambda: resume.write_run(output_dir, facts))
-    card = RunCard.of(settings, args, checkpoint, data)
+    card = ModelFacts.of(settings, args, checkpoint, data)
     finished = resume_from is not None and resume.is_finished(resume_from, args.max_steps)
     if finished:
         main_process_only(lambda: _finish(output_dir, resume_from, card))  # pyright: ignore[reportArgumentType]
@@ -131,7 +123,7 @@ def load_rewards(settings: Settings, output_dir: Path | None = None) -> dict[str
                 "prompt asks for"
             )
         if output_dir is not None and getattr(reward, "cache", "none") is None:
-            rewards[name] = replace(reward, cache=str(output_dir / VECTORS)), rewards[name][1]  # pyright: ignore
+            rewards[name] = replace(reward, cache=str(output_dir / "vectors")), rewards[name][1]  # pyright: ignore
     bag_curriculum.check(settings, {name: reward for name, (reward, _) in rewards.items()})
     return rewards
 
@@ -228,7 +220,7 @@ def program(main: Callable[[], None]) -> None:
             torch.distributed.destroy_process_group()
 
 
-def _finish(output_dir: Path, last: Path, card: RunCard) -> None:
+def _finish(output_dir: Path, last: Path, card: ModelFacts) -> None:
     """Report that a run is finished; first copy its last weights to the run's folder if they are missing there."""
     if not (output_dir / CONVENTION_FILE).is_file():
         resume.take_weights(last, output_dir)

@@ -203,8 +203,7 @@ class TrlReward:
     ) -> None:
         """Log how much the boxes of different images vary, as a share of how much the true ones do.
 
-        It is near 0 if the model writes the same box for every image. One answer per image counts; batches with fewer
-        than four images are skipped.
+        It is near 0 if every image gets the same box. One answer per image counts; fewer than four images are skipped.
         """
         pairs = {
             sample.id: (done.answer.boxes[0], sample.boxes[0])

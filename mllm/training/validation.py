@@ -4,22 +4,24 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer, TrainerCallback
+from trl.models.utils import unwrap_model_for_generation
 
 from mllm.config import Evaluate
+from mllm.inference.generate import generate
 from mllm.inference.sampling import Sampling
 from mllm.io.files import atomic_write
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import write_convention
-from mllm.records import Completion
-from mllm.training import distributed_generate, validation_metrics
+from mllm.records import Completion, Sample
+from mllm.training import validation_metrics
 from mllm.training.dataset import Data
-from mllm.training.model_card import RunCard
+from mllm.training.model_card import ModelFacts
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class GeneratedEval(TrainerCallback):
         checkpoint: Checkpoint | Loaded,
         data: Data,
         settings: Evaluate,
-        card: RunCard | None = None,
+        card: ModelFacts | None = None,
         scores: dict[str, float] | None = None,
     ) -> None:
         self.trainer, self.checkpoint, self.settings, self.card = trainer, checkpoint, settings, card
@@ -91,7 +93,7 @@ class GeneratedEval(TrainerCallback):
     def measure(self) -> dict[str, float]:
         """Answer the samples and score the answers; returns the same numbers on every process."""
         started, accelerator = time.monotonic(), self.trainer.accelerator
-        completions = distributed_generate.answers(
+        completions = answers(
             self.trainer, self.checkpoint, self.samples, self.root,
             sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,
         )  # fmt: skip
@@ -122,3 +124,31 @@ class GeneratedEval(TrainerCallback):
                 shutil.rmtree(self.folder)
             self.new_folder.rename(self.folder)
         self.trainer.accelerator.wait_for_everyone()
+
+
+def answers(
+    trainer: Trainer, checkpoint: Checkpoint | Loaded, samples: Sequence[Sample], root: Path, **how: Any
+) -> dict[str, Completion]:
+    """Answer samples with the current weights; returns the same completions, by sample id, on every process.
+
+    `how` goes to `mllm.inference.generate.generate`. A collective call: sharded weights are gathered, and all processes
+    answer equally many samples (some twice), so that they make the same collective calls.
+    """
+    accelerator = trainer.accelerator
+    world = accelerator.num_processes
+    mine = share(samples, accelerator.process_index, world)
+    with unwrap_model_for_generation(
+        trainer.model_wrapped,  # pyright: ignore[reportArgumentType]
+        accelerator,
+        gather_deepspeed3_params=getattr(trainer.args, "ds3_gather_for_generation", True),
+        gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,  # pyright: ignore
+    ) as model:
+        loaded = Loaded(model, checkpoint.processor, checkpoint.family, checkpoint.convention)
+        completions = list(generate(loaded, mine, root, **how))
+    return {row.sample_id: row for row in (gather_object(completions) if world > 1 else completions)}
+
+
+def share(samples: Sequence[Sample], rank: int, world: int) -> list[Sample]:
+    """Return the samples of one of `world` processes: equally many on each, none twice on the same process."""
+    count = -(-len(samples) // world)
+    return [samples[(rank + world * k) % len(samples)] for k in range(count)]

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-ATTENTION_SLOWNESS = 2.0
-"""Time of a multiply-add in masked attention, relative to one in a matrix product."""
-MARGIN = 0.97
-"""Packing is used if it costs less than this share of the stock route."""
+ATTENTION_SLOWNESS = 2.0  # time of a multiply-add in masked attention, relative to one in a matrix product
+MARGIN = 0.97  # packing is used if it costs less than this share of the stock route
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,7 @@ class Costs:
 
 
 def of_model(config: Any, *, vision_parameters: int = 0) -> Costs:
-    """Compute the costs from a model's configuration.
-
-    Args:
-        config: the model's; text models like Llama (gated MLP, grouped keys).
-        vision_parameters: weights of the vision tower.
-    """
+    """Compute the costs from a model's configuration; text models like Llama (gated MLP, grouped keys)."""
     text = config.get_text_config()
     heads, width = text.num_attention_heads, text.hidden_size
     head = getattr(text, "head_dim", None) or width // heads
@@ -59,13 +52,7 @@ def stock(costs: Costs, prompts: Sequence[int], completions: Sequence[int], patc
 
 
 def packed(costs: Costs, groups: Sequence[tuple[int, Sequence[int]]], patches: int) -> float:
-    """Cost of a packed sequence.
-
-    Args:
-        costs: the model's.
-        groups: for each, the tokens of its prompt and of its completions.
-        patches: patches that have to be encoded for them.
-    """
+    """Cost of a packed sequence of `groups` (tokens of the prompt, of its completions), with `patches` to encode."""
     tokens = sum(prompt - 1 + sum(lengths) for prompt, lengths in groups)
     pairs = sum(prompt**2 / 2 + sum(one * (prompt + one) for one in lengths) for prompt, lengths in groups)
     return tokens * costs.per_token + ATTENTION_SLOWNESS * pairs * costs.per_pair + patches * costs.per_patch / 3

@@ -15,10 +15,8 @@ from mllm.training.engine.shared_prefix import Image
 def prefilled_once(model: Any, source: Sequence[int], images: Sequence[Image] | None) -> Iterator[None]:
     """Within it, `model.generate` reads each row of its inputs once and writes a completion for each item of `source`.
 
-    Args:
-        model: the unwrapped model that generates.
-        source: for each completion, the input row that is its prompt.
-        images: the inputs' images in order, encoded by the vision tower; None runs the tower.
+    `model` is unwrapped; `source` has, for each completion, the input row that is its prompt; `images` are the inputs'
+    images in order, encoded by the vision tower (None runs the tower).
     """
     stock, own = model.generate, vars(model).get("generate")
 

@@ -36,13 +36,8 @@ def check(settings: config.Settings, rewards: Mapping[str, BaseReward]) -> None:
 
 
 def sampler(settings: config.Bags, samples: Sequence[Sample], args: Any) -> BagSampler:
-    """Build the sampler of a run.
-
-    Args:
-        settings: the bags, and the schedule of their sizes.
-        samples: the training rows, in order.
-        args: TRL's: generation_batch_size (of all processes), num_generations, steps_per_generation, num_iterations,
-            seed.
+    """Build the sampler of a run from its bags, its training rows in order, and TRL's `args`: generation_batch_size (of
+    all processes), num_generations, steps_per_generation, num_iterations, seed.
 
     Raises:
         ConfigError: rows that are not caption rows; a size without bags, or above the batch; see `Schedule`.
@@ -52,7 +47,7 @@ def sampler(settings: config.Bags, samples: Sequence[Sample], args: Any) -> BagS
     if other is not None:
         raise ConfigError(f"bags: sample {other.id} has task {other.task!r}, but bags are of images to caption")
     stages = PUBLISHED if settings.schedule == "published" else settings.schedule
-    schedule = Schedule(stages, settings.saturation)
+    schedule = Schedule(stages, settings.saturation)  # refuses bad stages before bags are made for them
     return BagSampler(
         rows=len(samples),
         bags=by_size(settings, samples, sorted({size for _, size in stages})),
@@ -89,13 +84,8 @@ class BagStages(TrainerCallback):
         self.sampler = sampler
         self.counts: dict[int, tuple[float, int]] = {}
         self._local = (0.0, 0)
-        run_state.register(
-            "bags",
-            self._save,
-            self._restore,
-            missing="the checkpoint was made without `bags`. Choose another --output_dir, or remove `bags` to "
-            "continue that run",
-        )
+        missing = "the checkpoint was made without `bags`. Choose another --output_dir, or remove `bags` to continue it"
+        run_state.register("bags", self._save, self._restore, missing=missing)
 
     def add(self, name: str, samples: Sequence[Sample], completions: Any, scores: Sequence[Score]) -> None:
         """Count the self-retrieval reward's hits of images that came with their bag."""

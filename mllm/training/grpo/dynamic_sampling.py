@@ -101,11 +101,8 @@ def replaced(
 ) -> dict[str, Any]:
     """Return `output` with some groups replaced by groups of `drawn`.
 
-    Args:
-        output, drawn: batches of TRL's with the same keys; groups of `size` rows.
-        pairs: (group of output, group of drawn that takes its place).
-        size: rows per group.
-        pad: the padding token's id.
+    Both are batches of TRL's with the same keys and groups of `size` rows. `pairs` are (group of output, group of drawn
+    that takes its place), `pad` is the padding token's id.
     """
     old_rows = len(output["prompt_ids"])
     order = list(range(old_rows))

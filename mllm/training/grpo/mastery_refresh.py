@@ -19,13 +19,11 @@ from mllm.knowledge.mastery import MasteryTable, load_mastery
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.prompting import prompts
 from mllm.records import Sample
-from mllm.training import distributed_generate
+from mllm.training import validation
 from mllm.training.grpo.weighted_advantages import AdvantageWeights
 from mllm.training.trl_adapter import Row
 
 logger = logging.getLogger(__name__)
-
-FOLDER = "mastery"
 
 
 class MasteryRefresh(TrainerCallback):
@@ -48,7 +46,7 @@ class MasteryRefresh(TrainerCallback):
         settings: Refresh,
     ) -> None:
         self.trainer, self.weights, self.checkpoint, self.settings = trainer, weights, checkpoint, settings
-        self.folder = Path(trainer.args.output_dir or ".") / FOLDER
+        self.folder = Path(trainer.args.output_dir or ".") / "mastery"
         self.questions = questions(rows, settings, checkpoint, trainer.args.seed)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -67,7 +65,7 @@ class MasteryRefresh(TrainerCallback):
         if state.global_step % self.settings.every or state.global_step >= state.max_steps:
             return
         started = time.monotonic()
-        completions = distributed_generate.answers(
+        completions = validation.answers(
             self.trainer, self.checkpoint, self.questions, Path(),
             style=prompts.PLAIN if self.settings.by == "marks" else None,
             sampling=Sampling(self.settings.max_new_tokens), batch_size=self.settings.batch_size,

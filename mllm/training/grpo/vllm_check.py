@@ -20,8 +20,7 @@ from mllm.inference.generate import suppressed_tokens
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 0.1
-"""Largest mean difference of log-probabilities that other kernels and bfloat16 explain, in nats."""
+TOLERANCE = 0.1  # nats: largest mean difference of log-probabilities that other kernels and bfloat16 explain
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,9 @@ def no_image_tokens(args: Any, processor: Any) -> None:
 
 
 def compare(rollout: EngineOutput, reread: EngineOutput, tolerance: float = TOLERANCE) -> float:
-    """Return the mean difference of the generated tokens' log-probabilities.
+    """Return the mean difference of the generated tokens' log-probabilities, in nats; at most `tolerance`.
 
-    Args:
-        rollout: from the engine that generates.
-        reread: the same answer, scored by the trained model.
-        tolerance: largest mean difference, in nats.
+    `rollout` is from the engine that generates, `reread` is the same answer scored by the trained model.
 
     Raises:
         FieldmarkError: different numbers of prompt tokens, different tokens, or a larger difference.
@@ -139,7 +135,6 @@ class RolloutCheck(TrainerCallback):
 
 
 def _encode(model: Any, processor: Any, row: dict[str, Any]) -> dict[str, Any]:
-    """Build the inputs of one row on the model's device."""
     text = processor.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
     inputs = processor(text=[text], images=[row["images"]], return_tensors="pt")
     return {name: value.to(model.device) for name, value in inputs.items()}

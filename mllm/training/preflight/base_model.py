@@ -55,22 +55,13 @@ def find_model(read: Recipe) -> BaseModel:
     family_name = settings.family or first.family
     chosen = families.load(family_name) if family_name else None
     config, family, published = parameters.config_of(name if name == "pocket" else base, chosen)
-    if chosen is not None:
-        if chosen.model_type != config.model_type:
-            raise FamilyError(
-                f"family {chosen.name!r} is for model type {chosen.model_type}, but the model's is {config.model_type}"
-            )
-        family = chosen
+    if chosen is not None and chosen.model_type != config.model_type:
+        raise FamilyError(
+            f"family {chosen.name!r} is for model type {chosen.model_type}, but the model's is {config.model_type}"
+        )
     lora = _saved_lora(adapter) if adapter else first.lora or settings.lora
-    return BaseModel(
-        name,
-        config,
-        family,
-        published,
-        lora,
-        settings.visual_tokens or first.visual_tokens,
-        settings.min_visual_tokens or first.min_visual_tokens,
-    )
+    most, least = (getattr(settings, key) or getattr(first, key) for key in ("visual_tokens", "min_visual_tokens"))
+    return BaseModel(name, config, chosen or family, published, lora, most, least)
 
 
 def open_processor(settings: Settings, model: BaseModel) -> tuple[Checkpoint, Finding]:

@@ -13,12 +13,11 @@ from mllm.models.checkpoint import Checkpoint
 from mllm.prompting import conversations
 from mllm.records import Sample
 from mllm.rewards import BaseReward
-from mllm.training import dataset, example_data, recipe, run, trl_adapter
+from mllm.training import dataset, recipe, run, trl_adapter
 from mllm.training.dataset import Data
 from mllm.training.grpo import bag_curriculum
-from mllm.training.preflight import Finding, State, base_model, findings, hardware, parameters, runtime
-from mllm.training.preflight.hardware import Hardware
-from mllm.training.preflight.run_spec import TokenLengths, max_answer, run_spec, upper_bound
+from mllm.training.preflight import Finding, State, base_model, findings, parameters, runtime
+from mllm.training.preflight.run_spec import Hardware, TokenLengths, max_answer, read_hardware, run_spec, upper_bound
 from mllm.training.recipe import Recipe
 
 
@@ -59,7 +58,7 @@ def check_recipe(
             the batch.
     """
     # Before the recipe is read: its batch is that of all processes.
-    machine = hardware.read(accelerate or recipe.accelerate_file(file), processes=processes, gpu_memory=gpu_memory)
+    machine = read_hardware(accelerate or recipe.accelerate_file(file), processes=processes, gpu_memory=gpu_memory)
     read = recipe.read(file, flags, processes=machine.processes)
     settings, missing_tables = _without_missing_tables(read.settings)
     chosen = run.load_rewards(settings) if read.kind == "rl" else {}
@@ -101,9 +100,9 @@ def read_rows(read: Recipe) -> tuple[Data | None, Finding]:
     if missing:
         folder = Path(missing[0]).parent
         make = "python data_synth/grounding.py"
-        if folder in example_data.POCKET_CAPTIONS:
-            make = " ".join(["python data_synth/captions.py", *example_data.POCKET_CAPTIONS[folder]])
-        elif folder != example_data.POCKET_DATA:
+        if folder in dataset.POCKET_CAPTIONS:
+            make = " ".join(["python data_synth/captions.py", *dataset.POCKET_CAPTIONS[folder]])
+        elif folder != dataset.POCKET_DATA:
             make += f" --source csv --input photos.csv --knowledge cards.yaml --teacher cards --out {folder}"
         return None, _not_there(missing, "rows", make)
     data = dataset.read_data(settings, answers=read.kind == "sft")
@@ -126,8 +125,7 @@ def measure(
     found = [Finding("visual tokens", "good", findings.lengths(visual))]
     if checkpoint.processor is None:
         state: State = "bad" if max(visual) + max_new_tokens > max_length else "not checked"
-        line = f"images alone take up to {max(visual)} of max_tokens_per_sample = {max_length}"
-        line += f", with {max_new_tokens} kept free for the answer" if max_new_tokens else ""
+        line = f"images alone take up to {max(visual)} of max_tokens_per_sample = {max_length}{note}"
         found.append(Finding("row lengths", state, (line, "measured once the tokenizer is there (see above)")))
         lengths = upper_bound(read, max(visual))
         return found, lengths, lengths.row
@@ -168,7 +166,6 @@ def _without_missing_tables(settings: Settings) -> tuple[Settings, list[Finding]
 
 
 def _not_there(files: Sequence[str], topic: str, command: str) -> Finding:
-    """Report files that do not exist yet, with the command that makes them."""
     return Finding(topic, "not checked", (f"not there yet: {', '.join(files)}", command))
 
 

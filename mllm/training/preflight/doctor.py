@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -12,63 +11,52 @@ from packaging.requirements import Requirement
 from mllm.errors import ConfigError
 from mllm.training import recipe
 from mllm.training.preflight import base_model, parameters
-from mllm.training.preflight.hardware import Hardware
 from mllm.training.preflight.memory import CUDA_CONTEXT, GIB, estimate
-from mllm.training.preflight.run_spec import run_spec, upper_bound
+from mllm.training.preflight.run_spec import Hardware, run_spec, upper_bound
 
-MIN_FREE_DISK = 20.0
-"""GiB of free disk below which `fieldmark doctor` warns: two checkpoints of a 2B model's adapters and its base fit."""
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """Two packages that do not work together: version ranges, what goes wrong, and what to do."""
-
-    one: str
-    other: str
-    problem: str
-    fix: str
+MIN_FREE_DISK = 20.0  # GiB, below which `fieldmark doctor` warns: a 2B base and two checkpoints of its adapters fit
 
 
 CONFLICTS = (
-    Conflict(
+    (
         "trl>=1.16,<1.17", "vllm",
         "GRPO with vLLM expands image tokens twice (huggingface/trl#6294)",
         "recipes/rl.py compares both engines before the first step and stops if they differ; then set use_vllm: false",
     ),
-    Conflict(
+    (
         "trl>=1.16,<1.17", "vllm<0.22", "TRL 1.16 supports vLLM 0.22 to 0.31",
         "pip install 'vllm>=0.22,<0.32', or set use_vllm: false",
     ),
-    Conflict(
+    (
         "trl>=1.16,<1.17", "vllm>=0.32", "TRL 1.16 supports vLLM 0.22 to 0.31",
         "pip install 'vllm>=0.22,<0.32', or set use_vllm: false",
     ),
-    Conflict(
+    (
         "trl>=1.16,<1.17", "vllm>=0.30",
         "a vLLM server accepts images from TRL only at an endpoint that is off by default",
         "start it with --enable-scale-out (`trl vllm-serve` does), or use vllm_mode: colocate",
     ),
-    Conflict(
+    (
         "peft", "vllm",
         "vLLM silently ignores an adapter's weights in the vision tower (vllm-project/vllm#16364)",
         "`fieldmark merge` the adapter and pass the merged folder to --engine vllm",
     ),
-    Conflict(
+    (
         "torch<2.14", "torchvision>=0.29", "each torchvision is built for one torch: 0.29 and later need torch 2.14",
         "pip install 'torchvision>=0.28,<0.29', or uninstall it: Fieldmark does not need it",
     ),
-    Conflict(
+    (
         "torch>=2.14", "torchvision<0.29", "each torchvision is built for one torch: up to 0.28 for 2.13 and earlier",
         "pip install a later torchvision, or uninstall it: Fieldmark does not need it",
     ),
-    Conflict(
+    (
         "trl>=1", "ms-swift",
         "ms-swift of August 2026 requires trl below 1.0, peft below 0.21 and transformers below 5.17",
         "install it in a separate environment; `fieldmark convert` reads and writes its data",
     ),
 )  # fmt: skip
-"""Known conflicts, from issue trackers and the packages' sources; `unmet_requirements` checks declared ranges."""
+"""Packages that do not work together (two version ranges, what goes wrong, and what to do), from issue trackers and the
+packages' sources; `unmet_requirements` checks declared ranges."""
 
 
 def installed(name: str) -> str | None:
@@ -94,11 +82,11 @@ def unmet_requirements(package: str = "fieldmark") -> list[str]:
 def known_conflicts() -> list[str]:
     """List installed packages that are known not to work together, and what to do about each."""
     found = []
-    for conflict in CONFLICTS:
-        one, other = Requirement(conflict.one), Requirement(conflict.other)
+    for *ranges, problem, fix in CONFLICTS:
+        one, other = map(Requirement, ranges)
         if _is_installed(one) and _is_installed(other):
             versions = f"{one.name} {installed(one.name)} with {other.name} {installed(other.name)}"
-            found.append(f"{versions}: {conflict.problem}. To fix: {conflict.fix}")
+            found.append(f"{versions}: {problem}. To fix: {fix}")
     return found
 
 

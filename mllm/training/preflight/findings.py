@@ -15,9 +15,6 @@ from mllm.training.preflight.run_spec import RunSpec
 from mllm.training.preflight.runtime import StepCounts
 from mllm.training.recipe import Recipe
 
-BARS = 8
-"""The largest number of bars of a histogram."""
-
 
 def model_size(model: BaseModel, counts: ParameterCounts) -> Finding:
     """Report how many parameters the model has, and whether that is the published number."""
@@ -74,23 +71,21 @@ def bags(sampler: BagSampler) -> Finding:
     lines.append(f"sizes and epochs: {stages}{until}; the last repeats")
     full = {size: sampler.batch // size * size for size in sampler.sizes}
     singles = [f"{sampler.batch - used} beside bags of {size}" for size, used in full.items() if used < sampler.batch]
-    lines.append(
-        f"{sampler.batch} images in a generation batch{'; single ones: ' if singles else ''}{', '.join(singles)}"
-    )
+    beside = f"; single ones: {', '.join(singles)}" if singles else ""
+    lines.append(f"{sampler.batch} images in a generation batch{beside}")
     return Finding("bags", "good", tuple(lines))
 
 
 def batch_sizes(recipe: Recipe, steps: StepCounts | None) -> Finding:
     """Report what an update is made of, and how many there are."""
     args = recipe.args
-    factors = (
-        f"{recipe.per_device} rows x {recipe.processes} processes x {args.gradient_accumulation_steps} accumulated"
-    )
-    rows = recipe.per_device * recipe.processes * args.gradient_accumulation_steps
+    accumulation = args.gradient_accumulation_steps
+    factors = f"{recipe.per_device} rows x {recipe.processes} processes x {accumulation} accumulated"
+    rows = recipe.per_device * recipe.processes * accumulation
     lines = [f"an update learns from {rows} {'answers' if recipe.kind == 'rl' else 'rows'}: {factors}"]
     if recipe.kind == "rl":
         prompts = args.generation_batch_size // args.num_generations
-        updates = args.steps_per_generation * args.num_iterations / args.gradient_accumulation_steps
+        updates = args.steps_per_generation * args.num_iterations / accumulation
         lines.append(
             f"{prompts} prompts x {args.num_generations} answers are generated at a time; "
             f"updates per generation: {updates:g}"
@@ -137,9 +132,8 @@ def time(spec: RunSpec, counts: ParameterCounts, steps: StepCounts, tokens: floa
     speed = f"{gpu.operations / 1e12:g} TFLOP/s, {gpu.bandwidth / 1e12:g} TB/s"
     shares = f"training {training:.2f} h{f', generation {generation:.2f} h' if generation else ''}"
     rows = f"rows of {tokens:.0f} tokens{'' if spec.lengths.counted else ' (the longest allowed)'}"
-    line = (
-        f"no sooner than {training + generation:.2f} h on {spec.hardware.processes} x {gpu.name} ({speed}) at full use"
-    )
+    gpus = f"{spec.hardware.processes} x {gpu.name} ({speed})"
+    line = f"no sooner than {training + generation:.2f} h on {gpus} at full use"
     note = "a lower bound by arithmetic, not a forecast; without evaluation and loading"
     return Finding("time", "good", (f"{line}: {shares}; {rows}", note))
 
@@ -147,7 +141,7 @@ def time(spec: RunSpec, counts: ParameterCounts, steps: StepCounts, tokens: floa
 def lengths(values: Sequence[int], note: str = "") -> tuple[str, ...]:
     """Return the range and the median of lengths in tokens, and a histogram: lines of `from-to  count  bar`."""
     low, high = min(values), max(values)
-    step = max(-(-(high - low + 1) // BARS), 1)
+    step = max(-(-(high - low + 1) // 8), 1)  # 8 bars at most
     counts = [0] * (-(-(high - low + 1) // step))
     for value in values:
         counts[(value - low) // step] += 1

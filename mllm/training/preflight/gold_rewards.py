@@ -18,12 +18,9 @@ from mllm.records import Answer, Completion, Sample
 from mllm.rewards import BaseReward
 from mllm.training.trl_adapter import TrlReward
 
-CAPTIONS = 200
-"""How many captions are scored, as one batch: their images have to be loaded."""
-ROUNDING = 0.1
-"""What an answer may lose because its box is written in whole numbers: the IoU of a small box."""
+CAPTIONS = 200  # are scored at most, as one batch: their images have to be loaded
+ROUNDING = 0.1  # what an answer may lose because its box is written in whole numbers: the IoU of a small box
 _SPECIAL = re.compile(r"<\|[^|>]*\|>")
-_NO_THOUGHT = "The row has no thought."
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def answer(sample: Sample, checkpoint: Checkpoint) -> str:
     convention = checkpoint.convention
     if convention.prompt == "think" and not sample.thought and sample.task != "caption":
         direct = Convention(convention.family, "direct", convention.budget)
-        text = f"<think>{_NO_THOUGHT}</think>{conversations.target(sample, direct)}"
+        text = f"<think>The row has no thought.</think>{conversations.target(sample, direct)}"
     else:
         text = conversations.target(sample, convention)
     if checkpoint.processor is None:
@@ -105,7 +102,6 @@ def _boxes(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint:
 
 
 def _captions(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> GoldScore:
-    """Score captions, as one batch."""
     if scorer := getattr(reward, "scorer", None):
         from mllm.models import encoders
 

@@ -10,15 +10,12 @@ In all functions `counts` are the model's parameters as the run trains them, and
 
 from dataclasses import dataclass
 
-from mllm.training.preflight.hardware import Hardware
 from mllm.training.preflight.parameters import Dimensions, ParameterCounts
-from mllm.training.preflight.run_spec import GenerationBatch, RunSpec
+from mllm.training.preflight.run_spec import GenerationBatch, Hardware, RunSpec
 
 GIB = 2**30
-CUDA_CONTEXT = 1.0 * GIB
-"""Taken by CUDA, its libraries and NCCL before the first tensor: assumed; 0.6 to 1.2 GiB are usual."""
-FRAGMENTATION = 0.05
-"""Share of a GPU left to the allocator's fragmentation: assumed."""
+CUDA_CONTEXT = 1.0 * GIB  # CUDA, its libraries and NCCL before the first tensor: assumed; 0.6 to 1.2 GiB are usual
+FRAGMENTATION = 0.05  # share of a GPU left to the allocator's fragmentation: assumed
 
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """Bytes of a weight in 4 bits with double quantization: an 8-bit constant per 64 weights and a 32-bit one per 256 of

@@ -119,11 +119,7 @@ def counter(config: Any, family: Family) -> CountParameters:
 def count(config: Any, family: Family, settings: Settings, lora: Lora | None) -> ParameterCounts:
     """Build the model on the meta device, freeze and adapt it as the recipe says, and count its parameters.
 
-    Args:
-        config: transformers' configuration.
-        family: the family, which names the modules that `lora` adapts.
-        settings: what is frozen, and whether the base is held in 4 bits.
-        lora: the adapters that are trained, new or from an earlier stage.
+    `family` names the modules that `lora` adapts: the adapters that are trained, new or from an earlier stage.
     """
     import torch
     from transformers import AutoModelForImageTextToText

@@ -91,12 +91,7 @@ def least_time(spec: RunSpec, counts: ParameterCounts, steps: StepCounts, tokens
     Training takes 2 operations per parameter and token forward, 2 backward for activations, 2 for the trained weights
     (Kaplan et al. 2020, arXiv 2001.08361, section 2.1), 2 more if checkpointing repeats the forward pass; a reference
     model 2 more. Generating a token reads all weights once, for all rows of the batch together.
-
-    Args:
-        spec: the run.
-        counts: the model's parameters; only the language model is counted.
-        steps: how many updates and generations.
-        tokens: mean length of a row with its answer.
+    Of the model only the language model is counted. `tokens` is the mean length of a row with its answer.
     """
     gpu = next((gpu for gpu in GPUS if gpu.memory >= spec.hardware.gpu_memory), GPUS[-1])
     parameters = counts.total["llm"]
@@ -105,5 +100,4 @@ def least_time(spec: RunSpec, counts: ParameterCounts, steps: StepCounts, tokens
     quantized = counts.quantized / counts.parameters
     weight_bytes = 2.0 * (1 - quantized) + NF4_BYTES * quantized
     reads = steps.generations * spec.max_completion_length * parameters * weight_bytes
-    training = operations / spec.hardware.processes / gpu.operations
-    return gpu, training / 3600, reads / gpu.bandwidth / 3600
+    return gpu, operations / spec.hardware.processes / gpu.operations / 3600, reads / gpu.bandwidth / 3600

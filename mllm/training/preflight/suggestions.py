@@ -12,8 +12,6 @@ from mllm.training.preflight.memory import CUDA_CONTEXT, GIB, estimate
 from mllm.training.preflight.parameters import CountParameters
 from mllm.training.preflight.run_spec import RunSpec
 
-ZERO3 = "--config_file accelerate_configs/zero3_multi_node.yaml --num_machines 1 --num_processes"
-
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -55,7 +53,6 @@ def suggest(spec: RunSpec, count: CountParameters, most: int = 3) -> list[Sugges
 
 
 def _estimated(changes: tuple[str, ...], spec: RunSpec, count: CountParameters) -> Suggestion:
-    """Estimate the memory of a changed run."""
     found = estimate(count(spec.settings, spec.lora), spec)
     return Suggestion(changes, spec, found.peak[1] + CUDA_CONTEXT, found.fits(spec.hardware))
 
@@ -99,8 +96,11 @@ def _shard(spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
         words = f"--config_file accelerate_config.yaml --num_processes {hardware.processes} (ZeRO-2)"
         yield words, replace(spec, hardware=replace(hardware, zero=2, deepspeed=True))
     if hardware.zero < 3:
-        words = f"{ZERO3} {hardware.processes} (ZeRO-3)"
-        yield words, replace(spec, hardware=replace(hardware, zero=3, deepspeed=True))
+        words = "--config_file accelerate_configs/zero3_multi_node.yaml --num_machines 1 --num_processes"
+        yield (
+            f"{words} {hardware.processes} (ZeRO-3)",
+            replace(spec, hardware=replace(hardware, zero=3, deepspeed=True)),
+        )
 
 
 def _no_reference(spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:

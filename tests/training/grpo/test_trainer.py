@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mllm.models import checkpoint
-from mllm.training import arguments, launch, trl_adapter
+from mllm.training import arguments, trl_adapter
 from mllm.training.dataset import Row
 from mllm.training.engine import shared_prefix
 from mllm.training.grpo.dynamic_sampling import DynamicSampling
@@ -54,7 +54,7 @@ def trainer(
         "bf16": False, "gradient_checkpointing": False, "report_to": "none", "seed": 0,
         "beta": 0.0, "shuffle_dataset": False, "disable_tqdm": True, "remove_unused_columns": False,
     }  # fmt: skip
-    settings |= launch.devices()
+    settings |= arguments.devices()
     made = kind(
         model=loaded.model,
         reward_funcs=reward,

@@ -60,8 +60,8 @@ def test_known_conflicts_are_reported_with_a_fix(
 
 def test_every_known_conflict_is_tried() -> None:
     tried = [words for _, expected in PAIRED for words in expected]
-    for conflict in doctor.CONFLICTS:
-        assert any(words in f"{conflict.problem}. To fix: {conflict.fix}" for words in tried), conflict
+    for *_, problem, fix in doctor.CONFLICTS:
+        assert any(words in f"{problem}. To fix: {fix}" for words in tried), problem
 
 
 def test_memory_and_disk_are_plausible(tmp_path: Path) -> None:

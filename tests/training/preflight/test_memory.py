@@ -11,9 +11,8 @@ import torch
 from mllm.config import Lora, Settings
 from mllm.models import checkpoint
 from mllm.training.preflight import memory, parameters
-from mllm.training.preflight.hardware import Hardware
 from mllm.training.preflight.parameters import Dimensions, ParameterCounts
-from mllm.training.preflight.run_spec import GenerationBatch, RunSpec, TokenLengths
+from mllm.training.preflight.run_spec import GenerationBatch, Hardware, RunSpec, TokenLengths
 
 QWEN3_8B = Dimensions(
     layers=36, hidden=4096, heads=32, kv_heads=8, head_dim=128, inner=12288, vocabulary=151936, normed=True,

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from mllm.inference.generate import generate
 from mllm.inference.sampling import Sampling
 from mllm.models.checkpoint import load
-from mllm.training import distributed_generate
+from mllm.training import validation
 from tests.support.scenes import make_scene
 
 
@@ -21,7 +21,7 @@ def test_one_process_answers_as_the_model_does(pocket_folder: Path, tmp_path: Pa
     loaded = load(str(pocket_folder))
     args = SimpleNamespace(gradient_checkpointing_kwargs=None)
     trainer: Any = SimpleNamespace(model_wrapped=loaded.model.train(), accelerator=Accelerator(cpu=True), args=args)
-    said = distributed_generate.answers(trainer, loaded, samples, tmp_path, sampling=Sampling(6), batch_size=2)
+    said = validation.answers(trainer, loaded, samples, tmp_path, sampling=Sampling(6), batch_size=2)
     alone = generate(load(str(pocket_folder)), samples, tmp_path, sampling=Sampling(6), batch_size=2)
     assert said == {one.sample_id: one for one in alone} and len(said) == 3
 
@@ -30,7 +30,7 @@ def test_one_process_answers_as_the_model_does(pocket_folder: Path, tmp_path: Pa
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 def test_shares_are_equally_long_hold_all_and_none_twice(count: int, world: int) -> None:
     samples: Any = list(range(count))
-    shares = [distributed_generate.share(samples, rank, world) for rank in range(world)]
+    shares = [validation.share(samples, rank, world) for rank in range(world)]
     assert len({len(one) for one in shares}) == 1
     assert {sample for one in shares for sample in one} == set(samples)
     assert all(len(set(one)) == len(one) for one in shares)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mllm.errors import ConfigError
-from mllm.training.preflight import hardware
-from mllm.training.preflight.hardware import Hardware
+from mllm.training.preflight import run_spec
+from mllm.training.preflight.run_spec import Hardware
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[3]
     ],
 )
 def test_the_configurations_of_the_repository(file: str | None, expected: Hardware) -> None:
-    assert hardware.read(ROOT / file if file else None) == expected
+    assert run_spec.read_hardware(ROOT / file if file else None) == expected
 
 
 def test_flags_win() -> None:
-    found = hardware.read(ROOT / "accelerate_config.yaml", processes=4, gpu_memory=48)
+    found = run_spec.read_hardware(ROOT / "accelerate_config.yaml", processes=4, gpu_memory=48)
     assert found == Hardware(4, 2, True, False, 48) and str(found) == "4 x 48 GiB, DeepSpeed ZeRO-2"
 
 
@@ -37,11 +37,11 @@ def test_what_cannot_be_worked_out_is_refused(tmp_path: Path) -> None:
     text = (ROOT / "accelerate_config.yaml").read_text()
     file.write_text(text.replace("DEEPSPEED", "FSDP"))
     with pytest.raises(ConfigError, match="FSDP"):
-        hardware.read(file)
+        run_spec.read_hardware(file)
     file.write_text(text + "no_such_key: 1\n")
     with pytest.raises(ConfigError, match="accelerate cannot read it"):
-        hardware.read(file)
+        run_spec.read_hardware(file)
     with pytest.raises(ConfigError, match="no such accelerate configuration"):
-        hardware.read(tmp_path / "b.yaml")
+        run_spec.read_hardware(tmp_path / "b.yaml")
     with pytest.raises(ConfigError, match="at least one process"):
-        hardware.read(None, processes=0)
+        run_spec.read_hardware(None, processes=0)
