@@ -74,7 +74,7 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, *, prog: str | None =
         SystemExit: after `--help` and `--version`, with code 0.
     """
     module = sys.modules[cls.__module__]
-    prog = prog or "/".join(Path(module.__file__ or cls.__module__).parts[-2:])
+    prog = prog or "/".join(Path(getattr(module, "__file__", None) or cls.__module__).parts[-2:])
     words, known = list(sys.argv[1:] if argv is None else argv), list(_options(cls))
     if "--version" in words[: words.index("--") if "--" in words else None]:
         print(f"{prog} (fieldmark {__version__})")
