@@ -48,7 +48,7 @@ from mllm.synthesis.run import SynthesisRun
 echo = partial(Console(stderr=True).print, highlight=False, soft_wrap=True, markup=False)
 HEADING = """Knowledge cards of domain {domain}, made by data_synth/knowledge.py; change them as you like.
 `verified: true` was seen in most of the images looked at, `false` was not and is used nowhere,
-`unverified` nobody has looked for. `unlike` holds pairs: [its own mark, the other's mark]."""
+`unverified` no one has checked. `unlike` holds pairs: [its own mark, the other's mark]."""
 
 
 @dataclass(frozen=True)

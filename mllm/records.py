@@ -193,9 +193,9 @@ def load_samples(path: str | Path, *, images: bool = True) -> list[Sample]:
     if not path.is_file():
         raise RecordError(f"{path}: no such record file")
     for line, sample in numbered(path, Sample, "id"):
-        if images and not (picture := image_path(path, sample)).is_file():
+        if images and not (file := image_path(path, sample)).is_file():
             raise RecordError(
-                f"{path}:{line}: field image: no such file {picture} (paths are relative to the samples file's folder)"
+                f"{path}:{line}: field image: no such file {file} (paths are relative to the samples file's folder)"
             )
         samples.append(sample)
     if not samples:

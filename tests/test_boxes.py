@@ -148,14 +148,14 @@ def test_boxes_are_values() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_box_follows_its_image_through_every_exif_orientation(orientation: int) -> None:
     size, numbers = (60, 40), (6, 4, 30, 12)
-    picture = Image.new("L", size)
-    picture.paste(255, numbers)
+    img = Image.new("L", size)
+    img.paste(255, numbers)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture.info["exif"] = exif.tobytes()
-    picture.getexif().load(exif.tobytes())
+    img.info["exif"] = exif.tobytes()
+    img.getexif().load(exif.tobytes())
 
-    turned = ImageOps.exif_transpose(picture)  # Pillow's own transposition is the judge
+    turned = ImageOps.exif_transpose(img)  # Pillow's own transposition is the judge
     frame = Frame(*size).oriented(orientation)
     assert (frame.width, frame.height) == turned.size
     box = Box.from_xyxy(numbers, Frame(*size)).oriented(orientation)

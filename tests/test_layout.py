@@ -212,7 +212,7 @@ def test_the_nouns_load_no_torch(run) -> None:
     )
     loop = "import importlib, sys\nfor room in sys.argv[1:]:\n    importlib.import_module(f'mllm.{room}')\n"
     code = loop + "    print(room, sorted({'torch', 'transformers', 'trl'} & set(sys.modules)))"
-    assert run("-c", code, *rooms, check=True).stdout.splitlines() == [f"{room} []" for room in rooms]
+    assert run("-c", code, *rooms, check=True).stdout.splitlines() == [f"{space} []" for space in rooms]
 
 
 def test_an_unknown_name_of_mllm_is_an_attribute_error() -> None:

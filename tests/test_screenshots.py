@@ -27,9 +27,9 @@ def screenshots() -> ModuleType:
 
 def test_every_image_is_made_shown_and_small(screenshots: ModuleType) -> None:
     there = {file.stem for file in IMAGES.iterdir()}
-    shown = {name for page in PAGES for name in re.findall(r"images/(\w+)\.png\)", page.read_text(encoding="utf-8"))}
+    visible = {name for page in PAGES for name in re.findall(r"images/(\w+)\.png\)", page.read_text(encoding="utf-8"))}
     drawn = {"engine", "base_and_tuned"}  # by `make bench` and by .ci/base_and_tuned.py
-    assert there == shown == set(screenshots.IMAGES) | drawn
+    assert there == visible == set(screenshots.IMAGES) | drawn
     large = {file.name: file.stat().st_size for file in IMAGES.iterdir() if file.stat().st_size > LARGEST}
     assert not large
 

@@ -48,7 +48,7 @@ def follow(
     copy = folder / "fieldmark"
     shutil.copytree(ROOT, copy, ignore=LEFT_BEHIND)
     prepare(copy)
-    told = swaps_of(page) if swaps is None else swaps
+    info = swaps_of(page) if swaps is None else swaps
     lines = lines_of(page)
     with ExitStack() as beside:
         for block in blocks_of(page):
@@ -58,7 +58,7 @@ def follow(
             last = block.number + block.text.count("\n")
             for line in lines if "run" in block.words else ():
                 if block.number < line.number <= last:
-                    words = swapped(shlex.join(line.words), told)
+                    words = swapped(shlex.join(line.words), info)
                     if "beside" in block.words:
                         beside.enter_context(started(words, copy))
                     else:
@@ -138,8 +138,8 @@ def test_karl_on_eight_gpus(tmp_path: Path) -> None:
     for paper in ("karl", "deepperception"):
         for stage in ("sft", "rl"):
             assert (copy / f"runs/kvg_{paper}/{stage}/best/model.safetensors").is_file()
-    told = json.loads((copy / "runs/kvg_karl/eval/rl/scores.json").read_text())
-    assert told["slices"]["all"]["samples"] == 40 and told["official"]
+    info = json.loads((copy / "runs/kvg_karl/eval/rl/scores.json").read_text())
+    assert info["slices"]["all"]["samples"] == 40 and info["official"]
     rows = load_samples(copy / "runs/kvg/data/train.jsonl")
     assert len(rows) == 24 and all(row.thought and row.provenance["teacher"] == "openai" for row in rows)
 
@@ -149,15 +149,15 @@ def test_the_page_of_eight_gpus_tells_what_preflight_says() -> None:
     """Memory and least time of both papers' stages, as they stand in the page's first table."""
     text = (TASKS / "karl_8_gpus.md").read_text(encoding="utf-8")
     for name in ("kvg_karl_qwen3vl_8b", "kvg_deepperception_qwen2vl_7b"):
-        told = []
+        info = []
         for stage in ("_sft", ""):
             found = check_recipe(ROOT / "recipes" / f"{name}{stage}.yaml", rows=25_000).findings
-            said = "\n".join(line for one in found for line in one.lines)
-            gpu = re.search(r"peak ([\d.]+) GiB while \w+, and ([\d.]+) GiB", said)
-            hours = re.search(r"no sooner than ([\d.]+) h", said)
+            output = "\n".join(line for one in found for line in one.lines)
+            gpu = re.search(r"peak ([\d.]+) GiB while \w+, and ([\d.]+) GiB", output)
+            hours = re.search(r"no sooner than ([\d.]+) h", output)
             assert gpu and hours
-            told.append((f"{float(gpu[1]) + float(gpu[2]):.0f}", f"{float(hours[1]):.1f}"))
-        (memory, least), (more, longer) = told
+            info.append((f"{float(gpu[1]) + float(gpu[2]):.0f}", f"{float(hours[1]):.1f}"))
+        (memory, least), (more, longer) = info
         assert f"{memory}, {more} GiB" in text and f"{least}, {longer} h" in text
 
 
@@ -178,8 +178,8 @@ def my_photos(copy: Path) -> None:
         folder.mkdir(parents=True)
         marks += [(kind.name, mark) for mark in kind.marks]
         for number in range(3):
-            picture, box = world.photo(kind, number)
-            picture.save(folder / f"{number}.png")
+            img, box = world.photo(kind, number)
+            img.save(folder / f"{number}.png")
             corners = (str(round(side * world.TILE, 2)) for side in (box.x1, box.y1, box.x2, box.y2))
             boxes.append((f"{folder.name}/{number}.png", *corners))
     for name, rows in (("photos/boxes.csv", boxes), ("marks.csv", marks)):
@@ -215,7 +215,7 @@ def my_products(copy: Path) -> None:
 def test_captions_for_products_that_look_alike(tmp_path: Path) -> None:
     products = follow(TASKS / "look_alike_captions.md", tmp_path, prepare=my_products) / "runs/products"
     for run in ("base", "rl"):
-        told = json.loads((products / "eval" / run / "truematch.json").read_text())
-        assert told["scorer"] == "pocket-judge" and told["matches"]["3"], "bags of three were judged"
+        info = json.loads((products / "eval" / run / "truematch.json").read_text())
+        assert info["scorer"] == "pocket-judge" and info["matches"]["3"], "bags of three were judged"
     assert "tuned" in (products / "compare.html").read_text(encoding="utf-8")
     assert (products / "captions.html").is_file() and (products / "rl/live.html").is_file()

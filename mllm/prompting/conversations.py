@@ -60,24 +60,24 @@ def lengths(samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, *, answe
 
 
 def check_length(
-    samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, limit: int, *, answers: bool = True, room: int = 0
+    samples: Sequence[Sample], checkpoint: Checkpoint | Loaded, limit: int, *, answers: bool = True, reserved: int = 0
 ) -> list[int]:
     """Return the tokens of each row: prompt, image and, with `answers` (SFT), the answer; nothing is truncated.
 
-    Raises `FieldmarkError` for rows of more than `limit` tokens, of which `room` have to stay free (RL: the longest
+    Raises `FieldmarkError` for rows of more than `limit` tokens, of which `reserved` have to stay free (RL: the longest
     completion). It names the rows, their lengths and the settings to change.
     """
     counted = lengths(samples, checkpoint, answers=answers)
-    refuse_long([sample.id for sample in samples], counted, limit, room=room)
+    refuse_long([sample.id for sample in samples], counted, limit, reserved=reserved)
     return counted
 
 
-def refuse_long(names: Sequence[str], counted: Sequence[int], limit: int, *, room: int = 0) -> None:
-    """Raise `FieldmarkError` naming the rows whose tokens, with `room` kept free, are more than `limit`."""
-    long = [(name, count) for name, count in zip(names, counted, strict=True) if count + room > limit]
+def refuse_long(names: Sequence[str], counted: Sequence[int], limit: int, *, reserved: int = 0) -> None:
+    """Raise `FieldmarkError` naming the rows whose tokens, with `reserved` kept free, are more than `limit`."""
+    long = [(name, count) for name, count in zip(names, counted, strict=True) if count + reserved > limit]
     if long:
         shown = ", ".join(f"{name} ({count} tokens)" for name, count in long[:5])
-        free = f" with {room} tokens kept free for the completion" if room else ""
+        free = f" with {reserved} tokens kept free for the completion" if reserved else ""
         raise FieldmarkError(
             f"{len(long)} of {len(names)} rows do not fit into max_tokens_per_sample = {limit}{free}: {shown}"
             f"{', ...' if len(long) > 5 else ''}. Raise max_tokens_per_sample, lower visual_tokens, or remove the rows."

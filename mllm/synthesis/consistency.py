@@ -65,8 +65,8 @@ def _agrees(clause: str, own: Sequence[str], foreign: Iterable[str]) -> bool:
         quoted = content_words([mark])
         if quoted and quoted <= used and not quoted <= known:
             return False
-    said = normalize_name(clause).split()
-    return not _bare_clash(used, own) and not any(_clash(said, normalize_name(mark).split(), own) for mark in own)
+    words = normalize_name(clause).split()
+    return not _bare_clash(used, own) and not any(_clash(words, normalize_name(mark).split(), own) for mark in own)
 
 
 def _bare_clash(used: frozenset[str], own: Sequence[str]) -> bool:

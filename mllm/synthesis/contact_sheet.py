@@ -44,11 +44,11 @@ def sheet(folder: Path, samples: Sequence[Sample]) -> Image.Image:
             DrawnBox(thing.box, str(k + 1), GOLD_COLOUR if thing.box in sample.boxes else ANSWER_COLOUR)
             for k, thing in enumerate(sample.things)
         ]
-        picture = draw(open_image(folder / sample.image), boxes, side=CELL - 10)
-        picture.thumbnail((CELL - 10, CELL - 10))
-        page.paste(picture, (x + 5, y + 5))
+        thumbnail = draw(open_image(folder / sample.image), boxes, side=CELL - 10)
+        thumbnail.thumbnail((CELL - 10, CELL - 10))
+        page.paste(thumbnail, (x + 5, y + 5))
         for number, line in enumerate(_text(sample)):
-            pen.text((x + 6, y + picture.height + 8 + number * _LINE), line, fill="black", font=font)
+            pen.text((x + 6, y + thumbnail.height + 8 + number * _LINE), line, fill="black", font=font)
     return page
 
 

@@ -88,7 +88,7 @@ def check_rows(
     """Refuse training and validation rows above the token limit (minus the completion's); log their lengths."""
     limit = settings.max_tokens_per_sample
     samples = [row.record for row in data.train if isinstance(row.record, Sample)]
-    counted = conversations.check_length(samples, checkpoint, limit, answers=answers, room=max_completion_length)
+    counted = conversations.check_length(samples, checkpoint, limit, answers=answers, reserved=max_completion_length)
     exchanges = [(row.record, row.image) for row in data.train if isinstance(row.record, Exchange)]
     plain = [
         ([*one.messages(), prompts.says("assistant", one.answer)], image_size(image) if image else None)

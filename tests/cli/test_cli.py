@@ -35,11 +35,11 @@ def file(tmp_path):
 
 
 def test_help_names_every_command_and_the_exit_codes():
-    shown = fieldmark([]).output
-    assert fieldmark(["--help"]).output == shown and len(commands.names()) >= 7
+    visible = fieldmark([]).output
+    assert fieldmark(["--help"]).output == visible and len(commands.names()) >= 7
     for name in commands.names():
-        assert f"  {name.replace('_', '-')} " in shown
-    assert "130 stopped by Ctrl-C" in shown and "--print-completion" in shown
+        assert f"  {name.replace('_', '-')} " in visible
+    assert "130 stopped by Ctrl-C" in visible and "--print-completion" in visible
 
 
 @pytest.mark.parametrize("name", commands.names())
@@ -48,8 +48,8 @@ def test_every_command_has_options_and_help(name):
     module = commands.load(name)
     assert dataclasses.is_dataclass(module.Options) and callable(module.command)
     assert re.match(r"[A-Z][^`]+[.]$", module.__doc__.splitlines()[0]), "begin with a sentence that says what it does"
-    shown = fieldmark([name.replace("_", "-"), "--help"])
-    assert shown.exit_code == 0 and f"usage: fieldmark {name.replace('_', '-')} " in shown.output
+    visible = fieldmark([name.replace("_", "-"), "--help"])
+    assert visible.exit_code == 0 and f"usage: fieldmark {name.replace('_', '-')} " in visible.output
     for field in dataclasses.fields(module.Options):
         documented = rf"\n    {field.name}: .*\n    \"\"\"\S" if "Options" not in str(field.type) else ""
         assert re.search(documented, Path(module.__file__).read_text()), f"{name}: {field.name} has no help"

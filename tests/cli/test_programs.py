@@ -94,10 +94,10 @@ def test_an_old_spelling_works_and_warns(capsys: pytest.CaptureFixture[str]) -> 
 def test_version_and_help_end_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     from mllm import __version__
 
-    for flag, shown in (("--version", __version__), ("--help", "--max-new-tokens")):
+    for flag, visible in (("--version", __version__), ("--help", "--max-new-tokens")):
         with pytest.raises(SystemExit) as end:
             parse(Options, [flag])
-        assert not end.value.code and shown in capsys.readouterr().out
+        assert not end.value.code and visible in capsys.readouterr().out
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,10 +84,8 @@ def test_no_group_is_on_two_sides_and_held_out_entities_stay_out_of_training() -
 def test_a_look_alike_of_a_held_out_photo_follows_it_or_is_left_out() -> None:
     photos = [photo(0, "a", use="train"), photo(1, "a", use="train"), photo(2, "b", use="test")]
     photos += [photo(3, "c", use="validation"), photo(4, "c", use="validation")]
-    pictures = [scene(0), scene(1), scene(1), scene(1), scene(2)]
-    done = split(
-        photos, [fingerprint(image, one.boxes) for image, one in zip(pictures, photos, strict=True)], Shares(), 0
-    )
+    imgs = [scene(0), scene(1), scene(1), scene(1), scene(2)]
+    done = split(photos, [fingerprint(image, one.boxes) for image, one in zip(imgs, photos, strict=True)], Shares(), 0)
     assert {one.id: one.split for one in done.photos} == {
         "a-0": "train", "a-1": "test", "b-2": "test", "c-4": "validation",
     }  # fmt: skip

@@ -75,16 +75,16 @@ def test_boxes_of_the_composite_enclose_the_drawn_thing(pocket: Path) -> None:
 
 
 def test_no_held_out_entity_and_no_image_leaks(pocket: Path) -> None:
-    shown: dict[str, set[str]] = defaultdict(set)
+    visible: dict[str, set[str]] = defaultdict(set)
     photos: dict[str, set[str]] = defaultdict(set)
     for row in samples(pocket):
-        shown[row.split] |= {thing.entity for thing in row.things}
+        visible[row.split] |= {thing.entity for thing in row.things}
         photos[row.split] |= set(row.provenance["photos"])
         assert row.seen == (find(row.entity).use == "train")
     use = {one.name: one.use for one in species("bird")}
-    assert {use[name] for name in shown["train"]} == {"train"}
-    assert {use[name] for name in shown["validation"]} <= {"train", "validation"}
-    assert {use[name] for name in shown["test"]} <= {"train", "test"}
+    assert {use[name] for name in visible["train"]} == {"train"}
+    assert {use[name] for name in visible["validation"]} <= {"train", "validation"}
+    assert {use[name] for name in visible["test"]} <= {"train", "test"}
     assert not photos["train"] & (photos["validation"] | photos["test"]) and not photos["validation"] & photos["test"]
     no_look_alikes_between_sides(pocket)
 

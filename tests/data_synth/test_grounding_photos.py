@@ -137,8 +137,8 @@ def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, m
         elif n < 11:
             assert iou(photo.boxes[0], true) > 0.75 and photo.provenance["agreement"] == 1.0
             assert len(photo.fingerprint) == 2, "what the new box encloses is searched for, too"
-    shown = {thing.entity for row in load_samples(tmp_path / "out" / "train.jsonl") for thing in row.things}
-    assert not shown & {"bird 1", "bird 2", "bird 3"}
+    visible = {thing.entity for row in load_samples(tmp_path / "out" / "train.jsonl") for thing in row.things}
+    assert not visible & {"bird 1", "bird 2", "bird 3"}
     assert make(tmp_path / "out", *given, *counts) == facts and pointer.asked == 2 * 11
 
 

@@ -61,9 +61,9 @@ def test_truematch_reads_the_published_bags(tmp_path: Path, judge: str, capsys: 
     write(tmp_path / "5.json", [[1, 2, 3, 4, 5]])
     captions = {number: RIGHT[colour] for number, colour in ids.items()}
     captions["2"] = RIGHT[ids["1"]]  # one of six in bags of three, one of five in the bag of five
-    told = ["--captions", str(write(tmp_path / "captions.json", captions)), "--official", str(tmp_path)]
-    told += ["--images", str(tmp_path), "--sizes", "3", "5", "--scorer", judge, "--out", str(tmp_path / "out.json")]
-    truematch.main(told)
+    info = ["--captions", str(write(tmp_path / "captions.json", captions)), "--official", str(tmp_path)]
+    info += ["--images", str(tmp_path), "--sizes", "3", "5", "--scorer", judge, "--out", str(tmp_path / "out.json")]
+    truematch.main(info)
     table = json.loads((tmp_path / "out.json").read_text())
     assert table["sizes"]["3"]["r1"]["value"] == pytest.approx(5 / 6)
     assert table["sizes"]["3"]["r1"]["groups"] == 2 and table["sizes"]["3"]["chance"] == pytest.approx(1 / 3)
@@ -95,17 +95,17 @@ def test_truematch_of_ours_tells_marks_as_well(tmp_path: Path, judge: str, image
     ]  # fmt: skip
     write_jsonl(tmp_path / "samples.jsonl", rows)
     write_jsonl(tmp_path / "bags.jsonl", [Bag("3-hard-0", tuple(names), "hard", 0.9)])
-    said = [Completion(name, f"A round {name} striped bird.", Answer(None, None, (), (), None)) for name in names]
-    write_jsonl(tmp_path / "outputs.jsonl", said)
-    told = ["--captions", str(tmp_path / "outputs.jsonl"), "--samples", str(tmp_path / "samples.jsonl")]
+    output = [Completion(name, f"A round {name} striped bird.", Answer(None, None, (), (), None)) for name in names]
+    write_jsonl(tmp_path / "outputs.jsonl", output)
+    info = ["--captions", str(tmp_path / "outputs.jsonl"), "--samples", str(tmp_path / "samples.jsonl")]
     truematch.main(
-        [*told, "--bags", str(tmp_path / "bags.jsonl"), "--scorer", judge, "--out", str(tmp_path / "o.json")]
+        [*info, "--bags", str(tmp_path / "bags.jsonl"), "--scorer", judge, "--out", str(tmp_path / "o.json")]
     )
     table = json.loads((tmp_path / "o.json").read_text())
     assert table["text"]["precision"]["value"] == pytest.approx(2 / 3)
     assert table["text"]["recall"]["value"] == pytest.approx(2 / 4)
     with pytest.raises(FieldmarkError, match="no bag of the requested --sizes"):
-        truematch.main([*told, "--bags", str(tmp_path / "bags.jsonl"), "--sizes", "7", "--scorer", judge])
+        truematch.main([*info, "--bags", str(tmp_path / "bags.jsonl"), "--sizes", "7", "--scorer", judge])
 
 
 @pytest.mark.parametrize(
@@ -122,22 +122,22 @@ def test_truematch_checks_its_files(tmp_path: Path, judge: str, bags: object, sa
     write(tmp_path / "3.json", bags)
     (tmp_path / "COCO_val2014_000000000099.jpg").write_bytes(b"")
     captions = write(tmp_path / "captions.json", ids)
-    told = ["--captions", str(captions), "--official", str(tmp_path), "--images", str(tmp_path), "--sizes", "3"]
+    info = ["--captions", str(captions), "--official", str(tmp_path), "--images", str(tmp_path), "--sizes", "3"]
     with pytest.raises(FieldmarkError, match=says):
-        truematch.main([*told, "--scorer", judge])
+        truematch.main([*info, "--scorer", judge])
 
 
 def test_random_distractors_leave_out_the_rest(tmp_path: Path, judge: str, images: Path) -> None:
     captions = RIGHT | {"red": "A blue bird."}
-    told = ["--captions", str(write(tmp_path / "captions.json", captions)), "--images", str(images)]
-    random_distractors.main([*told, "--size", "4", "--scorer", judge, "--out", str(tmp_path / "out.json")])
+    info = ["--captions", str(write(tmp_path / "captions.json", captions)), "--images", str(images)]
+    random_distractors.main([*info, "--size", "4", "--scorer", judge, "--out", str(tmp_path / "out.json")])
     table = json.loads((tmp_path / "out.json").read_text())
     assert table["batches"] == 2 and table["r1"]["value"] == pytest.approx(7 / 8) and table["r5"]["value"] == 1
     made = random_distractors.batches([str(k) for k in range(10)], 4, 0)
     assert [len(batch) for batch in made] == [4, 4] and len(set(itertools.chain(*made))) == 8
     assert made == random_distractors.batches([str(k) for k in range(10)], 4, 0)
     with pytest.raises(FieldmarkError, match="do not fill"):
-        random_distractors.main([*told, "--scorer", judge])
+        random_distractors.main([*info, "--scorer", judge])
 
 
 def test_imagecode_finds_the_target_among_ten(tmp_path: Path, judge: str) -> None:
@@ -147,13 +147,13 @@ def test_imagecode_finds_the_target_among_ten(tmp_path: Path, judge: str) -> Non
             (made,) = paint(tmp_path, COLOURS[min(index, 7)])
             made.rename(tmp_path / name / f"img{index}.jpg")
     data = {"one": {"0": f"{COLOURS[0]}", "3": f"{COLOURS[3]}"}, "two": {"9": f"{COLOURS[7]}"}}
-    told = ["--data", str(write(tmp_path / "data.json", data)), "--images", str(tmp_path), "--scorer", judge]
-    imagecode.main([*told, "--human", "--out", str(tmp_path / "out.json")])
+    info = ["--data", str(write(tmp_path / "data.json", data)), "--images", str(tmp_path), "--scorer", judge]
+    imagecode.main([*info, "--human", "--out", str(tmp_path / "out.json")])
     table = json.loads((tmp_path / "out.json").read_text())
     assert table["queries"] == 3 and table["r1"]["groups"] == 2
     assert table["r1"]["value"] == pytest.approx((1 + 1 + 1 / 3) / 3), "images 7, 8 and 9 are the same: a tie of three"
     with pytest.raises(FieldmarkError, match="no caption of 'one/3'"):
-        imagecode.main([*told, "--captions", str(write(tmp_path / "c.json", {"one/0": "red"}))])
+        imagecode.main([*info, "--captions", str(write(tmp_path / "c.json", {"one/0": "red"}))])
 
 
 def test_imagecode_reads_the_published_file(shared_data: Path) -> None:
@@ -196,13 +196,13 @@ def test_finecapeval_checks_its_files(tmp_path: Path) -> None:
     with pytest.raises(FieldmarkError, match="x.csv:2: the row has too few"):
         finecapeval.read(tmp_path / "x.csv")
     head = b"image,caption,background,object,relation\n"
-    for row, told in (
+    for row, info in (
         (b"a.jpg,\xff,b,c,d\n", "x.csv: not UTF-8 at byte 48"),
         (b"a.jpg," + b"x" * 200_000 + b",b,c,d\n", "x.csv:2: broken csv: field larger than field limit"),
         (b",a bird,b,c,d\n", "x.csv:2: field image is empty"),
     ):
         (tmp_path / "x.csv").write_bytes(head + row)
-        with pytest.raises(FieldmarkError, match=told):
+        with pytest.raises(FieldmarkError, match=info):
             finecapeval.read(tmp_path / "x.csv")
 
 

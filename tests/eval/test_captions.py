@@ -25,8 +25,8 @@ def test_captions_are_written_once_and_read_by_benchmarks(
 ) -> None:
     flags = ["--model", str(pocket_folder), "--samples", str(file), "--out", str(tmp_path), "--max-new-tokens", "4"]
     captions.main(flags)
-    told = caption_stats.read_captions(tmp_path / "outputs.jsonl")
-    assert set(told) == {sample.id for sample in load_samples(file)}
+    info = caption_stats.read_captions(tmp_path / "outputs.jsonl")
+    assert set(info) == {sample.id for sample in load_samples(file)}
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["text"]["captions"] == 3 and 0 <= scores["text"]["precision"]["value"] <= 1
     assert scores["text"]["truncated"] == 1.0, "four tokens are too few for random weights"

@@ -40,8 +40,8 @@ def test_golden_scores(tmp_path, capsys):
     assert part["unseen domains"] == part["domain dog"] and "published_acc" not in every
     recall = {row["name"]: row for row in table["links"]["all"]}["recall"]
     assert (recall["right"], recall["of"]) == (1, 4)
-    shown = capsys.readouterr().out
-    assert "no answer tag: 1" in shown and "| recall " in shown and "| all " in shown
+    visible = capsys.readouterr().out
+    assert "no answer tag: 1" in visible and "| recall " in visible and "| all " in visible
 
 
 def test_a_tie_at_one_half_is_a_hit(tmp_path):
@@ -147,8 +147,8 @@ def test_both_rules_published_rows_and_quadrants(tmp_path, capsys):
     known = {name: Entry(level, right, 2) for name, level, right in zip(names, LEVELS[::4], (2.0, 0.0), strict=False)}
     MasteryTable(known).save(tmp_path / "mastery.json")
     kvg_bench.main(["--rescore", "--out", str(folder), "--mastery", str(tmp_path / "mastery.json")])
-    shown = capsys.readouterr().out
-    assert "published rule" in shown and "| KARL " in shown and "68.4" in shown and "Human+search" in shown
+    visible = capsys.readouterr().out
+    assert "published rule" in visible and "| KARL " in visible and "68.4" in visible and "Human+search" in visible
     found = json.loads((folder / "scores.json").read_text())["knowledge"]
     hits = {sample.id: case.hit for sample, case in zip(samples, runs.load(folder).cases, strict=True)}
     kept = [sample for sample in samples if sample.entity in known]

@@ -81,9 +81,9 @@ def test_fgvr_on_class_folders_and_csv(pocket_folder, tmp_path, capsys) -> None:
         found.append(table["slices"]["all"]["acc"]["value"])
     _, asked, _ = runs.read(tmp_path / "csv")
     blank = Answer(None, None, (), (), None)
-    said = ["wren" if k else "I do not know" for k in range(8)]
+    output = ["wren" if k else "I do not know" for k in range(8)]
     write_jsonl(
-        tmp_path / "csv" / "outputs.jsonl", [Completion(s.id, t, blank) for s, t in zip(asked, said, strict=True)]
+        tmp_path / "csv" / "outputs.jsonl", [Completion(s.id, t, blank) for s, t in zip(asked, output, strict=True)]
     )
     fgvr.main(["--rescore", "--out", str(tmp_path / "csv")])
     table = json.loads((tmp_path / "csv" / "scores.json").read_text())

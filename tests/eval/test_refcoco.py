@@ -22,8 +22,8 @@ def rows(folder: Path) -> Path:
     Image.new("RGB", (200, 100)).save(folder / "b.png")
 
     def row(image: str, solution: list[float] | None, hops: str) -> dict:
-        told = {"empty_case": solution is None, "hops": hops, "type": ["exclude", "verb"]}
-        return {"image": image, "problem": f"the {hops} cat", "solution": solution, "categories": told}
+        info = {"empty_case": solution is None, "hops": hops, "type": ["exclude", "verb"]}
+        return {"image": image, "problem": f"the {hops} cat", "solution": solution, "categories": info}
 
     half, whole = [0, 0, 100, 100], [0, 0, 200, 100]
     path = folder / "ref.json"
@@ -43,8 +43,8 @@ def answered(folder: Path, pocket_folder: Path, file: Path) -> Path:
     )
     _, asked, _ = runs.read(out)
     texts = ["(0,0),(50,100)", "(0,0),(50,100)", "none", "(0,0),(50,100)"]  # right; a tie; right; a box for nothing
-    said = [Completion(s.id, f"<answer>{t}</answer>", BLANK) for s, t in zip(asked, texts, strict=True)]
-    write_jsonl(out / "outputs.jsonl", said)
+    output = [Completion(s.id, f"<answer>{t}</answer>", BLANK) for s, t in zip(asked, texts, strict=True)]
+    write_jsonl(out / "outputs.jsonl", output)
     return out
 
 

@@ -31,12 +31,12 @@ def address(local):
 
 def test_it_writes_what_the_checkpoint_writes(local, address):
     """Same words as in this process: the server states its convention, and small images travel without loss."""
-    picture, text = Image.effect_noise((192, 96), 60).convert("RGB"), []
+    img, text = Image.effect_noise((192, 96), 60).convert("RGB"), []
     far = assistant.load(address)
     assert far.backend.convention == local.backend.convention and far.backend.name == f"tuned at {address}"
-    here, there = (one.ground(picture, "Talo", max_new_tokens=8) for one in (local, far))
+    here, there = (one.ground(img, "Talo", max_new_tokens=8) for one in (local, far))
     assert there.generation == here.generation == Generation(here.text, 8, True)
-    again = far.ground(picture, "Talo", max_new_tokens=8, on_text=text.append)
+    again = far.ground(img, "Talo", max_new_tokens=8, on_text=text.append)
     assert "".join(text) == again.text and len(text) > 1, "passed on in pieces"
     far.backend.close()
 

@@ -61,11 +61,11 @@ def asked(tmp_path_factory):
     folder, samples = tmp_path_factory.mktemp("served"), []
     for k, domain in enumerate(KINDS):
         one = species(domain)[k]
-        picture, box = world.photo(one, k)
-        picture.save(folder / f"{k}.png")
+        img, box = world.photo(one, k)
+        img.save(folder / f"{k}.png")
         samples.append(
             Sample(
-                id=f"s{k}", task="ground", image=f"{k}.png", size=Frame(*picture.size), domain=domain,
+                id=f"s{k}", task="ground", image=f"{k}.png", size=Frame(*img.size), domain=domain,
                 entity=one.name, question=f"List every {domain}.", boxes=(Box(*box.to_xyxy(Frame(1, 1))),),
             )
         )  # fmt: skip

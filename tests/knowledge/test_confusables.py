@@ -27,8 +27,8 @@ C = card("c", ("blue feet", "foot"))
 
 
 def photo(folder: Path, number: int, entity: str) -> Photo:
-    picture, box = world.photo(species("bird")[number % 3], number)
-    picture.save(folder / f"{number}.png")
+    img, box = world.photo(species("bird")[number % 3], number)
+    img.save(folder / f"{number}.png")
     return Photo(str(number), f"{number}.png", Frame(96, 96), "bird", entity, (box,))
 
 

@@ -133,7 +133,7 @@ def test_rows_that_do_not_fit_are_refused_by_name(checkpoint: Checkpoint, data: 
         conversations.check_length(samples, checkpoint, min(counted) - 1)
     conversations.check_length(samples, checkpoint, max(counted))
     with pytest.raises(FieldmarkError, match="4 of 4 rows.*with 500 tokens kept free"):
-        conversations.check_length(samples, checkpoint, 512, answers=False, room=500)
+        conversations.check_length(samples, checkpoint, 512, answers=False, reserved=500)
 
 
 def test_freezing_says_what_it_froze(checkpoint: Checkpoint) -> None:

@@ -24,11 +24,11 @@ def main(out: Path) -> None:
     torch.set_num_threads(1)
     model, processor = build(4)
     rng = random.Random(3)
-    told = [
+    info = [
         kind(rng)
         for kind in (pretraining_tasks.judge_task, pretraining_tasks.recall_task, pretraining_tasks.copy_task) * 2
     ]
-    batch = task_batch(parallel.world.shard(told[:4]), cast(Any, None), processor.tokenizer)
+    batch = task_batch(parallel.world.shard(info[:4]), cast(Any, None), processor.tokenizer)
     answer_loss(model, batch).backward()
     everywhere, somewhere, nowhere = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
     everywhere.grad = torch.full((2,), 1.0 + parallel.world.rank)

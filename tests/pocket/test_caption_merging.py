@@ -37,11 +37,11 @@ def test_the_oracle_blends_and_expands_scenes_truly() -> None:
     for seed in range(12):
         for scene in look_alikes(seed, 2, "hard"):
             marks = scene.marks
-            told = [sparse(scene.domain, marks, random.Random(f"{seed}/{k}")) for k in range(5)]
-            blended = oracle.blend(told)
+            info = [sparse(scene.domain, marks, random.Random(f"{seed}/{k}")) for k in range(5)]
+            blended = oracle.blend(info)
             found = judge(blended, marks)
             assert found.precision == 1.0
-            assert found.right >= max(judge(one, marks).right for one in told)
+            assert found.right >= max(judge(one, marks).right for one in info)
             look = Look("a.png", scene.domain, None, tuple(mark for thing in marks for mark in thing))
             whole = oracle.expand(blended, oracle.describe(look))
             assert judge(whole, marks).recall == judge(whole, marks).precision == 1.0

@@ -17,9 +17,9 @@ def test_a_caption_is_pooled_at_its_end(name: str) -> None:
     encoder = encoders.load(name, device="cpu")
     words = encoder.tokenizer(["A red bird.", "A tall blue bird with red cap."], padding=True, return_tensors="pt")
     with torch.no_grad():
-        told = encoder.model.text_model(words["input_ids"], words["attention_mask"])
+        info = encoder.model.text_model(words["input_ids"], words["attention_mask"])
     last = words["attention_mask"].sum(-1) - 1
-    assert torch.equal(told.pooler_output, told.last_hidden_state[torch.arange(2), last])
+    assert torch.equal(info.pooler_output, info.last_hidden_state[torch.arange(2), last])
     assert encoder.tokenizer("A red bird.")["input_ids"][-1] == encoder.tokenizer.eos_token_id
 
 

@@ -47,5 +47,5 @@ def test_deciding_words_look_back_to_what_they_repeat_or_compare() -> None:
             assert len(compared) == len(re.findall(r"\w (?:fits|not)\b", task.answer))
             for place, source in compared:  # " red" (or its part, as " cap") against the recalled mark that ends there
                 mark = next(m for m in task.sought if decode(tokens[: source + 1]).endswith(m))
-                said = decode(tokens[: place + 1])
-                assert (decode([tokens[place + 1]]) == " fits") == said.endswith(f" {mark}")
+                output = decode(tokens[: place + 1])
+                assert (decode([tokens[place + 1]]) == " fits") == output.endswith(f" {mark}")

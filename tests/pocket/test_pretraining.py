@@ -125,13 +125,13 @@ def test_tasks_read_packed_are_learned_alike(in_view: bool) -> None:
         pretraining_tasks.at_task(scene, 5, rng),
         pretraining_tasks.list_task(scene, 5),
     ]
-    told = [
+    info = [
         pretraining_tasks.judge_task(rng),
         pretraining_tasks.recall_task(rng),
         pretraining_tasks.copy_task(rng),
     ]
     pictures: Any = _Images()
-    batch = task_batch(seen if in_view else told, pictures, processor.tokenizer)
+    batch = task_batch(seen if in_view else info, pictures, processor.tokenizer)
     losses, gradients = [], []
     for read in (read_padded, packing.hidden_states):
         model.zero_grad()

@@ -20,8 +20,8 @@ MARKS = st.lists(st.sampled_from(["red", "blue", "round", "tall", "plain"]), min
 @given(MARKS, st.lists(MARKS, max_size=4), st.integers(0, 99))
 def test_telling_marks_tell_and_are_found_whenever_all_of_them_tell(own, others, seed) -> None:
     chosen = questions.telling(own, others, random.Random(seed))
-    told = all(not set(own) <= set(other) for other in others)
-    assert (chosen is not None) == told
+    info = all(not set(own) <= set(other) for other in others)
+    assert (chosen is not None) == info
     if chosen is not None:
         assert set(chosen) <= set(own) and not any(set(chosen) <= set(other) for other in others)
 

@@ -75,13 +75,13 @@ def weights(folder: Path) -> dict[str, Any]:
 @pytest.mark.ci
 def test_packed_rows_train_as_padded_ones(config: Path, tmp_path: Path) -> None:
     """The same batches, padded and packed: the same losses and counts of tokens, step by step."""
-    told: dict[str, list[dict[str, Any]]] = {}
+    info: dict[str, list[dict[str, Any]]] = {}
     for packing in ("false", "true"):
         out = tmp_path / packing
         flags = ["--pack", packing, "--output_dir", str(out), "--save_strategy", "no"]
         train(config, *flags, "--per_device_train_batch_size", "4")
-        told[packing] = [row for row in journal(out) if "loss" in row]
-    for padded, packed in zip(told["false"], told["true"], strict=True):
+        info[packing] = [row for row in journal(out) if "loss" in row]
+    for padded, packed in zip(info["false"], info["true"], strict=True):
         assert packed["loss"] == pytest.approx(padded["loss"], rel=1e-4)
         assert packed["grad_norm"] == pytest.approx(padded["grad_norm"], rel=1e-3)
         assert packed["num_tokens"] == padded["num_tokens"]
@@ -166,9 +166,9 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
     from recipes import sft
 
     sft.main(["--help"])
-    said = capsys.readouterr().out
-    assert "accelerate launch recipes/sft.py" in said and "SFTConfig" in said
-    assert all(f"--{name} " in said for name in Settings.model_fields)
+    output = capsys.readouterr().out
+    assert "accelerate launch recipes/sft.py" in output and "SFTConfig" in output
+    assert all(f"--{name} " in output for name in Settings.model_fields)
 
 
 def test_nan_ends_the_run(config: Path) -> None:
@@ -249,9 +249,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> Non
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     child.send_signal(signal.SIGINT)
-    said, _ = child.communicate(timeout=600)
-    assert child.returncode == 130, said[-3000:]
-    assert "the same command continues" in said
+    output, _ = child.communicate(timeout=600)
+    assert child.returncode == 130, output[-3000:]
+    assert "the same command continues" in output
     (folder,) = out.glob("checkpoint-*")
     assert families.read_convention(folder).family == "pocket"
     assert not (out / "fieldmark.json").exists(), "a stopped run leaves nothing that looks finished"

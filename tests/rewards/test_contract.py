@@ -95,14 +95,14 @@ def build(name: str, scorer: str) -> rewards.BaseReward:
     return rewards.load(name, **needed, **config).reading(FAMILY, FAMILY.budget)
 
 
-def captioned(picture: Path, number: int = 0) -> Sample:
-    colour = picture.stem
+def captioned(img: Path, number: int = 0) -> Sample:
+    colour = img.stem
     thing = Thing("bird", Box(0.1, 0.1, 0.9, 0.9), ("round", colour, "plain", "black cap"))
     caption = f"A round {colour} plain bird."
     return replace(
         sample(number),
         task="caption",
-        image=str(picture),
+        image=str(img),
         things=(thing,),
         captions=(caption,),
         bag="b",
@@ -122,7 +122,7 @@ def golds() -> list[Sample]:
 def gold_and_others(reward: rewards.BaseReward, images: list[Path]) -> tuple[list[Sample], list[str]]:
     """A batch of three samples of the reward's task, and what should be said of them."""
     if reward.task == "caption":
-        rows = [captioned(picture, number) for number, picture in enumerate(images)]
+        rows = [captioned(img, number) for number, img in enumerate(images)]
         return rows, [row.captions[0] for row in rows]
     rows = golds()
     return rows, [task_of(row).target(row, "think", FAMILY, FRAME) for row in rows]
@@ -143,8 +143,8 @@ def test_it_is_a_frozen_value_that_pickles(reward: rewards.BaseReward) -> None:
 
 def test_gold_scores_high(reward: rewards.BaseReward, images: list[Path]) -> None:
     rows, texts = gold_and_others(reward, images)
-    said = [completion(text, row) for text, row in zip(texts, rows, strict=True)]
-    values = [score.value for score in reward(rows, said) if score.value is not None]
+    output = [completion(text, row) for text, row in zip(texts, rows, strict=True)]
+    values = [score.value for score in reward(rows, output) if score.value is not None]
     # Cosines do not come near 1: CLIP-S of a right caption is what it is, so it only has to beat rubbish.
     share = 0.4 if type(reward).__module__.endswith(".clip") else 0.9
     assert values and min(values) >= reward.low + share * (reward.high - reward.low)

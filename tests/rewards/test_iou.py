@@ -16,7 +16,7 @@ GOLD = Box(0.0, 0.0, 0.5, 1.0)
 SAMPLE = Sample("a", "ground", "a.png", Frame(100, 100), "bird", "x", "Find x.", (GOLD,))
 
 
-def said(*boxes: Box) -> Completion:
+def output(*boxes: Box) -> Completion:
     problem = None if boxes else "no box in the answer"
     return Completion("a", "", Answer(None, "", boxes, tuple((0.0,) * 4 for _ in boxes), problem))
 
@@ -44,29 +44,29 @@ MOST = Box(0.0, 0.0, 0.4, 1.0)  # IoU 0.8
     ],
 )
 def test_modes(reward: Reward, box: Box, expected: float) -> None:
-    (score,) = reward([SAMPLE], [said(box)])
+    (score,) = reward([SAMPLE], [output(box)])
     assert score.value == pytest.approx(expected)
     assert score.parts["iou"] == pytest.approx(iou(box, GOLD))
 
 
 def test_unread_answers_score_zero_and_are_counted() -> None:
-    (score,) = Reward()([SAMPLE], [said()])
+    (score,) = Reward()([SAMPLE], [output()])
     assert score == Score(0.0, {"iou": 0.0, "acc": 0.0, "unread": 1.0})
 
 
 def test_half_counts_as_right() -> None:
-    (score,) = Reward()([SAMPLE], [said(HALF)])
+    (score,) = Reward()([SAMPLE], [output(HALF)])
     assert score.parts["acc"] == 1.0
 
 
 def test_of_several_true_boxes_the_nearest_counts() -> None:
     two = replace(SAMPLE, boxes=(Box(0.5, 0.0, 1.0, 1.0), GOLD))
-    assert best_iou(said(MOST).answer, two) == pytest.approx(0.8)
+    assert best_iou(output(MOST).answer, two) == pytest.approx(0.8)
 
 
 def test_no_true_box_means_it_does_not_apply() -> None:
-    assert Reward()([replace(SAMPLE, boxes=())], [said(HALF)]) == [Score(None)]
-    assert Reward()([replace(SAMPLE, task="ground_all")], [said(HALF)]) == [Score(None)]
+    assert Reward()([replace(SAMPLE, boxes=())], [output(HALF)]) == [Score(None)]
+    assert Reward()([replace(SAMPLE, task="ground_all")], [output(HALF)]) == [Score(None)]
 
 
 @pytest.mark.parametrize("wrong", [{"mode": "soft"}, {"tau": 1.0}, {"tau": -0.1}, {"gamma": 0}])

@@ -80,10 +80,10 @@ def test_it_pays_what_the_benchmark_prints() -> None:
 
 def test_a_link_that_the_samples_own_thought_does_without_does_not_count() -> None:
     plain = replace(SAMPLE, thought="Tala rovi: round, red. 1 <obj:0>: round, red. 2 <obj:1>: round, blue. So 1.")
-    said = f"{HEAD} 1 (10,10),(40,50): round, red. 2 (60,50),(90,90): round, blue. So 1."
-    found = scored(said, sample=plain)
+    output = f"{HEAD} 1 (10,10),(40,50): round, red. 2 (60,50),(90,90): round, blue. So 1."
+    found = scored(output, sample=plain)
     assert found.value == 1 and "mark judged" not in found.parts
-    unthought = scored(said, sample=replace(SAMPLE, thought=None))
+    unthought = scored(output, sample=replace(SAMPLE, thought=None))
     assert unthought.value == pytest.approx(5 / 6), "where nobody thought yet, all of them count"
 
 

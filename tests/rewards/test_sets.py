@@ -30,8 +30,8 @@ WHOLE_LEFT, WHOLE_RIGHT, HALF_LEFT = "(0,0),(50,100)", "(50,0),(100,100)", "(0,0
 
 
 def read(text: str) -> Completion:
-    said = f"<think>so</think><answer>{text}</answer>"
-    return Completion("a", said, answers.parse(said, FAMILY, FRAME))
+    output = f"<think>so</think><answer>{text}</answer>"
+    return Completion("a", output, answers.parse(output, FAMILY, FRAME))
 
 
 def value(name: str, sample: Sample, text: str) -> float | None:

@@ -13,7 +13,7 @@ def parquet(path: Path, **change) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def picture(colour):
+    def img(colour):
         data = io.BytesIO()
         Image.new("RGB", (120, 80), colour).save(data, "JPEG")
         return {"bytes": data.getvalue(), "path": None}
@@ -28,7 +28,7 @@ def parquet(path: Path, **change) -> Path:
             "answer": f"{tag}<|box_start|>({box[0]},{box[1]}),({box[2]},{box[3]})<|box_end|>",
         }
 
-    red, blue = picture("red"), picture("blue")
+    red, blue = img("red"), img("blue")
     rows = [
         case("bird/0", "bird", red, "House Wren", (0, 0, 400, 1000)),
         case("bird/1", "bird", red, "Marsh Wren", (500, 0, 1000, 1000)),

@@ -23,9 +23,9 @@ def make_scene(folder: Path, number: int, split: str, *, across: int = 2, down: 
     canvas = Image.new("RGB", (96 * across, 96 * down), "white")
     things = []
     for k, one in enumerate(chosen):
-        picture, box = world.photo(one, seed=number * 100 + k)
+        img, box = world.photo(one, seed=number * 100 + k)
         x, y = k % across, k // across
-        canvas.paste(picture, (96 * x, 96 * y))
+        canvas.paste(img, (96 * x, 96 * y))
         window = Box(x / across, y / down, (x + 1) / across, (y + 1) / down)
         things.append(Thing(one.name, box.inside(window), tuple(one.marks)))
     name = f"{split}-{number:03}"

@@ -44,8 +44,8 @@ def photos(folder: Path, *, species: int = 12, each: int = 5) -> None:
             home = folder / domain / one.name
             home.mkdir(parents=True, exist_ok=True)
             for number in range(each):
-                picture, box = world.photo(one, 7000 + number)
-                large = picture.resize((288, 288), Image.Resampling.BILINEAR)
+                img, box = world.photo(one, 7000 + number)
+                large = img.resize((288, 288), Image.Resampling.BILINEAR)
                 large.save(home / f"{number}.png")
                 if domain != "food":
                     numbers = [round(side) for side in box.to_xyxy(Frame(288, 288))]
@@ -72,13 +72,13 @@ def bench(folder: Path, *, images: int = 4) -> None:
     pq.write_table(pa.Table.from_pylist(rows), folder / "kvg-bench.parquet")
 
 
-def _case(name: str, domain: str, picture: bytes, entity: str, box: Box) -> dict[str, Any]:
+def _case(name: str, domain: str, img: bytes, entity: str, box: Box) -> dict[str, Any]:
     tag = f"<|object_ref_start|>{entity}<|object_ref_end|>"
     x1, y1, x2, y2 = (round(side) for side in box.to_xyxy(THOUSANDTHS))
     return {
         "question_id": name,
         "category": domain,
-        "image": {"bytes": picture, "path": None},
+        "image": {"bytes": img, "path": None},
         "question": f"Find and give the bounding box of {tag}",
         "answer": f"{tag}<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>",
     }

@@ -30,10 +30,10 @@ class Engine:
     def render(self, body: dict[str, Any]) -> dict[str, Any]:
         """Features of the images of a conversation."""
         parts = [part for turn in body["messages"] for part in turn["content"] if part["type"] == "image_url"]
-        pictures = [part["image_url"]["url"].partition("base64,")[2] for part in parts]
-        lengths = [self._pixels(one)["tokens"] for one in pictures]
+        imgs = [part["image_url"]["url"].partition("base64,")[2] for part in parts]
+        lengths = [self._pixels(one)["tokens"] for one in imgs]
         places = [{"offset": 3, "length": length} for length in lengths]
-        return {"features": {"mm_placeholders": {"image": places}, "kwargs_data": {"image": pictures}}}
+        return {"features": {"mm_placeholders": {"image": places}, "kwargs_data": {"image": imgs}}}
 
     def generate(self, body: dict[str, Any]) -> dict[str, Any]:
         """Tokens after `token_ids`, each with its log-probability."""
@@ -55,8 +55,8 @@ class Engine:
             tokens.append({"token": f"token_id:{token}", "logprob": logp, "top_logprobs": []})
         return {"choices": [{"token_ids": written, "logprobs": {"content": tokens}}]}
 
-    def _pixels(self, picture: str) -> dict[str, Any]:
-        image = Image.open(io.BytesIO(base64.b64decode(picture)))
+    def _pixels(self, img: str) -> dict[str, Any]:
+        image = Image.open(io.BytesIO(base64.b64decode(img)))
         seen = Image.new("RGB", image.size, "white") if self.blind else image
         made = self.processor.image_processor(images=[seen], return_tensors="pt")
         tokens = int(made["image_grid_thw"].prod()) // self.processor.image_processor.merge_size**2

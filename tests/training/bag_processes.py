@@ -71,8 +71,8 @@ def main() -> None:
     )
     trainer.add_callback(stages)
     trainer.train()
-    told = {"batches": written.batches, "counts": stages.counts}  # pyright: ignore[reportAttributeAccessIssue]
-    (out / f"{trainer.accelerator.process_index}.json").write_text(json.dumps(told))
+    info = {"batches": written.batches, "counts": stages.counts}  # pyright: ignore[reportAttributeAccessIssue]
+    (out / f"{trainer.accelerator.process_index}.json").write_text(json.dumps(info))
 
 
 if __name__ == "__main__":

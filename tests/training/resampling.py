@@ -41,7 +41,7 @@ def main() -> None:
 
     def kept(inputs: list[dict[str, object]]) -> dict[str, object]:
         found = whole(inputs)
-        told = {
+        info = {
             "before": seen[0],
             "after": found["advantages"].reshape(-1, 4).ne(0).any(1).tolist(),
             "items": int(found["num_items_in_batch"]),
@@ -49,7 +49,7 @@ def main() -> None:
             "metrics": {name: v[-1] for name, v in made._metrics["train"].items() if "dynamic" in name},
             "start": _sum(made.model),
         }
-        (out / f"{made.accelerator.process_index}.json").write_text(json.dumps(told))
+        (out / f"{made.accelerator.process_index}.json").write_text(json.dumps(info))
         return found
 
     made._draw, made._generate_and_score_completions = noted, kept

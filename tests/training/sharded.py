@@ -57,12 +57,12 @@ def main() -> None:
             weights = {name: _whole(value) for name, value in model.state_dict().items()}
             shares = [_share(value) for value in model.parameters()]
         state, plugin = PartialState(), trainer.accelerator.state.deepspeed_plugin
-        told = {"world": state.num_processes, "how": state.distributed_type.value, "loss": _logged(trainer, "loss")}
-        told |= {"grad_norm": _logged(trainer, "grad_norm")}
-        told |= {"stage": plugin.zero_stage if plugin else None, "logits": logits, "weights": weights}
-        told["share"] = sum(held for held, _ in shares) / sum(size for _, size in shares)
+        info = {"world": state.num_processes, "how": state.distributed_type.value, "loss": _logged(trainer, "loss")}
+        info |= {"grad_norm": _logged(trainer, "grad_norm")}
+        info |= {"stage": plugin.zero_stage if plugin else None, "logits": logits, "weights": weights}
+        info["share"] = sum(held for held, _ in shares) / sum(size for _, size in shares)
         if state.is_main_process:
-            torch.save(told, out)
+            torch.save(info, out)
 
     run.train = train_and_tell  # the recipe's own call finds it
     run.program(lambda: program.main(argv))

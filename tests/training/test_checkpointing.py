@@ -24,8 +24,8 @@ from tests.support.scenes import make_data
 
 
 def state(step: int, **how: Any) -> Any:
-    told = {"global_step": step, "max_steps": 20, "logging_steps": 3, "save_steps": 5, "epoch": 0.0}
-    return SimpleNamespace(**(told | {"is_world_process_zero": True} | how))
+    info = {"global_step": step, "max_steps": 20, "logging_steps": 3, "save_steps": 5, "epoch": 0.0}
+    return SimpleNamespace(**(info | {"is_world_process_zero": True} | how))
 
 
 ARGS = SimpleNamespace(logging_strategy=IntervalStrategy.STEPS, save_strategy=IntervalStrategy.STEPS)

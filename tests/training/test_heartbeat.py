@@ -64,10 +64,10 @@ def watched(mode: str, silence: float, stall: float, folder: Path) -> tuple[str,
 )
 def test_a_lost_process_is_named(mode: str, message: str, tmp_path: Path) -> None:
     silence, stall = (4, 60) if mode == "stop" else (60, 4)
-    said, code, took = watched(mode, silence, stall, tmp_path)
+    output, code, took = watched(mode, silence, stall, tmp_path)
     assert code != 0 and took < 200, "the collective's own timeout is 300 s"
-    assert re.search(message, said), said[-3000:]
-    assert "Rank 0 of 2 ends the run" in said
+    assert re.search(message, output), output[-3000:]
+    assert "Rank 0 of 2 ends the run" in output
 
 
 @pytest.mark.slow
@@ -80,8 +80,8 @@ def test_a_lost_process_is_named(mode: str, message: str, tmp_path: Path) -> Non
     ],
 )
 def test_other_ways_to_go(mode: str, message: str, tmp_path: Path) -> None:
-    said, code, _ = watched(mode, 5 if mode == "late" else 30, 60, tmp_path)
-    assert message in said, said[-3000:]
+    output, code, _ = watched(mode, 5 if mode == "late" else 30, 60, tmp_path)
+    assert message in output, output[-3000:]
     assert (code == 0) == (mode == "fine")
 
 
@@ -101,15 +101,15 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_batch(
     kind: str, data: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """GRPO on replayed answers: live ones differ by process, since each draws its own random numbers."""
-    told = {}
+    info = {}
     for config, rows in (("cpu", 4), ("cpu_two_processes", 2)):
         folder = tmp_path / config
         folder.mkdir()
         path = recipe("rl" if kind == "replay" else "sft", data, folder)
         batch = rows * (2 if kind == "replay" else 1)
         flags = ["--per_device_train_batch_size", str(batch), "--validation", "null", "--save_strategy", "no"]
-        told[config] = trained(kind, config, path, *flags, "--optim", "sgd", "--learning_rate", "0.1")
-    one, two = told["cpu"], told["cpu_two_processes"]
+        info[config] = trained(kind, config, path, *flags, "--optim", "sgd", "--learning_rate", "0.1")
+    one, two = info["cpu"], info["cpu_two_processes"]
     assert (one["world"], two["world"]) == (1, 2) and two["how"] == "MULTI_CPU"
     assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
     assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4) and min(one["grad_norm"]) > 1e-3
@@ -134,8 +134,8 @@ def test_two_nodes_on_loopback_train_one_model(script: str, data: tuple[Path, Pa
         nodes.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT))
     codes = [node.wait(timeout=900) for node in nodes]
     assert codes == [0, 0], (tmp_path / "node0.log").read_text()[-3000:]
-    told = torch.load(tmp_path / "told.pt", weights_only=True)
-    assert told["world"] == 2 and told["how"] == ("DEEPSPEED" if script == "node.sh" else "MULTI_CPU")
+    info = torch.load(tmp_path / "told.pt", weights_only=True)
+    assert info["world"] == 2 and info["how"] == ("DEEPSPEED" if script == "node.sh" else "MULTI_CPU")
 
 
 def test_the_slurm_file_hands_every_node_its_number(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ FAMILY = families.load("pocket")
 def batch(tmp_path: Path) -> tuple[list[Sample], list[Completion]]:
     """Four prompts, two answers to each; the first answers right, the second with a text that wants to be markup."""
     samples, done = [], []
-    for number, picture in enumerate(paint(tmp_path, "red", "blue", "green", "white")):
+    for number, img in enumerate(paint(tmp_path, "red", "blue", "green", "white")):
         sample = Sample(
-            f"s{number}", "ground", str(picture), Frame(96, 96), "bird", "Tala rovi", f"Find {EVIL}.",
+            f"s{number}", "ground", str(img), Frame(96, 96), "bird", "Tala rovi", f"Find {EVIL}.",
             (Box(0.25, 0.25, 0.75, 0.75),),
         )  # fmt: skip
         frame = FAMILY.frame(sample.size, FAMILY.budget)
@@ -148,5 +148,5 @@ def test_tensorboard_gets_images_and_texts(batch, tmp_path: Path) -> None:
     assert read.Tags()["images"] == [f"rollouts/{k}" for k in (1, 2, 3)]
     (image,) = read.Images("rollouts/1")
     assert image.step == 4 and image.width == page.SIDE and image.height == page.SIDE
-    told = read.Tensors("rollouts/1/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "format 1.0, iou 1.0" in told and f"    {EVIL}" in told, "model text is code, not markup"
+    info = read.Tensors("rollouts/1/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "format 1.0, iou 1.0" in info and f"    {EVIL}" in info, "model text is code, not markup"

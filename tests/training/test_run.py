@@ -15,9 +15,9 @@ def test_a_card_that_is_too_small_is_told_with_what_to_turn() -> None:
 
     with pytest.raises(SystemExit) as end:
         run.program(main)
-    said = str(end.value)
-    assert said.startswith("error: CUDA out of memory. Tried to allocate 2.00 GiB.\n`fieldmark preflight")
-    assert "per_device_train_batch_size" in said and "documentation" not in said
+    output = str(end.value)
+    assert output.startswith("error: CUDA out of memory. Tried to allocate 2.00 GiB.\n`fieldmark preflight")
+    assert "per_device_train_batch_size" in output and "documentation" not in output
 
 
 def test_what_nobody_foresaw_keeps_its_traceback() -> None:

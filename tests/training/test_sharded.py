@@ -61,8 +61,8 @@ def trained(kind: str, config: str, path: Path, *flags: str) -> dict[str, Any]:
     """Run the recipe and return what tests/training/sharded.py wrote down."""
     out = path.parent / "told.pt"
     program = str(ROOT / "tests" / "training" / "sharded.py")
-    said = launch(config, program, kind, str(out), "--config", str(path), *flags)
-    assert "built successfully" not in said, "nothing may need a compiler"
+    output = launch(config, program, kind, str(out), "--config", str(path), *flags)
+    assert "built successfully" not in output, "nothing may need a compiler"
     return torch.load(out, weights_only=True)
 
 
@@ -81,20 +81,20 @@ def round_trip(kind: str, stage: int, lora: bool, data: tuple[Path, Path], folde
     """Train, save, merge: everywhere the same model as the one that was in memory."""
     path, out = recipe(kind, data, folder), folder / "out"
     flags = ["--lora.r", "4"] if lora else []
-    told = trained(kind, f"cpu_zero{stage}", path, *flags)
-    assert (told["world"], told["how"], told["stage"]) == (2, "DEEPSPEED", stage)
+    info = trained(kind, f"cpu_zero{stage}", path, *flags)
+    assert (info["world"], info["how"], info["stage"]) == (2, "DEEPSPEED", stage)
     steps = [row for row in journal(out) if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2, 3]
     assert max(row["grad_norm"] for row in steps) > 0
     assert (out / "checkpoint-3" / "latest").is_file(), "DeepSpeed saved no state: it did not train"
     before = says(Path(checkpoint.base_and_adapter("pocket")[0]))
-    assert (told["logits"] - before).abs().max() > 1e-3, "nothing was learned"
+    assert (info["logits"] - before).abs().max() > 1e-3, "nothing was learned"
     for saved in (out, out / "checkpoint-3"):
-        torch.testing.assert_close(says(saved), told["logits"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(says(saved), info["logits"], rtol=0, atol=1e-5)
     done = merge.merge(out / "checkpoint-3", folder / "merged", masters=True)
     assert done.shards and done.adapter == lora
     assert [path.name for path in (folder / "merged").iterdir() if path.suffix in (".pt", ".bin", ".pth")] == []
-    torch.testing.assert_close(says(folder / "merged"), told["logits"], rtol=0, atol=1e-4 if lora else 1e-5)
+    torch.testing.assert_close(says(folder / "merged"), info["logits"], rtol=0, atol=1e-4 if lora else 1e-5)
 
 
 @pytest.mark.timeout(1800)
@@ -118,39 +118,39 @@ def test_sharded_training_ends_in_plain_weights(
 def test_fsdp_ends_in_plain_weights(data: tuple[Path, Path], tmp_path: Path) -> None:
     """Each process holds half of the weights, and what is saved is whole and the model that was trained."""
     path, out = recipe("sft", data, tmp_path), tmp_path / "out"
-    told = trained("sft", "cpu_fsdp", path)
-    assert (told["world"], told["how"]) == (2, "FSDP") and 0.45 < told["share"] < 0.55
+    info = trained("sft", "cpu_fsdp", path)
+    assert (info["world"], info["how"]) == (2, "FSDP") and 0.45 < info["share"] < 0.55
     before = says(Path(checkpoint.base_and_adapter("pocket")[0]))
-    assert (told["logits"] - before).abs().max() > 1e-3, "nothing was learned"
+    assert (info["logits"] - before).abs().max() > 1e-3, "nothing was learned"
     for saved in (out, out / "checkpoint-3"):
-        torch.testing.assert_close(says(saved), told["logits"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(says(saved), info["logits"], rtol=0, atol=1e-5)
     kept = mllm.load(str(out)).loaded.model.state_dict()
-    assert told["weights"].keys() == kept.keys()
+    assert info["weights"].keys() == kept.keys()
     for name, value in kept.items():
-        torch.testing.assert_close(value, told["weights"][name], rtol=0, atol=0)
+        torch.testing.assert_close(value, info["weights"][name], rtol=0, atol=0)
     assert json.loads((out / "run.json").read_text())["world_size"] == 2
     assert (out / "checkpoint-3" / "rng_state_1.pth").is_file(), "each process keeps its own random numbers"
     (row,) = [row for row in journal(out) if "eval/acc" in row]
     assert row["step"] == 3 and row["eval/samples"] == 2
-    torch.testing.assert_close(says(out / "best"), told["logits"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(says(out / "best"), info["logits"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("kind", "lora"), [("sft", True), ("rl", False), ("rl", True)])
 def test_fsdp_of_adapters_and_of_rewards(kind: str, lora: bool, data: tuple[Path, Path], tmp_path: Path) -> None:
-    told = trained(kind, "cpu_fsdp", recipe(kind, data, tmp_path), *(["--lora.r", "4"] if lora else []))
-    assert (told["world"], told["how"]) == (2, "FSDP") and told["share"] < 0.55 and max(told["grad_norm"]) > 0
-    torch.testing.assert_close(says(tmp_path / "out"), told["logits"], rtol=0, atol=1e-5)
+    info = trained(kind, "cpu_fsdp", recipe(kind, data, tmp_path), *(["--lora.r", "4"] if lora else []))
+    assert (info["world"], info["how"]) == (2, "FSDP") and info["share"] < 0.55 and max(info["grad_norm"]) > 0
+    torch.testing.assert_close(says(tmp_path / "out"), info["logits"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_fsdp_takes_the_steps_of_zero3(data: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "zero").mkdir()
-    told = trained("sft", "cpu_fsdp", recipe("sft", data, tmp_path))
+    info = trained("sft", "cpu_fsdp", recipe("sft", data, tmp_path))
     other = trained("sft", "cpu_zero3", recipe("sft", data, tmp_path / "zero"))
-    assert told["loss"] == pytest.approx(other["loss"], abs=1e-4)
+    assert info["loss"] == pytest.approx(other["loss"], abs=1e-4)
 
 
 @pytest.mark.slow
@@ -164,13 +164,13 @@ def test_sharded_training_goes_on(config: str, kind: str, lora: bool, data: tupl
     whole.mkdir()
     parts.mkdir()
     flags = ["--lora.r", "4"] if lora else []
-    told = trained(kind, config, recipe(kind, data, whole), "--lr_scheduler_type", "constant", *flags)
-    assert told["world"] == 2
+    info = trained(kind, config, recipe(kind, data, whole), "--lr_scheduler_type", "constant", *flags)
+    assert info["world"] == 2
     path = recipe(kind, data, parts)
     path.write_text(path.read_text() + "lr_scheduler_type: constant\n")  # more steps must not mean other steps
     trained(kind, config, path, "--max_steps", "2", *flags)
     again = trained(kind, config, path, *flags)
-    torch.testing.assert_close(again["logits"], told["logits"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(again["logits"], info["logits"], rtol=0, atol=1e-5)
     one, other = ([row for row in journal(folder / "out") if "loss" in row] for folder in (whole, parts))
     assert [row["step"] for row in one] == [row["step"] for row in other] == [1, 2, 3]
     for name in ("loss", "grad_norm"):
@@ -185,11 +185,11 @@ def test_shards_alone_become_weights(data: tuple[Path, Path], tmp_path: Path) ->
     config["deepspeed_config"]["zero3_save_16bit_model"] = False
     (tmp_path / "shards.yaml").write_text(yaml.safe_dump(config))
     path = recipe("sft", data, tmp_path)
-    told = trained("sft", str(tmp_path / "shards"), path)
+    info = trained("sft", str(tmp_path / "shards"), path)
     last = tmp_path / "out" / "checkpoint-3"
-    assert told["world"] == 2 and not list(last.glob("*.safetensors"))
+    assert info["world"] == 2 and not list(last.glob("*.safetensors"))
     merge.merge(last, tmp_path / "merged")
-    torch.testing.assert_close(says(tmp_path / "merged"), told["logits"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(says(tmp_path / "merged"), info["logits"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -21,9 +21,9 @@ def test_one_process_answers_as_the_model_does(pocket_folder: Path, tmp_path: Pa
     loaded = load(str(pocket_folder))
     args = SimpleNamespace(gradient_checkpointing_kwargs=None)
     trainer: Any = SimpleNamespace(model_wrapped=loaded.model.train(), accelerator=Accelerator(cpu=True), args=args)
-    said = validation.answers(trainer, loaded, samples, tmp_path, sampling=Sampling(6), batch_size=2)
+    output = validation.answers(trainer, loaded, samples, tmp_path, sampling=Sampling(6), batch_size=2)
     alone = generate(load(str(pocket_folder)), samples, tmp_path, sampling=Sampling(6), batch_size=2)
-    assert said == {one.sample_id: one for one in alone} and len(said) == 3
+    assert output == {one.sample_id: one for one in alone} and len(output) == 3
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 7])

@@ -42,8 +42,8 @@ def test_captions_get_the_number_of_the_benchmark(file: Path, samples: list[Samp
     measured = validation_metrics.choose(samples, file.parent, Evaluate())(samples, done)
     write_jsonl(tmp_path / "outputs.jsonl", done)
     write_jsonl(tmp_path / "bags.jsonl", [Bag(f"b{k}", tuple(s.id for s in samples[k : k + 3])) for k in (0, 3, 6, 9)])
-    told = ["--captions", str(tmp_path / "outputs.jsonl"), "--samples", str(file), "--out", str(tmp_path / "o.json")]
-    truematch.main([*told, "--bags", str(tmp_path / "bags.jsonl")])
+    info = ["--captions", str(tmp_path / "outputs.jsonl"), "--samples", str(file), "--out", str(tmp_path / "o.json")]
+    truematch.main([*info, "--bags", str(tmp_path / "bags.jsonl")])
     table = json.loads((tmp_path / "o.json").read_text())
     assert measured["eval/r1"] == pytest.approx(table["sizes"]["3"]["r1"]["value"])
     assert measured["eval/chance"] == pytest.approx(1 / 3)

@@ -36,9 +36,9 @@ def main() -> None:
         moved = sum(
             (p.detach() - old).abs().sum().item() for p, old in zip(made.model.parameters(), before, strict=True)
         )
-        told = next(row for row in made.state.log_history if "grad_norm" in row)
+        info = next(row for row in made.state.log_history if "grad_norm" in row)
         if made.accelerator.is_main_process:
-            found = {name: told[name] for name in ("loss", "grad_norm", "reward")}
+            found = {name: info[name] for name in ("loss", "grad_norm", "reward")}
             found |= {"world": made.accelerator.num_processes, "moved": moved}
             found["how"] = made.accelerator.state.distributed_type.value
             (out / f"{engine}.json").write_text(json.dumps(found))

@@ -145,10 +145,10 @@ class Ablation:
 class AblationRun:
     """An ablation in one folder."""
 
-    def __init__(self, out: Path, ablation: Ablation, tell: Callable[[str], None]) -> None:
-        self.out, self.ablation, self.sizes, self._tell = out, ablation, ablation.sizes, tell
+    def __init__(self, out: Path, ablation: Ablation, report: Callable[[str], None]) -> None:
+        self.out, self.ablation, self.sizes, self._report = out, ablation, ablation.sizes, report
         self.task = ablation.task(out, ablation.sizes)
-        self.pipeline = Pipeline(out, tell)
+        self.pipeline = Pipeline(out, report)
         self.rates: dict[str, str] = {}
 
     def run(self) -> str:
@@ -175,7 +175,7 @@ class AblationRun:
             scores = {rate: json.loads(file.read_text(encoding="utf-8")) for rate, file in files.items()}
             found = {rate: float(score[criterion]) for rate, score in scores.items()}
             self.rates[arm.name] = max(found, key=lambda rate: found[rate])
-            self._tell(f"{arm.name}: validation {criterion} {found}; learning rate {self.rates[arm.name]} is kept")
+            self._report(f"{arm.name}: validation {criterion} {found}; learning rate {self.rates[arm.name]} is kept")
 
     def _train(self, runs: Sequence[tuple[Arm, int, str]]) -> None:
         """Train (arm, seed, learning rate), one core each, after measuring the mastery that some of them need."""

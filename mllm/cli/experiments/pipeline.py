@@ -41,11 +41,11 @@ class Stage:
 
 
 class Pipeline:
-    """Stages of one output folder; `tell` gets one line about each."""
+    """Stages of one output folder; `report` gets one line about each."""
 
-    def __init__(self, out: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, out: Path, report: Callable[[str], None]) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self._tell, self._file = tell, out / "stages.jsonl"
+        self._report, self._file = report, out / "stages.jsonl"
         lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.is_file() else []
         self._done = {row["name"]: row for row in map(json.loads, lines)}
 
@@ -60,7 +60,7 @@ class Pipeline:
         todo = [stage for stage in stages if self._done.get(stage.name, {}).get("arguments") != stage.words]
         for stage in stages:
             if stage not in todo:
-                self._tell(f"{stage.name}: done before")
+                self._report(f"{stage.name}: done before")
         waiting, running, failed = list(todo), {}, {}
         with ThreadPoolExecutor(jobs) as pool:
             while waiting or running:
@@ -69,7 +69,7 @@ class Pipeline:
                 for stage in [one for one in waiting if not unfinished.intersection(one.needs)]:
                     if len(running) < jobs and not failed:
                         number = f"[{todo.index(stage) + 1}/{len(todo)}]"
-                        self._tell(f"{number} {stage.name} (about {max(1, round(left / jobs / 60))} min left)")
+                        self._report(f"{number} {stage.name} (about {max(1, round(left / jobs / 60))} min left)")
                         running[pool.submit(_call, stage, jobs)] = stage
                         waiting.remove(stage)
                 if not running:

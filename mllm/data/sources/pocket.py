@@ -24,14 +24,14 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
         count = request.photos_per_entity if one.use == "train" else max(2, request.photos_per_entity // 3)
         for number in range(count):
             name = f"{one.name.replace(' ', '_')}-{number:03d}"
-            picture, box = world.photo(one, request.seed * 100_000 + number)
+            image, box = world.photo(one, request.seed * 100_000 + number)
             part = folder / f".{name}.part"
-            picture.save(part, format="PNG")
+            image.save(part, format="PNG")
             part.replace(folder / f"{name}.png")  # a stopped run leaves no incomplete image under its final name
             yield Photo(
                 id=name,
                 image=f"photos/{name}.png",
-                size=Frame(*picture.size),
+                size=Frame(*image.size),
                 domain=one.domain,
                 entity=one.name,
                 boxes=(box,),

@@ -82,15 +82,15 @@ class Told(AblationRun):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, str]:
+def info(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, str]:
     out = tmp_path_factory.mktemp("captions-table")
     make_captions(out / "truth", "test", families=2, size=3)
     table = Told(out)
     return table, table.run()
 
 
-def test_every_rewarded_arm_gets_the_same_budget(told) -> None:
-    stages = [stage for stage in told[0].stages if stage.module == "mllm.recipes.rl"]
+def test_every_rewarded_arm_gets_the_same_budget(info) -> None:
+    stages = [stage for stage in info[0].stages if stage.module == "mllm.recipes.rl"]
     arms = [arm for arm in TINY.arms if arm.start]
     assert len(arms) == 7 and len(stages) == 7 * 4
     same = ("--max_steps=4", "--limit=14", "--num_generations=8", "--per_device_train_batch_size=112")
@@ -103,8 +103,8 @@ def test_every_rewarded_arm_gets_the_same_budget(told) -> None:
         assert all(flag in stage.arguments for flag in same for stage in own)
 
 
-def test_arms_learn_from_the_captions_they_are_named_after(told) -> None:
-    for stage in told[0].stages:
+def test_arms_learn_from_the_captions_they_are_named_after(info) -> None:
+    for stage in info[0].stages:
         if stage.module.startswith("mllm.recipes"):
             (train,) = [word for word in stage.arguments if word.startswith("--train=")]
             (model,) = [word for word in stage.arguments if word.startswith("--model=")]
@@ -115,7 +115,7 @@ def test_arms_learn_from_the_captions_they_are_named_after(told) -> None:
                 assert f"seed{stage.name[-1]}/best" in model, "a seed goes on from its own start"
 
 
-def test_the_flags_are_read_by_the_recipe(told) -> None:
+def test_the_flags_are_read_by_the_recipe(info) -> None:
     from trl import GRPOConfig
 
     from mllm.training import arguments, run
@@ -123,7 +123,7 @@ def test_the_flags_are_read_by_the_recipe(told) -> None:
     root = Path(__file__).resolve().parents[3]
     for arm in TINY.arms:
         if arm.start:
-            stage = next(s for s in told[0].stages if s.name.startswith(f"{arm.name}, "))
+            stage = next(s for s in info[0].stages if s.name.startswith(f"{arm.name}, "))
             words = [*stage.arguments, "--bf16", "False", "--use_cpu", "True"]
             settings, _ = arguments.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
             run.load_rewards(settings)
@@ -135,17 +135,17 @@ def test_the_flags_are_read_by_the_recipe(told) -> None:
             assert ("faithful" in settings.rewards) == (ANCHORED in arm.name)
 
 
-def test_the_judge_comes_last_and_is_not_the_scorer(told) -> None:
-    modules = [stage.module for stage in told[0].stages]
+def test_the_judge_comes_last_and_is_not_the_scorer(info) -> None:
+    modules = [stage.module for stage in info[0].stages]
     first = modules.index("mllm.eval.captions")
     assert not any("recipes" in module for module in modules[first:])
-    judged = [stage for stage in told[0].stages if stage.module == "mllm.eval.truematch"]
+    judged = [stage for stage in info[0].stages if stage.module == "mllm.eval.truematch"]
     assert len(judged) == 1 + 9 * 3 + 1 and all("--scorer" not in stage.arguments for stage in judged)
 
 
-def test_the_table(told) -> None:
-    table = told[1]
-    assert (told[0].out / "table.md").read_text() == table
+def test_the_table(info) -> None:
+    table = info[1]
+    assert (info[0].out / "table.md").read_text() == table
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
     lines = {row[0]: row for row in rows}
     assert lines[BASE][1] == "-" and lines[FROM_VCB][1] == "1e-4"
@@ -165,9 +165,9 @@ def test_the_real_programs_in_miniature(tmp_path: Path) -> None:
         rates=("1e-5",), sft_rates=("1e-3",), max_new_tokens=8, seeds=(0,),
     )  # fmt: skip
     small = ablation(sizes, bags=(2, 3))
-    told: list[str] = []
-    table = AblationRun(tmp_path, small, told.append).run()
+    info: list[str] = []
+    table = AblationRun(tmp_path, small, info.append).run()
     assert all(f"| {arm} " in table for arm in (BASE, SPARSE, VCB, FROM_VCB))
-    told.clear()
-    assert AblationRun(tmp_path, small, told.append).run() == table
-    assert all("done before" in line or "is kept" in line for line in told)
+    info.clear()
+    assert AblationRun(tmp_path, small, info.append).run() == table
+    assert all("done before" in line or "is kept" in line for line in info)

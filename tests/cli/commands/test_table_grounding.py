@@ -59,15 +59,15 @@ class Told(AblationRun):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, str]:
+def summary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, str]:
     out = tmp_path_factory.mktemp("grounding")
     make_data(out / "truth", train=1, validation=6)
     table = Told(out)
     return table, table.run()
 
 
-def test_every_trained_arm_gets_the_same_budget(told) -> None:
-    stages = [stage for stage in told[0].stages if stage.module == "mllm.recipes.rl"]
+def test_every_trained_arm_gets_the_same_budget(summary) -> None:
+    stages = [stage for stage in summary[0].stages if stage.module == "mllm.recipes.rl"]
     for arm in (PLAIN, KARL, OURS):
         own = [stage for stage in stages if stage.name.startswith(f"{arm}, ")]
         assert [stage.name.split(", ", 1)[1] for stage in own] == [
@@ -77,18 +77,18 @@ def test_every_trained_arm_gets_the_same_budget(told) -> None:
         assert all("--max_steps=2" in s.arguments and "--num_generations=8" in s.arguments for s in own)
 
 
-def test_mastery_is_asked_of_the_start_before_it_is_used(told) -> None:
-    names = [stage.name for stage in told[0].stages]
+def test_mastery_is_asked_of_the_start_before_it_is_used(summary) -> None:
+    names = [stage.name for stage in summary[0].stages]
     for seed in (0, 1, 2):
         mastery = names.index(f"mastery of {START}, seed {seed}")
         start = max(k for k, name in enumerate(names) if name.startswith(START) and name.endswith(f"seed {seed}"))
         users = [k for k, name in enumerate(names) if name.startswith((KARL, OURS)) and name.endswith(f"seed {seed}")]
         assert start < mastery < min(users)
-        (file,) = {word.split("=")[1] for k in users for word in told[0].stages[k].arguments if ".file=" in word}
-        assert f"--out={Path(file).parent}" in told[0].stages[mastery].arguments
+        (file,) = {word.split("=")[1] for k in users for word in summary[0].stages[k].arguments if ".file=" in word}
+        assert f"--out={Path(file).parent}" in summary[0].stages[mastery].arguments
 
 
-def test_the_flags_are_read_by_the_recipe(told) -> None:
+def test_the_flags_are_read_by_the_recipe(summary) -> None:
     """Every flag of every arm goes through the recipe's own reader."""
     from trl import GRPOConfig
 
@@ -96,7 +96,7 @@ def test_the_flags_are_read_by_the_recipe(told) -> None:
 
     root = Path(__file__).resolve().parents[3]
     for arm in (PLAIN, KARL, OURS):
-        stage = next(s for s in told[0].stages if s.name.startswith(f"{arm}, "))
+        stage = next(s for s in summary[0].stages if s.name.startswith(f"{arm}, "))
         words = [*stage.arguments, "--bf16", "False", "--use_cpu", "True"]
         settings, _ = arguments.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
         assert (settings.advantage is not None) == (arm == OURS)
@@ -104,9 +104,9 @@ def test_the_flags_are_read_by_the_recipe(told) -> None:
         assert settings.rewards["iou"]["weight"] == (0 if arm == KARL else 1)
 
 
-def test_the_table(told) -> None:
-    table = told[1]
-    assert (told[0].out / "table.md").read_text() == table
+def test_the_table(summary) -> None:
+    table = summary[1]
+    assert (summary[0].out / "table.md").read_text() == table
     lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("|")}
     assert "50.0" in lines[PLAIN] and "100.0" in lines[OURS] and "1e-4" in lines[KARL]
     assert "+50.0" in lines[f"{OURS} - {PLAIN}"] and "+0.0" in lines[f"{KARL} - {PLAIN}"]
@@ -120,10 +120,10 @@ def test_the_real_programs_in_miniature(tmp_path: Path) -> None:
         SIZES, train=12, validation=3, test=6, sft_steps=2, rl_steps=2, prompts_per_step=2, completions=2, per_entity=1,
         rates=("1e-5",), sft_rates=("1e-3",), max_new_tokens=4, seeds=(0,),
     )  # fmt: skip
-    told: list[str] = []
-    table = AblationRun(tmp_path, ablation(sizes), told.append).run()
+    summary: list[str] = []
+    table = AblationRun(tmp_path, ablation(sizes), summary.append).run()
     assert all(f"| {arm} " in table for arm in ("base", START, PLAIN, KARL, OURS))
     assert list((tmp_path / "weights").glob("mastery_on*/mastery/step-1.outputs.jsonl"))
-    told.clear()
-    assert AblationRun(tmp_path, ablation(sizes), told.append).run() == table
-    assert all("done before" in line or "is kept" in line for line in told)
+    summary.clear()
+    assert AblationRun(tmp_path, ablation(sizes), summary.append).run() == table
+    assert all("done before" in line or "is kept" in line for line in summary)

@@ -118,8 +118,10 @@ def test_the_second_act_judges_every_captioner_in_the_same_bags(tmp_path: Path) 
         f"bags-{size}-medium.jsonl" for size in BAG_SIZES
     ]
     assert all("--scorer" not in stage.arguments for stage in judged), "the judge of truematch.py, not the scorer"
-    shown = stages[-1].arguments
-    assert [shown[k + 1].partition("=")[0] for k, word in enumerate(shown) if word == "--captions"] == list(CAPTIONERS)
+    visible = stages[-1].arguments
+    assert [visible[k + 1].partition("=")[0] for k, word in enumerate(visible) if word == "--captions"] == list(
+        CAPTIONERS
+    )
 
 
 def test_every_arm_of_the_table_gets_the_same_tuning_budget_and_known_parents() -> None:

@@ -139,11 +139,11 @@ def test_links_only_where_the_form_is_measured(page):
 
 def test_gallery_shows_hits_and_misses(tmp_path):
     folder = benchmark(tmp_path / "a", ["left"] * 10 + ["right"] * 2)
-    shown = report.build({"a": folder}, gallery=4)["gallery"]
-    assert len(shown) == 4 and {case["answers"][0]["hit"] for case in shown} == {True, False}
-    assert {case["domain"] for case in shown} == {"bird", "dog"}
-    assert shown[0]["gold"] == {"x": 6.0, "y": 8.0, "width": 24.0, "height": 16.0}
-    assert shown[0]["uri"].startswith("data:image/")
+    visible = report.build({"a": folder}, gallery=4)["gallery"]
+    assert len(visible) == 4 and {case["answers"][0]["hit"] for case in visible} == {True, False}
+    assert {case["domain"] for case in visible} == {"bird", "dog"}
+    assert visible[0]["gold"] == {"x": 6.0, "y": 8.0, "width": 24.0, "height": 16.0}
+    assert visible[0]["uri"].startswith("data:image/")
 
 
 def test_no_order_is_claimed_that_the_numbers_do_not_carry(tmp_path):
@@ -234,12 +234,12 @@ def test_ticks_are_round_and_inside(low, high):
 
 
 def test_drawing(tmp_path):
-    picture = drawing.draw(
+    img = drawing.draw(
         Image.new("RGB", (64, 48), "black"), [drawing.DrawnBox(Box(0, 0, 0.5, 0.5), "Ünïcode name")], side=320
     )
-    assert picture.size == (320, 240)
-    assert picture.getpixel((1, 120)) == (0, 0, 0) and picture.getpixel((158, 60)) != (0, 0, 0), "the right edge"
-    assert (213, 94, 0) in {c for _, c in picture.getcolors(1 << 20)}
+    assert img.size == (320, 240)
+    assert img.getpixel((1, 120)) == (0, 0, 0) and img.getpixel((158, 60)) != (0, 0, 0), "the right edge"
+    assert (213, 94, 0) in {c for _, c in img.getcolors(1 << 20)}
     big = drawing.draw(
         Image.new("RGB", (900, 20)), [drawing.DrawnBox(Box(0.9, 0.2, 1, 1), "a long label", dashed=True)]
     )
@@ -279,9 +279,9 @@ def test_captions_among_look_alikes(tmp_path):
     assert "| same " in text and "33.3" in text and "chance: 33.3 of 3" in text
     assert "bags" not in json.loads(data)["captions"]
     for bag in made["captions"]["bags"]:
-        found = {row["found"] for picture in bag["images"] for row in picture["rows"] if row["name"] == "same"}
+        found = {row["found"] for img in bag["images"] for row in img["rows"] if row["name"] == "same"}
         assert len(found) == 1, "one caption for all retrieves one image"
-        assert sum(picture["rows"][1]["right"] for picture in bag["images"]) == 1
+        assert sum(img["rows"][1]["right"] for img in bag["images"]) == 1
     broken = json.loads((named["same"] / "truematch.json").read_text())
     broken["matches"]["3"].pop()
     (named["same"] / "truematch.json").write_text(json.dumps(broken))

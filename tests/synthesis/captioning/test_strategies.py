@@ -49,7 +49,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample]
     return out, kept
 
 
-def picture(scenes: tuple[Path, list[Sample]], number: int = 0, seed: int = 0, **changes: Any) -> CaptionTask:
+def img(scenes: tuple[Path, list[Sample]], number: int = 0, seed: int = 0, **changes: Any) -> CaptionTask:
     sample = replace(scenes[1][number], **changes)
     return CaptionTask(sample, scenes[0] / sample.image, seed, Counter())
 
@@ -110,15 +110,15 @@ def test_helpers_without_the_ability_are_refused_by_name() -> None:
 
 
 def test_gist_keeps_the_class_and_takes_the_marks_that_fit(scenes: tuple[Path, list[Sample]]) -> None:
-    one = picture(scenes)
+    one = img(scenes)
     seen = {mark for thing in one.sample.things for mark in thing.marks}
     helpers = oracle(
         cards=Cards({one.sample.entity: ["golden beak", *sorted(seen)[:2]]}), limits=CaptionLimits(marks=2)
     )
-    message = {gist.write(picture(scenes, seed=seed), helpers) for seed in range(4)}
+    message = {gist.write(img(scenes, seed=seed), helpers) for seed in range(4)}
     assert all(caption.startswith(one.sample.entity.capitalize() + ": ") for caption in message)
     assert all(caption.count(",") == 1 for caption in message), "two marks, as the limit says"
-    checked = gist.write(picture(scenes), replace(helpers, checker=pocket.Teacher(), limits=CaptionLimits(marks=3)))
+    checked = gist.write(img(scenes), replace(helpers, checker=pocket.Teacher(), limits=CaptionLimits(marks=3)))
     assert "golden beak" not in checked
 
 
@@ -128,7 +128,7 @@ def test_gist_prefers_what_the_scorer_sees(scenes: tuple[Path, list[Sample]]) ->
     for number, sample in enumerate(scenes[1]):
         seen = {mark for thing in sample.things for mark in thing.marks}
         known = pocket.Teacher().marks(sample.entity, sample.domain)
-        caption = gist.write(picture(scenes, number), oracle(limits=CaptionLimits(marks=4)))
+        caption = gist.write(img(scenes, number), oracle(limits=CaptionLimits(marks=4)))
         marks = caption.removesuffix(".").split(": ")[1].split(", ")
         right, message = right + sum(mark in seen for mark in marks), message + len(marks)
         blind += 4 * len(seen) / len(known)
@@ -137,22 +137,22 @@ def test_gist_prefers_what_the_scorer_sees(scenes: tuple[Path, list[Sample]]) ->
 
 def test_gist_says_what_it_lacks(scenes: tuple[Path, list[Sample]]) -> None:
     with pytest.raises(CaptionRejected, match="its class is not given"):
-        gist.write(picture(scenes, entity=""), oracle())
+        gist.write(img(scenes, entity=""), oracle())
     with pytest.raises(CaptionRejected, match="no marks are known of its class"):
-        gist.write(picture(scenes, entity="gryphon"), oracle())
+        gist.write(img(scenes, entity="gryphon"), oracle())
     with pytest.raises(KnowledgeError, match="no card for 'gryphon'"):
-        gist.write(picture(scenes, entity="gryphon"), oracle(cards=Cards({"bird": ["red"]})))
+        gist.write(img(scenes, entity="gryphon"), oracle(cards=Cards({"bird": ["red"]})))
 
     class Mute:
         """A writer that knows nothing."""
 
     with pytest.raises(FieldmarkError, match="needs marks: give knowledge cards with --knowledge"):
-        gist.write(picture(scenes), oracle(Mute()))
+        gist.write(img(scenes), oracle(Mute()))
 
 
 def test_iiw_stops_when_a_round_adds_nothing_and_keeps_peoples_words(scenes: tuple[Path, list[Sample]]) -> None:
     person = scenes[1][0].captions[:1]
-    one = picture(scenes, captions=person)
+    one = img(scenes, captions=person)
     caption = iiw.write(one, oracle(checker=pocket.Teacher(), limits=CaptionLimits(rounds=3)))
     assert one.notes["rounds that added something"] == 1, "after one round the oracle has named every mark"
     assert set(words(person[0])) - {"and"} <= set(words(caption))
@@ -172,7 +172,7 @@ def test_places_in_words(box: Box, message: str) -> None:
 
 
 def test_a_sentence_that_loses_a_clause_goes_on(scenes: tuple[Path, list[Sample]]) -> None:
-    one = picture(scenes)
+    one = img(scenes)
     true = one.sample.things[0].marks[0]
     absent = next(mark for mark in ("round", "wide", "tall") if all(mark not in t.marks for t in one.sample.things))
     text = f"A {true} thing, {absent} and there. A {absent} thing. All is {true}."

@@ -67,8 +67,8 @@ def test_the_oracle_knows_sees_and_points(tmp_path) -> None:
     pairs = oracle.differences(first.name, second.name, "bird")
     assert len(pairs) == first.look.differing(second.look) > 0
     assert all(mine in first.marks and other in second.marks for mine, other in pairs)
-    picture, box = world.photo(first, 3)
-    picture.save(tmp_path / "a.png")
+    img, box = world.photo(first, 3)
+    img.save(tmp_path / "a.png")
     look = Look(tmp_path / "a.png", "bird", facts=first.marks)
     wrong = next(mark for mark in second.marks if mark not in first.marks)
     assert oracle.sees(look, [first.marks[1], wrong, "a kind face"]) == (True, False, None)
@@ -84,8 +84,8 @@ def test_the_oracle_knows_sees_and_points(tmp_path) -> None:
 
 def test_the_oracle_finds_things_by_looking() -> None:
     for one in species()[::17]:
-        picture, box = world.photo(one, 1)
-        assert world.departure(picture, one.domain) == box
+        img, box = world.photo(one, 1)
+        assert world.departure(img, one.domain) == box
     assert world.departure(world.background("bird", (96, 96), random.Random(0)), "bird") is None
 
 

@@ -22,10 +22,10 @@ def rows_of(model: Any) -> dict[str, Any]:
     text_only = model.config.model_type == "qwen3"
     groups = [(words, 0 if text_only else images, lengths) for words, images, lengths in GROUPS]
     batch = tiny.batch(model, groups)
-    room = batch.pop("logits_to_keep")
+    space = batch.pop("logits_to_keep")
     batch.pop("num_images", None)
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    labels[:, :-room] = -100
+    labels[:, :-space] = -100
     found = batch | {"labels": labels}
     for name in ("input_ids", "labels", "mm_token_type_ids", "attention_mask"):
         if name in found:

@@ -18,9 +18,9 @@ SOURCE = [0, 0, 0, 1, 1, 2]
 def prompts(model: Any, groups: list[tuple[int, int, list[int]]]) -> dict[str, Any]:
     """Prompts alone, one row each, as TRL hands them to `generate`."""
     batch = tiny.batch(model, groups)
-    room = batch.pop("logits_to_keep")
+    space = batch.pop("logits_to_keep")
     counts = batch.pop("num_images", None)
-    cut = {k: v[:, :-room] for k, v in batch.items() if k in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    cut = {k: v[:, :-space] for k, v in batch.items() if k in ("input_ids", "attention_mask", "mm_token_type_ids")}
     return batch | cut | ({"counts": counts} if counts else {})
 
 
@@ -46,12 +46,12 @@ def test_same_tokens(family: str, frozen: bool) -> None:
     once = prompts(model, groups)
     counts = once.pop("counts", None)
     each = _repeated(once, counts)
-    pictures = None
+    imgs = None
     if frozen:
         core = shared_prefix.multimodal_core(model)
-        pictures = shared_prefix.encode(core, once["pixel_values"], once["image_grid_thw"])
+        imgs = shared_prefix.encode(core, once["pixel_values"], once["image_grid_thw"])
     expected = sample(model, each)
-    with prefilled_once(model, SOURCE, pictures):
+    with prefilled_once(model, SOURCE, imgs):
         found = sample(model, once)
     assert "generate" not in vars(model)
     assert found.tolist() == expected.tolist()

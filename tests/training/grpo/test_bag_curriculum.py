@@ -145,17 +145,17 @@ def test_two_processes_keep_bags_whole_and_earn_what_one_would(
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
-    assert told[0]["counts"] == told[1]["counts"] and set(told[0]["counts"]) == {"0", "1"}
+    info = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert info[0]["counts"] == info[1]["counts"] and set(info[0]["counts"]) == {"0", "1"}
     reward = rewards.load("self_retrieval", over="bag_batch")
     across = 0
-    batches = list(zip(told[0]["batches"], told[1]["batches"], strict=True))
+    batches = list(zip(info[0]["batches"], info[1]["batches"], strict=True))
     assert len(batches) == 4
     for number, parts in enumerate(batches):
         size = 2 if number < 2 else 3
         together = [*parts[0], *parts[1]]
         asked = [codec.decode(json.dumps(row["sample"]).encode(), Sample) for row in together]
-        said = [codec.decode(json.dumps(row["said"]).encode(), Completion) for row in together]
+        output = [codec.decode(json.dumps(row["said"]).encode(), Completion) for row in together]
         members: dict[str | None, set[str]] = defaultdict(set)
         for sample in asked:
             members[sample.bag].add(sample.id)
@@ -164,6 +164,6 @@ def test_two_processes_keep_bags_whole_and_earn_what_one_would(
         assert len(members) * size + len(singles) == 6 and len(members) == 6 // size
         here = {sample.bag for sample in asked[: len(parts[0])]}
         across += any(bag in here for bag in {sample.bag for sample in asked[len(parts[0]) :]} - {None})
-        alone = [score.value for score in reward(asked, said)]
+        alone = [score.value for score in reward(asked, output)]
         assert alone == pytest.approx([row["earned"] for row in together], abs=1e-5, nan_ok=False)
     assert across, "no bag lay on both processes: the test shows nothing"

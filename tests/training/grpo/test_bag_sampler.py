@@ -41,8 +41,8 @@ def test_bags_are_whole_and_no_image_comes_twice(sampler: BagSampler, epoch: int
         for bag, count in Counter(bag for _, bag in batch if bag >= 0).items():
             assert count == size
             assert {row for row, own in batch if own == bag} == set(sampler.bags[size][bag])
-    told = sum(bag >= 0 for batch in batches for _, bag in batch) // size
-    assert told == min(len(sampler.bags[size]), len(batches) * (sampler.batch // size)), (
+    info = sum(bag >= 0 for batch in batches for _, bag in batch) // size
+    assert info == min(len(sampler.bags[size]), len(batches) * (sampler.batch // size)), (
         "as many bags as there is room for"
     )
 

@@ -277,8 +277,8 @@ def test_what_cannot_share_is_trls_own_and_says_so_once(
 ) -> None:
     caplog.set_level("INFO", logger="mllm")
     made = trainer(rows, pocket_folder, tmp_path, **how)
-    told = [record.getMessage() for record in caplog.records if "engine" in record.getMessage()]
-    assert not made.shares_prefix and len(told) == 1 and reason in told[0]
+    info = [record.getMessage() for record in caplog.records if "engine" in record.getMessage()]
+    assert not made.shares_prefix and len(info) == 1 and reason in info[0]
 
 
 def test_the_settings_name_the_engine() -> None:

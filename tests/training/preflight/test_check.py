@@ -215,7 +215,7 @@ def test_every_recipe_says_how_it_is_checked_or_is_the_pocket_example(path: Path
     model = yaml.safe_load(text)["fieldmark"]["model"]
     if model == "pocket" or model.startswith("runs/pocket"):
         return
-    shown = path.relative_to(ROOT)
-    assert f"#   fieldmark preflight --config {shown}\n" in text
-    assert re.search(rf"#   accelerate launch --config_file \S+\.yaml recipes/(sft|rl)\.py --config {shown}\n", text)
+    visible = path.relative_to(ROOT)
+    assert f"#   fieldmark preflight --config {visible}\n" in text
+    assert re.search(rf"#   accelerate launch --config_file \S+\.yaml recipes/(sft|rl)\.py --config {visible}\n", text)
     assert "# Cost, estimated and not measured: " in text and "# Published" in text and "COST" not in text
