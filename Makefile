@@ -28,12 +28,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## make data, train, measure and write report.html on the pocket world (10 minutes on two cores)
 	$(PY) -m mllm.cli demo
 
-test: test-fast test-ci  ## run what continuous integration runs: test-fast, then test-ci (15 minutes)
+test: test-fast test-ci  ## run what continuous integration runs: test-fast, then test-ci (7 minutes on two cores)
 
-test-fast: $(READY)  ## run the fast suite, one worker a core (2 to 3 minutes)
+test-fast: $(READY)  ## run the fast suite, one worker a core (2 minutes)
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal < /dev/null
 
-test-ci: $(READY)  ## a two-process run of each kind, one kill, the wheel and a tiny end-to-end, two tests at a time (13 minutes)
+test-ci: $(READY)  ## a two-process run of each kind, one kill, the wheel and a tiny end-to-end, two tests at a time (5 minutes)
 	$(PY) -m pytest -m ci -n 2 --dist worksteal < /dev/null
 
 test-all: $(READY)  ## run every test, slow ones included

@@ -94,7 +94,7 @@ for name in sys.argv[1:]:
     print("====", name, flush=True)
     sys.argv = [name, "--help"]
     try:
-        runpy.run_module(name, run_name="__main__")
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
         code = end.code or 0
