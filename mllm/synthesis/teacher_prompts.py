@@ -79,8 +79,8 @@ def reasoning(request: ReasoningRequest, target: int, family: Family, frame: Fra
         card = request.cards[thing.entity] if thing.entity in request.cards else ()
         known = f" (known marks: {'; '.join(card)})" if card else ""
         candidates.append(f"{thing.entity} at {family.mention(thing.box, frame)}{known}")
-    told = {"candidates": numbered(candidates), "question": sample.question, "entity": sample.entity}
-    return fill(REASON, sample.domain, count=len(order), scale=scale(frame), target=order.index(target) + 1, **told)
+    values = {"candidates": numbered(candidates), "question": sample.question, "entity": sample.entity}
+    return fill(REASON, sample.domain, count=len(order), scale=scale(frame), target=order.index(target) + 1, **values)
 
 
 def fill(template: str, domain: str, **values: object) -> str:

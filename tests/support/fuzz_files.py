@@ -19,7 +19,7 @@ PET = {
 }  # fmt: skip
 SHARE = {"value": 0.5, "low": 0.1, "high": 0.9}
 MATCHES = [{"bag": "0", "image": image, "found": "s1", "hit": float(image == "s1")} for image in ("s0", "s1")]
-TOLD = {
+BAG_SCORES = {
     "scorer": "pocket-judge", "late": True, "sizes": {"2": {"r1": SHARE, "chance": 0.5}}, "matches": {"2": MATCHES},
     "text": {"words": 3.5, "precision": SHARE, "recall": SHARE},
 }  # fmt: skip
@@ -191,7 +191,7 @@ def ours(folder: Path) -> dict[str, Target]:
             ((other / "outputs.jsonl").read_bytes(),), JSON,
         ),
         "report.bagged": Target(
-            filed(benchmark(folder / "matched", ["left", "right"]) / caption_bags.SCORES, bagged), (dumped(TOLD),), JSON
+            filed(benchmark(folder / "matched", ["left", "right"]) / caption_bags.SCORES, bagged), (dumped(BAG_SCORES),), JSON
         ),
         "report.curves": Target(
             filed(folder / "log.jsonl", drawn),

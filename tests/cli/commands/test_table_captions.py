@@ -36,7 +36,7 @@ TINY = ablation(
 FROM_VCB = f"{CURRICULUM} from {VCB}"
 
 
-class Told(AblationRun):
+class KnownScores(AblationRun):
     """Runs nothing: notes the stages, and leaves behind what each program would (validation scores, captions)."""
 
     def __init__(self, out: Path) -> None:
@@ -82,10 +82,10 @@ class Told(AblationRun):
 
 
 @pytest.fixture(scope="module")
-def info(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, str]:
+def info(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnownScores, str]:
     out = tmp_path_factory.mktemp("captions-table")
     make_captions(out / "truth", "test", families=2, size=3)
-    table = Told(out)
+    table = KnownScores(out)
     return table, table.run()
 
 

@@ -20,7 +20,7 @@ TINY = ablation(
 )
 
 
-class Told(AblationRun):
+class KnownScores(AblationRun):
     """Runs nothing: notes the stages, and leaves behind what each program would (validation scores, answers)."""
 
     def __init__(self, out: Path) -> None:
@@ -59,10 +59,10 @@ class Told(AblationRun):
 
 
 @pytest.fixture(scope="module")
-def summary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, str]:
+def summary(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnownScores, str]:
     out = tmp_path_factory.mktemp("grounding")
     make_data(out / "truth", train=1, validation=6)
-    table = Told(out)
+    table = KnownScores(out)
     return table, table.run()
 
 

@@ -28,15 +28,15 @@ def _finished(out: Path) -> set[str]:
 
 
 def test_stages_run_once_and_a_failed_one_is_run_again(tmp_path: Path) -> None:
-    trace, told = tmp_path / "trace", []
+    trace, lines = tmp_path / "trace", []
     first = _stage("first", _writes(trace, "1"))
     broken = _stage("second", "raise SystemExit(3)")
     with pytest.raises(FieldmarkError, match=r"(?s)stage 'second' ended with code 1.*again"):
-        Pipeline(tmp_path / "out", told.append).run([first, broken])
+        Pipeline(tmp_path / "out", lines.append).run([first, broken])
     mended = _stage("second", _writes(trace, "2"))
-    Pipeline(tmp_path / "out", told.append).run([first, mended])
+    Pipeline(tmp_path / "out", lines.append).run([first, mended])
     assert trace.read_text() == "12"
-    assert any("first: done before" in line for line in told)
+    assert any("first: done before" in line for line in lines)
     assert _finished(tmp_path / "out") == {"first", "second"}
 
 

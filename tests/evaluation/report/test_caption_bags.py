@@ -12,13 +12,13 @@ import pytest
 from mllm.errors import FieldmarkError
 from mllm.evaluation.report import caption_bags
 from tests.evaluation.report.test_report import benchmark
-from tests.support.fuzz_files import TOLD
+from tests.support.fuzz_files import BAG_SCORES
 from tests.support.fuzz_targets import dumped
 
 
 def test_a_folder_that_is_whole_becomes_a_table(tmp_path: Path) -> None:
     folder = benchmark(tmp_path / "run", ["left", "right"])
-    (folder / caption_bags.SCORES).write_bytes(dumped(TOLD))
+    (folder / caption_bags.SCORES).write_bytes(dumped(BAG_SCORES))
     assert "| run" in caption_bags.markdown(caption_bags.build({"run": folder}))
 
 
@@ -36,7 +36,7 @@ def test_a_folder_that_is_whole_becomes_a_table(tmp_path: Path) -> None:
     ],
 )
 def test_scores_of_other_shapes_are_named(tmp_path: Path, message: str, change: Callable[[Any], Any]) -> None:
-    folder, table = benchmark(tmp_path / "run", ["left", "right"]), copy.deepcopy(TOLD)
+    folder, table = benchmark(tmp_path / "run", ["left", "right"]), copy.deepcopy(BAG_SCORES)
     change(table)
     (folder / caption_bags.SCORES).write_bytes(dumped(table))
     with pytest.raises(FieldmarkError) as error:

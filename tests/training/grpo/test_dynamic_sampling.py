@@ -25,15 +25,15 @@ def batch(
     prompts: list[list[int]], answers: list[list[int]], advantages: list[float], run: list[int]
 ) -> dict[str, Any]:
     """Two rows a group; zeros are padding."""
-    ids, told = torch.tensor(prompts), torch.tensor(answers)
+    ids, answers_NT = torch.tensor(prompts), torch.tensor(answers)
     return {
         "prompt_ids": ids,
         "prompt_mask": ids.ne(0).long(),
-        "completion_ids": told,
-        "completion_mask": told.ne(0).long(),
-        "mm_token_type_ids": torch.cat([ids.ne(0), torch.zeros_like(told)], 1).long(),
+        "completion_ids": answers_NT,
+        "completion_mask": answers_NT.ne(0).long(),
+        "mm_token_type_ids": torch.cat([ids.ne(0), torch.zeros_like(answers_NT)], 1).long(),
         "advantages": torch.tensor(advantages),
-        "num_items_in_batch": told.ne(0).sum(),
+        "num_items_in_batch": answers_NT.ne(0).sum(),
         "run": run,
         "num_images": [1] * len(run),
         "image_grid_thw": torch.tensor([[1, 2, 2 + int(ids[row, -1])] for row in range(len(run))]),
@@ -71,9 +71,9 @@ def resampled(
 
 def test_rounds_leave_fewer_groups_without_advantage(resampled: tuple[Any, list[dict[str, Any]], Any]) -> None:
     made, inputs, found = resampled
-    told = {name: values[-1] for name, values in made._metrics["train"].items() if "dynamic" in name}
-    assert told["dynamic_sampling/resampled"] + told["dynamic_sampling/dropped"] == pytest.approx(0.5)
-    assert told["dynamic_sampling/resampled"] >= 0.25 and 1 <= told["dynamic_sampling/rounds"] <= 3
+    metrics = {name: values[-1] for name, values in made._metrics["train"].items() if "dynamic" in name}
+    assert metrics["dynamic_sampling/resampled"] + metrics["dynamic_sampling/dropped"] == pytest.approx(0.5)
+    assert metrics["dynamic_sampling/resampled"] >= 0.25 and 1 <= metrics["dynamic_sampling/rounds"] <= 3
     live = found["advantages"].reshape(4, 4).ne(0).any(1).tolist()
     assert [int(row["sample"].id[-1]) % 2 == 0 for row in inputs[::4]] == live, "the rows go with the batch"
     assert found["num_items_in_batch"] == found["completion_mask"].sum()
@@ -133,10 +133,10 @@ def test_two_processes_stay_in_step(pocket_folder: Path, tmp_path: Path, root: P
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=1500)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
-    assert [one["before"] for one in told] == [[True], [False]], "one process alone has to replace"
-    assert [one["after"] for one in told] == [[True], [True]]
-    assert told[0]["items"] == told[1]["items"] == sum(one["tokens"] for one in told)
-    assert told[0]["metrics"] == told[1]["metrics"]
-    assert told[0]["metrics"]["dynamic_sampling/resampled"] == 0.5
-    assert told[0]["weights"] == told[1]["weights"] != told[0]["start"]
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert [one["before"] for one in ranks] == [[True], [False]], "one process alone has to replace"
+    assert [one["after"] for one in ranks] == [[True], [True]]
+    assert ranks[0]["items"] == ranks[1]["items"] == sum(one["tokens"] for one in ranks)
+    assert ranks[0]["metrics"] == ranks[1]["metrics"]
+    assert ranks[0]["metrics"]["dynamic_sampling/resampled"] == 0.5
+    assert ranks[0]["weights"] == ranks[1]["weights"] != ranks[0]["start"]
