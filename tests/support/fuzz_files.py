@@ -191,7 +191,8 @@ def ours(folder: Path) -> dict[str, Target]:
             ((other / "outputs.jsonl").read_bytes(),), JSON,
         ),
         "report.bagged": Target(
-            filed(benchmark(folder / "matched", ["left", "right"]) / caption_bags.SCORES, bagged), (dumped(BAG_SCORES),), JSON
+            filed(benchmark(folder / "matched", ["left", "right"]) / caption_bags.SCORES, bagged),
+            (dumped(BAG_SCORES),), JSON
         ),
         "report.curves": Target(
             filed(folder / "log.jsonl", drawn),
