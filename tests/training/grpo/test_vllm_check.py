@@ -54,13 +54,15 @@ def test_two_sound_engines_agree(loaded: Loaded, row: dict[str, Any]) -> None:
     assert vllm_check.compare(rollout, reread) < 1e-4
 
 
-@pytest.mark.parametrize(("use", "mode", "told"), [(True, "colocate", 1), (True, "server", 0), (False, "colocate", 0)])
-def test_vllm_is_kept_from_writing_image_tokens(use: bool, mode: str, info: bool, loaded: Loaded) -> None:
+@pytest.mark.parametrize(
+    ("use", "mode", "forbidden"), [(True, "colocate", 1), (True, "server", 0), (False, "colocate", 0)]
+)
+def test_vllm_is_kept_from_writing_image_tokens(use: bool, mode: str, forbidden: bool, loaded: Loaded) -> None:
     args: Any = SimpleNamespace(use_vllm=use, vllm_mode=mode, generation_kwargs={"top_k": 5})
     vllm_check.no_image_tokens(args, loaded.processor)
     assert args.generation_kwargs.pop("top_k") == 5
     never = {loaded.processor.image_token_id, loaded.processor.vision_start_token_id}
-    assert never <= set(args.generation_kwargs.get("logit_bias", {})) if info else not args.generation_kwargs
+    assert never <= set(args.generation_kwargs.get("logit_bias", {})) if forbidden else not args.generation_kwargs
 
 
 def test_an_image_spelled_out_twice_is_noticed(loaded: Loaded, row: dict[str, Any]) -> None:
