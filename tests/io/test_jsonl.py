@@ -13,30 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from mllm.boxes import Box, Frame
 from mllm.errors import RecordError
 from mllm.io.codec import encode
 from mllm.io.jsonl import append_jsonl, check_unique, read_jsonl, write_jsonl
-from mllm.records import Sample, Score, Thing, load_samples
+from mllm.records import Sample, Score, load_samples
+from tests.test_records import SAMPLE
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = Sample(
-    id="bird-1",
-    task="ground",
-    image="images/1.png",
-    size=Frame(288, 192),
-    domain="bird",
-    entity="Talo ruvi",
-    question="Find the bird Talo ruvi.",
-    boxes=(Box(0.1, 0.2, 0.5, 0.75),),
-    things=(
-        Thing("Talo ruvi", Box(0.1, 0.2, 0.5, 0.75), ("round", "red")),
-        Thing("Talo vina", Box(0.6, 0.2, 1.0, 0.75)),
-    ),
-    thought="Talo ruvi: round. 1 <obj:0>: round. 2 <obj:1>: wide. So 1.",
-    seen=True,
-    provenance={"seed": 3, "parts": ["a", None, 0.5]},
-)
 TEXT = st.text(min_size=1)
 
 

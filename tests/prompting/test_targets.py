@@ -13,23 +13,7 @@ from mllm.prompting import prompts
 from mllm.prompting.answers import parse, write_thought
 from mllm.prompting.tasks import task_of
 from mllm.records import Sample, Thing
-
-POCKET, QWEN3, QWEN2 = families.load("pocket"), families.load("qwen3_vl"), families.load("qwen2_vl")
-FAMILIES = [families.load(name) for name in families.names()]
-HUNDRED, THOUSAND = Frame(100, 100), Frame(1000, 1000)
-BOX = Box(0.12, 0.34, 0.56, 0.78)
-SAMPLE = Sample(
-    id="1",
-    task="ground",
-    image="1.png",
-    size=Frame(640, 480),
-    domain="bird",
-    entity="Talo ruvi",
-    question="Find the bird Talo ruvi.",
-    boxes=(BOX,),
-    things=(Thing("Talo ruvi", BOX), Thing("Talo vina", Box(0, 0, 0.1, 0.1))),
-    thought="Talo ruvi: round. 1 <obj:0>: round. 2 <obj:1>: wide. So 1.",
-)
+from tests.prompting.test_answers import BOX, FAMILIES, HUNDRED, POCKET, QWEN2, QWEN3, SAMPLE, THOUSAND
 
 
 @pytest.mark.parametrize("style", prompts.STYLES)
