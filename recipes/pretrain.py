@@ -11,8 +11,6 @@ Three stages, each seeded and resumable (after Ctrl-C or a kill, start the same 
 comparing. At the end the held-out checks run, and the weights are written in bfloat16 with a model card.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import random
@@ -31,8 +29,8 @@ from mllm.models.cpu_kernels import computes_bfloat16, keep_memory, use_fast_ker
 from mllm.pocket import model as pocket
 from mllm.pocket.capability_checks import all_checks, check_find, check_recall, write_model_card
 from mllm.pocket.pretraining import DenseHead, answer_loss, dense_truth, image_batch, task_batch
+from mllm.pocket.pretraining_curriculum import Curriculum
 from mllm.pocket.pretraining_run import DataParallel, SavedState, share_of_peak
-from mllm.pocket.pretraining_tasks import Curriculum
 from mllm.pocket.scene_store import SceneStore
 from mllm.prompting import questions
 from mllm.training.engine import attention, packing

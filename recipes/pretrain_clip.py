@@ -10,8 +10,6 @@ Images that a caption also fits are not used as negatives. The two encoders diff
 end the weights are rounded to float16, scored on held-out bags and written with a model card.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import random

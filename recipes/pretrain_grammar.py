@@ -9,8 +9,6 @@ written with a model card. It is too short to resume: a stopped run starts over.
 Name the folder in a recipe: `rewards: {grammar: {head: FOLDER}}`.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import random

@@ -19,7 +19,7 @@ from mllm.prompting.prompts import STYLES
 from mllm.prompting.questions import RECALLS
 
 if TYPE_CHECKING:
-    from mllm.pocket.scene_store import SceneStore
+    import numpy as np
 
 _POCKET = load("pocket")
 DIRECT_SUFFIX, THINK_SUFFIX = STYLES["direct"], STYLES["think"]
@@ -29,9 +29,9 @@ DIRECT_SUFFIX, THINK_SUFFIX = STYLES["direct"], STYLES["think"]
 class PretrainingTask:
     """One question and its answer.
 
-    ``scene`` is the number of the scene in view, None for text alone; ``target`` the index of the thing to point at;
+    ``scene`` is the number of the scene in view, None without one; ``target`` the index of the thing to point at;
     ``sought`` the marks that candidates are compared with; ``prefix`` the start of the answer that cannot be predicted:
-    the model reads it, but it has no loss.
+    the model reads it, but it has no loss. ``photo`` is another image, after the scene: uint8, (height, width, 3).
     """
 
     question: str
@@ -40,6 +40,7 @@ class PretrainingTask:
     target: int | None = None
     sought: tuple[str, ...] = ()
     prefix: str = ""
+    photo: np.ndarray | None = None
 
 
 def write_box(box: Box) -> str:
@@ -91,17 +92,63 @@ def reason_task(scene: Scene, number: int, rng: random.Random, *, late: bool = F
     """
     target = rng.randrange(len(scene.things))
     sought = scene.things[target].marks
+    if late:
+        head = f"<think>marks: {', '.join(sought)}."
+        question = f"Find the {NOUNS[scene.domain]}. {THINK_SUFFIX}"
+        return PretrainingTask(question, f"{head} {concluded(scene, target)}", number, sought=sought, prefix=head)
+    question = f"Find the {NOUNS[scene.domain]} with marks {', '.join(sought)}. {THINK_SUFFIX}"
+    return PretrainingTask(question, f"<think>{concluded(scene, target)}", number, target, sought)
+
+
+def concluded(scene: Scene, target: int) -> str:
+    """Compare all things with the target's marks, left to right, choose it and answer with its box."""
+    sought = scene.things[target].marks
     looked = " ".join(
         f"{place} {write_box(thing.box)}: {judged(thing.marks, sought)}." for place, thing in enumerate(scene.things, 1)
     )
     box = write_box(scene.things[target].box)
-    concluded = f"{looked} So {target + 1} {box}.</think><answer>{box}</answer>"
-    if late:
-        head = f"<think>marks: {', '.join(sought)}."
-        question = f"Find the {NOUNS[scene.domain]}. {THINK_SUFFIX}"
-        return PretrainingTask(question, f"{head} {concluded}", number, sought=sought, prefix=head)
-    question = f"Find the {NOUNS[scene.domain]} with marks {', '.join(sought)}. {THINK_SUFFIX}"
-    return PretrainingTask(question, f"<think>{concluded}", number, target, sought)
+    return f"{looked} So {target + 1} {box}.</think><answer>{box}</answer>"
+
+
+def book_task(rng: random.Random, scene: Scene | None = None, number: int | None = None) -> PretrainingTask:
+    """Use cards that stand in the question: state one of them, or, in a scene, find the thing that it describes.
+
+    The names are none of the world's, so that no card contradicts what is known by heart, and no way is taught from a
+    known name to a place.
+    """
+    domain = rng.choice(DOMAINS) if scene is None else scene.domain
+    if scene is None:
+        looks = [look.look if isinstance(look, Species) else look for look in draw_looks(domain, 3, rng)]
+        target = 0
+    else:
+        target = rng.randrange(len(scene.things))
+        looks = [scene.things[target].look, *(thing.look for n, thing in enumerate(scene.things) if n != target)]
+    shown = looks[: rng.randint(1, 3)]
+    names = invented_names(len(shown), rng)
+    book = [f"{name}: {', '.join(look.phrases(domain))}." for name, look in zip(names, shown, strict=True)]
+    wanted = book[0]
+    rng.shuffle(book)
+    if scene is None:
+        asked = rng.choice(RECALLS).format(name=names[0], noun=NOUNS[domain])
+        return PretrainingTask(f"{' '.join(book)} {asked}", wanted)
+    question = f"{' '.join(book)} Find the {NOUNS[domain]} {names[0]}."
+    box = write_box(scene.things[target].box)
+    if rng.random() < 0.5:
+        return PretrainingTask(f"{question} {DIRECT_SUFFIX}", f"<answer>{box}</answer>", number, target)
+    sought = scene.things[target].marks
+    answer = f"<think>{concluded(scene, target)}"
+    return PretrainingTask(f"{question} {THINK_SUFFIX}", answer, number, target, sought)
+
+
+def invented_names(count: int, rng: random.Random) -> list[str]:
+    """Join a genus and an epithet of the world to names that no species has; all differ."""
+    known = {one.name for one in species()}
+    names: list[str] = []
+    while len(names) < count:
+        genus, epithet = rng.choice(species()).genus, rng.choice(species()).name.split()[1]
+        if (name := f"{genus} {epithet}") not in known and name not in names:
+            names.append(name)
+    return names
 
 
 def at_task(scene: Scene, number: int, rng: random.Random) -> PretrainingTask:
@@ -175,50 +222,3 @@ def draw_looks(domain: str, count: int, rng: random.Random) -> list[Marks | Spec
             taken.add(marks)
             looks.append(one)
     return looks
-
-
-SINGLES_UNTIL, PAIRS_UNTIL = 300, 1000
-"""Until these steps, images show single things, and then at most two; both times with easy questions only."""
-
-
-class Curriculum:
-    """Draws the tasks of a step from a store of scenes: one thing per image, then two, then everything."""
-
-    def __init__(self, store: SceneStore) -> None:
-        self.store = store
-        self._by_count: dict[int, list[int]] = {}
-        for number in range(len(store)):
-            self._by_count.setdefault(len(store.scene(number).things), []).append(number)
-
-    def images(self, step: int, count: int, rng: random.Random) -> list[PretrainingTask]:
-        """Draw ``count`` tasks with a scene in view."""
-        draw = self._easy if step < PAIRS_UNTIL else self._any
-        return [draw(step, rng) for _ in range(count)]
-
-    def texts(self, count: int, rng: random.Random) -> list[PretrainingTask]:
-        """Draw ``count`` tasks of text alone: recalling species, comparing, copying."""
-        kinds = (recall_task, judge_task, copy_task)
-        return [rng.choices(kinds, (0.2, 0.65, 0.15))[0](rng) for _ in range(count)]
-
-    def _easy(self, step: int, rng: random.Random) -> PretrainingTask:
-        things = 1 if step < SINGLES_UNTIL else rng.choice((1, 2, 2, 2))
-        number = rng.choice(self._by_count[things])
-        scene, kind = self.store.scene(number), rng.random()
-        if kind < 0.15:
-            return at_task(scene, number, rng)
-        if kind < 0.4:
-            return list_task(scene, number)
-        return find_task(scene, number, rng, all_marks=True)
-
-    def _any(self, step: int, rng: random.Random) -> PretrainingTask:
-        number = rng.randrange(len(self.store))
-        scene, kind = self.store.scene(number), rng.random()
-        if kind < 0.35:
-            return find_task(scene, number, rng, all_marks=kind < 0.17)
-        if kind < 0.75:
-            return reason_task(scene, number, rng, late=kind < 0.60)
-        if kind < 0.80:
-            return at_task(scene, number, rng)
-        if kind < 0.88:
-            return list_task(scene, number)
-        return recall_task(rng, scene, number)

@@ -14,12 +14,27 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 CONTROL = "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|>".split()
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+TAGS = (
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+)
 _PROSE = (
     "Find the Reason in then answer Answer What are marks of Describe How do I know Tell me about List every at "
     "Which fits with So is There no this picture it a an and that not look looks like its has which one thing box "
-    "Caption Where"
+    "Caption Where same both first second third image photo crop"
 ).split()
+_SPARE = (
+    "species genus name kind type none these those here sure unsure different small large closer look left right above "
+    "below more than two each of on by near north south east west coast forest field water spring summer autumn winter "
+    "morning night Seen Look Zoom Yes No None Compare Both First Second Card Cards Name Choose Photo Image"
+).split()
+"""Words that no lesson of the base has: fine-tuning can use them as single tokens."""
 _ROLES = ("user", "assistant", "system")
 _PUNCTUATION = ("(", "),(", ")", "),", ").", ":", "):", ",", ".", "?", "-", "'")
 
@@ -39,8 +54,8 @@ def words() -> list[str]:
     names = sorted({part for one in species() for part in one.name.split()})
     marks = [*FORMS, *COLOURS, *PATTERNS, *sorted(set(ACCENT_PARTS.values())), *sorted(set(NOUNS.values()))]
     digits = [str(number) for number in range(101)]
-    spaced = [word for word in [*marks, *names, *_PROSE, *digits[1:10]] if not word[0].isupper()]
-    capitalised = [word for word in [*names, *_PROSE] if word[0].isupper()]
+    spaced = [word for word in [*marks, *names, *_PROSE, *_SPARE, *digits[1:10]] if not word[0].isupper()]
+    capitalised = [word for word in [*names, *_PROSE, *_SPARE] if word[0].isupper()]
     bare = [*digits, *_PUNCTUATION, *FORMS, *capitalised, *_ROLES, " ", "\n"]
     return list(dict.fromkeys([*(f" {word}" for word in spaced), " (", *bare]))
 

@@ -18,6 +18,8 @@ TILE = 96
 """Side of a labelled photo in pixels."""
 THING_SIDE = (48, 68)
 """Range of the longer side of a thing, in pixels."""
+WIDE = (9, 6)
+"""Columns and rows of a wide scene. Shrunk to what the model reads (288x192 pixels), its things measure 16 to 23."""
 
 _GROUND: dict[str, tuple[Colour, Colour]] = {
     "aircraft": ((176, 203, 226), (214, 226, 236)),
@@ -102,9 +104,13 @@ def _place(
 
 def photo(one: Species, seed: int) -> tuple[Image.Image, Box]:
     """Draw a labelled photo: one thing of a species on a background, ``TILE`` pixels square; return it with its box."""
-    rng = random.Random(f"photo/{one.name}/{seed}")
-    canvas = background(one.domain, (TILE, TILE), rng)
-    return canvas, _place(canvas, one.domain, one.look, (0, 0), TILE, rng)
+    return draw_photo(one.domain, one.look, random.Random(f"photo/{one.name}/{seed}"))
+
+
+def draw_photo(domain: str, look: Marks, rng: random.Random) -> tuple[Image.Image, Box]:
+    """Draw one thing of any look on a background, ``TILE`` pixels square; return it with its box."""
+    canvas = background(domain, (TILE, TILE), rng)
+    return canvas, _place(canvas, domain, look, (0, 0), TILE, rng)
 
 
 def departure(image: Image.Image, domain: str) -> Box | None:
@@ -119,15 +125,16 @@ def departure(image: Image.Image, domain: str) -> Box | None:
 def make_scene(seed: int | str, domain: str, looks: Sequence[Marks | Species], layout: str = "any") -> Scene:
     """Draw a scene of the given looks in tiles of 96 pixels.
 
-    ``layout``: ``row``, ``column``, ``grid`` (at most three columns), ``free`` (2x2 tiles, at most four things), or
-    ``any``. Half of the scenes are collages (each tile on its own background), like composites of photos.
+    ``layout``: ``row``, ``column``, ``grid`` (at most three columns), ``free`` (2x2 tiles, at most four things),
+    ``any`` of these, or ``wide`` (see ``WIDE``). Half of the scenes are collages (each tile on its own background),
+    like composites of photos; wide ones are not.
     """
     rng = random.Random(f"scene/{seed}")
     columns, rows = _tiles(len(looks), layout, rng)
     size = (columns * TILE, rows * TILE)
     cells = [(column * TILE, row * TILE) for row in range(rows) for column in range(columns)]
     canvas = background(domain, size, rng)
-    if rng.random() < 0.5:
+    if layout != "wide" and rng.random() < 0.5:
         for cell in cells:
             canvas.paste(background(domain, (TILE, TILE), rng), cell)
     things = []
@@ -137,7 +144,22 @@ def make_scene(seed: int | str, domain: str, looks: Sequence[Marks | Species], l
     return Scene(domain, canvas, tuple(sorted(things, key=lambda thing: thing.box.center[0])))
 
 
+def crop(image: Image.Image, box: Box, margin: float = 1.5) -> Image.Image:
+    """Cut out a square around a box, ``margin`` times the longer side, and scale it to ``TILE`` pixels.
+
+    A square that would leave the image is moved inside, and shrunk if the image is too small for it.
+    """
+    x1, y1, x2, y2 = box.to_xyxy(Frame(*image.size))
+    side = min(margin * max(x2 - x1, y2 - y1), *image.size)
+    left = min(max(0.0, (x1 + x2 - side) / 2), image.width - side)
+    top = min(max(0.0, (y1 + y2 - side) / 2), image.height - side)
+    square = (left, top, left + side, top + side)
+    return image.resize((TILE, TILE), Image.Resampling.BICUBIC, box=square)
+
+
 def _tiles(count: int, layout: str, rng: random.Random) -> tuple[int, int]:
+    if layout == "wide":
+        return WIDE
     if layout == "any":
         layouts = "row free", "row column free", "row column grid free", "grid free", "grid"
         layout = rng.choice(layouts[min(count, 5) - 1].split())
