@@ -42,7 +42,7 @@ from mllm.records import SPLITS, Photo, Sample, Split
 from mllm.synthesis import contact_sheet, lineups, photo_stages, teachers
 from mllm.synthesis.capabilities import Points, Reasons, need
 from mllm.synthesis.run import SynthesisRun, in_order
-from mllm.synthesis.samples import CompositionStyle, SampleMaker, sample_id
+from mllm.synthesis.samples import CompositionStyle, SampleMaker, ThoughtChecks, sample_id
 from mllm.synthesis.shards import Shards
 
 PROGRAM = "data_synth/grounding.py"
@@ -105,6 +105,10 @@ class GroundingOptions:
     """share of questions about something that is not in the image"""
     several: float = 0.0
     """share of questions about all things of a kind, of which there are several"""
+    thought_checks: ThoughtChecks = "all"
+    """what is checked of a thought to train on; answer: only that it ends on the right thing, as in the papers"""
+    max_tries: Annotated[int, Range(1)] = 20
+    """line-ups tried for an image whose thoughts are rejected"""
     boxes_from: str | None = None
     """teacher that points at things without a box"""
     second_opinion: str | None = None
@@ -163,7 +167,8 @@ def run_stages(run: Run, recorded: dict[str, Any]) -> None:
     cards = knowledge_stage(run, split.photos, cards)
     with reasoning_teacher(options) as teacher:
         for side in SPLITS:
-            samples_stage(run, side, split.photos, cards, teacher)
+            writer = teachers.Writer(options.reasoner, teacher)
+            samples_stage(run, side, split.photos, cards, writer if side == "train" else writer.truth())
     if run.world.is_main:
         facts = count_facts(run, split, left_out)
         contact_sheet.write(run.out, options.sheet)
@@ -234,7 +239,7 @@ def knowledge_stage(run: Run, photos: list[Photo], cards: Cards | None) -> Cards
     return Cards(marks, str(file)) if cards is None else cards
 
 
-def samples_stage(run: Run, side: Split, photos: list[Photo], cards: Cards, teacher: Reasons) -> None:
+def samples_stage(run: Run, side: Split, photos: list[Photo], cards: Cards, writer: teachers.Writer) -> None:
     """Stage 5: the samples of one side, image by image."""
     options = run.options
     count, each = getattr(options, side), options.questions
@@ -247,14 +252,16 @@ def samples_stage(run: Run, side: Split, photos: list[Photo], cards: Cards, teac
         family = families.load("pocket" if options.is_drawn else "qwen3_vl")
         maker = SampleMaker(
             pool=lineups.Pool(photos, side, cards, (options.min_things, options.max_things)),
-            teacher=teacher,
+            teacher=writer.teacher,
             style=CompositionStyle(family, options.is_drawn, options.max_side, options.min_box),
             out=run.out,
             seed=options.seed,
             look_alikes=options.sisters,
             questions=each,
             mixture=options.mixture,
-            provenance={"source": options.source, "teacher": options.reasoner},
+            provenance={"source": options.source, "teacher": writer.name},
+            checks=options.thought_checks if side == "train" else "all",
+            max_tries=options.max_tries,
         )
         with progress(side, len(mine), world=run.world) as step:
             for number, made in in_order(lambda number: (number, maker.make(number)), mine, run.workers):

@@ -89,10 +89,13 @@ class MasteryWeight(Section):
 
 
 class Advantage(Section):
-    """Weights on advantages, applied after the group normalisation (mllm/training/grpo/weighted_advantages.py)."""
+    """Changes of advantages, applied after the group normalisation."""
 
     mastery: MasteryWeight | None = None
-    """Weigh prompts by how well the model knows their entity."""
+    """Weigh prompts by how well the model knows their entity (mllm/training/grpo/weighted_advantages.py)."""
+    step_credit: float | None = Field(default=None, gt=0)
+    """Weight of each reasoning step's own advantage, on that step's tokens (mllm/training/grpo/step_credit.py). Needs
+    the reward `links`, whose weight may be 0."""
 
 
 class Bags(Section):
@@ -200,6 +203,8 @@ class Settings(Section):
             raise ValueError(
                 f"min_visual_tokens ({self.min_visual_tokens}) is above visual_tokens ({self.visual_tokens})"
             )
+        if self.advantage and self.advantage.step_credit and "links" not in self.rewards:
+            raise ValueError("advantage.step_credit needs the reward links: add `links: {weight: 0}` to rewards")
         if self.dynamic_sampling == "resample" and (self.advantage or self.bags):
             raise ValueError(
                 "dynamic_sampling: resample replaces prompts one by one, but advantage and bags need whole batches; "

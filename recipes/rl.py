@@ -21,7 +21,7 @@ for all of its answers (docs/engine.md; `engine: stock` is TRL's own). The YAML 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from mllm.training.grpo import bag_curriculum
 from mllm.training.grpo.bag_curriculum import BagStages
 from mllm.training.grpo.dynamic_sampling import DynamicSampling
 from mllm.training.grpo.mastery_refresh import MasteryRefresh
+from mllm.training.grpo.step_credit import StepCredit
 from mllm.training.grpo.trainer import PrefixGRPOTrainer
 from mllm.training.grpo.vllm_check import RolloutCheck, no_image_tokens
 from mllm.training.grpo.weighted_advantages import AdvantageWeights
@@ -76,13 +77,15 @@ def main(argv: list[str] | None = None) -> None:
         reward.check(samples)
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
 
-    # 3. What SFT does not have: bags, weights on advantages, health checks, and rewards that report to them.
+    # 3. What SFT does not have: bags, changed advantages, health checks, and rewards that report to them.
     sampler = bag_curriculum.sampler(settings.bags, samples, args) if settings.bags else None
     stages = BagStages(sampler, prepared.run_state) if sampler else None
     mastery = settings.advantage.mastery if settings.advantage else None
     weights = AdvantageWeights.build(mastery, samples) if mastery else None
     health, rollouts = HealthChecks(prepared.run_state), Rollouts.of(prepared.data.train)
     loaded = run.load_model(settings, prepared.checkpoint, args)
+    step_credit = settings.advantage.step_credit if settings.advantage else None
+    credit = StepCredit(step_credit, loaded.processor.tokenizer) if step_credit else None
 
     # 4. Train and save.
     no_image_tokens(args, loaded.processor)
@@ -90,7 +93,9 @@ def main(argv: list[str] | None = None) -> None:
     mode, rounds = settings.dynamic_sampling, settings.resample_rounds
     trainer = Trainer(
         model=loaded.model,
-        reward_funcs=reward_functions(rewards, loaded, rollouts, stages),
+        reward_funcs=reward_functions(
+            rewards, loaded, [one.add for one in (rollouts, stages, credit) if one is not None]
+        ),
         args=args,
         train_dataset=rows,
         processing_class=loaded.processor,
@@ -98,6 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         dynamic_sampling=None if mode == "off" else DynamicSampling(mode, rounds),
         sampler=sampler,
         reweight=weights,
+        credit=credit,
         run_state=prepared.run_state,
         write_card=prepared.write_card,
     )
@@ -110,10 +116,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def reward_functions(
-    rewards: Mapping[str, tuple[BaseReward, float]], loaded: Loaded, rollouts: Rollouts, stages: BagStages | None
+    rewards: Mapping[str, tuple[BaseReward, float]], loaded: Loaded, listeners: Sequence[trl_adapter.Listener]
 ) -> list[Any]:
-    """Return the rewards as TRL calls them. All report to the live page, and self-retrieval to the bag curriculum."""
-    listeners = [rollouts.add, stages.add] if stages else [rollouts.add]
+    """Return the rewards as TRL calls them. All report to the listeners: live page, bag curriculum, step credit."""
     return [
         trl_adapter.TrlReward(name, reward, loaded, count_problems=not index, listeners=listeners)
         for index, (name, (reward, _)) in enumerate(rewards.items())

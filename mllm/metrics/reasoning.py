@@ -93,6 +93,22 @@ def read_thought(text: str | None, family: Family, frame: Frame) -> Thought:
     return Thought(name.strip(), _marks(marks) if name else (), kept, chosen, restated)
 
 
+def spans(text: str) -> list[tuple[str, int, int]]:
+    """Return (name, start, end) of the parts of a whole answer, as places in its text.
+
+    The parts are `recall` (up to the first candidate), `candidates`, `choice` (from "So" to the end of the thought) and
+    `answer`; one that is missing is left out.
+    """
+    end = text.find("</think>")
+    end = len(text) if end < 0 else end
+    choice = max((found.start() for found in _CHOICE.finditer(text, 0, end)), default=end)
+    opened = text.find("<think>")
+    start = opened + len("<think>") if opened >= 0 else 0
+    first = next((found.start() for found in _CANDIDATE.finditer(text, start, choice)), choice)
+    parts = ("recall", 0, first), ("candidates", first, choice), ("choice", choice, end), ("answer", end, len(text))
+    return [(name, begin, stop) for name, begin, stop in parts if begin < stop]
+
+
 def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) -> StepCounts | None:
     """Judge every step of one answer; None unless the marks of all things of the sample are known.
 

@@ -25,6 +25,8 @@ SORTS: tuple[frozenset[str], ...] = tuple(
 _DENIES = re.compile(
     r"\b(?:no|not|never|without|lacks?|lacking|missing|unlike|rather|instead|whereas|while|but|vain|would|n't)\b", re.I
 )
+_VERDICT = re.compile(r" (?:fits|not)(?=[,.]|$)")
+"""After a mark: whether it is what is sought (the pocket teachers' form). It does not deny that the mark is there."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _CLAUSE = re.compile(r"[.,;:()!?]|\band\b|\bwith\b|\bor\b")
 
@@ -52,7 +54,7 @@ def _about_target(sample: Sample, thought: str, own: Sequence[str]) -> Iterator[
         if sample.things[int(reference)].entity == sample.entity:
             about.append(text)
     for text in about:
-        for sentence in _SENTENCE.split(text):
+        for sentence in _SENTENCE.split(_VERDICT.sub("", text)):
             if not any(name in normalize_name(sentence) for name in names) and not _DENIES.search(sentence):
                 yield from (clause.strip() for clause in _CLAUSE.split(sentence) if clause.strip())
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
@@ -23,9 +23,11 @@ from mllm.synthesis.lineups import LineUp, Pool
 
 WHITE = (255, 255, 255)
 GAPS = (0, 0, 6, 12)
-MAX_TRIES = 20
-"""Line-ups tried for one image; if all are rejected, something is wrong with the data or the settings."""
 IMAGES_PER_FOLDER = 100_000
+
+
+ThoughtChecks = Literal["all", "answer"]
+"""`all`: every candidate is looked at and what is stated agrees with the card; `answer`: the conclusion alone."""
 
 
 class SampleRejected(FieldmarkError):
@@ -63,9 +65,13 @@ class SampleMaker:
     mixture: Mixture
     provenance: Mapping[str, Any]
     """Further provenance of every sample."""
+    checks: ThoughtChecks = "all"
+    """What is checked of a thought."""
+    max_tries: int = 20
+    """Line-ups tried for one image; if all are rejected, something is wrong with the data or the settings."""
 
     def make(self, number: int) -> list[Sample]:
-        """Write image `number` and return its samples. Raises FieldmarkError if MAX_TRIES line-ups were rejected."""
+        """Write image `number` and return its samples. Raises FieldmarkError if `max_tries` line-ups were rejected."""
         refused: list[str] = []
         side = self.pool.side
         seed, name = f"{self.seed}/{side}", f"images/{side}/{image_name(number)}.{'png' if self.style.plain else 'jpg'}"
@@ -74,7 +80,7 @@ class SampleMaker:
         # Further questions are about an image that was composed for the first one.
         kinds[1:] = [DESCRIPTION if kind == DESCRIPTION else NAME for kind in kinds[1:]]
         wanted: dict[str, Any] = {"sisters": self.look_alikes, "questions": self.questions, "kind": kinds[0]}
-        for attempt in range(MAX_TRIES):
+        for attempt in range(self.max_tries):
             rng = random.Random(f"{seed}/{number}/{attempt}")
             try:
                 drawn = self.pool.draw(number, seed, rng, **wanted)
@@ -90,8 +96,9 @@ class SampleMaker:
             except SampleRejected as reason:
                 refused.append(str(reason))
         raise FieldmarkError(
-            f"{side}: {MAX_TRIES} line-ups for image {number} were rejected, the last because: {refused[-1]}."
-            " Check --min-things, --max-things, --questions, --min-box and --max-side, or use another teacher"
+            f"{side}: {self.max_tries} line-ups for image {number} were rejected, the last because: {refused[-1]}."
+            " Check --min-things, --max-things, --questions, --min-box and --max-side, use another teacher, or raise"
+            " --max-tries"
         )
 
     def _compose(self, drawn: LineUp, name: str, rng: random.Random) -> dict[str, Any]:
@@ -148,7 +155,8 @@ class SampleMaker:
             thought = self.teacher.reason(ReasoningRequest(sample, cards, self.seed, self.out / sample.image))
         except TeacherError as error:
             raise SampleRejected(f"teacher: {error.reason}") from error
-        if problem := thoughts.problem(sample, thought, cards):
+        checked = thoughts.problem(sample, thought, cards) if self.checks == "all" else None
+        if problem := checked or thoughts.wrong_conclusion(sample, thought):
             raise SampleRejected(problem)
         # As a model of the family would write it: as many boxes must be read back as went in.
         family = self.style.family

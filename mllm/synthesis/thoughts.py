@@ -70,25 +70,32 @@ def _listed(thought: str, chosen: str) -> list[int | None]:
     return found
 
 
+def wrong_conclusion(sample: Sample, thought: str) -> str | None:
+    """Return why a thought does not lead to the answer, or None: the filter of DeepPerception and KARL."""
+    named = {int(number) for number in REFERENCE.findall(thought)}
+    if any(number >= len(sample.things) for number in named):
+        return "refers to a thing that is not there"
+    if re.search(r"</?(?:think|answer)>", thought):
+        return "holds answer tags"
+    ends = concluded(sample, thought)
+    if ends == targets(sample):
+        return None
+    if not sample.boxes:
+        return "does not conclude that none fits"
+    return "concludes that none fits" if ends == () else "concludes on another thing"
+
+
 def problem(sample: Sample, thought: str, cards: Mapping[str, tuple[str, ...]] | None = None) -> str | None:
     """Return why a thought must not be trained on, as a short stable phrase, or None if it is sound.
 
     With `cards`, its statements about the thing asked for are compared with the card of that entity.
     """
-    named = {int(number) for number in REFERENCE.findall(thought)}
-    if any(number >= len(sample.things) for number in named):
-        return "refers to a thing that is not there"
-    if named != set(range(len(sample.things))):
+    if reason := wrong_conclusion(sample, thought):
+        return reason
+    if {int(number) for number in REFERENCE.findall(thought)} != set(range(len(sample.things))):
         return "a candidate was not looked at"
-    ends = concluded(sample, thought)
-    if ends != targets(sample):
-        if not sample.boxes:
-            return "does not conclude that none fits"
-        return "concludes that none fits" if ends == () else "concludes on another thing"
     if _LEAK.search(thought):
         return "says that it was told"
-    if re.search(r"</?(?:think|answer)>", thought):
-        return "holds answer tags"
     if cards is not None and consistency.contradictions(sample, thought, cards):
         return "gives the target a mark that its card does not hold"
     return None

@@ -100,7 +100,7 @@ def test_answer_loss_is_the_mean_over_tasks_of_the_models_own_loss() -> None:
         alone = []
         for task in taught:
             batch = task_batch([task], pictures, processor.tokenizer)
-            for aim in ("weight", "on_target", "pointers_K3"):
+            for aim in ("weight", "on_target", "pointers_K4"):
                 batch.pop(aim)
             alone.append(model(**batch).loss.item())
     assert together == pytest.approx(sum(alone) / 2, rel=1e-5)

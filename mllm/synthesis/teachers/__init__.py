@@ -6,7 +6,7 @@ A file defines a class `Teacher` with methods of `mllm.synthesis.capabilities` a
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mllm.config import Section
 from mllm.data import manifest
 from mllm.errors import ConfigError
 from mllm.registry import Registry
+from mllm.synthesis.capabilities import Reasons
 from mllm.synthesis.prompted_teacher import PromptedTeacher
 
 _FILES = Registry(__name__, "teacher")
@@ -27,6 +28,19 @@ def load(name: str, **config: Any) -> Any:
     """Return the teacher `name` with these settings. Raises UnknownNameError or ConfigError; both list known names."""
     module, settings = _module(name), _config(name, config)
     return module.Teacher() if settings is None else module.Teacher(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A teacher that reasons, with its name."""
+
+    name: str
+    teacher: Reasons
+
+    def truth(self) -> "Writer":
+        """Return who writes validation and test data: the teacher that its `TRUTH` names, otherwise itself."""
+        name = getattr(self.teacher, "TRUTH", None)
+        return self if name is None else Writer(name, load(name))
 
 
 def identity(name: str, **config: Any) -> dict[str, Any]:

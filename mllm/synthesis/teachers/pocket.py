@@ -16,6 +16,7 @@ from mllm.pocket import world
 from mllm.pocket.captions import claims, fits, merge, rich
 from mllm.pocket.pretraining_tasks import judged
 from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, KINDS, NOUNS, PATTERNS, find, species
+from mllm.records import Sample
 from mllm.synthesis.capabilities import Look, ReasoningRequest
 from mllm.synthesis.thoughts import targets
 
@@ -30,21 +31,10 @@ class Teacher:
 
     def reason(self, request: ReasoningRequest) -> str:
         """Write a thought. Raises FieldmarkError if a thing is not of the pocket world or the question does not fit."""
-        sample, asked = request.sample, request.sample.asked
-        order = sorted(range(len(sample.things)), key=lambda index: sample.things[index].box.center[0])
-        chosen = [number for number, index in enumerate(order, 1) if index in targets(sample)]
-        if len(chosen) != 1 and sample.boxes and sample.task != "ground_all":
-            found = f"{len(chosen)} things are {sample.entity!r}"
-            raise FieldmarkError(f"sample {sample.id}: {found}; the oracle points at exactly one")
-        recalled = asked or find(sample.entity).marks
-        # Verdicts stand beside what they judge: a small model that only gave a number at the end picked at random.
-        looked = (
-            f"{number} <obj:{index}>: {judged(find(sample.things[index].entity).marks, recalled)}."
-            for number, index in enumerate(order, 1)
-        )
-        ending = ", ".join(f"{number} <obj:{order[number - 1]}>" for number in chosen) or "none"
-        subject = "marks" if asked else sample.entity
-        return f"{subject}: {', '.join(recalled)}. {' '.join(looked)} So {ending}."
+        sample = request.sample
+        order, sought = order_of(sample), recalled(sample)
+        looked = [judged(find(sample.things[index].entity).marks, sought) for index in order]
+        return write(sample, sought, looked, order, chosen(sample))
 
     def marks(self, entity: str, domain: str) -> tuple[str, ...]:
         """Return the four marks of a species; for the domain's noun, all marks that occur; otherwise none."""
@@ -109,6 +99,39 @@ class Teacher:
         covered = {_SLOTS[mark] for mark in _MARK.findall(caption)}
         new = [mark for mark in dict.fromkeys(_MARK.findall(description)) if _SLOTS[mark] not in covered]
         return f"{caption.strip().rstrip('.')}, {', '.join(new)}." if new else caption.strip()
+
+
+def order_of(sample: Sample) -> list[int]:
+    """Return the indices of a sample's things from left to right, the order in which thoughts number them."""
+    return sorted(range(len(sample.things)), key=lambda index: sample.things[index].box.center[0])
+
+
+def chosen(sample: Sample) -> list[int]:
+    """Return the numbers, from 1, of the things that are asked for.
+
+    Raises FieldmarkError: a question for one thing that several or none fit.
+    """
+    found = [number for number, index in enumerate(order_of(sample), 1) if index in targets(sample)]
+    if len(found) != 1 and sample.boxes and sample.task != "ground_all":
+        count = f"{len(found)} things are {sample.entity!r}"
+        raise FieldmarkError(f"sample {sample.id}: {count}; the oracle points at exactly one")
+    return found
+
+
+def recalled(sample: Sample) -> tuple[str, ...]:
+    """Return the marks that candidates are compared with: those asked for, otherwise the species'."""
+    return sample.asked or find(sample.entity).marks
+
+
+def write(
+    sample: Sample, sought: Sequence[str], looked: Sequence[str], order: Sequence[int], numbers: Sequence[int]
+) -> str:
+    """Write a thought: what is sought, what each candidate shows (`looked`, in `order`), the numbers chosen."""
+    # Verdicts stand beside what they judge: a small model that only gave a number at the end picked at random.
+    listed = (f"{n} <obj:{index}>: {look}." for n, (index, look) in enumerate(zip(order, looked, strict=False), 1))
+    ending = ", ".join(f"{number} <obj:{order[number - 1]}>" for number in numbers) or "none"
+    subject = "marks" if sample.asked else sample.entity
+    return " ".join((f"{subject}: {', '.join(sought)}.", *listed, f"So {ending}."))
 
 
 def _things(look: Look) -> list[tuple[str, ...]]:

@@ -21,6 +21,7 @@ from mllm.training.engine import attention, cost_model, logprobs, rollout, share
 from mllm.training.engine.shared_prefix import Image
 from mllm.training.grpo.bag_sampler import BagSampler
 from mllm.training.grpo.dynamic_sampling import DynamicSampling
+from mllm.training.grpo.step_credit import StepCredit
 from mllm.training.grpo.weighted_advantages import Reweight
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
         dynamic_sampling: replaces or drops groups without advantage; None keeps them.
         sampler: order of the training rows in bags; None keeps TRL's. Its bag size is logged as `bags/size`.
         reweight: weighs advantages; its mean weight is logged as `advantage/weight`.
+        credit: adds advantages of the reasoning's steps; their mean size is logged as `advantage/steps`.
     """
 
     args: Any  # GRPOConfig; the base classes' annotations are less specific
@@ -72,11 +74,12 @@ class PrefixGRPOTrainer(GRPOTrainer):
         dynamic_sampling: DynamicSampling | None = None,
         sampler: BagSampler | None = None,
         reweight: Reweight | None = None,
+        credit: StepCredit | None = None,
         **kwargs: Any,
     ) -> None:
         self.bag_sampler = sampler
         super().__init__(*args, **kwargs)
-        self.dynamic_sampling, self.reweight = dynamic_sampling, reweight
+        self.dynamic_sampling, self.reweight, self.credit = dynamic_sampling, reweight, credit
         if dynamic_sampling is not None:
             dynamic_sampling.check(self)
         self._pending: Pending | None = None
@@ -129,6 +132,11 @@ class PrefixGRPOTrainer(GRPOTrainer):
         if not self.model.training:
             return output
         metrics = self._metrics["train"]
+        if self.credit is not None:
+            whole_N1 = output["advantages"][:, None]
+            output["advantages"] = self.credit(output, self.accelerator, self.num_generations)
+            steps_NT = (output["advantages"] - whole_N1).abs()
+            metrics["advantage/steps"].append(self.accelerator.gather(steps_NT.mean(1)).mean().item())
         if self.dynamic_sampling is not None:
             output = self.dynamic_sampling.apply(self, inputs, output, self._draw)
         if self.reweight is not None:
