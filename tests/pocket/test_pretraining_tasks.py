@@ -27,6 +27,7 @@ def test_no_task_leads_from_a_name_to_a_place() -> None:
             pretraining_tasks.at_task(scene, number, rng),
             pretraining_tasks.list_task(scene, number),
             pretraining_tasks.recall_task(rng, scene, number),
+            pretraining_tasks.book_task(rng, scene, number),
             pretraining_tasks.judge_task(rng),
             pretraining_tasks.copy_task(rng),
         ]

@@ -19,7 +19,6 @@ from mllm.synthesis.teachers import cards
 from mllm.synthesis.thoughts import concluded, conclusion, problem, targets
 from tests.support.synthesis import CARDS, SPECIES, kind_of, sample_of
 
-
 WITHOUT_ERRORS = {"pocket_fallible": {"hasty": 0, "blind": 0, "wrong": 0}}
 """Settings with which a teacher keeps the contract."""
 

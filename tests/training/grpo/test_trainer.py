@@ -47,7 +47,9 @@ def trainer(
     **how: Any,
 ) -> Any:
     loaded = checkpoint.load(str(pocket_folder), freeze=[*freeze, *(["projector"] if freeze else [])])
-    hooks = {name: how.pop(name) for name in ("engine", "dynamic_sampling", "sampler", "reweight", "credit") if name in how}
+    hooks = {
+        name: how.pop(name) for name in ("engine", "dynamic_sampling", "sampler", "reweight", "credit") if name in how
+    }
     settings = {
         "output_dir": str(folder), "per_device_train_batch_size": 8, "num_generations": 4, "steps_per_generation": 2,
         "gradient_accumulation_steps": 1, "max_completion_length": 10, "num_iterations": 1, "temperature": 0.9,
