@@ -12,7 +12,7 @@ from typing import Any
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import kvg_published, runs, scores
-from mllm.evaluation.report import caption_bags, curves
+from mllm.evaluation.report import caption_bags, curves, summary
 from mllm.evaluation.report.pages import compared, render, shortened
 from mllm.evaluation.runs import BenchmarkRun
 from mllm.evaluation.scores import Case
@@ -23,6 +23,7 @@ from mllm.io.images import open_image
 from mllm.metrics import reasoning
 
 GALLERY = 10
+BEFORE_AFTER = 3
 SETTINGS = ("model", "weights", "style", "samples", "generation", "commit", "versions", "benchmark", "version")
 TEXT_LIMIT = 4000
 """Maximum number of characters shown of one model text."""
@@ -55,6 +56,7 @@ def build(
     loaded = {name: runs.load(folder) for name, folder in named.items()}
     score_tables = {name: scores.table(run.cases) for name, run in loaded.items()}
     main, each = _slices(list(score_tables.values())) if score_tables else ([], [])
+    differences = _differences(loaded, main, against_first=against_first)
     shown = disagreements(loaded.values()) if against_first else mixed([*loaded.values()][-1].cases)
     return {
         "title": title or "Fieldmark report",
@@ -65,7 +67,9 @@ def build(
         ],
         "slices": main,
         "domains": each,
-        "differences": _differences(loaded, main, against_first=against_first),
+        "differences": differences,
+        "summary": [] if against_first else summary.sentences(score_tables, differences),
+        "before_after": None if against_first else _before_after(loaded),
         "against_first": against_first,
         "links": _steps(score_tables),
         "curves": curves.panels({name: curves.read_log(path) for name, path in (logs or {}).items()}),
@@ -110,7 +114,7 @@ def write(report: Mapping[str, Any], out: str | Path) -> list[Path]:
     """Write the report as `out` (html), .md and .json; return the three files."""
     out = Path(out)
     files = [out.with_suffix(".html"), out.with_suffix(".md"), out.with_suffix(".json")]
-    plain = {key: value for key, value in report.items() if key not in ("gallery", "curves")}
+    plain = {key: value for key, value in report.items() if key not in ("gallery", "curves", "before_after")}
     if captions := plain["captions"]:
         plain["captions"] = {key: value for key, value in captions.items() if key != "bags"}
     texts = (html(report), markdown(report), json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -132,7 +136,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         parts_of_run = [run["slices"][name] for name in report["slices"]]
         cells = (f"{tables.percent_interval(part['acc'])}, n={part['samples']}" for part in parts_of_run)
         rows.append((run["name"], *cells))
-    parts = [f"# {report['title']}"]
+    parts = [f"# {report['title']}", *([" ".join(report["summary"])] if report["summary"] else [])]
     if report["runs"]:
         parts += ["Acc@0.5 in %, 95 % bootstrap interval over images, number of samples.", tables.markdown(rows)]
     if report["differences"]:
@@ -193,6 +197,17 @@ def _steps(tables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         {"name": name, "meaning": meaning, "cells": [rows[name] if rows else None for rows in columns]}
         for name, meaning in reasoning.STEPS.items()
     ]
+
+
+def _before_after(loaded: Mapping[str, BenchmarkRun]) -> dict[str, Any] | None:
+    """Return questions that the last run answers right and the one before it wrong, with both answers."""
+    if len(loaded) < 2:
+        return None
+    before, after = list(loaded)[-2:]
+    pairs = summary.changed(loaded[before].cases, loaded[after].cases)
+    gained = [new for old, new in pairs if not old.hit]
+    shown = _gallery({name: loaded[name] for name in (before, after)}, mixed(gained)[:BEFORE_AFTER])
+    return {"gained": len(gained), "lost": len(pairs) - len(gained), "cases": shown, "before": before, "after": after}
 
 
 def _gallery(loaded: Mapping[str, BenchmarkRun], cases: Sequence[Case]) -> list[dict[str, Any]]:
