@@ -19,6 +19,8 @@ from mllm.io.files import atomic_write, program_folder
 
 POCKET_DATA = ("--max-things=4", "--photos-per-entity=12")
 """Two to four things an image keep the pocket model's thoughts short."""
+FALLIBLE = ("--teacher=pocket_fallible", "--thought-checks=answer")
+"""Thoughts of a fallible teacher, kept where their conclusion is right, as in the papers."""
 
 
 @dataclass(frozen=True, slots=True)
