@@ -13,9 +13,10 @@ from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from mllm import ctrl_c
 from mllm.config import Part, Settings
 from mllm.distributed import World, main_process_only
-from mllm.errors import STOPPED, ConfigError, ExitCode, FieldmarkError
+from mllm.errors import ConfigError, ExitCode, FieldmarkError
 from mllm.io.files import atomic_write
 from mllm.models import cpu_kernels
 from mllm.models.checkpoint import Checkpoint, Loaded, LoadOptions, load, open_checkpoint
@@ -194,15 +195,12 @@ def training_callbacks(
 def program(main: Callable[[], None]) -> None:
     """Run a program; an error that its user can fix ends it with one line (of the first process), not a traceback."""
     try:
-        main()
+        ctrl_c.run(main)
     except FieldmarkError as error:
         is_launch = isinstance(error, heartbeat.LaunchError)
         if World.current().is_main or is_launch:
             sys.stderr.write(f"error: {error}\n")
         raise SystemExit(ExitCode.FAILED if is_launch else ExitCode.USAGE) from None
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{STOPPED}\n")
-        raise SystemExit(ExitCode.STOPPED) from None
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
