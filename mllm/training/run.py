@@ -154,7 +154,7 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
 def train(trainer: Any, settings: Settings, prepared: Prepared, callbacks: Sequence[TrainerCallback] = ()) -> None:
     """Train, and save the last weights. `callbacks` are the recipe's own; `training_callbacks` adds the others.
 
-    Exits with code 130 if the run was stopped before its end, so that its weights are not taken for finished ones.
+    Raises KeyboardInterrupt: the run was stopped before its end. Its weights are not to be taken for finished ones.
     """
     output_dir, stop = Path(trainer.args.output_dir), OrderlyStop()
     for verbose in (ProgressCallback, PrinterCallback):
@@ -164,7 +164,7 @@ def train(trainer: Any, settings: Settings, prepared: Prepared, callbacks: Seque
     callback_order.check_order(trainer.callback_handler.callbacks)
     trainer.train(resume_from_checkpoint=str(prepared.resume_from) if prepared.resume_from else None)
     if stop.stopped:
-        raise SystemExit(ExitCode.STOPPED)
+        raise KeyboardInterrupt
     trainer.save_model(str(output_dir), _internal_call=True)  # pushed below, together with the files beside it
     if trainer.is_world_process_zero():
         prepared.write_card(output_dir)
