@@ -13,6 +13,11 @@ sheet.png, the first bags of each kind to look at.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

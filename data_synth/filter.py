@@ -11,6 +11,11 @@ processes form other batches, so their attempts differ from those of one process
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence

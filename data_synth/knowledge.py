@@ -17,6 +17,11 @@ Stages; each writes a file and is skipped when it exists:
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -11,6 +11,11 @@ noun), one row per question. Nothing is random: the same cards give the same fil
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,6 +10,11 @@ the same command continues a stopped run. Reports length, diversity and, where m
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import re
 from dataclasses import dataclass
 from pathlib import Path

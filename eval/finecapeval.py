@@ -12,6 +12,11 @@ image name without the suffix.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import re
 import string
 from collections.abc import Callable, Mapping

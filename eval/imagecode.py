@@ -11,6 +11,11 @@ written with all ten in view. Images: `<images>/<set>/img<index>.jpg`, numbered 
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -14,6 +14,11 @@ reasoning. `scores.json` holds all of it, with the settings that made it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -14,6 +14,11 @@ the same questions again while training. See docs/mastery.md.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal

@@ -10,6 +10,11 @@ tells it from similar ones.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import random
 from dataclasses import dataclass
 from pathlib import Path

@@ -14,6 +14,11 @@ file (hops, type, occluded, distractors), with 95 % intervals over images.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path

@@ -13,6 +13,11 @@ model's captions (outputs.jsonl).
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal

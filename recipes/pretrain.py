@@ -11,6 +11,11 @@ Three stages, each seeded and resumable (after Ctrl-C or a kill, start the same 
 comparing. At the end the held-out checks run, and the weights are written in bfloat16 with a model card.
 """
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import json
 import logging
 import random

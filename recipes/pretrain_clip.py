@@ -10,6 +10,11 @@ Images that a caption also fits are not used as negatives. The two encoders diff
 end the weights are rounded to float16, scored on held-out bags and written with a model card.
 """
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import logging
 import math
 import random

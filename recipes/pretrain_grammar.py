@@ -9,6 +9,11 @@ written with a model card. It is too short to resume: a stopped run starts over.
 Name the folder in a recipe: `rewards: {grammar: {head: FOLDER}}`.
 """
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import logging
 import math
 import random

@@ -20,6 +20,11 @@ for all of its answers (docs/engine.md; `engine: stock` is TRL's own). The YAML 
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path

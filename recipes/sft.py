@@ -13,6 +13,11 @@ log.jsonl; run.json. Each folder of weights has a fieldmark.json with family, pr
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from mllm import ctrl_c
+
+    ctrl_c.end_at_once()  # while the imports below run
+
 import logging
 from pathlib import Path
 

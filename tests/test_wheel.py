@@ -89,6 +89,8 @@ import mllm
 facts = {"file": mllm.__file__, "version": mllm.__version__, "torch": "torch" in sys.modules}
 from mllm.models.builtin import weights_folder
 facts["weights"] = str(weights_folder())
+from mllm.knowledge import domains
+facts["domains"] = domains.names()
 print(json.dumps(facts))
 for name in sys.argv[1:]:
     print("====", name, flush=True)
@@ -110,6 +112,7 @@ def test_library_weights_and_programs_work_from_another_folder(installed: Path, 
     facts = json.loads(first)
     assert Path(facts["file"]).is_relative_to(installed) and Path(facts["weights"]).is_relative_to(installed)
     assert facts["version"] and facts["torch"] is False
+    assert facts["domains"] == sorted(file.stem for file in (ROOT / "mllm/knowledge/domains").glob("*.yaml")) != []
     assert [text.split(maxsplit=1)[0] for text in texts] == PROGRAMS
     for text in texts:
         assert len(text) > 300 and "--" in text and text.rstrip().endswith("---- 0"), text[-3000:]

@@ -2,9 +2,8 @@
 
 import sys
 
-from mllm import __version__
+from mllm import __version__, ctrl_c
 from mllm.cli import commands
-from mllm.cli.programs import completion, parse, run_program
 from mllm.errors import FieldmarkError
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -21,11 +20,16 @@ Exit codes, of every command and program: 0 done; 1 the run failed, or a check f
 
 def main() -> None:
     """Run `fieldmark` with the words of the command line."""
+    ctrl_c.end_at_once()  # while the imports below run; those above are quick
+    from mllm.cli.programs import run_program
+
     run_program(lambda: fieldmark(sys.argv[1:]))
 
 
 def fieldmark(words: list[str]) -> int | None:
     """Run one command; returns its exit code. Raises FieldmarkError: no such command, or what the command raises."""
+    from mllm.cli.programs import completion, parse
+
     if not words or words[0] in ("-h", "--help"):
         print(help_text())
     elif words[0] == "--version":

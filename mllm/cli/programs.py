@@ -3,7 +3,8 @@
 A string below a field is its help. The names of the fields are the flags (`--max-new-tokens`), those of nested groups
 (`mllm/cli/options.py`) too. A tuple is an option that may be repeated, `Positional[...]` an argument without a flag, a
 boolean a switch (`--overwrite`, or `--no-images` where the default is true). `mllm/cli/commands/compare.py` is an
-example; a program of its own ends in `run_program(main)`. `mllm.errors.ExitCode` lists the exit codes.
+example; a program of its own begins as `mllm/ctrl_c.py` says and ends with `run_program(main)`. `mllm.errors.ExitCode`
+lists the exit codes.
 """
 
 import io
@@ -25,8 +26,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import tyro
 from tyro import conf
 
-from mllm import __version__
-from mllm.errors import STOPPED, ExitCode, FieldmarkError
+from mllm import __version__, ctrl_c
+from mllm.errors import ExitCode, FieldmarkError
 
 T = TypeVar("T")
 MARKERS = (
@@ -91,14 +92,12 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, *, prog: str | None =
 def run_program(main: Callable[[], int | None]) -> None:
     """Run `main` and end the process as every program does: one line for an error, and an exit code of `ExitCode`."""
     try:
-        if code := main():
-            raise SystemExit(code)
+        code = ctrl_c.run(main)
     except FieldmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE) from None
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        raise SystemExit(ExitCode.STOPPED) from None
+    if code:
+        raise SystemExit(code)
 
 
 def typed_command(program: str, options: Any, leave_out: Sequence[str] = ()) -> str:

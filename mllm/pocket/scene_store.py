@@ -4,7 +4,7 @@ import json
 import random
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
+from mllm import ctrl_c
 from mllm.boxes import Box
 from mllm.pocket.pretraining_tasks import draw_looks
 from mllm.pocket.species import DOMAINS, Marks
@@ -72,10 +73,16 @@ class SceneStore:
             index: list[dict[str, Any]] = []
             # Unlike multiprocessing.Pool, it raises if a worker cannot start.
             with pixel_file.open("wb") as out, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-                drawn = pool.map(_render, jobs, chunksize=64)
-                for pixels, truth in track(drawn, "drawing scenes", total=len(jobs)):
-                    index.append(truth | {"offset": out.tell()})
-                    out.write(pixels)
+                try:
+                    with ctrl_c.kept_from_children():
+                        drawn = pool.map(_render, jobs, chunksize=64)
+                    for pixels, truth in track(drawn, "drawing scenes", total=len(jobs)):
+                        index.append(truth | {"offset": out.tell()})
+                        out.write(pixels)
+                except KeyboardInterrupt:
+                    for worker in active_children():  # the pool would let them finish
+                        worker.terminate()
+                    raise
             index_file.write_text(json.dumps(index), encoding="utf-8")
         self._index: list[dict[str, Any]] = json.loads(index_file.read_text(encoding="utf-8"))
         self._pixels = np.memmap(pixel_file, dtype=np.uint8, mode="r")

@@ -108,14 +108,12 @@ class OrderlyStop(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Restore the signal handlers; log how to continue."""
+        """Restore the signal handlers; log what is saved."""
         for number, handler in self._old.items():
             signal.signal(number, handler)
         if self.stopped:
-            logger.warning(
-                "stopped and saved at step %d of %d in %s; the same command continues",
-                state.global_step, state.max_steps, args.output_dir,
-            )  # fmt: skip
+            where = state.global_step, state.max_steps, args.output_dir
+            logger.warning("stopped and saved at step %d of %d in %s", *where)
 
     def _request(self, number: int, frame: Any) -> None:
         """Note the request; a second one ends the program, unless it is a repetition of the first."""

@@ -13,9 +13,10 @@ from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from mllm import ctrl_c
 from mllm.config import Part, Settings
 from mllm.distributed import World, main_process_only
-from mllm.errors import STOPPED, ConfigError, ExitCode, FieldmarkError
+from mllm.errors import ConfigError, ExitCode, FieldmarkError
 from mllm.io.files import atomic_write
 from mllm.models import cpu_kernels
 from mllm.models.checkpoint import Checkpoint, Loaded, LoadOptions, load, open_checkpoint
@@ -153,7 +154,7 @@ def load_model(settings: Settings, checkpoint: Checkpoint, args: Any) -> Loaded:
 def train(trainer: Any, settings: Settings, prepared: Prepared, callbacks: Sequence[TrainerCallback] = ()) -> None:
     """Train, and save the last weights. `callbacks` are the recipe's own; `training_callbacks` adds the others.
 
-    Exits with code 130 if the run was stopped before its end, so that its weights are not taken for finished ones.
+    Raises KeyboardInterrupt: the run was stopped before its end. Its weights are not to be taken for finished ones.
     """
     output_dir, stop = Path(trainer.args.output_dir), OrderlyStop()
     for verbose in (ProgressCallback, PrinterCallback):
@@ -163,7 +164,7 @@ def train(trainer: Any, settings: Settings, prepared: Prepared, callbacks: Seque
     callback_order.check_order(trainer.callback_handler.callbacks)
     trainer.train(resume_from_checkpoint=str(prepared.resume_from) if prepared.resume_from else None)
     if stop.stopped:
-        raise SystemExit(ExitCode.STOPPED)
+        raise KeyboardInterrupt
     trainer.save_model(str(output_dir), _internal_call=True)  # pushed below, together with the files beside it
     if trainer.is_world_process_zero():
         prepared.write_card(output_dir)
@@ -194,15 +195,12 @@ def training_callbacks(
 def program(main: Callable[[], None]) -> None:
     """Run a program; an error that its user can fix ends it with one line (of the first process), not a traceback."""
     try:
-        main()
+        ctrl_c.run(main)
     except FieldmarkError as error:
         is_launch = isinstance(error, heartbeat.LaunchError)
         if World.current().is_main or is_launch:
             sys.stderr.write(f"error: {error}\n")
         raise SystemExit(ExitCode.FAILED if is_launch else ExitCode.USAGE) from None
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{STOPPED}\n")
-        raise SystemExit(ExitCode.STOPPED) from None
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise

@@ -284,5 +284,6 @@ def test_the_command_serves_and_ends(root) -> None:
     finally:
         os.kill(process.pid, signal.SIGINT)
         output = process.communicate(timeout=60)[0]
-    assert process.returncode in (0, -signal.SIGINT, 130) and f"pocket: http://127.0.0.1:{port}/v1" in output
+    assert process.returncode == 130 and f"pocket: http://127.0.0.1:{port}/v1" in output
+    assert output.endswith("stopped; the same command continues\n"), output
     assert "Traceback" not in output, json.dumps(output)

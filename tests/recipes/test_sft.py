@@ -251,7 +251,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(config: Path, tmp_path: Path) -> Non
     child.send_signal(signal.SIGINT)
     output, _ = child.communicate(timeout=600)
     assert child.returncode == 130, output[-3000:]
-    assert "the same command continues" in output
+    assert "stopped and saved at step" in output and output.endswith("stopped; the same command continues\n")
     (folder,) = out.glob("checkpoint-*")
     assert families.read_convention(folder).family == "pocket"
     assert not (out / "fieldmark.json").exists(), "a stopped run leaves nothing that looks finished"

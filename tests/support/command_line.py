@@ -24,6 +24,7 @@ def fieldmark(words: Sequence[str], typed: str = "") -> Ended:
     """Run `fieldmark WORDS` with `typed` on its standard input."""
     printed, code = io.StringIO(), 0
     with (
+        mock.patch("mllm.ctrl_c.end_at_once"),  # Ctrl-C stays with pytest
         mock.patch.object(sys, "argv", ["fieldmark", *words]),
         mock.patch.object(sys, "stdin", io.StringIO(typed)),
         redirect_stdout(printed),

@@ -151,6 +151,7 @@ def help_of(module: str, *sub: str) -> str:
     printed = io.StringIO()
     with (
         mock.patch.dict("os.environ", {"COLUMNS": "250", "NO_COLOR": "1", "TERM": "dumb"}),
+        mock.patch("mllm.ctrl_c.end_at_once"),  # Ctrl-C stays with pytest
         mock.patch.object(sys, "argv", [module, *sub, "--help"]),
         redirect_stdout(printed),
         redirect_stderr(printed),

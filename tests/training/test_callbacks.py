@@ -77,7 +77,7 @@ def test_an_orderly_stop_saves_and_gives_the_signal_back(
     assert stop.stopped and control.should_training_stop and control.should_save
     stop.on_train_end(args, state(4), control)
     assert signal.getsignal(number) is before
-    assert "the same command continues" in caplog.text
+    assert f"stopped and saved at step 4 of 10 in {tmp_path}" in caplog.text
 
 
 def test_impatience_stops_at_once(tmp_path: Path) -> None:

@@ -49,3 +49,4 @@ def command(options: Options) -> None:
     service = server.Service(loaded, name, limits=limits, batch=options.batch_size)
     print(f"{name}: http://{options.host}:{options.port}/v1")
     server.run(service, options.host, options.port)
+    raise KeyboardInterrupt  # only Ctrl-C ends a server in order, and uvicorn swallows it

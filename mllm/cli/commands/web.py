@@ -59,3 +59,4 @@ def command(options: Options) -> None:
     assistants = [load(name, **asdict(options.loading), batch=max(options.together, 2)) for name in names]
     print(f"{' and '.join(names)}: http://{options.host}:{options.port}")
     page.run(assistants, limits, host=options.host, port=options.port, inbrowser=options.browser)
+    raise KeyboardInterrupt  # only Ctrl-C ends the page, and gradio swallows it

@@ -5,17 +5,16 @@ To add one, write `mllm/knowledge/domains/<name>.yaml` with `noun`, `plural`, `s
 """
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from mllm.errors import FieldmarkError, UnknownNameError
+from mllm.errors import FieldmarkError
 from mllm.io import strict_json
+from mllm.registry import YamlRegistry
 
-_FOLDER = Path(__file__).parent
 _Noun = Annotated[str, Field(pattern=r"^[^{}]+$")]
 _Question = Annotated[str, Field(pattern=r"^[^{}]*\{entity\}[^{}]*$")]
 
@@ -56,19 +55,6 @@ class _DomainInFile(BaseModel):
     questions: list[_Question] = []
 
 
-def names() -> tuple[str, ...]:
-    """Return the known names, sorted."""
-    return tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
-
-
-@cache
-def load(name: str) -> Domain:
-    """Return the domain called `name`. Raises UnknownNameError: no such file; lists the known names."""
-    if name not in names():
-        raise UnknownNameError("domain", name, names())
-    return read(_FOLDER / f"{name}.yaml")
-
-
 def read(file: Path) -> Domain:
     """Read a domain file. Raises DomainError: broken YAML, or a bad field."""
     try:
@@ -85,3 +71,7 @@ def read(file: Path) -> Domain:
         f"Locate the {noun} called {{entity}}.",
     )
     return Domain(file.stem, noun, plural, (*for_any, *found.questions), found.source, found.licence)
+
+
+_FILES = YamlRegistry(__name__, "domain", read)
+names, load = _FILES.names, _FILES.load
