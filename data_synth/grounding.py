@@ -15,8 +15,6 @@ Stages; each writes files and is skipped when they exist:
 A stopped run resumes where it was and ends with the same bytes.
 """
 
-from __future__ import annotations
-
 if __name__ == "__main__":
     from mllm import ctrl_c
 
@@ -170,9 +168,8 @@ def run_stages(run: Run, recorded: dict[str, Any]) -> None:
     photos, left_out = boxes_stage(run, photos_stage(run, cards))
     split = split_stage(run, photos)
     cards = knowledge_stage(run, split.photos, cards)
-    with reasoning_teacher(options) as teacher:
+    with reasoning_teacher(options) as writer:
         for side in SPLITS:
-            writer = teachers.Writer(options.reasoner, teacher)
             samples_stage(run, side, split.photos, cards, writer if side == "train" else writer.truth())
     if run.world.is_main:
         facts = count_facts(run, split, left_out)
@@ -183,11 +180,11 @@ def run_stages(run: Run, recorded: dict[str, Any]) -> None:
 
 
 @contextmanager
-def reasoning_teacher(options: GroundingOptions) -> Iterator[Reasons]:
+def reasoning_teacher(options: GroundingOptions) -> Iterator[teachers.Writer]:
     """Yield the teacher; however the block ends, report what it cost and every request that failed."""
     teacher = teachers.load(options.reasoner, **options.teacher.settings())
     with teachers.closing(teacher, report=echo):
-        yield need(teacher, Reasons, options.reasoner)
+        yield teachers.Writer(options.reasoner, need(teacher, Reasons, options.reasoner))
 
 
 def photos_stage(run: Run, cards: Cards | None) -> list[Photo]:
@@ -228,8 +225,7 @@ def boxes_stage(run: Run, photos: list[Photo]) -> tuple[list[Photo], Counter[str
 
 def split_stage(run: Run, photos: list[Photo]) -> splits.PhotoSplit:
     """Stage 3: assign each photo to a side. Takes seconds, so a resumed run repeats it."""
-    prints = [photo.fingerprint for photo in photos]
-    split = splits.split(photos, prints, run.options.shares, run.options.seed)
+    split = splits.split(photos, [photo.fingerprint for photo in photos], run.options.shares, run.options.seed)
     if run.world.is_main:
         write_jsonl(run.out / "split.jsonl", split.photos)
     return split
@@ -280,10 +276,9 @@ def count_facts(run: Run, split: splits.PhotoSplit, left_out: Counter[str]) -> d
     """Count what was made, left out and rejected, and list the licences: the manifest's facts."""
     counts = {side: manifest.tally(read_jsonl(run.out / f"{side}.jsonl", Sample)) for side in SPLITS}
     refused = sum((refusals for _, refusals in counts.values()), Counter())
-    sides = Counter(str(photo.split) for photo in split.photos)
     return {
         "samples": {side: numbers for side, (numbers, _) in counts.items()},
-        "photos": dict(sorted(sides.items())),
+        "photos": dict(sorted(Counter(str(photo.split) for photo in split.photos).items())),
         "groups of near-duplicate photos": split.groups_joined,
         "photos left out": dict(sorted((split.left_out + left_out).items())),
         "line-ups tried": sum(numbers["images"] for numbers, _ in counts.values()) + refused.total(),

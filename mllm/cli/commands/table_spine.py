@@ -1,14 +1,30 @@
-"""Make the results table of docs/log.md: SFT against GRPO, every arm, three seeds; hours on two cores.
+"""Make the results table of docs/log.md: what reasoning, checked thoughts and GRPO bring; three seeds, hours.
 
-Does reasoning first, and then GRPO, help on species never trained on? The same command continues a stopped run.
+The thoughts are those of a fallible teacher: half jump to a conclusion, some marks are misread. Kept are those that end
+on the right thing (as in the papers), or those that pass all checks; the oracle's are the ceiling. The same command
+continues a stopped run.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mllm.cli.experiments.ablation import Ablation, AblationRun, Arm, GroundingTask, Sizes
+from mllm.cli.experiments.pipeline import FALLIBLE, POCKET_DATA, Stage, counts
+from mllm.evaluation import runs
+from mllm.evaluation.scores import Case
+from mllm.metrics.reasoning import match, read_thought
+from mllm.models import families
 
-SIZES = Sizes(train=4000, validation=160, test=600, sft_steps=300, rl_steps=40, sft_rates=("3e-4", "1e-3"))
+SIZES = Sizes(train=4000, validation=160, test=600, sft_steps=320, rl_steps=60, sft_rates=("3e-4", "1e-3"),
+              rates=("3e-5", "5e-5"))  # fmt: skip
+UNCHECKED, CHECKED, ORACLE = "CoT-SFT", "CoT-SFT, checked", "CoT-SFT, oracle"
+DATA = {
+    UNCHECKED: ("data", FALLIBLE),
+    CHECKED: ("data-checked", ("--teacher=pocket_fallible", "--max-tries=1000")),
+    ORACLE: ("data-oracle", ()),
+}
+"""Folder and flags of the data of each kind of thought. Photos, questions and test images are the same."""
 
 
 @dataclass(frozen=True)
@@ -21,23 +37,77 @@ def command(options: Options) -> None:
     print(AblationRun(options.out, ablation(), print).run())
 
 
+class TeacherTask(GroundingTask):
+    """Grounding from the thoughts of several teachers; also measures thought length and the marks that it misreads."""
+
+    plain_columns = ("tokens per answer", "blind marks seen right, %")
+
+    def data(self) -> list[Stage]:
+        """Return the stages that make each teacher's data, and the questions that keep knowledge alive."""
+        sizes = (*counts(self.sizes.train, self.sizes.validation, self.sizes.test), *POCKET_DATA)
+        stages = [
+            Stage(f"data: {name}", "mllm.data_synth.grounding", ("--out", str(self.out / folder), *sizes, *flags), 90)
+            for name, (folder, flags) in DATA.items()
+        ]
+        cards, recall = str(self.out / "data" / "knowledge.json"), str(self.out / "recall.jsonl")
+        return [*stages, Stage("recall", "mllm.data_synth.recall", ("--knowledge", cards, "--out", recall), 5)]
+
+    def files(self, arm: Arm) -> Path:
+        """Return the folder of the thoughts that an arm, or the arm it starts from, is trained on."""
+        return self.out / DATA.get(arm.start or arm.name, DATA[UNCHECKED])[0]
+
+    def values(self, folder: Path) -> dict[str, list[tuple[float, str]]]:
+        """Return the columns' values of each test sample, by image."""
+        run = runs.load(folder)
+        tokens, blind = self.plain_columns
+        shares = [(blind_share(case), case.sample.group) for case in run.cases]
+        return super().values(folder) | {
+            tokens: [(float(case.completion.tokens or 0), case.sample.group) for case in run.cases],
+            blind: [(100 * share, group) for share, group in shares if share is not None],
+        }
+
+
+def blind_share(case: Case) -> float | None:
+    """Return the share of the marks that the fallible teacher misreads which an answer states right, 0..1.
+
+    None for images without such a mark. A thing that the answer does not look at counts as misread.
+    """
+    from mllm.synthesis.teachers.pocket_fallible import MISREAD
+
+    sample, family = case.sample, families.load("pocket")
+    thought = read_thought(case.completion.answer.thought, family, family.frame(sample.size, family.budget))
+    found = match(sample.things, thought.candidates)
+    right: list[bool] = []
+    for index, thing in enumerate(sample.things):
+        stated: Sequence[str] = thought.candidates[found[index]].marks if index in found else ()
+        right += [mark in stated for mark in thing.marks if mark.split()[0] in MISREAD]
+    return sum(right) / len(right) if right else None
+
+
 def ablation(sizes: Sizes = SIZES) -> Ablation:
     """Return the experiment."""
     answered = sizes.rl_steps * sizes.prompts_per_step * sizes.completions
     more = max(1, answered // 16)  # SFT batches of 16: as many samples as GRPO reads answers
-    direct = ("--style=direct", "--rewards.format.style=direct", "--max_completion_length=24")
-    rl = sizes.batch_flags
+    # `links` is logged alone: which step of the reasoning GRPO repairs.
+    rl = (*sizes.batch_flags, "--rewards.links.weight=0", f"--evaluate.every={max(1, sizes.rl_steps // 6)}")
+    mix = ("--mix={out}/recall.jsonl",)
+    continued, repaired, from_checked = "CoT-SFT continued", "GRPO from CoT-SFT", "GRPO from checked"
     arms = (
         Arm("SFT", "sft_direct", "direct", sizes.sft_steps, sizes.sft_rates),
-        Arm("CoT-SFT", "sft", "think", sizes.sft_steps, sizes.sft_rates),
-        Arm("CoT-SFT continued", "sft", "think", more, ("1e-4", "3e-4"), "CoT-SFT"),
-        Arm("GRPO from SFT", "rl", "direct", sizes.rl_steps, sizes.rates, "SFT", (*rl, *direct)),
-        Arm("GRPO from CoT-SFT", "rl", "think", sizes.rl_steps, sizes.rates, "CoT-SFT", rl),
+        Arm(UNCHECKED, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=mix),
+        Arm(CHECKED, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=mix),
+        Arm(ORACLE, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=mix),
+        Arm(continued, "sft", "think", more, ("1e-4", "3e-4"), UNCHECKED, mix),
+        Arm(repaired, "rl", "think", sizes.rl_steps, sizes.rates, UNCHECKED, rl),
+        Arm(from_checked, "rl", "think", sizes.rl_steps, sizes.rates, CHECKED, rl),
     )
     comparisons = (
-        ("SFT", "CoT-SFT"),
-        ("CoT-SFT", "GRPO from CoT-SFT"),
-        ("CoT-SFT continued", "GRPO from CoT-SFT"),
-        ("SFT", "GRPO from SFT"),
+        ("SFT", UNCHECKED),
+        (UNCHECKED, repaired),
+        (continued, repaired),
+        (UNCHECKED, CHECKED),
+        (CHECKED, from_checked),
+        (from_checked, repaired),
+        (repaired, ORACLE),
     )
-    return Ablation(GroundingTask, sizes, arms, comparisons)
+    return Ablation(TeacherTask, sizes, arms, comparisons)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mllm.cli.experiments.pipeline import POCKET_DATA, Pipeline, Stage, answers, counts, cpus, training
-from mllm.io.tables import markdown, percent_interval
+from mllm.io.tables import MISSING, markdown, percent_interval
 
 BASE = "base"
 SEEDS = (0, 1, 2)
@@ -24,7 +24,8 @@ SEEN_OF = {"seen entities": (True,), "unseen entities": (False,), "all": (True, 
 class Arm:
     """One way of training: the recipe's configuration, for how long, the learning rates to try, and from which arm.
 
-    `{mastery}` in a flag stands for the mastery file of the start's weights with the same seed.
+    In a flag, `{mastery}` stands for the mastery file of the start's weights with the same seed, and `{out}` for the
+    output folder.
     """
 
     name: str
@@ -192,7 +193,7 @@ class AblationRun:
             f"--learning_rate={rate}",
             f"--seed={seed}",
             "--threads=1",
-            *(flag.replace("{mastery}", mastery) for flag in arm.flags),
+            *(flag.replace("{mastery}", mastery).replace("{out}", str(self.out)) for flag in arm.flags),
         )
         name, out = f"{arm.name}, learning rate {rate}, seed {seed}", self._folder(arm.name, seed, rate)
         return training(name, arm.config, self.task.files(arm), out, flags, arm.expected_s)
@@ -226,7 +227,7 @@ class AblationRun:
         for name in names:
             shares = [percent_interval(stats.over_seeds(*found[name][column]).as_dict()) for column in task.columns]
             plain = [values for values, _ in map(found[name].__getitem__, task.plain_columns)]
-            means = [f"{sum(map(sum, values)) / sum(map(len, values)):.1f}" for values in plain]
+            means = [_mean([value for seed in values for value in seed]) for values in plain]
             rows.append([name, self.rates.get(name, "-"), *shares, *means])
         pairs = [["second - first", *task.columns]]
         for a, b in self.ablation.comparisons:
@@ -246,3 +247,7 @@ class AblationRun:
             assert all(groups == [group for _, group in table[column]] for table in tables), "same images, same order"
             found[column] = [[value for value, _ in table[column]] for table in tables], groups
         return found
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.1f}" if values else MISSING

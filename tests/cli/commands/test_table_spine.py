@@ -1,0 +1,111 @@
+"""The plumbing of `make table-spine`: the thoughts of each arm, what it starts from, and the flags of the recipes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mllm.boxes import Box, Frame
+from mllm.cli.commands.table_spine import CHECKED, ORACLE, SIZES, UNCHECKED, ablation, blind_share
+from mllm.cli.experiments.ablation import AblationRun
+from mllm.evaluation import scores
+from mllm.models import families
+from mllm.prompting import answers
+from mllm.records import Completion, Sample, Thing
+from tests.cli.commands.test_table_grounding import KnownScores
+from tests.support.scenes import make_data
+
+TINY = ablation(
+    replace(SIZES, train=8, validation=4, test=8, sft_steps=2, rl_steps=4, rates=("1e-5", "1e-4"), sft_rates=("1e-3",))
+)
+
+
+class KnownSpine(KnownScores):
+    """The spine instead of the table of weights."""
+
+    def __init__(self, out: Path) -> None:
+        AblationRun.__init__(self, out, TINY, lambda text: None)
+        self.stages = []
+        self.pipeline.run = self.note  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.fixture(scope="module")
+def spine(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnownSpine, str]:
+    out = tmp_path_factory.mktemp("spine")
+    make_data(out / "truth", train=1, validation=6)
+    table = KnownSpine(out)
+    return table, table.run()
+
+
+def test_each_teachers_thoughts_are_made_and_used_by_their_arms(spine: tuple[KnownSpine, str]) -> None:
+    stages = spine[0].stages
+    made = {s.name: s.arguments for s in stages if s.module == "mllm.data_synth.grounding"}
+    assert "--thought-checks=answer" in made[f"data: {UNCHECKED}"]
+    assert "--teacher=pocket_fallible" in made[f"data: {CHECKED}"] and "--max-tries=1000" in made[f"data: {CHECKED}"]
+    assert not any("teacher" in word for word in made[f"data: {ORACLE}"])
+    folder = {UNCHECKED: "data", CHECKED: "data-checked", ORACLE: "data-oracle", "SFT": "data"}
+    folder |= {"CoT-SFT continued": "data", "GRPO from CoT-SFT": "data", "GRPO from checked": "data-checked"}
+    for arm in TINY.arms:
+        own = [s for s in stages if s.name.startswith(f"{arm.name}, learning rate")]
+        files = {word.split("=")[1] for s in own for word in s.arguments if word.startswith("--train=")}
+        assert files == {str(spine[0].out / folder[arm.name] / "train.jsonl")}, arm.name
+        mixed = [word for s in own for word in s.arguments if word.startswith("--mix=")]
+        reasons_by_sft = arm.config == "sft"
+        assert mixed == ([f"--mix={spine[0].out}/recall.jsonl"] * len(own) if reasons_by_sft else []), arm.name
+    measured = [s for s in stages if s.module == "mllm.eval.kvg_bench"]
+    assert len({s.arguments[s.arguments.index("--samples") + 1] for s in measured}) == 1, "one test split for all"
+
+
+def test_continued_sft_reads_as_many_samples_as_grpo_reads_answers() -> None:
+    arms = {arm.name: arm for arm in ablation().arms}
+    grpo, more = arms["GRPO from CoT-SFT"], arms["CoT-SFT continued"]
+    assert more.start == grpo.start == UNCHECKED
+    assert more.steps * 16 == grpo.steps * SIZES.prompts_per_step * SIZES.completions
+    assert len(more.rates) == len(grpo.rates)
+
+
+def test_the_flags_are_read_by_the_recipes(spine: tuple[KnownSpine, str]) -> None:
+    from trl import GRPOConfig, SFTConfig
+
+    from mllm.training import arguments
+
+    root = Path(__file__).resolve().parents[3]
+    for arm in TINY.arms:
+        stage = next(s for s in spine[0].stages if s.name.startswith(f"{arm.name}, learning rate"))
+        kind = GRPOConfig if arm.config == "rl" else SFTConfig
+        words = [*stage.arguments, "--bf16", "False", "--use_cpu", "True"]
+        settings, args = arguments.read(words, root / "recipes" / f"{arm.config}.yaml", kind)
+        assert args.max_steps == arm.steps and settings.style == arm.style
+        if arm.config == "rl":
+            assert settings.rewards["links"]["weight"] == 0 and settings.rewards["iou"]["mode"] == "hit"
+
+
+def test_the_table_has_lengths_and_blind_marks(spine: tuple[KnownSpine, str]) -> None:
+    head = next(line for line in spine[1].splitlines() if line.startswith("| arm"))
+    assert "tokens per answer" in head and "blind marks seen right" in head
+    assert "GRPO from CoT-SFT - CoT-SFT continued" in spine[1]
+
+
+def test_blind_marks_are_those_that_the_teacher_misreads() -> None:
+    things = (
+        Thing("Talo ruvi", Box(0.1, 0.1, 0.3, 0.4), ("scalloped", "red", "banded", "purple cap")),
+        Thing("Mira dosa", Box(0.6, 0.1, 0.9, 0.4), ("tall", "orange", "plain", "blue cap")),
+    )
+    sample = Sample("a", "ground", "a.png", Frame(100, 100), "bird", "Talo ruvi", "Find it.", (things[0].box,), things)
+    family = families.load("pocket")
+
+    def share(thought: str, shown: Sample = sample) -> float | None:
+        text = f"<think>{thought}</think><answer>(10,10),(30,40)</answer>"
+        done = Completion("a", text, answers.parse(text, family, Frame(100, 100)))
+        (case,) = scores.judge([shown], [done], family, lambda _: Frame(100, 100))
+        return blind_share(case)
+
+    first = "1 (10,10),(30,40): round not, red fits, banded fits, blue cap not, not."
+    second = "2 (60,10),(90,40): tall not, orange not, plain not, blue cap not, not."
+    head = "Talo ruvi: scalloped, red, banded, purple cap."
+    assert share(f"{head} {first} {second} So 1.") == 0.5
+    assert share(f"{head} {second} So 2.") == 0.25, "a thing that was not looked at counts"
+    assert share(f"{head} So 1 (10,10),(30,40).") == 0.0
+    assert share("x", replace(sample, things=(replace(things[1], marks=("tall", "red")),))) is None
