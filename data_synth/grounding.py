@@ -35,13 +35,13 @@ from mllm.cli.programs import Range, parse, run_program, typed_command
 from mllm.data import dataset_card, label_checks, manifest, sources, splits
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
-from mllm.io.jsonl import read_jsonl, write_jsonl
+from mllm.io.jsonl import write_jsonl
 from mllm.io.progress import progress
 from mllm.knowledge import card_files
 from mllm.knowledge.cards import Cards, load_cards, save_cards
 from mllm.models import families
 from mllm.prompting.questions import Mixture
-from mllm.records import SPLITS, Photo, Sample, Split
+from mllm.records import SPLITS, Photo, Split
 from mllm.synthesis import contact_sheet, lineups, photo_stages, teachers
 from mllm.synthesis.capabilities import Points, Reasons, need
 from mllm.synthesis.run import SynthesisRun, in_order
@@ -92,6 +92,8 @@ class GroundingOptions:
     """share of entities held out: a third for validation, the rest for the test"""
     unseen_domain: tuple[str, ...] = ()
     """domain held out as a whole, for the test (may be repeated)"""
+    long_tail: Annotated[int | None, Range(1)] = None
+    """thin the training photos, from N of one entity to 1 of another, and ask for each as often as it has photos"""
     max_side: Annotated[int, Range(64)] = 1024
     """longest side of an image, pixels"""
     min_box: Annotated[int, Range(1)] = 12
@@ -172,7 +174,8 @@ def run_stages(run: Run, recorded: dict[str, Any]) -> None:
         for side in SPLITS:
             samples_stage(run, side, split.photos, cards, writer if side == "train" else writer.truth())
     if run.world.is_main:
-        facts = count_facts(run, split, left_out)
+        facts = photo_stages.count_facts(run.out, split, left_out)
+        facts["teachers"] = {"reasoning": options.reasoner, "boxes": options.boxes_from or "none was asked"}
         contact_sheet.write(run.out, options.sheet)
         command = typed_command(PROGRAM, options, leave_out=("out", "workers", "overwrite"))
         dataset_card.write(run.out, facts, split.photos, command, recorded)
@@ -226,6 +229,8 @@ def boxes_stage(run: Run, photos: list[Photo]) -> tuple[list[Photo], Counter[str
 def split_stage(run: Run, photos: list[Photo]) -> splits.PhotoSplit:
     """Stage 3: assign each photo to a side. Takes seconds, so a resumed run repeats it."""
     split = splits.split(photos, [photo.fingerprint for photo in photos], run.options.shares, run.options.seed)
+    if run.options.long_tail is not None:
+        split.photos = splits.long_tail(split.photos, run.options.long_tail, run.options.seed)
     if run.world.is_main:
         write_jsonl(run.out / "split.jsonl", split.photos)
     return split
@@ -252,7 +257,13 @@ def samples_stage(run: Run, side: Split, photos: list[Photo], cards: Cards, writ
     if mine:
         family = families.load("pocket" if options.is_drawn else "qwen3_vl")
         maker = SampleMaker(
-            pool=lineups.Pool(photos, side, cards, (options.min_things, options.max_things)),
+            pool=lineups.Pool(
+                photos,
+                side,
+                cards,
+                (options.min_things, options.max_things),
+                by_photo=side == "train" and options.long_tail is not None,
+            ),
             teacher=writer.teacher,
             style=CompositionStyle(family, options.is_drawn, options.max_side, options.min_box),
             out=run.out,
@@ -270,22 +281,6 @@ def samples_stage(run: Run, side: Split, photos: list[Photo], cards: Cards, writ
                     shards.add(sample)
                 step()
     shards.close(lambda key: (len(key), key))
-
-
-def count_facts(run: Run, split: splits.PhotoSplit, left_out: Counter[str]) -> dict[str, Any]:
-    """Count what was made, left out and rejected, and list the licences: the manifest's facts."""
-    counts = {side: manifest.tally(read_jsonl(run.out / f"{side}.jsonl", Sample)) for side in SPLITS}
-    refused = sum((refusals for _, refusals in counts.values()), Counter())
-    return {
-        "samples": {side: numbers for side, (numbers, _) in counts.items()},
-        "photos": dict(sorted(Counter(str(photo.split) for photo in split.photos).items())),
-        "groups of near-duplicate photos": split.groups_joined,
-        "photos left out": dict(sorted((split.left_out + left_out).items())),
-        "line-ups tried": sum(numbers["images"] for numbers, _ in counts.values()) + refused.total(),
-        "line-ups refused": dict(sorted(refused.items())),
-        "licences": dict(sorted(Counter(photo.licence or "not stated" for photo in split.photos).items())),
-        "teachers": {"reasoning": run.options.reasoner, "boxes": run.options.boxes_from or "none was asked"},
-    }
 
 
 def main(argv: list[str] | None = None) -> None:

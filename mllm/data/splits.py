@@ -106,6 +106,25 @@ def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares
     return result
 
 
+def long_tail(photos: Sequence[Photo], most: int, seed: int) -> list[Photo]:
+    """Thin the training photos to a long tail: entity k (from 0) keeps most ** (1 - k / (n - 1)).
+
+    The first keeps `most` photos (or all that it has), the last one. Other sides keep theirs.
+    """
+    entities = sorted({(photo.domain, photo.entity) for photo in photos if photo.split == "train"})
+    entities.sort(key=lambda key: _order(seed, "tail", *key))
+    steps = max(1, len(entities) - 1)
+    left = {key: round(most ** (1 - place / steps)) for place, key in enumerate(entities)}
+    kept = []
+    for photo in sorted(photos, key=lambda photo: _order(seed, "tail", photo.id)):
+        if photo.split == "train":
+            left[photo.domain, photo.entity] -= 1
+        if photo.split != "train" or left[photo.domain, photo.entity] >= 0:
+            kept.append(photo.id)
+    ids = set(kept)
+    return [photo for photo in photos if photo.id in ids]
+
+
 def by_image(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> list[Split]:
     """Return the side of each image if there are no entities to hold out; near-duplicates share one.
 

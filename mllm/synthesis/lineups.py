@@ -38,9 +38,19 @@ class Pool:
     """The photos of one side by entity, to draw line-ups from."""
 
     def __init__(
-        self, photos: Sequence[Photo], side: Split, cards: Mapping[str, tuple[str, ...]], things: tuple[int, int]
+        self,
+        photos: Sequence[Photo],
+        side: Split,
+        cards: Mapping[str, tuple[str, ...]],
+        things: tuple[int, int],
+        *,
+        by_photo: bool = False,
     ) -> None:
-        """Index the photos of `side`; `things`: fewest and most in a line-up. Raises FieldmarkError without enough."""
+        """Index the photos of `side`; `things`: fewest and most in a line-up.
+
+        Every entity is asked for equally often, or with `by_photo` as often as it has photos. Raises FieldmarkError
+        without enough photos.
+        """
         self.side: Split = side
         self.cards = cards
         self.fewest, self.most = things
@@ -58,7 +68,8 @@ class Pool:
         self.targets: dict[Stratum, list[Entity]] = {}  # entities with a photo of one box, and enough others beside
         for key in sorted(self.photos):
             if self._single(key) and len(self._domains[key[0]]) >= self.fewest:
-                self.targets.setdefault(self.stratum[key], []).append(key)
+                times = len(self._single(key)) if by_photo else 1
+                self.targets.setdefault(self.stratum[key], []).extend([key] * times)
         if not self.targets:
             raise FieldmarkError(
                 f"{side}: no domain has photos of {self.fewest} different entities (with one box each) on this side;"

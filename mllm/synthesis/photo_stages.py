@@ -4,6 +4,7 @@ A teacher's box is used only if two opinions agree: those of two teachers, or of
 one model's single answer (arXiv 2503.12797, appendix B.1); agreement can be checked without human annotation.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mllm.boxes import iou
-from mllm.data import splits
+from mllm.data import manifest, splits
 from mllm.io.images import open_image
 from mllm.io.jsonl import read_jsonl
-from mllm.records import Photo
+from mllm.records import SPLITS, Photo, Sample
 from mllm.synthesis.capabilities import Look, Points
 from mllm.synthesis.run import SynthesisRun
 
@@ -88,3 +89,18 @@ def point(
 def _fingerprinted(photo: Photo, out: Path) -> Photo:
     prints = splits.fingerprint(open_image(out / photo.image), () if photo.drawn else photo.boxes)
     return replace(photo, fingerprint=tuple(prints))
+
+
+def count_facts(out: Path, split: splits.PhotoSplit, left_out: Counter[str]) -> dict[str, Any]:
+    """Count what was made, left out and rejected, and list the licences: the manifest's facts."""
+    counts = {side: manifest.tally(read_jsonl(out / f"{side}.jsonl", Sample)) for side in SPLITS}
+    refused = sum((refusals for _, refusals in counts.values()), Counter())
+    return {
+        "samples": {side: numbers for side, (numbers, _) in counts.items()},
+        "photos": dict(sorted(Counter(str(photo.split) for photo in split.photos).items())),
+        "groups of near-duplicate photos": split.groups_joined,
+        "photos left out": dict(sorted((split.left_out + left_out).items())),
+        "line-ups tried": sum(numbers["images"] for numbers, _ in counts.values()) + refused.total(),
+        "line-ups refused": dict(sorted(refused.items())),
+        "licences": dict(sorted(Counter(photo.licence or "not stated" for photo in split.photos).items())),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from mllm.boxes import Box, Frame
 from mllm.data.near_duplicates import near_duplicates
-from mllm.data.splits import Shares, fingerprint, split, uses
+from mllm.data.splits import Shares, fingerprint, long_tail, split, uses
 from mllm.errors import FieldmarkError
 from mllm.records import Photo
 
@@ -96,3 +97,20 @@ def test_a_look_alike_of_a_held_out_photo_follows_it_or_is_left_out() -> None:
 def test_shares_that_leave_nothing_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(FieldmarkError, match="share"):
         Shares(**bad)
+
+
+def test_a_long_tail_thins_the_training_photos_alone() -> None:
+    rows = [
+        replace(photo(k, f"e{entity}"), id=f"{side}{entity}/{k}", split=side)
+        for entity in range(9)
+        for side, count in (("train", 50), ("test", 3))
+        for k in range(count)
+    ]
+    kept = long_tail(rows, 40, seed=0)
+    counts = Counter((one.split, one.entity) for one in kept)
+    assert all(counts["test", f"e{entity}"] == 3 for entity in range(9))
+    # 40 ** (1 - k / 8), rounded
+    assert sorted(counts["train", f"e{entity}"] for entity in range(9)) == [1, 2, 3, 4, 6, 10, 16, 25, 40]
+    assert kept == long_tail(rows, 40, seed=0) != long_tail(rows, 40, seed=1)
+    assert [one.id for one in kept] == [one.id for one in rows if one in kept], "in their order"
+    assert len(long_tail(rows[:1], 40, seed=0)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -119,3 +120,11 @@ def test_several_of_what_has_one_photo_becomes_a_plain_question() -> None:
     one = pool([row for row in photos() if row.id.endswith("/0")])
     line = one.draw(0, "0", random.Random(0), sisters=0.5, questions=1, kind="several")
     assert line.kind == "name" and len({photo.entity for photo in line.photos}) == len(line.photos)
+
+
+def test_targets_by_photo_are_asked_as_often_as_they_have_photos() -> None:
+    rows = [row for row in photos("train") if row.domain == "bird" and row.seen]
+    rows += [replace(row, id=f"{row.id}/more{k}") for row in rows if row.entity == "bird 0" for k in range(2)]
+    one = Pool(rows, "train", {row.entity: ("x",) for row in rows}, (2, 4), by_photo=True)
+    asked = Counter(line.targets[0].entity for line in drawn(one, 9 + 7 * 3))
+    assert asked == {"bird 0": 9, **{f"bird {index}": 3 for index in range(1, 8)}}

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mllm.cli.commands.table_grounding import KARL, OURS, PLAIN, SIZES, START, ablation
+from mllm.cli.commands.table_grounding import KARL, LONG_TAIL, OURS, PLAIN, SIZES, START, ablation
 from mllm.cli.experiments.ablation import AblationRun
 from mllm.cli.experiments.pipeline import Stage
 from mllm.evaluation import runs
+from mllm.io.jsonl import write_jsonl
 from mllm.records import Answer, Completion, load_samples
 from tests.support.scenes import make_data
 
@@ -39,6 +40,15 @@ class KnownScores(AblationRun):
                 (best / "score.json").write_text(json.dumps({"eval/acc": acc}))
             elif stage.module == "mllm.eval.kvg_bench":
                 self.answer(stage)
+            elif stage.module == "mllm.data_synth.grounding":
+                self.made(Path(stage.arguments[1]))
+
+    def made(self, data: Path) -> None:
+        """Training rows about half of the entities that are asked about: the first of them often."""
+        asked = load_samples(self.out / "truth" / "validation.jsonl")[:4]
+        rows = [(sample, 3 if place == 0 else 1) for place, sample in enumerate(asked)]
+        data.mkdir(parents=True, exist_ok=True)
+        write_jsonl(data / "train.jsonl", [replace(s, id=f"{s.id}/{k}") for s, times in rows for k in range(times)])
 
     def answer(self, stage: Stage) -> None:
         """Answer like a model that is right about every second sample; ours about all."""
@@ -110,6 +120,16 @@ def test_the_table(summary) -> None:
     lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("|")}
     assert "50.0" in lines[PLAIN] and "100.0" in lines[OURS] and "1e-4" in lines[KARL]
     assert "+50.0" in lines[f"{OURS} - {PLAIN}"] and "+0.0" in lines[f"{KARL} - {PLAIN}"]
+
+
+def test_rare_and_common_species_are_those_of_the_training_set(summary) -> None:
+    table, text = summary
+    head = next(line for line in text.splitlines() if line.startswith("| arm"))
+    assert head.index("rare species") < head.index("common species")
+    (data,) = [s for s in table.stages if s.module == "mllm.data_synth.grounding"]
+    assert f"--long-tail={LONG_TAIL}" in data.arguments
+    values = table.task.values(table.task.folder(PLAIN, 0))
+    assert len(values["rare species"]) + len(values["common species"]) >= 4 and len(values["common species"]) >= 1
 
 
 @pytest.mark.slow
