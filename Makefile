@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-captions pets docs tree screenshots bench bench-quick kill fuzz
+.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-credit table-captions pets docs tree screenshots bench bench-quick kill fuzz
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## make data, train, measure and write report.html on the pocket world (10 minutes on two cores)
 	$(PY) -m mllm.cli demo
+
+table-credit: $(READY)  ## after table-spine: credit for each step of the reasoning, three seeds (two hours; resumes)
+	$(PY) -m mllm.cli table-credit
 
 test: test-fast test-ci  ## run what continuous integration runs: test-fast, then test-ci (7 minutes on two cores)
 
@@ -70,10 +73,10 @@ constraints: $(READY)  ## resolve constraints.txt again, with every extra but vl
 	$(PY) .ci/constraints.py build/resolved.json > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
-table-spine: $(READY)  ## compare SFT and GRPO, the table of the README: six arms, three seeds (hours; resumes)
+table-spine: $(READY)  ## compare SFT, checked thoughts and GRPO, the table of the README: three seeds (hours; resumes)
 	$(PY) -m mllm.cli table-spine
 
-table-grounding: $(READY)  ## compare plain GRPO, KARL as published and ours, three seeds (an hour; resumes)
+table-grounding: $(READY)  ## compare plain GRPO, KARL as published and ours, three seeds (two hours; resumes)
 	$(PY) -m mllm.cli table-grounding
 
 table-captions: $(READY)  ## compare self-retrieval, BagCurri and CLIP reward from sparse and boosted captions, three seeds (an hour; resumes)

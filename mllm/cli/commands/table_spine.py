@@ -19,6 +19,7 @@ from mllm.models import families
 SIZES = Sizes(train=4000, validation=160, test=600, sft_steps=320, rl_steps=60, sft_rates=("3e-4", "1e-3"),
               rates=("3e-5", "5e-5"))  # fmt: skip
 UNCHECKED, CHECKED, ORACLE = "CoT-SFT", "CoT-SFT, checked", "CoT-SFT, oracle"
+CONTINUED, REPAIRED, FROM_CHECKED = "CoT-SFT continued", "GRPO from CoT-SFT", "GRPO from checked"
 DATA = {
     UNCHECKED: ("data", FALLIBLE),
     CHECKED: ("data-checked", ("--teacher=pocket_fallible", "--max-tries=1000")),
@@ -91,23 +92,22 @@ def ablation(sizes: Sizes = SIZES) -> Ablation:
     # `links` is logged alone: which step of the reasoning GRPO repairs.
     rl = (*sizes.batch_flags, "--rewards.links.weight=0", f"--evaluate.every={max(1, sizes.rl_steps // 6)}")
     mix = ("--mix={out}/recall.jsonl",)
-    continued, repaired, from_checked = "CoT-SFT continued", "GRPO from CoT-SFT", "GRPO from checked"
     arms = (
         Arm("SFT", "sft_direct", "direct", sizes.sft_steps, sizes.sft_rates),
         Arm(UNCHECKED, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=mix),
         Arm(CHECKED, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=mix),
         Arm(ORACLE, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=mix),
-        Arm(continued, "sft", "think", more, ("1e-4", "3e-4"), UNCHECKED, mix),
-        Arm(repaired, "rl", "think", sizes.rl_steps, sizes.rates, UNCHECKED, rl),
-        Arm(from_checked, "rl", "think", sizes.rl_steps, sizes.rates, CHECKED, rl),
+        Arm(CONTINUED, "sft", "think", more, ("1e-4", "3e-4"), UNCHECKED, mix),
+        Arm(REPAIRED, "rl", "think", sizes.rl_steps, sizes.rates, UNCHECKED, rl),
+        Arm(FROM_CHECKED, "rl", "think", sizes.rl_steps, sizes.rates, CHECKED, rl),
     )
     comparisons = (
         ("SFT", UNCHECKED),
-        (UNCHECKED, repaired),
-        (continued, repaired),
+        (UNCHECKED, REPAIRED),
+        (CONTINUED, REPAIRED),
         (UNCHECKED, CHECKED),
-        (CHECKED, from_checked),
-        (from_checked, repaired),
-        (repaired, ORACLE),
+        (CHECKED, FROM_CHECKED),
+        (FROM_CHECKED, REPAIRED),
+        (REPAIRED, ORACLE),
     )
     return Ablation(TeacherTask, sizes, arms, comparisons)

@@ -152,8 +152,8 @@ class AblationRun:
         self.pipeline = Pipeline(out, report)
         self.rates: dict[str, str] = {}
 
-    def run(self) -> str:
-        """Run what is missing; returns the table as markdown and writes it to `table.md`."""
+    def run(self, file: str = "table.md") -> str:
+        """Run what is missing; returns the table as markdown and writes it to `file` in the output folder."""
         arms, seeds = self.ablation.arms, self.sizes.seeds
         self.pipeline.run(self.task.data())
         for wave in ([arm for arm in arms if arm.start is None], [arm for arm in arms if arm.start is not None]):
@@ -164,7 +164,7 @@ class AblationRun:
         for stages in self.task.measurements(models):
             self.pipeline.run(stages, cpus())
         table = self.table()
-        (self.out / "table.md").write_text(table, encoding="utf-8")
+        (self.out / file).write_text(table, encoding="utf-8")
         return table
 
     def _tune(self, arms: Sequence[Arm]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mllm.boxes import Box, Frame
+from mllm.cli.commands import table_credit
 from mllm.cli.commands.table_spine import CHECKED, ORACLE, SIZES, UNCHECKED, ablation, blind_share
 from mllm.cli.experiments.ablation import AblationRun
 from mllm.evaluation import scores
@@ -109,3 +110,28 @@ def test_blind_marks_are_those_that_the_teacher_misreads() -> None:
     assert share(f"{head} {second} So 2.") == 0.25, "a thing that was not looked at counts"
     assert share(f"{head} So 1 (10,10),(30,40).") == 0.0
     assert share("x", replace(sample, things=(replace(things[1], marks=("tall", "red")),))) is None
+
+
+def test_credit_is_compared_at_equal_samples_from_the_same_start() -> None:
+    found = table_credit.ablation()
+    arms = {arm.name: arm for arm in found.arms}
+    plain, summed, credited = (arms[name] for name in (table_credit.PLAIN, table_credit.SUMMED, table_credit.CREDITED))
+    assert plain in ablation().arms and arms[UNCHECKED] in ablation().arms, "the same commands: not trained again"
+    assert summed.flags[:-1] == credited.flags[:-1] == plain.flags
+    assert {arm.steps for arm in (plain, summed, credited)} == {SIZES.rl_steps} and summed.rates == credited.rates
+    assert (summed.start, credited.start) == (UNCHECKED, UNCHECKED)
+    last = {"--rewards.links.weight=0.5", "--advantage.step_credit=0.5"}
+    assert {summed.flags[-1], credited.flags[-1]} == last
+
+
+def test_the_flags_of_credit_are_read_by_the_recipe() -> None:
+    from trl import GRPOConfig
+
+    from mllm.training import arguments
+
+    root = Path(__file__).resolve().parents[3]
+    for arm in table_credit.ablation().arms[1:]:
+        words = [*arm.flags, "--bf16", "False", "--use_cpu", "True"]
+        settings, _ = arguments.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
+        assert (settings.advantage is not None) == (arm.name == table_credit.CREDITED)
+        assert settings.rewards["links"]["weight"] == (0.5 if arm.name == table_credit.SUMMED else 0)
