@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mllm.boxes import Frame
 from mllm.errors import ImageError
-from mllm.io.files import is_file
+from mllm.io.files import is_file, write_bytes
 
 JPEG_QUALITY = 92
 MAX_PIXELS = 100_000_000
@@ -167,7 +167,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def save_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG or JPEG, by the path's suffix, atomically: it is written under another name and then renamed."""
-    part = path.with_name(f".{path.name}.part")
-    image.save(part, format="PNG" if path.suffix == ".png" else "JPEG", quality=JPEG_QUALITY)  # PNG has no quality
-    part.replace(path)
+    """Write a PNG or JPEG, by the path's suffix, in one step."""
+    data = BytesIO()  # Pillow's own writing to a file takes a short write, on a full disk, for a whole one
+    image.save(data, format="PNG" if path.suffix == ".png" else "JPEG", quality=JPEG_QUALITY)  # PNG has no quality
+    write_bytes(path, data.getvalue())

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mllm.errors import ImageError
+from mllm.io.files import naming_full_disk
 from mllm.io.provenance import file_hash
 
 _LINE = 33
@@ -78,7 +79,7 @@ class EmbeddingStore:
                 ("vectors.f32", self._bytes, rows.tobytes()),
                 ("keys.txt", _LINE, "".join(f"{key}\n" for key in keys).encode()),
             ):
-                with (self.folder / name).open("ab") as file:
+                with naming_full_disk(self.folder / name), (self.folder / name).open("ab") as file:
                     file.truncate(complete * size)  # remove an incomplete row of a killed process
                     file.write(data)
                     file.flush()
