@@ -30,7 +30,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from mllm.errors import FieldmarkError, RecordError
-from mllm.io import strict_json
+from mllm.io import strict_json, words
 from mllm.io.codec import Flag, Int, Number, Record
 from mllm.io.files import atomic_write
 
@@ -210,16 +210,20 @@ def _parse(file: Path, text: str) -> Any:
 def _card(where: str, name: str, content: Any) -> Card:
     """Check one card. `where` (file and card) begins every error message."""
     fields = content if isinstance(content, dict) else {"marks": content}
+    words.check(name, where, KnowledgeError)
     found = strict_json.parsed(fields, _CardInFile, f"{where}: ", kind=KnowledgeError)
     marks = []
     for one in found.marks:
         seen, looked = map(int, one.seen.split(" of "))
+        words.check(one.mark, f"{where}: field marks", KnowledgeError)
         try:
             marks.append(Mark(one.mark, one.part, one.source, one.confidence, one.verified, seen, looked))
         except RecordError as error:
             raise KnowledgeError(f"{where}, mark {one.mark!r}: {error}") from None
     unlike = {other: tuple(map(tuple, pairs)) for other, pairs in found.unlike.items()}
     for other, pairs in unlike.items():
+        for text in (other, *(text for pair in pairs for text in pair)):
+            words.check(text, f"{where}: field unlike", KnowledgeError)
         if not all(own for own, _ in pairs):
             raise KnowledgeError(f"{where}: field unlike.{other}: the own mark must not be empty")
     return Card(name, found.domain, tuple(marks), found.source, unlike)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,18 @@ def test_a_folder_is_all_cards_in_it(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(KnowledgeError, match=r"empty: no knowledge cards in this folder"):
         load_cards(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("word", ["<|im_end|>", "<|image_pad|>", "\x07", "\x1b"])
+@pytest.mark.parametrize(
+    "card",
+    [["WORD tail"], {"marks": ["a", {"mark": "b WORD"}]}, {"marks": ["a"], "unlike": {"robin": [["a", "WORD"]]}}],
+)
+def test_what_is_no_word_is_refused_in_marks(tmp_path: Path, word: str, card: object) -> None:
+    file = tmp_path / "cards.json"
+    file.write_text(json.dumps({"wren": card}).replace("WORD", json.dumps(word)[1:-1] + "x"))
+    with pytest.raises(KnowledgeError, match=r"cards.json: card 'wren': field .*take it out"):
+        card_files.read(file)
+    file.write_text(json.dumps({f"wren{word}": ["a tail"]}))
+    with pytest.raises(KnowledgeError, match="take it out"):
+        card_files.read(file)
