@@ -50,6 +50,7 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
     if not found.photos:
         first = f"; the first of {len(found.faults)} faults: {found.faults[0]}" if found.faults else ""
         raise SourceError(f"{request.input or source}: no photo can be used{first}")
+    found.faults += two_labels(found.photos, prints)
     groups: dict[int, list[str]] = {}
     for photo, group in zip(found.photos, splits.near_duplicates(prints), strict=True):
         groups.setdefault(group, []).append(photo.id)
@@ -86,6 +87,11 @@ def summary(found: LabelReport) -> Iterator[str]:
         yield f"with several boxes, never a target: {len(many)}, {_few(many)}"
     if few := [name for (_, name), count in sorted(kinds.items()) if count < len(SPLITS)]:
         yield f"fewer than {len(SPLITS)} photos, so not on every side: {_few(few)}"
+    renamed = sorted(
+        {(str(photo.provenance["written"]), photo.entity) for photo in found.photos if "written" in photo.provenance}
+    )
+    if renamed:
+        yield f"names read otherwise than they are written: {_few([f'{old!r} as {new!r}' for old, new in renamed])}"
     for ids in found.duplicates:
         yield f"near-duplicates, kept on one side: {_few(ids)}"
     for use in ("validation", "test"):
@@ -112,6 +118,19 @@ def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, 
         yield f"photo {photo.id}: {error}"
     if marks and cards is None and not photo.marks:
         yield f"photo {photo.id}: no marks are known for {photo.entity!r}: give knowledge cards with --knowledge FILE"
+
+
+def two_labels(photos: Sequence[Photo], fingerprints: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield a line for each picture that is there under two labels: a line-up could show it as both."""
+    first: dict[str, Photo] = {}
+    for photo, prints in zip(photos, fingerprints, strict=True):
+        if prints and not photo.drawn:  # drawings of two species may be that similar
+            other = first.setdefault(prints[0], photo)
+            if (other.domain, other.entity) != (photo.domain, photo.entity):
+                yield (
+                    f"photo {photo.id}: {photo.image} is labelled {photo.entity!r}, and the same picture {other.image} "
+                    f"{other.entity!r}; keep the right one"
+                )
 
 
 def labelled(source: str, request: PhotoRequest, cards: Cards | None) -> Iterator[Photo]:
