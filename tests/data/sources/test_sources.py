@@ -322,9 +322,9 @@ def test_what_is_passed_over_is_counted(tmp_path: Path, caplog: pytest.LogCaptur
     photos = read("image_folder", root, domain="bird", whole_image_boxes=True)
     assert [photo.id for photo in photos] == ["wren/a.jpg", "wren/b.JPG", "wren/c.jfif"]
     assert caplog.messages == [
-        f"{root}: 5 files passed over: .heic: Pillow does not read HEIC, convert them to .jpg: 2 (wren/d.HEIC); .psd: "
-        "not read as pictures: 1 (wren/g.psd); in folders that are too deep: 1 (robin/more/f.jpg); loose in the folder: "
-        "1 (loose.jpg)"
+        f"{root}: 5 files passed over: .heic: Pillow does not read HEIC, convert them to .jpg: 2 (wren/d.HEIC); "
+        ".psd: not read as pictures: 1 (wren/g.psd); in folders that are too deep: 1 (robin/more/f.jpg); "
+        "loose in the folder: 1 (loose.jpg)"
     ]
 
 
