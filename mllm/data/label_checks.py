@@ -17,6 +17,9 @@ from mllm.knowledge import domains
 from mllm.knowledge.cards import Cards, normalize_name
 from mllm.records import SPLITS, Photo
 
+MAX_ASPECT = 200
+"""Of the longer side to the shorter: the image processors of the Qwen-VL models refuse more."""
+
 
 @dataclass(slots=True)
 class LabelReport:
@@ -107,6 +110,12 @@ def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, 
     `cards` is None if photos have their own marks; `marks` says whether one without any is a fault then. `spelled`
     holds the spellings so far and is updated: of two spellings one could be held out and the other not.
     """
+    short, long = sorted((photo.size.width, photo.size.height))
+    if short < 2 or long > MAX_ASPECT * short:
+        yield (
+            f"photo {photo.id}: {photo.size.width:g} x {photo.size.height:g} pixels, which no model takes (at least 2 "
+            f"pixels, and no side over {MAX_ASPECT} times the other); crop it or leave it out"
+        )
     first = spelled.setdefault(normalize_name(photo.entity), photo.entity)
     if first != photo.entity:
         yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; use one spelling"

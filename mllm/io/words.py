@@ -18,7 +18,7 @@ def fault(text: str) -> str | None:
     """Say what is in a text that is no word: a special token of chat models, or a control character."""
     if found := _TOKEN.search(text):
         return f"{found[0]} is no word but a special token, which chat models obey; take it out"
-    for letter in text:
+    for letter in "" if text.isprintable() else text:
         if unicodedata.category(letter) in ("Cc", "Cs") and letter not in _LINES:
             return f"{letter!a} is a control character, which nobody can see; take it out of {text!r:.60}"
     return None

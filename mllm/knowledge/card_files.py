@@ -37,6 +37,8 @@ from mllm.io.files import atomic_write
 UNVERIFIED = "unverified"
 _ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
 """Of yaml: lists and objects without nested ones take one line each, so that a change is one line of a diff."""
+_MAX_ALIASES = 30
+"""Of yaml: aliases of lists and objects in a file. So many cannot stand for more than some ten thousand values."""
 _SUFFIXES = (".json", ".yaml", ".yml")
 
 
@@ -187,7 +189,21 @@ def _parse(file: Path, text: str) -> Any:
         import yaml
 
         class Loader(yaml.SafeLoader):
-            """Refuses a key that a mapping holds twice; PyYAML would silently keep the last value."""
+            """Refuses a key that a mapping holds twice, of which PyYAML would silently keep the last value, and many
+            aliases, which could stand for billions of values."""
+
+            aliases = 0
+
+            def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+                event = self.peek_event()
+                if isinstance(event, yaml.AliasEvent) and not isinstance(
+                    self.anchors.get(event.anchor), yaml.ScalarNode
+                ):
+                    self.aliases += 1
+                    if self.aliases > _MAX_ALIASES:
+                        problem = f"more than {_MAX_ALIASES} aliases of lists or objects; write them out"
+                        raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+                return super().compose_node(parent, index)
 
             def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
                 seen: set[str] = set()

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -101,6 +102,7 @@ class Cards(ByName[tuple[str, ...]]):
         return ()
 
 
+@lru_cache(maxsize=200_000)
 def normalize_name(name: str) -> str:
     """Reduce a name to the form in which names are compared: `British_Shorthair` becomes `british shorthair`."""
     plain = unicodedata.normalize("NFKD", name.casefold())

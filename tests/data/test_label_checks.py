@@ -141,3 +141,14 @@ def test_names_that_are_read_otherwise_are_reported(folder: Path) -> None:
     table.write_text(table.read_text().replace("wren/", "winter_wren/"))
     lines = list(label_checks.summary(check(folder)))
     assert "names read otherwise than they are written: 'winter_wren' as 'winter wren'" in lines
+
+
+@pytest.mark.parametrize(
+    "size, good", [((1, 1), 0), ((40, 1), 0), ((402, 2), 0), ((2, 402), 0), ((400, 2), 1), ((2, 2), 1)]
+)
+def test_photos_that_no_model_takes_are_found(folder: Path, size: tuple[int, int], good: bool) -> None:
+    Image.new("RGB", size, "navy").save(folder / "wren" / "odd.png")
+    faults = check(folder, whole_image_boxes=True).faults
+    assert good == (not faults)
+    if faults:
+        assert len(faults) == 1 and f"photo wren/odd.png: {size[0]} x {size[1]} pixels, which no model" in faults[0]
