@@ -17,6 +17,7 @@ from mllm.errors import FieldmarkError
 from mllm.inference.backends import Generation, OnText, Prompt
 from mllm.inference.generate import decode, generation_config, is_truncated
 from mllm.inference.sampling import Sampling
+from mllm.prompting import special_tokens
 
 if TYPE_CHECKING:
     from mllm.models.checkpoint import Loaded
@@ -46,7 +47,8 @@ class Job:
 def prepare(loaded: Loaded, prompt: Prompt, sampling: Sampling, **options: Any) -> Job:
     """Encode a prompt with any number of images; `options` are the other fields of `Job`.
 
-    Raises FieldmarkError: not one image per image part; prompt and answer do not fit into the model's context.
+    Raises FieldmarkError: not one image per image part; a text holds a special token; prompt and answer do not fit into
+    the model's context.
     """
     processor = loaded.processor
     parts = sum(part["type"] == "image" for turn in prompt.messages for part in turn["content"])
@@ -56,6 +58,10 @@ def prepare(loaded: Loaded, prompt: Prompt, sampling: Sampling, **options: Any) 
     if prompt.images:
         sizes = {"size": loaded.convention.budget.size, "return_tensors": "pt"}
         images = {"images": [list(prompt.images)], "images_kwargs": sizes}
+    find = special_tokens.finder(processor.tokenizer)
+    for number, turn in enumerate(prompt.messages):
+        texts = ((f"messages.{number}.content", part["text"]) for part in turn["content"] if part["type"] == "text")
+        special_tokens.refuse(texts, find)
     text = processor.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
     with _processor_lock:
         inputs = processor(text=[text], text_kwargs={"return_tensors": "pt"}, **images)

@@ -142,6 +142,8 @@ def convention_field(convention: Convention) -> dict[str, Any]:
 
 
 def _convention(description: dict[str, Any], name: str, family: str | None) -> Convention:
+    if family is not None:
+        families.load(family)  # a mistyped name is an error, also where the server states its own
     if isinstance(stated := description.get(CONVENTION_FIELD), dict):
         try:
             return decode(json.dumps(stated), Convention)

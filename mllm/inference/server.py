@@ -28,6 +28,7 @@ from mllm.inference.batched import Job
 from mllm.inference.batcher import Batcher
 from mllm.inference.openai_client import convention_field
 from mllm.inference.openai_schema import ApiError, ChatRequest, ServerLimits
+from mllm.prompting.special_tokens import SpecialTokenError
 
 if TYPE_CHECKING:
     from mllm.models.checkpoint import Loaded
@@ -101,7 +102,8 @@ class Service:
         try:
             return batched.prepare(self.loaded, prompt, sampling, stop=chat_request.stops, on_text=on_text)
         except FieldmarkError as error:
-            raise ApiError(400, str(error), code="context_length_exceeded", param="messages") from None
+            code = None if isinstance(error, SpecialTokenError) else "context_length_exceeded"
+            raise ApiError(400, str(error), code=code, param="messages") from None
 
     def _submit(self, job: Job, pieces: asyncio.Queue, loop: asyncio.AbstractEventLoop) -> Future[Generation]:
         """Queue a job; its request is pending until the model has finished it."""

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mllm.boxes import Frame
 from mllm.errors import ImageError
-from mllm.io.files import is_file
+from mllm.io.files import is_file, write_bytes
 
 JPEG_QUALITY = 92
 MAX_PIXELS = 100_000_000
@@ -107,9 +107,24 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: claims more pixels than the limit of {MAX_PIXELS}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image (unknown file format)") from None
+        raise ImageError(f"{name}: {_what_it_is(source)}") from None
     except _BROKEN as error:
         raise ImageError(f"{name}: cannot be read as an image, perhaps truncated: {error}") from error
+
+
+def _what_it_is(source: Path | IO[bytes]) -> str:
+    """Say what a file is that Pillow does not know."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            start = file.read(64)
+    else:
+        source.seek(0)
+        start = source.read(64)
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return "a HEIC photo, which Pillow does not read; convert it to JPEG (on Linux: heif-convert a.heic a.jpg)"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer in place of the image; `git lfs pull` fetches it"
+    return "not an image (unknown file format)" if start else "an empty file, not an image"
 
 
 def _oriented_rgb(image: Image.Image) -> Image.Image:
@@ -167,7 +182,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def save_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG or JPEG, by the path's suffix, atomically: it is written under another name and then renamed."""
-    part = path.with_name(f".{path.name}.part")
-    image.save(part, format="PNG" if path.suffix == ".png" else "JPEG", quality=JPEG_QUALITY)  # PNG has no quality
-    part.replace(path)
+    """Write a PNG or JPEG, by the path's suffix, in one step."""
+    data = BytesIO()  # Pillow's own writing to a file takes a short write, on a full disk, for a whole one
+    image.save(data, format="PNG" if path.suffix == ".png" else "JPEG", quality=JPEG_QUALITY)  # PNG has no quality
+    write_bytes(path, data.getvalue())
