@@ -1,6 +1,7 @@
 """Open image files as 8-bit RGB with EXIF orientation applied. All code opens images through this module.
 
-Rotated JPEGs, CMYK, 16-bit and transparent files become plain RGB; broken ones raise `ImageError` with the file's name.
+Only the formats in `FORMATS` are opened. Rotated JPEGs, CMYK, 16-bit and transparent files become plain RGB; broken
+ones raise `ImageError` with the file's name.
 """
 
 import struct
@@ -21,6 +22,9 @@ from mllm.io.files import is_file
 JPEG_QUALITY = 92
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels (300 MB as RGB). A small file can claim a far larger size."""
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
+"""Formats that are opened, by Pillow's names: their header tells the size before anything is decoded. Others are not:
+Pillow would start Ghostscript for EPS, and decode the whole image inside an icon before its size is known."""
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -98,7 +102,7 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -
         with warnings.catch_warnings():
             # Pillow warns above 89 million pixels; `max_pixels` is checked below instead.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise ImageError(f"{name}: {image.width} x {image.height} pixels; the limit is {max_pixels}")
                 yield image
@@ -107,7 +111,8 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: claims more pixels than the limit of {MAX_PIXELS}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image (unknown file format)") from None
+        known = ", ".join(FORMATS)
+        raise ImageError(f"{name}: not an image in a format that is read ({known}); save it as PNG or JPEG") from None
     except _BROKEN as error:
         raise ImageError(f"{name}: cannot be read as an image, perhaps truncated: {error}") from error
 
