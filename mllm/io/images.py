@@ -67,6 +67,12 @@ def image_size(path: str | Path) -> Frame:
         return Frame(*image.size).oriented(_pending_orientation(image))
 
 
+def size_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Frame:
+    """Return the size of an image in memory as `image_size` does; `name` is used in error messages."""
+    with _opened(BytesIO(data), name, max_pixels) as image:
+        return Frame(*image.size).oriented(_pending_orientation(image))
+
+
 def exif_orientation(path: str | Path) -> int:
     """Return the EXIF orientation of a file, 1..8; 1 where it has none. Needed for boxes on the image as stored."""
     with _opened(Path(path), str(path)) as image:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import gradio as gr  # pyright: ignore[reportMissingImports]
 from PIL import ImageOps
 
 from mllm.errors import FieldmarkError
+from mllm.inference.hosts import guarded, own_names
 from mllm.inference.web.session import SIDE, Session, WebLimits
 from mllm.knowledge import domains
 from mllm.prompting import prompts
@@ -82,8 +84,19 @@ def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:
     return built
 
 
-def run(assistants: Sequence[Assistant], limits: WebLimits, *, host: str, port: int, **launch: Any) -> Any:
-    """Serve the page until the process is stopped; further arguments go to gradio's `launch`."""
+def run(
+    assistants: Sequence[Assistant],
+    limits: WebLimits,
+    *,
+    host: str,
+    port: int,
+    hosts: Iterable[str] = (),
+    **launch: Any,
+) -> Any:
+    """Serve the page until the process is stopped, under this machine's names and `hosts`.
+
+    Further arguments go to gradio's `launch`.
+    """
     return page(assistants, limits).launch(
         server_name=host,
         server_port=port,
@@ -95,6 +108,7 @@ def run(assistants: Sequence[Assistant], limits: WebLimits, *, host: str, port: 
         enable_monitoring=False,
         mcp_server=False,
         ssr_mode=False,
+        app_kwargs={"lifespan": partial(guarded, names=own_names(host, *hosts))},
         css=CSS,
         theme=gr.themes.Default(primary_hue="emerald", secondary_hue="emerald"),
         **launch,
