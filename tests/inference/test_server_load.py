@@ -18,7 +18,7 @@ from mllm.inference import batched, openai_schema
 from mllm.inference.openai_schema import ApiError, ServerLimits
 from mllm.inference.server import Service
 from mllm.models import checkpoint
-from tests.inference.test_server import data_url, turn
+from tests.inference.test_server import turn
 from tests.support.served import served
 
 
