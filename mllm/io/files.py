@@ -1,14 +1,18 @@
 """Atomic writes, the program folders, and other small operations on files."""
 
 import errno
+import fcntl
 import glob
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from mllm.errors import FieldmarkError
 
 PACKAGE = Path(__file__).parents[1]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -69,6 +73,34 @@ def atomic_write(path: str | Path) -> Iterator[IO[str]]:
     except BaseException:  # including KeyboardInterrupt
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder if need be, and hold it while the block runs, so that no other run writes into it.
+
+    The end of the process gives it back, too. Raises FieldmarkError: another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FieldmarkError(f"{folder}: another run is using this folder; wait for it or stop it") from None
+        yield
+    finally:
+        os.close(opened)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is what a killed `atomic_write` left behind."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all it holds, or a link; what a link points to stays."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def write_json(path: str | Path, data: Any) -> None:

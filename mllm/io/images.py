@@ -1,6 +1,7 @@
 """Open image files as 8-bit RGB with EXIF orientation applied. All code opens images through this module.
 
-Rotated JPEGs, CMYK, 16-bit and transparent files become plain RGB; broken ones raise `ImageError` with the file's name.
+Only the formats in `FORMATS` are opened. Rotated JPEGs, CMYK, 16-bit and transparent files become plain RGB; broken
+ones raise `ImageError` with the file's name.
 """
 
 import struct
@@ -21,6 +22,9 @@ from mllm.io.files import is_file, write_bytes
 JPEG_QUALITY = 92
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels (300 MB as RGB). A small file can claim a far larger size."""
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
+"""Formats that are opened, by Pillow's names: their header tells the size before anything is decoded. Others are not:
+Pillow would start Ghostscript for EPS, and decode the whole image inside an icon before its size is known."""
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,6 +67,12 @@ def image_size(path: str | Path) -> Frame:
         return Frame(*image.size).oriented(_pending_orientation(image))
 
 
+def size_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Frame:
+    """Return the size of an image in memory as `image_size` does; `name` is used in error messages."""
+    with _opened(BytesIO(data), name, max_pixels) as image:
+        return Frame(*image.size).oriented(_pending_orientation(image))
+
+
 def exif_orientation(path: str | Path) -> int:
     """Return the EXIF orientation of a file, 1..8; 1 where it has none. Needed for boxes on the image as stored."""
     with _opened(Path(path), str(path)) as image:
@@ -98,7 +108,7 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -
         with warnings.catch_warnings():
             # Pillow warns above 89 million pixels; `max_pixels` is checked below instead.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise ImageError(f"{name}: {image.width} x {image.height} pixels; the limit is {max_pixels}")
                 yield image
@@ -124,7 +134,9 @@ def _what_it_is(source: Path | IO[bytes]) -> str:
         return "a HEIC photo, which Pillow does not read; convert it to JPEG (on Linux: heif-convert a.heic a.jpg)"
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer in place of the image; `git lfs pull` fetches it"
-    return "not an image (unknown file format)" if start else "an empty file, not an image"
+    if not start:
+        return "an empty file, not an image"
+    return f"not an image in a format that is read ({', '.join(FORMATS)}); save it as PNG or JPEG"
 
 
 def _oriented_rgb(image: Image.Image) -> Image.Image:
