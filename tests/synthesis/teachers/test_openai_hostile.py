@@ -1,4 +1,4 @@
-"""A teacher behind a hostile server: no reply ends a run with a traceback, costs more than it says, or leads elsewhere."""
+"""A teacher behind a hostile server: no reply ends a run with a traceback, costs more than it says, or leads away."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_server_that_drips_is_given_up(tmp_path) -> None:
         teacher = teacher_of(server, tmp_path, longest=0.3)
         start = time.monotonic()
         assert say(teacher).startswith("Said") and len(server.requests) == 2
-        assert time.monotonic() - start < 4, "it drips for five seconds"
+        assert time.monotonic() - start < 25, "it drips for fifty seconds"
     with serving(lambda number, text: "drip") as server, pytest.raises(TeacherError, match="timed out.*0.2 seconds"):
         say(teacher_of(server, tmp_path / "other", longest=0.2, tries=1))
 
