@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", "5000")
         self.end_headers()
-        for _ in range(100):
+        for _ in range(1000):
             self.wfile.write(b" ")
             time.sleep(0.05)
         self.close_connection = True
