@@ -22,7 +22,7 @@ def test_a_retry_after_that_means_nothing_is_none(value) -> None:
 
 def test_a_server_that_drips_is_given_up(tmp_path) -> None:
     with serving(lambda number, text: "drip" if number == 0 else None) as server:
-        teacher = teacher_of(server, tmp_path, longest=0.3)
+        teacher = teacher_of(server, tmp_path, longest=3)
         start = time.monotonic()
         assert say(teacher).startswith("Said") and len(server.requests) == 2
         assert time.monotonic() - start < 25, "it drips for fifty seconds"
