@@ -213,20 +213,6 @@ def test_the_perceptual_hash_tells_images_from_copies(tmp_path: Path) -> None:
     assert distance(phash(one), phash(other)) > 12
 
 
-@pytest.mark.parametrize(
-    ("start", "message"),
-    [(b"\0\0\0\x18ftypheic", "a HEIC photo.*convert it to JPEG"), (b"version https://git-lfs.g", "git lfs pull")],
-)
-def test_files_in_the_place_of_a_picture_are_told_by_their_beginning(
-    tmp_path: Path, start: bytes, message: str
-) -> None:
-    (tmp_path / "a.jpg").write_bytes(start + b"\0" * 40)
-    with pytest.raises(ImageError, match=f"a.jpg: .*{message}"):
-        open_image(tmp_path / "a.jpg")
-    with pytest.raises(ImageError, match=f"cell: .*{message}"):
-        image_from_bytes(start + b"\0" * 40, "cell")
-
-
 # Real photos ----------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,8 @@ from PIL import Image
 
 from mllm.boxes import Frame
 from mllm.data.sources import SourceError
+from mllm.errors import ImageError
+from mllm.io.images import image_from_bytes, open_image
 from tests.data.sources.test_sources import draw, read
 
 
@@ -68,3 +70,17 @@ def test_only_a_newline_ends_a_line(tmp_path: Path, odd: str) -> None:
     lines = [json.dumps(row, ensure_ascii=odd == "\x0c") for row in rows]  # JSON needs an escape for a form feed
     (tmp_path / "boxes.jsonl").write_bytes("\r\n".join(lines).encode())
     assert [photo.id for photo in read("image_folder", tmp_path, domain="bird")] == [f"wren/{name}", "wren/c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [(b"\0\0\0\x18ftypheic", "a HEIC photo.*convert it to JPEG"), (b"version https://git-lfs.g", "git lfs pull")],
+)
+def test_files_in_the_place_of_a_picture_are_told_by_their_beginning(
+    tmp_path: Path, start: bytes, message: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(start + b"\0" * 40)
+    with pytest.raises(ImageError, match=f"a.jpg: .*{message}"):
+        open_image(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=f"cell: .*{message}"):
+        image_from_bytes(start + b"\0" * 40, "cell")
