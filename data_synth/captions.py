@@ -22,11 +22,10 @@ if __name__ == "__main__":
     ctrl_c.end_at_once()  # while the imports below run
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -205,12 +204,8 @@ def images_stage(run: Run) -> list[Sample]:
             level=options.level,
             voices=options.voices,
         )
-
-        def rows(start: int) -> Iterable[Sample]:
-            images = caption_sources.images(options.source, request)
-            return (fingerprinted(run, sample) for sample in islice(images, start, None))
-
-        run.list_rows(listed, rows, "images")
+        images = caption_sources.images(options.source, request)
+        run.list_rows(listed, images, "images", partial(fingerprinted, run))
         if run.world.is_main:
             write_jsonl(file, with_sides(run, list(read_jsonl(listed, Sample))))
             listed.unlink()

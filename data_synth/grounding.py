@@ -168,6 +168,8 @@ def run_stages(run: Run, recorded: dict[str, Any]) -> None:
     options = run.options
     cards = load_cards(*card_files.files_of(options.knowledge)) if options.knowledge else None
     photos, left_out = boxes_stage(run, photos_stage(run, cards))
+    for fault in label_checks.two_labels(photos, [photo.fingerprint for photo in photos]):
+        raise FieldmarkError(fault)
     split = split_stage(run, photos)
     cards = knowledge_stage(run, split.photos, cards)
     with reasoning_teacher(options) as writer:

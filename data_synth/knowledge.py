@@ -27,7 +27,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -163,7 +162,7 @@ def photos_stage(run: Run) -> list[Photo]:
         clip_boxes=True,
     )
     source = options.source
-    run.list_rows(file, lambda start: islice(sources.photos(source, request), start, None), "photos")
+    run.list_rows(file, sources.photos(source, request), "photos")
     return list(read_jsonl(file, Photo, unique="id"))
 
 

@@ -31,7 +31,7 @@ from mllm.evaluation import generate_missing, knowledge_probe, runs
 from mllm.evaluation.knowledge_probe import Item
 from mllm.io import provenance, tables
 from mllm.io.images import open_image, save_image
-from mllm.knowledge.cards import load_cards, normalize_name
+from mllm.knowledge.cards import load_cards, normalize_name, one_spelling
 from mllm.knowledge.mastery import MasteryTable
 from mllm.prompting import prompts
 from mllm.records import load_samples
@@ -69,6 +69,7 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
         raise FieldmarkError("name the samples to ask about: --samples FILE (or --rescore --out DIR)")
     rows = load_samples(file)[: benchmark.limit]
     pool = knowledge_probe.items(rows)
+    one_spelling((item.entity for item in pool), str(file))  # now, not after all questions have been answered
     chosen = knowledge_probe.draw(pool, options.per_entity, benchmark.seed)
     entities, alike = knowledge_probe.by_domain(pool), None
     if options.knowledge is not None:

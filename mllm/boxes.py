@@ -173,7 +173,10 @@ def _overlap(a1: float, a2: float, b1: float, b2: float) -> float:
 
 def _is_number(value: object) -> bool:
     """Whether `value` is a finite real number, including numpy's, but not a bool."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _orientation(value: int) -> int:

@@ -48,6 +48,8 @@ class Evaluate(Section):
     """Longest answer, in tokens."""
     every: int = Field(default=100, ge=1)
     """Optimizer steps between evaluations; the last step is always evaluated."""
+    at_start: bool = False
+    """Evaluate before the first step too, so that curves begin with the weights that training starts from."""
     batch_size: int = Field(default=16, ge=1)
     """Answers generated at once on each process."""
     scorer: str = "pocket-judge"

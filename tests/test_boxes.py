@@ -227,3 +227,9 @@ def test_one_detection_in_three_notations_is_one_box(shared_data: Path) -> None:
             assert iou(box, relative) > 0.97  # that file starts counting pixels elsewhere
             seen += 1
     assert seen > 10
+
+
+def test_numbers_of_hundreds_of_digits_are_no_box() -> None:
+    for read in (Box.from_xyxy, Box.from_xywh):
+        with pytest.raises(BoxError, match="four finite numbers"):
+            read((0, 0, 10**400, 5), Frame(10, 10))

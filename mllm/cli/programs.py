@@ -28,6 +28,7 @@ from tyro import conf
 
 from mllm import __version__, ctrl_c
 from mllm.errors import ExitCode, FieldmarkError
+from mllm.io.files import DISK_FULL, disk_full
 
 T = TypeVar("T")
 MARKERS = (
@@ -96,6 +97,11 @@ def run_program(main: Callable[[], int | None]) -> None:
     except FieldmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE) from None
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        print(f"error: {disk_full(error)}", file=sys.stderr)
+        raise SystemExit(ExitCode.FAILED) from None
     if code:
         raise SystemExit(code)
 

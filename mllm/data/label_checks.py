@@ -17,6 +17,9 @@ from mllm.knowledge import domains
 from mllm.knowledge.cards import Cards, normalize_name
 from mllm.records import SPLITS, Photo
 
+MAX_ASPECT = 200
+"""Of the longer side to the shorter: the image processors of the Qwen-VL models refuse more."""
+
 
 @dataclass(slots=True)
 class LabelReport:
@@ -50,6 +53,7 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
     if not found.photos:
         first = f"; the first of {len(found.faults)} faults: {found.faults[0]}" if found.faults else ""
         raise SourceError(f"{request.input or source}: no photo can be used{first}")
+    found.faults += two_labels(found.photos, prints)
     groups: dict[int, list[str]] = {}
     for photo, group in zip(found.photos, splits.near_duplicates(prints), strict=True):
         groups.setdefault(group, []).append(photo.id)
@@ -86,6 +90,11 @@ def summary(found: LabelReport) -> Iterator[str]:
         yield f"with several boxes, never a target: {len(many)}, {_few(many)}"
     if few := [name for (_, name), count in sorted(kinds.items()) if count < len(SPLITS)]:
         yield f"fewer than {len(SPLITS)} photos, so not on every side: {_few(few)}"
+    renamed = sorted(
+        {(str(photo.provenance["written"]), photo.entity) for photo in found.photos if "written" in photo.provenance}
+    )
+    if renamed:
+        yield f"names read otherwise than they are written: {_few([f'{old!r} as {new!r}' for old, new in renamed])}"
     for ids in found.duplicates:
         yield f"near-duplicates, kept on one side: {_few(ids)}"
     for use in ("validation", "test"):
@@ -101,6 +110,12 @@ def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, 
     `cards` is None if photos have their own marks; `marks` says whether one without any is a fault then. `spelled`
     holds the spellings so far and is updated: of two spellings one could be held out and the other not.
     """
+    short, long = sorted((photo.size.width, photo.size.height))
+    if short < 2 or long > MAX_ASPECT * short:
+        yield (
+            f"photo {photo.id}: {photo.size.width:g} x {photo.size.height:g} pixels, which no model takes (at least 2 "
+            f"pixels, and no side over {MAX_ASPECT} times the other); crop it or leave it out"
+        )
     first = spelled.setdefault(normalize_name(photo.entity), photo.entity)
     if first != photo.entity:
         yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; use one spelling"
@@ -112,6 +127,19 @@ def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, 
         yield f"photo {photo.id}: {error}"
     if marks and cards is None and not photo.marks:
         yield f"photo {photo.id}: no marks are known for {photo.entity!r}: give knowledge cards with --knowledge FILE"
+
+
+def two_labels(photos: Sequence[Photo], fingerprints: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield a line for each picture that is there under two labels: a line-up could show it as both."""
+    first: dict[str, Photo] = {}
+    for photo, prints in zip(photos, fingerprints, strict=True):
+        if prints and not photo.drawn:  # drawings of two species may be that similar
+            other = first.setdefault(prints[0], photo)
+            if (other.domain, other.entity) != (photo.domain, photo.entity):
+                yield (
+                    f"photo {photo.id}: {photo.image} is labelled {photo.entity!r}, and the same picture {other.image} "
+                    f"{other.entity!r}; keep the right one"
+                )
 
 
 def labelled(source: str, request: PhotoRequest, cards: Cards | None) -> Iterator[Photo]:

@@ -4,11 +4,8 @@
 data is complete. Neither holds a time or a machine's name: the same settings give the same bytes.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +14,7 @@ from typing import Any
 
 from mllm.errors import FieldmarkError
 from mllm.io import strict_json
-from mllm.io.files import atomic_write
+from mllm.io.files import atomic_write, is_leftover, locked, remove
 from mllm.io.provenance import file_hash
 from mllm.records import Sample
 
@@ -34,21 +31,13 @@ def claim(out: Path, settings: Mapping[str, Any], *, overwrite: bool = False) ->
     """
     settings = {"schema": SCHEMA, **json.loads(json.dumps(settings))}  # as json gives them back: tuples become lists
     ours = (out / SETTINGS).is_file() and _read(out / SETTINGS).get("schema") == SCHEMA
-    if out.exists() and any(out.iterdir()) and not ours:
+    if out.exists() and not ours and not all(is_leftover(path) for path in out.iterdir()):
         raise FieldmarkError(f"{out} is not empty and was not made by this program; choose a new folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FieldmarkError(f"{out}: another run is using this folder; wait for it or stop it") from None
+    with locked(out):
         if overwrite:
             _clear(out)
         _check(out, settings)
         yield _read(out / MANIFEST) if (out / MANIFEST).exists() else None
-    finally:
-        os.close(folder)  # releases the lock, as the end of the process would
 
 
 def finish(out: Path, facts: Mapping[str, Any], data: Iterable[str]) -> dict[str, Any]:
@@ -109,7 +98,7 @@ def _check(out: Path, settings: Mapping[str, Any]) -> None:
 def _clear(out: Path) -> None:
     """Empty our folder. The settings are deleted last, so that an interruption leaves it recognisable."""
     for path in sorted(out.iterdir(), key=lambda path: path.name == SETTINGS):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove(path)
 
 
 def read(out: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What all input formats of photos and captioned images share: requests, files, errors with file, line and field."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,11 @@ from mllm.errors import BoxError, FieldmarkError
 from mllm.io.images import image_size
 from mllm.records import Photo, Sample
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+log = logging.getLogger(__name__)
+IMAGE_SUFFIXES = tuple(".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .gif .tif .tiff .ppm .pgm".split())
+SIDE_SUFFIXES = tuple(".txt .caption .json .jsonl .csv .tsv .yaml .yml .xml .md .html .py .ipynb .db .ini".split())
+"""Files that lie beside images in many collections."""
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 MAX_BOXES = 2_000
 """Maximum number of boxes of one image: far more than any labelled photo has, and each is compared with the others."""
 
@@ -73,9 +78,37 @@ def read_text(file: Path) -> str:
 
 
 def images_below(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
-    """Yield name (path relative to `root`) and path of every image that matches, sorted by path."""
-    for path in sorted(path for path in root.glob(pattern) if path.suffix.lower() in IMAGE_SUFFIXES):
+    """Yield name (path relative to `root`) and path of every image that matches, sorted by path.
+
+    Files and folders whose names begin with a dot are passed over. A warning counts what else is left out.
+    """
+    found = [path for path in root.glob(pattern) if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(root, path)]
+    _warn_of_others(root, set(found))
+    for path in sorted(found):
         yield path.relative_to(root).as_posix(), path
+
+
+def _warn_of_others(root: Path, taken: set[Path]) -> None:
+    """Log how many pictures lie where they are not looked for, and how many files are no picture that can be read."""
+    left: dict[str, list[str]] = {}
+    for path in sorted(root.rglob("*")):
+        suffix = path.suffix.lower()
+        if path in taken or suffix in SIDE_SUFFIXES or is_hidden(root, path) or not path.is_file():
+            continue
+        name, reason = path.relative_to(root), f"{suffix or 'files without an ending'}: not read as pictures"
+        if suffix in IMAGE_SUFFIXES:
+            reason = "loose in the folder" if len(name.parts) == 1 else "in folders that are too deep"
+        elif suffix in HEIC_SUFFIXES:
+            reason = f"{suffix}: Pillow does not read HEIC, convert them to .jpg"
+        left.setdefault(reason, []).append(name.as_posix())
+    if left:
+        counts = "; ".join(f"{reason}: {len(names)} ({names[0]})" for reason, names in sorted(left.items()))
+        log.warning("%s: %d files passed over: %s", root, sum(map(len, left.values())), counts)
+
+
+def is_hidden(root: Path, path: Path) -> bool:
+    """Whether a file, or a folder that it is in, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def check_inside(root: Path, path: Path) -> None:

@@ -12,6 +12,7 @@ from mllm.errors import ConfigError, FieldmarkError
 from mllm.evaluation import runs
 from mllm.inference.sampling import Sampling
 from mllm.io import provenance
+from mllm.io.files import locked
 from mllm.models.checkpoint import Checkpoint, LoadOptions, load, open_checkpoint
 from mllm.records import Sample
 
@@ -56,8 +57,20 @@ def ask(
     """Answer each sample without an output in the folder `options.out`; return whether there were any.
 
     `style` replaces the checkpoint's own. Raises `FieldmarkError`: the folder holds outputs of another model, data or
-    settings (see `runs.begin`).
+    settings (see `runs.begin`), or another run is writing into it.
     """
+    with locked(Path(options.out)):
+        return _ask(options, checkpoint, samples, root, info, style)
+
+
+def _ask(
+    options: Any,
+    checkpoint: Checkpoint,
+    samples: Sequence[Sample],
+    root: Path,
+    info: Mapping[str, Any],
+    style: str | None,
+) -> bool:
     done = runs.begin(options.out, info, samples, root, fresh=options.overwrite)
     if len(done) == len(samples):
         return False

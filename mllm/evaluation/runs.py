@@ -63,7 +63,7 @@ def begin(
     """Open a benchmark folder for writing and return the ids of the samples already answered.
 
     The samples' image paths are relative to `root`. `fresh` deletes old outputs. Raises `FieldmarkError`: the folder
-    holds outputs of another model, data or settings, and `fresh` is false.
+    holds outputs of another model, data or settings, and `fresh` is false. Hold the folder with `files.locked`.
     """
     folder = Path(folder)
     outputs = folder / "outputs.jsonl"
@@ -72,11 +72,10 @@ def begin(
             (folder / name).unlink(missing_ok=True)
     if (folder / "run.json").is_file():
         old = _read_info(folder)
-        plain = json.loads(json.dumps(info))
-        if changed := [key for key in DECIDES if old.get(key) != plain.get(key)]:
-            key = changed[0]
+        if changed := _changed(old, json.loads(json.dumps(info))):
+            key, before, now = changed
             raise FieldmarkError(
-                f"{folder} holds outputs of another run: {key} was {old.get(key)!r} and now is {plain.get(key)!r}; "
+                f"{folder} holds outputs of another run: {key} was {before!r} and now is {now!r}; "
                 "choose another --out, or pass --overwrite to delete the old outputs"
             )
     elif outputs.is_file():
@@ -96,6 +95,26 @@ def begin(
             f"{outputs} answers sample {strange[0]!r}, which is not among the samples; pass --overwrite"
         )
     return done
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Return the first setting that differs, with both values. Paths may be spelled otherwise if the content is equal.
+
+    Weights and samples are compared by their hashes; their paths only where there is no hash.
+    """
+    for key in DECIDES:
+        before, now = old.get(key), new.get(key)
+        if key == "model" and old.get("weights") and old.get("weights") == new.get("weights"):
+            continue
+        if not (isinstance(before, dict) and isinstance(now, dict)):
+            if before != now:
+                return key, before, now
+            continue
+        paths = {"file"} if before.get("hash") and before.get("hash") == now.get("hash") else set()
+        for name in sorted((before.keys() | now.keys()) - paths):
+            if before.get(name) != now.get(name):
+                return f"{key}.{name}", before.get(name), now.get(name)
+    return None
 
 
 def append(folder: str | Path, completion: Completion) -> None:

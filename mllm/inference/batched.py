@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TopPLogitsWarper
 
+from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.inference.backends import Generation, OnText, Prompt
 from mllm.inference.generate import decode, generation_config, is_truncated
 from mllm.inference.sampling import Sampling
+from mllm.prompting import special_tokens
 
 if TYPE_CHECKING:
     from mllm.models.checkpoint import Loaded
@@ -25,6 +27,10 @@ _processor_lock = Lock()
 """Tokenizers keep padding and truncation as state and fail when two threads use them at once."""
 _SEQUENCES = ("attention_mask", "mm_token_type_ids", "token_type_ids")
 """Inputs with one value per token, besides `input_ids`; all of them are padded with 0."""
+
+
+class ContextError(FieldmarkError):
+    """Question and answer do not fit into the model's context."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,27 +52,39 @@ class Job:
 def prepare(loaded: Loaded, prompt: Prompt, sampling: Sampling, **options: Any) -> Job:
     """Encode a prompt with any number of images; `options` are the other fields of `Job`.
 
-    Raises FieldmarkError: not one image per image part; prompt and answer do not fit into the model's context.
+    Raises FieldmarkError: not one image per image part; an image that the model cannot take; a text holds a special
+    token. ContextError: prompt and answer do not fit into the model's context.
     """
     processor = loaded.processor
     parts = sum(part["type"] == "image" for turn in prompt.messages for part in turn["content"])
     if parts != len(prompt.images):
         raise FieldmarkError(f"the conversation has {parts} image parts, {len(prompt.images)} images were given")
     images: dict[str, Any] = {}
+    for image in prompt.images:
+        loaded.family.resized(Frame(*image.size), loaded.convention.budget)
     if prompt.images:
         sizes = {"size": loaded.convention.budget.size, "return_tensors": "pt"}
         images = {"images": [list(prompt.images)], "images_kwargs": sizes}
+    find = special_tokens.finder(processor.tokenizer)
+    for number, turn in enumerate(prompt.messages):
+        texts = ((f"messages.{number}.content", part["text"]) for part in turn["content"] if part["type"] == "text")
+        special_tokens.refuse(texts, find)
     text = processor.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
     with _processor_lock:
         inputs = processor(text=[text], text_kwargs={"return_tensors": "pt"}, **images)
     job = Job(dict(inputs), sampling, **options)
-    context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(loaded)
     wanted = sampling.max_new_tokens or 1
     if context is not None and job.tokens + wanted > context:
         needed = f"the question takes {job.tokens} tokens and the answer may take {wanted}"
-        raise FieldmarkError(f"{needed}; the model has {context}")
+        raise ContextError(f"{needed}; the model has {context}")
     limit = sampling.limit if context is None else min(sampling.limit, context - job.tokens)
     return replace(job, sampling=replace(sampling, max_new_tokens=limit))
+
+
+def context_of(loaded: Loaded) -> int | None:
+    """Return the number of tokens that the model takes; None if its config does not say."""
+    return getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def generate(loaded: Loaded, jobs: Sequence[Job]) -> list[Generation]:

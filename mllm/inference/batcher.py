@@ -1,9 +1,12 @@
-"""Dynamic batching: calls of several threads are answered in batches, which cost little more than a single call."""
+"""Dynamic batching: calls of several threads are answered in batches, which cost little more than a single call.
+
+Callers take turns: a batch takes one call of each caller, then a second one of each, whoever queued the most.
+"""
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -18,17 +21,26 @@ class Batcher(Generic[T, R]):
         work: takes 1 to `max_batch` items and returns as many results, in order. All its callers get its exception.
         max_batch: items in a batch, at most.
         max_wait: seconds that the first item of a batch waits for others; 0 takes what is queued.
+        threads: batches worked on at the same time.
     """
 
-    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], *, max_batch: int, max_wait: float = 0.01) -> None:
+    def __init__(
+        self,
+        work: Callable[[Sequence[T]], Sequence[R]],
+        *,
+        max_batch: int,
+        max_wait: float = 0.01,
+        threads: int = 1,
+    ) -> None:
         self._work, self._max_batch, self._max_wait = work, max_batch, max_wait
-        self._queue: deque[tuple[T, Future[R]]] = deque()
+        self._queues: OrderedDict[Hashable, deque[tuple[T, Future[R]]]] = OrderedDict()  # the next caller comes first
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
-    def submit(self, item: T) -> Future[R]:
+    def submit(self, item: T, caller: Hashable = None) -> Future[R]:
         """Queue an item and return at once. An item whose future is cancelled while queued is dropped.
 
         Raises RuntimeError: after `close`.
@@ -37,7 +49,7 @@ class Batcher(Generic[T, R]):
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
-            self._queue.append((item, future))
+            self._queues.setdefault(caller, deque()).append((item, future))
             self._changed.notify()
         return future
 
@@ -46,11 +58,12 @@ class Batcher(Generic[T, R]):
         return self.submit(item).result()
 
     def close(self) -> None:
-        """Finish what is queued, then stop the thread. May be called twice."""
+        """Finish what is queued, then stop the threads. May be called twice."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         while batch := self._next():
@@ -67,20 +80,27 @@ class Batcher(Generic[T, R]):
 
     def _next(self) -> list[tuple[T, Future[R]]]:
         """Wait for the next batch; empty when closed and nothing is left."""
+        batch: list[tuple[T, Future[R]]] = []
         with self._changed:
-            while not self._queue and not self._closed:
-                self._changed.wait()
-            deadline = time.monotonic() + self._max_wait
-            while len(self._queue) < self._max_batch and not self._closed:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-            batch: list[tuple[T, Future[R]]] = []
-            while self._queue and len(batch) < self._max_batch:
-                item, future = self._queue.popleft()
-                if future.set_running_or_notify_cancel():
-                    batch.append((item, future))
-            if batch or self._closed:
-                return batch
-        return self._next()  # every queued call was cancelled
+            while not batch and not (self._closed and not self._queues):  # again where every queued call was cancelled
+                while not self._queues and not self._closed:
+                    self._changed.wait()
+                deadline = time.monotonic() + self._max_wait
+                while sum(map(len, self._queues.values())) < self._max_batch and not self._closed:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        break
+                    self._changed.wait(left)
+                while self._queues and len(batch) < self._max_batch:
+                    item, future = self._take()
+                    if future.set_running_or_notify_cancel():
+                        batch.append((item, future))
+        return batch
+
+    def _take(self) -> tuple[T, Future[R]]:
+        """Take one call of the caller whose turn it is; that caller comes last then."""
+        caller, queue = self._queues.popitem(last=False)
+        taken = queue.popleft()
+        if queue:
+            self._queues[caller] = queue
+        return taken

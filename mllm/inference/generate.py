@@ -19,7 +19,7 @@ from mllm.inference import kv_cache
 from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models.processors import template_opening
-from mllm.prompting import prompts
+from mllm.prompting import prompts, special_tokens
 from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample
 
@@ -54,6 +54,7 @@ def generate(
     style = style or loaded.convention.prompt
     opening = template_opening(loaded.processor, style)
     reader = CompletionReader(loaded.family, loaded.convention.budget, opening)
+    special_tokens.refuse_questions(samples, style, loaded.processor.tokenizer)
     skip = set(skip)
     done = sum(sample.id in skip for sample in samples)
     config = generation_config(loaded, sampling)

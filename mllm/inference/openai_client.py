@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mllm.boxes import Frame
 from mllm.errors import FamilyError, FieldmarkError, RecordError
 from mllm.inference.backends import Generation, OnText, Prompt
-from mllm.inference.openai_errors import errors, reason, short
+from mllm.inference.openai_errors import errors, reading, reason, received, short
+from mllm.inference.openai_http import client
 from mllm.inference.sampling import Sampling
 from mllm.io import image_view
 from mllm.io.codec import decode, encode
@@ -41,7 +42,8 @@ class ServerBackend:
 
     def __init__(self, address: str, *, family: str | None = None) -> None:
         self.url, _, wanted = address.partition("#")
-        self._client = _client(self.url)
+        self._key = os.environ.get("OPENAI_API_KEY", "")
+        self._client = client(self.url, self.url, self._key, timeout=300, longest=3600, retries=2)
         description = self._describe(wanted)
         self.model: str = description["id"]
         self.name = f"{self.model} at {self.url}"
@@ -65,12 +67,12 @@ class ServerBackend:
                 seed=sampling.seed,
             )
             with stream:
-                for chunk in stream:
+                for chunk in received(stream):
                     pieces.add(chunk)
                     if cancelled is not None and cancelled.is_set():
                         break
         except errors() as error:
-            raise FieldmarkError(f"{self.name}: {reason(error)} ({short(error)})") from None
+            raise FieldmarkError(f"{self.name}: {reason(error)} ({short(error, self._key)})") from None
         return Generation(pieces.text, pieces.tokens, pieces.finish == "length")
 
     def close(self) -> None:
@@ -79,10 +81,11 @@ class ServerBackend:
 
     def _describe(self, wanted: str) -> dict[str, Any]:
         try:
-            models = [model.model_dump() for model in self._client.models.list()]
+            with reading():
+                models = [model.model_dump() for model in self._client.models.list()]
         except errors() as error:
             raise FieldmarkError(
-                f"{self.url}: {reason(error)} ({short(error)}); the address of a server ends in /v1, "
+                f"{self.url}: {reason(error)} ({short(error, self._key)}); the address of a server ends in /v1, "
                 "its key comes from OPENAI_API_KEY"
             ) from None
         names = [model["id"] for model in models]
@@ -142,6 +145,8 @@ def convention_field(convention: Convention) -> dict[str, Any]:
 
 
 def _convention(description: dict[str, Any], name: str, family: str | None) -> Convention:
+    if family is not None:
+        families.load(family)  # a mistyped name is an error, also where the server states its own
     if isinstance(stated := description.get(CONVENTION_FIELD), dict):
         try:
             return decode(json.dumps(stated), Convention)
@@ -152,11 +157,3 @@ def _convention(description: dict[str, Any], name: str, family: str | None) -> C
             f"{name}: the server does not say how its model writes boxes; give --family ({', '.join(families.names())})"
         )
     return Convention(family, "direct", families.load(family).budget)
-
-
-def _client(url: str) -> Any:
-    try:
-        from openai import OpenAI
-    except ImportError as error:
-        raise FieldmarkError(f"{url}: {error}; install it with: pip install 'fieldmark[openai]'") from None
-    return OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY") or "none", timeout=300)

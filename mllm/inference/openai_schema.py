@@ -10,18 +10,18 @@ import binascii
 import re
 import secrets
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mllm.errors import ImageError
 from mllm.inference.backends import Prompt
 from mllm.inference.sampling import Sampling
-from mllm.io.images import image_from_bytes
+from mllm.io.images import image_from_bytes, size_from_bytes
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,12 @@ class ServerLimits:
     """Limits of one request, and of how many requests are accepted."""
 
     body: int = 32 * 2**20  # bytes of a request body
+    bodies: int = 512 * 2**20  # bytes of all bodies that are being read
+    body_seconds: float = 60  # until a body has arrived
+    text: int = 1_000_000  # letters of all messages
     images: int = 8  # in a request
     pixels: int = 25_000_000  # of an image before it is resized
+    all_pixels: int = 50_000_000  # of all images of a request before they are resized
     tokens: int = 4096  # of an answer
     requests: int = 64  # running or queued; further ones get status 503 with Retry-After
 
@@ -39,13 +43,20 @@ class ApiError(Exception):
     """An error response: an HTTP status and OpenAI's error object."""
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
+        message = message if len(message) <= 1000 else f"{message[:1000]} ..."  # it may quote the request
         super().__init__(message)
-        self.status, self.message, self.code, self.param = status, message, code, param
+        self.status, self.message, self.code, self.param = status, message, code, param and param[:200]
 
     def body(self) -> dict[str, Any]:
         """Return the error object."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+STOPS, STOP_LENGTH = 4, 200
+"""Most stop texts of a request, and most letters of one: the answer is searched for them after each token."""
+LARGE_PIXELS, LARGE_TEXT = 4_000_000, 20_000
+"""Requests with more pixels or letters take turns with all others of their client: they keep no small one waiting."""
 
 
 class _Strict(BaseModel):
@@ -113,7 +124,7 @@ class ChatRequest(_Strict):
         return Sampling(wanted or min(512, limits.tokens), self.temperature, self.top_p, seed)
 
 
-def read(body: bytes) -> ChatRequest:
+def read(body: bytes | bytearray) -> ChatRequest:
     """Parse the body of a request. Raises ApiError 400, which names the first invalid field."""
     try:
         return ChatRequest.model_validate_json(body)
@@ -124,35 +135,63 @@ def read(body: bytes) -> ChatRequest:
         raise ApiError(400, f"{field or 'body'}: {first['msg']}{known}", param=field or None) from None
 
 
-def read_prompt(request: ChatRequest, limits: ServerLimits) -> Prompt:
-    """Return the messages as chat templates take them, with their images.
+def check(request: ChatRequest, limits: ServerLimits) -> bool:
+    """Check all that can be checked without decoding an image or a tokenizer; return whether the request is large.
 
-    Raises ApiError: 400 for too many images, or an image that is not a data URL (this server fetches no URLs and reads
-    no files), cannot be opened or is too large.
+    Raises ApiError 400: too many or too long stop texts; too much text; too many images; an image that is not a data
+    URL (this server fetches no URLs and reads no files), is in no known format or too large; too many pixels in all.
     """
+    if len(request.stops) > STOPS or any(len(one) > STOP_LENGTH for one in request.stops):
+        raise ApiError(400, f"stop: at most {STOPS} texts of {STOP_LENGTH} letters each", param="stop")
+    letters, pixels = 0, 0
+    for turn in request.messages:
+        texts = (
+            [turn.content] if isinstance(turn.content, str) else [getattr(part, "text", "") for part in turn.content]
+        )
+        letters += sum(map(len, texts)) + 16 * (1 + len(texts))  # turns and parts become tokens, too
+    if letters > limits.text:
+        message = f"the messages have {letters} letters; this server takes {limits.text}"
+        raise ApiError(400, message, code="context_length_exceeded", param="messages")
+    if len(list(_urls(request))) > limits.images:
+        raise ApiError(400, f"more than {limits.images} images in one request", param="messages")
+    for field, url in _urls(request):
+        size = _image(url, field, limits, size_from_bytes)
+        pixels += int(size.width * size.height)
+        if pixels > limits.all_pixels:
+            message = f"the images have more than {limits.all_pixels} pixels in all; send smaller ones"
+            raise ApiError(400, message, param="messages")
+    return pixels > LARGE_PIXELS or letters > LARGE_TEXT
+
+
+def read_prompt(request: ChatRequest, limits: ServerLimits) -> Prompt:
+    """Return the messages of a checked request as chat templates take them, with their images.
+
+    Raises ApiError 400: an image cannot be opened.
+    """
+    images = [_image(url, field, limits, image_from_bytes) for field, url in _urls(request)]
     turns: list[dict[str, Any]] = []
-    images: list[Image] = []
-    for k, turn in enumerate(request.messages):
-        parts: list[dict[str, Any]] = []
+    for turn in request.messages:
         content = [_Text(type="text", text=turn.content)] if isinstance(turn.content, str) else turn.content
-        for j, part in enumerate(content):
-            if isinstance(part, _Text):
-                parts.append({"type": "text", "text": part.text})
-                continue
-            if len(images) == limits.images:
-                raise ApiError(400, f"more than {limits.images} images in one request", param="messages")
-            images.append(_image(part.image_url.url, f"messages.{k}.content.{j}", limits))
-            parts.append({"type": "image"})
+        parts = [{"type": "text", "text": p.text} if isinstance(p, _Text) else {"type": "image"} for p in content]
         turns.append({"role": turn.role, "content": parts})
     return Prompt(turns, images)
 
 
-def _image(url: str, field: str, limits: ServerLimits) -> Image:
+def _urls(request: ChatRequest) -> Iterator[tuple[str, str]]:
+    """Yield the field and the URL of each image."""
+    for k, turn in enumerate(request.messages):
+        for j, part in enumerate(turn.content):
+            if isinstance(part, _Image):
+                yield f"messages.{k}.content.{j}", part.image_url.url
+
+
+def _image(url: str, field: str, limits: ServerLimits, opened: Callable[[bytes, str, int], R]) -> R:
+    """Open an image, or only its header, with one of the functions of `mllm.io.images`."""
     head = re.match("data:image/[a-z0-9.+-]+;base64,", url, re.IGNORECASE)
     if head is None:
         raise ApiError(400, f"{field}: images must be data:image/...;base64, URLs", param=field)
     try:
-        return image_from_bytes(base64.b64decode(url[head.end() :], validate=True), field, limits.pixels)
+        return opened(base64.b64decode(url[head.end() :], validate=True), field, limits.pixels)
     except binascii.Error as error:
         raise ApiError(400, f"{field}: not base64: {error}", param=field) from None
     except ImageError as error:

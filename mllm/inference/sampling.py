@@ -11,7 +11,8 @@ class Sampling:
 
     max_new_tokens: most tokens of a completion, at least 1; a completion that reaches it is marked `truncated`. None is
         1024, or what is left of the model's context where that is less.
-    temperature: 0 is greedy decoding; above 0 tokens are sampled.
+    temperature: 0 is greedy decoding; above 0 tokens are sampled. Values below 1e-6 become 0: the logits divided by
+        them would overflow.
     top_p: probability mass that tokens are sampled from, in (0, 1]; used where the temperature is above 0.
     seed: of the sampling; the caller's random state is not touched.
 
@@ -29,6 +30,8 @@ class Sampling:
         if self.temperature < 0 or not 0 < self.top_p <= 1:
             found = f"{self.temperature} and {self.top_p}"
             raise FieldmarkError(f"temperature must be >= 0 and top_p in (0, 1], got {found}")
+        if self.temperature < 1e-6:
+            object.__setattr__(self, "temperature", 0.0)  # frozen
 
     @property
     def limit(self) -> int:

@@ -8,24 +8,29 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mllm.errors import FieldmarkError
 from mllm.inference import batched, openai_schema
+from mllm.inference.admission import Bodies, Client, Places, client_of
 from mllm.inference.backends import Generation
 from mllm.inference.batched import Job
 from mllm.inference.batcher import Batcher
+from mllm.inference.hosts import Guard, own_names
 from mllm.inference.openai_client import convention_field
 from mllm.inference.openai_schema import ApiError, ChatRequest, ServerLimits
 
@@ -36,13 +41,36 @@ logger = logging.getLogger(__name__)
 
 
 class Service:
-    """The endpoints for one loaded model, called `name`; at most `batch` requests are answered in one batch."""
+    """The endpoints for one loaded model, called `name`; at most `batch` requests are answered in one batch.
 
-    def __init__(self, loaded: Loaded, name: str, *, limits: ServerLimits = ServerLimits(), batch: int = 8) -> None:  # noqa: B008
-        self.loaded, self.name, self.limits = loaded, name, limits
+    Requests are prepared and answered in turns: one of each client, then a second one of each. `hosts` are names that
+    the server answers to besides this machine's own.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        name: str,
+        *,
+        limits: ServerLimits = ServerLimits(),  # noqa: B008 - frozen
+        batch: int = 8,
+        hosts: Iterable[str] = (),
+    ) -> None:
+        # A token of real text has 4 letters or so: what has 16 a token of the context is refused before it is encoded.
+        letters = 16 * (batched.context_of(loaded) or limits.text)
+        self.loaded, self.name, self.limits = loaded, name, replace(limits, text=min(limits.text, letters))
+        self.names = own_names(*hosts)
+        self.preparing: Batcher[Callable[[], Job], Job] = Batcher(
+            lambda calls: [call() for call in calls], max_batch=1, max_wait=0, threads=min(4, os.cpu_count() or 1)
+        )
         self.batcher: Batcher[Job, Generation] = Batcher(partial(batched.generate, loaded), max_batch=batch)
         self.jobs: set[Job] = set()
-        self.pending = 0
+        self.places, self.bodies = Places(limits.requests), Bodies(limits)
+
+    @property
+    def pending(self) -> int:
+        """Number of open requests."""
+        return self.places.taken
 
     def app(self) -> Starlette:
         """Return the application, for any ASGI server."""
@@ -53,7 +81,8 @@ class Service:
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
         ]
         handlers: dict[Any, Any] = {ApiError: _api_error, HTTPException: _http_error, Exception: _internal_error}
-        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        guard = Middleware(Guard, names=self.names)
+        return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=self._lifespan)
 
     async def health(self, request: Request) -> Response:
         """Report that the server runs, and the number of pending requests."""
@@ -70,20 +99,25 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation, as one response or as a stream."""
-        if self.pending >= self.limits.requests:
-            raise ApiError(503, f"{self.pending} requests are pending; retry later", code="overloaded")
-        self.pending += 1
-        try:
-            chat_request = openai_schema.read(await _body(request, self.limits.body))
+        self.places.check()  # before the body: a full server says so at once
+        async with self.bodies.read(request) as body:
+            chat_request = openai_schema.read(body)
             self._check_name(chat_request.model)
-            pieces: asyncio.Queue[str | None] = asyncio.Queue()
-            job = await run_in_threadpool(self._job, chat_request, pieces, asyncio.get_running_loop())
-            future = self._submit(job, pieces, asyncio.get_running_loop())
+            large = await run_in_threadpool(openai_schema.check, chat_request, self.limits)
+        client = client_of(request, chat_request.user)
+        self.places.take(client)
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        try:
+            make = partial(self._job, chat_request, pieces, asyncio.get_running_loop())
+            job = await asyncio.wrap_future(self.preparing.submit(make, (client, large)))
+            if await request.is_disconnected():
+                raise ApiError(499, "the client has left")
+            future = self._submit(job, (client, large), pieces, asyncio.get_running_loop())
         except BaseException:
-            self.pending -= 1
+            self.places.leave(client)
             raise
         if chat_request.stream:
-            return StreamingResponse(self._stream(chat_request, job, future, pieces), media_type="text/event-stream")
+            return _Stream(self._stream(chat_request, job, future, pieces), job, future)
         if not await _wait(request, future):
             job.cancelled.set()
             future.cancel()
@@ -101,18 +135,21 @@ class Service:
         try:
             return batched.prepare(self.loaded, prompt, sampling, stop=chat_request.stops, on_text=on_text)
         except FieldmarkError as error:
-            raise ApiError(400, str(error), code="context_length_exceeded", param="messages") from None
+            code = "context_length_exceeded" if isinstance(error, batched.ContextError) else None
+            raise ApiError(400, str(error), code=code, param="messages") from None
 
-    def _submit(self, job: Job, pieces: asyncio.Queue, loop: asyncio.AbstractEventLoop) -> Future[Generation]:
+    def _submit(
+        self, job: Job, turn: tuple[Client, bool], pieces: asyncio.Queue, loop: asyncio.AbstractEventLoop
+    ) -> Future[Generation]:
         """Queue a job; its request is pending until the model has finished it."""
 
         def finished() -> None:
             self.jobs.discard(job)
-            self.pending -= 1
+            self.places.leave(turn[0])
             pieces.put_nowait(None)
 
+        future = self.batcher.submit(job, turn)
         self.jobs.add(job)
-        future = self.batcher.submit(job)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(finished))
         return future
 
@@ -121,21 +158,18 @@ class Service:
     ) -> AsyncIterator[str]:
         """Yield server-sent events: the role, pieces of text, the finish reason, and token counts if requested."""
         head = openai_schema.head(self.name, "chat.completion.chunk")
-        try:
-            yield _event(head | openai_schema.chunk({"role": "assistant", "content": ""}))
-            while (text := await pieces.get()) is not None:
-                yield _event(head | openai_schema.chunk({"content": text}))
-            if (error := future.exception()) is not None:
-                logger.error("an answer failed while it was streamed", exc_info=error)
-                yield _event(ApiError(500, f"the answer failed: {type(error).__name__}").body())
-                return
-            generation = future.result()
-            yield _event(head | openai_schema.chunk({}, _finish_reason(generation)))
-            if chat_request.stream_options is not None and chat_request.stream_options.include_usage:
-                yield _event(head | {"choices": [], "usage": openai_schema.usage(job.tokens, generation.tokens)})
-            yield "data: [DONE]\n\n"
-        finally:
-            job.cancelled.set()  # a client that disconnects early stops its row
+        yield _event(head | openai_schema.chunk({"role": "assistant", "content": ""}))
+        while (text := await pieces.get()) is not None:
+            yield _event(head | openai_schema.chunk({"content": text}))
+        if (error := future.exception()) is not None:
+            logger.error("an answer failed while it was streamed", exc_info=error)
+            yield _event(ApiError(500, f"the answer failed: {type(error).__name__}").body())
+            return
+        generation = future.result()
+        yield _event(head | openai_schema.chunk({}, _finish_reason(generation)))
+        if chat_request.stream_options is not None and chat_request.stream_options.include_usage:
+            yield _event(head | {"choices": [], "usage": openai_schema.usage(job.tokens, generation.tokens)})
+        yield "data: [DONE]\n\n"
 
     def _description(self) -> dict[str, Any]:
         convention = convention_field(self.loaded.convention)  # tells clients how boxes are written
@@ -151,7 +185,23 @@ class Service:
         yield
         for job in self.jobs:
             job.cancelled.set()
+        await run_in_threadpool(self.preparing.close)
         await run_in_threadpool(self.batcher.close)
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events. A client that leaves, even before the first one, stops its row, or takes it off the queue."""
+
+    def __init__(self, events: AsyncIterator[str], job: Job, future: Future[Generation]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._job, self._future = job, future
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._job.cancelled.set()
+            self._future.cancel()
 
 
 def run(service: Service, host: str, port: int) -> None:
@@ -159,19 +209,6 @@ def run(service: Service, host: str, port: int) -> None:
     import uvicorn
 
     uvicorn.run(service.app(), host=host, port=port, timeout_graceful_shutdown=5)
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Read a request's body within the limit. The content type must be JSON, which stops cross-site form posts."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise ApiError(415, "send the request with Content-Type: application/json")
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise ApiError(413, f"the request is larger than {limit} bytes; send smaller images")
-        parts.append(part)
-    return b"".join(parts)
 
 
 async def _wait(request: Request, future: Future[Generation]) -> bool:
@@ -200,7 +237,7 @@ def _event(content: dict[str, Any]) -> str:
 
 def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    headers = {"Retry-After": "1"} if error.status == 503 else None  # seconds
+    headers = {503: {"Retry-After": "1"}, 408: {"Connection": "close"}}.get(error.status)  # in seconds
     return JSONResponse(error.body(), status_code=error.status, headers=headers)
 
 

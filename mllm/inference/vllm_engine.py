@@ -13,7 +13,7 @@ from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models.checkpoint import Checkpoint
 from mllm.models.processors import template_opening
-from mllm.prompting import prompts
+from mllm.prompting import prompts, special_tokens
 from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample
 
@@ -59,6 +59,7 @@ def generate(
     style = style or checkpoint.convention.prompt
     opening = template_opening(checkpoint.processor, style)
     reader = CompletionReader(checkpoint.family, checkpoint.convention.budget, opening)
+    special_tokens.refuse_questions(samples, style, checkpoint.processor.tokenizer)
     missing = [sample for sample in samples if sample.id not in set(skip)]
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]

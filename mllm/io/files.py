@@ -1,15 +1,22 @@
 """Atomic writes, the program folders, and other small operations on files."""
 
+import errno
+import fcntl
 import glob
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from mllm.errors import FieldmarkError
+
 PACKAGE = Path(__file__).parents[1]
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the errors that say that no more can be written: no space, a quota, a limit on the size of files."""
 _HOST = socket.gethostname() or "host"
 
 
@@ -25,6 +32,28 @@ def program_folder(name: str) -> Path:
 
 
 @contextmanager
+def naming_full_disk(path: str | Path) -> Iterator[None]:
+    """Add the file being written to an `OSError` of a full disk, which names none by itself (see `disk_full`)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def disk_full(error: OSError) -> str:
+    """Return the line for an error in `DISK_FULL`: the file, its disk, and the way out."""
+    end = f"({error.strerror}). Make room, or name a folder on another disk; the same command continues"
+    if error.filename is None:
+        return f"disk full {end}"
+    disk = Path(error.filename).absolute()
+    while not disk.is_mount() and disk != disk.parent:
+        disk = disk.parent
+    return f"disk full: {error.filename}, on the disk at {disk} {end}"
+
+
+@contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[str]]:
     """Open a text file that replaces `path` when the block ends, and is removed when the block raises.
 
@@ -36,7 +65,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[str]]:
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with naming_full_disk(path), temporary.open("w", encoding="utf-8", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -46,10 +75,50 @@ def atomic_write(path: str | Path) -> Iterator[IO[str]]:
         raise
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder if need be, and hold it while the block runs, so that no other run writes into it.
+
+    The end of the process gives it back, too. Raises FieldmarkError: another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FieldmarkError(f"{folder}: another run is using this folder; wait for it or stop it") from None
+        yield
+    finally:
+        os.close(opened)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is what a killed `atomic_write` left behind."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all it holds, or a link; what a link points to stays."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def write_json(path: str | Path, data: Any) -> None:
     """Write a JSON file in one step, as `atomic_write` does."""
     with atomic_write(path) as file:
         json.dump(data, file, ensure_ascii=False, indent=1)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one step: it is written under another name and then renamed."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with naming_full_disk(path):
+            part.write_bytes(data)
+        part.replace(path)
+    except BaseException:  # including KeyboardInterrupt
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _remove_leftovers(path: Path) -> None:

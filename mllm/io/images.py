@@ -1,6 +1,7 @@
 """Open image files as 8-bit RGB with EXIF orientation applied. All code opens images through this module.
 
-Rotated JPEGs, CMYK, 16-bit and transparent files become plain RGB; broken ones raise `ImageError` with the file's name.
+Only the formats in `FORMATS` are opened. Rotated JPEGs, CMYK, 16-bit and transparent files become plain RGB; broken
+ones raise `ImageError` with the file's name.
 """
 
 import struct
@@ -16,11 +17,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mllm.boxes import Frame
 from mllm.errors import ImageError
-from mllm.io.files import is_file
+from mllm.io.files import is_file, write_bytes
 
 JPEG_QUALITY = 92
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels (300 MB as RGB). A small file can claim a far larger size."""
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
+"""Formats that are opened, by Pillow's names: their header tells the size before anything is decoded. Others are not:
+Pillow would start Ghostscript for EPS, and decode the whole image inside an icon before its size is known."""
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,6 +67,12 @@ def image_size(path: str | Path) -> Frame:
         return Frame(*image.size).oriented(_pending_orientation(image))
 
 
+def size_from_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Frame:
+    """Return the size of an image in memory as `image_size` does; `name` is used in error messages."""
+    with _opened(BytesIO(data), name, max_pixels) as image:
+        return Frame(*image.size).oriented(_pending_orientation(image))
+
+
 def exif_orientation(path: str | Path) -> int:
     """Return the EXIF orientation of a file, 1..8; 1 where it has none. Needed for boxes on the image as stored."""
     with _opened(Path(path), str(path)) as image:
@@ -98,7 +108,7 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -
         with warnings.catch_warnings():
             # Pillow warns above 89 million pixels; `max_pixels` is checked below instead.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise ImageError(f"{name}: {image.width} x {image.height} pixels; the limit is {max_pixels}")
                 yield image
@@ -107,9 +117,26 @@ def _opened(source: Path | IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: claims more pixels than the limit of {MAX_PIXELS}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image (unknown file format)") from None
+        raise ImageError(f"{name}: {_what_it_is(source)}") from None
     except _BROKEN as error:
         raise ImageError(f"{name}: cannot be read as an image, perhaps truncated: {error}") from error
+
+
+def _what_it_is(source: Path | IO[bytes]) -> str:
+    """Say what a file is that Pillow does not know."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            start = file.read(64)
+    else:
+        source.seek(0)
+        start = source.read(64)
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return "a HEIC photo, which Pillow does not read; convert it to JPEG (on Linux: heif-convert a.heic a.jpg)"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer in place of the image; `git lfs pull` fetches it"
+    if not start:
+        return "an empty file, not an image"
+    return f"not an image in a format that is read ({', '.join(FORMATS)}); save it as PNG or JPEG"
 
 
 def _oriented_rgb(image: Image.Image) -> Image.Image:
@@ -167,7 +194,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def save_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG or JPEG, by the path's suffix, atomically: it is written under another name and then renamed."""
-    part = path.with_name(f".{path.name}.part")
-    image.save(part, format="PNG" if path.suffix == ".png" else "JPEG", quality=JPEG_QUALITY)  # PNG has no quality
-    part.replace(path)
+    """Write a PNG or JPEG, by the path's suffix, in one step."""
+    data = BytesIO()  # Pillow's own writing to a file takes a short write, on a full disk, for a whole one
+    image.save(data, format="PNG" if path.suffix == ".png" else "JPEG", quality=JPEG_QUALITY)  # PNG has no quality
+    write_bytes(path, data.getvalue())

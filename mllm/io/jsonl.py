@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mllm.errors import RecordError
 from mllm.io.codec import decode, encode
-from mllm.io.files import atomic_write
+from mllm.io.files import atomic_write, naming_full_disk
 
 R = TypeVar("R")
 
@@ -79,12 +79,21 @@ def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
 
 def append_jsonl(path: str | Path, row: Any) -> None:
     """Append one record to a log that a stopped program goes on with. A torn last line is cut off first."""
-    path = Path(path)
+    append_line(Path(path), encode(row))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line of JSON to a log, as `append_jsonl` does: all of it, or nothing where the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = (encode(row) + "\n").encode()
     repair_jsonl(path)
-    with path.open("ab", buffering=0) as file:
-        file.write(line)
+    with naming_full_disk(path), path.open("ab", buffering=0) as file:
+        start, left = file.seek(0, os.SEEK_END), (line + "\n").encode()
+        try:
+            while left:  # a full disk takes the beginning of a line without a word, and refuses the rest
+                left = left[file.write(left) :]
+        except BaseException:  # including KeyboardInterrupt
+            file.truncate(start)
+            raise
 
 
 def repair_jsonl(path: str | Path) -> int:
@@ -92,7 +101,7 @@ def repair_jsonl(path: str | Path) -> int:
     path = Path(path)
     if not path.exists() or path.stat().st_size == 0:
         return 0
-    with path.open("r+b") as file:
+    with naming_full_disk(path), path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         start = size
         while start > 0:  # back to the last line's beginning, in blocks: a log may be large, its last line is not

@@ -30,13 +30,15 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from mllm.errors import FieldmarkError, RecordError
-from mllm.io import strict_json
+from mllm.io import strict_json, words
 from mllm.io.codec import Flag, Int, Number, Record
 from mllm.io.files import atomic_write
 
 UNVERIFIED = "unverified"
 _ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
 """Of yaml: lists and objects without nested ones take one line each, so that a change is one line of a diff."""
+_MAX_ALIASES = 30
+"""Of yaml: aliases of lists and objects in a file. So many cannot stand for more than some ten thousand values."""
 _SUFFIXES = (".json", ".yaml", ".yml")
 
 
@@ -187,7 +189,21 @@ def _parse(file: Path, text: str) -> Any:
         import yaml
 
         class Loader(yaml.SafeLoader):
-            """Refuses a key that a mapping holds twice; PyYAML would silently keep the last value."""
+            """Refuses a key that a mapping holds twice, of which PyYAML would silently keep the last value, and many
+            aliases, which could stand for billions of values."""
+
+            aliases = 0
+
+            def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+                event = self.peek_event()
+                if isinstance(event, yaml.AliasEvent) and not isinstance(
+                    self.anchors.get(event.anchor), yaml.ScalarNode
+                ):
+                    self.aliases += 1
+                    if self.aliases > _MAX_ALIASES:
+                        problem = f"more than {_MAX_ALIASES} aliases of lists or objects; write them out"
+                        raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+                return super().compose_node(parent, index)
 
             def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
                 seen: set[str] = set()
@@ -210,16 +226,20 @@ def _parse(file: Path, text: str) -> Any:
 def _card(where: str, name: str, content: Any) -> Card:
     """Check one card. `where` (file and card) begins every error message."""
     fields = content if isinstance(content, dict) else {"marks": content}
+    words.check(name, where, KnowledgeError)
     found = strict_json.parsed(fields, _CardInFile, f"{where}: ", kind=KnowledgeError)
     marks = []
     for one in found.marks:
         seen, looked = map(int, one.seen.split(" of "))
+        words.check(one.mark, f"{where}: field marks", KnowledgeError)
         try:
             marks.append(Mark(one.mark, one.part, one.source, one.confidence, one.verified, seen, looked))
         except RecordError as error:
             raise KnowledgeError(f"{where}, mark {one.mark!r}: {error}") from None
     unlike = {other: tuple(map(tuple, pairs)) for other, pairs in found.unlike.items()}
     for other, pairs in unlike.items():
+        for text in (other, *(text for pair in pairs for text in pair)):
+            words.check(text, f"{where}: field unlike", KnowledgeError)
         if not all(own for own, _ in pairs):
             raise KnowledgeError(f"{where}: field unlike.{other}: the own mark must not be empty")
     return Card(name, found.domain, tuple(marks), found.source, unlike)

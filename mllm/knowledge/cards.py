@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -47,13 +48,8 @@ class ByName(Mapping[str, V]):
     def __init__(self, values: Mapping[str, V], origin: str) -> None:
         """Take values by name; `origin` (a file name) is named in errors."""
         self.origin = origin
-        self._names: dict[str, str] = {}
-        self._values: dict[str, V] = {}
-        for name, value in values.items():
-            key = normalize_name(name)
-            if key in self._names:
-                raise self.error(f"{origin}: {name!r} and {self._names[key]!r} are the same name; keep one")
-            self._names[key], self._values[key] = name, value
+        self._names = one_spelling(values, origin, self.error)
+        self._values = {normalize_name(name): value for name, value in values.items()}
 
     def __getitem__(self, name: str) -> V:
         key = normalize_name(name)
@@ -106,11 +102,21 @@ class Cards(ByName[tuple[str, ...]]):
         return ()
 
 
+@lru_cache(maxsize=200_000)
 def normalize_name(name: str) -> str:
     """Reduce a name to the form in which names are compared: `British_Shorthair` becomes `british shorthair`."""
     plain = unicodedata.normalize("NFKD", name.casefold())
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).replace("'", "").replace("’", "")
     return re.sub(r"[\W_]+", " ", plain).strip()
+
+
+def one_spelling(names: Iterable[str], origin: str, kind: type[FieldmarkError] = KnowledgeError) -> dict[str, str]:
+    """Return names by their normalized form; two names that have the same one are an error ("F-16A" and "F/16A")."""
+    found: dict[str, str] = {}
+    for name in names:
+        if (first := found.setdefault(normalize_name(name), name)) != name:
+            raise kind(f"{origin}: {name!r} and {first!r} are the same name; keep one")
+    return found
 
 
 def load_cards(*files: str | Path) -> Cards:

@@ -67,7 +67,9 @@ def by_file(file: Path) -> Vector:
     known: dict[str, np.ndarray] = {}
     if not file.is_file():
         raise KnowledgeError(f"{file}: no such file of embeddings")
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             row = strict_json.loads(line)
             known[row["id"]] = np.array(row["vector"], dtype=float)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 from mllm.errors import RecordError
 from mllm.io import strict_json
 from mllm.io.files import atomic_write
-from mllm.knowledge.cards import ByName
+from mllm.knowledge.cards import ByName, one_spelling
 
 SCHEMA = "fieldmark.mastery/1"
 Level = Literal["completely correct", "mostly correct", "partially correct", "mostly incorrect", "completely incorrect"]
@@ -79,7 +79,10 @@ class MasteryTable(ByName[Entry]):
         return sorted({name for name in names if name not in self})
 
     def check(self, names: Iterable[str], setting: str) -> None:
-        """Raise `RecordError` if entities of the data are not in the table; `setting` could give them a level."""
+        """Raise `RecordError` if two names of the data would share one level, or if entities of the data are not in the
+        table; `setting` could give them a level."""
+        names = list(names)
+        one_spelling(names, "the data", RecordError)
         if missing := self.missing(names):
             raise RecordError(
                 f"{self.origin}: {len(missing)} entities of the data are not in it: {', '.join(missing[:5])}"

@@ -92,6 +92,8 @@ def open_checkpoint(
     if adapter is not None:
         loading_checks.check_weights(Path(adapter), "adapter_model", needed=False)
     places = [one for one in (adapter, base) if one is not None and (Path(one) / families.CONVENTION_FILE).is_file()]
+    if family is not None:
+        families.load(family)  # a mistyped name is an error, also where the one beside the weights is used
     saved = families.read_convention(places[0]) if places else None
     if not saved and family is None:
         fitting = [name for name in families.names() if families.load(name).model_type == config.model_type]

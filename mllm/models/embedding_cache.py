@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mllm.errors import ImageError
+from mllm.errors import FieldmarkError, ImageError
+from mllm.io import strict_json
+from mllm.io.files import naming_full_disk, write_json
 from mllm.io.provenance import file_hash
 
 _LINE = 33
@@ -47,6 +49,7 @@ class EmbeddingStore:
         self._lock = threading.Lock()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            self._check_shape(folder / "shape.json")
             self._refresh()
 
     def __len__(self) -> int:
@@ -60,8 +63,30 @@ class EmbeddingStore:
                 self._refresh()  # another process may have added them
             missing = {key: file for key, file in zip(keys, files, strict=True) if key not in self._row_of}
             if missing:
-                self._add(list(missing), np.ascontiguousarray(embed(list(missing.values())), dtype=np.float32))
-            return np.asarray(self._rows[np.array([self._row_of[key] for key in keys], dtype=np.int64)])
+                rows = np.ascontiguousarray(embed(list(missing.values())), dtype=np.float32)
+                if rows.shape == (len(missing), *self.shape):  # `_add` refuses others
+                    self._check(rows, list(missing.values()), "as the encoder gave it; are its weights whole?")
+                self._add(list(missing), rows)
+            found = np.asarray(self._rows[np.array([self._row_of[key] for key in keys], dtype=np.int64)])
+        self._check(found, files, f"in {self.folder}; delete this folder to embed its images again")
+        return found
+
+    def _check_shape(self, file: Path) -> None:
+        """Refuse a folder of vectors of another shape; a new one is told its shape."""
+        if not file.is_file():
+            write_json(file, self.shape)
+        known = strict_json.read(file, list[int], advice="delete its folder")
+        if tuple(known) != self.shape:
+            raise FieldmarkError(
+                f"{file}: vectors of shape {known}, but this model makes {list(self.shape)}; delete its folder"
+            )
+
+    def _check(self, rows: np.ndarray, files: Sequence[Path], where: str) -> None:
+        """Refuse vectors that compare with nothing: with a number that is not finite, or all zeros."""
+        flat = rows.reshape(len(rows), int(np.prod(self.shape)))
+        good = np.isfinite(flat).all(axis=1) & flat.any(axis=1)
+        if not good.all():
+            raise FieldmarkError(f"{files[int(np.argmin(good))]}: its vector is not finite or all zeros, {where}")
 
     def _add(self, keys: Sequence[str], rows: np.ndarray) -> None:
         """Append rows. An image that another process added in the meantime is stored twice."""
@@ -78,7 +103,7 @@ class EmbeddingStore:
                 ("vectors.f32", self._bytes, rows.tobytes()),
                 ("keys.txt", _LINE, "".join(f"{key}\n" for key in keys).encode()),
             ):
-                with (self.folder / name).open("ab") as file:
+                with naming_full_disk(self.folder / name), (self.folder / name).open("ab") as file:
                     file.truncate(complete * size)  # remove an incomplete row of a killed process
                     file.write(data)
                     file.flush()

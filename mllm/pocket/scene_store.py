@@ -14,6 +14,7 @@ from rich.progress import track
 
 from mllm import ctrl_c
 from mllm.boxes import Box
+from mllm.io.files import write_json
 from mllm.pocket.pretraining_tasks import draw_looks
 from mllm.pocket.species import DOMAINS, Marks
 from mllm.pocket.world import TILE, Scene, WorldThing, crop, make_scene
@@ -83,7 +84,7 @@ class SceneStore:
                     for worker in active_children():  # the pool would let them finish
                         worker.terminate()
                     raise
-            index_file.write_text(json.dumps(index), encoding="utf-8")
+            write_json(index_file, index)
         self._index: list[dict[str, Any]] = json.loads(index_file.read_text(encoding="utf-8"))
         self._pixels = np.memmap(pixel_file, dtype=np.uint8, mode="r")
         self.regular, self.wide = range(count), range(count, len(self._index))

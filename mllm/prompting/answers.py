@@ -1,9 +1,10 @@
 """Model text to an `Answer`: what was thought, what was answered, which box.
 
 The answer is the text of the single `<answer>...</answer>` outside of the thought, and its box is the LAST box written
-there (all of them, where every instance was asked for). An answer without any box may say that the thing is absent
-(`none`, `[]`, `It is not in this picture.`). Boxes elsewhere never count, nothing is clamped, and text that breaks the
-rule is a parse failure with a name (`PROBLEMS`), never raised. Empty pairs and tags inside a thought are ignored.
+there (all of them, where every instance was asked for); numbers from 0 to 1 with a fraction are no box. An answer
+without any box may say that the thing is absent (`none`, `[]`, `It is not in this picture.`). Boxes elsewhere never
+count, nothing is clamped, and text that breaks the rule is a parse failure with a name (`PROBLEMS`), never raised.
+Empty pairs and tags inside a thought are ignored.
 """
 
 import re
@@ -20,8 +21,9 @@ OPEN = "answer tag not closed"
 SEVERAL = "several answer tags"
 NO_BOX = "no box in the answer"
 OUTSIDE = "box outside the frame"
+SHARES = "box in shares of the image"
 INVERTED = "box inverted or empty"
-PROBLEMS = (NO_ANSWER, EMPTY, OPEN, SEVERAL, NO_BOX, OUTSIDE, INVERTED)
+PROBLEMS = (NO_ANSWER, EMPTY, OPEN, SEVERAL, NO_BOX, SHARES, OUTSIDE, INVERTED)
 """Every way in which text cannot be read, in the order in which they are looked for."""
 
 _TAG = re.compile(r"<(/?)(think|answer)>")
@@ -91,16 +93,25 @@ def _judge(parts: _Parts, numbers: tuple[tuple[float, ...], ...], frame: Frame) 
         return (), NO_BOX if parts.answer.strip() else EMPTY
     boxes = [_box(four, frame) for four in numbers]
     if boxes[-1] is None:
+        if _are_shares(numbers[-1]):
+            return (), SHARES
         x1, y1, x2, y2 = numbers[-1]
         return (), INVERTED if x1 >= x2 or y1 >= y2 else OUTSIDE
     return tuple(box for box in boxes if box is not None), None
 
 
 def _box(numbers: tuple[float, ...], frame: Frame) -> Box | None:
+    if _are_shares(numbers):
+        return None
     try:
         return Box.from_xyxy(numbers, frame)
     except BoxError:  # four finite numbers: inverted, empty or outside the frame, which `_judge` tells apart
         return None
+
+
+def _are_shares(numbers: tuple[float, ...]) -> bool:
+    """Whether numbers are shares of the image, 0..1, which no family writes: as thousandths they would be a dot."""
+    return all(0 <= one <= 1 for one in numbers) and any(one != int(one) for one in numbers)
 
 
 def _split(text: str) -> _Parts:

@@ -7,7 +7,6 @@ one model's single answer (arXiv 2503.12797, appendix B.1); agreement can be che
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def list_photos(run: SynthesisRun[Any], listing: Callable[[], Iterator[Photo]]) 
     file = run.out / "photos.jsonl"
     headers = run.out / "listed.part.jsonl"  # named as unfinished: until photos.jsonl exists settings may change
     if not file.exists():
-        run.list_rows(headers, lambda start: islice(listing(), start, None), "list of photos")
+        run.list_rows(headers, listing(), "list of photos")
     photos = [] if file.exists() else list(read_jsonl(headers, Photo, unique="id"))
     found = run.map_rows(file, Photo, photos, lambda photo: _fingerprinted(photo, run.out), title="photos")
     if run.world.is_main:

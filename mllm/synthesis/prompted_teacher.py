@@ -15,6 +15,7 @@ from pydantic import Field
 from mllm.boxes import Box, Frame
 from mllm.config import Section
 from mllm.errors import FamilyError, FieldmarkError
+from mllm.io.codec import is_utf8
 from mllm.io.image_view import ImageView
 from mllm.models.families import Budget, Family
 from mllm.synthesis import teacher_parsing
@@ -147,8 +148,10 @@ class PromptedTeacher(ABC):
 
     def _ask(self, request: TeacherRequest, parse: Callable[[str], T]) -> T:
         """Generate a reply and parse it; a reply that cannot be parsed counts as a failure."""
-        reply = self._generate(request)
+        reply = self._generate(request) if is_utf8(request.text) else None
         try:
+            if reply is None:
+                raise TeacherError("half a character", "the text to send is not Unicode; correct it in the input")
             if reply.truncated:
                 raise TeacherError("reply truncated", f"{request.max_tokens} tokens are not enough; raise max_tokens")
             return parse(reply.text)

@@ -52,20 +52,26 @@ class SynthesisRun(Generic[Options]):
                 self.world.barrier()
         return manifest.read(self.out)
 
-    def list_rows(self, file: Path, rows: Callable[[int], Iterable[Any]], title: str) -> None:
+    def list_rows(
+        self, file: Path, rows: Iterable[Any], title: str, make: Callable[[Any], Any] = lambda row: row
+    ) -> None:
         """Write the rows that the main process lists to a file; the other processes wait for it.
 
-        `rows(start)` yields them from number `start` on, always in the same order: a stopped run resumes there.
+        `rows` come in the same order each time; a stopped run resumes with those that are missing. `make` completes
+        each of them that is written, and keeps its id.
         """
         shards = Shards(file, self.world)
         if shards.finished:
             return
+        place: dict[str, int] = {}
         if self.world.is_main:
-            with progress(title, None, len(shards.done)) as step:
-                for row in rows(len(shards.done)):
-                    shards.add(row)
+            with progress(title, None) as step:
+                for row in rows:
+                    place[row.id] = len(place)
+                    if row.id not in shards.done:
+                        shards.add(make(row))
                     step()
-        shards.close(lambda key: 0)  # sorting is stable: the rows stay in the order in which they were listed
+        shards.close(lambda key: place.get(key, len(place)))  # what is listed no more goes to the end
 
     def map_rows(
         self,

@@ -60,7 +60,7 @@ class UsageReport:
             lines.append(f"  - {failure.what}: {failure.reason}{calls}: {failure.detail}")
         if len(self.failures) > MOST_SHOWN:
             lines.append(f"  ... and {len(self.failures) - MOST_SHOWN} more")
-        return "\n".join(lines)
+        return "\n".join(lines).encode(errors="backslashreplace").decode()  # names may hold half a character
 
 
 class Usage:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from mllm.io.files import atomic_write
-from mllm.io.jsonl import repair_jsonl
+from mllm.io.jsonl import append_line, repair_jsonl
 from mllm.models.families import Convention
 from mllm.training import resume
 
@@ -44,8 +44,9 @@ class Journal(TrainerCallback):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         repair_jsonl(self.path)
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step] if state.global_step else []
+        lines = self.path.read_text(encoding="utf-8").split("\n") if self.path.is_file() else []
+        lines = [line for line in lines if line] if state.global_step else []
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
         with atomic_write(self.path) as file:
             file.writelines(f"{line}\n" for line in kept)
 
@@ -58,8 +59,7 @@ class Journal(TrainerCallback):
         numbers.pop("train_loss", None)  # covers the steps since the last stop only; each step's loss has its own line
         seconds = round(time.monotonic() - self.started, 2)
         row = {"step": state.global_step, "epoch": numbers.pop("epoch", None), "seconds": seconds, **numbers}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self.path, json.dumps(row))
         progress = "  ".join(f"{key} {numbers[key]:.3g}" for key in _PROGRESS if numbers.get(key) is not None)
         if progress:
             done = state.global_step - self.first

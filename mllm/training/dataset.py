@@ -15,9 +15,9 @@ from mllm.distributed import main_process_only
 from mllm.errors import FieldmarkError, RecordError
 from mllm.io.files import program_folder
 from mllm.io.images import image_size
-from mllm.io.jsonl import read_jsonl
+from mllm.io.jsonl import numbered, read_jsonl
 from mllm.models.checkpoint import Checkpoint
-from mllm.prompting import conversations, prompts
+from mllm.prompting import conversations, prompts, special_tokens
 from mllm.prompting.tasks import task_of
 from mllm.records import Sample, image_path, load_samples
 from mllm.training import validation_metrics
@@ -85,7 +85,9 @@ def read_data(settings: Settings, *, answers: bool, check_images: bool = True) -
 def check_rows(
     data: Data, checkpoint: Checkpoint, settings: Settings, *, answers: bool, max_completion_length: int = 0
 ) -> None:
-    """Refuse training and validation rows above the token limit (minus the completion's); log their lengths."""
+    """Refuse training and validation rows with special tokens in their words, or above the token limit (minus the
+    completion's); log their lengths."""
+    _refuse_special_tokens(data, checkpoint, settings)
     limit = settings.max_tokens_per_sample
     samples = [row.record for row in data.train if isinstance(row.record, Sample)]
     counted = conversations.check_length(samples, checkpoint, limit, answers=answers, reserved=max_completion_length)
@@ -101,6 +103,26 @@ def check_rows(
             "%d rows of %d to %d tokens, median %d; limit %d",
             len(counted), min(counted), max(counted), median(counted), settings.max_tokens_per_sample,
         )  # fmt: skip
+
+
+def _refuse_special_tokens(data: Data, checkpoint: Checkpoint, settings: Settings) -> None:
+    find = special_tokens.finder(checkpoint.processor.tokenizer)
+    files = [*settings.train, *settings.mix, *([settings.validation] if settings.validation else [])]
+
+    def place(record: Sample | Exchange) -> str:
+        for file in files:  # read again, for the line: only now, since it takes time
+            cls = Exchange if file in settings.mix else Sample
+            for line, row in numbered(file, cls, None):
+                if row.id == record.id:
+                    return f"{file}:{line}"
+        return f"row {record.id}"
+
+    for record in (*(row.record for row in data.train), *data.validation):
+        is_sample = isinstance(record, Sample)
+        texts = (
+            special_tokens.words_of(record) if is_sample else (("question", record.question), ("answer", record.answer))
+        )
+        special_tokens.refuse(texts, find, partial(place, record))
 
 
 def _check_sample(file: Path, sample: Sample, *, split: str, style: str, target: bool) -> None:

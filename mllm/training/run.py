@@ -17,7 +17,7 @@ from mllm import ctrl_c
 from mllm.config import Part, Settings
 from mllm.distributed import World, main_process_only
 from mllm.errors import ConfigError, ExitCode, FieldmarkError
-from mllm.io.files import atomic_write
+from mllm.io.files import DISK_FULL, atomic_write, disk_full
 from mllm.models import cpu_kernels
 from mllm.models.checkpoint import Checkpoint, Loaded, LoadOptions, load, open_checkpoint
 from mllm.models.families import CONVENTION_FILE, write_convention
@@ -42,7 +42,6 @@ OUT_OF_MEMORY = (
     "gradient_checkpointing: true, lower visual_tokens, evaluate.batch_size or (GRPO) max_completion_length, "
     "quantize: 4bit with lora"
 )
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -207,9 +206,10 @@ def program(main: Callable[[], None]) -> None:
             sys.stderr.write(f"error: {error}\n")
         raise SystemExit(ExitCode.FAILED if is_launch else ExitCode.USAGE) from None
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in (*DISK_FULL, errno.EROFS):
             raise
-        sys.exit(f"error: {error}. Free disk space, or name a writable folder; earlier checkpoints are complete")
+        line = disk_full(error) if error.errno in DISK_FULL else f"{error}. Name a writable folder"
+        sys.exit(f"error: {line}; earlier checkpoints are complete")
     except torch.OutOfMemoryError as error:
         sys.exit(f"error: {str(error).splitlines()[0]}\n{OUT_OF_MEMORY}")
     except RuntimeError as error:

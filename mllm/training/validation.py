@@ -74,11 +74,20 @@ class GeneratedEval(TrainerCallback):
                 best = [saved.get(self.metric.key, -1.0)]  # `validation` may have changed, and with it the metric
         broadcast_object_list(best)  # the folder may be on the first node only
         self.best = float(best[0])
+        if self.settings.at_start and state.global_step == 0:
+            self._measure_and_log(control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Evaluate, log, and keep the weights if they are the best so far."""
         if state.global_step % self.settings.every and state.global_step < state.max_steps:
             return
+        measured = self._measure_and_log(control)
+        if measured[self.metric.key] > self.best:
+            self.best = measured[self.metric.key]
+            self._keep(measured, state.global_step)
+
+    def _measure_and_log(self, control: Any) -> dict[str, float]:
+        """Evaluate and log; the scores become the model card's."""
         measured = self.measure()
         self.scores.clear()
         self.scores.update(measured)
@@ -86,9 +95,7 @@ class GeneratedEval(TrainerCallback):
         # Trainer.log itself: the subclasses' versions would close their own running averages in the middle of a window.
         Trainer.log(self.trainer, dict(measured))
         control.should_log = should_log  # logging resets it, and the step's own log would be lost
-        if measured[self.metric.key] > self.best:
-            self.best = measured[self.metric.key]
-            self._keep(measured, state.global_step)
+        return measured
 
     def measure(self) -> dict[str, float]:
         """Answer the samples and score the answers; returns the same numbers on every process."""

@@ -39,7 +39,7 @@ def spoil(folder: Path) -> None:
     (folder / "wren" / "1.png").unlink()
     (folder / "Robin").mkdir()
     Image.new("RGB", (60, 40)).save(folder / "Robin" / "x.png")
-    Image.new("RGB", (60, 40)).save(folder / "finch" / "boxless.png")
+    Image.new("RGB", (60, 40), "navy").save(folder / "finch" / "boxless.png")
     with (folder / "boxes.csv").open("a", encoding="utf-8") as table:
         table.write("Robin/x.png,10,5,50,35\nfinch/9.png,1,1,9,9\n")
 
@@ -121,3 +121,34 @@ def test_a_synthesis_that_goes_on_knows_the_spelling_of_what_it_listed_before(fo
         list(islice(listed, 1, None))
     with pytest.raises(FieldmarkError, match="photo Robin/0.png: no marks are known for 'Robin'.*--knowledge"):
         list(label_checks.labelled("image_folder", PhotoRequest(folder, "bird"), None))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_one_picture_under_two_labels_names_both_files(folder: Path, suffix: str) -> None:
+    copy = folder / "wren" / f"crow{suffix}"
+    Image.open(folder / "crow" / "0.png").save(copy)
+    Image.open(folder / "crow" / "0.png").save(folder / "crow" / "again.png")  # under one label: a near-duplicate only
+    with (folder / "boxes.csv").open("a", encoding="utf-8") as table:
+        table.write(f"wren/crow{suffix},10,5,50,35\ncrow/again.png,10,5,50,35\n")
+    faults = check(folder).faults
+    assert len(faults) == 1 and str(copy) in faults[0] and "labelled 'wren'" in faults[0]
+    assert f"the same picture {folder / 'crow' / '0.png'} 'crow'" in faults[0]
+
+
+def test_names_that_are_read_otherwise_are_reported(folder: Path) -> None:
+    (folder / "wren").rename(folder / "winter_wren")
+    table = folder / "boxes.csv"
+    table.write_text(table.read_text().replace("wren/", "winter_wren/"))
+    lines = list(label_checks.summary(check(folder)))
+    assert "names read otherwise than they are written: 'winter_wren' as 'winter wren'" in lines
+
+
+@pytest.mark.parametrize(
+    "size, good", [((1, 1), 0), ((40, 1), 0), ((402, 2), 0), ((2, 402), 0), ((400, 2), 1), ((2, 2), 1)]
+)
+def test_photos_that_no_model_takes_are_found(folder: Path, size: tuple[int, int], good: bool) -> None:
+    Image.new("RGB", size, "navy").save(folder / "wren" / "odd.png")
+    faults = check(folder, whole_image_boxes=True).faults
+    assert good == (not faults)
+    if faults:
+        assert len(faults) == 1 and f"photo wren/odd.png: {size[0]} x {size[1]} pixels, which no model" in faults[0]

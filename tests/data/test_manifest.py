@@ -63,3 +63,31 @@ def test_images_are_written_whole_and_the_same(tmp_path: Path, ending: str) -> N
         save_image(image, tmp_path / f"{name}.{ending}")
     assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", [".settings.json.box-123.tmp", ".manifest.json.other-host-9.tmp"])
+def test_what_a_killed_start_left_behind_is_no_obstacle(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"sch')
+    with manifest.claim(tmp_path, {"seed": 0}) as whole:
+        assert whole is None and [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+
+
+def test_foreign_files_still_are_one(tmp_path: Path) -> None:
+    (tmp_path / ".hidden").write_text("mine")
+    with pytest.raises(FieldmarkError, match="not made by this program"), manifest.claim(tmp_path, {"seed": 0}):
+        pass
+    assert (tmp_path / ".hidden").exists()
+
+
+def test_overwriting_removes_links_and_not_what_they_point_to(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    (photos / "a.jpg").write_text("a photo")
+    with manifest.claim(out, {"seed": 0}):
+        (out / "images").symlink_to(photos, target_is_directory=True)
+        (out / "notes").symlink_to(photos / "a.jpg")
+        (out / "gone").symlink_to(tmp_path / "nowhere")
+        (out / "folder").mkdir()
+    with manifest.claim(out, {"seed": 1}, overwrite=True):
+        assert [path.name for path in out.iterdir()] == ["settings.json"]
+    assert (photos / "a.jpg").read_text() == "a photo"

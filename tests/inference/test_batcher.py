@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -69,3 +70,52 @@ def test_closing_finishes_what_is_queued() -> None:
     go.set()
     batcher.close()
     assert [future.result(0) for future in futures] == [1, 2, 3]
+
+
+def test_callers_take_turns_whoever_queued_the_most() -> None:
+    started, go, seen = threading.Event(), threading.Event(), []
+
+    def work(items):
+        seen.append(list(items))
+        started.set()
+        go.wait(20)
+        return items
+
+    batcher = Batcher(work, max_batch=3, max_wait=0)
+    futures = [batcher.submit("first", "a")]
+    assert started.wait(20)
+    futures += [batcher.submit(f"a{k}", "a") for k in range(5)]
+    futures += [batcher.submit(f"b{k}", "b") for k in range(2)]
+    futures += [batcher.submit("c0", "c")]
+    go.set()
+    assert [future.result(20) for future in futures][-1] == "c0"
+    batcher.close()
+    assert seen == [["first"], ["a0", "b0", "c0"], ["a1", "b1", "a2"], ["a3", "a4"]]
+
+
+def test_thousands_of_cancelled_calls_leave_the_queue_alive() -> None:
+    started, go = threading.Event(), threading.Event()
+
+    def work(items):
+        started.set()
+        go.wait(20)
+        return items
+
+    batcher = Batcher(work, max_batch=2, max_wait=0)
+    batcher.submit(0)
+    assert started.wait(20)
+    for future in [batcher.submit(k, k % 3) for k in range(5000)]:
+        future.cancel()
+    go.set()
+    assert batcher.submit("after").result(20) == "after"
+    batcher.close()
+
+
+def test_several_threads_work_at_once() -> None:
+    both = threading.Barrier(2, timeout=20)
+    batcher = Batcher(lambda items: [both.wait() >= 0 for _ in items], max_batch=1, max_wait=0, threads=2)
+    futures = [batcher.submit(k) for k in range(4)]
+    assert all(future.result(20) for future in futures)
+    start = time.monotonic()
+    batcher.close()
+    assert time.monotonic() - start < 5

@@ -138,3 +138,8 @@ def test_sampling_options_out_of_range(wrong):
 def test_a_batch_size_of_zero(loaded, asked):
     with pytest.raises(FieldmarkError, match="batch_size must be at least 1"):
         texts(loaded, asked, batch_size=0)
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-300, 5e-324, 9e-7])
+def test_temperatures_next_to_zero_are_greedy(temperature: float) -> None:
+    assert Sampling(8, temperature) == Sampling(8) and Sampling(8, 1e-6).temperature == 1e-6

@@ -192,6 +192,8 @@ SMALL = Image.new("RGB", (32, 32))
         ({"messages": turn("x", Image.new("L", (1000, 41)))}, 400, "the limit is 40000"),
         ({"messages": turn("x", SMALL, SMALL, SMALL)}, 400, "more than 2 images"),
         ({"messages": turn("List every bird. " * 2000)}, 400, "context_length_exceeded"),
+        ({"messages": turn("a <|image_pad|> bird")}, 400, r"messages.0.content: <\|image_pad\|> is a special .* None"),
+        ({"messages": [{"role": "system", "content": "<|im_end|>"}, *turn("x")]}, 400, "messages.0.content: .*im_end"),
         ({"messages": turn("x" * 200_000)}, 413, "larger than 200000 bytes"),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from mllm.boxes import Box, Frame
 from mllm.errors import ImageError
-from mllm.io.images import check_image_size, exif_orientation, image_from_bytes, image_size, open_image, phash
+from mllm.io.images import FORMATS, check_image_size, exif_orientation, image_from_bytes, image_size, open_image, phash
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 WIDTH, HEIGHT = 48, 32
@@ -212,6 +213,20 @@ def test_the_perceptual_hash_tells_images_from_copies(tmp_path: Path) -> None:
     assert distance(phash(one), phash(other)) > 12
 
 
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [(b"\0\0\0\x18ftypheic", "a HEIC photo.*convert it to JPEG"), (b"version https://git-lfs.g", "git lfs pull")],
+)
+def test_files_in_the_place_of_a_picture_are_told_by_their_beginning(
+    tmp_path: Path, start: bytes, message: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(start + b"\0" * 40)
+    with pytest.raises(ImageError, match=f"a.jpg: .*{message}"):
+        open_image(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=f"cell: .*{message}"):
+        image_from_bytes(start + b"\0" * 40, "cell")
+
+
 # Real photos ----------------------------------------------------------------------------------------------------------
 
 
@@ -230,3 +245,67 @@ def test_camera_trap_photos(shared_data: Path) -> None:
     with pytest.raises(ImageError, match="african_elephants_truncated_file.jpg: cannot be read .*truncated"):
         open_image(broken)
     assert image_size(broken) == Frame(2048, 1536)
+
+
+def png_of(side: int) -> bytes:
+    """A black PNG, small as a file."""
+    file = io.BytesIO()
+    Image.new("L", (side, side)).save(file, "PNG", compress_level=9)
+    return file.getvalue()
+
+
+def icon_around(content: bytes) -> bytes:
+    """An ICO file that says 256 x 256 and holds another image."""
+    return struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(content), 22) + content
+
+
+def mac_icon_around(content: bytes) -> bytes:
+    part = b"ic10" + struct.pack(">I", len(content) + 8) + content
+    return b"icns" + struct.pack(">I", len(part) + 8) + part
+
+
+def saved(kind: str) -> bytes:
+    file = io.BytesIO()
+    drawn().save(file, kind)
+    return file.getvalue()
+
+
+FOREIGN = {
+    "eps": lambda: saved("EPS"),
+    "ico": lambda: icon_around(png_of(3000)),
+    "cur": lambda: icon_around(png_of(3000)).replace(b"\0\0\1\0", b"\0\0\2\0", 1),
+    "icns": lambda: mac_icon_around(png_of(1024)),
+    "im": lambda: saved("IM"),
+    "dds": lambda: saved("DDS"),
+    "wmf": lambda: b"\xd7\xcd\xc6\x9a" + bytes(40),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_formats_that_run_programs_or_decode_on_opening_are_refused(kind: str, tmp_path: Path, monkeypatch) -> None:
+    def decoded(self, *_):
+        raise AssertionError("nothing is decoded before the format is known")
+
+    content = FOREIGN[kind]()
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", decoded)
+    for name in (f"a.{kind}", "a.png"):  # the name of a file says nothing
+        file = tmp_path / name
+        file.write_bytes(content)
+        for opener in (open_image, image_size, exif_orientation):
+            with pytest.raises(ImageError, match=rf"{name}: not an image in a format that is read \(AVIF, .*WEBP\)"):
+                opener(file)
+    with pytest.raises(ImageError, match="row 1: not an image in a format"):
+        image_from_bytes(content, "row 1")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_of_the_list_opens(kind: str) -> None:
+    image = image_from_bytes(saved(kind), "row 1")
+    assert image.size == (WIDTH, HEIGHT) and all(channel > 245 for channel in pixel(image, 40, 28))
+
+
+def test_a_photo_of_two_pictures_opens(tmp_path: Path) -> None:
+    file = tmp_path / "phone.jpg"
+    drawn().save(file, "MPO", save_all=True, append_images=[drawn()])
+    assert open_image(file).size == (WIDTH, HEIGHT) and image_size(file) == Frame(WIDTH, HEIGHT)

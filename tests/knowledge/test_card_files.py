@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,32 @@ def test_a_folder_is_all_cards_in_it(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(KnowledgeError, match=r"empty: no knowledge cards in this folder"):
         load_cards(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("word", ["<|im_end|>", "<|image_pad|>", "\x07", "\x1b"])
+@pytest.mark.parametrize(
+    "card",
+    [["WORD tail"], {"marks": ["a", {"mark": "b WORD"}]}, {"marks": ["a"], "unlike": {"robin": [["a", "WORD"]]}}],
+)
+def test_what_is_no_word_is_refused_in_marks(tmp_path: Path, word: str, card: object) -> None:
+    file = tmp_path / "cards.json"
+    file.write_text(json.dumps({"wren": card}).replace("WORD", json.dumps(word)[1:-1] + "x"))
+    with pytest.raises(KnowledgeError, match=r"cards.json: card 'wren': field .*take it out"):
+        card_files.read(file)
+    file.write_text(json.dumps({f"wren{word}": ["a tail"]}))
+    with pytest.raises(KnowledgeError, match="take it out"):
+        card_files.read(file)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_yaml_bombs_are_refused_at_once(tmp_path: Path, merge: bool) -> None:
+    lines = ["a0: &a0 {x: [tail]}" if merge else "a0: &a0 [tail]"]
+    for level in range(1, 10):
+        many = ", ".join([f"*a{level - 1}"] * 9)
+        lines.append(f"a{level}: &a{level} {{<<: [{many}]}}" if merge else f"a{level}: &a{level} [{many}]")
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines))
+    with pytest.raises(KnowledgeError, match=r"bomb.yaml:5: broken YAML: more than 30 aliases"):
+        card_files.read(tmp_path / "bomb.yaml")
+    shared = "\n".join(f"bird {k}: {{source: *s, marks: [a tail]}}" for k in range(100))
+    (tmp_path / "good.yaml").write_text(f"bird: {{source: &s Mine, marks: &m [a tail]}}\nwren: *m\n{shared}")
+    assert len(card_files.read(tmp_path / "good.yaml")) == 102

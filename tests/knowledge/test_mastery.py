@@ -74,3 +74,11 @@ def test_karls_file_as_json(tmp_path: Path) -> None:
     path = tmp_path / "results-visual_knowledge.json"
     path.write_text(json.dumps({"wren": {"knowledge_category": "mostly incorrect", "answers": ["A"]}}))
     assert load_mastery(path)["wren"] == Entry("mostly incorrect") and load_mastery(path)["wren"].accuracy is None
+
+
+def test_two_names_of_the_data_do_not_share_a_level() -> None:
+    table = MasteryTable.counted([("F-16A", 1.0), ("F-16B", 0.0)])
+    table.check(["F-16A", "F-16B", "F-16A"], "x")
+    for other in ("F/16A", "f 16a", "F_16A"):
+        with pytest.raises(RecordError, match=f"{other!r} and 'F-16A' are the same name; keep one"):
+            table.check(["F-16A", other], "x")

@@ -62,6 +62,8 @@ def test_without_a_convention_the_family_must_be_named(pocket_folder: Path, tmp_
     assert opened.family.name == opened.convention.family == "qwen3_vl"
     with pytest.raises(FamilyError, match="qwen2_vl.*weights are of type qwen3_vl"):
         open_checkpoint(folder, family="qwen2_vl")
+    with pytest.raises(FieldmarkError, match="unknown family 'qwen'.*qwen3_vl"):  # beside a fieldmark.json, too
+        open_checkpoint(pocket_folder, family="qwen")
     with pytest.raises(FieldmarkError, match="unknown family 'qwen9'"):
         open_checkpoint(folder, family="qwen9")
 

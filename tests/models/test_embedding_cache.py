@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mllm.errors import ImageError
+from mllm.errors import FieldmarkError, ImageError
 from mllm.models.embedding_cache import EmbeddingStore, content_key
 
 
@@ -80,3 +80,28 @@ def test_what_a_kill_left_half_written_is_cut_off(tmp_path: Path, name: str) -> 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="nowhere.png"):
         content_key(tmp_path / "nowhere.png")
+
+
+@pytest.mark.parametrize("bad", [[np.nan, 1.0], [np.inf, 1.0], [0.0, 0.0]])
+def test_vectors_that_compare_with_nothing_are_refused(tmp_path: Path, bad: list[float]) -> None:
+    one, two = files(tmp_path, "one", "two")
+    store = EmbeddingStore(tmp_path / "store", (2,))
+    with pytest.raises(FieldmarkError, match="1.png: its vector is not finite or all zeros, as the encoder gave it"):
+        store.vectors([one, two], lambda wanted: np.array([[1.0, 2.0], bad])[: len(wanted)])
+    assert len(store) == 0
+    store.vectors([one, two], lambda wanted: np.ones((len(wanted), 2)))
+    rows = np.fromfile(tmp_path / "store" / "vectors.f32", np.float32).reshape(-1, 2)
+    rows[1] = bad
+    rows.tofile(tmp_path / "store" / "vectors.f32")
+    again = EmbeddingStore(tmp_path / "store", (2,))
+    with pytest.raises(FieldmarkError, match=r"1.png: its vector is not finite .*store; delete this folder"):
+        again.vectors([one, two], lambda wanted: np.ones((len(wanted), 2)))
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 2), (1,)])
+def test_vectors_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    EmbeddingStore(tmp_path / "store", (2,)).vectors(
+        files(tmp_path, "a", "b"), lambda wanted: np.ones((len(wanted), 2))
+    )
+    with pytest.raises(FieldmarkError, match=r"shape.json: vectors of shape \[2\], but this model makes"):
+        EmbeddingStore(tmp_path / "store", shape)

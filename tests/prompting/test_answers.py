@@ -112,6 +112,9 @@ UNREADABLE = {
     "<answer>(12,34),(56,101)</answer>": answers.OUTSIDE,
     "<answer>(-1,34),(56,78)</answer>": answers.OUTSIDE,
     "<answer>(1,2),(3,4) (12,34),(560,780)</answer>": answers.OUTSIDE,
+    "<answer>(0.3,0.1),(0.7,0.9)</answer>": answers.SHARES,
+    "<answer>[0, 0.1, 1, 1]</answer>": answers.SHARES,
+    "<answer>(12,34),(56,78) (0.9,0.1),(0.7,1.0)</answer>": answers.SHARES,
     "<answer>(56,34),(12,78)</answer>": answers.INVERTED,
     "<answer>(12,78),(56,34)</answer>": answers.INVERTED,
     "<answer>(12,34),(12,78)</answer>": answers.INVERTED,
@@ -271,3 +274,13 @@ def test_boxes_are_read_in_order(boxes: list[list[int]], data: st.DataObject) ->
     forms = ["({},{}),({},{})", "[{}, {}, {}, {}]", "({}, {}, {}, {})", "<box>{} {} {} {}</box>", "[{},{}] [{},{}]"]
     text = " then ".join(data.draw(st.sampled_from(forms)).format(*box) for box in boxes)
     assert read_boxes(text) == boxes
+
+
+@pytest.mark.parametrize("text", ["(0,0),(1,1)", "(0.5,0.5),(1.5,2)", "(0.3,0.1),(0.7,900)", "(1.0,0.0),(1.0,2.5)"])
+def test_small_boxes_of_a_familys_own_numbers_are_no_shares(text: str) -> None:
+    assert parse(f"<answer>{text}</answer>", QWEN3, THOUSAND).problem in (None, answers.INVERTED)
+
+
+def test_shares_beside_a_box_do_not_count(tmp_path: object) -> None:
+    answer = parse("<answer>(0.1,0.2),(0.3,0.4) (120,340),(560,780)</answer>", QWEN3, THOUSAND)
+    assert answer.boxes == (BOX,) and len(answer.numbers) == 2

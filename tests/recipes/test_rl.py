@@ -85,7 +85,7 @@ def test_a_run_that_could_not_work_ends_before_the_weights_are_read(
 
 @pytest.mark.ci
 def test_a_run_leaves_weights_best_and_rewards_in_the_journal(config: Path) -> None:
-    out = train(config)
+    out = train(config, "--evaluate.at_start", "true")
     for folder in (out, out / "best", out / "checkpoint-2"):
         assert families.read_convention(folder).prompt == "think"
     steps = [row for row in journal(out) if "reward" in row]
@@ -93,7 +93,8 @@ def test_a_run_leaves_weights_best_and_rewards_in_the_journal(config: Path) -> N
     for name in ("rewards/format/mean", "rewards/iou/mean", "iou/unread", "format/tags", "frac_reward_zero_std"):
         assert name in steps[0]
     assert steps[0]["unread/no answer tag"] == 1.0  # random weights say nothing readable
-    assert [row["step"] for row in journal(out) if "eval/acc" in row] == [2]
+    assert [row["step"] for row in journal(out) if "eval/acc" in row] == [0, 2]
+    assert json.loads((out / "best" / "score.json").read_text())["step"] == 2, "the start is no result of the run"
 
 
 @pytest.mark.ci

@@ -122,6 +122,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b'{"id": "x", "choices": [')
         self.close_connection = True
 
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "5000")
+        self.end_headers()
+        for _ in range(1000):
+            self.wfile.write(b" ")
+            time.sleep(0.05)
+        self.close_connection = True
+
+    def _usage(self, read: Any, written: Any) -> None:
+        counts = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": 1}
+        self._send(200, {**completion("m", "Said."), "usage": counts})
+
+    def _echo(self) -> None:
+        self._send(400, {"error": {"message": f"bad {'x' * 150} {self.headers['authorization']}", "code": None}})
+
     FAULTS: dict[str, Callable[[Any], None]] = {
         "silent": _silent,
         "reset": _reset,
@@ -133,6 +150,15 @@ class _Handler(BaseHTTPRequestHandler):
         "no text": lambda self: self._send(200, completion("m", None)),
         "a list": lambda self: self._send(200, [1, 2]),
         "refuses": lambda self: self._send(200, completion("m", "That I cannot say.")),
+        "drip": _drip,
+        "endless": lambda self: self._send(200, b" " * 5000),
+        "half a character": lambda self: self._send(200, completion("m", "half \ud83d")),
+        "deep": lambda self: self._send(200, b"[" * 200_000 + b"]" * 200_000),
+        "deep object": lambda self: self._send(200, b'{"a":' * 200_000),
+        "many digits": lambda self: self._send(200, b'{"id":' + b"9" * 5000 + b"}"),
+        "negative usage": lambda self: self._usage(-5, 3),
+        "absurd usage": lambda self: self._usage(10, 10**30),
+        "echo": _echo,
         "truncated": lambda self: self._send(200, completion("m", "half a", finish="length")),
     }
 

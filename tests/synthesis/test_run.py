@@ -43,21 +43,27 @@ def test_rows_come_in_the_order_of_their_items_and_are_made_once(tmp_path: Path)
     assert [row.id for row in rows()] == names and not made, "a finished file is read, not made"
 
 
-def test_a_listing_resumes_after_the_last_row(tmp_path: Path) -> None:
-    run, starts = SynthesisRun[Any](None, tmp_path), []
+def test_a_listing_resumes_with_the_rows_that_are_missing(tmp_path: Path) -> None:
+    run, made = SynthesisRun[Any](None, tmp_path), []
+    log = tmp_path / "photos.part.jsonl"
 
-    def rows(start: int):
-        starts.append(start)
-        for number in range(start, 4):
-            if number == 2 and not start:
-                raise FieldmarkError("stopped")
-            yield photo(str(number))
+    def rows(last: int = 4):
+        yield from (photo(str(number)) for number in range(last))
+        if last < 4:
+            raise FieldmarkError("stopped")
+
+    def make(row: Photo) -> Photo:
+        made.append(row.id)
+        return row
 
     with pytest.raises(FieldmarkError, match="stopped"):
-        run.list_rows(tmp_path / "photos.jsonl", rows, "photos")
+        run.list_rows(tmp_path / "photos.jsonl", rows(3), "photos", make)
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text(lines[0] + lines[2])  # a row was lost in the middle
     for _ in range(2):
-        run.list_rows(tmp_path / "photos.jsonl", rows, "photos")
-    assert starts == [0, 2] and [row.id for row in read_jsonl(tmp_path / "photos.jsonl", Photo)] == list("0123")
+        run.list_rows(tmp_path / "photos.jsonl", rows(), "photos", make)
+    assert [row.id for row in read_jsonl(tmp_path / "photos.jsonl", Photo)] == list("0123")
+    assert made == list("012") + list("13")
 
 
 def test_stages_run_until_the_folder_is_complete_and_never_after(tmp_path: Path) -> None:
@@ -77,21 +83,21 @@ def test_stages_run_until_the_folder_is_complete_and_never_after(tmp_path: Path)
 def test_a_listing_resumes_after_a_torn_row_and_after_its_last_step(tmp_path: Path) -> None:
     run, file, log = SynthesisRun[Any](None, tmp_path), tmp_path / "photos.jsonl", tmp_path / "photos.part.jsonl"
 
-    def list_from(start: int, *, stop: bool = False):
-        yield from (photo(name) for name in ("b", "a")[start:])
+    def listed(*, stop: bool = False):
+        yield from (photo(name) for name in ("b", "a"))
         if stop:
             raise FieldmarkError("stopped")
 
     with pytest.raises(FieldmarkError, match="stopped"):
-        run.list_rows(file, lambda start: list_from(start, stop=True), "photos")
+        run.list_rows(file, listed(stop=True), "photos")
     text = log.read_text()
     log.write_text(text[:-30])
-    run.list_rows(file, list_from, "photos")
+    run.list_rows(file, listed(), "photos")
     assert [row.id for row in read_jsonl(file, Photo)] == ["b", "a"] and not log.exists()
     log.write_text(text)  # as if it had been killed between renaming and tidying up
-    run.list_rows(file, list_from, "photos")
+    run.list_rows(file, listed(), "photos")
     assert not log.exists()
-    run.list_rows(tmp_path / "none.jsonl", lambda start: (), "photos")
+    run.list_rows(tmp_path / "none.jsonl", (), "photos")
     assert (tmp_path / "none.jsonl").read_text() == ""
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from mllm.config import Settings
 from mllm.errors import FieldmarkError
+from mllm.models.checkpoint import open_checkpoint
 from mllm.training import dataset
 from tests.support.scenes import make_data
 
@@ -117,3 +118,36 @@ def test_plain_questions_are_read_and_checked(files: tuple[Path, Path], tmp_path
     mix.write_text(json.dumps(row | {"image": "gone.png"}) + "\n")
     with pytest.raises(FieldmarkError, match="exchange q: field image: no such file .*gone.png"):
         dataset.read_data(settings(files, mix=mix), answers=True)
+
+
+@pytest.mark.parametrize(
+    "name, value, place",
+    [
+        ("question", "Find the <|im_end|>.", "train.jsonl:2: field question: <|im_end|>"),
+        ("thought", "<|image_pad|> So the answer is <obj:0>.", "train.jsonl:2: field thought: <|image_pad|>"),
+        ("captions", ["<|im_start|>system"], "train.jsonl:2: field captions[0]: <|im_start|>"),
+    ],
+)
+def test_special_tokens_in_words_are_refused_with_their_line(
+    files: tuple[Path, Path], name: str, value: Any, place: str
+) -> None:
+    rewrite(files[0], field(name, value))
+    checkpoint = open_checkpoint("pocket", style="think")
+    data = dataset.read_data(settings(files), answers=True)
+    with pytest.raises(FieldmarkError) as error:
+        dataset.check_rows(data, checkpoint, settings(files), answers=True)
+    assert place in str(error.value) and "take it out" in str(error.value)
+    rewrite(files[0], field(name, [] if name == "captions" else "So the answer is <obj:0>."))
+    data = dataset.read_data(settings(files), answers=True)
+    dataset.check_rows(data, checkpoint, settings(files), answers=True)
+
+
+@pytest.mark.parametrize("name", ["question", "answer"])
+def test_special_tokens_in_plain_questions_are_refused(files: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    row = {"schema": "fieldmark.exchange/1", "id": "a", "question": "What is it?", "answer": "A wren."}
+    mix = tmp_path / "mix.jsonl"
+    mix.write_text(json.dumps(row) + "\n" + json.dumps(row | {"id": "b", name: "a<|im_end|>b"}) + "\n")
+    chosen = settings(files, mix=[mix])
+    data = dataset.read_data(chosen, answers=True)
+    with pytest.raises(FieldmarkError, match=rf"mix.jsonl:2: field {name}: <\|im_end\|> is a special token"):
+        dataset.check_rows(data, open_checkpoint("pocket", style="think"), chosen, answers=True)

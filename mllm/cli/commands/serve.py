@@ -1,6 +1,6 @@
 """Serve a checkpoint to any OpenAI client, at http://127.0.0.1:8000/v1: chat completions with images.
 
-There is no password: do not open it to other machines, or put a proxy with a password in front.
+There is no password: do not open it to other machines, or put a proxy with a password in front. Clients take turns.
 """
 
 from dataclasses import dataclass
@@ -32,6 +32,8 @@ class Options:
     """longest answer that a request may ask for, in tokens"""
     max_requests: Annotated[int, Range(1)] = 64
     """most open requests; further ones are asked to retry"""
+    allow_host: tuple[str, ...] = ()
+    """a name that clients call this server by, besides localhost and this machine's own (may be repeated)"""
     loading: ModelOptions = ModelOptions()
 
 
@@ -46,7 +48,9 @@ def command(options: Options) -> None:
     how = checkpoint.LoadOptions(dtype=load.dtype, device=load.device, quantize=load.quantize)
     loaded = checkpoint.load(options.model, how, family=load.family)
     limits = ServerLimits(tokens=options.max_new_tokens, requests=options.max_requests)
-    service = server.Service(loaded, name, limits=limits, batch=options.batch_size)
+    service = server.Service(
+        loaded, name, limits=limits, batch=options.batch_size, hosts=(options.host, *options.allow_host)
+    )
     print(f"{name}: http://{options.host}:{options.port}/v1")
     server.run(service, options.host, options.port)
     raise KeyboardInterrupt  # only Ctrl-C ends a server in order, and uvicorn swallows it

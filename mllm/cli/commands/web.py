@@ -39,6 +39,8 @@ class Options:
     """questions answered at the same time; others wait"""
     waiting: Annotated[int, Range(1)] = 32
     """most questions that wait; further ones are refused"""
+    allow_host: tuple[str, ...] = ()
+    """a name that browsers find this page under, besides localhost and this machine's own (may be repeated)"""
     loading: ModelOptions = ModelOptions()
 
 
@@ -58,5 +60,6 @@ def command(options: Options) -> None:
     names = [options.model] if options.versus is None else [options.model, options.versus]
     assistants = [load(name, **asdict(options.loading), batch=max(options.together, 2)) for name in names]
     print(f"{' and '.join(names)}: http://{options.host}:{options.port}")
-    page.run(assistants, limits, host=options.host, port=options.port, inbrowser=options.browser)
+    hosts = options.allow_host
+    page.run(assistants, limits, host=options.host, port=options.port, hosts=hosts, inbrowser=options.browser)
     raise KeyboardInterrupt  # only Ctrl-C ends the page, and gradio swallows it

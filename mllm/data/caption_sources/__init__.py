@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mllm.captions import QUESTION
 from mllm.data.source_files import SourceError, SourceRequest, distinct, read_size
+from mllm.io import words
 from mllm.records import Sample
 from mllm.registry import Registry
 
@@ -61,6 +62,8 @@ def sample_of_file(
     `facts` is what the input says of the image (`domain`, `entity`, `licence`); `request` supplies what is missing.
     `where` (file, line, field) begins error messages.
     """
+    for text in (*captions, facts.get("entity", "")):
+        words.check(text, where, SourceError)
     written = tuple(" ".join(caption.split()) for caption in captions)
     if not all(written):
         raise SourceError(f"{where}: an empty caption; write one or remove the row")
@@ -70,7 +73,7 @@ def sample_of_file(
         image=str(path.resolve()),
         size=read_size(path, where),
         domain=facts.get("domain") or request.domain or DOMAIN,
-        entity=facts.get("entity", ""),
+        entity=words.name(facts.get("entity", "")),
         question=QUESTION,
         boxes=(),
         captions=tuple(dict.fromkeys(written)),

@@ -11,6 +11,7 @@ from dataclasses import replace
 from mllm.data.caption_sources import CaptionRequest, sample_of_file
 from mllm.data.coco_files import find_image, read_coco
 from mllm.data.source_files import need_input
+from mllm.io import words
 from mllm.records import Sample, Thing
 
 log = logging.getLogger(__name__)
@@ -32,5 +33,5 @@ def images(request: CaptionRequest) -> Iterator[Sample]:
             instances = [one for one in coco.instances.get(key, ()) if not one[1].iscrowd]
             # Clipped: COCO's own boxes leave images by a fraction of a pixel, and these answer no question.
             boxes = found.boxes(instances, clip=True)
-            names = [coco.categories[row.category_id][1].name for _, row in instances]
+            names = [words.name(coco.categories[row.category_id][1].name) for _, row in instances]
             yield replace(sample, things=tuple(map(Thing, names, boxes)))

@@ -9,6 +9,7 @@
 box keeps all its digits. ms-swift fills the placeholders in its model's spelling, so the rows work for every family.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -56,11 +57,24 @@ def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
             raise line.error("objects.bbox", f"{len(boxes)} boxes for {placed} <bbox> in the messages")
         if question.count(_REF) + answer.count(_REF) > len(refs):
             raise line.error("objects.ref", f"{len(refs)} names, but the messages have more <ref-object>")
+        for k, name in enumerate(refs):
+            if not isinstance(name, str) or not name.strip():
+                raise line.error(f"objects.ref[{k}]", f"a name is needed, got {json.dumps(name):.60}")
         names = iter(refs)
-        question = _fill(question, _REF, map(str, islice(names, question.count(_REF))))
-        entity = str(refs[0]) if refs else UNKNOWN
-        head, tag, tail = _fill(answer, _REF, map(str, islice(names, answer.count(_REF)))).rpartition("</think>")
+        asked_refs = question.count(_REF)
+        question = _fill(question, _REF, islice(names, question.count(_REF)))
+        entity = refs[0] if refs else UNKNOWN
+        head, tag, tail = _fill(answer, _REF, islice(names, answer.count(_REF))).rpartition("</think>")
         answered = (tail if tag else answer).count(_BOX)
+        thought_refs = answer.rpartition("</think>")[0].count(_REF)
+        start = asked_refs + thought_refs
+        asked_for = dict.fromkeys([*refs[:asked_refs], *refs[start:]])
+        if answered > 1 and len(asked_for) > 1:
+            raise line.error(
+                "objects.ref",
+                f"boxes of several things ({', '.join(asked_for)}) in one answer, but a sample asks for "
+                "one; write a row for each",
+            )
         asked = boxes[len(boxes) - answered :] if answered else ()
         things = tuple(Thing(entity if box in asked else UNKNOWN, box) for box in dict.fromkeys(boxes))
         places = {thing.box: f"<obj:{k}>" for k, thing in enumerate(things)}

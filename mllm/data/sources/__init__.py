@@ -6,10 +6,11 @@ A source defines `photos(request: PhotoRequest) -> Iterator[Photo]`, which yield
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mllm.boxes import Box
 from mllm.data.source_files import SourceError, SourceRequest, distinct
+from mllm.io import words
 from mllm.records import Photo
 from mllm.registry import Registry
 
@@ -36,7 +37,19 @@ names, load = _FILES.names, _FILES.load
 
 def photos(name: str, request: PhotoRequest) -> Iterator[Photo]:
     """Yield a source's photos. Raises UnknownNameError, or SourceError: the input cannot be read, an id is repeated."""
-    return distinct(load(name)(request), request.input or name, "photos")
+    return distinct(_named(load(name)(request), request), request.input or name, "photos")
+
+
+def _named(found: Iterator[Photo], request: PhotoRequest) -> Iterator[Photo]:
+    """Write the names of all sources in one way; `provenance.written` keeps one that was written otherwise."""
+    for photo in found:
+        with one_photo(request):
+            words.check(photo.entity, f"photo {photo.id}: field entity", SourceError)
+            entity = words.name(photo.entity)
+            if not entity:
+                raise SourceError(f"photo {photo.id}: field entity: a name is needed, got {photo.entity!r}")
+            written = {} if entity == photo.entity else {"written": photo.entity}
+            yield replace(photo, entity=entity, provenance={**photo.provenance, **written})
 
 
 @contextmanager

@@ -19,6 +19,14 @@ from mllm.io import strict_json
 from mllm.records import Photo
 
 SIDECARS = ("boxes.jsonl", "boxes.csv")
+LAYOUTS = {
+    "Pascal VOC": {"jpegimages", "segmentationclass", "segmentationobject"},
+    "a data set that is divided already, or pictures without labels": set(
+        "train training val valid validation dev test testing images image imgs img pictures photos pics data raw all "
+        "train2014 val2014 train2017 val2017 test2017".split()
+    ),
+}
+"""Names that folders of pictures have in other layouts, by what a collection of such folders looks like."""
 Corners = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 Written = tuple[str, Corners]
 """Where a box was written (`file:line`) and its four numbers."""
@@ -38,6 +46,7 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
     domain = source_files.need_domain(request.domain, str(root))
     written = _read_boxes(root)
     found = list(source_files.images_below(root, "*/*"))
+    _refuse_layout(root, {path.parent.name for _, path in found})
     for name, path in found:
         with one_photo(request):
             yield _photo(root, name, path, written.pop(name, []), domain, request)
@@ -46,6 +55,17 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
     for name, rows in written.items():
         with one_photo(request):
             raise SourceError(f"{rows[0][0]}: field image: no such photo {root / name}")
+
+
+def _refuse_layout(root: Path, kinds: set[str]) -> None:
+    """Refuse folders none of which can be a kind, as other layouts have them."""
+    for looks, words in LAYOUTS.items():
+        if kinds and {kind.lower() for kind in kinds} <= words:
+            raise SourceError(
+                f"{root}: the folders with photos are called {', '.join(sorted(kinds))}, which names no kind: this "
+                f"looks like {looks}. The layout here is {root.name}/<entity>/<photo>.jpg; other labels are read with "
+                "--source coco or --source csv"
+            )
 
 
 def _photo(root: Path, name: str, path: Path, written: list[Written], domain: str, request: PhotoRequest) -> Photo:
@@ -60,7 +80,7 @@ def _photo(root: Path, name: str, path: Path, written: list[Written], domain: st
         image=str(path.resolve()),
         size=frame,
         domain=domain,
-        entity=path.parent.name.replace("_", " "),
+        entity=path.parent.name,
         boxes=boxes_or_whole(boxes, str(path), request),
         licence=request.licence,
         provenance={"source": "image_folder"},
@@ -86,7 +106,7 @@ def _read_boxes(root: Path) -> dict[str, list[Written]]:
 
 def _jsonl(file: Path) -> Iterator[tuple[str, str, Corners]]:
     """Yield `file:line`, photo and numbers of each box."""
-    for line, text in enumerate(source_files.read_text(file).splitlines(), start=1):
+    for line, text in enumerate(source_files.read_text(file).split("\n"), start=1):
         if text.strip():
             try:
                 content = strict_json.loads(text)

@@ -69,7 +69,7 @@ def _photo(row: PetRow, where: str, path: Path) -> Photo:
         image=str(path.resolve()),
         size=frame,
         domain=row.species,
-        entity=row.breed.replace("_", " "),
+        entity=row.breed,
         boxes=(make_box(getattr(row, field), frame, f"{where}field {field}", order="xyxy", clip=True),),
         licence=LICENCE,
         provenance={"source": "oxford_pets", "box": kind},

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from mllm.boxes import Frame
 from mllm.data.sources import PhotoRequest
+from mllm.io.images import save_image
 from mllm.records import Photo
 
 LICENCE = "CC0-1.0 (drawn by Fieldmark)"
@@ -25,9 +26,7 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
         for number in range(count):
             name = f"{one.name.replace(' ', '_')}-{number:03d}"
             image, box = world.photo(one, request.seed * 100_000 + number)
-            part = folder / f".{name}.part"
-            image.save(part, format="PNG")
-            part.replace(folder / f"{name}.png")  # a stopped run leaves no incomplete image under its final name
+            save_image(image, folder / f"{name}.png")
             yield Photo(
                 id=name,
                 image=f"photos/{name}.png",

@@ -25,6 +25,7 @@ PANELS = {
     "loss": "training loss",
     "eval/unread": "share of unreadable answers on the validation split",
     "completions/mean_length": "tokens per completion",
+    "eval/tokens": "tokens per answer on the validation split",
     "kl": "KL from the reference model, nats a token",
 }
 """The quantities drawn, where a log holds them: key of the log and title."""

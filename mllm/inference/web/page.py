@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import gradio as gr  # pyright: ignore[reportMissingImports]
 from PIL import ImageOps
 
 from mllm.errors import FieldmarkError
+from mllm.inference.hosts import guarded, own_names
 from mllm.inference.web.session import SIDE, Session, WebLimits
 from mllm.knowledge import domains
 from mllm.prompting import prompts
@@ -82,8 +84,19 @@ def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:
     return built
 
 
-def run(assistants: Sequence[Assistant], limits: WebLimits, *, host: str, port: int, **launch: Any) -> Any:
-    """Serve the page until the process is stopped; further arguments go to gradio's `launch`."""
+def run(
+    assistants: Sequence[Assistant],
+    limits: WebLimits,
+    *,
+    host: str,
+    port: int,
+    hosts: Iterable[str] = (),
+    **launch: Any,
+) -> Any:
+    """Serve the page until the process is stopped, under this machine's names and `hosts`.
+
+    Further arguments go to gradio's `launch`.
+    """
     return page(assistants, limits).launch(
         server_name=host,
         server_port=port,
@@ -95,6 +108,7 @@ def run(assistants: Sequence[Assistant], limits: WebLimits, *, host: str, port: 
         enable_monitoring=False,
         mcp_server=False,
         ssr_mode=False,
+        app_kwargs={"lifespan": partial(guarded, names=own_names(host, *hosts))},
         css=CSS,
         theme=gr.themes.Default(primary_hue="emerald", secondary_hue="emerald"),
         **launch,
@@ -109,6 +123,7 @@ class _Handlers:
 
     def look(self, session: Session, candidates: bool) -> list[Any]:
         """Return the current values of all components."""
+        self._forget(session)
         images = [(ImageOps.contain(one.open(), (SIDE // 4, SIDE // 4)), one.name) for one in session.images]
         current = session.current if images else None
         strip = gr.Gallery(value=images or None, visible=len(images) > 1, selected_index=current)
@@ -160,7 +175,7 @@ class _Handlers:
         """Return the click handler of a model's image: it puts the number of the clicked box into the question."""
 
         def point(session: Session, question: str, event: gr.SelectData) -> str:
-            spot = session.spot_at(model, *event.index)
+            spot = None if self._forget(session) else session.spot_at(model, *event.index)
             if spot is None:
                 return question
             return f"{question.rstrip()} #{spot.number}" if question.strip() else f"What is at #{spot.number}?"
@@ -170,6 +185,7 @@ class _Handlers:
     async def ask(self, session: Session, question: str, *settings: Any) -> AsyncIterator[list[Any]]:
         """Ask all models; while they generate, only the transcripts change. `settings`: values of `_settings`."""
         candidates, everywhere, style, domain, memory, tokens, temperature = settings
+        self._forget(session)
         if not session.images or not question.strip():
             gr.Warning("Add an image first." if not session.images else "The question is empty.", title="Not yet")
             yield [question, *self.look(session, candidates)]
@@ -181,6 +197,13 @@ class _Handlers:
             async for _ in session.ask(self.assistants, number, question.strip(), int(memory), **options):
                 yield ["", *unchanged, *self._transcripts(session)]
         yield ["", *self.look(session, candidates)]
+
+    def _forget(self, session: Session) -> bool:
+        """Remove images whose upload has been deleted, and say so; return whether there were any."""
+        gone = session.forget_expired()
+        for name in gone:
+            gr.Warning(escape(f"{name}: uploads are kept for an hour; drop it again."), title="Removed")
+        return bool(gone)
 
     def _transcripts(self, session: Session) -> list[Any]:
         last = [next((turn.answer for turn in reversed(turns) if turn.answer), None) for turns in session.turns]

@@ -90,6 +90,15 @@ class Session:
         self.images.append(SessionImage(name, source, empty, [[] for _ in range(self.models)]))
         self.current = len(self.images) - 1
 
+    def forget_expired(self) -> list[str]:
+        """Remove images whose file is gone (gradio deletes uploads after an hour) and return their names."""
+        gone = [one for one in self.images if isinstance(one.source, Path) and not one.source.is_file()]
+        if gone:
+            shown = self.images[self.current]
+            self.images = [one for one in self.images if one not in gone]
+            self.current = self.images.index(shown) if shown in self.images else max(len(self.images) - 1, 0)
+        return [one.name for one in gone]
+
     def clear(self) -> None:
         """Remove all images and transcripts."""
         self.images, self.current, self.turns = [], 0, [[] for _ in range(self.models)]

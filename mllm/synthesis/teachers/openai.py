@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pydantic import Field, SecretStr
 
 from mllm.errors import ConfigError, FieldmarkError
-from mllm.inference import openai_errors
+from mllm.inference import openai_errors, openai_http
 from mllm.models import families
 from mllm.synthesis.capabilities import TeacherError
 from mllm.synthesis.prompted_teacher import PromptedTeacher, SamplingConfig, TeacherReply, TeacherRequest
@@ -25,7 +25,8 @@ class Config(SamplingConfig):
     """Settings; those in `HOW` change how replies are fetched, not what they say."""
 
     HOW: ClassVar[frozenset[str]] = frozenset(
-        "base_url api_key timeout tries backoff longest_wait concurrency give_up_after cache price_in price_out".split()
+        "base_url api_key timeout longest tries backoff longest_wait".split()
+        + "concurrency give_up_after cache price_in price_out".split()
     )
 
     model: str = Field(default_factory=lambda: os.environ.get("FIELDMARK_TEACHER_MODEL", ""))
@@ -44,6 +45,8 @@ class Config(SamplingConfig):
     """Further fields of a request that the server understands, such as vLLM's `top_k` or `chat_template_kwargs`."""
     timeout: float = Field(default=300, gt=0)
     """Seconds without a byte after which a call is aborted and retried."""
+    longest: float = Field(default=1800, gt=0)
+    """Seconds after which a call is aborted and retried although bytes arrive."""
     tries: int = Field(default=6, ge=1)
     """Maximum number of calls for one request."""
     backoff: float = Field(default=1.0, ge=0)
@@ -72,7 +75,10 @@ class Teacher(PromptedTeacher):
         family = families.load(config.family)
         super().__init__(family, family.budget, config, Usage(config.model, config.price_in, config.price_out))
         self._config, self._cache = config, ReplyCache(config.cache)
-        self._client = _client(config)
+        self._key = config.api_key.get_secret_value()
+        self._client = openai_http.client(
+            "teacher openai", config.base_url, self._key, timeout=config.timeout, longest=config.longest, retries=0
+        )  # its own retries end at pauses of 8 seconds
         self._slots, self._lock = threading.BoundedSemaphore(config.concurrency), threading.Lock()
         self._failed_in_a_row = 0
 
@@ -113,7 +119,8 @@ class Teacher(PromptedTeacher):
             with self._slots:  # not held while waiting for the next call
                 calls += 1
                 self._usage.add(calls=1)
-                reply = self._client.chat.completions.create(messages=messages, **self._body(request))
+                with openai_errors.reading():
+                    reply = self._client.chat.completions.create(messages=messages, **self._body(request))
                 return openai_errors.check_completion(reply)
 
         transient = tenacity.retry_if_exception(openai_errors.is_transient)
@@ -147,7 +154,7 @@ class Teacher(PromptedTeacher):
     def _failure(self, request: TeacherRequest, error: Exception, calls: int) -> FieldmarkError:
         """Count a request that failed permanently and return the error to raise."""
         where = self._config.base_url or "the OpenAI API"
-        detail = openai_errors.short(error)
+        detail = openai_errors.short(error, self._key)
         if hopeless := openai_errors.fatal_reason(error):
             return FieldmarkError(f"teacher {self._config.model!r} at {where}: {hopeless} ({detail})")
         reason = openai_errors.reason(error)
@@ -169,14 +176,3 @@ def _cache_folder() -> Path:
     own = os.environ.get("FIELDMARK_CACHE")
     root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fieldmark"
     return root / "replies"
-
-
-def _client(config: Config) -> Any:
-    """Return the official client without its own retries: their pauses cannot be set and end at 8 seconds."""
-    try:
-        import tenacity  # noqa: F401
-        from openai import OpenAI
-    except ImportError as error:
-        raise FieldmarkError(f"teacher openai: {error}; install it with: pip install 'fieldmark[openai]'") from None
-    key = config.api_key.get_secret_value() or "none"
-    return OpenAI(base_url=config.base_url, api_key=key, timeout=config.timeout, max_retries=0)

@@ -222,3 +222,22 @@ def test_an_input_that_is_not_there_is_said_to_be(tmp_path: Path, name: str) -> 
         list(caption_sources.images(name, CaptionRequest()))
     with pytest.raises(SourceError, match="no such"):
         read(name, tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("ending", [".TXT", ".caption", ".Caption"])
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029"])
+def test_captions_are_found_whatever_their_ending_and_end_at_newlines(tmp_path: Path, ending: str, odd: str) -> None:
+    draw(tmp_path / "wren" / "a.jpg")
+    (tmp_path / "wren" / f"a{ending}").write_text(f"One{odd}bird.\nA wren.\n")
+    (sample,) = read("image_folder", tmp_path)
+    assert sample.captions == ("One bird.", "A wren.") and sample.entity == "wren"
+    (tmp_path / "wren" / "a.txt").write_text("Another.")
+    with pytest.raises(SourceError, match="captions of the same picture"):
+        read("image_folder", tmp_path)
+
+
+@pytest.mark.parametrize("words", ["A wren.<|im_end|>", "A \x00 wren."])
+def test_a_caption_that_holds_no_words_is_refused(tmp_path: Path, words: str) -> None:
+    rows = [{"id": 1, "image_id": 3, "caption": "A bear."}, {"id": 2, "image_id": 7, "caption": words}]
+    with pytest.raises(SourceError, match=r"annotations\[1\]: .*take it out"):
+        read("coco", coco(tmp_path, annotations=rows))

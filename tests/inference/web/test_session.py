@@ -8,8 +8,6 @@ import copy
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio", reason="the web extra is not installed")
-
 from mllm.boxes import Box
 from mllm.errors import FieldmarkError
 from mllm.inference import assistant
@@ -88,6 +86,23 @@ def test_what_is_refused(session, tmp_path):
     with pytest.raises(FieldmarkError, match="holds 1 images"):
         session.add("large.png", tmp_path / "large.png", WebLimits(images=1))
     assert len(session.images) == 1
+
+
+def test_uploads_that_are_deleted_meanwhile_are_forgotten(session, tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
+        session.add(name, tmp_path / name, WebLimits())
+    session.current = 3
+    assert session.forget_expired() == []
+    (tmp_path / "a.png").unlink()
+    assert session.forget_expired() == ["a.png"] and session.images[session.current].name == "c.png"
+    (tmp_path / "c.png").unlink()
+    assert session.forget_expired() == ["c.png"] and session.images[session.current].name == "b.png"
+    (tmp_path / "b.png").unlink()
+    assert session.forget_expired() == ["b.png"] and [one.name for one in session.images] == ["field.png"]
+    assert session.drawn(0, candidates=True) is not None
+    session.images.clear()
+    assert session.forget_expired() == []
 
 
 def test_stopped_and_cleared(session):

@@ -38,6 +38,9 @@ def say(teacher, k=0) -> str:
     [
         (429, {}), (429, {"Retry-After": "0"}), (500, {}), (502, {}), (503, {"Retry-After": "0.01"}), (408, {}),
         "reset", "cut", "html", "broken json", "not utf-8", "no choices", "no text", "a list",
+        "half a character", "deep", "deep object", "many digits",
+        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 +99999999999999999999"}),
+        (503, {"Retry-After": "Wed, 21 Oct 999999999999 07:28:00 GMT"}),
     ],
 )  # fmt: skip
 def test_what_passes_is_tried_again(fault, tmp_path) -> None:
