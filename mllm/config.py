@@ -161,8 +161,9 @@ class Settings(Section):
     pack: bool = False
     """SFT only: put the rows of a batch into one sequence instead of padding them; no row attends to another."""
     dynamic_sampling: Literal["off", "drop", "resample"] = "off"
-    """RL only, for prompts whose answers all got the same reward. drop: exclude them from the loss and its token count.
-    resample: draw other prompts in their place first, then drop. off: they count as tokens, as in TRL."""
+    """RL only, for prompts whose answers all got the same reward. drop: exclude them from the loss and its token count
+    (for losses divided by tokens: dapo, bnpo, cispo, vespo). resample: draw other prompts in their place first, then
+    drop. off: they count as tokens, as in TRL."""
     resample_rounds: int = Field(default=3, ge=1)
     """RL only, with `dynamic_sampling: resample`: most rounds of drawing other prompts before the rest is dropped."""
     evaluate: Evaluate = Evaluate()

@@ -80,6 +80,11 @@ def main(argv: list[str] | None = None) -> None:
     samples = [row.record for row in prepared.data.train if isinstance(row.record, Sample)]
     for reward, _ in rewards.values():
         reward.check(samples)
+    recipe.check_generation_batch(args.output_dir, args, len(prepared.data.train))
+    mode, rounds = settings.dynamic_sampling, settings.resample_rounds
+    dynamic_sampling = None if mode == "off" else DynamicSampling(mode, rounds)
+    if dynamic_sampling is not None:
+        dynamic_sampling.check(args, prepared.data.train)
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
 
     # 3. What SFT does not have: bags, changed advantages, health checks, and rewards that report to them.
@@ -95,7 +100,6 @@ def main(argv: list[str] | None = None) -> None:
     # 4. Train and save.
     no_image_tokens(args, loaded.processor)
     rows = trl_adapter.dataset(prepared.data.train, loaded.convention, answers=False, bags=sampler)
-    mode, rounds = settings.dynamic_sampling, settings.resample_rounds
     trainer = Trainer(
         model=loaded.model,
         reward_funcs=reward_functions(
@@ -105,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
         train_dataset=rows,
         processing_class=loaded.processor,
         engine=settings.engine,
-        dynamic_sampling=None if mode == "off" else DynamicSampling(mode, rounds),
+        dynamic_sampling=dynamic_sampling,
         sampler=sampler,
         reweight=weights,
         credit=credit,

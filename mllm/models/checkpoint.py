@@ -15,7 +15,7 @@ from mllm.config import Lora, Part
 from mllm.errors import ConfigError, FamilyError, FieldmarkError
 from mllm.io import strict_json
 from mllm.io.files import is_file
-from mllm.models import families
+from mllm.models import families, loading_checks
 from mllm.models.builtin import weights_folder
 from mllm.models.families import Budget, Convention, Family
 from mllm.models.parts import add_adapters, freeze_parts
@@ -83,11 +83,14 @@ def open_checkpoint(
 
     Raises:
         FamilyError: no convention and no `family`, an unknown family, or one that does not fit the model type.
-        FieldmarkError: no such folder.
+        FieldmarkError: no such folder; files that are missing or torn; no tokenizer, chat template or preprocessor.
     """
     base, found = base_and_adapter(str(name))
     adapter = str(adapter) if adapter is not None else found
     config = _model_config(base)
+    loading_checks.check_weights(Path(base), needed=False)  # they may still be in DeepSpeed's shards
+    if adapter is not None:
+        loading_checks.check_weights(Path(adapter), "adapter_model", needed=False)
     places = [one for one in (adapter, base) if one is not None and (Path(one) / families.CONVENTION_FILE).is_file()]
     if family is not None:
         families.load(family)  # a mistyped name is an error, also where the one beside the weights is used
@@ -104,7 +107,7 @@ def open_checkpoint(
             f"{name}: family {built.name!r} is for model type {built.model_type}, but the weights are of type "
             f"{config.model_type}. Name the right family (in fieldmark.json, or `family`)."
         )
-    processor = load_processor(base)
+    processor = load_processor(base, config)
     own = processor.image_processor.size
     old = saved.budget if saved else Budget(int(own["shortest_edge"]), int(own["longest_edge"]))
     budget = narrow_budget(built, old, min_visual_tokens, visual_tokens)
@@ -135,6 +138,9 @@ def load(
     Raises FieldmarkError: as `open_checkpoint`; weights that cannot be read.
     """
     checkpoint = name if isinstance(name, Checkpoint) else open_checkpoint(name, **opening)
+    loading_checks.check_weights(Path(checkpoint.base))
+    if checkpoint.adapter is not None:
+        loading_checks.check_weights(Path(checkpoint.adapter), "adapter_model")
     model = _base_model(checkpoint.base, options)
     quantized = options.quantize is not None
     if checkpoint.adapter is not None:
@@ -153,26 +159,35 @@ def _base_model(base: str, options: LoadOptions) -> Any:
     from transformers import AutoModelForImageTextToText
 
     extra = _four_bits(options.dtype) if options.quantize else {}
-    try:
-        return AutoModelForImageTextToText.from_pretrained(
+    with loading_checks.one_sentence(f"{base}: the weights cannot be loaded"):
+        model, info = AutoModelForImageTextToText.from_pretrained(
             base,
             dtype=getattr(torch, options.dtype),
             attn_implementation=options.attention,
             trust_remote_code=False,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are named below
+            output_loading_info=True,
             **extra,
         )
-    except OSError as error:
-        raise FieldmarkError(f"{base}: the weights cannot be read (safetensors): {error}") from error
+    loading_checks.check_loaded(base, info)
+    return model
 
 
 def _with_saved_adapter(model: Any, adapter: str, *, trainable: bool) -> Any:
     from peft import PeftModel
 
-    folder = Path(adapter)
-    if folder.is_dir() and not (folder / "adapter_model.safetensors").is_file():
-        raise FieldmarkError(f"{folder}: no adapter_model.safetensors found; pickled weights are not loaded")
-    return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+    advice = "it may belong to another base: see base_model_name_or_path and r in its adapter_config.json"
+    with loading_checks.one_sentence(f"{adapter}: the adapter cannot be put on its base", advice):
+        adapted = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        result = adapted.load_adapter(adapter, "default", is_trainable=trainable)  # once more, for its result
+    loading_checks.check_loaded(adapter, result._asdict(), "adapter_config.json")
+    if result.unexpected_keys:
+        raise FieldmarkError(
+            f"{adapter}: {len(result.unexpected_keys)} weights have no place in its base (first: "
+            f"{result.unexpected_keys[0]}); {advice}"
+        )
+    return adapted
 
 
 class _AdapterConfig(BaseModel):
@@ -185,12 +200,16 @@ def base_and_adapter(name: str) -> tuple[str, str | None]:
         return str(weights_folder()), None
     folder = Path(name)
     if is_file(folder / "adapter_config.json"):
+        loading_checks.check_texts(folder)
         advice = "write the name of the base there"
         config = strict_json.read(folder / "adapter_config.json", _AdapterConfig, advice=advice)
         base = config.base_model_name_or_path
         if is_file(Path(base) / "adapter_config.json"):
             raise FieldmarkError(f"{name}: its base {base} is an adapter too; merge that one into its base first")
-        return base_and_adapter(base)[0], name
+        try:
+            return base_and_adapter(base)[0], name
+        except FieldmarkError as error:
+            raise FieldmarkError(f"{folder / 'adapter_config.json'}: base_model_name_or_path: {error}") from None
     is_dir = os.path.isdir(folder)  # pathlib's own raises for a name that is too long for a path
     if not is_dir and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise FieldmarkError(f"{name}: no such checkpoint folder (and not a name of the form owner/model)")
@@ -202,10 +221,10 @@ def base_and_adapter(name: str) -> tuple[str, str | None]:
 def _model_config(base: str) -> Any:
     from transformers import AutoConfig
 
-    try:
+    loading_checks.check_texts(Path(base))
+    advice = "name a checkpoint of " + ", ".join(sorted({families.load(name).model_type for name in families.names()}))
+    with loading_checks.one_sentence(f"{base}: not a readable checkpoint of a known architecture", advice):
         return AutoConfig.from_pretrained(base, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise FieldmarkError(f"{base}: not a readable checkpoint of a known architecture: {error}") from error
 
 
 def narrow_budget(family: Family, old: Budget, min_tokens: int | None, max_tokens: int | None) -> Budget:

@@ -20,6 +20,7 @@ from torch.nn import functional
 from mllm.captions import sentences
 from mllm.errors import ConfigError, FieldmarkError, UnknownNameError
 from mllm.io.images import open_image
+from mllm.models import loading_checks
 from mllm.models.builtin import weights_folder
 from mllm.models.embedding_cache import EmbeddingStore
 from mllm.models.similarity import EmbeddedTexts, Pool, similarity
@@ -165,17 +166,29 @@ def _load(name: str, late: bool, pool: Any, cache: str | None, device: str) -> D
 
     kinds = {"clip": (CLIPModel, CLIPImageProcessorPil), "siglip": (SiglipModel, SiglipImageProcessorPil)}
     folder = _folder(name)
-    try:
+    loading_checks.check_texts(Path(folder))
+    with loading_checks.one_sentence(f"{name}: not a readable encoder"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if config.model_type not in kinds:
             raise UnknownNameError(f"dual encoder type of {name}", config.model_type, kinds)
         model_class, processor_class = kinds[config.model_type]
         with outside_deepspeed():
-            model = model_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+            loading_checks.check_weights(Path(folder))
+            model, info = model_class.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are named below
+                output_loading_info=True,
+            )
+        loading_checks.check_loaded(name, info)
+        loading_checks.check_tokenizer(Path(folder))
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         image_processor = processor_class.from_pretrained(folder)
-    except OSError as error:
-        raise FieldmarkError(f"{name}: not a readable encoder: {error}") from error
+    if len(tokenizer) > (rows := config.text_config.vocab_size):
+        raise FieldmarkError(
+            f"{name}: the tokenizer is not the encoder's: {len(tokenizer)} tokens, embeddings of {rows}"
+        )
     empty = [parameter for parameter, value in model.named_parameters() if value.numel() == 0]
     if empty:
         raise FieldmarkError(

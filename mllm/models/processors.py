@@ -12,7 +12,9 @@ from pydantic import BaseModel
 
 from mllm.errors import FieldmarkError
 from mllm.io import strict_json
+from mllm.models.loading_checks import check_tokenizer, one_sentence
 
+FROM_BASE = "copy the tokenizer, template and preprocessor files of the base model into the folder"
 PROCESSOR_CLASSES = {
     "qwen2_vl": "Qwen2VLProcessor",
     "qwen2_5_vl": "Qwen2_5_VLProcessor",
@@ -57,21 +59,51 @@ def build_processor(model_type: str, image_processor: Any, tokenizer: Any, chat_
     return _image_class(model_type)(image_processor=image_processor, tokenizer=tokenizer, chat_template=template)
 
 
-def load_processor(folder: str | Path) -> Any:
-    """Load the processor of a folder or Hub name, without its video part where torchvision is missing.
+def load_processor(folder: str | Path, config: Any) -> Any:
+    """Load the processor of a folder or Hub name, and check it against the model's `config`.
 
-    Raises FieldmarkError: the model type has no known processor.
+    It has no video part where torchvision is missing, or where the folder has none.
+
+    Raises FieldmarkError: the model type has no known processor; tokenizer, template or preprocessor are missing, or
+    do not belong to the model.
     """
-    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
+    from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-    if find_spec("torchvision") is not None:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    local = Path(folder)
+    check_tokenizer(local, FROM_BASE)
+    has_video = not local.is_dir() or (local / "video_preprocessor_config.json").is_file()
+    if find_spec("torchvision") is not None and has_video:
+        with one_sentence(f"{folder}: tokenizer and preprocessor cannot be read"):
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         processor.tokenizer.padding_side = "left"
-        return processor
-    model_type = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    image_processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    return build_processor(model_type, image_processor, tokenizer, _saved_template(Path(folder)))
+    else:
+        with one_sentence(f"{folder}: the tokenizer cannot be read", FROM_BASE):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with one_sentence(f"{folder}: the image preprocessor cannot be read (preprocessor_config.json)", FROM_BASE):
+            image_processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        processor = build_processor(config.model_type, image_processor, tokenizer, _saved_template(local))
+    _check(processor, config, str(folder))
+    return processor
+
+
+def _check(processor: Any, config: Any, folder: str) -> None:
+    """Refuse a tokenizer, template or preprocessor that does not fit the model."""
+    image = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    if image != config.image_token_id:
+        raise FieldmarkError(
+            f"{folder}: the tokenizer is not the model's: {processor.image_token} is token {image}, but config.json "
+            f"says {config.image_token_id}; {FROM_BASE}"
+        )
+    if not processor.chat_template:
+        raise FieldmarkError(f"{folder}: no chat template (chat_template.jinja) beside the weights; {FROM_BASE}")
+    question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
+    with one_sentence(f"{folder}: the chat template cannot be used", FROM_BASE):
+        text = processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    if text.count(processor.image_token) != 1:
+        raise FieldmarkError(f"{folder}: the chat template writes no place for an image; {FROM_BASE}")
+    size = processor.image_processor.size
+    if "shortest_edge" not in size or "longest_edge" not in size:
+        raise FieldmarkError(f"{folder}: preprocessor_config.json: size has no shortest_edge and longest_edge (pixels)")
 
 
 def template_opening(processor: Any, style: str) -> str:

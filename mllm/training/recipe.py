@@ -133,6 +133,17 @@ def _check_groups(file: Path, values: dict[str, Any], rows: int, processes: int)
         )
 
 
+def check_generation_batch(where: str | Path, args: Any, rows: int) -> int:
+    """Return the prompts of a generation batch (RL). Raises ConfigError with fewer rows: no step could be taken."""
+    prompts: int = args.generation_batch_size // args.num_generations
+    if rows < prompts:
+        raise ConfigError(
+            f"{where}: a generation batch has {prompts} prompts, and there are only {rows} rows. "
+            f"Lower per_device_train_batch_size or steps_per_generation, or supply more rows"
+        )
+    return prompts
+
+
 def _flag_values(flags: Sequence[str], *names: str) -> dict[str, Any]:
     """Return the flags' values for those TRL fields that are needed before TRL parses them."""
     values: dict[str, Any] = {}

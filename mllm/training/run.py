@@ -164,6 +164,11 @@ def train(trainer: Any, settings: Settings, prepared: Prepared, callbacks: Seque
     trainer.train(resume_from_checkpoint=str(prepared.resume_from) if prepared.resume_from else None)
     if stop.stopped:
         raise KeyboardInterrupt
+    if not trainer.state.global_step:
+        raise ConfigError(
+            f"{output_dir}: not a single step was taken, so nothing is saved: set max_steps or num_train_epochs "
+            "above 0, or supply more rows"
+        )
     trainer.save_model(str(output_dir), _internal_call=True)  # pushed below, together with the files beside it
     if trainer.is_world_process_zero():
         prepared.write_card(output_dir)

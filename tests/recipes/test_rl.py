@@ -64,6 +64,25 @@ def journal(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (
+            ("--per_device_train_batch_size", "32"),
+            "a generation batch has 16 prompts, and there are only 8 rows",
+        ),
+        (("--dynamic_sampling", "drop", "--loss_type", "grpo"), "set loss_type: dapo"),
+    ],
+)
+def test_a_run_that_could_not_work_ends_before_the_weights_are_read(
+    flags: tuple[str, ...], named: str, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mllm.training.run.load_model", lambda *_: pytest.fail("the weights were read"))
+    with pytest.raises(FieldmarkError, match=named):
+        train(config, *flags)
+    assert not (config.parent / "out" / "model.safetensors").exists()
+
+
 @pytest.mark.ci
 def test_a_run_leaves_weights_best_and_rewards_in_the_journal(config: Path) -> None:
     out = train(config, "--evaluate.at_start", "true")

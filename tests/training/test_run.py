@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from mllm.config import Settings
 from mllm.errors import ConfigError
 from mllm.training import run
 
@@ -44,3 +48,14 @@ def test_exit_codes_are_those_of_every_program(
     with pytest.raises(SystemExit) as end:
         run.program(main)
     assert end.value.code == code and capsys.readouterr().err == printed
+
+
+def test_a_run_without_a_step_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "training_callbacks", lambda *_: [])
+    nothing = SimpleNamespace(
+        args=SimpleNamespace(output_dir=str(tmp_path)), state=SimpleNamespace(global_step=0),
+        remove_callback=lambda _: None, callback_handler=SimpleNamespace(callbacks=[]), train=lambda **_: None,
+        save_model=lambda *_, **__: pytest.fail("saved"),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="not a single step was taken, so nothing is saved"):
+        run.train(nothing, Settings(), SimpleNamespace(resume_from=None))  # pyright: ignore[reportArgumentType]

@@ -16,6 +16,8 @@ from mllm.errors import ConfigError
 from mllm.training.engine import shared_prefix
 
 Rows = list[dict[str, Any]]
+DIVIDED_BY_TOKENS = ("dapo", "bnpo", "cispo", "vespo")
+"""Losses of TRL that are divided by the number of tokens that count; the others by the number of answers."""
 _PROMPT_FIELDS = ("prompt_ids", "prompt_mask")
 _FULL_FIELDS = ("token_type_ids", "mm_token_type_ids")  # prompt and completion
 _BATCH_FIELDS = ("num_items_in_batch", "run")
@@ -28,15 +30,25 @@ class DynamicSampling:
     mode: Literal["drop", "resample"]
     rounds: int = 3
 
-    def check(self, trainer: Any) -> None:
-        """Refuse settings under which groups cannot be replaced one by one.
+    def check(self, args: Any, data: Any) -> None:
+        """Refuse settings under which groups cannot be dropped, or replaced one by one.
+
+        Args:
+            args: TRL's, of a run.
+            data: the training rows.
 
         Raises:
-            ConfigError: groups that span processes, rewards scaled over the batch, or data without a length.
+            ConfigError: drop with a loss that is divided by answers; resample with groups that span processes, rewards
+                scaled over the batch, or data without a length.
         """
-        if self.mode != "resample":
+        if self.mode == "drop":
+            if args.loss_type not in DIVIDED_BY_TOKENS:
+                raise ConfigError(
+                    "dynamic_sampling: drop takes prompts out of the tokens that the loss is divided by, but "
+                    f"loss_type: {args.loss_type} is divided by the number of answers, so nothing would change: set "
+                    "loss_type: dapo, or dynamic_sampling: resample or off"
+                )
             return
-        args = trainer.args
         rows, size = args.per_device_train_batch_size * args.steps_per_generation, args.num_generations
         if rows % size:
             raise ConfigError(
@@ -49,7 +61,7 @@ class DynamicSampling:
                 "dynamic_sampling: resample replaces a part of a batch, so rewards cannot be scaled over the batch: "
                 "set scale_rewards: group or none, or dynamic_sampling: drop"
             )
-        if not hasattr(trainer.train_dataset, "__len__"):
+        if not hasattr(data, "__len__"):
             raise ConfigError("dynamic_sampling: resample draws rows by number, which streamed data do not support")
 
     def apply(
@@ -65,12 +77,14 @@ class DynamicSampling:
         """
         if self.mode == "resample":
             output = self._resample(trainer, inputs, output, draw)
-        groups = output.get("run") or list(range(len(output["advantages"])))
-        live = {group for group, has_advantage in zip(groups, _has_advantage(output), strict=True) if has_advantage}
-        dead = torch.tensor([group not in live for group in groups], device=output["completion_mask"].device)
-        output["completion_mask"] = output["completion_mask"].masked_fill(dead[:, None], 0)
+        size, count = trainer.num_generations, len(output["advantages"])
+        own_N = torch.tensor(_has_advantage(output), device=trainer.accelerator.device).long()
+        live_G = trainer.accelerator.gather(own_N).view(-1, size).any(1)  # a group may lie on two processes
+        start = trainer.accelerator.process_index * count
+        dead_N = ~live_G.repeat_interleave(size)[start : start + count]
+        output["completion_mask"] = output["completion_mask"].masked_fill(dead_N[:, None], 0)
         _count_tokens(trainer, output)
-        _log(trainer, "dropped", dead.float().mean())
+        _log(trainer, "dropped", dead_N.float().mean())
         return output
 
     def _resample(

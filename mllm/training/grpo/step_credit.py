@@ -11,6 +11,7 @@ import torch
 
 from mllm.metrics.reasoning import spans
 from mllm.records import Completion, Sample, Score
+from mllm.training.grpo.flat_groups import flat
 
 REWARD = "links"
 """The reward whose parts are credited."""
@@ -67,11 +68,13 @@ def span_rewards(parts: dict[str, float]) -> list[float]:
 
 
 def group_advantages(rewards_NS: torch.Tensor, group: int) -> torch.Tensor:
-    """Return (r - mean) / (std + 1e-4) within each group of rows, for each span alone; 0 where there is no reward."""
+    """Return (r - mean) / (std + 1e-4) within each group of rows, for each span alone; 0 where all are equal,
+    and for a row without that reward."""
     grouped_PGS = rewards_NS.view(-1, group, rewards_NS.shape[1])
     centred_PGS = grouped_PGS - grouped_PGS.nanmean(1, keepdim=True)
     std_P1S = centred_PGS.square().nanmean(1, keepdim=True).sqrt()
-    return (centred_PGS / (std_P1S + 1e-4)).nan_to_num(0.0).view_as(rewards_NS)
+    advantages_NS = (centred_PGS / (std_P1S + 1e-4)).nan_to_num(0.0).view_as(rewards_NS)
+    return advantages_NS.masked_fill(flat(rewards_NS, group), 0.0)
 
 
 def token_spans(ids: Sequence[int], tokenizer: Any) -> list[int]:

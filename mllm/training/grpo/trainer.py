@@ -21,6 +21,7 @@ from mllm.training.engine import attention, cost_model, logprobs, rollout, share
 from mllm.training.engine.shared_prefix import Image
 from mllm.training.grpo.bag_sampler import BagSampler
 from mllm.training.grpo.dynamic_sampling import DynamicSampling
+from mllm.training.grpo.flat_groups import flat_rows
 from mllm.training.grpo.step_credit import StepCredit
 from mllm.training.grpo.weighted_advantages import Reweight
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 TRL_TESTED = "1.16"
 TRL_INTERNALS = (
+    "_calculate_rewards",
     "_compute_loss",
     "_generate_and_score_completions",
     "_generate_single_turn",
@@ -81,7 +83,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         self.dynamic_sampling, self.reweight, self.credit = dynamic_sampling, reweight, credit
         if dynamic_sampling is not None:
-            dynamic_sampling.check(self)
+            dynamic_sampling.check(self.args, self.train_dataset)
         self._pending: Pending | None = None
         self._logged_engine = False
         reason = self._why_stock(engine)
@@ -153,8 +155,9 @@ class PrefixGRPOTrainer(GRPOTrainer):
         """Generate and score completions as TRL does, and record which rows share a prompt."""
         self._pending = None
         output = super()._generate_and_score_completions(inputs)
-        if self.scale_rewards == "batch":
-            self._count_flat_groups(output["advantages"])
+        mode, start = "train" if self.model.training else "eval", self.accelerator.process_index * len(inputs)
+        self._metrics[mode]["frac_reward_zero_std"][-1] = self._flat_N.float().mean().item()
+        output["advantages"] = output["advantages"].masked_fill(self._flat_N[start : start + len(inputs)], 0.0)
         if self._pending is not None:
             output["run"] = list(self._pending.run)
             if self._pending.features is not None:
@@ -162,14 +165,12 @@ class PrefixGRPOTrainer(GRPOTrainer):
             self._pending = None
         return output
 
-    def _count_flat_groups(self, advantages: torch.Tensor) -> None:
-        """Log the share of prompts whose completions all earn the same. With `scale_rewards: batch` TRL compares the
-        whole batch, and counts none."""
-        mode = "train" if self.model.training else "eval"
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        """Score as TRL does, and find the prompts whose answers all earn the same; `_draw` takes their advantages."""
+        rewards_NK = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # of all processes
         size = self.num_generations if self.model.training else self.num_generations_eval
-        lowest, highest = self.accelerator.gather(advantages).view(-1, size).aminmax(dim=1)
-        flat = torch.isclose(lowest, highest, atol=1e-6).float().mean().item()
-        self._metrics[mode]["frac_reward_zero_std"][-1] = flat
+        self._flat_N = flat_rows(rewards_NK, self.reward_weights, size, self.multi_objective_aggregation)
+        return rewards_NK
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
         if not self.shares_prefix:

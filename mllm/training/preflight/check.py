@@ -16,6 +16,7 @@ from mllm.rewards import BaseReward
 from mllm.training import dataset, recipe, run, trl_adapter
 from mllm.training.dataset import Data
 from mllm.training.grpo import bag_curriculum
+from mllm.training.grpo.dynamic_sampling import DynamicSampling
 from mllm.training.preflight import Finding, State, base_model, findings, parameters, runtime
 from mllm.training.preflight.run_spec import Hardware, TokenLengths, max_answer, read_hardware, run_spec, upper_bound
 from mllm.training.recipe import Recipe
@@ -62,6 +63,8 @@ def check_recipe(
     read = recipe.read(file, flags, processes=machine.processes)
     settings, missing_tables = _without_missing_tables(read.settings)
     chosen = run.load_rewards(settings) if read.kind == "rl" else {}
+    if read.kind == "rl" and settings.dynamic_sampling != "off":
+        DynamicSampling(settings.dynamic_sampling).check(read.args, settings.train)
     model = base_model.find_model(read)
     count = parameters.counter(model.config, model.family)
     counts = count(read.settings, model.lora)

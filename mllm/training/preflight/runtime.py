@@ -3,11 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from mllm.errors import ConfigError
 from mllm.training.preflight.memory import NF4_BYTES
 from mllm.training.preflight.parameters import ParameterCounts
 from mllm.training.preflight.run_spec import RunSpec
-from mllm.training.recipe import Recipe
+from mllm.training.recipe import Recipe, check_generation_batch
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,7 @@ def count_steps(recipe: Recipe, rows: int) -> StepCounts:
         passes = math.ceil(rows / per_pass)
     else:
         answers = args.generation_batch_size
-        prompts = answers // args.num_generations
-        if rows < prompts:
-            raise ConfigError(
-                f"{recipe.file}: a generation batch has {prompts} prompts, and there are only {rows} rows. "
-                f"Lower per_device_train_batch_size or steps_per_generation, or supply more rows"
-            )
+        prompts = check_generation_batch(recipe.file, args, rows)
         uses = args.steps_per_generation * args.num_iterations
         passes, dropped, per_generation = rows // prompts * uses, rows % prompts, uses / accumulation
     per_epoch = max(math.ceil(passes / accumulation), 1)

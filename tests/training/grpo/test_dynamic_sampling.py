@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,7 +110,25 @@ def test_settings_that_cannot_resample_are_refused(
     for name, value in how.items():
         monkeypatch.setattr(made.args, name, value)
     with pytest.raises(ConfigError, match=named):
-        DynamicSampling("resample").check(made)
+        DynamicSampling("resample").check(made.args, made.train_dataset)
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "sapo", "luspo"])
+def test_drop_is_refused_where_it_would_change_nothing(loss: str) -> None:
+    with pytest.raises(ConfigError, match=f"loss_type: {loss} is divided by the number of answers"):
+        DynamicSampling("drop").check(SimpleNamespace(loss_type=loss), [])
+    DynamicSampling("drop").check(SimpleNamespace(loss_type="dapo"), [])
+
+
+@pytest.mark.parametrize(("first", "dropped"), [([-1.0, 1.0], False), ([0.0, 0.0], True)])
+def test_a_group_on_two_processes_is_judged_whole(first: list[float], dropped: bool) -> None:
+    """Rewards 0, 1, .5, .5 with two rows a process: the second process's own half has no advantage."""
+    live = iter([torch.tensor([int(one != 0) for one in [*first, 0.0, 0.0]])])
+    accelerator = SimpleNamespace(process_index=1, device=torch.device("cpu"), gather=lambda own: next(live, own))
+    made = SimpleNamespace(num_generations=4, accelerator=accelerator, _metrics={"train": defaultdict(list)})
+    output = {"advantages": torch.zeros(2), "completion_mask": torch.ones(2, 3)}
+    found = DynamicSampling("drop").apply(made, [], output, lambda rows: {})
+    assert found["completion_mask"].eq(0).all(1).tolist() == [dropped] * 2
 
 
 def test_weights_and_bags_are_refused() -> None:
