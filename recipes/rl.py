@@ -81,10 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     for reward, _ in rewards.values():
         reward.check(samples)
     recipe.check_generation_batch(args.output_dir, args, len(prepared.data.train))
-    mode, rounds = settings.dynamic_sampling, settings.resample_rounds
-    dynamic_sampling = None if mode == "off" else DynamicSampling(mode, rounds)
-    if dynamic_sampling is not None:
-        dynamic_sampling.check(args, prepared.data.train)
+    dynamic_sampling = checked_sampling(settings, args, prepared.data.train)
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
 
     # 3. What SFT does not have: bags, changed advantages, health checks, and rewards that report to them.
@@ -132,6 +129,15 @@ def reward_functions(
         trl_adapter.TrlReward(name, reward, loaded, count_problems=not index, listeners=listeners)
         for index, (name, (reward, _)) in enumerate(rewards.items())
     ]
+
+
+def checked_sampling(settings: Settings, args: GRPOConfig, rows: Sequence[trl_adapter.Row]) -> DynamicSampling | None:
+    """Return what is done with groups without advantage, after a check that the settings allow it."""
+    if settings.dynamic_sampling == "off":
+        return None
+    made = DynamicSampling(settings.dynamic_sampling, settings.resample_rounds)
+    made.check(args, rows)
+    return made
 
 
 def check_files(settings: Settings) -> None:
