@@ -34,7 +34,7 @@ BAD = [
     (GOOD + "1.png,bird 1,5,5,120,90\n", [], "t.csv:14: fields x1,y1,x2,y2: box (5.0, 5.0, 120.0, 90.0) leaves"),
     (GOOD + "1.png,bird 1,90,5,5,90\n", [], "t.csv:14: fields x1,y1,x2,y2: box (90.0, 5.0, 5.0, 90.0) is inverted"),
     (GOOD.replace("bird 7", "bird sevn"), [], "no card for 'bird sevn'"),
-    (GOOD.replace("bird 7", "Bird_6"), [], "entity 'Bird_6' was spelled 'bird 6' before"),
+    (GOOD.replace("bird 7", "Bird_6"), [], "entity 'Bird 6' was spelled 'bird 6' before"),
     ("", [], "t.csv: the table has a header and no rows"),
     (GOOD, ["--domain", "birds"], "unknown domain 'birds'. Did you mean 'bird'?"),
     (GOOD, ["--teacher", "gpt"], "unknown teacher 'gpt'"),
