@@ -139,23 +139,23 @@ def test_mistakes_are_found_before_the_weights_are_read(
 @pytest.mark.ci
 @pytest.mark.timeout(900)
 def test_a_few_prompts_are_learned_by_heart(config: Path, tmp_path: Path) -> None:
-    """What the pocket base gets right now and then, it gets right more often after six steps on it: GRPO learns."""
-    train_file, _ = make_data(tmp_path / "data", train=4, validation=1, by_marks=True)
+    """What the pocket base gets right now and then, it gets right more often after twelve steps on it: GRPO learns."""
+    train_file, _ = make_data(tmp_path / "data", train=4, validation=1)
     values = yaml.safe_load(config.read_text())
     values["fieldmark"] |= {
         "model": "pocket",
         "train": str(train_file),
         "validation": None,
-        "style": "think",
+        "style": "direct",
         "freeze_vision": True,
         "freeze_projector": True,
         "rewards": {"iou": {"mode": "hit"}},
     }
-    values |= {"max_steps": 6, "per_device_train_batch_size": 32, "num_generations": 8, "max_completion_length": 192}
-    values |= {"learning_rate": 1e-4, "lr_scheduler_type": "constant", "temperature": 0.5, "save_steps": 6}
+    values |= {"max_steps": 12, "per_device_train_batch_size": 32, "num_generations": 8, "max_completion_length": 24}
+    values |= {"learning_rate": 3e-4, "lr_scheduler_type": "constant", "temperature": 1.0, "save_steps": 12}
     config.write_text(yaml.safe_dump(values))
     earned = [row["reward"] for row in journal(train(config)) if "reward" in row]
-    assert len(earned) == 6 and 0.05 < earned[0] < 0.7, earned
+    assert len(earned) == 12 and 0.05 < earned[0] < 0.7, earned
     assert sum(earned[-2:]) / 2 > earned[0] + 0.2, earned
 
 
