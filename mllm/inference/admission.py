@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from mllm.inference.openai_schema import ApiError, ServerLimits
 
 Client = tuple[str, str, str]
-"""Whom requests are counted for: network address, key, and OpenAI's field `user`; nobody checks the last two."""
+"""Whom requests are counted for: network address, key, and OpenAI's field `user`; the last two are not verified."""
 
 
 def client_of(request: Request, user: str | None) -> Client:
@@ -34,7 +34,7 @@ class Places:
         return self._open.total()
 
     def check(self, client: Client | None = None) -> None:
-        """Raise ApiError 503 if there is no place for this client (None: for any client)."""
+        """Raise ApiError 503 if all places are taken for this client (None: for any client)."""
         room = self.limit if client in self._open else self.limit + self.limit // 4
         if self.taken >= room:
             raise ApiError(503, f"{self.taken} requests are pending; retry later", code="overloaded")

@@ -1,4 +1,4 @@
-"""People's words, before they reach a prompt: names are written in one way, and what is no word is found."""
+"""Text of users before it reaches a prompt: one spelling of names; special tokens and control characters are found."""
 
 import re
 import unicodedata
@@ -15,17 +15,17 @@ def name(written: str) -> str:
 
 
 def fault(text: str) -> str | None:
-    """Say what is in a text that is no word: a special token of chat models, or a control character."""
+    """Return what a text must not contain, as a sentence: a special token of chat models, or a control character."""
     if found := _TOKEN.search(text):
-        return f"{found[0]} is no word but a special token, which chat models obey; take it out"
+        return f"{found[0]} is a special token, which chat models obey; take it out"
     for letter in "" if text.isprintable() else text:
         if unicodedata.category(letter) in ("Cc", "Cs") and letter not in _LINES:
-            return f"{letter!a} is a control character, which nobody can see; take it out of {text!r:.60}"
+            return f"{letter!a} is an invisible control character; take it out of {text!r:.60}"
     return None
 
 
 def check(text: str, where: str, kind: type[FieldmarkError] = FieldmarkError) -> str:
-    """Return a text, or raise an error that begins with `where` (file, line, field) if it holds what is no word."""
+    """Return a text. Raises `kind`, with `where` (file, line, field) in front, if `fault` finds something in it."""
     if found := fault(text):
         raise kind(f"{where}: {found}")
     return text

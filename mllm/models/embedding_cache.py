@@ -72,7 +72,7 @@ class EmbeddingStore:
         return found
 
     def _check_shape(self, file: Path) -> None:
-        """Refuse a folder of vectors of another shape; a new one is told its shape."""
+        """Refuse a folder of vectors of another shape; a new one records its shape."""
         if not file.is_file():
             write_json(file, self.shape)
         known = strict_json.read(file, list[int], advice="delete its folder")

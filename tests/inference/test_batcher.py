@@ -11,6 +11,20 @@ import pytest
 from mllm.inference.batcher import Batcher
 
 
+class Gated:
+    """Work that says when it has started, waits until it may end, and keeps the batches that it got."""
+
+    def __init__(self) -> None:
+        self.started, self.go = threading.Event(), threading.Event()
+        self.seen: list[list[object]] = []
+
+    def __call__(self, items: list) -> list:
+        self.seen.append(list(items))
+        self.started.set()
+        self.go.wait(20)
+        return items
+
+
 def test_results_find_their_callers_in_batches_of_bounded_size() -> None:
     sizes: list[int] = []
 
@@ -26,23 +40,16 @@ def test_results_find_their_callers_in_batches_of_bounded_size() -> None:
 
 
 def test_what_arrives_during_a_batch_is_the_next_one() -> None:
-    started, go, seen = threading.Event(), threading.Event(), []
-
-    def work(items):
-        seen.append(list(items))
-        started.set()
-        go.wait(20)
-        return items
-
+    work = Gated()
     batcher = Batcher(work, max_batch=8, max_wait=0)
     first = batcher.submit(0)
-    assert started.wait(20)
+    assert work.started.wait(20)
     others = [batcher.submit(k) for k in range(1, 5)]
     others[1].cancel()
-    go.set()
+    work.go.set()
     assert first.result(20) == 0 and [others[k].result(20) for k in (0, 2, 3)] == [1, 3, 4]
     batcher.close()
-    assert seen == [[0], [1, 3, 4]], "one that was cancelled is not worked on"
+    assert work.seen == [[0], [1, 3, 4]], "one that was cancelled is not worked on"
 
 
 def test_errors_reach_every_caller_and_the_next_batch_goes_well() -> None:
@@ -73,40 +80,27 @@ def test_closing_finishes_what_is_queued() -> None:
 
 
 def test_callers_take_turns_whoever_queued_the_most() -> None:
-    started, go, seen = threading.Event(), threading.Event(), []
-
-    def work(items):
-        seen.append(list(items))
-        started.set()
-        go.wait(20)
-        return items
-
+    work = Gated()
     batcher = Batcher(work, max_batch=3, max_wait=0)
     futures = [batcher.submit("first", "a")]
-    assert started.wait(20)
+    assert work.started.wait(20)
     futures += [batcher.submit(f"a{k}", "a") for k in range(5)]
     futures += [batcher.submit(f"b{k}", "b") for k in range(2)]
     futures += [batcher.submit("c0", "c")]
-    go.set()
+    work.go.set()
     assert [future.result(20) for future in futures][-1] == "c0"
     batcher.close()
-    assert seen == [["first"], ["a0", "b0", "c0"], ["a1", "b1", "a2"], ["a3", "a4"]]
+    assert work.seen == [["first"], ["a0", "b0", "c0"], ["a1", "b1", "a2"], ["a3", "a4"]]
 
 
 def test_thousands_of_cancelled_calls_leave_the_queue_alive() -> None:
-    started, go = threading.Event(), threading.Event()
-
-    def work(items):
-        started.set()
-        go.wait(20)
-        return items
-
+    work = Gated()
     batcher = Batcher(work, max_batch=2, max_wait=0)
     batcher.submit(0)
-    assert started.wait(20)
+    assert work.started.wait(20)
     for future in [batcher.submit(k, k % 3) for k in range(5000)]:
         future.cancel()
-    go.set()
+    work.go.set()
     assert batcher.submit("after").result(20) == "after"
     batcher.close()
 

@@ -94,7 +94,7 @@ def test_a_run_leaves_weights_best_and_rewards_in_the_journal(config: Path) -> N
         assert name in steps[0]
     assert steps[0]["unread/no answer tag"] == 1.0  # random weights say nothing readable
     assert [row["step"] for row in journal(out) if "eval/acc" in row] == [0, 2]
-    assert json.loads((out / "best" / "score.json").read_text())["step"] == 2, "the start is no result of the run"
+    assert json.loads((out / "best" / "score.json").read_text())["step"] == 2, "the start does not count as a result"
 
 
 @pytest.mark.ci

@@ -1,6 +1,6 @@
 """Serve a checkpoint to any OpenAI client, at http://127.0.0.1:8000/v1: chat completions with images.
 
-There is no password: do not open it to other machines, or put a proxy with a password in front. Clients take turns.
+It asks for no password: do not open it to other machines, or put a proxy with a password in front. Clients take turns.
 """
 
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ def images(request: CaptionRequest) -> Iterator[Sample]:
         facts = {"entity": entity}
         yield sample_of_file(name, path, captions, where, request=request, source="image_folder", facts=facts)
     for text in texts.values():
-        raise SourceError(f"{text}: captions of no image: there is no image of this name beside it")
+        raise SourceError(f"{text}: captions without an image: no image of this name stands beside it")
 
 
 def _caption_files(root: Path) -> dict[Path, Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mllm.cli.commands.table_grounding import KARL, LONG_TAIL, OURS, PLAIN, SIZES, START, ablation
-from mllm.cli.experiments.ablation import AblationRun
+from mllm.cli.experiments.ablation import Ablation, AblationRun
 from mllm.cli.experiments.pipeline import Stage
 from mllm.evaluation import runs
 from mllm.io.jsonl import write_jsonl
@@ -24,8 +24,8 @@ TINY = ablation(
 class KnownScores(AblationRun):
     """Runs nothing: notes the stages, and leaves behind what each program would (validation scores, answers)."""
 
-    def __init__(self, out: Path) -> None:
-        super().__init__(out, TINY, lambda text: None)
+    def __init__(self, out: Path, ablation: Ablation = TINY) -> None:
+        super().__init__(out, ablation, lambda text: None)
         self.stages: list[Stage] = []
         self.pipeline.run = self.note  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -10,7 +10,6 @@ import pytest
 from mllm.boxes import Box, Frame
 from mllm.cli.commands import table_credit
 from mllm.cli.commands.table_spine import CHECKED, ORACLE, SIZES, UNCHECKED, ablation, blind_share
-from mllm.cli.experiments.ablation import AblationRun
 from mllm.evaluation import scores
 from mllm.models import families
 from mllm.prompting import answers
@@ -23,24 +22,15 @@ TINY = ablation(
 )
 
 
-class KnownSpine(KnownScores):
-    """The spine instead of the table of weights."""
-
-    def __init__(self, out: Path) -> None:
-        AblationRun.__init__(self, out, TINY, lambda text: None)
-        self.stages = []
-        self.pipeline.run = self.note  # pyright: ignore[reportAttributeAccessIssue]
-
-
 @pytest.fixture(scope="module")
-def spine(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnownSpine, str]:
+def spine(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnownScores, str]:
     out = tmp_path_factory.mktemp("spine")
     make_data(out / "truth", train=1, validation=6)
-    table = KnownSpine(out)
+    table = KnownScores(out, TINY)
     return table, table.run()
 
 
-def test_each_teachers_thoughts_are_made_and_used_by_their_arms(spine: tuple[KnownSpine, str]) -> None:
+def test_each_teachers_thoughts_are_made_and_used_by_their_arms(spine: tuple[KnownScores, str]) -> None:
     stages = spine[0].stages
     made = {s.name: s.arguments for s in stages if s.module == "mllm.data_synth.grounding"}
     assert "--thought-checks=answer" in made[f"data: {UNCHECKED}"]
@@ -67,7 +57,7 @@ def test_continued_sft_reads_as_many_samples_as_grpo_reads_answers() -> None:
     assert len(more.rates) == len(grpo.rates)
 
 
-def test_the_flags_are_read_by_the_recipes(spine: tuple[KnownSpine, str]) -> None:
+def test_the_flags_are_read_by_the_recipes(spine: tuple[KnownScores, str]) -> None:
     from trl import GRPOConfig, SFTConfig
 
     from mllm.training import arguments
@@ -83,7 +73,7 @@ def test_the_flags_are_read_by_the_recipes(spine: tuple[KnownSpine, str]) -> Non
             assert settings.rewards["links"]["weight"] == 0 and settings.rewards["iou"]["mode"] == "hit"
 
 
-def test_the_table_has_lengths_and_blind_marks(spine: tuple[KnownSpine, str]) -> None:
+def test_the_table_has_lengths_and_blind_marks(spine: tuple[KnownScores, str]) -> None:
     head = next(line for line in spine[1].splitlines() if line.startswith("| arm"))
     assert "tokens per answer" in head and "blind marks seen right" in head
     assert "GRPO from CoT-SFT - CoT-SFT continued" in spine[1]

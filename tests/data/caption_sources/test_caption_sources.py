@@ -201,7 +201,7 @@ def latin(folder: Path) -> None:
     ("spoil", "message"),
     [
         (lambda folder: None, "no image was found"),
-        (orphan, "b.txt: captions of no image"),
+        (orphan, "b.txt: captions without an image"),
         (twins, "another image has the captions of a.txt already"),
         (leads_out, "a link that leads out"),
         (latin, "a.txt: not UTF-8 at byte 4"),
