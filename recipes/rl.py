@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     samples = [row.record for row in prepared.data.train if isinstance(row.record, Sample)]
     for reward, _ in rewards.values():
         reward.check(samples)
-    recipe.check_generation_batch(args.output_dir, args, len(prepared.data.train))
+    recipe.check_generation_batch(str(args.output_dir), args, len(prepared.data.train))
     dynamic_sampling = checked_sampling(settings, args, prepared.data.train)
     logger.info("%d prompts, %d answers to each", len(prepared.data.train), args.num_generations)
 

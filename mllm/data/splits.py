@@ -135,7 +135,7 @@ def by_image(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares
     wanted = _counts(len(names), shares)
     side_of: dict[int, Split] = {}
     for group in sorted(sizes, key=lambda group: _order(seed, names[group])):
-        side_of[group] = next((side for side in reversed(SPLITS) if wanted[side] > 0), SPLITS[0])
+        side_of[group] = _most_wanted(wanted)
         wanted[side_of[group]] -= sizes[group]
     return [side_of[group] for group in group_of]
 
@@ -163,16 +163,23 @@ def _sides(
         wanted.subtract(side_of[group] for group in groups if group in side_of)
         for group in groups:
             if group not in side_of:
-                side_of[group] = next((side for side in reversed(SPLITS) if wanted[side] > 0), SPLITS[0])
+                side_of[group] = _most_wanted(wanted)
                 wanted[side_of[group]] -= 1
     return side_of
 
 
-def _counts(total: int, shares: Shares) -> Counter[str]:
+def _counts(total: int, shares: Shares) -> Counter[Split]:
     """Divide the photos of an entity: training, then test, then validation get at least one each."""
     test = max(round(total * shares.test), 1 if shares.test else 0) if total >= 2 else 0
     validation = max(round(total * shares.validation), 1 if shares.validation else 0) if total >= 3 else 0
-    return Counter(train=total - test - validation, validation=validation, test=test)
+    counts: dict[Split, int] = {"train": total - test - validation, "validation": validation, "test": test}
+    return Counter(counts)
+
+
+def _most_wanted(wanted: Mapping[Split, int]) -> Split:
+    """Return the last side that still wants a group; the first side if none does."""
+    sides: list[Split] = [side for side in SPLITS if wanted[side] > 0]
+    return sides[-1] if sides else SPLITS[0]
 
 
 def _order(seed: int, *names: str) -> bytes:

@@ -160,7 +160,7 @@ def _base_model(base: str, options: LoadOptions) -> Any:
 
     extra = _four_bits(options.dtype) if options.quantize else {}
     with loading_checks.one_sentence(f"{base}: the weights cannot be loaded"):
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             base,
             dtype=getattr(torch, options.dtype),
             attn_implementation=options.attention,
@@ -170,6 +170,7 @@ def _base_model(base: str, options: LoadOptions) -> Any:
             output_loading_info=True,
             **extra,
         )
+    model, info = loaded
     loading_checks.check_loaded(base, info)
     return model
 

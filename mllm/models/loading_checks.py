@@ -117,7 +117,8 @@ def check_loaded(name: str, info: Mapping[str, Any], config: str = "config.json"
             f"{name}: {len(missing)} weights that {config} asks for are not in its files (first: {missing[0]})"
             f"{other}. Take the {config} that belongs to these weights, or {AGAIN}"
         )
-    if mismatched := sorted(info.get("mismatched_keys") or ()):
+    mismatched: list[Any] = sorted(info.get("mismatched_keys") or ())
+    if mismatched:
         key, here, asked = mismatched[0]
         raise FieldmarkError(
             f"{name}: {len(mismatched)} weights have another shape than {config} asks for (first: {key}, "

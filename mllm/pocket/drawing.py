@@ -6,7 +6,7 @@ is exactly its box.
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from PIL import Image, ImageChops, ImageDraw
 
@@ -196,7 +196,7 @@ def _landmark(pen: _Pen, accent: Colour, w: int, h: int) -> Iterator[None]:
 
 
 _IN_ORDER = (_aircraft, _car, _reptile, _bird, _food, _dog, _mollusc, _mammal, _flower, _landmark)
-_PARTS = dict(zip(DOMAINS, _IN_ORDER, strict=True))
+_PARTS: dict[str, Callable[..., Iterator[None]]] = dict(zip(DOMAINS, _IN_ORDER, strict=True))
 
 
 def sprite(domain: str, marks: Marks, longest: int, rng: random.Random) -> Image.Image:

@@ -29,7 +29,9 @@ SEEN_DOMAINS = ("aircraft", "car", "reptilia", "bird", "food")
 UNSEEN_DOMAINS = ("dog", "mollusca", "mammal", "flower", "landmark")
 DOMAINS = SEEN_DOMAINS + UNSEEN_DOMAINS
 
-ACCENT_PARTS = dict(zip(DOMAINS, "wings roof crest cap topping ears foot tail petals dome".split(), strict=True))
+ACCENT_PARTS: dict[str, str] = dict(
+    zip(DOMAINS, "wings roof crest cap topping ears foot tail petals dome".split(), strict=True)
+)
 """The part of a thing that carries its accent colour, by domain."""
 
 NOUNS = {domain: domain for domain in DOMAINS} | {"reptilia": "reptile", "mollusca": "mollusc"}

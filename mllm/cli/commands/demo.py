@@ -1,9 +1,9 @@
 """Run the whole pipeline on the pocket world, from drawing images to the report.
 
 Data is synthesized, with the thoughts of a fallible teacher: half of them jump to a conclusion. The base is fine-tuned
-to answer at once and to reason first; GRPO teaches the reasoning one to look before it answers; all four are measured
-on seen and unseen species. Then the same for captions. The demo is small: its intervals are wide, and the report claims
-no order that they do not support.
+to answer at once and to reason first; GRPO continues the last weights of the reasoning one and teaches it to look
+before it answers; all four are measured on seen and unseen species. Then the same for captions. The demo is small: its
+intervals are wide, and the report claims no order that they do not support.
 """
 
 import time
@@ -75,10 +75,11 @@ def grounding_stages(out: Path, size: dict[str, int]) -> list[Stage]:
         Stage(made, "mllm.data_synth.grounding", ("--out", str(data), *sizes), 45),
         Stage(cards, "mllm.data_synth.recall", recall, 5, (made,)),
     ]
-    mix = f"--mix={data / 'recall.jsonl'}"
+    # Measured at its end only: RL starts from the last weights, as the papers' does, not from an early checkpoint.
+    cot = (f"--mix={data / 'recall.jsonl'}", f"--evaluate.every={size['cot_steps']}")
     rl = (f"--model={out / 'cot' / 'best'}", "--evaluate.every=4", "--logging_steps=1")
     for name, config, folder, steps, own, seconds, needed in (
-        ("CoT-SFT (reason first)", "sft", "cot", size["cot_steps"], (mix,), 300, cards),
+        ("CoT-SFT (reason first)", "sft", "cot", size["cot_steps"], cot, 300, cards),
         ("SFT (answer at once)", "sft_direct", "sft", size["sft_steps"], (), 150, made),
         ("GRPO on top of CoT-SFT", "rl", "rl", size["rl_steps"], rl, 190, "CoT-SFT (reason first)"),
     ):

@@ -4,7 +4,7 @@ One reward for the whole answer rewards a wrong verdict in an answer that ends w
 `links`; each is compared within its group, as GRPO compares answers (process supervision, arXiv 2402.03300, 4.1.3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class StepCredit:
         return output["advantages"].view(len(ids_NT), -1) + self.weight * credit_NT
 
 
-def span_rewards(parts: dict[str, float]) -> list[float]:
+def span_rewards(parts: Mapping[str, float]) -> list[float]:
     """Return the mean reward of the steps of each span, in the order of `SPANS`; NaN for a span without a step."""
     found = [[share for name, share in parts.items() if _SPAN_OF[name] == span] for span in SPANS]
     return [sum(shares) / len(shares) if shares else float("nan") for shares in found]

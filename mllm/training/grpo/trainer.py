@@ -68,6 +68,8 @@ class PrefixGRPOTrainer(GRPOTrainer):
     args: Any  # GRPOConfig; the base classes' annotations are less specific
     model: Any
     accelerator: Any
+    num_generations: int
+    num_generations_eval: int
 
     def __init__(
         self,
@@ -113,8 +115,6 @@ class PrefixGRPOTrainer(GRPOTrainer):
         if self.aux_loss_enabled:
             return "the router's auxiliary loss counts tokens"
         return shared_prefix.unsupported(self.model)
-
-    # Exact resume.
 
     @property
     def window(self) -> int:

@@ -48,7 +48,9 @@ def test_every_token_belongs_to_the_step_that_it_is_written_in() -> None:
     ids = tokenizer(f"{ANSWER}<|im_end|>").input_ids
     places = token_spans(ids, tokenizer)
     assert places == sorted(places) and set(places) == {0, 1, 2, 3}
-    written = ["".join(tokenizer.decode([i]) for i, p in zip(ids, places, strict=True) if p == k) for k in range(4)]
+    written = [
+        "".join(str(tokenizer.decode([i])) for i, p in zip(ids, places, strict=True) if p == k) for k in range(4)
+    ]
     assert written[2] == " So 2 (5,6),(70,80)." and written[1].startswith(" 1 (1,2)")
 
 
