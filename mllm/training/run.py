@@ -182,13 +182,12 @@ def training_callbacks(
     trainer: Trainer, settings: Settings, prepared: Prepared, own: Sequence[TrainerCallback]
 ) -> list[TrainerCallback]:
     """Return a run's callbacks in the order of `callback_order.ORDER`: a recipe's `own`, and those of every run."""
-    window: int = trainer.window  # pyright: ignore[reportAttributeAccessIssue]
     made: list[TrainerCallback] = [
         *own,
         Journal(Path(trainer.args.output_dir or ".")),
         prepared.run_state,
         Completeness(prepared.checkpoint.convention),
-        Boundaries(window),
+        Boundaries(trainer),
     ]
     if prepared.data.validation:
         checkpoint, data, card = prepared.checkpoint, prepared.data, prepared.card

@@ -119,8 +119,18 @@ class PrefixGRPOTrainer(GRPOTrainer):
     @property
     def window(self) -> int:
         """Optimizer steps that use up one generation batch; a checkpoint in between would lose completions."""
-        micro_steps = self.args.steps_per_generation * self.num_iterations
-        return math.lcm(micro_steps, self.args.gradient_accumulation_steps) // self.args.gradient_accumulation_steps
+        accumulated = self.args.gradient_accumulation_steps
+        return math.lcm(self._micro_steps, accumulated) // accumulated
+
+    @property
+    def used_up(self) -> bool:
+        """Whether all completions that were drawn have been trained on; the next micro-step draws new ones."""
+        return self._step % self._micro_steps == 0
+
+    @property
+    def _micro_steps(self) -> int:
+        """Micro-steps that use up one generation batch."""
+        return self.args.steps_per_generation * self.num_iterations
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         if self.bag_sampler is not None:
@@ -223,8 +233,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if not self.shares_prefix or not self.model.training:
             return super()._prepare_inputs(generation_batch)
-        window = self.args.steps_per_generation * self.num_iterations
-        if self._step % window == 0 or self._buffered_inputs is None:
+        if self.used_up or self._buffered_inputs is None:
             generated: Any = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
             parts: Any = split_tensor_dict(generated, self.args.steps_per_generation)
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
