@@ -96,12 +96,13 @@ class MasteryTable(ByName[Entry]):
         return {name: levels.count(name) / len(levels) if levels else 0.0 for name in LEVELS}
 
     def save(self, path: str | Path, made: Mapping[str, Any] | None = None) -> Path:
-        """Write the table; `made` says how it was made. Every entity needs its count."""
-        rows = {}
-        for name, entry in self.items():
-            if entry.right is None or not entry.asked:
-                raise RecordError(f"{self.origin}: entity {name!r} has a level but no count, so it cannot be written")
-            rows[name] = {"right": entry.right, "asked": entry.asked, "level": entry.level}
+        """Write the table; `made` says how it was made. A level without counts is written as KARL writes it."""
+        rows = {
+            name: {"right": entry.right, "asked": entry.asked, "level": entry.level}
+            if entry.accuracy is not None
+            else {"knowledge_category": entry.level}
+            for name, entry in self.items()
+        }
         with atomic_write(path) as file:
             content = {"schema": SCHEMA, "entities": rows, "made": dict(made or {})}
             file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
