@@ -6,6 +6,7 @@ A safe step uses up the generated completions and closes a log; the order of row
 import json
 import logging
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -207,8 +208,8 @@ def clear_save_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if not isinstance(error, OSError | SafetensorError) and "file" not in str(error):
-            raise  # torch.save reports disk errors as a RuntimeError about its file; others are not about the disk
+        if not isinstance(error, OSError | SafetensorError) and not re.search("file|inline_container", str(error)):
+            raise  # torch.save reports a full disk as a RuntimeError of its container; others are not about the disk
         if not (folder / CONVENTION_FILE).is_file() and folder.name.startswith("checkpoint-"):
             shutil.rmtree(folder, ignore_errors=True)
         free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**30

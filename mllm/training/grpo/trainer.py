@@ -207,7 +207,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
             ends = torch.tensor(counts).cumsum(0).tolist()
             per_prompt = [features[end - count : end] for count, end in zip(counts, ends, strict=True)]
             self._pending = Pending(run, [per_prompt[k] for k in run])
-        if self.use_vllm or self.use_transformers_continuous_batching:  # they reuse repeated prompts themselves
+        if self.use_vllm:  # it reuses repeated prompts itself
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)
         model = self.accelerator.unwrap_model(self.model_wrapped)
         with rollout.prefilled_once(model, run, features):
