@@ -81,7 +81,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, max_completion_leng
         visual_tokens=settings.visual_tokens,
         min_visual_tokens=settings.min_visual_tokens,
     )
-    if template_opening(checkpoint.processor, checkpoint.convention.prompt):
+    if template_opening(checkpoint.processor):
         logger.info("the chat template opens the thought, so completions are parsed as if they began with <think>")
     data = dataset.read_data(settings, answers=answers, check_images=PartialState().is_main_process)
     main_process_only(
