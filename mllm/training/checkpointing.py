@@ -208,8 +208,8 @@ def clear_save_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if not isinstance(error, OSError | SafetensorError) and not re.search("file|inline_container", str(error)):
-            raise  # torch.save reports a full disk as a RuntimeError of its container; others are not about the disk
+        if isinstance(error, RuntimeError) and not re.search("file|inline_container|iostream", str(error)):
+            raise  # torch.save reports a full disk as one of its container or stream; others are not about the disk
         if not (folder / CONVENTION_FILE).is_file() and folder.name.startswith("checkpoint-"):
             shutil.rmtree(folder, ignore_errors=True)
         free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**30

@@ -145,7 +145,7 @@ ENCODERS: dict[str, tuple[Break, str]] = {
     "no tokenizer": (gone("tokenizer.json", "tokenizer_config.json"), "no tokenizer"),
     "code of its own": (
         text("config.json", '{"model_type": "internvl_chat", "auto_map": {"AutoConfig": "code.InternVLChatConfig"}}'),
-        "it needs code of its own, which Fieldmark does not run; name a checkpoint of .*qwen3_vl",
+        "it needs code of its own, which Fieldmark does not run",
     ),
     "no preprocessor": (gone("preprocessor_config.json"), "not a readable encoder"),
 }

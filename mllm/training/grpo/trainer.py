@@ -29,15 +29,9 @@ logger = logging.getLogger(__name__)
 
 TRL_TESTED = "1.16"
 TRL_INTERNALS = (
-    "_calculate_rewards",
-    "_compute_loss",
-    "_generate_and_score_completions",
-    "_generate_single_turn",
-    "_get_per_token_logps_and_entropies",
-    "_get_train_sampler",
-    "_prepare_inputs",
-    "_tokenize_prompts",
-)
+    "_calculate_rewards", "_compute_loss", "_generate_and_score_completions", "_generate_single_turn",
+    "_get_per_token_logps_and_entropies", "_get_train_sampler", "_prepare_inputs", "_tokenize_prompts",
+)  # fmt: skip
 """Methods of GRPOTrainer that are overridden here; tests/training/test_trl_contract.py checks them."""
 SKIPPABLE = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo")
 """Losses in which a completion without advantage has no gradient, so that its group need not be scored."""
@@ -119,18 +113,13 @@ class PrefixGRPOTrainer(GRPOTrainer):
     @property
     def window(self) -> int:
         """Optimizer steps that use up one generation batch; a checkpoint in between would lose completions."""
-        accumulated = self.args.gradient_accumulation_steps
-        return math.lcm(self._micro_steps, accumulated) // accumulated
+        micro_steps = self.args.steps_per_generation * self.num_iterations
+        return math.lcm(micro_steps, self.args.gradient_accumulation_steps) // self.args.gradient_accumulation_steps
 
     @property
     def used_up(self) -> bool:
         """Whether all completions that were drawn have been trained on; the next micro-step draws new ones."""
-        return self._step % self._micro_steps == 0
-
-    @property
-    def _micro_steps(self) -> int:
-        """Micro-steps that use up one generation batch."""
-        return self.args.steps_per_generation * self.num_iterations
+        return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         if self.bag_sampler is not None:
