@@ -9,7 +9,7 @@ A mastery file is json, ours (`eval/mastery.py` makes it) or the one that KARL p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -107,6 +107,18 @@ class MasteryTable(ByName[Entry]):
             content = {"schema": SCHEMA, "entities": rows, "made": dict(made or {})}
             file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return Path(path)
+
+
+def load_masteries(paths: Sequence[str | Path]) -> MasteryTable:
+    """Read mastery files as one: KARL publishes three. Raises `RecordError`: an entity has two levels."""
+    entries: dict[str, Entry] = {}
+    for path in paths:
+        for name, entry in load_mastery(path).items():
+            if entries.setdefault(name, entry).level != entry.level:
+                raise RecordError(
+                    f"{path}: entity {name!r} is {entry.level} here, {entries[name].level} in a file before"
+                )
+    return MasteryTable(entries, ", ".join(map(str, paths)))
 
 
 def load_mastery(path: str | Path) -> MasteryTable:
