@@ -54,6 +54,8 @@ HEADING = """Knowledge cards of domain {domain}, made by data_synth/knowledge.py
 `verified: true` was seen in most of the images looked at, `false` was not and is used nowhere,
 `unverified` no one has checked. `unlike` holds pairs: [its own mark, the other's mark]."""
 
+TO_FILL_IN = "Entities of which nothing is known yet. Write marks of each: `marks: [grey head, white throat]`"
+
 
 @dataclass(frozen=True)
 class KnowingTeacherOptions(TeacherOptions):
@@ -193,6 +195,8 @@ def marks_stage(
 ) -> list[Card]:
     """Stage 2: one card for each entity, from the files and the teacher."""
     by_name = [{normalize_name(name): card for name, card in cards.items()} for cards in given]
+    if teacher is None:
+        check_known(run, [one for one in entities if not any(normalize_name(one[1]) in cards for cards in by_name)])
 
     def make(entity: Entity) -> Card:
         domain, name = entity
@@ -208,6 +212,19 @@ def marks_stage(
 
     file = run.out / "marks.jsonl"
     return run.map_rows(file, Card, entities, make, title="marks", key="entity", name=itemgetter(1))
+
+
+def check_known(run: Run, missing: Sequence[Entity]) -> None:
+    """Refuse entities that no given file describes, all at once, and write a file to describe them in."""
+    if not missing:
+        return
+    file = run.out.with_name(f"{run.out.name}_missing.yaml")
+    if run.world.is_main:
+        card_files.write(file, [Card(name, domain) for domain, name in missing], TO_FILL_IN)
+    raise FieldmarkError(
+        f"nothing is known of {len(missing)} entities: {', '.join(name for _, name in missing)}. Write marks into "
+        f"{file} and add --given {file} --overwrite, or name a --teacher that knows them"
+    )
 
 
 def check_stage(run: Run, cards: Sequence[Card], photos: Sequence[Photo], teacher: Sees) -> list[Card]:

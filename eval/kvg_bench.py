@@ -31,7 +31,7 @@ from mllm.cli.programs import parse, run_program
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, kvg_published, quadrants, runs, scores
 from mllm.io import provenance, tables
-from mllm.io.files import write_json
+from mllm.io.files import no_such, write_json
 from mllm.knowledge.mastery import load_masteries
 from mllm.metrics import reasoning
 from mllm.records import Sample, load_samples
@@ -86,9 +86,9 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
     if options.samples is not None and options.official is not None:
         raise FieldmarkError("--samples and --official exclude each other")
     file = options.official or options.samples or SAMPLES
+    checkpoint = generate_missing.open_for(benchmark)  # before minutes of reading a parquet
     left_out: list[str] = []
     samples, root = read_samples(options, file, left_out)
-    checkpoint = generate_missing.open_for(benchmark)
     source = {
         "file": str(file),
         "hash": provenance.file_hash(file),
@@ -112,7 +112,7 @@ def read_samples(options: Options, file: Path, left_out: list[str]) -> tuple[lis
     else:
         if not file.is_file():
             raise FieldmarkError(
-                f"{file}: no such samples file; name one with --samples, or make the pocket example's with "
+                f"{no_such(file, 'samples file')}; name it with --samples, or make the pocket example's with "
                 "`python data_synth/grounding.py`"
             )
         root = file.parent

@@ -15,6 +15,7 @@ from mllm.boxes import Box, Frame
 from mllm.errors import RecordError
 from mllm.io import upgrades
 from mllm.io.codec import Flag, Int, Number, Record
+from mllm.io.files import no_such
 from mllm.io.jsonl import numbered
 
 Split = Literal["train", "validation", "test"]
@@ -191,7 +192,7 @@ def load_samples(path: str | Path, *, images: bool = True) -> list[Sample]:
     path = Path(path)
     samples: list[Sample] = []
     if not path.is_file():
-        raise RecordError(f"{path}: no such record file")
+        raise RecordError(no_such(path, "record file"))
     for line, sample in numbered(path, Sample, "id"):
         if images and not (file := image_path(path, sample)).is_file():
             raise RecordError(

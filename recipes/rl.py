@@ -70,8 +70,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments.start(settings)
     rewards = run.load_rewards(settings, Path(args.output_dir or "."))
     args.reward_weights = [weight for _, weight in rewards.values()]
+    check_model(settings)
     make_pocket_data(settings)
-    check_files(settings)
+    check_tables(settings)
 
     # 2. All checks, before the weights are loaded.
     prepared = run.prepare(settings, args, answers=False, max_completion_length=args.max_completion_length or 0)
@@ -140,11 +141,15 @@ def checked_sampling(settings: Settings, args: GRPOConfig, rows: Sequence[trl_ad
     return made
 
 
-def check_files(settings: Settings) -> None:
-    """Refuse tables that are missing, and a pocket model that has to be trained first."""
+def check_tables(settings: Settings) -> None:
+    """Refuse tables that are missing."""
     for file in settings.tables:
         if not file.is_file():
             raise ConfigError(f"{file}: no such file (eval/mastery.py makes mastery files, data_synth/bags.py bags)")
+
+
+def check_model(settings: Settings) -> None:
+    """Refuse a pocket model that has to be trained first."""
     if settings.model.startswith("runs/pocket/") and not Path(settings.model).is_dir():
         made_by = [file.name for file in sorted(DEFAULT.parent.glob("*.yaml")) if recipe.makes(file, settings.model)]
         flags = "".join(f" --config recipes/{name}" for name in made_by[:1])

@@ -9,6 +9,7 @@ import numpy as np
 from mllm.captions import caption_of, distinct, words
 from mllm.errors import FieldmarkError
 from mllm.io import safe_pickle, strict_json
+from mllm.io.files import no_such
 from mllm.io.jsonl import read_jsonl
 from mllm.metrics import stats
 from mllm.records import Completion, Sample
@@ -42,7 +43,7 @@ def read_captions(file: Path) -> dict[str, str]:
     broken JSON, or a caption that is not a text.
     """
     if not file.is_file():
-        raise FieldmarkError(f"{file}: no such file of captions")
+        raise FieldmarkError(no_such(file, "file of captions"))
     if file.suffix == ".jsonl":
         rows = read_jsonl(file, Completion, unique="sample_id", torn_tail=True)
         return {row.sample_id: caption_of(row) for row in rows}

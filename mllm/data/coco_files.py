@@ -1,5 +1,6 @@
 """Files in COCO's format: images, categories, instances and captions, read strictly and indexed by id."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,15 +9,21 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat
 
 from mllm.boxes import Box, Frame
-from mllm.data.source_files import SourceError, check_count, make_box, read_size
+from mllm.data.source_files import SourceError, check_count, find_file, make_box, read_size
 from mllm.io import strict_json
 from mllm.io.images import exif_orientation, image_size
 
+log = logging.getLogger(__name__)
+
 
 def _id(value: Any) -> int | str:
+    """Return an id; one number has one form, whether it is written 3, 3.0 or "3"."""
+    if type(value) is float and value.is_integer():
+        return int(value)
     if type(value) not in (int, str):
-        raise ValueError("a number or a text is needed")
-    return value
+        raise ValueError("a whole number or a text is needed")
+    is_number = isinstance(value, str) and len(value) < 20 and value.isdecimal() and str(int(value)) == value
+    return int(value) if is_number else value
 
 
 Id = Annotated[Any, AfterValidator(_id)]
@@ -52,8 +59,8 @@ class CocoLicence(CocoEntry):
     url: str = ""
 
 
-class CocoAnnotation(CocoEntry):
-    """A caption, or an instance with a box `[left, top, width, height]` in pixels."""
+class CocoAnnotation(BaseModel):
+    """A caption, or an instance with a box `[left, top, width, height]` in pixels. Its own id is not needed here."""
 
     image_id: Id
     caption: str | None = None
@@ -70,7 +77,8 @@ class _CocoFile(BaseModel):
 
 
 E = TypeVar("E", bound=CocoEntry)
-Placed = tuple[str, E]
+R = TypeVar("R", bound=BaseModel)
+Placed = tuple[str, R]
 """An entry after its place: file, list and index."""
 
 
@@ -90,15 +98,22 @@ def read_coco(file: Path) -> Coco:
     content = strict_json.read(file, _CocoFile, kind=SourceError)
     images, categories = _by_id(file, "images", content.images), _by_id(file, "categories", content.categories)
     coco = Coco(images, categories, _by_id(file, "licenses", content.licenses))
-    for where, row in _by_id(file, "annotations", content.annotations).values():
+    empty: list[str] = []
+    for index, row in enumerate(content.annotations):
+        where = f"{file}: annotations[{index}]"
         if row.image_id not in images:
             raise SourceError(f"{where}: field image_id: {row.image_id!r} is in no entry of the images list")
         if row.caption is None and (row.bbox is None or row.category_id not in categories):
             raise SourceError(f"{where}: neither a caption nor an instance (bbox, and a category_id of the categories)")
         if row.caption is not None and not row.caption.strip():
             raise SourceError(f"{where}: field caption: a text is needed, got {row.caption!r:.60}")
+        if row.caption is None and row.bbox is not None and 0 in row.bbox[2:]:
+            empty.append(where)  # COCO's own files hold such boxes
+            continue
         group = coco.instances if row.caption is None else coco.captions
         group.setdefault(row.image_id, []).append((where, row))
+    if empty:
+        log.warning("%d boxes of width or height 0 passed over, the first: %s", len(empty), empty[0])
     return coco
 
 
@@ -108,7 +123,10 @@ def _by_id(file: Path, name: str, rows: Iterable[E]) -> dict[Any, Placed[E]]:
     for index, row in enumerate(rows):
         where = f"{file}: {name}[{index}]"
         if row.id in found:
-            raise SourceError(f"{where}: field id: {row.id!r} was used before, at {found[row.id][0]}")
+            raise SourceError(
+                f"{where}: field id: {row.id!r} was used before, at {found[row.id][0]}; in a file merged from several, "
+                "give the ids of each its own numbers"
+            )
         found[row.id] = (where, row)
     return found
 
@@ -133,9 +151,9 @@ class ImageFile:
 def find_image(file: Path, image: Placed[CocoImage]) -> ImageFile:
     """Find an image beside the json or in `images/`; its own width and height decide whether boxes need rotation."""
     where, row = image
-    path = file.parent / row.file_name
+    path = find_file(file.parent, row.file_name)
     if not path.is_file():
-        path = file.parent / "images" / row.file_name
+        path = find_file(file.parent / "images", row.file_name)
     size, orientation = read_size(path, f"{where}: field file_name"), 1
     if row.width is not None and row.height is not None and (annotated := Frame(row.width, row.height)) != size:
         if annotated != _stored_size(path):

@@ -15,8 +15,14 @@ Placed = tuple[str, Row]
 
 
 def read_table(file: Path) -> tuple[list[str], list[tuple[str, dict[Any, Any]]]]:
-    """Read a csv table: header, and rows as `csv.DictReader` gives them, with `file:line`; or raise SourceError."""
-    reader = csv.DictReader(StringIO(read_text(file), newline=""))
+    """Read a csv table: header, and rows as `csv.DictReader` gives them, with `file:line`; or raise SourceError.
+
+    Cells are divided by commas, or by semicolons or tabs if the header holds no comma.
+    """
+    text = read_text(file)
+    first = text.partition("\n")[0]
+    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+    reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter)
     try:
         header = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = header
@@ -85,5 +91,6 @@ def numbers_of(row: Row, columns: Sequence[str], where: str) -> tuple[float, ...
         try:
             numbers.append(float(text))
         except ValueError:
-            raise SourceError(f"{where}: field {column}: a number is needed, got {text!r}") from None
+            hint = "; write decimals with a point" if "," in text else ""
+            raise SourceError(f"{where}: field {column}: a number is needed, got {text!r:.60}{hint}") from None
     return tuple(numbers)

@@ -36,7 +36,8 @@ class LabelReport:
 def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Shares, seed: int) -> LabelReport:
     """Decode every photo, look up its card and its near-duplicates, and split the good photos.
 
-    Raises `FieldmarkError`: the input as a whole cannot be read, e.g. no such folder or a table without needed columns.
+    Raises `FieldmarkError`: the input as a whole cannot be read, e.g. no such folder or a table without needed columns,
+    or holds no photo.
     """
     found = LabelReport()
     prints: list[list[str]] = []
@@ -50,20 +51,22 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
             found.photos.append(photo)
         except FieldmarkError as error:
             found.faults.append(str(error))
-    if not found.photos:
-        first = f"; the first of {len(found.faults)} faults: {found.faults[0]}" if found.faults else ""
-        raise SourceError(f"{request.input or source}: no photo can be used{first}")
+    if not found.photos and not found.faults:
+        raise SourceError(f"{request.input or source}: no photo found")
     found.faults += two_labels(found.photos, prints)
     groups: dict[int, list[str]] = {}
     for photo, group in zip(found.photos, splits.near_duplicates(prints), strict=True):
         groups.setdefault(group, []).append(photo.id)
     found.duplicates = [ids for ids in groups.values() if len(ids) > 1]
-    found.split = splits.split(found.photos, prints, shares, seed).photos
+    if found.photos:
+        found.split = splits.split(found.photos, prints, shares, seed).photos
     return found
 
 
 def sides_without_images(found: LabelReport) -> Iterator[str]:
     """Yield a line for each side with too few kinds: an image needs at least two, each with one box."""
+    if not found.photos:
+        return
     domains_found = {photo.domain for photo in found.photos}
     for side in SPLITS:
         here = [photo for photo in found.split if photo.split == side and len(photo.boxes) == 1]
@@ -77,6 +80,9 @@ def sides_without_images(found: LabelReport) -> Iterator[str]:
 
 def summary(found: LabelReport) -> Iterator[str]:
     """Yield lines on the photos, near-duplicates and the split."""
+    if not found.photos:
+        yield "no photo can be used"
+        return
     kinds = Counter((photo.domain, photo.entity) for photo in found.photos)
     fewest, most = min(kinds.values()), max(kinds.values())
     each = f"{fewest} of each" if fewest == most else f"{fewest} to {most} of each"

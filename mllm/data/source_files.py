@@ -1,6 +1,7 @@
 """What all input formats of photos and captioned images share: requests, files, errors with file, line and field."""
 
 import logging
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TypeVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, FieldmarkError
+from mllm.io.files import is_file, no_such
 from mllm.io.images import image_size
 from mllm.records import Photo, Sample
 
@@ -58,7 +60,7 @@ def need_input(request: SourceRequest, kind: str) -> Path:
     if path is None:
         raise SourceError(f"this source needs an input {kind}: give it with --input")
     if not (path.is_dir() if kind == "folder" else path.is_file()):
-        raise SourceError(f"{path}: no such {kind}")
+        raise SourceError(no_such(path, kind))
     return path
 
 
@@ -75,6 +77,15 @@ def read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+
+
+def find_file(folder: Path, name: str) -> Path:
+    r"""Return where a file lies: under its name as it is written, else with `/` for the `\` of Windows, or with accents
+    in the other Unicode form (macOS writes them as letters of their own). The name as written if there is none.
+    """
+    slashed = name.replace("\\", "/")
+    names = (name, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")))
+    return next((folder / one for one in names if is_file(folder / one)), folder / name)
 
 
 def images_below(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:

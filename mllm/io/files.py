@@ -25,6 +25,15 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # pathlib's own raises for such paths
 
 
+def no_such(path: str | Path, kind: str) -> str:
+    """Return the sentence for a path that is not the `kind` needed there, "file of cards" or "folder"."""
+    if Path(path).is_dir():
+        return f"{path}: this is a folder, but a {kind} is needed; name one in it"
+    if Path(path).exists():
+        return f"{path}: this is a file, but a {kind} is needed"
+    return f"{path}: no such {kind}"
+
+
 def program_folder(name: str) -> Path:
     """Return the folder `recipes`, `data_synth` or `eval`: inside the installed package, beside it in a checkout."""
     inside = PACKAGE / name

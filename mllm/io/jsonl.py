@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mllm.errors import RecordError
 from mllm.io.codec import decode, encode
-from mllm.io.files import atomic_write, naming_full_disk
+from mllm.io.files import atomic_write, naming_full_disk, no_such
 
 R = TypeVar("R")
 
@@ -29,7 +29,7 @@ def read_jsonl(path: str | Path, cls: type[R], *, unique: str | None = None, tor
     """
     path = Path(path)
     if not path.is_file():
-        raise RecordError(f"{path}: no such record file")
+        raise RecordError(no_such(path, "record file"))
     return (row for _, row in numbered(path, cls, unique, torn_tail))
 
 
@@ -47,7 +47,9 @@ def numbered(path: Path, cls: type[R], unique: str | None, torn_tail: bool = Fal
             try:
                 row = decode(line, cls)
             except RecordError as error:
-                raise RecordError(f"{path}:{number}: {error}") from None
+                whole = number == 1 and line.lstrip().startswith(b"[")
+                hint = f"; a list in JSON has to be one object a line: jq -c '.[]' {path.name}" if whole else ""
+                raise RecordError(f"{path}:{number}: {error}{hint}") from None
             if unique is not None:
                 key = getattr(row, unique)
                 if key in seen:

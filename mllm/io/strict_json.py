@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mllm.errors import FieldmarkError
+from mllm.io.files import no_such
 
 T = TypeVar("T")
 Kind = type[FieldmarkError]
@@ -48,11 +49,13 @@ def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind
     """
     end = f"; {advice}" if advice else ""
     if not path.is_file():
-        raise kind(f"{path}: no such file{end}")
+        raise kind(no_such(path, "file") + end)
     try:
         content = load(path, parse_constant=_finite, parse_float=_finite)
     except JSONDecodeError as error:
-        raise kind(f"{path}:{error.lineno}: broken JSON: {error.msg}{end}") from None
+        lines = error.msg == "Extra data"
+        problem = "a second value, but one is needed; is this a .jsonl file?" if lines else f"broken JSON: {error.msg}"
+        raise kind(f"{path}:{error.lineno}: {problem}{end}") from None
     return parsed(content, shape, f"{path}: ", advice=advice, kind=kind)
 
 

@@ -10,8 +10,9 @@ _LINES = "\t\n\r"
 
 
 def name(written: str) -> str:
-    """Return a name as it is asked for: `_` stands for a space, and no space is at its ends or doubled."""
-    return " ".join(written.replace("_", " ").split())
+    """Return a name as it is asked for: `_` stands for a space, no space is at its ends or doubled, and "é" is one
+    letter (Unicode NFC)."""
+    return " ".join(unicodedata.normalize("NFC", written).replace("_", " ").split())
 
 
 def fault(text: str) -> str | None:

@@ -32,7 +32,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from mllm.errors import FieldmarkError, RecordError
 from mllm.io import strict_json, words
 from mllm.io.codec import Flag, Int, Number, Record
-from mllm.io.files import atomic_write
+from mllm.io.files import atomic_write, no_such
 
 UNVERIFIED = "unverified"
 _ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
@@ -139,7 +139,7 @@ def read(file: str | Path) -> dict[str, Card]:
     """
     file = Path(file)
     if not file.is_file():
-        raise KnowledgeError(f"{file}: no such file of knowledge cards")
+        raise KnowledgeError(no_such(file, "file of knowledge cards"))
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -175,7 +175,7 @@ def _plain(card: Card) -> dict[str, Any]:
         marks.append(row | ({"seen": f"{mark.seen} of {mark.looked}"} if mark.looked else {}))
     unlike = {other: [list(pair) for pair in card.unlike[other]] for other in sorted(card.unlike)}
     fields = {"domain": card.domain, "source": card.source, "marks": marks, "unlike": unlike}
-    return {key: value for key, value in fields.items() if value}
+    return {key: value for key, value in fields.items() if value or key == "marks"}
 
 
 def _parse(file: Path, text: str) -> Any:

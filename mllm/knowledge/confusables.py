@@ -16,6 +16,7 @@ import numpy as np
 from mllm.boxes import Frame
 from mllm.io import strict_json
 from mllm.io.codec import Number, Record
+from mllm.io.files import no_such
 from mllm.io.images import open_image, phash
 from mllm.knowledge.card_files import Card, KnowledgeError
 from mllm.knowledge.cards import has_mark, word_overlap
@@ -66,7 +67,7 @@ def by_file(file: Path) -> Vector:
     """Read embeddings from a jsonl file of `{"id": photo id, "vector": [numbers]}`."""
     known: dict[str, np.ndarray] = {}
     if not file.is_file():
-        raise KnowledgeError(f"{file}: no such file of embeddings")
+        raise KnowledgeError(no_such(file, "file of embeddings"))
     for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue

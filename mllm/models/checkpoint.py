@@ -130,8 +130,9 @@ def load(
         lora: add new adapters, or, where the checkpoint has one already, continue to train that one.
         trainable: continue to train the checkpoint's adapter.
 
-    Raises FieldmarkError: as `open_checkpoint`; weights that cannot be read.
+    Raises FieldmarkError: as `open_checkpoint`; weights that cannot be read; a device that is not there.
     """
+    device = None if options.device is None else device_of(options.device)  # before minutes of reading
     checkpoint = name if isinstance(name, Checkpoint) else open_checkpoint(name, **opening)
     loading_checks.check_weights(Path(checkpoint.base))
     if checkpoint.adapter is not None:
@@ -144,8 +145,8 @@ def load(
         model = add_adapters(model, checkpoint.base, checkpoint.family, lora, quantized=quantized)
     else:
         freeze_parts(model, get_args(Part) if quantized else freeze)  # quantized weights take no gradients
-    if options.device is not None and not quantized:
-        model = model.to(_device(options.device))
+    if device is not None and not quantized:
+        model = model.to(device)
     return Loaded(model.eval(), checkpoint.processor, checkpoint.family, checkpoint.convention)
 
 
@@ -254,11 +255,19 @@ def _four_bits(dtype: str) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": here}}
 
 
-def _device(name: str) -> str:
-    """Return a device; `auto` is this process's accelerator if there is one, otherwise the CPU."""
+def device_of(name: str) -> str:
+    """Return a device; `auto` is this process's accelerator if there is one, otherwise the CPU.
+
+    Raises ConfigError: a device that this machine does not have.
+    """
     import torch
 
     if name != "auto":
+        try:
+            torch.zeros(1, device=name).item()
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0].split(" device type at start")[0]
+            raise ConfigError(f"device {name!r} cannot be used: {reason:.200}; give auto, cpu or cuda") from None
         return name
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if accelerator is None:

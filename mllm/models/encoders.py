@@ -22,6 +22,7 @@ from mllm.errors import ConfigError, FieldmarkError, UnknownNameError
 from mllm.io.images import open_image
 from mllm.models import loading_checks
 from mllm.models.builtin import weights_folder
+from mllm.models.checkpoint import device_of
 from mllm.models.embedding_cache import EmbeddingStore
 from mllm.models.similarity import EmbeddedTexts, Pool, similarity
 
@@ -155,7 +156,8 @@ def load(
     """
     if pool not in get_args(Pool):
         raise ConfigError(f"pool must be one of {', '.join(get_args(Pool))}, got {pool!r}")
-    return _load(name, late, pool, cache, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    here = device_of(device) if device else "cuda" if torch.cuda.is_available() else "cpu"
+    return _load(name, late, pool, cache, here)
 
 
 @lru_cache(maxsize=8)

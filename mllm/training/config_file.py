@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from mllm.config import SECTION, Section, Settings
 from mllm.errors import ConfigError
+from mllm.io.files import no_such, program_folder
 
 S = TypeVar("S", bound=Section)
 
@@ -44,7 +45,7 @@ def read(argv: Sequence[str], default: Path, trl_fields: Collection[str]) -> Run
             words = _words(argv, index)
             if not words:
                 raise ConfigError(f"the command line: {word} needs a value")
-            file = Path(words[0])
+            file = find(words[0])
             del argv[index : index + (1 if "=" in word else 2)]
             break
     values = load_yaml(file)
@@ -74,10 +75,25 @@ def read(argv: Sequence[str], default: Path, trl_fields: Collection[str]) -> Run
     return RunConfig(parse(ours, Settings, str(file)), values, tuple(flags), file)
 
 
+def find(named: str | Path) -> Path:
+    """Return a config file: a path, or the name of a recipe that comes along (`sft`, `recipes/sft.yaml`).
+
+    Raises `ConfigError`: neither a file nor such a name; says the nearest name.
+    """
+    path, folder = Path(named), program_folder("recipes")
+    own = folder / f"{path.stem}.yaml"
+    if not path.is_file() and own.is_file() and path.parent in (Path(), Path("recipes")):
+        return own
+    if not path.is_file():
+        close = get_close_matches(path.stem, [recipe.stem for recipe in folder.glob("*.yaml")], n=1)
+        raise ConfigError(no_such(path, "config file") + (f"; did you mean the recipe {close[0]}?" if close else ""))
+    return path
+
+
 def load_yaml(file: Path) -> dict[str, Any]:
     """Read a YAML file that holds one mapping. Raises `ConfigError`, naming the file."""
     if not file.is_file():
-        raise ConfigError(f"{file}: no such config file")
+        raise ConfigError(no_such(file, "config file"))
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -16,7 +16,7 @@ from mllm.errors import FieldmarkError, RecordError
 from mllm.io.files import program_folder
 from mllm.io.images import image_size
 from mllm.io.jsonl import numbered, read_jsonl
-from mllm.models.checkpoint import Checkpoint
+from mllm.models.checkpoint import Checkpoint, open_checkpoint
 from mllm.prompting import conversations, prompts, special_tokens
 from mllm.prompting.tasks import task_of
 from mllm.records import Sample, image_path, load_samples
@@ -167,12 +167,17 @@ def _check_images(rows: Sequence[Row]) -> None:
 
 
 def make_pocket_data(settings: Settings) -> None:
-    """Make the pocket examples' data if this run needs it and it is missing; on the main process only."""
-    for folder in dict.fromkeys(file.parent for file in settings.train if not file.is_file()):
-        if folder == POCKET_DATA:
-            main_process_only(partial(_make, "grounding", ()))
-        elif folder in POCKET_CAPTIONS:
-            main_process_only(partial(_make, "captions", POCKET_CAPTIONS[folder]))
+    """Make the pocket examples' data if this run needs it and it is missing; on the main process only.
+
+    Raises FieldmarkError: the model does not exist, which is better known before minutes of making data.
+    """
+    made = {POCKET_DATA: ("grounding", ()), **{one: ("captions", flags) for one, flags in POCKET_CAPTIONS.items()}}
+    folders = dict.fromkeys(file.parent for file in settings.train if not file.is_file())
+    if made.keys() & folders:
+        open_checkpoint(settings.model, family=settings.family)
+    for folder in folders:
+        if folder in made:
+            main_process_only(partial(_make, *made[folder]))
 
 
 def _make(name: str, flags: Sequence[str]) -> None:

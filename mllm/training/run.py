@@ -72,15 +72,15 @@ def prepare(settings: Settings, args: Any, *, answers: bool, max_completion_leng
         FieldmarkError: see `dataset`, `open_checkpoint` and `resume`.
     """
     output_dir = Path(args.output_dir)
-    main_process_only(lambda: _check_folder(output_dir))
-    resume_from = resume.checkpoint_to_resume(output_dir, settings.resume)
-    checkpoint = open_checkpoint(
+    checkpoint = open_checkpoint(  # first: a mistyped name leaves no empty folder behind
         settings.model,
         family=settings.family,
         style=settings.style,
         visual_tokens=settings.visual_tokens,
         min_visual_tokens=settings.min_visual_tokens,
     )
+    main_process_only(lambda: _check_folder(output_dir))
+    resume_from = resume.checkpoint_to_resume(output_dir, settings.resume)
     if template_opening(checkpoint.processor):
         logger.info("the chat template opens the thought, so completions are parsed as if they began with <think>")
     data = dataset.read_data(settings, answers=answers, check_images=PartialState().is_main_process)

@@ -95,10 +95,14 @@ def test_a_side_of_one_kind_is_reported(folder: Path) -> None:
     )
 
 
-def test_where_nothing_can_be_used_the_first_fault_is_reported(folder: Path) -> None:
+def test_where_nothing_can_be_used_every_fault_is_reported(folder: Path, tmp_path: Path) -> None:
     (folder / "boxes.csv").unlink()
-    with pytest.raises(SourceError, match=r"no photo can be used; the first of 16 faults: .*crow/0.png.*no box"):
-        check(folder)
+    found = fieldmark(["photos", str(folder), "--domain", "bird"])
+    assert found.exit_code == 1 and found.output.startswith("no photo can be used\ncannot be used: 16\n")
+    assert found.output.count("the photo has no box") == 16 and "fieldmark photos passes over missing" in found.output
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="no photo found"):
+        check(tmp_path / "empty")
 
 
 def test_the_command_ends_with_one_where_a_photo_is_wrong(folder: Path) -> None:

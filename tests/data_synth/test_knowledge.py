@@ -127,6 +127,22 @@ def test_bad_input_is_one_clear_error(tmp_path: Path, flags: list[str], message:
     assert message in str(error.value)
 
 
+def test_every_kind_that_nothing_is_known_of_is_named_at_once_with_a_file_to_describe_them_in(tmp_path: Path) -> None:
+    """Once they are described in that file, the same command goes through."""
+    (tmp_path / "t.csv").write_text(f"entity,mark\n{species('bird')[0].name},a song\n")
+    flags = ["--source", "pocket", *BIRDS, "--given", str(tmp_path / "t.csv")]
+    with pytest.raises(FieldmarkError, match="nothing is known of 29 entities") as error:
+        make(tmp_path / "out", *flags)
+    assert all(one.name in str(error.value) for one in species("bird")[1:])
+    file = tmp_path / "out_missing.yaml"
+    with pytest.raises(FieldmarkError, match="field marks"):
+        load_cards(file)
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith("# ") and text.count("marks: []") == 29
+    file.write_text(text.replace("marks: []", "marks: [round body]"), encoding="utf-8")
+    assert make(tmp_path / "out", *flags, "--given", str(file), "--overwrite")["cards"] == {"bird": 30}
+
+
 @pytest.mark.ci
 def test_real_pets(shared_data: Path, tmp_path: Path) -> None:
     given = shared_data / "fg_knowledge" / "descriptors" / "descriptors_pets.json"

@@ -50,3 +50,9 @@ def test_anything_else_is_an_error(tmp_path: Path, text: Any, message: str) -> N
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FieldmarkError, match="t.json: no such file; make it again"):
         strict_json.read(tmp_path / "t.json", advice="make it again")
+
+
+def test_lines_in_the_place_of_one_value_are_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"a": 1}\n{"a": 2}\n')
+    with pytest.raises(FieldmarkError, match=r"t.json:2: a second value, but one is needed; is this a .jsonl file\?"):
+        strict_json.read(tmp_path / "t.json", dict)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mllm.config import Lora, Part
-from mllm.errors import FamilyError, FieldmarkError
-from mllm.models import families
-from mllm.models.checkpoint import Checkpoint, _device, base_and_adapter, load, open_checkpoint
+from mllm.errors import ConfigError, FamilyError, FieldmarkError
+from mllm.models import encoders, families
+from mllm.models.checkpoint import Checkpoint, LoadOptions, base_and_adapter, device_of, load, open_checkpoint
 from mllm.models.parts import freeze_parts, part_of, trainable_by_part
 from mllm.prompting import conversations
 from mllm.records import load_samples
@@ -189,8 +189,16 @@ def test_each_process_of_a_launch_takes_its_own_gpu(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert _device("auto") == "cuda" and _device("cpu") == "cpu"
+    assert device_of("auto") == "cuda" and device_of("cpu") == "cpu"
     monkeypatch.setenv("LOCAL_RANK", "5")
-    assert _device("auto") == "cuda:5" and _device("cuda:1") == "cuda:1"
+    assert device_of("auto") == "cuda:5"
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert _device("auto") == "cpu"
+    assert device_of("auto") == "cpu"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "GPU 0", "meta"])
+def test_a_device_that_is_not_there_is_an_error_before_anything_is_read(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"device '{name}' cannot be used: .*; give auto, cpu or cuda"):
+        load(tmp_path / "nowhere", LoadOptions(device=name))
+    with pytest.raises(ConfigError, match="cannot be used"):
+        encoders.load(str(tmp_path / "nowhere"), device=name)

@@ -8,6 +8,7 @@ import pytest
 
 from mllm.config import Lora, Settings
 from mllm.errors import ConfigError
+from mllm.io.files import program_folder
 from mllm.training import config_file
 
 TRL = ("output_dir", "learning_rate", "max_steps", "bf16", "gradient_checkpointing")
@@ -85,6 +86,21 @@ def test_mistakes_are_named(tmp_path: Path, text: str, flags: list[str], message
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigError, match="nowhere.yaml: no such config file"):
         config_file.read([], Path("nowhere.yaml"), TRL)
+    with pytest.raises(ConfigError, match="sft_drect: no such config file; did you mean the recipe sft_direct?"):
+        config_file.read(["--config", "sft_drect"], Path("nowhere.yaml"), TRL)
+    with pytest.raises(ConfigError, match="this is a folder, but a config file is needed"):
+        config_file.find(Path(__file__).parent)
+
+
+def test_recipes_that_come_along_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed wheel has them in its own folder; a file of that name here wins."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("sft_direct", "sft_direct.yaml", "recipes/sft_direct.yaml"):
+        assert config_file.find(name) == program_folder("recipes") / "sft_direct.yaml"
+    Path("sft_direct.yaml").write_text("")
+    assert config_file.find("sft_direct.yaml") == Path("sft_direct.yaml")
+    with pytest.raises(ConfigError, match="elsewhere/sft.yaml: no such config file"):
+        config_file.find("elsewhere/sft.yaml")
 
 
 def test_settings_do_not_change_after_reading() -> None:

@@ -29,6 +29,8 @@ class Options:
     """domain of imported samples, which other formats do not name"""
     split: str = "train"
     """split of imported samples"""
+    clip_boxes: bool = False
+    """boxes that leave their image will be cut"""
 
 
 def command(options: Options) -> None:
@@ -41,7 +43,7 @@ def command(options: Options) -> None:
     if options.read_as == "samples":
         samples = load_samples(source)
     else:
-        rows = formats.load(options.read_as).read(source, family)
+        rows = formats.load(options.read_as).read(source, family, clip=options.clip_boxes)
         samples = check_unique(replace(row, split=options.split, domain=options.domain or row.domain) for row in rows)
     here, there = target.parent.resolve(), source.parent
     moved = [replace(one, image=os.path.relpath((there / one.image).resolve(), here)) for one in samples]

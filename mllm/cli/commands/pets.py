@@ -34,6 +34,9 @@ class Options:
 
 
 def command(options: Options) -> None:
+    from mllm.models.checkpoint import base_and_adapter
+
+    base_and_adapter(options.model)  # before the data is made
     for needed in (options.data / PHOTOS / "annotations.json", options.data / CARDS):
         if not needed.is_file():
             way = f"name the folder that holds {PHOTOS}/ and {CARDS} with --data or FIELDMARK_TEST_DATA"

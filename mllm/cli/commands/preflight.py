@@ -21,7 +21,7 @@ class Options:
     RENAMED: ClassVar = {"--processes": "--gpus"}
 
     config: Path
-    """the recipe's YAML file"""
+    """the recipe's YAML file, or its name: sft, rl, ..."""
     flags: Positional[tuple[str, ...]] = ()
     """flags of the recipe, after `--`"""
     accelerate: Path | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from mllm.data.caption_sources import CaptionRequest, sample_of_file
 from mllm.data.csv_tables import by_image, check_same, checked_rows
-from mllm.data.source_files import need_input
+from mllm.data.source_files import find_file, need_input
 from mllm.records import Sample
 
 OPTIONAL = ("id", "domain", "entity", "licence")
@@ -21,6 +21,6 @@ def images(request: CaptionRequest) -> Iterator[Sample]:
         check_same(rows, OPTIONAL)
         (where, first), captions = rows[0], [row["caption"] for _, row in rows]
         yield sample_of_file(
-            first.get("id") or image, file.parent / image, captions, f"{where}: field image",
+            first.get("id") or image, find_file(file.parent, image), captions, f"{where}: field image",
             request=request, source="csv", facts=first,
         )  # fmt: skip

@@ -1,9 +1,9 @@
 """Grounding data of other tools, read into samples and written from them. One file per format, named after it.
 
-A file defines `read(path, family) -> Iterator[Sample]` and `write(path, samples, family, style) -> int`; its docstring
-says where the format keeps its boxes. Image paths stay relative to the file's folder, or absolute. A file that is read
-and written again keeps its numbers (of two that mean the same box, the shorter); formats that hold decimals give back
-exactly the same box. Errors name file, line and field.
+A file defines `read(path, family, *, clip=False) -> Iterator[Sample]` (`clip` clips boxes to their image) and
+`write(path, samples, family, style) -> int`; its docstring says where the format keeps its boxes. Image paths stay
+relative to the file's folder, or absolute. A file that is read and written again keeps its numbers (of two that mean
+the same box, the shorter); formats that hold decimals give back exactly the same box. Errors name file, line and field.
 """
 
 import json
@@ -19,7 +19,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, ImageError, RecordError
 from mllm.io import strict_json
-from mllm.io.files import atomic_write
+from mllm.io.files import atomic_write, no_such
 from mllm.io.images import image_size
 from mllm.records import Sample
 from mllm.registry import Registry
@@ -61,6 +61,8 @@ class Line(Generic[M]):
     path: Path
     number: int
     row: M
+    clip: bool = False
+    """Clip boxes to their image, instead of refusing those that leave it."""
 
     @property
     def id(self) -> str:
@@ -76,9 +78,10 @@ class Line(Generic[M]):
         if not isinstance(numbers, list | tuple):
             raise self.error(field, f"a list of four numbers is needed, got {numbers!r:.60}")
         try:
-            return Box.from_xyxy(numbers, frame)
+            return Box.from_xyxy(numbers, frame, clip=self.clip)
         except BoxError as error:
-            raise self.error(field, str(error)) from None
+            hint = "; correct it, or clip boxes to their image with --clip-boxes" if "leaves" in str(error) else ""
+            raise self.error(field, f"{error}{hint}") from None
 
     def sample(
         self, image: str, size: Frame, entity: str, question: str, boxes: tuple[Box, ...], **more: Any
@@ -99,13 +102,17 @@ _FILES = Registry(__name__, "format")
 names, load = _FILES.names, _FILES.load
 
 
-def read_lines(path: Path, model: type[M]) -> Iterator[Line[M]]:
-    """Stream the rows of a jsonl file, or of a json file that holds one list (numbered from 1), checked by `model`."""
+def read_lines(path: Path, model: type[M], *, clip: bool = False) -> Iterator[Line[M]]:
+    """Stream the rows of a file, checked by `model`: one object a line, or one list (numbered from 1).
+
+    Its first character decides, not its name: lists are called .jsonl, and lines .json.
+    """
     if not path.is_file():
-        raise RecordError(f"{path}: no such file")
-    whole = path.suffix == ".json"
+        raise RecordError(no_such(path, "file"))
+    with path.open("rb") as file:
+        whole = file.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
     for number, row in enumerate(strict_json.read(path, list, kind=RecordError), 1) if whole else _jsonl(path):
-        yield Line(path, number, strict_json.parsed(row, model, f"{path}:{number}: ", kind=RecordError))
+        yield Line(path, number, strict_json.parsed(row, model, f"{path}:{number}: ", kind=RecordError), clip)
 
 
 def question_and_answer(line: Line[Any]) -> tuple[str, str]:

@@ -31,23 +31,24 @@ class SharegptRow(ChatRow):
     fieldmark: str | None = None
 
 
-def read(path: Path, family: Family) -> Iterator[Sample]:
+def read(path: Path, family: Family, *, clip: bool = False) -> Iterator[Sample]:
     """Read samples whose boxes are in the text of `family`. An answer without a box means that the thing is absent.
 
     Raises `RecordError`: a broken row, or an answer that cannot be read (see `mllm.prompting.answers`).
     """
-    for line in read_lines(path, SharegptRow):
+    for line in read_lines(path, SharegptRow, clip=clip):
         question, text = question_and_answer(line)
         image = line.row.images[0]
         size = line.image_size("images", image)
         frame = family.frame(size, family.budget)
         answer = answers.parse(text if "<answer>" in text else f"<answer>{text}</answer>", family, frame)
-        if answer.problem is not None:
+        if answer.problem not in (None, answers.OUTSIDE):
             raise line.error("messages", f"the answer cannot be read: {answer.problem} ({text[-80:]!r})")
         entity = entity_of(question)
-        thought, things = _thought(answer.thought, answer.boxes, entity, family, frame)
+        boxes = tuple(line.box("messages", four, frame) for four in answer.numbers)
+        thought, things = _thought(answer.thought, boxes, entity, family, frame)
         more = {"things": things, "thought": thought, "provenance": {"source": "sharegpt"}}
-        sample = line.sample(image, size, entity, question, answer.boxes, **more)
+        sample = line.sample(image, size, entity, question, boxes, **more)
         yield _with_digits(line, sample, family, frame)
 
 

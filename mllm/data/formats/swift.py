@@ -43,9 +43,9 @@ class SwiftRow(ChatRow):
     objects: Objects = Objects()
 
 
-def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
+def read(path: Path, family: Family | None = None, *, clip: bool = False) -> Iterator[Sample]:
     """Read samples. The family is not used: the rows name the frame of their numbers."""
-    for line in read_lines(path, SwiftRow):
+    for line in read_lines(path, SwiftRow, clip=clip):
         question, answer = question_and_answer(line)
         image = line.row.images[0]
         size = line.image_size("images", image)

@@ -37,9 +37,9 @@ class VlmR1Row(ForeignRow):
     categories: Any = None
 
 
-def read(path: Path, family: Family | None = None) -> Iterator[Sample]:
+def read(path: Path, family: Family | None = None, *, clip: bool = False) -> Iterator[Sample]:
     """Read samples. The family is not used: numbers are pixels."""
-    for line in read_lines(path, VlmR1Row):
+    for line in read_lines(path, VlmR1Row, clip=clip):
         row = line.row
         question, solution = _conversation(line) if row.conversations is not None else _problem(line)
         size = Frame(row.width, row.height) if row.width and row.height else line.image_size("image", row.image)

@@ -72,6 +72,7 @@ def boxes_or_whole(boxes: Sequence[Box], where: str, request: PhotoRequest) -> t
     if request.boxes_later:
         return ()
     raise SourceError(
-        f"{where}: the photo has no box. Grounding needs one: add boxes, let a teacher point with --boxes-from,"
-        " or use each whole photo as the box of its thing with --whole-image-boxes"
+        f"{where}: the photo has no box. Grounding needs one: add boxes, use each whole photo as the box of its thing "
+        "with --whole-image-boxes, or let a teacher point (data_synth/grounding.py --boxes-from NAME; fieldmark photos "
+        "passes over missing boxes with --boxes-later)"
     )

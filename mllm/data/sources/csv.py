@@ -1,4 +1,4 @@
-"""A table of labelled photos: one row per box.
+"""A table of labelled photos: one row per box. Commas, semicolons or tabs divide its cells.
 
 Columns: image (path, relative to the table's folder), entity, domain (optional with --domain), x1,y1,x2,y2 or
 x1,y1,w,h (pixels of the image after EXIF rotation), and optionally id and licence. A photo shows one entity.
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mllm.boxes import Box
 from mllm.data.csv_tables import Placed, by_image, check_same, checked_rows, numbers_of
-from mllm.data.source_files import SourceError, check_count, make_box, need_domain, need_input, read_size
+from mllm.data.source_files import SourceError, check_count, find_file, make_box, need_domain, need_input, read_size
 from mllm.data.sources import PhotoRequest, boxes_or_whole, one_photo
 from mllm.records import Photo
 
@@ -38,7 +38,7 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
 def _photo(file: Path, image: str, rows: list[Placed], request: PhotoRequest) -> Photo:
     where, first = rows[0]
     check_same(rows, ("entity", "domain", "id", "licence"), "; a photo shows one entity")
-    path = file.parent / image
+    path = find_file(file.parent, image)
     frame = read_size(path, f"{where}: field image")
     check_count(rows, where)
     order, columns = ("xywh", SIDES) if "w" in first else ("xyxy", CORNERS)

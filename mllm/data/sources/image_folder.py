@@ -6,6 +6,7 @@ lines.
 """
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
     _refuse_layout(root, {path.parent.name for _, path in found})
     for name, path in found:
         with one_photo(request):
-            yield _photo(root, name, path, written.pop(name, []), domain, request)
+            yield _photo(root, name, path, written.pop(_key(name), []), domain, request)
     if not found:
         raise SourceError(f"{root}: no photo found; the layout is {root.name}/<entity>/<photo>.jpg")
     for name, rows in written.items():
@@ -95,13 +96,18 @@ def _read_boxes(root: Path) -> dict[str, list[Written]]:
     boxes: dict[str, list[Written]] = {}
     for file in found:
         for where, image, numbers in _jsonl(file) if file.suffix == ".jsonl" else _csv(file):
-            rows = boxes.setdefault(image, [])
+            rows = boxes.setdefault(_key(image), [])
             if any(numbers == other for _, other in rows):
                 raise SourceError(f"{where}: the same box of {image} was given before")
             rows.append((where, numbers))
         if not boxes:
             raise SourceError(f"{file}: the file is empty; write boxes into it or remove it")
     return boxes
+
+
+def _key(name: str) -> str:
+    r"""Return a photo's name as names are compared: `\` stands for `/`, and accents have one form."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
 def _jsonl(file: Path) -> Iterator[tuple[str, str, Corners]]:

@@ -13,7 +13,7 @@ from mllm.models.checkpoint import Checkpoint
 from mllm.prompting import conversations
 from mllm.records import Sample
 from mllm.rewards import BaseReward
-from mllm.training import dataset, recipe, run, trl_adapter
+from mllm.training import config_file, dataset, recipe, run, trl_adapter
 from mllm.training.dataset import Data
 from mllm.training.grpo import bag_curriculum
 from mllm.training.grpo.dynamic_sampling import DynamicSampling
@@ -47,7 +47,7 @@ def check_recipe(
     """Check a recipe for the hardware that its header names, or for the one given.
 
     Args:
-        file: the recipe's YAML.
+        file: the recipe's YAML, or its name.
         flags: flags of the recipe, which override the file.
         accelerate: accelerate configuration; None: the one in the command of the recipe's header.
         processes: number of processes; overrides the configuration.
@@ -58,6 +58,7 @@ def check_recipe(
         FieldmarkError: what the recipe itself would refuse: settings, rewards, rows, images, groups that do not fit
             the batch.
     """
+    file = config_file.find(file)
     # Before the recipe is read: its batch is that of all processes.
     machine = read_hardware(accelerate or recipe.accelerate_file(file), processes=processes, gpu_memory=gpu_memory)
     read = recipe.read(file, flags, processes=machine.processes)

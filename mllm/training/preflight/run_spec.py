@@ -8,6 +8,7 @@ from typing import Any
 
 from mllm.config import Lora, Settings
 from mllm.errors import ConfigError
+from mllm.io.files import no_such
 from mllm.training.recipe import Recipe
 
 SEVERAL_GPU_MEMORY, ONE_GPU_MEMORY = 80.0, 24.0  # default GiB per GPU: a node of A100s or H100s, a consumer GPU
@@ -51,7 +52,7 @@ def _configured(file: Path) -> Hardware:
     from accelerate.commands.config.config_args import load_config_from_file
 
     if not file.is_file():
-        raise ConfigError(f"{file}: no such accelerate configuration")
+        raise ConfigError(no_such(file, "accelerate configuration"))
     try:
         config: Any = load_config_from_file(str(file))
     except (ValueError, TypeError, KeyError) as error:

@@ -217,7 +217,7 @@ BAD_COCO: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ("field annotations: List should have at least 1 item", lambda c: c["annotations"].clear()),
     ("field images: is missing", lambda c: c.pop("images")),
     ("images[1]: field id: 1 was used before", lambda c: c["images"].append(c["images"][0])),
-    ("annotations[1]: field id: 5 was used before", lambda c: c["annotations"].append(c["annotations"][0])),
+    ("categories[2]: field id: 7 was used before", lambda c: c["categories"].append({"id": "7", "name": "owl"})),
     ("field images[0].file_name: is missing", lambda c: c["images"][0].pop("file_name")),
     ("images[0]: field file_name: no such image", lambda c: c["images"][0].update(file_name="z.jpg")),
     ("annotations[0]: field image_id: 4 is in no entry", lambda c: c["annotations"][0].update(image_id=4)),
@@ -226,7 +226,7 @@ BAD_COCO: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
         "annotations[0]: field bbox: box (4, 2, 40, 44) leaves",
         lambda c: c["annotations"][0].update(bbox=[4, 2, 36, 42]),
     ),
-    ("annotations[0]: field bbox: box x=4", lambda c: c["annotations"][0].update(bbox=[4, 2, 0, 4])),
+    ("annotations[0]: field bbox: box x=4", lambda c: c["annotations"][0].update(bbox=[4, 2, -1, 4])),
     ("was the image resized?", lambda c: c["images"][0].update(width=80)),
     ("no image shows exactly one category", lambda c: c["annotations"][0].update(iscrowd=1)),
 ]
