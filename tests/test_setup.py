@@ -42,7 +42,7 @@ def test_the_tested_version_lies_within_the_bounds(wanted: Requirement) -> None:
     assert wanted.specifier.contains(version, prereleases=True)
 
 
-@pytest.mark.parametrize("wanted", map(Requirement, IN_WEB), ids=str)
+@pytest.mark.parametrize("wanted", [Requirement(line) for line in IN_WEB], ids=str)
 def test_the_web_extra_has_tested_versions_too(wanted: Requirement) -> None:
     version = EXACT_WEB[canonicalize_name(wanted.name)]
     assert wanted.specifier.contains(version, prereleases=True)
