@@ -119,8 +119,8 @@ def _from_shards(checkpoint: Checkpoint, name: Path) -> Loaded:
         what = named[1] if named else "no pickle of torch"
         raise FieldmarkError(
             f"{name}: its shards hold more than the tensors and counters of DeepSpeed ({what}), "
-            "which could run code, so they are not read. Those of your own run can be joined by the zero_to_fp32.py that "
-            "DeepSpeed wrote beside them"
+            "which could run code, so they are not read. Those of your own run can be joined by the "
+            "zero_to_fp32.py that DeepSpeed wrote beside them"
         ) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise FieldmarkError(f"{name}: its shards cannot be joined; one may be missing: {error}") from error
