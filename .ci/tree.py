@@ -41,7 +41,7 @@ FOLDERS = {
     "recipes": "Programs that train, started with `accelerate launch`, and their configurations.",
     "eval": "Benchmarks.",
     "accelerate_configs": "Machines, as accelerate configurations.",
-    "bench": "Timings behind the claims of speed.",
+    "bench": "Timings behind the claims of speed, and tables of what published scorers give.",
     ".ci": "What continuous integration and the documentation run.",
 }
 """Folder -> phrase, in the order of the page. Deeper folders are listed with the folder above them."""

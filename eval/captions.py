@@ -2,6 +2,8 @@
 
     python eval/captions.py --model DIR --samples runs/pocket/captions/test.jsonl --out DIR
     python eval/captions.py --model DIR --images truematch_images --out DIR      # ids are the files' names, or COCO's
+    python eval/imagecode.py --data valid_data.json --images image-sets --list > list.txt
+    python eval/captions.py --model DIR --list list.txt --out DIR                # ids as in the list
     python eval/truematch.py --captions DIR/outputs.jsonl --samples ... --bags ...
 
 Each image is captioned once, on its own: the model does not see its look-alikes. Captions are saved as they come, and
@@ -15,14 +17,15 @@ if __name__ == "__main__":
 
     ctrl_c.end_at_once()  # while the imports below run
 
-import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mllm.captions import QUESTION, caption_of
 from mllm.cli.options import BenchmarkOptions
 from mllm.cli.programs import parse, run_program
 from mllm.data import caption_stats
+from mllm.data.source_files import read_text
 from mllm.errors import FieldmarkError
 from mllm.evaluation import generate_missing, runs
 from mllm.io import provenance
@@ -31,7 +34,6 @@ from mllm.records import Sample, load_samples
 
 VERSION = "1"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-_COCO = re.compile(r"COCO_\w+_0*(\d+)")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ class Options:
     """samples file with images to caption"""
     images: Path | None = None
     """folder of images, if there is no samples file"""
+    list: Path | None = None
+    """file with lines of id, tab, image file (eval/imagecode.py --list writes it), instead of a folder"""
     question: str = QUESTION
-    """question about each image, with --images"""
+    """question about each image, with --images and --list"""
     benchmark: BenchmarkOptions = BenchmarkOptions(out=Path("runs/captions"), max_new_tokens=128)
 
 
@@ -60,8 +64,10 @@ def answer(options: Options) -> None:
         samples, root, source = from_samples(options.samples, limit)
     elif options.images is not None and options.images.is_dir():
         samples, root, source = from_folder(options.images, options.question, limit)
+    elif options.list is not None:
+        samples, root, source = from_list(options.list, options.question, limit)
     else:
-        raise FieldmarkError("name what to caption: --samples FILE, or --images FOLDER")
+        raise FieldmarkError("name what to caption: --samples FILE, --images FOLDER, or --list FILE")
     checkpoint = generate_missing.open_for(options.benchmark)
     info = generate_missing.settings(options.benchmark, checkpoint, "captions", VERSION, source)
     generate_missing.ask(options.benchmark, checkpoint, samples, root, info)
@@ -78,24 +84,35 @@ def from_samples(file: Path, limit: int | None) -> tuple[list[Sample], Path, dic
 def from_folder(folder: Path, question: str, limit: int | None) -> tuple[list[Sample], Path, dict[str, object]]:
     """Make a sample of each of a folder's first images; returns the same as `from_samples`."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[:limit]
-    rows = [
-        Sample(
-            id=name(path), task="caption", image=path.name, size=image_size(path), domain="scene", entity="",
-            question=question, boxes=(), split="test",
-        )
-        for path in files
-    ]  # fmt: skip
-    ids = [row.id for row in rows]
-    if not rows or len(set(ids)) < len(ids):
-        twice = next((one for one in ids if ids.count(one) > 1), None)
-        raise FieldmarkError(f"{folder}: " + (f"two images are called {twice!r}" if twice else "no image found"))
+    rows = _rows(folder, [(caption_stats.image_key(path.stem), path) for path in files], question)
+    rows = [replace(row, image=Path(row.image).name) for row in rows]
     return rows, folder, {"file": str(folder), "count": len(rows), "question": question}
 
 
-def name(path: Path) -> str:
-    """Return the id of an image file: the COCO number if it has a COCO name, else its name without the suffix."""
-    found = _COCO.fullmatch(path.stem)
-    return found[1] if found else path.stem
+def from_list(file: Path, question: str, limit: int | None) -> tuple[list[Sample], Path, dict[str, object]]:
+    """Make a sample of each of a list's first images; returns the same as `from_samples`."""
+    pairs = []
+    for number, line in enumerate(read_text(file).splitlines()[:limit], 1):
+        key, _, image = line.partition("\t")
+        if not key or not Path(image).is_file():
+            raise FieldmarkError(f"{file}:{number}: an id, a tab and an image file are needed, got {line!r:.200}")
+        pairs.append((key, Path(image).resolve()))
+    rows = _rows(file, pairs, question)
+    return rows, file.parent, {"file": str(file), "count": len(rows), "question": question}
+
+
+def _rows(where: Path, pairs: list[tuple[str, Path]], question: str) -> list[Sample]:
+    counts = Counter(key for key, _ in pairs)
+    if not pairs or max(counts.values()) > 1:
+        twice = next((key for key, count in counts.items() if count > 1), None)
+        raise FieldmarkError(f"{where}: " + (f"two images are called {twice!r}" if twice else "no image found"))
+    return [
+        Sample(
+            id=key, task="caption", image=str(path), size=image_size(path), domain="scene", entity="",
+            question=question, boxes=(), split="test",
+        )
+        for key, path in pairs
+    ]  # fmt: skip
 
 
 def show(out: Path) -> None:

@@ -74,10 +74,8 @@ def main(argv: list[str] | None = None) -> None:
     table: dict[str, Any] = {"benchmark": "imagecode", "scorer": judge.scorer, "queries": len(asked)}
     table |= retrieval.retrieval_scores(found)
     table["text"] = caption_stats.caption_scores({f"{k}": query.caption for k, query in enumerate(asked)})
-    print(
-        f"R@1 {100 * table['r1']['value']:.1f}  R@5 {100 * table['r5']['value']:.1f}  ({len(asked)} captions of ",
-        end="",
-    )
+    print(f"R@1 {100 * table['r1']['value']:.1f}  R@5 {100 * table['r5']['value']:.1f}  ", end="")
+    print(f"published rule {100 * table['published_r1']:.1f}  ({len(asked)} captions of ", end="")
     print(f"{table['text']['words']:.1f} words, {table['cut']:.1%} truncated by the judge; chance 10.0 and 50.0)")
     if options.out is not None:
         write_json(options.out, table)

@@ -52,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     if options.samples is not None:
         files = {sample.id: image_path(options.samples, sample) for sample in samples}
     elif options.images is not None:
-        files = {file.stem: file for file in sorted(options.images.iterdir()) if file.stem in captions}
+        found = sorted(options.images.iterdir())
+        keys = ((key, file) for file in found for key in (file.stem, caption_stats.image_key(file.stem)))
+        files = {key: file for key, file in keys if key in captions}
     else:
         raise FieldmarkError("name the images: --samples FILE, or --images FOLDER with files like NAME.jpg")
     made = batches(sorted(name for name in captions if name in files), options.size, options.seed)
@@ -63,9 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     table |= {"batches": len(made), **retrieval.retrieval_scores(matches)}
     asked = {name for batch in made for name in batch}
     table["text"] = caption_stats.caption_scores({k: v for k, v in captions.items() if k in asked}, samples)
-    print(
-        f"R@1 {100 * table['r1']['value']:.1f}  R@5 {100 * table['r5']['value']:.1f}  ({len(made)} batches of ", end=""
-    )
+    print(f"R@1 {100 * table['r1']['value']:.1f}  R@5 {100 * table['r5']['value']:.1f}  ", end="")
+    print(f"published rule {100 * table['published_r1']:.1f}  ({len(made)} batches of ", end="")
     print(f"{options.size}, {table['text']['words']:.1f} words a caption, {table['cut']:.1%} truncated by the judge)")
     if options.scored.out is not None:
         write_json(options.scored.out, table)

@@ -1,5 +1,6 @@
 """Caption files of several formats, and the length, diversity and claim precision of the captions in them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from mllm.io.files import no_such
 from mllm.io.jsonl import read_jsonl
 from mllm.metrics import stats
 from mllm.records import Completion, Sample
+
+_COCO = re.compile(r"COCO_\w+_0*(\d+)")
 
 
 def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), seed: int = 0) -> dict[str, Any]:
@@ -33,6 +36,12 @@ def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), 
         found["precision"] = stats.mean([one.precision for one in judged], names, seed=seed).as_dict()
         found["recall"] = stats.mean([one.recall for one in judged], names, seed=seed).as_dict()
     return found
+
+
+def image_key(stem: str) -> str:
+    """Return the id of an image by its file's name without the suffix: COCO's number if it has a COCO name."""
+    found = _COCO.fullmatch(stem)
+    return found[1] if found else stem
 
 
 def read_captions(file: Path) -> dict[str, str]:

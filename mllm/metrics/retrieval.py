@@ -31,6 +31,7 @@ class Match:
 
     `hit` and `hit5` are the probabilities of rank 1 and of rank 1 to 5 with ties broken at random, `similarity` is that
     to the caption's own image, `cut` whether the caption was too long for the judge, `found` the best candidate.
+    `published_hit` is the rule of TrueMatch's script: the caption is cut at the judge's context, and a tie is a hit.
     """
 
     query: Query
@@ -39,6 +40,8 @@ class Match:
     similarity: float
     cut: bool
     found: str = ""
+    published_hit: bool = False
+    published_similarity: float = 0.0
 
 
 def bag_queries(bags: Sequence[Sequence[str]], captions: Mapping[str, str], what: str = "bags") -> list[Query]:
@@ -68,20 +71,24 @@ def match(encoder: Embedder, queries: Sequence[Query], files: Mapping[str, Path]
     found = []
     for query in queries:
         texts = encoder.texts([query.caption])
-        row = similarity(texts, seen[[place[name] for name in query.candidates]], encoder.pool)[0]
+        places = [place[name] for name in query.candidates]
+        row = similarity(texts, seen[places], encoder.pool)[0]
         hits = stats.hit_share(row, query.own), stats.hit_share(row, query.own, 5)
-        best = query.candidates[int(row.argmax())]
-        found.append(Match(query, *hits, float(row[query.own]), bool(texts.cut[0]), best))
+        about = float(row[query.own]), bool(texts.cut[0]), query.candidates[int(row.argmax())]
+        if len(texts.owner_S) > 1:  # scored sentence by sentence
+            row = similarity(encoder.texts([query.caption], whole=True), seen[places], encoder.pool)[0]
+        found.append(Match(query, *hits, *about, bool(row[query.own] == row.max()), float(row[query.own])))
     return found
 
 
 def retrieval_scores(matches: Sequence[Match], seed: int = 0) -> dict[str, Any]:
-    """Return R@1 and R@5 with intervals over groups, chance, and the published "CLIP score" (100 * max(cosine, 0))."""
+    """Return R@1 and R@5 with intervals over groups, chance, and R@1 and "CLIP score" by the published rule."""
     groups = [one.query.group for one in matches]
     return {
         "r1": stats.mean([one.hit for one in matches], groups, seed=seed).as_dict(),
         "r5": stats.mean([one.hit5 for one in matches], groups, seed=seed).as_dict(),
         "chance": float(np.mean([1 / len(one.query.candidates) for one in matches])),
-        "clip_score": float(np.mean([100 * max(one.similarity, 0.0) for one in matches])),
+        "published_r1": float(np.mean([one.published_hit for one in matches])),
+        "clip_score": float(np.mean([100 * max(one.published_similarity, 0.0) for one in matches])),
         "cut": float(np.mean([one.cut for one in matches])),
     }

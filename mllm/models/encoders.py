@@ -57,12 +57,15 @@ class DualEncoder:
         self.counts: Counter[str] = Counter()
         self._store = EmbeddingStore(cache / self.key if cache else None, self._embed([None]).shape[1:])
 
-    def texts(self, captions: Sequence[str]) -> EmbeddedTexts:
-        """Embed captions. Split and truncated ones are counted in `counts`; the first truncation is logged."""
+    def texts(self, captions: Sequence[str], *, whole: bool = False) -> EmbeddedTexts:
+        """Embed captions; `whole` truncates long ones, as `pool: truncate`.
+
+        Split and truncated captions are counted in `counts`; the first truncation is logged.
+        """
         pieces: list[str] = []
         owner: list[int] = []
         for number, caption in enumerate(captions):
-            parts = [caption] if self.pool == "truncate" or self._fits(caption) else self._pieces(caption)
+            parts = [caption] if whole or self.pool == "truncate" or self._fits(caption) else self._pieces(caption)
             self.counts["split"] += len(parts) > 1
             pieces += parts
             owner += [number] * len(parts)

@@ -38,8 +38,8 @@ class Embedder(Protocol):
     bias: float  # added after the scale (SigLIP); does not change a softmax
     pool: Pool
 
-    def texts(self, captions: Sequence[str]) -> EmbeddedTexts:
-        """Embed captions."""
+    def texts(self, captions: Sequence[str], *, whole: bool = False) -> EmbeddedTexts:
+        """Embed captions; with `whole` long ones are truncated whatever `pool` says."""
         ...
 
     def images(self, files: Sequence[Path]) -> np.ndarray:

@@ -34,7 +34,7 @@ class Reward(CaptionReward):
     cache: str | None = None
     """Folder where the images' vectors are kept."""
     prefix: str = ""
-    """Put before each caption; the published CLIP-S uses `A photo depicts `."""
+    """Put before each caption. The published CLIP-S has `prefix: "A photo depicts "` and `pool: truncate`."""
     greedy: str | None = None
     """File of the base model's greedy captions (outputs.jsonl of a benchmark, by sample id)."""
 

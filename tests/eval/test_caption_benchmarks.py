@@ -140,6 +140,14 @@ def test_random_distractors_leave_out_the_rest(tmp_path: Path, judge: str, image
         random_distractors.main([*info, "--scorer", judge])
 
 
+def test_random_distractors_find_images_by_coco_numbers(tmp_path: Path, judge: str) -> None:
+    ids = coco(tmp_path)
+    captions = write(tmp_path / "captions.json", {number: RIGHT[colour] for number, colour in ids.items()})
+    info = ["--captions", str(captions), "--images", str(tmp_path), "--size", "4", "--scorer", judge]
+    random_distractors.main([*info, "--out", str(tmp_path / "out.json")])
+    assert json.loads((tmp_path / "out.json").read_text())["r1"]["value"] == 1
+
+
 def test_imagecode_finds_the_target_among_ten(tmp_path: Path, judge: str) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -186,6 +194,42 @@ def test_finecapeval_by_hand(tmp_path: Path) -> None:
     assert table["words"]["relation"]["value"] == pytest.approx(100 * (1 + 0) / 2)
     assert table["words"]["background"]["value"] == pytest.approx(100 * (0.5 + 0) / 2)
     assert table["cider"] > 0 and table["text"]["words"] == pytest.approx((6 + 1) / 2)
+
+
+def test_finecapeval_as_published(tmp_path: Path) -> None:
+    """The released script's three numbers on drawn rows: odd separators, empty and NA cells, `child's`, punctuation."""
+    pytest.importorskip("nltk")
+    table = json.loads((Path(__file__).parents[1] / "support/finecapeval.json").read_text(encoding="utf-8"))
+    data = finecapeval.read(finecap(tmp_path / "data.csv", [tuple(row) for row in table["rows"]]))
+    found = finecapeval.measure(data, table["captions"], finecapeval.stemmer())["published"]
+    assert [found[aspect]["value"] for aspect in finecapeval.ASPECTS] == pytest.approx(table["published"], abs=1e-9)
+    assert found["rows"] == 77 < len(data) == 90
+
+
+def test_finecapeval_finds_captions_of_coco_images(tmp_path: Path) -> None:
+    pytest.importorskip("nltk")
+    data = finecap(tmp_path / "data.csv", [("COCO_val2014_000000000042.jpg", "a dog", "sand", "dog", "runs")])
+    captions = write(tmp_path / "captions.json", {"42": "a dog runs"})
+    finecapeval.main(["--data", str(data), "--captions", str(captions), "--out", str(tmp_path / "out.json")])
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["published"]["object"]["value"], found["published"]["background"]["value"]) == (100, 0)
+
+
+def test_the_published_retrieval_rule_cuts_captions_and_counts_ties(judge: str, images: Path) -> None:
+    """A long caption whose first words fit another image: sentence by sentence it is right, cut it is not."""
+    encoder = encoders.load(judge)
+    long = "A blue bird. " + "A red bird. " * encoder.context
+    bag = ["red", "blue"]
+    queries = retrieval.bag_queries([bag], {"red": long, "blue": "A blue bird."})
+    files = {name: images / f"{name}.png" for name in bag}
+    found = retrieval.match(encoder, queries, files)
+    cut = encoders.load(judge, pool="truncate").similarity([long], [files["red"]])[0, 0]
+    assert found[0].published_similarity == pytest.approx(cut, abs=1e-6) != pytest.approx(found[0].similarity, abs=1e-4)
+    tied = retrieval.match(
+        encoder, retrieval.bag_queries([bag], dict.fromkeys(bag, "red")), dict.fromkeys(bag, files["red"])
+    )
+    scores = retrieval.retrieval_scores(tied)
+    assert scores["r1"]["value"] == 0.5 and scores["published_r1"] == 1
 
 
 def test_finecapeval_checks_its_files(tmp_path: Path) -> None:

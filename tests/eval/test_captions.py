@@ -52,9 +52,21 @@ def test_a_folder_of_images_is_enough(file: Path, pocket_folder: Path, tmp_path:
         captions.main(["--model", str(pocket_folder), "--images", str(folder), "--out", str(out)])
 
 
+def test_a_list_gives_the_ids_that_a_benchmark_looks_up(file: Path, pocket_folder: Path, tmp_path: Path) -> None:
+    """As eval/imagecode.py prints it: set/target, tab, file; the same file names occur in every set."""
+    image = file.parent / load_samples(file)[0].image
+    (tmp_path / "list.txt").write_text("".join(f"{key}\t{image}\n" for key in ("one/0", "two/0", "two/9")))
+    info = ["--model", str(pocket_folder), "--list", str(tmp_path / "list.txt"), "--max-new-tokens", "2"]
+    captions.main([*info, "--out", str(tmp_path / "out")])
+    assert set(caption_stats.read_captions(tmp_path / "out/outputs.jsonl")) == {"one/0", "two/0", "two/9"}
+    (tmp_path / "list.txt").write_text(f"a\t{image}\nb nothing\n")
+    with pytest.raises(FieldmarkError, match=r"list.txt:2: an id, a tab and an image file are needed, got 'b nothing'"):
+        captions.main([*info, "--out", str(tmp_path / "other")])
+
+
 def test_what_is_no_image_to_caption_is_refused(tmp_path: Path) -> None:
     train, _ = make_data(tmp_path, train=1, validation=1)
     with pytest.raises(FieldmarkError, match="no sample has task 'caption'"):
         captions.main(["--samples", str(train), "--out", str(tmp_path / "out")])
-    with pytest.raises(FieldmarkError, match="--samples FILE, or --images"):
+    with pytest.raises(FieldmarkError, match="--samples FILE, --images FOLDER, or --list"):
         captions.main(["--out", str(tmp_path / "out")])
