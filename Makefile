@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+WEB := .venv-web
+RESOLVE = $(PY) -m pip install --no-input --quiet --dry-run --ignore-installed --report
 
 # Nothing here needs the hub: the pocket model is in the repository. Unset for runs on hub models (`make HF_HUB_OFFLINE=0 ...`).
 export HF_HUB_OFFLINE ?= 1
@@ -11,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-all check format wheel constraints table-spine table-grounding table-credit table-captions pets docs tree screenshots bench bench-quick kill fuzz
+.PHONY: help setup demo test test-fast test-ci test-web test-all check format wheel constraints table-spine table-grounding table-credit table-captions pets docs tree screenshots bench bench-quick kill fuzz
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,19 +27,29 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --no-input --progress-bar off -c constraints.txt -e '.[dev]'
 	touch $@
 
+# What gradio needs, over the packages of .venv: pillow below 13 among it.
+$(WEB)/.ready: $(READY) constraints-web.txt
+	test -x $(WEB)/bin/python || $(PY) -m venv --without-pip $(WEB)
+	$(WEB)/bin/python .ci/overlay.py $(VENV)
+	$(PY) -m pip --python $(WEB)/bin/python install --no-input --progress-bar off -c constraints-web.txt gradio pillow
+	touch $@
+
 demo: $(READY)  ## make data, train, measure and write report.html on the pocket world (10 minutes on two cores)
 	$(PY) -m mllm.cli demo
 
 table-credit: $(READY)  ## after table-spine: credit for each step of the reasoning, three seeds (two hours; resumes)
 	$(PY) -m mllm.cli table-credit
 
-test: test-fast test-ci  ## run what continuous integration runs: test-fast, then test-ci (7 minutes on two cores)
+test: test-fast test-ci test-web  ## run what continuous integration runs (8 minutes on two cores)
 
 test-fast: $(READY)  ## run the fast suite, one worker a core (2 minutes)
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal < /dev/null
 
 test-ci: $(READY)  ## a two-process run of each kind, one kill, the wheel and a tiny end-to-end, two tests at a time (5 minutes)
 	$(PY) -m pytest -m ci -n 2 --dist worksteal < /dev/null
+
+test-web: $(WEB)/.ready  ## run the tests of the web page, in an environment with gradio
+	$(WEB)/bin/python -m pytest tests/inference/web < /dev/null
 
 test-all: $(READY)  ## run every test, slow ones included
 	$(PY) -m pytest -m "ci or slow or not slow" < /dev/null
@@ -66,12 +78,14 @@ screenshots: $(READY)  ## make the images in docs/images from the runs of `make 
 	$(PY) .ci/screenshots.py
 	$(PY) .ci/base_and_tuned.py
 
-constraints: $(READY)  ## resolve constraints.txt again, with every extra but vllm
+# gradio asks for pillow below 13, so that the web extra has versions of its own; vllm pins its own torch and is left out.
+constraints: $(READY)  ## resolve constraints.txt and constraints-web.txt again
 	mkdir -p build
-	$(PY) -m pip install --no-input --quiet --dry-run --ignore-installed --report build/resolved.json \
-		torch==2.13.0 -e '.[dev,vision,wandb,tensorboard,openai,serve,web,fuzz,docs]'
-	$(PY) .ci/constraints.py build/resolved.json > build/constraints.txt
-	mv build/constraints.txt constraints.txt
+	$(RESOLVE) build/resolved.json torch==2.13.0 -e '.[dev,vision,wandb,tensorboard,openai,serve,fuzz,docs]'
+	$(PY) .ci/constraints.py build/resolved.json "every dependency and every extra but web and vllm" > build/constraints.txt
+	$(RESOLVE) build/web.json torch==2.13.0 -e '.[web,openai,serve]'
+	$(PY) .ci/constraints.py build/web.json "every dependency and the extras web, openai and serve" > build/constraints-web.txt
+	mv build/constraints.txt build/constraints-web.txt .
 
 table-spine: $(READY)  ## compare SFT, checked thoughts and GRPO, the table of the README: three seeds (hours; resumes)
 	$(PY) -m mllm.cli table-spine

@@ -24,10 +24,7 @@ def caption_of(completion: Completion | str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without punctuation; inner hyphens and apostrophes stay.
-
-    On the published examples this gives the same CIDEr as the usual Java tokeniser (PTB).
-    """
+    """Lower-case words without punctuation; inner hyphens and apostrophes stay."""
     return WORD.findall(text.lower())
 
 

@@ -17,10 +17,16 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 WANTED = [Requirement(line) for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines]
-EXACT = {
-    canonicalize_name(name): version
-    for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-}
+
+
+def exact(file: str) -> dict[str, str]:
+    """Return the versions of a constraints file, by canonical name."""
+    rows = re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", (ROOT / file).read_text(), re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in rows}
+
+
+EXACT, EXACT_WEB = exact("constraints.txt"), exact("constraints-web.txt")
+IN_WEB = [*PROJECT["dependencies"], *EXTRAS["web"]]
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=str)
@@ -29,16 +35,29 @@ def test_every_dependency_is_bounded_on_both_sides(wanted: Requirement) -> None:
     assert operators == {">=", "<"}, f"{wanted}: give a lower and an upper bound"
 
 
-@pytest.mark.parametrize("wanted", [w for w in WANTED if w.name != "vllm"], ids=str)
+@pytest.mark.parametrize("wanted", [w for w in WANTED if w.name not in ("vllm", "gradio")], ids=str)
 def test_the_tested_version_lies_within_the_bounds(wanted: Requirement) -> None:
     version = EXACT.get(canonicalize_name(wanted.name))
     assert version, f"constraints.txt lacks {wanted.name}: run `make constraints`"
     assert wanted.specifier.contains(version, prereleases=True)
 
 
-def test_constraints_are_plain() -> None:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    assert len(lines) == len(EXACT) > 80, "every line is name==version"
+@pytest.mark.parametrize("wanted", map(Requirement, IN_WEB), ids=str)
+def test_the_web_extra_has_tested_versions_too(wanted: Requirement) -> None:
+    version = EXACT_WEB[canonicalize_name(wanted.name)]
+    assert wanted.specifier.contains(version, prereleases=True)
+
+
+def test_the_environments_differ_where_gradio_needs_it_only() -> None:
+    differing = {name for name in EXACT.keys() & EXACT_WEB.keys() if EXACT[name] != EXACT_WEB[name]}
+    assert differing == {"pillow"}, "`make test` runs the page with the other packages of .venv"
+    assert int(EXACT["pillow"].split(".")[0]) == 13 and "gradio" not in EXACT
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-web.txt"])
+def test_constraints_are_plain(file: str) -> None:
+    lines = [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == len(exact(file)) > 80, "every line is name==version"
     assert not [line for line in lines if "+" in line or "@" in line], "no local builds: any torch build will do"
     assert "vllm" not in EXACT and "fieldmark" not in EXACT
     makefile = (ROOT / "Makefile").read_text()

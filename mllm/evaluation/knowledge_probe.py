@@ -174,8 +174,8 @@ def grade_marks(questions: Sequence[Sample], completions: Mapping[str, Completio
 
 
 def _stated_marks(text: str) -> set[str]:
-    """Return the marks of `NAME: a, b, c.` or `a, b, c.` in lower case."""
-    marks = text.rpartition(":")[2].strip().rstrip(".").lower()
+    """Return the marks of `NAME: a, b, c.` or `a, b, c.` in lower case, without a thought before them."""
+    marks = text.rpartition("</think>")[2].rpartition(":")[2].strip().rstrip(".").lower()
     return {mark for part in re.split(r"[,;.\n]", marks) if (mark := " ".join(part.split()))}
 
 

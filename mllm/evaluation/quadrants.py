@@ -21,17 +21,19 @@ def knows(entry: Entry) -> bool:
     return entry.level in HIGH if entry.accuracy is None else entry.accuracy >= KNOWN_FROM
 
 
-def quadrant(case: Case, table: MasteryTable) -> str:
-    """Return the quadrant of one case."""
-    return QUADRANTS[(0 if case.hit else 1) if knows(table[case.sample.entity]) else (2 if case.hit else 3)]
+def shares(pairs: Sequence[tuple[bool, bool]]) -> dict[str, float]:
+    """Return the share of each quadrant, from pairs of (known, found)."""
+    order = ((True, True), (True, False), (False, True), (False, False))
+    return {name: pairs.count(pair) / len(pairs) for name, pair in zip(QUADRANTS, order, strict=True)}
 
 
 def measure(cases: Sequence[Case], table: MasteryTable, *, seed: int = 0) -> dict[str, Any]:
     """Split the cases of present things by how well their entities are known.
 
     Returns plain values: `file`; `unknown`, the entities that the table lacks (their cases are left out and counted in
-    `left_out`; the published scorer would stop at the first); `quadrants`, shares that sum to 1; `levels`, with `high`
-    and `low` among them, each like a slice of `scores.table`.
+    `left_out`; the published scorer would stop at the first); `quadrants`, shares that sum to 1; `published_quadrants`
+    where KVG-Bench's rules apply: known from `partially correct` on, found by KARL's scorer; `levels`, with `high` and
+    `low` among them, each like a slice of `scores.table`.
     """
     present = [case for case in cases if case.sample.boxes]
     kept = [case for case in present if case.sample.entity in table]
@@ -44,8 +46,12 @@ def measure(cases: Sequence[Case], table: MasteryTable, *, seed: int = 0) -> dic
     }
     if not kept:
         return found
-    counted = [quadrant(case, table) for case in kept]
-    found["quadrants"] = {name: counted.count(name) / len(kept) for name in QUADRANTS}
+    entries = [table[case.sample.entity] for case in kept]
+    found["quadrants"] = shares([(knows(entry), case.hit) for entry, case in zip(entries, kept, strict=True)])
+    if all(case.published for case in kept):
+        hits = [case.published["published"] >= 0.5 for case in kept]
+        known = [entry.level in HIGH for entry in entries]
+        found["published_quadrants"] = shares(list(zip(known, hits, strict=True)))
     parts = {name: [case for case in kept if table[case.sample.entity].level == name] for name in LEVELS}
     parts["high"] = [case for name in HIGH for case in parts[name]]
     parts["low"] = [case for name in LEVELS if name not in HIGH for case in parts[name]]

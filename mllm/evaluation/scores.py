@@ -4,7 +4,7 @@ Slices are averaged over cases, as KVG-Bench's own averages; intervals resample 
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +15,20 @@ from mllm.io.tables import MISSING, interval, markdown, percent
 from mllm.metrics import reasoning, stats
 from mllm.models.families import Family
 from mllm.prompting.tasks import score_of, task_of
-from mllm.prompting.tasks.ground import is_hit
 from mllm.records import Completion, Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One judged completion. `iou` is its score (`tasks.score_of`), 0 where the text could not be read."""
+    """One judged completion. `iou` is its score (`tasks.score_of`), 0 where the text could not be read.
+
+    `published` is the IoU by each of KVG-Bench's own scorers, empty where they do not apply.
+    """
 
     sample: Sample
     completion: Completion
     iou: float
-    published: float | None
+    published: Mapping[str, float]
     steps: reasoning.StepCounts | None
 
     @property
@@ -45,8 +47,8 @@ def judge(
 ) -> list[Case]:
     """Judge each sample's completion, in the order of `samples`.
 
-    `frame` returns the frame on which the family writes a sample's boxes. `published` adds KVG-Bench's own rule. Raises
-    `FieldmarkError`: a sample has no completion, or two.
+    `frame` returns the frame on which the family writes a sample's boxes. `published` adds KVG-Bench's own rules.
+    Raises `FieldmarkError`: a sample has no completion, or two.
     """
     found: dict[str, Completion] = {}
     for completion in completions:
@@ -63,22 +65,22 @@ def judge(
             sample,
             completion,
             score_of(sample, completion.answer),
-            kvg_published.published_iou(completion.text, sample.boxes[0]) if published and sample.boxes else None,
+            kvg_published.published_ious(completion.text, sample.boxes[0]) if published and sample.boxes else {},
             reasoning.judge_steps(sample, completion.answer, family, frame(sample)),
         )
         for sample, completion in zip(samples, ordered, strict=True)
     ]
 
 
-def slices(cases: Sequence[Case], seen_domains: Collection[str] | None = None) -> dict[str, list[Case]]:
+def slices(cases: Sequence[Case]) -> dict[str, list[Case]]:
     """Return the slices of a benchmark by name, without empty ones.
 
     They are: all; seen and unseen entities and domains; present and absent things, if some are absent; each domain. An
-    entity is seen if its samples say so. A domain is seen if it is one of `seen_domains`; by default those with a seen
-    entity, or KVG-Bench's own if no sample is marked as seen.
+    entity is seen if its samples say so. Seen domains are those with a seen entity; where KVG-Bench's own rules apply,
+    and where no sample is marked as seen, they are its five.
     """
-    if seen_domains is None:
-        seen_domains = {case.sample.domain for case in cases if case.sample.seen} or kvg_published.SEEN_DOMAINS
+    seen_domains = {case.sample.domain for case in cases if case.sample.seen and not case.published}
+    seen_domains = seen_domains or set(kvg_published.SEEN_DOMAINS)
     table: dict[str, list[Case]] = {"all": list(cases)}
     table["seen entities"] = [case for case in cases if case.sample.seen is True]
     table["unseen entities"] = [case for case in cases if case.sample.seen is False]
@@ -108,10 +110,11 @@ def measure(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any]:
         "truncated": sum(case.completion.truncated for case in cases) / len(cases),
         "tokens": sum(tokens) / len(tokens) if tokens else None,
     }
-    if all(case.published is not None for case in cases):
-        ious = [case.published or 0.0 for case in cases]
-        row["published_acc"] = stats.mean([float(is_hit(v)) for v in ious], groups, seed=seed).as_dict()
-        row["published_iou"] = sum(ious) / len(ious)
+    for rule in kvg_published.RULES:
+        ious = [case.published[rule] for case in cases if rule in case.published]
+        if len(ious) == len(cases):
+            row[f"{rule}_acc"] = stats.mean([float(v >= 0.5) for v in ious], groups, seed=seed).as_dict()
+            row[f"{rule}_iou"] = sum(ious) / len(ious)
     return row
 
 

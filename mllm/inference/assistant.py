@@ -22,7 +22,7 @@ from mllm.boxes import Box, Frame
 from mllm.captions import QUESTION
 from mllm.errors import BoxError, FieldmarkError, UnknownNameError
 from mllm.inference.backends import Backend, LocalBackend, Prompt
-from mllm.inference.grounding import TAG, Grounding
+from mllm.inference.grounding import TAG, Grounding, split_thought
 from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.knowledge import domains
@@ -95,8 +95,10 @@ class Assistant:
         messages = _messages([*history, (text, None)], convention.system)
         started = time.monotonic()
         generation = self.backend.generate(Prompt(messages, [opened], style), Sampling(**sampling), on_text, cancelled)
-        bare = style == prompts.PLAIN and not TAG.search(generation.text)  # a text without tags counts as the answer
-        parsed = answers.parse(f"<answer>{generation.text}</answer>" if bare else generation.text, family, frame)
+        thought, closed, rest = generation.text.rpartition("</think>")
+        bare = style == prompts.PLAIN and not TAG.search(rest)  # a text without tags counts as the answer
+        whole = f"{thought}{closed}<answer>{rest}</answer>" if bare else generation.text
+        parsed = answers.parse(whole, family, frame)
         return Grounding(
             name=entity_of(question),
             question=question,
@@ -127,7 +129,8 @@ class Assistant:
 
     def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
         """Return the model's answer to a question that does not ask for a box. Options as `ask`; 256 tokens at most."""
-        return self.ask(image, question, style=prompts.PLAIN, **{"max_new_tokens": 256, **options}).text.strip()
+        found = self.ask(image, question, style=prompts.PLAIN, **{"max_new_tokens": 256, **options})
+        return split_thought(found.text)[1]
 
 
 def load(

@@ -86,7 +86,7 @@ class LocalBackend:
         """Answer a prompt; see `Backend.generate`."""
         from mllm.inference.batched import prepare
 
-        opening = template_opening(self.loaded.processor, prompt.style)
+        opening = template_opening(self.loaded.processor)
         if opening and on_text is not None:
             on_text(opening)
         job = prepare(self.loaded, prompt, sampling, on_text=on_text, cancelled=cancelled or Event())

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all) after each batch."""
 
+NEUTRAL: dict[str, Any] = {
+    "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0,
+    "num_beams": 1, "num_return_sequences": 1, "length_penalty": 1.0, "guidance_scale": 1.0,
+}  # fmt: skip
+NEUTRAL_SAMPLING: dict[str, Any] = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
+"""Settings of transformers that change nothing, in the place of a checkpoint's own."""
+
 
 def generate(
     loaded: Loaded,
@@ -52,8 +59,7 @@ def generate(
     if batch_size < 1:
         raise FieldmarkError(f"batch_size must be at least 1, got {batch_size}")
     style = style or loaded.convention.prompt
-    opening = template_opening(loaded.processor, style)
-    reader = CompletionReader(loaded.family, loaded.convention.budget, opening)
+    reader = CompletionReader(loaded.family, loaded.convention.budget, template_opening(loaded.processor))
     special_tokens.refuse_questions(samples, style, loaded.processor.tokenizer)
     skip = set(skip)
     done = sum(sample.id in skip for sample in samples)
@@ -128,10 +134,11 @@ def suppressed_tokens(processor: Any) -> list[int]:
 
 
 def generation_config(loaded: Loaded, sampling: Sampling) -> GenerationConfig:
-    """Build transformers' config from `sampling` alone; the checkpoint's own defaults would silently change results."""
+    """Build transformers' config from `sampling` alone: what is left out here, transformers takes from the checkpoint's
+    generation_config.json, which would silently change results (and not those of training's rollouts)."""
     own = loaded.model.generation_config
     sampled = sampling.temperature > 0
-    options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampled else {}
+    drawn = NEUTRAL_SAMPLING | {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     return GenerationConfig(
         max_new_tokens=sampling.limit,
         do_sample=sampled,
@@ -139,7 +146,7 @@ def generation_config(loaded: Loaded, sampling: Sampling) -> GenerationConfig:
         pad_token_id=own.pad_token_id if own.pad_token_id is not None else loaded.processor.tokenizer.pad_token_id,
         suppress_tokens=suppressed_tokens(loaded.processor) or None,
         use_cache=True,
-        **options,
+        **(NEUTRAL | (drawn if sampled else {})),
     )
 
 

@@ -9,6 +9,12 @@ TOKENS_AHEAD = 256
 """Free tokens that each allocation adds."""
 
 
+def allocated(prompt: int, length: int) -> int:
+    """Return the tokens that a row's cache has room for once `length` are in it, the first `prompt` read at once."""
+    beyond = max(length - prompt - TOKENS_AHEAD, 0)
+    return prompt + TOKENS_AHEAD + -(-beyond // (TOKENS_AHEAD + 1)) * (TOKENS_AHEAD + 1)
+
+
 class _Buffer:
     """A tensor (..., tokens, width) that grows along its second last axis."""
 

@@ -57,8 +57,7 @@ def generate(
         logit_bias={token: -100.0 for token in suppressed_tokens(checkpoint.processor)} or None,
     )
     style = style or checkpoint.convention.prompt
-    opening = template_opening(checkpoint.processor, style)
-    reader = CompletionReader(checkpoint.family, checkpoint.convention.budget, opening)
+    reader = CompletionReader(checkpoint.family, checkpoint.convention.budget, template_opening(checkpoint.processor))
     special_tokens.refuse_questions(samples, style, checkpoint.processor.tokenizer)
     missing = [sample for sample in samples if sample.id not in set(skip)]
     for start in range(0, len(missing), CHUNK):

@@ -9,7 +9,7 @@ A mastery file is json, ours (`eval/mastery.py` makes it) or the one that KARL p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -96,16 +96,29 @@ class MasteryTable(ByName[Entry]):
         return {name: levels.count(name) / len(levels) if levels else 0.0 for name in LEVELS}
 
     def save(self, path: str | Path, made: Mapping[str, Any] | None = None) -> Path:
-        """Write the table; `made` says how it was made. Every entity needs its count."""
-        rows = {}
-        for name, entry in self.items():
-            if entry.right is None or not entry.asked:
-                raise RecordError(f"{self.origin}: entity {name!r} has a level but no count, so it cannot be written")
-            rows[name] = {"right": entry.right, "asked": entry.asked, "level": entry.level}
+        """Write the table; `made` says how it was made. A level without counts is written as KARL writes it."""
+        rows = {
+            name: {"right": entry.right, "asked": entry.asked, "level": entry.level}
+            if entry.accuracy is not None
+            else {"knowledge_category": entry.level}
+            for name, entry in self.items()
+        }
         with atomic_write(path) as file:
             content = {"schema": SCHEMA, "entities": rows, "made": dict(made or {})}
             file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return Path(path)
+
+
+def load_masteries(paths: Sequence[str | Path]) -> MasteryTable:
+    """Read mastery files as one: KARL publishes three. Raises `RecordError`: an entity has two levels."""
+    entries: dict[str, Entry] = {}
+    for path in paths:
+        for name, entry in load_mastery(path).items():
+            if entries.setdefault(name, entry).level != entry.level:
+                raise RecordError(
+                    f"{path}: entity {name!r} is {entry.level} here, {entries[name].level} in a file before"
+                )
+    return MasteryTable(entries, ", ".join(map(str, paths)))
 
 
 def load_mastery(path: str | Path) -> MasteryTable:

@@ -91,13 +91,17 @@ def paired(
 ) -> Difference:
     """Return the mean of b - a over the same samples in the same order, with an interval over images.
 
-    `p` comes from a sign-flip permutation test that swaps the two runs on whole images (Good 2005, ch. 3):
-    (1 + permutations at least as far from zero) / (1 + permutations).
+    Values are 0 to 1. Where all images differ by the same, see `_alike`. `p` comes from a sign-flip permutation test
+    that swaps the two runs on whole images (Good 2005, ch. 3): (1 + permutations at least as far from zero) / (1 +
+    permutations).
     """
     delta = _difference(a, b)
     sums, counts = _by_group(delta, groups)
     value = float(sums.sum() / counts.sum())
-    low, high = _bootstrap(sums, counts, resamples, seed) if len(sums) > 1 else (None, None)
+    if len(sums) < 2:
+        low, high = None, None
+    else:
+        low, high = _alike([sums / counts]) or _bootstrap(sums, counts, resamples, seed)
     p = _sign_flip(sums, resamples, seed)
     wins, losses = int((delta > 0).sum()), int((delta < 0).sum())
     return Difference(value, low, high, p, len(delta), len(sums), wins, losses)
@@ -126,7 +130,10 @@ def paired_over_seeds(
     """Return the interval of b - a, run s of `a` with run s of `b` (same seed and samples); see `over_seeds`."""
     if len(a) != len(b):
         raise FieldmarkError(f"arms are paired by seed, but one has {len(a)} runs and the other {len(b)}")
-    return _over_seeds([_difference(x, y).tolist() for x, y in zip(a, b, strict=True)], groups, RESAMPLES, seed)
+    differences = [_difference(x, y).tolist() for x, y in zip(a, b, strict=True)]
+    found = _over_seeds(differences, groups, RESAMPLES, seed)
+    known = _alike([np.divide(*_by_group(run, groups)) for run in differences]) if found.groups > 1 else None
+    return replace(found, low=known[0], high=known[1]) if known else found
 
 
 def chance_floor(samples: Sequence[Sample]) -> float | None:
@@ -177,6 +184,19 @@ def _over_seeds(runs: Sequence[Sequence[float]], groups: Sequence[Hashable], res
     degrees = total**2 / (by_image**2 / (g - 1) + by_seed**2 / (seeds - 1)) if total > 0 else 1.0
     half = float(t.ppf((1 + LEVEL) / 2, degrees)) * math.sqrt(total)
     return Interval(value, value - half, value + half, n, g)
+
+
+def _alike(runs: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """Return the interval of a mean difference that is the same on all images, None where it is not.
+
+    `runs` are the images' differences, -1 to 1, of each seed. The bootstrap's interval would have no width. By Wilson's
+    interval at least a share q of all images differs so, and the others may differ by anything from -1 to 1.
+    """
+    table = np.stack(runs)
+    if np.ptp(table) > TIE:
+        return None
+    value, share = float(table.mean()), wilson(table.shape[1], table.shape[1])[0]
+    return max(share * value - (1 - share), -1.0), min(share * value + (1 - share), 1.0)
 
 
 def _difference(a: Sequence[float], b: Sequence[float]) -> np.ndarray:

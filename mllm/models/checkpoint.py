@@ -87,20 +87,15 @@ def open_checkpoint(
     """
     base, found = base_and_adapter(str(name))
     adapter = str(adapter) if adapter is not None else found
-    config = _model_config(base)
+    config = model_config(base)
     loading_checks.check_weights(Path(base), needed=False)  # they may still be in DeepSpeed's shards
     if adapter is not None:
         loading_checks.check_weights(Path(adapter), "adapter_model", needed=False)
-    places = [one for one in (adapter, base) if one is not None and (Path(one) / families.CONVENTION_FILE).is_file()]
     if family is not None:
         families.load(family)  # a mistyped name is an error, also where the one beside the weights is used
-    saved = families.read_convention(places[0]) if places else None
+    saved = saved_convention(base, adapter)
     if not saved and family is None:
-        fitting = [name for name in families.names() if families.load(name).model_type == config.model_type]
-        raise FamilyError(
-            f"{base}: no {families.CONVENTION_FILE} beside the weights, so it is not known how this model writes "
-            f"boxes. Set `family` (for model type {config.model_type}: {' or '.join(fitting) or 'none is known'})."
-        )
+        raise families.not_named(base, config.model_type)
     built = families.load(saved.family if saved else str(family))
     if built.model_type != config.model_type:
         raise FamilyError(
@@ -220,7 +215,14 @@ def base_and_adapter(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def _model_config(base: str) -> Any:
+def saved_convention(base: str, adapter: str | None) -> Convention | None:
+    """Return the convention beside an adapter, else that beside its base; None where there is none."""
+    places = [one for one in (adapter, base) if one is not None and (Path(one) / families.CONVENTION_FILE).is_file()]
+    return families.read_convention(places[0]) if places else None
+
+
+def model_config(base: str) -> Any:
+    """Return transformers' configuration of a checkpoint. Raises FieldmarkError: one that cannot be read."""
     from transformers import AutoConfig
 
     loading_checks.check_texts(Path(base))

@@ -146,6 +146,8 @@ def one_sentence(subject: str, advice: str = AGAIN) -> Iterator[None]:
             raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = " ".join(lines[:2]) or type(error).__name__  # the first line may be a heading
+        if "trust_remote_code" in str(error) or "custom code" in said:
+            said = "it needs code of its own, which Fieldmark does not run"
         raise FieldmarkError(f"{subject}: {said:.400}; {advice}") from error
     finally:
         logging.set_verbosity(shown)

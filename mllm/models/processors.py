@@ -71,19 +71,35 @@ def load_processor(folder: str | Path, config: Any) -> Any:
 
     local = Path(folder)
     check_tokenizer(local, FROM_BASE)
+    unreadable = f"{folder}: the image preprocessor cannot be read (preprocessor_config.json)"
+    with one_sentence(unreadable, FROM_BASE):
+        old = _old_names(folder, config)
     has_video = not local.is_dir() or (local / "video_preprocessor_config.json").is_file()
-    if find_spec("torchvision") is not None and has_video:
+    if find_spec("torchvision") is not None and has_video and not old:
         with one_sentence(f"{folder}: tokenizer and preprocessor cannot be read"):
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         processor.tokenizer.padding_side = "left"
     else:
         with one_sentence(f"{folder}: the tokenizer cannot be read", FROM_BASE):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        with one_sentence(f"{folder}: the image preprocessor cannot be read (preprocessor_config.json)", FROM_BASE):
-            image_processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        with one_sentence(unreadable, FROM_BASE):
+            image_processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, **old)
         processor = build_processor(config.model_type, image_processor, tokenizer, _saved_template(local))
     _check(processor, config, str(folder))
     return processor
+
+
+def _old_names(folder: str | Path, config: Any) -> dict[str, Any]:
+    """Return what AutoImageProcessor has to be given for a preprocessor file that names its class or its sizes as the
+    first uploads of Qwen2.5-VL and what was made of them do; nothing for others."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    saved, _ = ImageProcessingMixin.get_image_processor_dict(folder)
+    size = saved.get("size")
+    found = {"config": config} if saved.get("image_processor_type") == "Qwen2_5_VLImageProcessor" else {}
+    if isinstance(size, dict) and {"min_pixels", "max_pixels"} == size.keys():
+        found["size"] = {"shortest_edge": size["min_pixels"], "longest_edge": size["max_pixels"]}
+    return found
 
 
 def _check(processor: Any, config: Any, folder: str) -> None:
@@ -106,14 +122,14 @@ def _check(processor: Any, config: Any, folder: str) -> None:
         raise FieldmarkError(f"{folder}: preprocessor_config.json: size has no shortest_edge and longest_edge (pixels)")
 
 
-def template_opening(processor: Any, style: str) -> str:
+def template_opening(processor: Any) -> str:
     """Return `<think>` if the chat template writes it at the start of the model's turn, otherwise an empty string.
 
-    Templates of reasoning models do so. The generated text then starts inside the thought, and the tag is put back
-    before it is parsed (`answers.whole`). Only style `think` asks for a thought. `processor` is None where complete
-    texts are judged without a tokenizer (preflight).
+    Templates of reasoning models do so, in every prompt style. The generated text then starts inside the thought, and
+    the tag is put back before it is parsed (`answers.whole`). `processor` is None where complete texts are judged
+    without a tokenizer (preflight).
     """
-    if style != "think" or processor is None:
+    if processor is None:
         return ""
     question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     text = processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)

@@ -40,6 +40,7 @@ _ABSENT = re.compile(
 )
 # An empty pair is what a prompt shows ("Answer in <answer></answer>."), or an answer that says nothing.
 _EMPTY_PAIR = re.compile(r"<(think|answer)>\s{0,16}+</\1>")
+_EMPTY_THOUGHT = re.compile(r"\A\s{0,16}+<think>\s{0,16}+</think>\s{0,16}+")
 
 
 @dataclass(slots=True)
@@ -53,8 +54,14 @@ class _Parts:
 
 
 def whole(opening: str, text: str) -> str:
-    """Put what the chat template wrote in the model's place, `<think>` or nothing, back before text that lacks it."""
-    return text if text.lstrip().startswith(opening) else opening + text
+    """Put what the chat template wrote in the model's place, `<think>` or nothing, back before text that lacks it.
+
+    A thought that the template opens and the model leaves empty, to answer at once, is dropped.
+    """
+    if not opening:
+        return text
+    text = text if text.lstrip().startswith(opening) else opening + text
+    return _EMPTY_THOUGHT.sub("", text)
 
 
 def parse(text: str, family: Family, frame: Frame) -> Answer:

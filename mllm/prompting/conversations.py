@@ -4,6 +4,8 @@ Nothing here reads weights or decodes an image, so that rows that do not fit are
 """
 
 from collections.abc import Sequence
+from functools import partial
+from os.path import commonprefix
 from typing import Any
 
 from mllm.boxes import Frame
@@ -32,14 +34,17 @@ def count_tokens(
 ) -> list[int]:
     """Count the tokens of conversations, each with the size of its image (None: it has none), decoding no image.
 
-    `answers` says that they end with the model's own turn; without it the opening of that turn is counted.
+    `answers` says that they end with the model's own turn; without it the opening of that turn is counted. Prompt and
+    answer are tokenized apart, as the trainer does: a template may end the one and begin the other with line ends.
     """
-    processor = checkpoint.processor
-    texts = [
-        processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answers)
-        for messages, _ in rows
-    ]
-    counts = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+    render = partial(checkpoint.processor.apply_chat_template, tokenize=False)
+    texts: list[str] = []
+    for messages, _ in rows:
+        prompt = render(messages[:-1] if answers else messages, add_generation_prompt=True)
+        whole = render(messages) if answers else prompt
+        texts += [whole[: (end := len(commonprefix([prompt, whole])))], whole[end:]]
+    ids = checkpoint.processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    counts = [len(prompt) + len(answer) for prompt, answer in zip(ids[::2], ids[1::2], strict=True)]
     budget = checkpoint.convention.budget
     # - 1: the placeholder of the image, which its own tokens replace
     seen = [checkpoint.family.visual_tokens(size, budget) - 1 if size else 0 for _, size in rows]

@@ -61,17 +61,20 @@ class Reward(CaptionReward):
         from mllm.models.similarity import similarity, softmax_scale
 
         encoder = encoders.load(self.scorer, late=self.late, pool=self.pool, cache=self.cache)
-        mine = {sample.image: sample.bag for sample in samples}
+        mine: dict[str, set[str | None]] = {}  # an image may be in a bag and alone, or in several bags
+        for sample in samples:
+            mine.setdefault(sample.image, set()).add(sample.bag)
         vectors = encoder.images([Path(image) for image in mine])
-        rows = gather([(image, bag, vector) for (image, bag), vector in zip(mine.items(), vectors, strict=True)])
-        candidates = {image: (bag, vector) for image, bag, vector in rows}
+        candidates: dict[str, tuple[set[str | None], np.ndarray]] = {}
+        for image, bags_of_it, vector in gather(list(zip(mine, mine.values(), vectors, strict=True))):
+            candidates.setdefault(image, (set(), vector))[0].update(bags_of_it)
         if not samples:
             return []
         texts = encoder.texts(captions)
         seen = np.stack([vector for _, vector in candidates.values()])
         similarities = similarity(texts, seen, encoder.pool)
         scale, place_of = softmax_scale(encoder), {image: number for number, image in enumerate(candidates)}
-        bags = [bag for bag, _ in candidates.values()]
+        bags = [bags_of_it for bags_of_it, _ in candidates.values()]
         result = [Score(None)] * len(samples)
         for row, sample in enumerate(samples):
             pool = self._pool(sample, bags)
@@ -80,13 +83,13 @@ class Reward(CaptionReward):
                 result[row] = self._score(similarities[row, pool], own, scale, bool(texts.cut[row]))
         return result
 
-    def _pool(self, sample: Sample, bags: Sequence[str | None]) -> list[int]:
+    def _pool(self, sample: Sample, bags: Sequence[set[str | None]]) -> list[int]:
         """Return the numbers of a caption's candidates; empty if it is not scored."""
         if self.over == "batch":
             return list(range(len(bags)))
         if sample.bag is None:
             return []
-        mates = [number for number, bag in enumerate(bags) if bag == sample.bag]
+        mates = [number for number, bags_of_it in enumerate(bags) if sample.bag in bags_of_it]
         return mates if self.over == "bag" or len(mates) < 2 else list(range(len(bags)))
 
     def _score(self, similarity: np.ndarray, own: int, scale: float, cut: bool) -> Score:

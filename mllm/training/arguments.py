@@ -34,10 +34,14 @@ OURS: dict[str, Any] = {
     "disable_tqdm": True,
     "save_total_limit": 2,
     "dataloader_pin_memory": torch.cuda.is_available(),
+    "use_transformers_continuous_batching": False,
+    "use_transformers_paged": False,
 }
 FIXED = {
     "max_length": "rows are never truncated; set fieldmark.max_tokens_per_sample instead",
     "remove_unused_columns": "rewards need the data set's columns",
+    "use_transformers_continuous_batching": "it reads no images; set use_vllm: true instead",
+    "use_transformers_paged": "it reads no images; set use_vllm: true instead",
 }
 
 

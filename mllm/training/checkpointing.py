@@ -6,6 +6,7 @@ A safe step uses up the generated completions and closes a log; the order of row
 import json
 import logging
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,15 +54,17 @@ class Boundaries(TrainerCallback):
     """Delays a save until its step closes a generation window and a log.
 
     An orderly stop waits for the window alone, so that no completions are lost; its last log may cover fewer steps.
+    The trainer has a `window`, the usual number of steps, and knows whether its completions are `used_up`: an epoch's
+    last step may be shorter, so that steps alone do not tell.
     """
 
-    def __init__(self, window: int = 1) -> None:
-        self.window = window
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
         self._save = self._stop = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Log when checkpoints are saved, if that differs from `save_steps`."""
-        every = math.lcm(self.window, _closes_log(args, state))
+        every = math.lcm(self.trainer.window, _closes_log(args, state))
         if args.save_strategy == IntervalStrategy.STEPS and state.save_steps % every and state.is_world_process_zero:
             logger.info(
                 "checkpoints are saved at multiples of %d steps, where completions are used up and logs are written",
@@ -81,7 +84,7 @@ class Boundaries(TrainerCallback):
         """Hold back a save or a stop that comes too early."""
         last = state.global_step >= state.max_steps
         self._save, self._stop = self._save or control.should_save, self._stop or control.should_training_stop
-        used_up = last or state.global_step % self.window == 0
+        used_up = last or self.trainer.used_up
         logged = last or self._stop or state.global_step % _closes_log(args, state) == 0
         control.should_training_stop = self._stop and used_up
         control.should_save = self._save and used_up and logged
@@ -205,8 +208,8 @@ def clear_save_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if not isinstance(error, OSError | SafetensorError) and "file" not in str(error):
-            raise  # torch.save reports disk errors as a RuntimeError about its file; others are not about the disk
+        if isinstance(error, RuntimeError) and not re.search("file|inline_container|iostream", str(error)):
+            raise  # torch.save reports a full disk as one of its container or stream; others are not about the disk
         if not (folder / CONVENTION_FILE).is_file() and folder.name.startswith("checkpoint-"):
             shutil.rmtree(folder, ignore_errors=True)
         free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**30

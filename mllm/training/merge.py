@@ -5,7 +5,12 @@ has been loaded from disk.
 """
 
 import logging
+import os
+import pickle
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest difference of a logit due to rounding, as a share of the largest logit, by the type of the weights."""
+
+WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+"""Environment variable that makes `torch.load` refuse code in pickles, whatever its caller asks for."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +106,22 @@ def logits(loaded: Loaded) -> torch.Tensor:
 
 
 def _from_shards(checkpoint: Checkpoint, name: Path) -> Loaded:
-    """Join the float32 master weights that DeepSpeed's processes wrote into a checkpoint.
-
-    The shards are pickles of tensors and counters: load only your own, never downloaded ones.
-    """
+    """Join the float32 master weights that DeepSpeed's processes wrote into a checkpoint."""
     if not (name / "latest").is_file():
         raise FieldmarkError(f"{name}: neither weights nor shards of DeepSpeed (no file `latest`) to join")
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     try:
-        weights = get_fp32_state_dict_from_zero_checkpoint(str(name))
+        with _plain_pickles():
+            weights = get_fp32_state_dict_from_zero_checkpoint(str(name))
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = named[1] if named else "no pickle of torch"
+        raise FieldmarkError(
+            f"{name}: its shards hold more than the tensors and counters of DeepSpeed ({what}), "
+            "which could run code, so they are not read. Those of your own run can be joined by the zero_to_fp32.py "
+            "that DeepSpeed wrote beside them"
+        ) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise FieldmarkError(f"{name}: its shards cannot be joined; one may be missing: {error}") from error
     if checkpoint.adapter is not None:
@@ -125,6 +139,23 @@ def _from_shards(checkpoint: Checkpoint, name: Path) -> Loaded:
     if wrong := [*result.unexpected_keys, *missing]:
         raise FieldmarkError(f"{name}: its shards do not match its config.json: {len(wrong)} weights ({wrong[0]}, ...)")
     return replace(loaded, model=loaded.model.eval())
+
+
+@contextmanager
+def _plain_pickles() -> Iterator[None]:
+    """Let `torch.load` read only tensors, containers and DeepSpeed's counters. DeepSpeed asks it for everything, which
+    would run code in a pickle."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    before = os.environ.get(WEIGHTS_ONLY)
+    os.environ[WEIGHTS_ONLY] = "1"
+    try:
+        with torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        os.environ.pop(WEIGHTS_ONLY) if before is None else os.environ.update({WEIGHTS_ONLY: before})
 
 
 def _close(before: torch.Tensor, after: torch.Tensor, tolerance: float, message: str) -> float:

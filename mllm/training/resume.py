@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,23 @@ _TRAINERS_OWN = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
-# Settings that may differ when a run is resumed: they change what is evaluated, how long it trains, or where it runs,
-# but not what one training step does.
+# What may differ when a run is resumed: how long it trains, what is logged, saved and evaluated, where it runs, and in
+# how much memory. All else decides what a step does, and is compared.
 FREE = {"resume", "threads", "silence", "evaluate", "validation"}
-TRL_BOUND = (
-    "learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "gradient_accumulation_steps", "seed",
-    "loss_type", "weight_decay", "optim", "beta", "num_generations", "max_completion_length", "temperature",
-    "num_iterations", "scale_rewards", "epsilon",
+TRL_FREE = (
+    "num_train_epochs", "max_steps",
+    "output_dir", "log_*", "logging_*", "report_to", "run_name", "project", "trackio_*", "disable_tqdm", "debug",
+    "num_completions_to_print", "include_num_input_tokens_seen", "skip_memory_metrics", "save_*", "push_to_hub",
+    "hub_*", "enable_jit_checkpoint", "resume_from_checkpoint", "restore_callback_states_from_checkpoint",
+    "eval_*", "do_*", "per_device_eval_batch_size", "num_generations_eval", "prediction_loss_only", "*_full_eval",
+    "include_for_metrics", "batch_eval_metrics", "load_best_model_at_end", "metric_for_best_model", "greater_is_better",
+    "use_cpu", "local_rank", "ddp_*", "fsdp*", "deepspeed", "dataloader_num_workers", "dataloader_pin_memory",
+    "dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context",
+    "generation_batch_size",  # follows from the processes and steps_per_generation
+    "vllm_mode", "vllm_server_*", "vllm_group_port", "vllm_gpu_memory_utilization", "vllm_tensor_parallel_size",
+    "vllm_enable_sleep_mode", "vllm_max_model_length",
+    "activation_checkpointing*", "gradient_checkpointing*", "activation_offloading", "torch_compile*",
+    "torch_empty_cache_steps", "ds3_gather_for_generation", "dataset_num_proc",
 )  # fmt: skip
 
 
@@ -123,10 +135,12 @@ def take_weights(checkpoint: Path, output_dir: Path) -> None:
 
 
 def describe(settings: Settings, args: Any, files: Iterable[Path]) -> dict[str, Any]:
-    """Describe a run: settings, TRL's settings that affect a step, digests of the data, versions."""
+    """Describe a run: settings, TRL's settings without `TRL_FREE`, digests of the data, versions."""
+    names = (field.name for field in fields(args))
+    bound = [name for name in names if not any(fnmatchcase(name, free) for free in TRL_FREE)]
     return {
         "settings": settings.model_dump(mode="json"),
-        "trl": {name: _plain(getattr(args, name)) for name in TRL_BOUND if hasattr(args, name)},
+        "trl": {name: _plain(getattr(args, name)) for name in bound},
         "data": {str(file): provenance.file_hash(file) for file in files},
         "world_size": args.world_size,
         "versions": {package: version(package) for package in _PACKAGES},
@@ -145,7 +159,10 @@ def check_same(output_dir: Path, now: Mapping[str, Any]) -> None:
     before = strict_json.read(path, dict[str, Any], advice="choose another --output_dir")
     for section in ("settings", "trl", "data"):
         old, new = before.get(section, {}), now[section]
-        for key in sorted({*old, *new} - FREE):
+        unknown = set() if section == "data" else {*old} ^ {*new}
+        if unknown:  # versions differ in the settings that they have
+            logger.warning("%s: not compared, as only one of both versions has them: %s", path, ", ".join(unknown))
+        for key in sorted({*old, *new} - FREE - unknown):
             if old.get(key) != new.get(key):
                 raise FieldmarkError(
                     f"{output_dir} contains a run with another {key} ({section}): it was {old.get(key)!r}, now it is "

@@ -81,7 +81,7 @@ def prepare(settings: Settings, args: Any, *, answers: bool, max_completion_leng
     )
     main_process_only(lambda: _check_folder(output_dir))
     resume_from = resume.checkpoint_to_resume(output_dir, settings.resume)
-    if template_opening(checkpoint.processor, checkpoint.convention.prompt):
+    if template_opening(checkpoint.processor):
         logger.info("the chat template opens the thought, so completions are parsed as if they began with <think>")
     data = dataset.read_data(settings, answers=answers, check_images=PartialState().is_main_process)
     main_process_only(
@@ -182,13 +182,12 @@ def training_callbacks(
     trainer: Trainer, settings: Settings, prepared: Prepared, own: Sequence[TrainerCallback]
 ) -> list[TrainerCallback]:
     """Return a run's callbacks in the order of `callback_order.ORDER`: a recipe's `own`, and those of every run."""
-    window: int = trainer.window  # pyright: ignore[reportAttributeAccessIssue]
     made: list[TrainerCallback] = [
         *own,
         Journal(Path(trainer.args.output_dir or ".")),
         prepared.run_state,
         Completeness(prepared.checkpoint.convention),
-        Boundaries(window),
+        Boundaries(trainer),
     ]
     if prepared.data.validation:
         checkpoint, data, card = prepared.checkpoint, prepared.data, prepared.card

@@ -44,7 +44,8 @@ class Exchange(Record):
     def messages(self) -> list[dict[str, Any]]:
         """Return the question as messages, with a placeholder for its image if it has one."""
         turn = prompts.says("user", self.question)
-        turn["content"] += [{"type": "image"}] if self.image is not None else []
+        if self.image is not None:
+            turn["content"].insert(0, {"type": "image"})  # first, as in `prompts.messages`
         return [turn]
 
 
@@ -164,7 +165,7 @@ class TrlReward:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.__name__ = name
-        opening = template_opening(checkpoint.processor, checkpoint.convention.prompt)
+        opening = template_opening(checkpoint.processor)
         self.reader = CompletionReader(checkpoint.family, checkpoint.convention.budget, opening)
         self.reward, self.count_problems = reward.reading(self.reader.family, self.reader.budget), count_problems
         self.listeners = listeners

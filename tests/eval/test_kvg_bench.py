@@ -13,7 +13,7 @@ from mllm import rewards
 from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.evaluation import kvg_published, quadrants, runs, scores
-from mllm.io.jsonl import read_jsonl
+from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.knowledge.mastery import LEVELS, Entry, MasteryTable
 from mllm.models import families
 from mllm.prompting import answers
@@ -123,9 +123,26 @@ def test_the_published_rule_beside_ours(tmp_path):
         "ours: a box outside the answer does not count, a bare list does"
     )
     assert every["published_acc"]["value"] == pytest.approx(2 / 3)
-    published = [case.published for case in runs.load(folder).cases]
+    published = [case.published["published"] for case in runs.load(folder).cases]
     assert published == [1.0, 1.0, 0.0] and [case.hit for case in runs.load(folder).cases] == [True, False, True]
     assert every["chance"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+
+
+def test_both_releases_and_the_published_domains_whatever_was_trained_on(tmp_path, capsys):
+    """A fenced list counts in KARL's scorer only through its block; birds stay seen and dogs unseen, as published."""
+    folder, samples = official_run(tmp_path)
+    texts = ["<answer>[[0,0,400,1000]]</answer>", "(1, 2) ```json[500, 0, 1000, 1000]```", "(100,100),(900,900)"]
+    (folder / "outputs.jsonl").unlink()
+    for sample, text in zip(samples, texts, strict=True):
+        runs.append(folder, Completion(sample.id, text, UNREAD))
+    trained = [replace(sample, seen=sample.domain == "dog") for sample in samples]
+    write_jsonl(folder / "samples.jsonl", [replace(row, image=Path(row.image).name) for row in trained])
+    kvg_bench.main(["--rescore", "--out", str(folder)])
+    parts = json.loads((folder / "scores.json").read_text())["slices"]
+    accs = {name: (row["published_acc"]["value"], row["first_published_acc"]["value"]) for name, row in parts.items()}
+    assert accs["all"] == pytest.approx((1.0, 2 / 3)) and accs["seen domains"] == (1.0, 0.5)
+    assert parts["seen domains"] == parts["domain bird"] == parts["unseen entities"] and accs["seen entities"] == (1, 1)
+    assert "| first " in capsys.readouterr().out
 
 
 def test_the_published_rule_calls_a_tie_a_hit(tmp_path):
@@ -160,6 +177,9 @@ def test_both_rules_published_rows_and_quadrants(tmp_path, capsys):
         )  # fmt: skip
         expected[name] += 1 / len(kept)
     assert found["quadrants"] == pytest.approx(expected) and sum(expected.values()) == pytest.approx(1)
+    known_high = [1.0 if known[sample.entity].right == 2.0 else 0.0 for sample in kept]
+    as_karl = found["published_quadrants"]
+    assert as_karl["knows and grounds"] + as_karl["knows, cannot ground"] == sum(known_high) / len(kept)
     assert found["left_out"] == len(samples) - len(kept) and set(found["levels"]) <= {*LEVELS, "high", "low"}
 
 

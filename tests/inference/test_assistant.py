@@ -253,3 +253,14 @@ def test_a_base_in_four_bits_is_asked(photo):
     assert four.ground(photo, "Talo ruvi", max_new_tokens=4).summary
     with pytest.raises(FieldmarkError, match="quantize must be 4bit or left out, got '8bit'"):
         assistants.load("pocket", quantize="8bit")
+
+
+def test_the_thought_of_a_thinking_template_is_no_answer_to_a_plain_question(assistant, photo, monkeypatch):
+    processor = assistant.loaded.processor
+    opening = "{% if add_generation_prompt %}<think>\n{% endif %}"
+    monkeypatch.setattr(processor, "chat_template", processor.chat_template + opening)
+    with spelling(assistant, "(0,0),(5,5) a thing</think>(25,50),(75,100)"):
+        found = assistant.ask(photo, "Find it.", style="plain")
+    assert found.boxes == (Box(0.25, 0.5, 0.75, 1.0),) and found.thought == "(0,0),(5,5) a thing"
+    with spelling(assistant, "a thing</think>red"):
+        assert assistant.caption(photo) == "red"

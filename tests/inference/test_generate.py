@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import copy
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
-from mllm.inference.generate import encode, generate, length_sorted_batches, suppressed_tokens
+from mllm.inference.generate import encode, generate, generation_config, length_sorted_batches, suppressed_tokens
 from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models.checkpoint import load
@@ -143,3 +144,20 @@ def test_a_batch_size_of_zero(loaded, asked):
 @pytest.mark.parametrize("temperature", [1e-40, 1e-300, 5e-324, 9e-7])
 def test_temperatures_next_to_zero_are_greedy(temperature: float) -> None:
     assert Sampling(8, temperature) == Sampling(8) and Sampling(8, 1e-6).temperature == 1e-6
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_checkpoints_own_generation_settings_do_not_act(temperature, loaded, monkeypatch):
+    """Qwen2.5-VL's say repetition_penalty 1.05, which training's rollouts do not use either."""
+    own = {"repetition_penalty": 1.05, "no_repeat_ngram_size": 2, "min_length": 900, "num_beams": 3, "typical_p": 0.5}
+    own |= {"min_p": 0.3, "top_k": 5, "top_p": 0.1, "guidance_scale": 2.0, "epsilon_cutoff": 0.1, "eta_cutoff": 0.1}
+    theirs = copy(loaded.model.generation_config)
+    for name, value in own.items():
+        setattr(theirs, name, value)
+    monkeypatch.setattr(loaded.model, "generation_config", theirs)
+    used, _ = loaded.model._prepare_generation_config(generation_config(loaded, Sampling(5, temperature)))
+    assert (used.repetition_penalty, used.no_repeat_ngram_size, used.min_length, used.num_beams) == (1.0, 0, 0, 1)
+    assert used.guidance_scale == 1.0 and used.do_sample == (temperature > 0)
+    if used.do_sample:
+        sampling = (used.min_p, used.top_k, used.top_p, used.typical_p, used.epsilon_cutoff, used.eta_cutoff)
+        assert sampling == (0.0, 0, 1.0, 1.0, 0.0, 0.0) and used.temperature == 0.7

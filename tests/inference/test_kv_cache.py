@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from mllm.inference.kv_cache import TOKENS_AHEAD, PreallocatedLayer, preallocate, preallocated
+from mllm.inference.kv_cache import TOKENS_AHEAD, PreallocatedLayer, allocated, preallocate, preallocated
 from tests.training import tiny
 
 
@@ -55,6 +55,15 @@ def test_a_token_is_written_in_place() -> None:
     assert ours.keys.data_ptr() == place
     ours.update(*drawn(1))
     assert ours.keys.data_ptr() != place
+
+
+def test_what_it_allocates_is_computed() -> None:
+    ours, prompt = PreallocatedLayer(), 5
+    ours.update(*drawn(prompt))
+    for length in range(prompt, prompt + 3 * TOKENS_AHEAD):
+        assert ours.keys is not None
+        assert ours.keys.untyped_storage().nbytes() == 2 * 3 * 4 * 4 * allocated(prompt, length)
+        ours.update(*drawn(1))
 
 
 def test_layers_of_other_kinds_stay() -> None:

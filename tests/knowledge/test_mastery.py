@@ -66,8 +66,12 @@ def test_an_unknown_entity_names_the_nearest() -> None:
     with pytest.raises(RecordError, match="karl.json: no level for 'blak redstart'.*nearest: black redstart"):
         table.level("blak redstart")
     assert table.level("blak redstart", LEVELS[4]) == LEVELS[4]
-    with pytest.raises(RecordError, match="has a level but no count"):
-        table.save("nowhere.json")
+
+
+def test_levels_without_counts_are_kept_beside_counted_ones(tmp_path: Path) -> None:
+    table = MasteryTable({"wren": Entry(LEVELS[3]), "owl": Entry(LEVELS[0], 3.0, 4), "kite": Entry(LEVELS[4], 0.0, 0)})
+    again = load_mastery(table.save(tmp_path / "m.json"))
+    assert dict(again) == {"wren": Entry(LEVELS[3]), "owl": Entry(LEVELS[0], 3.0, 4), "kite": Entry(LEVELS[4])}
 
 
 def test_karls_file_as_json(tmp_path: Path) -> None:

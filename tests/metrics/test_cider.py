@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
 
 from mllm.errors import FieldmarkError
-from mllm.metrics.cider import Frequencies, cider_d
+from mllm.metrics.cider import Frequencies, cider_d, ptb_words
 
 AAC = (
     ["a man is speaking", "rain falls"],
@@ -88,3 +89,20 @@ def test_numbers_of_the_usual_code_on_464_captions(shared_data: Path) -> None:
 def test_no_references_are_an_error() -> None:
     with pytest.raises(FieldmarkError, match="references"):
         Frequencies.of([])
+
+
+def test_words_are_those_of_the_usual_tokeniser() -> None:
+    """On 1,000 captions full of odd words (bench/published_words.py): all but web addresses, `10a.m.` and `No.,`."""
+    rows = json.loads((Path(__file__).parents[1] / "support/ptb_words.json").read_text(encoding="utf-8"))
+    other = [text for text, words in rows if " ".join(ptb_words(text)) != words]
+    assert len(rows) == 1000 and all(
+        any(odd in text for odd in ("http", "10a.m.", "No.,", "me@x.org,")) for text in other
+    )
+    assert len(other) < 25
+
+
+def test_splitting_stays_quick_on_hostile_text() -> None:
+    started = time.process_time()
+    for piece in ("(", "a.", "'", "a-", "1.", "n't", "a'", "1/", "can", "<a", "a@"):
+        ptb_words(piece * 50_000)
+    assert time.process_time() - started < 10

@@ -125,6 +125,30 @@ def test_no_difference_is_not_claimed():
     assert not stats.paired(a.tolist(), b.tolist(), list(range(60))).clear
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "images", "low", "high"),
+    [
+        (0.5, 0.5, 100, -0.037, 0.037),  # Wilson: at least 96.3 % of all images do not differ
+        (0.0, 1.0, 3, -0.1230, 1.0),  # 43.85 % win at least, and the others may lose
+        (1.0, 0.0, 3, -1.0, 0.1230),
+        (0.0, 1.0, 20, 0.6777, 1.0),
+        (0.2, 0.45, 10, 0.7225 * 0.25 - 0.2775, 0.7225 * 0.25 + 0.2775),
+    ],
+)
+def test_equal_differences_do_not_give_an_interval_without_width(
+    before: float, after: float, images: int, low: float, high: float
+) -> None:
+    groups = [image for image in range(images) for _ in range(2)]
+    runs = [before] * len(groups), [after] * len(groups)
+    found = stats.paired(*runs, groups)
+    assert found.value == pytest.approx(after - before)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
+    seeds = stats.paired_over_seeds([runs[0]] * 2, [runs[1]] * 2, groups)
+    assert (seeds.low, seeds.high) == (found.low, found.high)
+    assert stats.paired(*runs, ["one"] * len(groups)).low is None
+    assert stats.paired_over_seeds([runs[0]] * 2, [runs[1]] * 2, ["one"] * len(groups)).low is None
+
+
 def test_sign_flip_by_hand():
     # three images, each one better by 1: of the 8 sign patterns 2 are as far out, p = 1/4
     assert stats.paired([0.0] * 3, [1.0] * 3, [0, 1, 2], resamples=20000).p == pytest.approx(0.25, abs=0.02)
@@ -180,7 +204,8 @@ def test_paired_over_seeds_cancels_what_is_shared():
     a = [rng.random(100) for _ in range(3)]
     b = [run + 0.1 for run in a]
     found = stats.paired_over_seeds(a, b, groups)
-    assert found.value == pytest.approx(0.1) and found.low == pytest.approx(0.1) and found.high == pytest.approx(0.1)
+    assert found.value == pytest.approx(0.1) and found.low is not None and found.high is not None
+    assert found.low == pytest.approx(0.1 * 0.963 - 0.037, abs=1e-3) and found.high == pytest.approx(0.1333, abs=1e-3)
     with pytest.raises(FieldmarkError, match="paired by seed"):
         stats.paired_over_seeds(a, b[:2], groups)
 

@@ -110,6 +110,9 @@ CHECKPOINTS: dict[str, tuple[Break, str]] = {
     "no template": (gone("chat_template.jinja"), "no chat template"),
     "a template of words": (text("chat_template.jinja", "{{ messages[0].role }}"), "writes no place for an image"),
     "a broken template": (text("chat_template.jinja", "{% for %}"), "the chat template cannot be used"),
+    "code of its own": (
+        text("config.json", '{"model_type": "internvl_chat", "auto_map": {"AutoConfig": "code.InternVLChatConfig"}}'),
+        "it needs code of its own, which Fieldmark does not run; name a checkpoint of .*qwen3_vl"),
     "no preprocessor": (gone("processor_config.json"), "the image preprocessor cannot be read"),
     "preprocessor cut": (cut("processor_config.json", 0.5), r"processor_config.json:\d+: broken JSON"),
     "preprocessor of another kind": (
@@ -140,6 +143,10 @@ ENCODERS: dict[str, tuple[Break, str]] = {
     "a pointer": (text(WEIGHTS, POINTER), "looks like a Git LFS pointer"),
     "config cut": (cut("config.json", 0.5), "broken JSON"),
     "no tokenizer": (gone("tokenizer.json", "tokenizer_config.json"), "no tokenizer"),
+    "code of its own": (
+        text("config.json", '{"model_type": "internvl_chat", "auto_map": {"AutoConfig": "code.InternVLChatConfig"}}'),
+        "it needs code of its own, which Fieldmark does not run",
+    ),
     "no preprocessor": (gone("preprocessor_config.json"), "not a readable encoder"),
 }
 

@@ -56,7 +56,7 @@ def test_a_budget_in_visual_tokens_reaches_processor_and_convention(pocket_folde
 
 def test_without_a_convention_the_family_must_be_named(pocket_folder: Path, tmp_path: Path) -> None:
     folder = bare(tmp_path / "hub", pocket_folder)
-    with pytest.raises(FamilyError, match="no fieldmark.json.*pocket or qwen3_vl"):
+    with pytest.raises(FamilyError, match="no fieldmark.json.*for model type qwen3_vl: qwen3_vl$"):
         open_checkpoint(folder)
     opened = open_checkpoint(folder, family="qwen3_vl")
     assert opened.family.name == opened.convention.family == "qwen3_vl"

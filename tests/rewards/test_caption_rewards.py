@@ -63,6 +63,23 @@ def slow_log_p(scorer: str, samples: list[Sample], row: int, pool: list[int]) ->
     return own - math.log(sum(math.exp(x) for x in logits))
 
 
+def test_an_image_may_be_in_a_bag_and_alone_or_in_two_bags(scorer: str, samples: list[Sample]) -> None:
+    red, blue, green, white = samples
+    again = [red, blue, replace(red, id="alone", bag=None), green, replace(green, bag="x"), replace(blue, bag="x")]
+    for batch in (again, again[::-1]):
+        texts = [f"A {Path(sample.image).stem} bird." for sample in batch]
+        bag = rewards.load("self_retrieval", scorer=scorer, over="bag")(batch, wrote(batch, *texts))
+        found = {(sample.id, sample.bag): score for sample, score in zip(batch, bag, strict=True)}
+        assert [found[key].value for key in (("alone", None), ("green", None))] == [None, None]
+        for key in (("red", "bag"), ("blue", "bag"), ("green", "x"), ("blue", "x")):
+            assert found[key].parts["candidates"] == 2 and found[key].parts["hit"] == 1
+        one_bag = [red, blue, white]
+        usual = rewards.load("self_retrieval", scorer=scorer, over="bag")(
+            one_bag, wrote(one_bag, "A red bird.", "A blue bird.", "A bird.")
+        )
+        assert found["red", "bag"].value == pytest.approx(usual[0].value)
+
+
 def test_self_retrieval_is_the_log_softmax_with_the_scorers_scale(scorer: str, samples: list[Sample]) -> None:
     found = rewards.load("self_retrieval", scorer=scorer)(samples, wrote(samples, *TEXTS))
     for row, score in enumerate(found):

@@ -24,19 +24,19 @@ def test_a_run_gets_its_callbacks_in_order(tmp_path: Path) -> None:
     convention = families.Convention("pocket", "think", families.load("pocket").budget)
     checkpoint, card = SimpleNamespace(convention=convention), SimpleNamespace()
     prepared: Any = run.Prepared(checkpoint, Data([], [], tmp_path), None, card)  # pyright: ignore[reportArgumentType]
-    trainer: Any = SimpleNamespace(args=SimpleNamespace(output_dir=str(tmp_path)), window=3)
+    trainer: Any = SimpleNamespace(args=SimpleNamespace(output_dir=str(tmp_path)))
     own = [OrderlyStop(), LivePage(trainer, tmp_path), HealthChecks()]
     made = run.training_callbacks(trainer, Settings(), prepared, own)
     kinds = [HealthChecks, Journal, LivePage, RunState, Completeness, OrderlyStop, Boundaries]
     assert [type(callback) for callback in made] == kinds
     check_order(made)
     boundaries = made[-1]
-    assert isinstance(boundaries, Boundaries) and boundaries.window == 3
+    assert isinstance(boundaries, Boundaries) and boundaries.trainer is trainer
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(Journal(Path("x")), HealthChecks()), (Boundaries(), OrderlyStop()), (RunState(), RunState())],
+    [(Journal(Path("x")), HealthChecks()), (Boundaries(None), OrderlyStop()), (RunState(), RunState())],
     ids=["journal before its numbers", "boundaries before a stop", "twice"],
 )
 def test_a_wrong_order_is_refused(first: TrainerCallback, second: TrainerCallback) -> None:

@@ -20,6 +20,7 @@ from transformers.trainer_utils import IntervalStrategy
 from mllm.errors import FieldmarkError
 from mllm.training import checkpointing, resume, run
 from mllm.training.checkpointing import Boundaries, PerEpoch
+from mllm.training.grpo.trainer import PrefixGRPOTrainer
 from tests.support.scenes import make_data
 
 
@@ -31,10 +32,16 @@ def state(step: int, **how: Any) -> Any:
 ARGS = SimpleNamespace(logging_strategy=IntervalStrategy.STEPS, save_strategy=IntervalStrategy.STEPS)
 
 
+def drawing(window: int) -> Boundaries:
+    """Boundaries of a trainer that draws completions for so many steps."""
+    return Boundaries(SimpleNamespace(window=window, used_up=True))
+
+
 def saved_at(boundaries: Boundaries, steps: int, **how: Any) -> list[int]:
     """The steps at which a run that asks for a save every five steps saves."""
     found = []
     for step in range(1, steps + 1):
+        boundaries.trainer.used_up = step % boundaries.trainer.window == 0
         control = TrainerControl()
         control.should_save = step % 5 == 0
         boundaries.on_step_end(ARGS, state(step, **how), control)
@@ -43,26 +50,54 @@ def saved_at(boundaries: Boundaries, steps: int, **how: Any) -> list[int]:
 
 
 def test_numbers_given_as_flags_are_floats() -> None:
-    boundaries = Boundaries(4)
+    boundaries = drawing(4)
     boundaries.on_train_begin(ARGS, state(0, logging_steps=3.0), TrainerControl())
     assert saved_at(boundaries, 20, logging_steps=3.0) == [12, 20]
 
 
 def test_saves_wait_for_the_end_of_answers_and_logs() -> None:
-    assert saved_at(Boundaries(1), 20, logging_steps=1) == [5, 10, 15, 20]
-    assert saved_at(Boundaries(4), 20, logging_steps=1) == [8, 12, 16, 20]
-    assert saved_at(Boundaries(4), 20, logging_steps=3) == [12, 20]  # the last step closes everything
-    assert saved_at(Boundaries(1), 20, logging_steps=50) == [5, 10, 15, 20]  # logs rarer than saves are cut in two
+    assert saved_at(drawing(1), 20, logging_steps=1) == [5, 10, 15, 20]
+    assert saved_at(drawing(4), 20, logging_steps=1) == [8, 12, 16, 20]
+    assert saved_at(drawing(4), 20, logging_steps=3) == [12, 20]  # the last step closes everything
+    assert saved_at(drawing(1), 20, logging_steps=50) == [5, 10, 15, 20]  # logs rarer than saves are cut in two
 
 
 def test_a_stop_waits_for_the_answers_alone() -> None:
-    boundaries, seen = Boundaries(4), []
+    boundaries, seen = drawing(4), []
     for step in range(1, 9):
+        boundaries.trainer.used_up = step % 4 == 0
         control = TrainerControl()
         control.should_training_stop = control.should_save = step == 5
         boundaries.on_step_end(ARGS, state(step), control)
         seen.append((control.should_training_stop, control.should_save))
     assert seen == [(False, False)] * 7 + [(True, True)]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "accumulated", "iterations", "epoch", "saved"),
+    [
+        (3, 2, 1, 9, [3, 5, 8, 10, 13, 15]),  # the fifth step of an epoch has one micro-step, not two
+        (3, 2, 1, 3, [2, 4, 6, 8, 10, 12, 14, 16]),
+        (2, 3, 2, 8, [3, 6, 9, 12, 15]),  # each drawn batch is trained on twice
+        (4, 2, 1, 8, [2, 4, 6, 8, 10, 12, 14, 16]),  # no step is shorter
+    ],
+)
+def test_no_save_falls_into_a_drawn_batch_after_a_shorter_step(
+    drawn: int, accumulated: int, iterations: int, epoch: int, saved: list[int]
+) -> None:
+    """Each drawn batch lasts `drawn` x `iterations` micro-steps; an epoch's last step takes what is left of it."""
+    trainer: Any = object.__new__(PrefixGRPOTrainer)
+    trainer.args = SimpleNamespace(steps_per_generation=drawn, gradient_accumulation_steps=accumulated)
+    trainer.num_iterations, trainer._step = iterations, 0
+    boundaries, found, left = Boundaries(trainer), [], epoch
+    for step in range(1, 17):
+        taken = min(accumulated, left)
+        trainer._step, left = trainer._step + taken, left - taken or epoch
+        control = TrainerControl()
+        control.should_save = True
+        boundaries.on_step_end(ARGS, state(step, logging_steps=1), control)
+        found += [step] if control.should_save else []
+    assert found == saved
 
 
 def test_an_epochs_order_depends_on_the_epoch_alone() -> None:
@@ -82,7 +117,7 @@ def test_the_sampler_is_told_its_epoch_through_every_wrapper() -> None:
     wrapped = SimpleNamespace(batch_sampler=SimpleNamespace(batch_sampler=BatchSampler(inner, 2, False)))
     for loader in (DataLoader(list(range(8)), batch_sampler=BatchSampler(inner, 2, False)), wrapped):
         inner.set_epoch(0)
-        Boundaries().on_epoch_begin(ARGS, state(0, epoch=2.0), None, train_dataloader=loader)
+        drawing(1).on_epoch_begin(ARGS, state(0, epoch=2.0), None, train_dataloader=loader)
         assert inner.epoch == 2
 
 
@@ -121,6 +156,12 @@ def test_a_failed_save_is_reported_and_its_half_removed(tmp_path: Path) -> None:
         with checkpointing.clear_save_errors(whole):
             raise OSError(28, "No space left on device")
     assert resume.last_complete(tmp_path) == whole
+    for numbers in (9, 100_000):  # torch words it in two ways
+        half.mkdir()
+        with pytest.raises(FieldmarkError, match="checkpoint-8 could not be written"):
+            with checkpointing.clear_save_errors(half):
+                torch.save({"state": torch.zeros(numbers)}, "/dev/full")
+        assert not half.exists()
     with pytest.raises(RuntimeError, match="shape"):
         with checkpointing.clear_save_errors(half):
             raise RuntimeError("shape mismatch")

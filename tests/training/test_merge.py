@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +118,51 @@ def test_qlora_trains_on_a_cpu_and_merges(tmp_path: Path) -> None:
 def _journal(folder: Path) -> list[dict[str, Any]]:
 
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+class Code:
+    """Pickled, it runs a command where it is read."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.file}",)
+
+
+@pytest.mark.parametrize("where", ["model", "optimizer", 2, 4])
+def test_code_in_a_strangers_shards_does_not_run(
+    where: str | int, pocket_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    monkeypatch.delenv(merge.WEIGHTS_ONLY, raising=False)
+    folder = tmp_path / "stranger"
+    shutil.copytree(pocket_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "latest").write_text("step1")
+    (folder / "step1").mkdir()
+    code, ran = Code(tmp_path / "ran"), tmp_path / "ran"
+    shapes = [{"norm": torch.Size([2])}]
+    model = {"module": {}, "buffer_names": [], "param_shapes": shapes, "shared_params": {}, "ds_version": "0"}
+    flat = [torch.tensor([1.0, 2.0])]
+    state = {"zero_stage": ZeroStageEnum(2), "partition_count": 1, "single_partition_of_fp32_groups": flat}
+    optimizer = {"optimizer_state_dict": state | {"loss_scaler": LossScaler(scale=1.0)}}
+
+    def save(model: dict[str, Any], optimizer: dict[str, Any]) -> None:
+        torch.save(model, folder / "step1" / "mp_rank_00_model_states.pt")
+        torch.save(optimizer, folder / "step1" / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+
+    save(model, optimizer)  # a run's own shards are read, DeepSpeed's counters included
+    with pytest.raises(FieldmarkError, match=r"shards do not match its config.json: \d+ weights .norm"):
+        merge.merge(folder, tmp_path / "new")
+    if isinstance(where, int):
+        (folder / "step1" / "mp_rank_00_model_states.pt").write_bytes(pickle.dumps(code, where))
+    else:
+        save(model | {"extra": code} if where == "model" else model, optimizer | {"extra": code})
+    named = "no pickle of torch" if where == 4 else "posix.system"
+    with pytest.raises(FieldmarkError, match=f"than the tensors and counters .*{named}.*could run") as caught:
+        merge.merge(folder, tmp_path / "new")
+    assert not ran.exists() and merge.WEIGHTS_ONLY not in os.environ and "\n" not in str(caught.value)
+    pickle.loads(pickle.dumps(code))  # the code works where nothing holds it
+    assert ran.exists()

@@ -86,3 +86,50 @@ def test_a_run_describes_itself(tmp_path: Path) -> None:
     assert json.loads(json.dumps(described)) == described
     decide = {"learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "gradient_accumulation_steps"}
     assert decide | {"seed", "weight_decay", "optim", "loss_type"} <= described["trl"].keys()
+
+
+DECIDE = {
+    "steps_per_generation": 2, "epsilon_high": 0.28, "delta": 4.0, "importance_sampling_level": "sequence",
+    "mask_truncated_completions": True, "top_p": 0.9, "top_k": 20, "max_grad_norm": 0.1, "warmup_steps": 5,
+    "entropy_coef": 0.01, "repetition_penalty": 1.05, "adam_beta2": 0.95, "data_seed": 1, "bf16": True,
+    "dataloader_drop_last": True, "lr_scheduler_kwargs": {"num_cycles": 2}, "reward_weights": [1.0, 2.0],
+    "generation_kwargs": {"stop_strings": "x"}, "use_vllm": True, "off_policy_mask_threshold": 0.5,
+}  # fmt: skip
+MAY_DIFFER = {
+    "max_steps": 7, "num_train_epochs": 9.0, "output_dir": "elsewhere", "logging_steps": 3, "save_steps": 4,
+    "report_to": ["wandb"], "log_completions": True, "hub_token": "secret", "eval_steps": 2, "use_cpu": False,
+    "num_generations_eval": 2, "ddp_timeout": 9, "dataloader_num_workers": 2, "generation_batch_size": 64,
+    "vllm_server_port": 1, "gradient_checkpointing": False, "activation_checkpointing": False, "torch_compile": True,
+}  # fmt: skip
+
+
+def test_all_that_decides_a_step_is_compared(tmp_path: Path) -> None:
+    from trl import GRPOConfig
+
+    args = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    before = resume.describe(Settings(), args, [])
+    resume.write_run(tmp_path, before)
+    for name, value in MAY_DIFFER.items():
+        assert getattr(args, name) != value
+        setattr(args, name, value)
+    now = resume.describe(Settings(), args, [])
+    resume.check_same(tmp_path, now)
+    assert "secret" not in json.dumps(now)
+    for name, value in DECIDE.items():
+        old = getattr(args, name)
+        setattr(args, name, value)
+        with pytest.raises(FieldmarkError, match=rf"another {name} .trl.: it was .*, now it is .*restore the setting"):
+            resume.check_same(tmp_path, resume.describe(Settings(), args, []))
+        setattr(args, name, old)
+
+
+def test_settings_that_another_version_lacks_are_named_not_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = {"settings": {"style": "think"}, "trl": {"seed": 1}, "data": {}, "world_size": 1}
+    resume.write_run(tmp_path, run)
+    later = run | {"settings": {"style": "think", "new": 3}, "trl": {"seed": 1, "entropy_coef": 0.0}}
+    resume.check_same(tmp_path, later)
+    assert "only one of both versions has them: new" in caplog.text and "has them: entropy_coef" in caplog.text
+    with pytest.raises(FieldmarkError, match="another b.jsonl"):  # files are compared in full
+        resume.check_same(tmp_path, run | {"data": {"b.jsonl": "0"}})

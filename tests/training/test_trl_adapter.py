@@ -167,5 +167,11 @@ def test_a_template_that_opens_the_thought_costs_no_reward(rows: list[trl_adapte
     assert trl_adapter.TrlReward("format", judge, opened)(**ask) == [0.5, 1.0]
     opened.processor.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
     assert trl_adapter.TrlReward("format", judge, opened)(**ask) == [1.0, 1.0]
+    direct = replace(opened, convention=replace(opened.convention, prompt="direct"))
+    answer = conversations.target(sample, direct.convention)
+    at_once = [f"\n</think>\n\n{answer}", f"It is red.</think>{answer}"]  # the template opens it in every style
+    judged = trl_adapter.TrlReward("format", rewards.load("format", style="direct"), direct)
+    found = judged(**ask | {"completions": at_once})
+    assert found == [1.0, 0.5], "only a thought that says nothing is none"
     opened.processor.chat_template += "{% if add_generation_prompt %}</think>{% endif %}"
     assert trl_adapter.TrlReward("format", judge, opened)(**ask) == [0.5, 1.0], "a thought that is closed already"

@@ -1,7 +1,8 @@
 """Make the results table of docs/log.md: what reasoning, checked thoughts and GRPO bring; three seeds, hours.
 
 The thoughts are those of a fallible teacher: half jump to a conclusion, some marks are misread. Kept are those that end
-on the right thing (as in the papers), or those that pass all checks; the oracle's are the ceiling. The same command
+on the right thing (as in the papers), or those that pass all checks; the oracle's are the ceiling. CoT-SFT ends after a
+fixed number of steps, as in the papers; a further arm keeps its best checkpoint on validation. The same command
 continues a stopped run.
 """
 
@@ -19,7 +20,9 @@ from mllm.models import families
 SIZES = Sizes(train=4000, validation=160, test=600, sft_steps=320, rl_steps=60, sft_rates=("3e-4", "1e-3"),
               rates=("3e-5", "5e-5"))  # fmt: skip
 UNCHECKED, CHECKED, ORACLE = "CoT-SFT", "CoT-SFT, checked", "CoT-SFT, oracle"
+EARLY = "CoT-SFT, best checkpoint"
 CONTINUED, REPAIRED, FROM_CHECKED = "CoT-SFT continued", "GRPO from CoT-SFT", "GRPO from checked"
+FROM_EARLY = "GRPO from best checkpoint"
 DATA = {
     UNCHECKED: ("data", FALLIBLE),
     CHECKED: ("data-checked", ("--teacher=pocket_fallible", "--max-tries=1000")),
@@ -92,14 +95,17 @@ def ablation(sizes: Sizes = SIZES) -> Ablation:
     # `links` is logged alone: which step of the reasoning GRPO repairs.
     rl = (*sizes.batch_flags, "--rewards.links.weight=0", f"--evaluate.every={max(1, sizes.rl_steps // 6)}")
     mix = ("--mix={out}/recall.jsonl",)
+    whole = (*mix, f"--evaluate.every={sizes.sft_steps}")  # measured at the end only: the last weights are kept
     arms = (
         Arm("SFT", "sft_direct", "direct", sizes.sft_steps, sizes.sft_rates),
-        Arm(UNCHECKED, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=mix),
-        Arm(CHECKED, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=mix),
-        Arm(ORACLE, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=mix),
+        Arm(UNCHECKED, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=whole),
+        Arm(CHECKED, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=whole),
+        Arm(ORACLE, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=whole),
+        Arm(EARLY, "sft", "think", sizes.sft_steps, sizes.sft_rates, flags=mix),
         Arm(CONTINUED, "sft", "think", more, ("1e-4", "3e-4"), UNCHECKED, mix),
         Arm(REPAIRED, "rl", "think", sizes.rl_steps, sizes.rates, UNCHECKED, rl),
         Arm(FROM_CHECKED, "rl", "think", sizes.rl_steps, sizes.rates, CHECKED, rl),
+        Arm(FROM_EARLY, "rl", "think", sizes.rl_steps, sizes.rates, EARLY, rl),
     )
     comparisons = (
         ("SFT", UNCHECKED),
@@ -108,6 +114,8 @@ def ablation(sizes: Sizes = SIZES) -> Ablation:
         (UNCHECKED, CHECKED),
         (CHECKED, FROM_CHECKED),
         (FROM_CHECKED, REPAIRED),
+        (EARLY, REPAIRED),
+        (EARLY, FROM_EARLY),
         (REPAIRED, ORACLE),
     )
     return Ablation(TeacherTask, sizes, arms, comparisons)

@@ -211,10 +211,7 @@ def read_convention(folder: str | Path) -> Convention:
     """
     path = Path(folder) / CONVENTION_FILE
     if not path.is_file():
-        raise FamilyError(
-            f"{folder}: no {CONVENTION_FILE} beside the weights, so it is not known how this model writes "
-            f"boxes. Give its family (one of {', '.join(names())}) with the model."
-        )
+        raise not_named(folder)
     try:
         convention = decode(path.read_text(encoding="utf-8"), Convention)
     except (RecordError, FamilyError, UnicodeDecodeError) as error:
@@ -227,6 +224,19 @@ def read_convention(folder: str | Path) -> Convention:
             "use the version of Fieldmark that trained it, or train again"
         )
     return convention
+
+
+def not_named(folder: str | Path, model_type: str | None = None) -> FamilyError:
+    """Return the error for a checkpoint without a convention, with the families that can be named for its model type.
+
+    Those are the families of published checkpoints: our own are saved with their convention.
+    """
+    known = [one for one in map(load, names()) if one.checkpoints and model_type in (None, one.model_type)]
+    which = f" for model type {model_type}" if model_type else ""
+    return FamilyError(
+        f"{folder}: no {CONVENTION_FILE} beside the weights, so it is not known how this model writes boxes. Set "
+        f"`family`{which}: {' or '.join(one.name for one in known) or 'none is known'}"
+    )
 
 
 def whole_numbers(box: Box, frame: Frame) -> tuple[int, int, int, int]:

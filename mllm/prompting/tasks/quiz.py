@@ -13,9 +13,10 @@ _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 def read_choice(text: str, names: Sequence[str]) -> int | None:
     """Return which of four names an answer chooses, None where it cannot be decided.
 
-    The answer is the text of the last `<answer>` tags, else the whole text. It chooses by a letter A to D at its
-    beginning (`B`, `(B)`, `B. Boeing 747`), or by naming exactly one of the names.
+    The answer is what follows the thought, if there is one: the text of the last `<answer>` tags, else all. It chooses
+    by a letter A to D at its beginning (`B`, `(B)`, `B. Boeing 747`), or by naming exactly one of the names.
     """
+    text = text.rpartition("</think>")[2]
     tagged = _TAGGED.findall(text)
     answer = (tagged[-1] if tagged else text).strip()
     if letter := _LETTER.match(answer):

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from mllm.errors import ConfigError
 from mllm.inference.batcher import Batcher
+from mllm.prompting import answers
 from mllm.synthesis.prompted_teacher import PromptedTeacher, SamplingConfig, TeacherReply, TeacherRequest
 from mllm.synthesis.usage import Usage
 
@@ -72,6 +73,7 @@ class Teacher(PromptedTeacher):
         from mllm.inference import batched
         from mllm.inference.backends import Prompt
         from mllm.inference.sampling import Sampling
+        from mllm.models.processors import template_opening
 
         content = [*({"type": "image"} for _ in request.views), {"type": "text", "text": request.text}]
         system = self._loaded.convention.system
@@ -85,4 +87,5 @@ class Teacher(PromptedTeacher):
         self._usage.add(calls=1)
         written = self._batcher(job)
         self._usage.answered(job.tokens, written.tokens)
-        return TeacherReply(written.text, written.truncated, job.tokens, written.tokens)
+        text = answers.whole(template_opening(self._loaded.processor), written.text)
+        return TeacherReply(text, written.truncated, job.tokens, written.tokens)

@@ -3,7 +3,7 @@
 A block mask over the sequence would cost its length squared; split, each part is causal and costs what it costs alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -66,8 +66,10 @@ def _register(base: str) -> None:
         rows = zip(*(one.split(lengths, dim=2) for one in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
         if shared_parts is None:
             return torch.cat([attend_row(row) for row in rows], dim=1), None
-        groups = zip(rows, shared_parts, strict=True)
-        return torch.cat([part for row, parts in groups for part in _around(attend_row, row, parts)], dim=1), None
+        groups, masks = zip(rows, shared_parts, strict=True), _masks(shared_parts, query_BHTD.device)
+        return torch.cat(
+            [part for row, parts in groups for part in _around(attend_row, row, parts, masks)], dim=1
+        ), None
 
     AttentionInterface.register(f"{base}_in_rows", attend)
     AttentionMaskInterface.register(f"{base}_in_rows", sdpa_mask)
@@ -78,24 +80,33 @@ for _base in BASES:
 
 
 def _around(
-    attend_row: Callable[..., torch.Tensor], row: Sequence[torch.Tensor], parts: tuple[int, ...]
+    attend_row: Callable[..., torch.Tensor],
+    row: Sequence[torch.Tensor],
+    parts: tuple[int, ...],
+    masks: Mapping[tuple[int, int], torch.Tensor],
 ) -> Iterator[torch.Tensor]:
     """Attend in one group: the prompt to itself, each completion to the prompt and to itself.
 
-    `row` is queries, keys and values, each (1, heads, T, width); yields (1, part, heads, width) in order.
+    `row` is queries, keys and values, each (1, heads, T, width); yields (1, part, heads, width) in order. `masks` are
+    those of `_masks`.
     """
     (first, *queries), keys, values = (one.split(list(parts), dim=2) for one in row)
     yield attend_row((first, keys[0], values[0]))
     for k, query in enumerate(queries, 1):
         if parts[k]:
             seen = (torch.cat([one[0], one[k]], dim=2) for one in (keys, values))
-            yield attend_row((query, *seen), _earlier(parts[0], parts[k], query.device))
+            yield attend_row((query, *seen), masks[parts[0], parts[k]])
 
 
-@lru_cache(maxsize=64)
-def _earlier(prompt: int, length: int, device: torch.device) -> torch.Tensor:
-    """Return which prompt and own tokens each token of a completion attends to, (1, 1, length, prompt + length)."""
-    return torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt)[None, None]
+@lru_cache(maxsize=1)  # all layers of a pass have one layout; masks of earlier ones would stay in memory
+def _masks(layout: Parts, device: torch.device) -> dict[tuple[int, int], torch.Tensor]:
+    """Return, by the lengths of prompt and completion, which prompt and own tokens each token of a completion attends
+    to, (1, 1, length, prompt + length)."""
+    pairs = {(prompt, length) for prompt, *lengths in layout for length in lengths}
+    return {
+        (prompt, length): torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt)[None, None]
+        for prompt, length in pairs
+    }
 
 
 @contextmanager

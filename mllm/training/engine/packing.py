@@ -64,6 +64,8 @@ class PackedSFTTrainer(SFTTrainer):
     accelerator: Any
     window = 1
     """Optimizer steps between points where a checkpoint loses nothing."""
+    used_up = True
+    """No completions are drawn, so none can be lost."""
 
     def __init__(self, *args: Any, packing: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -73,7 +73,7 @@ class MasteryRefresh(TrainerCallback):
         grade = knowledge_probe.grade_choices if self.settings.by == "choices" else knowledge_probe.grade_marks
         path = self.folder / f"step-{state.global_step}.json"
         table = MasteryTable.counted(grade(self.questions, completions), str(path))
-        kept = {name: old for name, old in self.weights.table.items() if name not in table and old.asked}
+        kept = {name: old for name, old in self.weights.table.items() if name not in table}
         self.weights.table = MasteryTable({**kept, **table}, table.origin)
         if state.is_world_process_zero:
             self.folder.mkdir(parents=True, exist_ok=True)

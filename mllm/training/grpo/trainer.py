@@ -29,15 +29,9 @@ logger = logging.getLogger(__name__)
 
 TRL_TESTED = "1.16"
 TRL_INTERNALS = (
-    "_calculate_rewards",
-    "_compute_loss",
-    "_generate_and_score_completions",
-    "_generate_single_turn",
-    "_get_per_token_logps_and_entropies",
-    "_get_train_sampler",
-    "_prepare_inputs",
-    "_tokenize_prompts",
-)
+    "_calculate_rewards", "_compute_loss", "_generate_and_score_completions", "_generate_single_turn",
+    "_get_per_token_logps_and_entropies", "_get_train_sampler", "_prepare_inputs", "_tokenize_prompts",
+)  # fmt: skip
 """Methods of GRPOTrainer that are overridden here; tests/training/test_trl_contract.py checks them."""
 SKIPPABLE = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo")
 """Losses in which a completion without advantage has no gradient, so that its group need not be scored."""
@@ -122,6 +116,11 @@ class PrefixGRPOTrainer(GRPOTrainer):
         micro_steps = self.args.steps_per_generation * self.num_iterations
         return math.lcm(micro_steps, self.args.gradient_accumulation_steps) // self.args.gradient_accumulation_steps
 
+    @property
+    def used_up(self) -> bool:
+        """Whether all completions that were drawn have been trained on; the next micro-step draws new ones."""
+        return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         if self.bag_sampler is not None:
             return self.bag_sampler
@@ -197,7 +196,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
             ends = torch.tensor(counts).cumsum(0).tolist()
             per_prompt = [features[end - count : end] for count, end in zip(counts, ends, strict=True)]
             self._pending = Pending(run, [per_prompt[k] for k in run])
-        if self.use_vllm or self.use_transformers_continuous_batching:  # they reuse repeated prompts themselves
+        if self.use_vllm:  # it reuses repeated prompts itself
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)
         model = self.accelerator.unwrap_model(self.model_wrapped)
         with rollout.prefilled_once(model, run, features):
@@ -223,8 +222,7 @@ class PrefixGRPOTrainer(GRPOTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if not self.shares_prefix or not self.model.training:
             return super()._prepare_inputs(generation_batch)
-        window = self.args.steps_per_generation * self.num_iterations
-        if self._step % window == 0 or self._buffered_inputs is None:
+        if self.used_up or self._buffered_inputs is None:
             generated: Any = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
             parts: Any = split_tensor_dict(generated, self.args.steps_per_generation)
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]

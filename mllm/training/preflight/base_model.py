@@ -52,7 +52,8 @@ def find_model(read: Recipe) -> BaseModel:
     settings = read.settings
     name = settings.model if settings.model == "pocket" or Path(settings.model).is_dir() else first.model
     base, adapter = checkpoint.base_and_adapter(name) if Path(name).is_dir() or name == "pocket" else (name, None)
-    family_name = settings.family or first.family
+    saved = checkpoint.saved_convention(base, adapter)
+    family_name = settings.family or first.family or (saved and saved.family)
     chosen = families.load(family_name) if family_name else None
     config, family, published = parameters.config_of(name if name == "pocket" else base, chosen)
     if chosen is not None and chosen.model_type != config.model_type:
@@ -72,7 +73,7 @@ def open_processor(settings: Settings, model: BaseModel) -> tuple[Checkpoint, Fi
     if here or isinstance(try_to_load_from_cache(model.name, "tokenizer_config.json"), str):
         opened = checkpoint.open_checkpoint(
             model.name,
-            family=None if here else model.family.name,
+            family=model.family.name,
             style=settings.style,
             visual_tokens=model.visual_tokens,
             min_visual_tokens=model.min_visual_tokens,

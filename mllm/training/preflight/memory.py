@@ -204,13 +204,17 @@ def optimizer_step(counts: ParameterCounts, hardware: Hardware) -> dict[str, flo
 def generation(counts: ParameterCounts, spec: RunSpec, batch: GenerationBatch) -> dict[str, float]:
     """Bytes that generating answers with transformers adds.
 
-    KV cache: 2 x layers x keys' features x tokens, one layer's part twice while it grows. Logits: of one token per row
-    in float32, three times (scores, sorted, probabilities). The prompt's pass: one layer's MLP. Under ZeRO-3 the
-    weights are gathered on every GPU first (TRL's `ds3_gather_for_generation`).
+    KV cache: 2 x layers x keys' features x tokens, those kept free included, one layer's part twice while it grows.
+    Logits: of one token per row in float32, three times (scores, sorted, probabilities). The prompt's pass: one layer's
+    MLP. Under ZeRO-3 the weights are gathered on every GPU first (TRL's `ds3_gather_for_generation`).
     """
+    from mllm.inference import kv_cache
+
     d, width = counts.dimensions, spec.activation_bytes
+    tokens = kv_cache.allocated(batch.prompt, batch.length)
+    growing = 1 / d.layers if tokens > kv_cache.allocated(batch.prompt, batch.prompt) else 0
     parts = {
-        "KV cache": kv_cache_bytes(d, batch.rows * batch.length, width) * (1 + 1 / d.layers),
+        "KV cache": kv_cache_bytes(d, batch.rows * tokens, width) * (1 + growing),
         "logits": batch.rows * d.vocabulary * 4.0 * 3,
         "prompt's pass": batch.rows * batch.prompt * (4.0 * d.hidden + 3 * d.inner) * width,
     }

@@ -8,7 +8,7 @@ from typing import Any
 from mllm.config import Lora, Part, Settings
 from mllm.errors import FieldmarkError
 from mllm.models import families
-from mllm.models.checkpoint import base_and_adapter
+from mllm.models.checkpoint import base_and_adapter, model_config, saved_convention
 from mllm.models.families import Family
 from mllm.models.parts import add_adapters, freeze_parts, part_of
 
@@ -84,7 +84,7 @@ def config_of(model: str, family: Family | None) -> tuple[Any, Family, int | Non
     Raises:
         FieldmarkError: the name is neither.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers import CONFIG_MAPPING
 
     known = families.published(model)
     if known is not None:
@@ -94,8 +94,13 @@ def config_of(model: str, family: Family | None) -> tuple[Any, Family, int | Non
         return CONFIG_MAPPING[published_family.model_type](**parts), published_family, sizes.parameters
     if model == "pocket" or Path(model).is_dir():
         folder, _ = base_and_adapter(model)  # for pocket: the committed weights
-        saved = families.load(families.read_convention(folder).family) if family is None else family
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False), saved, None
+        config = model_config(folder)
+        if family is None:
+            saved = saved_convention(folder, None)
+            if saved is None:
+                raise families.not_named(folder, config.model_type)
+            family = families.load(saved.family)
+        return config, family, None
     names = sorted(name for known in map(families.load, families.names()) for name in known.checkpoints)
     raise FieldmarkError(
         f"{model}: neither a local folder nor a checkpoint listed in a family file; listed are {', '.join(names)}"

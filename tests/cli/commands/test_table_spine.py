@@ -9,7 +9,7 @@ import pytest
 
 from mllm.boxes import Box, Frame
 from mllm.cli.commands import table_credit
-from mllm.cli.commands.table_spine import CHECKED, ORACLE, SIZES, UNCHECKED, ablation, blind_share
+from mllm.cli.commands.table_spine import CHECKED, EARLY, ORACLE, SIZES, UNCHECKED, ablation, blind_share
 from mllm.evaluation import scores
 from mllm.models import families
 from mllm.prompting import answers
@@ -38,6 +38,7 @@ def test_each_teachers_thoughts_are_made_and_used_by_their_arms(spine: tuple[Kno
     assert not any("teacher" in word for word in made[f"data: {ORACLE}"])
     folder = {UNCHECKED: "data", CHECKED: "data-checked", ORACLE: "data-oracle", "SFT": "data"}
     folder |= {"CoT-SFT continued": "data", "GRPO from CoT-SFT": "data", "GRPO from checked": "data-checked"}
+    folder |= {EARLY: "data", "GRPO from best checkpoint": "data"}
     for arm in TINY.arms:
         own = [s for s in stages if s.name.startswith(f"{arm.name}, learning rate")]
         files = {word.split("=")[1] for s in own for word in s.arguments if word.startswith("--train=")}
@@ -55,6 +56,13 @@ def test_continued_sft_reads_as_many_samples_as_grpo_reads_answers() -> None:
     assert more.start == grpo.start == UNCHECKED
     assert more.steps * 16 == grpo.steps * SIZES.prompts_per_step * SIZES.completions
     assert len(more.rates) == len(grpo.rates)
+
+
+def test_cot_sft_ends_after_fixed_steps_but_for_the_arm_that_keeps_its_best_checkpoint() -> None:
+    arms = {arm.name: arm for arm in ablation().arms}
+    last = f"--evaluate.every={SIZES.sft_steps}"
+    assert {name for name, arm in arms.items() if last in arm.flags} == {UNCHECKED, CHECKED, ORACLE}
+    assert arms[EARLY].flags == arms[UNCHECKED].flags[:-1] and arms[EARLY].rates == arms[UNCHECKED].rates
 
 
 def test_the_flags_are_read_by_the_recipes(spine: tuple[KnownScores, str]) -> None:

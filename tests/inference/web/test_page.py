@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -23,6 +25,34 @@ def address():
     )
     yield url
     page.gr.close_all(verbose=False)
+
+
+def asked(url: str, **headers: str) -> tuple[int, dict[str, str], str]:
+    """GET an address; the status, the headers and the body of the answer."""
+    request = urllib.request.Request(url, headers={name.title(): value for name, value in headers.items()})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, dict(answer.headers), answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read().decode()
+
+
+def test_the_page_is_served_whole_to_this_machine(address: str) -> None:
+    status, headers, body = asked(address)
+    assert status == 200 and 'property="og:title" content="Fieldmark"' in body
+    config = json.loads(asked(f"{address}config")[2])
+    shown = {component["props"].get("elem_id") for component in config["components"]}
+    assert {"drop", "draw", "question", "ask", "stop", "stage-0", "stage-1", "talk-0", "talk-1"} <= shown
+    assert not [one for one in config["dependencies"] if one["api_visibility"] != "private"], "no handler is an API"
+    assert not [name for name in headers if name.lower() == "access-control-allow-credentials"]
+
+
+@pytest.mark.parametrize("path", ["", "config", "gradio_api/info", "gradio_api/upload"])
+def test_the_page_refuses_other_pages_and_names(address: str, path: str) -> None:
+    status, headers, body = asked(f"{address}{path}", origin="https://evil.example")
+    assert status == 403 and "other pages" in body
+    assert not [name for name in headers if name.lower().startswith("access-control")]
+    assert asked(f"{address}{path}", host="evil.example")[0] == 421
 
 
 @pytest.mark.slow

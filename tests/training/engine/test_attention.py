@@ -27,3 +27,14 @@ def test_each_completion_sees_the_prompt_and_itself() -> None:
     seen &= torch.ones(sum(PARTS), sum(PARTS), dtype=torch.bool).tril()
     weights = (query @ key.transpose(-1, -2) / 8**0.5).masked_fill(~seen, -torch.inf).softmax(-1)
     torch.testing.assert_close(attend(query, key, value), (weights @ value).transpose(1, 2))
+
+
+def test_masks_are_kept_for_one_layout_alone() -> None:
+    layout = ((4, 3, 2, 3), (5, 2))
+    made = attention._masks(layout, torch.device("cpu"))
+    assert attention._masks(layout, torch.device("cpu")) is made  # the next layer asks for the same
+    assert {pair: tuple(mask.shape) for pair, mask in made.items()} == {
+        (4, 3): (1, 1, 3, 7), (4, 2): (1, 1, 2, 6), (5, 2): (1, 1, 2, 7)
+    }  # fmt: skip
+    attention._masks(((9, 1),), torch.device("cpu"))
+    assert attention._masks.cache_info().currsize == 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mllm.errors import ConfigError
 from mllm.io.files import program_folder
+from mllm.training import recipe
 from mllm.training.preflight import doctor
+from mllm.training.preflight.run_spec import read_hardware
 
 
 def test_installed_versions_fit_and_others_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +82,15 @@ def test_a_recipe_fits_the_gpu_it_is_for_but_not_a_smaller_one() -> None:
     assert doctor.peak_memory(file, 2) == (needs, False)
     with pytest.raises(ConfigError, match="no such recipe"):
         doctor.peak_memory(Path("gone.yaml"), 24)
+
+
+@pytest.mark.ci
+def test_the_headers_of_recipes_name_the_memory_that_doctor_names() -> None:
+    found = {}
+    for file in sorted(program_folder("recipes").glob("*.yaml")):
+        stated = re.search(r"(\d+) GiB(?: a GPU)? for the longest rows", file.read_text(encoding="utf-8"))
+        if stated:
+            machine = read_hardware(recipe.accelerate_file(file))
+            needs, _ = doctor.peak_memory(file, machine.gpu_memory, machine.processes)
+            found[file.name] = stated[1], f"{round(needs, 1):.0f}"
+    assert len(found) == 14 and {name: one for name, one in found.items() if one[0] != one[1]} == {}

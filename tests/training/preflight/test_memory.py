@@ -75,7 +75,9 @@ def test_cache_output_layer_and_inputs_by_hand() -> None:
     (rollouts,) = RUN.generations
     assert rollouts == GenerationBatch("rollouts", 4, 500, 2000)
     generated = memory.generation(FULL, RUN, rollouts)
-    assert generated["KV cache"] == pytest.approx(147_456 * 8000 * 37 / 36)
+    assert generated["KV cache"] == pytest.approx(147_456 * 4 * (500 + 256 + 5 * 257) * 37 / 36)  # for 2,000 tokens
+    short = memory.generation(FULL, RUN, GenerationBatch("evaluation", 32, 300, 332))
+    assert short["KV cache"] == 147_456 * 32 * 556  # 2.44 GiB: 256 tokens more than the prompt, although 32 are written
     assert "gathered weights" not in generated
     assert memory.generation(FULL, on(ZERO3), rollouts)["gathered weights"] == 2 * P
     tile, hidden, head = 3000 * 32768 * 2, 3000 * 4096 * 4, 151936 * 4096 * 4
