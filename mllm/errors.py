@@ -56,9 +56,9 @@ class UnknownNameError(FieldmarkError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         """Build the message: `name` is not a `kind`; `known` are the valid names."""
         self.kind, self.name, self.known = kind, name, tuple(sorted(known))
-        close = get_close_matches(name, self.known, n=1)
+        close = get_close_matches(name[:100], self.known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(self.known) or 'none'}.")
+        super().__init__(f"unknown {kind} {name!r:.100}.{hint} Known: {', '.join(self.known) or 'none'}.")
 
     def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...]]]:
         """Pickle by the three arguments; the default would pass the message alone."""

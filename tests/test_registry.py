@@ -81,3 +81,7 @@ def test_an_unknown_yaml_file(package: str, name: str) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown flower .*Known: aster, daisy\.") as error:
         YamlRegistry(package, "flower", Path.read_text).load(name)
     assert error.value.known == ("aster", "daisy") and error.value.kind == "flower"
+
+
+def test_a_name_of_a_megabyte_is_not_echoed() -> None:
+    assert len(str(UnknownNameError("tree", "x" * 1_000_000, ["oak"]))) < 200

@@ -1,5 +1,6 @@
 """Caption files of several formats, and the length, diversity and claim precision of the captions in them."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,14 @@ from mllm.metrics import stats
 from mllm.records import Completion, Sample
 
 _COCO = re.compile(r"COCO_\w+_0*(\d+)")
+log = logging.getLogger(__name__)
 
 
 def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), seed: int = 0) -> dict[str, Any]:
-    """Return length in words, distinct 1- and 2-grams, and precision and recall of marks if `samples` have marks."""
+    """Return length in words, distinct 1- and 2-grams, and precision and recall of marks if `samples` have marks.
+
+    Marks are judged in the pocket world only, whose words are known.
+    """
     texts = list(captions.values())
     found: dict[str, Any] = {
         "captions": len(texts),
@@ -29,8 +34,11 @@ def caption_scores(captions: Mapping[str, str], samples: Sequence[Sample] = (), 
     }
     marked = [s for s in samples if s.id in captions and any(thing.marks for thing in s.things)]
     if marked:
-        from mllm.pocket.captions import judge
+        from mllm.pocket.captions import foreign_mark, judge
 
+        if mark := foreign_mark([thing.marks for one in marked for thing in one.things]):
+            log.warning("claims are not judged: they are read in the pocket world's words, and %r is none", mark)
+            return found
         judged = [judge(captions[s.id], [thing.marks for thing in s.things if thing.marks]) for s in marked]
         names = [s.id for s in marked]
         found["precision"] = stats.mean([one.precision for one in judged], names, seed=seed).as_dict()

@@ -16,7 +16,7 @@ from typing import Any
 
 from mllm.data.csv_tables import checked_rows
 from mllm.errors import RecordError
-from mllm.io import strict_json
+from mllm.io import strict_json, words
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark, read
 from mllm.knowledge.cards import has_mark, normalize_name, part_of
 
@@ -79,6 +79,8 @@ def _of_images(file: Path) -> dict[str, Card]:
     for name, marks in content.items():
         if not isinstance(marks, list) or not all(isinstance(mark, str) and mark.strip() for mark in marks):
             raise KnowledgeError(f"{file}: card {name!r}: a list of texts is needed, got {marks!r:.60}")
+        for text in (name, *marks):
+            words.check(text, f"{file}: card {name!r}", KnowledgeError)
         images[name.rpartition("_")[0]].append({mark.strip().lower() for mark in marks})
     cards = {}
     for name, sets in images.items():
@@ -92,6 +94,8 @@ def _table(file: Path) -> dict[str, Card]:
     cards: dict[str, Card] = {}
     spelled: dict[str, str] = {}
     for where, row in checked_rows(file, needed=("entity", "mark"), optional=_COLUMNS):
+        for column, text in row.items():
+            words.check(text, f"{where}: field {column}", KnowledgeError)
         name = spelled.setdefault(normalize_name(row["entity"]), row["entity"])
         card = cards.setdefault(name, Card(name, domain=row.get("domain", "")))
         confidence = row.get("confidence", "").strip()

@@ -167,11 +167,22 @@ def ordering(a: str, b: str, part: str, row: Mapping[str, Any]) -> str:
 
 
 def text_table(scores: Mapping[str, Any]) -> str:
-    """Write the slices of a score table in Markdown, shares in percent."""
+    """Write the slices of a score table in Markdown, shares in percent; and, if no answer is right, why."""
     rows: list[tuple[str, ...]] = [("slice", "n", "images", "Acc@0.5", "95 %", "IoU", "chance", "unreadable", "tokens")]
     for name, row in scores["slices"].items():
         shares = percent(row["iou"]["value"]), percent(row["chance"]), percent(row["unreadable"])
         tokens = MISSING if row["tokens"] is None else f"{row['tokens']:.0f}"
         counts = str(row["samples"]), str(row["images"])
         rows.append((name, *counts, percent(row["acc"]["value"]), interval(row["acc"]), *shares, tokens))
-    return markdown(rows)
+    every = scores["slices"].get("all")
+    return markdown(rows) + (f"\n\n{_why_zero(every)}" if every and not every["acc"]["value"] else "")
+
+
+def _why_zero(row: Mapping[str, Any]) -> str:
+    """Say where most answers fail if none is right."""
+    why = "most can be read, but their boxes are elsewhere; train longer, or on more samples"
+    if row["unreadable"] > 0.5:
+        why = "most cannot be read; a few training steps do not teach this form of answer, and another --style may fit"
+    if row["truncated"] > 0.5:
+        why = "most end at --max-new-tokens; raise it, or train longer, since answers end once that has been learned"
+    return f"No answer is right: {why}."

@@ -9,9 +9,10 @@ import asyncio
 import json
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mllm.errors import FieldmarkError
@@ -75,6 +76,7 @@ class Service:
     def app(self) -> Starlette:
         """Return the application, for any ASGI server."""
         routes = [
+            Route("/", self.front),
             Route("/health", self.health),
             Route("/v1/models", self.models),
             Route("/v1/models/{name:path}", self.model),
@@ -83,6 +85,12 @@ class Service:
         handlers: dict[Any, Any] = {ApiError: _api_error, HTTPException: _http_error, Exception: _internal_error}
         guard = Middleware(Guard, names=self.names)
         return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=self._lifespan)
+
+    async def front(self, request: Request) -> Response:
+        """Tell a person who opens the address in a browser what it is for."""
+        return PlainTextResponse(
+            f"{self.name}, served by Fieldmark to OpenAI clients: base_url {request.base_url}v1, any api_key\n"
+        )
 
     async def health(self, request: Request) -> Response:
         """Report that the server runs, and the number of pending requests."""
@@ -204,11 +212,27 @@ class _Stream(StreamingResponse):
             self._future.cancel()
 
 
-def run(service: Service, host: str, port: int) -> None:
+def bind(host: str, port: int) -> socket.socket:
+    """Reserve an address; connections to it are refused until it listens. Raises FieldmarkError: it cannot be had."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        reason = error.strerror or error
+        raise FieldmarkError(
+            f"cannot listen at {host}, port {port}: {reason}; choose another --port or --host"
+        ) from None
+    return bound
+
+
+def run(service: Service, bound: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; running answers then get five seconds."""
     import uvicorn
 
-    uvicorn.run(service.app(), host=host, port=port, timeout_graceful_shutdown=5)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(uvicorn.Config(service.app(), timeout_graceful_shutdown=5)).run(sockets=[bound])
 
 
 async def _wait(request: Request, future: Future[Generation]) -> bool:

@@ -27,9 +27,9 @@ def is_file(path: Path) -> bool:
 
 def no_such(path: str | Path, kind: str) -> str:
     """Return the sentence for a path that is not the `kind` needed there, "file of cards" or "folder"."""
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # pathlib's own raises for a name that is too long for a path
         return f"{path}: this is a folder, but a {kind} is needed; name one in it"
-    if Path(path).exists():
+    if os.path.exists(path):
         return f"{path}: this is a file, but a {kind} is needed"
     return f"{path}: no such {kind}"
 
@@ -103,8 +103,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file is what a killed `atomic_write` left behind."""
-    return path.name.startswith(".") and path.suffix == ".tmp"
+    """Whether a file is what a killed `atomic_write` or `write_bytes` left behind."""
+    return path.name.startswith(".") and path.suffix in (".tmp", ".part")
 
 
 def remove(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,16 +62,23 @@ def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind
 
 def parsed(content: Any, shape: type[T] | Any, where: str, *, advice: str = "", kind: Kind = FieldmarkError) -> T | Any:
     """Return parsed JSON in a given shape, without conversions ("1" is not a number). `where` begins the error."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     end = f"; {advice}" if advice else ""
     try:
-        return TypeAdapter(shape).validate_python(content, strict=True)
+        return _adapter(shape).validate_python(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
         place = where + (f"field {field:.200}: " if field else "")
         raise kind(place + _problem(first) + end) from None
+
+
+@cache
+def _adapter(shape: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(shape)
 
 
 def _problem(error: Any) -> str:

@@ -30,15 +30,13 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from mllm.errors import FieldmarkError, RecordError
-from mllm.io import strict_json, words
+from mllm.io import strict_json, strict_yaml, words
 from mllm.io.codec import Flag, Int, Number, Record
 from mllm.io.files import atomic_write, no_such
 
 UNVERIFIED = "unverified"
 _ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
 """Of yaml: lists and objects without nested ones take one line each, so that a change is one line of a diff."""
-_MAX_ALIASES = 30
-"""Of yaml: aliases of lists and objects in a file. So many cannot stand for more than some ten thousand values."""
 _SUFFIXES = (".json", ".yaml", ".yml")
 
 
@@ -141,7 +139,7 @@ def read(file: str | Path) -> dict[str, Card]:
     if not file.is_file():
         raise KnowledgeError(no_such(file, "file of knowledge cards"))
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise KnowledgeError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
     content = _parse(file, text)
@@ -186,40 +184,7 @@ def _parse(file: Path, text: str) -> Any:
         except json.JSONDecodeError as error:
             raise KnowledgeError(f"{file}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from None
     if file.suffix in (".yaml", ".yml"):
-        import yaml
-
-        class Loader(yaml.SafeLoader):
-            """Refuses a key that a mapping holds twice, of which PyYAML would silently keep the last value, and many
-            aliases, which could stand for billions of values."""
-
-            aliases = 0
-
-            def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-                event = self.peek_event()
-                if isinstance(event, yaml.AliasEvent) and not isinstance(
-                    self.anchors.get(event.anchor), yaml.ScalarNode
-                ):
-                    self.aliases += 1
-                    if self.aliases > _MAX_ALIASES:
-                        problem = f"more than {_MAX_ALIASES} aliases of lists or objects; write them out"
-                        raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-                return super().compose_node(parent, index)
-
-            def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-                seen: set[str] = set()
-                for key, _ in node.value:
-                    if (name := str(key.value)) in seen:
-                        raise yaml.MarkedYAMLError(problem=f"key {name!r} is given twice", problem_mark=key.start_mark)
-                    seen.add(name)
-                return super().construct_mapping(node, deep)
-
-        try:
-            return yaml.load(text, Loader)  # noqa: S506  (a SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise KnowledgeError(f"{file}:{line}: broken YAML: {error.problem}") from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # odd characters, impossible dates, deep nesting
-            raise KnowledgeError(f"{file}: broken YAML: {str(error).splitlines()[0] or type(error).__name__}") from None
+        return strict_yaml.loads(text, file, KnowledgeError)
     raise KnowledgeError(f"{file}: cards are .json or .yaml files, not {file.suffix or 'files without an ending'}")
 
 
@@ -231,7 +196,8 @@ def _card(where: str, name: str, content: Any) -> Card:
     marks = []
     for one in found.marks:
         seen, looked = map(int, one.seen.split(" of "))
-        words.check(one.mark, f"{where}: field marks", KnowledgeError)
+        for text in (one.mark, one.part):
+            words.check(text, f"{where}: field marks", KnowledgeError)
         try:
             marks.append(Mark(one.mark, one.part, one.source, one.confidence, one.verified, seen, looked))
         except RecordError as error:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from mllm.config import Lora, Part
 from mllm.errors import ConfigError, FamilyError, FieldmarkError
 from mllm.io import strict_json
-from mllm.io.files import is_file
+from mllm.io.files import is_file, no_such
 from mllm.models import families, loading_checks
 from mllm.models.builtin import weights_folder
 from mllm.models.families import Budget, Convention, Family
@@ -209,7 +209,7 @@ def base_and_adapter(name: str) -> tuple[str, str | None]:
             raise FieldmarkError(f"{folder / 'adapter_config.json'}: base_model_name_or_path: {error}") from None
     is_dir = os.path.isdir(folder)  # pathlib's own raises for a name that is too long for a path
     if not is_dir and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        raise FieldmarkError(f"{name}: no such checkpoint folder (and not a name of the form owner/model)")
+        raise FieldmarkError(f"{no_such(name, 'checkpoint folder')} (and not a name of the form owner/model)")
     if is_dir and not (folder / "config.json").is_file():
         raise FieldmarkError(f"{name}: not a checkpoint: neither config.json nor adapter_config.json found")
     return name, None

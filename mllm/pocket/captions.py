@@ -123,6 +123,11 @@ def claims(text: str) -> tuple[Claims, ...]:
     return tuple(found)
 
 
+def foreign_mark(things: MarksOfThings) -> str | None:
+    """Return the first mark that is not of the pocket world, so that `claims` cannot read it from a caption."""
+    return next((mark for marks in things for mark in marks if [one.marks for one in claims(mark)] != [(mark,)]), None)
+
+
 def judge(text: str, things: MarksOfThings) -> Judged:
     """Compare a caption's claims with a scene's marks.
 

@@ -1,6 +1,6 @@
 """Whether a caption's claims are true: the anchor against hallucination that self-retrieval lacks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,10 +16,10 @@ from mllm.rewards import CaptionReward
 class Reward(CaptionReward):
     """R = right claims / claims (`precision`), or its harmonic mean with right claims / true marks (`f1`); 0..1.
 
-    Without a teacher, claims are the marks that a caption names, compared with the marks of `sample.things`: exact in
-    the pocket world; samples without marks: None. With a teacher that can see, claims are the clauses of the caption,
-    and the teacher judges whether each is visible; clauses it cannot judge are left out, and a caption without any
-    judged clause gets None. Recall is not known then, so `f1` needs marks. A caption without claims scores 0.
+    Without a teacher, claims are the marks that a caption names, compared with the marks of `sample.things`: exact, but
+    in the pocket world only; samples without marks: None. With a teacher that can see, claims are the clauses of the
+    caption, and the teacher judges whether each is visible; clauses it cannot judge are left out, and a caption without
+    any judged clause gets None. Recall is not known then, so `f1` needs marks. A caption without claims scores 0.
     """
 
     measure: Literal["precision", "f1"] = "precision"
@@ -36,11 +36,22 @@ class Reward(CaptionReward):
         by = self._by_marks if self.teacher is None else self._by_teacher
         return [by(sample, caption) for sample, caption in zip(samples, captions, strict=True)]
 
+    def check(self, samples: Iterable[Sample]) -> None:
+        """Refuse marks of other worlds than the pocket's: without a teacher claims are read in its words alone."""
+        from mllm.pocket.captions import foreign_mark
+
+        for sample in samples if self.teacher is None else ():
+            if mark := foreign_mark([thing.marks for thing in sample.things]):
+                raise ConfigError(
+                    f"reward 'faithful': sample {sample.id}: the mark {mark!r} is not of the pocket world, the only one"
+                    " whose captions are judged by known marks; name a teacher that can see (teacher: openai)"
+                )
+
     def _by_marks(self, sample: Sample, caption: str) -> Score:
-        from mllm.pocket.captions import judge
+        from mllm.pocket.captions import foreign_mark, judge
 
         things = [thing.marks for thing in sample.things if thing.marks]
-        if not things:
+        if not things or foreign_mark(things):
             return Score(None)
         judged = judge(caption, things)
         p, r = judged.precision, judged.recall

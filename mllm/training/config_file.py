@@ -10,11 +10,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import ValidationError
 
 from mllm.config import SECTION, Section, Settings
-from mllm.errors import ConfigError
+from mllm.errors import ConfigError, FieldmarkError
+from mllm.io import strict_yaml
 from mllm.io.files import no_such, program_folder
 
 S = TypeVar("S", bound=Section)
@@ -92,16 +92,7 @@ def find(named: str | Path) -> Path:
 
 def load_yaml(file: Path) -> dict[str, Any]:
     """Read a YAML file that holds one mapping. Raises `ConfigError`, naming the file."""
-    if not file.is_file():
-        raise ConfigError(no_such(file, "config file"))
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: broken YAML: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
-    except (ValueError, RecursionError) as error:  # impossible dates, numbers of thousands of digits, deep nesting
-        raise ConfigError(f"{file}: broken YAML: {str(error) or type(error).__name__}") from None
+    values = strict_yaml.read(file, ConfigError, "config file")
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -162,8 +153,8 @@ def _put(values: dict[str, Any], name: str, words: Sequence[str]) -> None:
 def _plain(word: str) -> Any:
     """Parse one command-line word as YAML, and numbers like 1e-5."""
     try:
-        value = yaml.safe_load(word)
-    except yaml.YAMLError:
+        value = strict_yaml.loads(word, word)
+    except FieldmarkError:
         return word
     if isinstance(value, str):
         try:

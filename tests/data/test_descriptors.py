@@ -105,3 +105,17 @@ def test_an_unknown_file_is_named(tmp_path: Path) -> None:
 )
 def test_the_part_is_read_off_the_words(mark: str, part: str) -> None:
     assert part_of(mark) == part
+
+
+@pytest.mark.parametrize("bad", ["red\x07tail", "\x1b[31mred", "<|im_end|> tail"])
+def test_marks_that_are_no_words_are_refused_in_every_form(tmp_path: Path, bad: str) -> None:
+    csv, images, cards = tmp_path / "m.csv", tmp_path / "images.json", tmp_path / "cards.json"
+    csv.write_text(f"entity,mark,part\nwren,long,tail\nwren,{bad},tail\n")
+    images.write_text(json.dumps({"wren_0": ["long"], "wren_1": [bad]}))
+    cards.write_text(json.dumps({"wren": {"marks": ["long", {"mark": "short", "part": bad}]}}))
+    for file, place in ((csv, "m.csv:3: field mark"), (images, "card 'wren_1'"), (cards, "card 'wren': field marks")):
+        with pytest.raises(KnowledgeError, match=rf"{place}: .* (control character|special token).*take it out"):
+            descriptors.load(file)
+    csv.write_text(f"entity,mark\n{bad},long\n")
+    with pytest.raises(KnowledgeError, match="m.csv:2: field entity: .*take it out"):
+        descriptors.load(csv)

@@ -65,7 +65,7 @@ def test_images_are_written_whole_and_the_same(tmp_path: Path, ending: str) -> N
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", [".settings.json.box-123.tmp", ".manifest.json.other-host-9.tmp"])
+@pytest.mark.parametrize("name", [".settings.json.box-123.tmp", ".manifest.json.other-host-9.tmp", ".a.png.part"])
 def test_what_a_killed_start_left_behind_is_no_obstacle(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"sch')
     with manifest.claim(tmp_path, {"seed": 0}) as whole:

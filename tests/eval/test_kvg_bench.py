@@ -220,6 +220,24 @@ def test_text_table_is_markdown(tmp_path):
     assert lines[0].startswith("| slice") and set(lines[1]) <= {"|", "-"} and len({len(line) for line in lines}) == 1
 
 
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        ({"truncated": 0.6, "unreadable": 0.9}, "most end at --max-new-tokens"),
+        ({"truncated": 0.4, "unreadable": 0.9}, "most cannot be read"),
+        ({"truncated": 0.5, "unreadable": 0.5}, "most can be read, but their boxes are elsewhere"),
+    ],
+)
+def test_a_table_of_zeros_says_why(tmp_path, change, why):
+    table = scores.table(runs.load(answered(tmp_path / "run")).cases)
+    assert "No answer is right" not in scores.text_table(table)
+    row = table["slices"]["all"]
+    row["acc"] = row["acc"] | {"value": 0.0}
+    row |= change
+    last = scores.text_table(table).splitlines()[-1]
+    assert last.startswith("No answer is right") and why in last
+
+
 def test_a_domain_of_ones_own_is_seen_where_its_kinds_were_trained_on(tmp_path):
     """A team that trains on dogs has seen dogs, though KVG-Bench holds them out; where nobody says, its list counts."""
     run = runs.load(answered(tmp_path / "run"))

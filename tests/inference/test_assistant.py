@@ -194,10 +194,11 @@ def test_lazy_names(pocket_folder, photo):
 
 def test_chat_in_the_terminal(certain, photo, monkeypatch):
     monkeypatch.setattr(assistants, "load", lambda *_, **__: certain)  # weights are loaded once in this file
-    done = fieldmark(["chat", "x", str(photo)], typed="Talo ruvi\n\n")
+    done = fieldmark(["chat", "x", str(photo)], typed="\n  \nTalo ruvi\n\n Quit \nkite\n")
     assert done.exit_code == 0 and "a thing" in done.output and "box in pixels: 48, 48, 144, 96" in done.output
     path = photo.parent / "field.talo-ruvi.png"
     assert str(path) in done.output and Image.open(path).size == (640, 320)
+    assert done.output.count("box in pixels") == 1, "an empty line asks nothing, and quit ends"
 
 
 def test_chat_once(assistant, photo, monkeypatch):

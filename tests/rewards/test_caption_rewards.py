@@ -13,7 +13,9 @@ import pytest
 from mllm import rewards
 from mllm.boxes import Box, Frame
 from mllm.captions import caption_of
+from mllm.data import caption_stats
 from mllm.errors import ConfigError
+from mllm.evaluation.report import caption_bags
 from mllm.io.jsonl import append_jsonl
 from mllm.models import encoders
 from mllm.records import Answer, Completion, Sample, Thing
@@ -158,6 +160,32 @@ def test_faithful_by_known_marks(samples: list[Sample]) -> None:
     assert f1[0].value == pytest.approx(2 * 1 * 0.5 / 1.5) and f1[3].value == 1.0
     bare = [replace(samples[0], things=())]
     assert reward(bare, wrote(bare, "red"))[0].value is None
+    reward.check([*samples, *bare])
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        ("orange tail", "sooty breast", "white wing panel"),
+        ("round", "red", "plain", "blackish cap"),
+        ("Red",),
+        ("red and blue",),
+    ],
+)
+def test_captions_of_other_worlds_are_not_judged_by_the_words_of_the_pocket_world(
+    samples: list[Sample], marks: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A perfect caption of a redstart would score a third."""
+    real = replace(samples[0], things=(Thing("bird", Box(0.1, 0.1, 0.9, 0.9), marks),))
+    reward, text = rewards.load("faithful"), f"A bird with {', '.join(marks)}."
+    with pytest.raises(ConfigError, match=r"sample red: the mark .* is not of the pocket world.*teacher: openai"):
+        reward.check([samples[1], real])
+    assert reward([real], wrote([real], text))[0].value is None
+    rewards.load("faithful", teacher="pocket").check([real])
+    found = caption_stats.caption_scores({"red": text, "blue": text}, [real, samples[1]])
+    assert "precision" not in found and found["captions"] == 2 and "claims are not judged" in caplog.text
+    assert caption_bags.true_marks(text, real) == "" and caption_bags.true_marks("A blue bird.", samples[1])
+    assert caption_stats.caption_scores({"blue": "A blue bird."}, [samples[1]])["precision"]["value"] == 1
 
 
 @pytest.mark.parametrize(

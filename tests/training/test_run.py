@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mllm.config import Settings
-from mllm.errors import ConfigError
-from mllm.training import run
+from mllm.errors import ConfigError, FieldmarkError
+from mllm.training import dataset, run
 
 
 def test_a_card_that_is_too_small_is_told_with_what_to_turn() -> None:
@@ -59,3 +59,18 @@ def test_a_run_without_a_step_is_not_saved(tmp_path: Path, monkeypatch: pytest.M
     )  # fmt: skip
     with pytest.raises(ConfigError, match="not a single step was taken, so nothing is saved"):
         run.train(nothing, Settings(), SimpleNamespace(resume_from=None))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_mistyped_model_is_found_before_data_and_folders_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dataset, "_make", lambda *_: pytest.fail("data was made"))
+    for train in (dataset.POCKET_DATA, next(iter(dataset.POCKET_CAPTIONS))):
+        settings = Settings(model="pockt", train=(train / "train.jsonl",))
+        with pytest.raises(FieldmarkError, match="pockt: no such checkpoint folder"):
+            dataset.make_pocket_data(settings)
+    with pytest.raises(FieldmarkError, match="pockt: no such checkpoint folder"):
+        run.prepare(settings, SimpleNamespace(output_dir="out"), answers=True)
+    assert not list(tmp_path.iterdir())
+    dataset.make_pocket_data(Settings(model="pockt", train=(Path("mine.jsonl"),)))  # nothing to make

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 HELP = """Name a thing, or ask in words.
   #1          in a question stands for the first box found so far: What is at #1?
   :2          goes to the second image; : lists them
-  an empty line ends"""
+  quit        ends, as Ctrl-D does"""
+QUIT = ("quit", "exit", ":q", ":quit")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def command(options: Options) -> int:
     Console(stderr=options.as_json).print(
         f"{' and '.join(names)} at {options.image[0]}. {HELP}", highlight=False, markup=False, soft_wrap=True
     )
-    while line := _next_line():
+    while (line := _next_line()) is not None:
         session.run(line)
     return ExitCode.DONE
 
@@ -165,11 +166,15 @@ class AnswerPrinter:
             self.printed[part] = text
 
 
-def _next_line() -> str:
-    try:
-        return input("\nfind> ").strip()
-    except EOFError:
-        return ""
+def _next_line() -> str | None:
+    """Return what is typed next, empty lines passed over; None where the conversation ends."""
+    while True:
+        try:
+            line = input("\nfind> ").strip()
+        except EOFError:
+            return None
+        if line:
+            return None if line.lower() in QUIT else line
 
 
 def _slug(name: str) -> str:

@@ -44,6 +44,7 @@ def command(options: Options) -> None:
     from mllm.inference.openai_schema import ServerLimits
     from mllm.models import checkpoint
 
+    bound = server.bind(options.host, options.port)  # before minutes of reading weights
     load, name = options.loading, options.name or options.model
     how = checkpoint.LoadOptions(dtype=load.dtype, device=load.device, quantize=load.quantize)
     loaded = checkpoint.load(options.model, how, family=load.family)
@@ -51,6 +52,7 @@ def command(options: Options) -> None:
     service = server.Service(
         loaded, name, limits=limits, batch=options.batch_size, hosts=(options.host, *options.allow_host)
     )
-    print(f"{name}: http://{options.host}:{options.port}/v1")
-    server.run(service, options.host, options.port)
+    bound.listen()
+    print(f"{name}: http://{options.host}:{bound.getsockname()[1]}/v1", flush=True)  # who connects now is answered
+    server.run(service, bound)
     raise KeyboardInterrupt  # only Ctrl-C ends a server in order, and uvicorn swallows it

@@ -87,17 +87,19 @@ class CaptionTask(AblationTask):
 
     def _write_true_captions(self, file: Path) -> None:
         from mllm.evaluation import runs
+        from mllm.io.files import locked
         from mllm.models import families
         from mllm.pocket.captions import rich
         from mllm.records import Answer, Completion, load_samples
 
         folder, samples = self.folder(TRUTH, 0), load_samples(file)
         convention = asdict(families.Convention("pocket", "direct", families.load("pocket").budget))
-        done = runs.begin(folder, {"model": TRUTH, "convention": convention}, samples, file.parent)
-        for sample in samples:
-            if sample.id not in done:
-                text = rich(sample.domain, [thing.marks for thing in sample.things])
-                runs.append(folder, Completion(sample.id, text, Answer(None, None, (), (), None)))
+        with locked(folder):
+            done = runs.begin(folder, {"model": TRUTH, "convention": convention}, samples, file.parent)
+            for sample in samples:
+                if sample.id not in done:
+                    text = rich(sample.domain, [thing.marks for thing in sample.things])
+                    runs.append(folder, Completion(sample.id, text, Answer(None, None, (), (), None)))
 
     def values(self, folder: Path) -> dict[str, list[tuple[float, str]]]:
         """Return hits, marks and lengths, by family of look-alikes."""

@@ -242,11 +242,11 @@ def _image(
 
 
 def true_marks(caption: str, sample: Sample) -> str:
-    """Say how many of a caption's claims are true; empty where the marks are unknown."""
-    things = [thing.marks for thing in sample.things if thing.marks]
-    if not things:
-        return ""
-    from mllm.pocket.captions import judge
+    """Say how many of a caption's claims are true; empty where the marks are unknown, or not of the pocket world."""
+    from mllm.pocket.captions import foreign_mark, judge
 
+    things = [thing.marks for thing in sample.things if thing.marks]
+    if not things or foreign_mark(things):
+        return ""
     found = judge(caption, things)
     return f"{found.right} of {found.claimed} marks true"

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from mllm.errors import FieldmarkError
-from mllm.io import strict_json
+from mllm.io import strict_json, strict_yaml
 from mllm.registry import YamlRegistry
 
 _Noun = Annotated[str, Field(pattern=r"^[^{}]+$")]
@@ -57,10 +56,7 @@ class _DomainInFile(BaseModel):
 
 def read(file: Path) -> Domain:
     """Read a domain file. Raises DomainError: broken YAML, or a bad field."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not UTF-8, impossible dates, deep nesting
-        raise DomainError(f"{file}: broken YAML: {error}") from None
+    content = strict_yaml.read(file, DomainError)
     found = strict_json.parsed(content, _DomainInFile, f"{file}: ", kind=DomainError)
     noun, plural = found.noun, found.plural
     for_any = (

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from mllm.config import Section
 from mllm.data import manifest
 from mllm.errors import ConfigError
+from mllm.io import strict_yaml
 from mllm.registry import Registry
 from mllm.synthesis.capabilities import Reasons
 from mllm.synthesis.prompted_teacher import PromptedTeacher
@@ -53,20 +53,14 @@ def read_config(file: str | Path | None, options: Sequence[str] = ()) -> dict[st
     """Read a teacher's settings: a YAML file, overridden by `key=value` options (values are YAML too)."""
     values: Any = {}
     if file is not None:
-        try:
-            values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{file}: cannot read the teacher's settings: {error}") from None
+        values = strict_yaml.read(Path(file), ConfigError, "file of a teacher's settings") or {}
         if not isinstance(values, dict):
             raise ConfigError(f"{file}: a teacher's settings are written `key: value`, got a {type(values).__name__}")
     for option in options:
         key, separator, value = option.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"teacher option {option!r}: key=value is needed")
-        try:
-            values[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"teacher option {option!r}: the value is not YAML: {error}") from None
+        values[key.strip()] = strict_yaml.loads(value, f"teacher option {option!r:.100}", ConfigError)
     return {str(key): value for key, value in values.items()}
 
 

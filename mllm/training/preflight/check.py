@@ -10,6 +10,7 @@ from mllm import rewards
 from mllm.config import Settings
 from mllm.knowledge.mastery import LEVELS
 from mllm.models.checkpoint import Checkpoint
+from mllm.pocket.captions import foreign_mark
 from mllm.prompting import conversations
 from mllm.records import Sample
 from mllm.rewards import BaseReward
@@ -175,10 +176,11 @@ def _not_there(files: Sequence[str], topic: str, command: str) -> Finding:
 
 def _sft_measures(settings: Settings, samples: Sequence[Sample]) -> dict[str, tuple[BaseReward, float]]:
     """Return what scores the gold answers of an SFT run: the benchmark's IoU and the format of the prompt style; for
-    captions with known marks, the share of true claims."""
+    captions of the pocket world, whose marks are known, the share of true claims."""
     chosen: dict[str, dict[str, Any]] = {}
     if not all(sample.task == "caption" for sample in samples):
         chosen |= {"format": {"style": settings.style}, "iou": {}}
-    if any(sample.task == "caption" and any(thing.marks for thing in sample.things) for sample in samples):
+    marks = [thing.marks for sample in samples if sample.task == "caption" for thing in sample.things if thing.marks]
+    if marks and not foreign_mark(marks):
         chosen["faithful"] = {}
     return rewards.load_all(chosen)
