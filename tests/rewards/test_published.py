@@ -6,6 +6,10 @@ IoU w / 500, so every IoU below can be read off the text.
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from mllm import rewards
@@ -112,6 +116,18 @@ def test_kvg_bench_reads_otherwise_in_places(text: str, theirs: tuple[float, ...
     assert kvg_published.published_numbers(text)[0] == pytest.approx(theirs)
     answer = read(text).answer
     assert (answer.numbers[-1] if answer.problem is None else answer.problem) == ours
+
+
+def test_answers_of_the_asked_form_earn_what_the_released_rewards_give() -> None:
+    """KARL's and DeepPerception's own functions on 160 answers; DeepPerception's format half for the box never pays."""
+    rows = json.loads((Path(__file__).parents[1] / "support/grounding_rewards.json").read_text(encoding="utf-8"))
+    for text, gold, level, *theirs in rows:
+        case, answer = replace(SAMPLE, boxes=(Box.from_xyxy(gold, FRAME),)), read(text)
+        names = {"mastery": {"unknown": level}, "format": {}, "iou": {"mode": "threshold", "tau": 0.8}}
+        ours = [rewards.load(name, **config)([case], [answer])[0] for name, config in names.items()]
+        found = [*(one.value for one in ours), ours[1].parts["tags"] / 2]
+        assert found == pytest.approx(theirs, abs=1e-6), text
+    assert len(rows) == 160 and len({level for _, _, level, *_ in rows}) == 5
 
 
 def test_kvg_bench_counts_the_tie() -> None:
