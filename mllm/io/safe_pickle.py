@@ -12,6 +12,8 @@ from typing import IO, Any, NoReturn
 
 from mllm.errors import FieldmarkError
 
+UnpicklingError = pickle.UnpicklingError
+"""What `torch.load` raises where it reads weights only and a file holds more."""
 LIMIT = 64 * 2**20
 """Largest accepted file, in bytes."""
 _CALLS = ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD", "EXT1", "EXT2", "EXT4")

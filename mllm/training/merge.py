@@ -6,7 +6,6 @@ has been loaded from disk.
 
 import logging
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import torch
 
 from mllm.errors import FieldmarkError
 from mllm.inference import generate
+from mllm.io.safe_pickle import UnpicklingError
 from mllm.models.checkpoint import Checkpoint, Loaded, LoadOptions, load, open_checkpoint
 from mllm.models.families import write_convention
 from mllm.training import model_card
@@ -114,7 +114,7 @@ def _from_shards(checkpoint: Checkpoint, name: Path) -> Loaded:
     try:
         with _plain_pickles():
             weights = get_fp32_state_dict_from_zero_checkpoint(str(name))
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = named[1] if named else "no pickle of torch"
         raise FieldmarkError(

@@ -85,8 +85,8 @@ def published(folder: Path) -> dict[str, Target]:
         stem = finecapeval.stemmer()
         for row in finecapeval.read(file)[:20]:
             for aspect in finecapeval.ASPECTS:
-                if row.phrases[aspect]:
-                    finecapeval.score(row.phrases[aspect], row.caption, "words", stem)
+                stems = [finecapeval.published_stems(text, stem) for text in row.phrases[aspect]]
+                finecapeval.score(stems, row.caption)
 
     png = {"bytes": "PNG"}
     return {
