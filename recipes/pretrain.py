@@ -57,11 +57,11 @@ class PretrainSettings:
     """scenes to draw"""
     warmup_steps: int = 1_500
     """steps of the vision tower's warm-up"""
-    steps: int = 4_300
+    steps: int = 3_600
     """steps of tasks"""
     batch_size: int = 24
     """images in a step"""
-    text_batch_size: int = 16
+    text_batch_size: int = 20
     """texts in a step"""
     learning_rate: float = 1e-3
     """peak learning rate"""

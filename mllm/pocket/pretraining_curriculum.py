@@ -19,19 +19,19 @@ from mllm.pocket.scene_store import SceneStore
 SINGLES_UNTIL, PAIRS_UNTIL = 300, 1000
 """Until these steps, images show single things, and then at most two; both times with easy questions only."""
 IMAGE_SHARES = {
-    "find by all marks": 0.22,
-    "find by some marks": 0.18,
-    "reason, marks in the question": 0.11,
-    "reason, marks in the thought": 0.17,
-    "at a box": 0.03,
-    "list": 0.04,
+    "find by all marks": 0.15,
+    "find by some marks": 0.14,
+    "reason, marks in the question": 0.13,
+    "reason, marks in the thought": 0.19,
+    "at a box": 0.04,
+    "list": 0.05,
     "recall": 0.08,
-    "book": 0.05,
-    "crop": 0.04,
+    "book": 0.06,
+    "crop": 0.06,
     "spot": 0.02,
-    "match": 0.02,
+    "match": 0.03,
     "same": 0.02,
-    "either": 0.02,
+    "either": 0.03,
 }
 """Shares of the tasks with images after the easy ones."""
 TEXT_SHARES = {"recall": 0.18, "judge": 0.65, "copy": 0.12, "book": 0.05}
