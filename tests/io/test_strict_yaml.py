@@ -28,7 +28,7 @@ def bomb(write: str) -> str:
         (bomb("[{}]"), 5, "more than 30 aliases"),
         (bomb("{{<<: [{}]}}"), 5, "more than 30 aliases"),
         (bomb("{{[{}]: 1}}"), 5, "more than 30 aliases"),
-        ("a: " + "[" * 100_000, 1, "(nested more than 50 levels deep|exceeded maximum nesting depth)"),  # PyYAML 6.0.4's own
+        ("a: " + "[" * 100_000, 1, "nested more than 50 levels deep|maximum nesting depth"),  # PyYAML has a limit, too
         ("a: " + "{b: " * 60 + "1" + "}" * 60, 1, "nested more than 50 levels deep"),
         ("\n".join(" " * level + "a:" for level in range(60)), 51, "nested more than 50 levels deep"),
         ("a: 1\nb: {c: 1, d: 2, c: 3}", 2, "key 'c' is given twice"),
