@@ -129,7 +129,7 @@ def test_its_flags_are_accepted(line: Line, root: Path, monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_the_quick_commands_run(tmp_path: Path) -> None:
     copy = tmp_path / "fieldmark"
-    left_behind = shutil.ignore_patterns(".git", ".venv", "runs", "build", "dist", "__pycache__", ".*_cache")
+    left_behind = shutil.ignore_patterns(".git", ".venv*", "runs", "build", "dist", "__pycache__", ".*_cache")
     shutil.copytree(ROOT, copy, ignore=left_behind)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for line in LINES:

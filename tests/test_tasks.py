@@ -31,7 +31,7 @@ from tests.support import stand_ins
 from tests.support.pages import ROOT, blocks_of, lines_of, swaps_of
 
 TASKS = ROOT / "docs" / "tasks"
-LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", "runs", "build", "dist", "__pycache__", ".*_cache", "*.egg-info")
+LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv*", "runs", "build", "dist", "__pycache__", ".*_cache", "*.egg-info")
 
 
 def follow(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-ELSEWHERE = {".venv", ".git", "runs", "build", "dist", "node_modules"}
+ELSEWHERE = {".venv", ".venv-web", ".git", "runs", "build", "dist", "node_modules"}
 FILES = sorted(
     path
     for pattern in ("**/*.yaml", "**/*.yml", ".*.yaml", ".*/**/*.yaml")

@@ -20,7 +20,7 @@ def _id(value: Any) -> int | str:
     """Return an id; one number has one form, whether it is written 3, 3.0 or "3"."""
     if type(value) is float and value.is_integer():
         return int(value)
-    if type(value) not in (int, str):
+    if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("a whole number or a text is needed")
     is_number = isinstance(value, str) and len(value) < 20 and value.isdecimal() and str(int(value)) == value
     return int(value) if is_number else value

@@ -65,7 +65,8 @@ class Frequencies:
 def ptb_words(text: str) -> list[str]:
     """Split a caption as the tokeniser in front of CIDEr (PTB) does: `child 's`, `ca n't`, `8:25`, no punctuation."""
     parted = _PARTED.sub(lambda found: f"{found[0]} ", text.lower().translate(_QUOTES))
-    return [_SPELLED.get(token, token) for token in _TOKEN.findall(parted)]
+    tokens: list[str] = _TOKEN.findall(parted)
+    return [_SPELLED.get(token, token) for token in tokens]
 
 
 def grams(tokens: Sequence[str]) -> Counter[Gram]:

@@ -55,7 +55,7 @@ class Boxes:
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> dict[str, float]:
         """Score the answers' boxes."""
         cases = [
-            scores.Case(sample, done, score_of(sample, done.answer), None, None)
+            scores.Case(sample, done, score_of(sample, done.answer), {}, None)
             for sample, done in zip(samples, completions, strict=True)
         ]
         columns = [(float(case.hit), case.iou, float(case.completion.answer.problem is not None)) for case in cases]

@@ -96,6 +96,7 @@ def test_what_is_within_the_limits_is_answered(loaded) -> None:
             assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.ci
 def test_slow_bodies_hold_no_place_and_are_given_up(loaded) -> None:
     with (
         served(Service(loaded, "pocket", limits=ServerLimits(requests=4, body_seconds=8))) as url,

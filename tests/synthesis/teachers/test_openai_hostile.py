@@ -20,6 +20,7 @@ def test_a_retry_after_that_means_nothing_is_none(value) -> None:
     assert retry_after(SimpleNamespace(response=SimpleNamespace(headers={"retry-after": value}))) is None
 
 
+@pytest.mark.ci
 def test_a_server_that_drips_is_given_up(tmp_path) -> None:
     with serving(lambda number, text: "drip" if number == 0 else None) as server:
         teacher = teacher_of(server, tmp_path, longest=3)

@@ -94,6 +94,7 @@ def test_settings_are_probabilities() -> None:
         load("pocket_fallible", hasty=1.5)
 
 
+@pytest.mark.ci
 def test_training_data_is_the_teachers_and_the_rest_is_the_oracles(tmp_path: Path) -> None:
     small = ["--train=24", "--validation=8", "--test=8", "--photos-per-entity=4", "--domain=bird"]
     make(tmp_path / "all", *small, "--teacher=pocket_fallible", "--thought-checks=answer")
