@@ -1,7 +1,7 @@
 """KVG-Bench (Ma et al., arXiv 2503.12797) as published: its parquet as samples, and the rule of its own scorer.
 
 There are 1,336 cases on 531 images in ten domains, with gold boxes as integers on 1000 x 1000. The published rule is
-lenient in places and strict in others: a box in the reasoning counts when there is no answer tag, `[1,2,3,4]` without
+lenient in places and strict in others: a box in the reasoning counts when the answer has no tag, `[1,2,3,4]` without
 blanks does not. It is reported beside our own rule, and means something only for families that write on 1000 x 1000.
 """
 
