@@ -102,9 +102,9 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 @pytest.fixture(scope="session")
 def pocket_folder(made_once: MadeOnce) -> Path:
     """A pocket checkpoint with random weights: loads like any other, knows nothing."""
-    from mllm.pocket.model import save_random
+    from mllm.pocket.model import build, save
 
-    return made_once("pocket-random", save_random)
+    return made_once("pocket-random", lambda folder: save(*build(seed=0), folder))
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -19,7 +19,7 @@ MOST_PACKAGES, MOST_MODULES = 13, 8
 """How many packages and loose modules `mllm/` may hold; the pocket world's folder counts as one of the packages."""
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 300, 60, 8
 """Limits in lines, and in parameters besides self."""
-MOST_LINES = 29_600
+MOST_LINES = 29_591
 """Lines of Python in `mllm/`; 27,000 when the layout was settled. What is added beyond has to make room first."""
 LAYERS = [row.split("#")[0].split() for row in (ROOT / "tests" / "layers.txt").read_text().splitlines()]
 LAYER_OF = {name: layer for layer, names in enumerate(filter(None, LAYERS)) for name in names}

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, FieldmarkError
+from mllm.io import files
 from mllm.io.files import is_file, no_such
 from mllm.io.images import image_size
 from mllm.records import Photo, Sample
@@ -73,10 +74,7 @@ def need_domain(domain: str | None, where: str) -> str:
 
 def read_text(file: Path) -> str:
     """Return the content of a text file; an encoding other than UTF-8 is an error."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+    return files.read_text(file, SourceError)
 
 
 def find_file(folder: Path, name: str) -> Path:

@@ -19,10 +19,10 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from mllm.boxes import Box, Frame
-from mllm.captions import QUESTION
+from mllm.captions import QUESTION, caption_of
 from mllm.errors import BoxError, FieldmarkError, UnknownNameError
 from mllm.inference.backends import Backend, LocalBackend, Prompt
-from mllm.inference.grounding import TAG, Grounding, split_thought
+from mllm.inference.grounding import TAG, Grounding
 from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.knowledge import domains
@@ -129,8 +129,7 @@ class Assistant:
 
     def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
         """Return the model's answer to a question that does not ask for a box. Options as `ask`; 256 tokens at most."""
-        found = self.ask(image, question, style=prompts.PLAIN, **{"max_new_tokens": 256, **options})
-        return split_thought(found.text)[1]
+        return caption_of(self.ask(image, question, style=prompts.PLAIN, **{"max_new_tokens": 256, **options}).text)
 
 
 def load(

@@ -34,6 +34,14 @@ def no_such(path: str | Path, kind: str) -> str:
     return f"{path}: no such {kind}"
 
 
+def read_text(file: Path, kind: type[FieldmarkError] = FieldmarkError) -> str:
+    """Return the content of a text file. Raises `kind`: an encoding other than UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise kind(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+
+
 def program_folder(name: str) -> Path:
     """Return the folder `recipes`, `data_synth` or `eval`: inside the installed package, beside it in a checkout."""
     inside = PACKAGE / name

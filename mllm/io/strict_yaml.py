@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from mllm.errors import FieldmarkError
-from mllm.io.files import no_such
+from mllm.io.files import no_such, read_text
 
 MAX_ALIASES, MAX_DEPTH = 30, 50
 """Aliases of lists and objects in a text (so many stand for some ten thousand values at most), and levels."""
@@ -43,10 +43,7 @@ def read(file: Path, kind: type[FieldmarkError], what: str = "file") -> Any:
     """Read a YAML file; `what` it is begins the error where it is missing. Raises `kind`, with file and line."""
     if not file.is_file():
         raise kind(no_such(file, what))
-    try:
-        return loads(file.read_text(encoding="utf-8-sig"), file, kind)
-    except UnicodeDecodeError as error:
-        raise kind(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+    return loads(read_text(file, kind), file, kind)
 
 
 def _check_size(text: str) -> None:

@@ -32,7 +32,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from mllm.errors import FieldmarkError, RecordError
 from mllm.io import strict_json, strict_yaml, words
 from mllm.io.codec import Flag, Int, Number, Record
-from mllm.io.files import atomic_write, no_such
+from mllm.io.files import atomic_write, no_such, read_text
 
 UNVERIFIED = "unverified"
 _ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
@@ -138,11 +138,7 @@ def read(file: str | Path) -> dict[str, Card]:
     file = Path(file)
     if not file.is_file():
         raise KnowledgeError(no_such(file, "file of knowledge cards"))
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise KnowledgeError(f"{file}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
-    content = _parse(file, text)
+    content = _parse(file, read_text(file, KnowledgeError))
     if not content:
         raise KnowledgeError(f"{file}: the file holds no card")
     if not isinstance(content, dict):

@@ -99,8 +99,3 @@ def save(model: Any, processor: Any, folder: str | Path) -> Path:
     processor.save_pretrained(folder)
     write_convention(Path(folder), Convention("pocket", "direct", Budget(MIN_PIXELS, MAX_PIXELS)))
     return Path(folder)
-
-
-def save_random(folder: str | Path, seed: int = 0) -> Path:
-    """Write a checkpoint with random weights, for tests."""
-    return save(*build(seed), folder)
