@@ -53,9 +53,7 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
             key = (folder.relative_to(path) / image).as_posix()
             image = folders.setdefault(folder, Images(folder)).find(image)
         if not isinstance(image, Path | bytes):
-            raise SourceError(
-                f"{entry.where}: field image: no image is named; name its column with --column image=NAME"
-            )
+            raise SourceError(f"{entry.where}: field image: no image is named; name it with --column image=NAME")
         return rows.image(entry.where, cells, image, key, entry.split)
 
     return made_photos("hf", _metadata(path, files) if files else _streamed(path), read, request)
