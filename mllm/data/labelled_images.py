@@ -18,6 +18,7 @@ from pydantic import Field, FiniteFloat
 
 from mllm.boxes import Box, Frame, Numbers
 from mllm.data.source_files import (
+    IMAGE_SUFFIXES,
     SourceError,
     check_count,
     check_inside,
@@ -202,7 +203,7 @@ class Images:
         """Return where an image lies; a path that is not there if there is none, for `read_size` to refuse.
 
         Looked for: its path; the end of a path or address that leads out of the folder; its name with or without Label
-        Studio's hash; `<key>.jpg` and the like. Raises SourceError: two files fit, or a link leads out.
+        Studio's hash; `images/<key>.jpg` and the like. Raises SourceError: two files fit, or a link leads out.
         """
         for folder in self._folders:
             for end in path_ends(name):
@@ -211,12 +212,13 @@ class Images:
                     return found
         if self._others is None:
             self._others = defaultdict(list)
-            for path in (path for folder in self._folders if folder.is_dir() for path in sorted(folder.iterdir())):
-                for known in {_HASH.sub("", path.name), f"/{path.stem}"}:
-                    self._others[known].append(path)
+            for folder in self._folders:
+                for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                    if path.suffix.lower() in IMAGE_SUFFIXES:
+                        self._others[_HASH.sub("", path.name)].append(path)
+                        self._others[f"{folder.name}/{path.stem}"].append(path)
         last = path_ends(name)[-1]
-        fitting = self._others.get(_HASH.sub("", last)) or (key and self._others.get(f"/{key}")) or []
-        fitting = [path for path in fitting if path.is_file()]
+        fitting = self._others.get(_HASH.sub("", last)) or (key and self._others.get(f"images/{key}")) or []
         if len(fitting) > 1:
             raise SourceError(f"{self.root}: {last!r:.200} could be {fitting[0].name} or {fitting[1].name}; keep one")
         for found in fitting:

@@ -64,13 +64,15 @@ class _Reader:
         )
 
     def _find(self, file: Path, name: str) -> Path:
-        """Find an image in the folders beside its XML file; files of one folder share their search."""
+        """Find an image in the folders beside its XML file, by its own name or by that of a file that was renamed."""
         if file.parent not in self._images:
             above = file.parent.parent
             beside = (above / "JPEGImages", file.parent, above, above / "images", self.root, self.root / "images")
             inside = (folder for folder in beside if folder.is_relative_to(self.root))
             self._images[file.parent] = Images(self.root, *dict.fromkeys(inside))
-        return self._images[file.parent].find(name, file.stem)
+        images = self._images[file.parent]
+        path = images.find(name)
+        return path if path.is_file() else images.find(file.stem + Path(name).suffix)
 
 
 def _label(one: Element) -> Label:
