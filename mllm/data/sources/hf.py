@@ -89,7 +89,7 @@ def _streamed(path: Path) -> Iterator[_Placed]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
-    folder = path if path.is_dir() else path.parent if path.is_file() else Path()
+    folder = path.parent if path.is_file() else path
     try:
         known = ("parquet", {"data_files": str(path)}) if path.is_file() else (str(path), {})
         for split, rows in load_dataset(known[0], streaming=True, **known[1]).items():
