@@ -65,7 +65,7 @@ def _refuse_layout(root: Path, kinds: set[str]) -> None:
             raise SourceError(
                 f"{root}: the folders with photos are called {', '.join(sorted(kinds))}, which names no kind: this "
                 f"looks like {looks}. The layout here is {root.name}/<entity>/<photo>.jpg; other labels are read with "
-                "--source voc, yolo, coco or csv"
+                "--source csv, coco, voc or yolo"
             )
 
 
