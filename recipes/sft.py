@@ -8,7 +8,8 @@ One YAML holds both our settings (`fieldmark:`, see mllm/config.py) and TRL's SF
 on the answer alone. Rows above the token limit are refused, never truncated. The same command continues a stopped run.
 
 Written to output_dir: the last weights; best/ (by Acc@0.5 of generated answers on the validation file); checkpoint-N/;
-log.jsonl; run.json. Each folder of weights has a fieldmark.json with family, prompt style and image budget.
+log.jsonl; run.json; validation/ (the answers on the validation file at each evaluated step). Each folder of weights has
+a fieldmark.json with family, prompt style and image budget.
 """
 
 from __future__ import annotations

@@ -214,8 +214,12 @@ class AblationRun:
     def _folder(self, arm: str, seed: int, rate: str) -> Path:
         return self.out / "weights" / f"{arm.replace(' ', '_')}-lr{rate}-seed{seed}"
 
+    def training_folder(self, arm: str, seed: int) -> Path:
+        """Return the folder of an arm's training with the learning rate that was kept."""
+        return self._folder(arm, seed, self.rates[arm])
+
     def _weights(self, arm: str, seed: int) -> str:
-        return str(self._folder(arm, seed, self.rates[arm]) / "best")
+        return str(self.training_folder(arm, seed) / "best")
 
     def table(self) -> str:
         """Return each arm's columns and the paired differences, with 95 % intervals over images and seeds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 
 from mllm.boxes import Box, Frame
 from mllm.cli.commands import table_credit
-from mllm.cli.commands.table_spine import CHECKED, EARLY, ORACLE, SIZES, UNCHECKED, ablation, blind_share
-from mllm.evaluation import scores
+from mllm.cli.commands.table_spine import CHECKED, EARLY, ORACLE, SIZES, UNCHECKED, ablation, blind_share, curves_table
+from mllm.io.jsonl import write_jsonl
+from mllm.io.tables import MISSING
 from mllm.models import families
 from mllm.prompting import answers
-from mllm.records import Completion, Sample, Thing
+from mllm.records import Answer, Completion, Sample, Thing, load_samples
+from mllm.training.validation import ANSWERS
 from tests.cli.commands.test_table_grounding import KnownScores
 from tests.support.scenes import make_data
 
@@ -97,9 +100,7 @@ def test_blind_marks_are_those_that_the_teacher_misreads() -> None:
 
     def share(thought: str, shown: Sample = sample) -> float | None:
         text = f"<think>{thought}</think><answer>(10,10),(30,40)</answer>"
-        done = Completion("a", text, answers.parse(text, family, Frame(100, 100)))
-        (case,) = scores.judge([shown], [done], family, lambda _: Frame(100, 100))
-        return blind_share(case)
+        return blind_share(shown, Completion("a", text, answers.parse(text, family, Frame(100, 100))))
 
     first = "1 (10,10),(30,40): round not, red fits, banded fits, blue cap not, not."
     second = "2 (60,10),(90,40): tall not, orange not, plain not, blue cap not, not."
@@ -108,6 +109,27 @@ def test_blind_marks_are_those_that_the_teacher_misreads() -> None:
     assert share(f"{head} {second} So 2.") == 0.25, "a thing that was not looked at counts"
     assert share(f"{head} So 1 (10,10),(30,40).") == 0.0
     assert share("x", replace(sample, things=(replace(things[1], marks=("tall", "red")),))) is None
+
+
+def test_curves_are_means_over_the_seeds_at_each_evaluated_step(spine: tuple[KnownScores, str]) -> None:
+    run = spine[0]
+    for arm in (arm for arm in TINY.arms if arm.config == "rl"):
+        samples = load_samples(run.out / "truth" / "validation.jsonl")
+        write_jsonl(run.task.files(arm) / "validation.jsonl", samples)
+        for seed in SIZES.seeds:
+            folder = run.training_folder(arm.name, seed)
+            rows: list[dict[str, float]] = [{"step": 0, "eval/acc": 0.25, "eval/tokens": 40}]
+            rows += [{"step": step, "rewards/links/mean": 0.1 * step + 0.2 * seed} for step in (1, 2)]
+            rows[-1] |= {"eval/acc": 0.5 + 0.1 * seed, "eval/tokens": 100 + seed}
+            (folder / "log.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+            for step in (0, 2):
+                done = [Completion(one.id, "?", Answer(None, None, (), (), None)) for one in samples]
+                write_jsonl(folder / ANSWERS / f"step-{step}.jsonl", done)
+    lines = curves_table(run).splitlines()
+    assert len(lines) == 2 + 2 * 3 and (run.out / "curves.md").read_text() == "\n".join(lines) + "\n"
+    first, last = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:4])
+    assert first[:5] == ["GRPO from CoT-SFT", "0", "25.0", "40.0", MISSING] and first[5] in ("0.0", MISSING)
+    assert last[:5] == ["GRPO from CoT-SFT", "2", "60.0", "101.0", "35.0"]
 
 
 def test_credit_is_compared_at_equal_samples_from_the_same_start() -> None:
