@@ -171,6 +171,7 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
     assert all(f"--{name} " in output for name in Settings.model_fields)
 
 
+@pytest.mark.ci
 def test_nan_ends_the_run(config: Path) -> None:
     with pytest.raises(FieldmarkError, match="the loss is"):
         train(config, "--learning_rate", "1e30", "--max_steps", "8", "--max_grad_norm", "0", "--validation", "null")
