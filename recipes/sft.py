@@ -26,7 +26,7 @@ from mllm.training import arguments, run, trl_adapter
 from mllm.training.checkpointing import SafeTrainer
 from mllm.training.dataset import make_pocket_data
 from mllm.training.engine.packing import PackedSFTTrainer
-from mllm.training.live_page import LivePage
+from mllm.training.live_page import LivePage, ValidationAnswers
 
 from trl import SFTConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
@@ -68,7 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     # 4. Train and save.
-    run.train(trainer, settings, prepared, [LivePage(trainer, Path(str(args.output_dir)))])
+    out = Path(str(args.output_dir))
+    run.train(trainer, settings, prepared, [LivePage(trainer, out, ValidationAnswers(prepared.data, out))])
 
 
 if __name__ == "__main__":
