@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from mllm.cli.experiments.ablation import Ablation, AblationRun, Arm, GroundingTask, Sizes
+from mllm.cli.experiments.ablation import Ablation, AblationRun, GroundingTask
+from mllm.cli.experiments.arms import Arm, Sizes, Variant
 from mllm.cli.experiments.pipeline import FALLIBLE, POCKET_DATA, Stage, counts
 from mllm.evaluation import runs
 from mllm.io.files import atomic_write
@@ -165,4 +166,21 @@ def ablation(sizes: Sizes = SIZES) -> Ablation:
         (EARLY, FROM_EARLY),
         (REPAIRED, ORACLE),
     )
-    return Ablation(TeacherTask, sizes, arms, comparisons)
+    return Ablation(TeacherTask, sizes, arms, comparisons, REPAIRED, variants(sizes))
+
+
+def variants(sizes: Sizes) -> tuple[Variant, ...]:
+    """Return the settings of GRPO that are screened, all with as many answers."""
+    twice = 2 * sizes.prompts_per_step * sizes.completions
+    return (
+        Variant("as in the recipe"),
+        Variant("dynamic sampling", ("--dynamic_sampling=drop",)),
+        Variant("KL 0.02", ("--beta=0.02",)),
+        Variant("LoRA of rank 16", ("--lora.r=16",), ("5e-4", "1e-3")),
+        Variant("entropy bonus 0.005", ("--entropy_coef=0.005",)),
+        Variant("temperature 0.7", ("--temperature=0.7",)),
+        Variant(
+            f"{2 * sizes.prompts_per_step} prompts a step",
+            (f"--per_device_train_batch_size={twice}", f"--max_steps={max(1, sizes.rl_steps // 2)}"),
+        ),
+    )

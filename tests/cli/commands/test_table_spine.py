@@ -11,6 +11,7 @@ import pytest
 from mllm.boxes import Box, Frame
 from mllm.cli.commands import table_credit
 from mllm.cli.commands.table_spine import CHECKED, EARLY, ORACLE, SIZES, UNCHECKED, ablation, blind_share, curves_table
+from mllm.cli.experiments.pipeline import Stage
 from mllm.io.jsonl import write_jsonl
 from mllm.io.tables import MISSING
 from mllm.models import families
@@ -82,6 +83,57 @@ def test_the_flags_are_read_by_the_recipes(spine: tuple[KnownScores, str]) -> No
         assert args.max_steps == arm.steps and settings.style == arm.style
         if arm.config == "rl":
             assert settings.rewards["links"]["weight"] == 0 and settings.rewards["iou"]["mode"] == "hit"
+
+
+def test_every_screened_setting_is_read_and_answers_as_often() -> None:
+    from trl import GRPOConfig
+
+    from mllm.training import arguments
+
+    root, answered = Path(__file__).resolve().parents[3], set()
+    arm = next(arm for arm in ablation().arms if arm.name == ablation().screened)
+    for variant in ablation().variants:
+        one = variant.of(arm)
+        words = [f"--max_steps={one.steps}", *one.flags, "--bf16", "False", "--use_cpu", "True"]
+        settings, args = arguments.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
+        answered.add(args.max_steps * args.per_device_train_batch_size)
+        assert (settings.lora is not None) == ("LoRA" in variant.name) == bool(variant.rates)
+        assert (settings.dynamic_sampling == "drop") == ("dynamic" in variant.name)
+        changed = (args.beta, args.entropy_coef, args.temperature) != (0.0, 0.0, 1.0)
+        assert changed == variant.name.startswith(("KL", "entropy", "temperature"))
+    assert answered == {SIZES.rl_steps * SIZES.prompts_per_step * SIZES.completions}
+
+
+def test_the_recipe_is_kept_where_no_setting_is_better(spine: tuple[KnownScores, str]) -> None:
+    assert "as in the recipe 60.0" in spine[1] and "as in the recipe is kept" in spine[1]
+    tried = {s.name for s in spine[0].stages if s.name.startswith("GRPO from CoT-SFT") and s.module.endswith("rl")}
+    assert {name for name in tried if name.endswith("1e-4, seed 0")} >= {
+        "GRPO from CoT-SFT, learning rate 1e-4, seed 0"
+    }
+    assert {"GRPO from CoT-SFT, KL 0.02, learning rate 1e-4, seed 0"} <= tried
+    assert not any("KL" in name for name in tried if name.endswith(("seed 1", "seed 2")))
+
+
+class BetterWithKL(KnownScores):
+    """As if GRPO were better with a KL term."""
+
+    def note(self, stages: list[Stage], jobs: int = 1) -> None:
+        super().note(stages, jobs)
+        for stage in (stage for stage in stages if "--beta=0.02" in stage.arguments):
+            folder = next(word.split("=", 1)[1] for word in stage.arguments if word.startswith("--output_dir="))
+            (Path(folder) / "best" / "score.json").write_text(json.dumps({"eval/acc": 0.9}))
+
+
+def test_the_best_setting_becomes_that_of_all_arms_of_the_recipe(tmp_path: Path) -> None:
+    make_data(tmp_path / "truth", train=1, validation=6)
+    table = BetterWithKL(tmp_path, TINY)
+    assert "KL 0.02 90.0" in table.run()
+    trained = [s for s in table.stages if s.module in ("mllm.recipes.sft", "mllm.recipes.rl")]
+    for stage in trained:
+        if stage.name.endswith(("seed 1", "seed 2")):
+            assert ("--beta=0.02" in stage.arguments) == (", KL 0.02," in stage.name) == stage.module.endswith("rl")
+    measured = [s for s in table.stages if s.name.startswith("benchmark of GRPO")]
+    assert len(measured) == 9 and all("KL_0.02" in s.arguments[1] for s in measured)
 
 
 def test_the_table_has_lengths_and_blind_marks(spine: tuple[KnownScores, str]) -> None:
