@@ -75,9 +75,9 @@ def judge(
 def slices(cases: Sequence[Case]) -> dict[str, list[Case]]:
     """Return the slices of a benchmark by name, without empty ones.
 
-    They are: all; seen and unseen entities and domains; present and absent things, if some are absent; each domain
-    that samples name. An entity is seen if its samples say so. Seen domains are those with a seen entity; where KVG-Bench's own rules apply,
-    and where no sample is marked as seen, they are its five.
+    They are: all; seen and unseen entities and domains; present and absent things, if some are absent; each domain that
+    samples name. An entity is seen if its samples say so. Seen domains are those with a seen entity; where KVG-Bench's
+    own rules apply, and where no sample is marked as seen, they are its five.
     """
     seen_domains = {case.sample.domain for case in cases if case.sample.seen and not case.published}
     seen_domains = seen_domains or set(kvg_published.SEEN_DOMAINS)
