@@ -1,4 +1,4 @@
-"""Data sets as their publishers document them, with small drawn images: Hugging Face, WebDataset, iNaturalist and more."""
+"""Data sets as their publishers document them, with small drawn images: Hugging Face, iNaturalist and more."""
 
 from __future__ import annotations
 
