@@ -130,7 +130,8 @@ def _usable(
                 skipped["several kinds" if kinds else "no label"] += 1
                 continue
             photo = _photo(source, image, kinds.pop(), request)
-            if (first := places.setdefault(photo.image, image.where)) != image.where:
+            own_file = isinstance(image.image, Path)  # equal bytes share a file
+            if own_file and (first := places.setdefault(photo.image, image.where)) != image.where:
                 raise SourceError(
                     f"{image.where}: field {image.path_field}: {photo.image} is the image of {first} already"
                 )

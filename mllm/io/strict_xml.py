@@ -67,7 +67,7 @@ def loads(data: bytes, where: object, kind: type[FieldmarkError] = FieldmarkErro
     except FieldmarkError:
         raise
     except (ValueError, LookupError) as error:  # an encoding that Python does not know or expat cannot use
-        raise kind(f"{where}: broken XML: {error!s:.200}") from None
+        raise kind(f"{where}:{parser.CurrentLineNumber}: broken XML: {error!s:.200}") from None
     return top.children[0]
 
 

@@ -125,15 +125,16 @@ class _Archive:
     def _cells(self, file: IO[bytes], table: Element, where: Path) -> Iterator[tuple[str, list[str]]]:
         given = table.attributes
         quote = given.get("fieldsEnclosedBy", '"')
-        text = TextIOWrapper(file, encoding=given.get("encoding", "UTF-8") or "UTF-8", newline="")
         mark = MARKS.get(given.get("fieldsTerminatedBy", ","), given.get("fieldsTerminatedBy", ","))
+        skipped = _index(given.get("ignoreHeaderLines", "") or "0", table)
         try:
+            text = TextIOWrapper(file, encoding=given.get("encoding", "") or "UTF-8", newline="")
             quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
             reader = csv.reader(_lines(text, where), delimiter=mark, quotechar=quote or None, quoting=quoting)
             for cells in reader:
-                if reader.line_num > int(given.get("ignoreHeaderLines", "0") or 0) and cells:
+                if reader.line_num > skipped and cells:
                     yield f"{where}:{reader.line_num}", cells
-        except (csv.Error, UnicodeDecodeError, TypeError) as error:  # TypeError: a mark of several letters
+        except (csv.Error, UnicodeError, LookupError, TypeError) as error:  # TypeError: a mark of several letters
             raise SourceError(f"{where}: cannot be read as meta.xml describes it: {error}") from None
 
     @contextmanager
@@ -150,7 +151,7 @@ class _Archive:
                     yield file
         except (KeyError, FileNotFoundError):
             raise SourceError(f"{self.path}: no file {name} in it; is it a Darwin Core Archive?") from None
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:  # RuntimeError: it needs a password
             raise SourceError(f"{self.path}: not a complete zip file ({error}); download it again") from None
 
 
@@ -169,5 +170,5 @@ def _term(field: Element) -> str:
 
 def _index(text: str, table: Element) -> int:
     if not text.isdecimal() or len(text) > 4:
-        raise SourceError(f"{table.where}: field index: a whole number is needed, got {text!r:.60}")
+        raise SourceError(f"{table.where}: field index: a small whole number is needed, got {text!r:.60}")
     return int(text)

@@ -30,7 +30,9 @@ Sample = tuple[str, str, dict[str, bytes]]
 def photos(request: PhotoRequest) -> Iterator[Photo]:
     """Yield the samples of a tar file, or of all below a folder, in their order."""
     path = request.input
-    files = sorted(path.rglob("*.tar*")) if path is not None and path.is_dir() else [path] if path else []
+    files = [path] if path is not None else []
+    if path is not None and path.is_dir():
+        files = sorted(file for kind in ("*.tar", "*.tar.gz", "*.tgz") for file in path.rglob(kind))
     if path is None or not files or not files[0].is_file():
         raise SourceError(no_such(path, "tar file") if path else "this source needs tar files: give them with --input")
     folder = files[0].parent
