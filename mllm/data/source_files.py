@@ -1,15 +1,16 @@
 """What all input formats of photos and captioned images share: requests, files, errors with file, line and field."""
 
+import json
 import logging
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, FieldmarkError
-from mllm.io import files
+from mllm.io import files, strict_json
 from mllm.io.files import is_file, no_such
 from mllm.io.images import exif_orientation, image_size
 from mllm.records import Photo, Sample
@@ -77,6 +78,16 @@ def need_domain(domain: str | None, where: str) -> str:
 def read_text(file: Path) -> str:
     """Return the content of a text file; an encoding other than UTF-8 is an error."""
     return files.read_text(file, SourceError)
+
+
+def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield `file:line` and content of every line of a jsonl file that is not empty; broken JSON is an error."""
+    for number, text in enumerate(read_text(file).split("\n"), start=1):
+        if text.strip():
+            try:
+                yield f"{file}:{number}", strict_json.loads(text)
+            except json.JSONDecodeError as error:
+                raise SourceError(f"{file}:{number}: broken JSON at column {error.colno}: {error.msg}") from None
 
 
 def find_file(folder: Path, name: str) -> Path:

@@ -5,7 +5,6 @@ in pixels; also domain, genus, licence and id. Rows are streamed; images inside 
 the output.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from mllm.data import labelled_rows
 from mllm.data.csv_tables import read_table
 from mllm.data.labelled_images import Images, LabelledImage
 from mllm.data.labelled_images import photos as made_photos
-from mllm.data.source_files import SourceError, read_text
+from mllm.data.source_files import SourceError, json_lines
 from mllm.data.sources import PhotoRequest
 from mllm.io import strict_json
 from mllm.records import Photo
@@ -50,7 +49,7 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
         if isinstance(image, str):
             full = Path(image)  # `datasets` gives the paths of a folder's files in full
             image = str(full.relative_to(folder.absolute())) if full.is_relative_to(folder.absolute()) else image
-            key = (folder.relative_to(path) / image).as_posix()
+            key = image if folder in (path, path.parent) else (folder.relative_to(path) / image).as_posix()
             image = folders.setdefault(folder, Images(folder)).find(image)
         if not isinstance(image, Path | bytes):
             raise SourceError(f"{entry.where}: field image: no image is named; name it with --column image=NAME")
@@ -75,13 +74,8 @@ def _table(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, text in enumerate(read_text(file).split("\n"), start=1):
-        if text.strip():
-            try:
-                row = strict_json.loads(text)
-            except json.JSONDecodeError as error:
-                raise SourceError(f"{file}:{number}: broken JSON at column {error.colno}: {error.msg}") from None
-            yield f"{file}:{number}", strict_json.parsed(row, dict[str, Any], f"{file}:{number}: ", kind=SourceError)
+    for where, row in json_lines(file):
+        yield where, strict_json.parsed(row, dict[str, Any], f"{where}: ", kind=SourceError)
 
 
 def _streamed(path: Path) -> Iterator[_Placed]:

@@ -125,3 +125,19 @@ def test_csv_columns_under_other_names(tmp_path: Path, caplog: pytest.LogCapture
     assert photo.entity == "Parus major" and "t.csv:1: columns that are not read: entity, beak" in caplog.text
     with pytest.raises(SourceError, match=r"t.csv:1: column 'kind' is missing \(--column entity=kind\); found: photo"):
         read("csv", file, domain="bird", columns={"entity": "kind", "image": "photo"})
+
+
+@pytest.mark.ci
+def test_hf_parquet_takes_no_image_from_outside_its_folder(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    outside = draw(tmp_path / "own" / "secret.jpg")
+    for inside in (tmp_path / "set" / "train.parquet", tmp_path / "set"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        row = {"image": {"bytes": None, "path": str(outside)}, "label": "robin"}
+        Dataset.from_list([row]).to_parquet(tmp_path / "set" / "train.parquet")
+        with pytest.raises(SourceError, match="row 0: field image: no such image"):
+            read("hf", inside, domain="bird", whole_image_boxes=True)
+    draw(tmp_path / "set" / "secret.jpg")
+    (photo,) = read("hf", tmp_path / "set" / "train.parquet", domain="bird", whole_image_boxes=True)
+    assert Path(photo.image) == tmp_path / "set" / "secret.jpg"
