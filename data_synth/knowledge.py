@@ -41,7 +41,7 @@ from mllm.errors import FieldmarkError
 from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.knowledge import card_files, confusables, domains
 from mllm.knowledge.card_files import Card, Mark
-from mllm.knowledge.cards import normalize_name, part_of
+from mllm.knowledge.cards import Cards, one_spelling, part_of
 from mllm.knowledge.confusables import ConfusablePair
 from mllm.records import Photo
 from mllm.synthesis import card_making, teachers
@@ -119,7 +119,7 @@ def make_cards(options: KnowledgeOptions) -> dict[str, Any]:
 
 def run_stages(run: Run) -> None:
     """Run stage after stage, on every process."""
-    given = [descriptors.load(file) for file in run.options.given]
+    given = [Cards(descriptors.load(file), file) for file in run.options.given]
     photos = photos_stage(run)
     entities = entities_to_describe(run.options, photos, given)
     with open_teachers(run.options) as (knows, sees):
@@ -168,16 +168,18 @@ def photos_stage(run: Run) -> list[Photo]:
     return list(read_jsonl(file, Photo, unique="id"))
 
 
-def entities_to_describe(
-    options: KnowledgeOptions, photos: Sequence[Photo], given: Sequence[dict[str, Card]]
-) -> list[Entity]:
+def entities_to_describe(options: KnowledgeOptions, photos: Sequence[Photo], given: Sequence[Cards]) -> list[Entity]:
     """Return the entities that need a card: those on the photos, otherwise those of the given files."""
     if photos:
         found = list(dict.fromkeys((photo.domain, photo.entity) for photo in photos))
     else:
-        named = [(card.domain or options.domain or "", name) for cards in given for name, card in cards.items()]
-        spelled = {(domain, normalize_name(name)): (domain, name) for domain, name in reversed(named)}
-        found = list(dict.fromkeys(spelled.values()))
+        found = []
+        for place, cards in enumerate(given):  # the first file that names an entity spells it
+            for card in (cards.card(name) for name in cards):
+                domain = card.domain or options.domain or ""
+                known = [other.card(card.entity) for other in given[:place] if card.entity in other]
+                if not any((one.domain or options.domain or "") == domain for one in known):
+                    found.append((domain, card.entity))
     for domain, name in found:
         if not domain:
             raise FieldmarkError(f"no domain is given for {name!r}: name one with --domain (e.g. bird)")
@@ -190,17 +192,16 @@ def entities_to_describe(
     return sorted(found)
 
 
-def marks_stage(
-    run: Run, entities: Sequence[Entity], given: Sequence[dict[str, Card]], teacher: Knows | None
-) -> list[Card]:
+def marks_stage(run: Run, entities: Sequence[Entity], given: Sequence[Cards], teacher: Knows | None) -> list[Card]:
     """Stage 2: one card for each entity, from the files and the teacher."""
-    by_name = [{normalize_name(name): card for name, card in cards.items()} for cards in given]
+    for cards in given:  # "Siamese" and "Siamese cat" are two entities for no one
+        one_spelling((name for _, name in entities), cards.origin, same=cards.same)
     if teacher is None:
-        check_known(run, [one for one in entities if not any(normalize_name(one[1]) in cards for cards in by_name)])
+        check_known(run, [one for one in entities if not any(one[1] in cards for cards in given)])
 
     def make(entity: Entity) -> Card:
         domain, name = entity
-        found = [cards[normalize_name(name)] for cards in by_name if normalize_name(name) in cards]
+        found = [cards.card(name) for cards in given if name in cards]
         if teacher is not None and (marks := teacher.marks(name, domain)):
             origin = str(run.options.teacher.teacher)
             found.append(Card(name, domain, tuple(Mark(one, part_of(one), origin) for one in marks), origin))

@@ -122,10 +122,11 @@ def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, 
             f"photo {photo.id}: {photo.size.width:g} x {photo.size.height:g} pixels, which no model takes (at least 2 "
             f"pixels, and no side over {MAX_ASPECT} times the other); crop it or leave it out"
         )
-    first = spelled.setdefault(normalize_name(photo.entity), photo.entity)
-    if first != photo.entity:
-        yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; use one spelling"
     try:
+        same = normalize_name(photo.entity) if cards is None else cards.same(photo.entity)
+        first = spelled.setdefault(same, photo.entity)
+        if first != photo.entity:
+            yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; use one spelling"
         domains.load(photo.domain)
         if cards is not None and not cards[photo.entity]:
             yield f"photo {photo.id}: the card of {photo.entity!r} has no usable mark"

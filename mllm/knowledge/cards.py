@@ -1,12 +1,16 @@
 """Knowledge cards (`mllm.knowledge.card_files` describes the files): each entity's field marks, and its look-alikes.
 
-Names are compared without regard to case, underscores, hyphens, apostrophes and accents.
+Names are compared without regard to case, underscores, hyphens, apostrophes and accents. A card is also found where a
+name is a plural, parts its words otherwise, begins with the number of a class ("001.Black_footed_Albatross") or lacks
+a last word like "cat" or "terrier"; where two cards could be meant, that is an error.
 """
 
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +38,15 @@ PARTS = frozenset(
     # buildings and food
     "tower dome column arch facade spire wall crust topping filling sauce layer bun".split()
 )
+_KINDS = frozenset("cat dog bird flower car aircraft plane animal plant terrier hound spaniel pointer".split())
+"""Last words that a name may lack: "Siamese" is "Siamese cat", "American pit bull" the terrier."""
+_CLASS_NUMBER = re.compile(r"(?:(?:\d+|n\d{8})[\s._-]+)+(?=[^\W\d])")
+"""Of a class in front of its name, as CUB ("1 001.Black_footed_Albatross") and ImageNet write it."""
+_ENDINGS = (
+    *(("ies", "i"), ("ie", "i"), ("y", "i"), ("xes", "x"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss")),
+    *(("uses", "us"), ("ises", "is"), ("ss", "ss"), ("us", "us"), ("is", "is"), ("s", "")),
+)
+"""Endings of words, the first that fits, and what stands for them where singular and plural are compared."""
 _PLURALS = {"feet": "foot", "leaves": "leaf", "hooves": "hoof", "antennae": "antenna"}
 
 V = TypeVar("V")
@@ -51,16 +64,22 @@ class ByName(Mapping[str, V]):
         self._names = one_spelling(values, origin, self.error)
         self._values = {normalize_name(name): value for name, value in values.items()}
 
-    def __getitem__(self, name: str) -> V:
+    def key(self, name: str) -> str | None:
+        """Return the normalized name of the entity that `name` stands for; None for one without a value."""
         key = normalize_name(name)
-        if key not in self._values:
-            near = [self._names[other] for other in get_close_matches(key, self._names, n=3, cutoff=0.5)]
+        return key if key in self._values else None
+
+    def __getitem__(self, name: str) -> V:
+        if (key := self.key(name)) is None:
+            near = [
+                self._names[other] for other in get_close_matches(normalize_name(name), self._names, n=3, cutoff=0.5)
+            ]
             hint = f"; nearest: {', '.join(near)}" if near else ""
             raise self.error(f"{self.origin}: no {self.what} for {name!r} among its {len(self)} entities{hint}")
         return self._values[key]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and normalize_name(name) in self._values
+        return isinstance(name, str) and self.key(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names.values())
@@ -80,26 +99,76 @@ class Cards(ByName[tuple[str, ...]]):
         }
         super().__init__({name: card.used for name, card in whole.items()}, origin)
         self._cards = {normalize_name(name): card for name, card in whole.items()}
+        self._alike: dict[str, list[_Spelling]] = defaultdict(list)
+        for key, name in self._names.items():
+            spelling = _spelling(name)
+            self._alike[spelling.core].append(replace(spelling, key=key))
+
+    def key(self, name: str) -> str | None:
+        """Find a card by the tolerant rule of this module. Raises `KnowledgeError`: two cards could be meant."""
+        if (key := super().key(name)) is not None:
+            return key
+        spelling = _spelling(name)
+        found = [other.key for other in self._alike.get(spelling.core, ()) if spelling.fits(other)]
+        if len(found) > 1:
+            both = " or ".join(repr(self._names[key]) for key in found)
+            raise self.error(f"{self.origin}: {name!r} could be {both}; write the name as it stands there")
+        return found[0] if found else None
 
     def card(self, name: str) -> Card:
         """Return the whole card of an entity."""
         self[name]
-        return self._cards[normalize_name(name)]
+        return self._cards[self.key(name) or ""]
 
     def confused_with(self, name: str) -> frozenset[str]:
         """Return the entities that are easily confused with `name` by either card, as normalized names."""
-        own = normalize_name(name)
-        named = {normalize_name(other) for other in self._cards[own].unlike} if own in self._cards else set()
-        return frozenset(named | {key for key, card in self._cards.items() if own in map(normalize_name, card.unlike)})
+        own = self.same(name)
+        named = {self.same(other) for other in self._cards[own].unlike} if own in self._cards else set()
+        return frozenset(named | {key for key, card in self._cards.items() if own in map(self.same, card.unlike)})
 
     def differences(self, name: str, other: str) -> tuple[tuple[str, ...], ...]:
         """Return pairs (mark of `name`, mark of `other`) that distinguish the two, as far as the cards list them."""
         for own, its, swap in ((name, other, False), (other, name, True)):
-            card = self._cards.get(normalize_name(own))
+            card = self._cards.get(self.same(own))
             for entity, pairs in card.unlike.items() if card else ():
-                if normalize_name(entity) == normalize_name(its):
+                if self.same(entity) == self.same(its):
                     return tuple((pair[1], pair[0]) if swap else pair for pair in pairs)
         return ()
+
+    def same(self, name: str) -> str:
+        """Return the form in which names are equal if they stand for one entity: the card's name, else its own."""
+        return self.key(name) or normalize_name(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    """A name taken apart for tolerant comparison: the number of its class, its words without spaces, its kind."""
+
+    number: str
+    core: str
+    kind: str
+    key: str = ""
+
+    def fits(self, other: "_Spelling") -> bool:
+        """Whether two names with the same core can be the same: number and kind are equal, or one lacks them."""
+        pairs = ((self.number, other.number), (self.kind, other.kind))
+        return all(mine == its or not mine or not its for mine, its in pairs)
+
+
+@lru_cache(maxsize=200_000)
+def _spelling(name: str) -> _Spelling:
+    number = _CLASS_NUMBER.match(name.strip())
+    words = [_singular(word) for word in normalize_name(name.strip()[number.end() if number else 0 :]).split()]
+    kind = words.pop() if len(words) > 1 and words[-1] in _KINDS else ""
+    return _Spelling(number[0] if number else "", "".join(words), kind)
+
+
+def _singular(word: str) -> str:
+    """Write singular and plural alike; the result need not be a word: `cherries` and `cherry` become `cherri`."""
+    for ending, instead in _ENDINGS:
+        if word.endswith(ending) and len(word) > len(ending) + 1:
+            return word.removesuffix(ending) + instead
+    return word
 
 
 @lru_cache(maxsize=200_000)
@@ -110,11 +179,16 @@ def normalize_name(name: str) -> str:
     return re.sub(r"[\W_]+", " ", plain).strip()
 
 
-def one_spelling(names: Iterable[str], origin: str, kind: type[FieldmarkError] = KnowledgeError) -> dict[str, str]:
-    """Return names by their normalized form; two names that have the same one are an error ("F-16A" and "F/16A")."""
+def one_spelling(
+    names: Iterable[str],
+    origin: str,
+    kind: type[FieldmarkError] = KnowledgeError,
+    same: Callable[[str], str] = normalize_name,
+) -> dict[str, str]:
+    """Return names by their form `same`; two names that have the same one are an error ("F-16A" and "F/16A")."""
     found: dict[str, str] = {}
     for name in names:
-        if (first := found.setdefault(normalize_name(name), name)) != name:
+        if (first := found.setdefault(same(name), name)) != name:
             raise kind(f"{origin}: {name!r} and {first!r} are the same name; keep one")
     return found
 
