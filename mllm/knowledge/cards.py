@@ -1,18 +1,13 @@
 """Knowledge cards (`mllm.knowledge.card_files` describes the files): each entity's field marks, and its look-alikes.
 
-Names are compared without regard to case, underscores, hyphens, apostrophes and accents. A card is also found where a
-name is a plural, parts its words otherwise, begins with the number of a class ("001.Black_footed_Albatross") or lacks
-a last word like "cat" or "terrier"; where two cards could be meant, that is an error.
+Names are compared as `mllm.knowledge.names` says. Where two cards could be meant, that is an error.
 """
 
 import json
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -20,6 +15,7 @@ from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
 from mllm.knowledge import card_files
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark
+from mllm.knowledge.names import Spelling, normalize_name, spelling
 
 _FUNCTION_WORDS = frozenset("a an and are at by can has have in is it its of on or that the to with often very".split())
 _SAME = 0.5
@@ -38,15 +34,6 @@ PARTS = frozenset(
     # buildings and food
     "tower dome column arch facade spire wall crust topping filling sauce layer bun".split()
 )
-_KINDS = frozenset("cat dog bird flower car aircraft plane animal plant terrier hound spaniel pointer".split())
-"""Last words that a name may lack: "Siamese" is "Siamese cat", "American pit bull" the terrier."""
-_CLASS_NUMBER = re.compile(r"(?:(?:\d+|n\d{8})[\s._-]+)+(?=[^\W\d])")
-"""Of a class in front of its name, as CUB ("1 001.Black_footed_Albatross") and ImageNet write it."""
-_ENDINGS = (
-    *(("ies", "i"), ("ie", "i"), ("y", "i"), ("xes", "x"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss")),
-    *(("uses", "us"), ("ises", "is"), ("ss", "ss"), ("us", "us"), ("is", "is"), ("s", "")),
-)
-"""Endings of words, the first that fits, and what stands for them where singular and plural are compared."""
 _PLURALS = {"feet": "foot", "leaves": "leaf", "hooves": "hoof", "antennae": "antenna"}
 
 V = TypeVar("V")
@@ -99,17 +86,17 @@ class Cards(ByName[tuple[str, ...]]):
         }
         super().__init__({name: card.used for name, card in whole.items()}, origin)
         self._cards = {normalize_name(name): card for name, card in whole.items()}
-        self._alike: dict[str, list[_Spelling]] = defaultdict(list)
+        self._alike: dict[str, list[Spelling]] = defaultdict(list)
         for key, name in self._names.items():
-            spelling = _spelling(name)
-            self._alike[spelling.core].append(replace(spelling, key=key))
+            written = spelling(name)
+            self._alike[written.core].append(replace(written, key=key))
 
     def key(self, name: str) -> str | None:
         """Find a card by the tolerant rule of this module. Raises `KnowledgeError`: two cards could be meant."""
         if (key := super().key(name)) is not None:
             return key
-        spelling = _spelling(name)
-        found = [other.key for other in self._alike.get(spelling.core, ()) if spelling.fits(other)]
+        written = spelling(name)
+        found = [other.key for other in self._alike.get(written.core, ()) if written.core and written.fits(other)]
         if len(found) > 1:
             both = " or ".join(repr(self._names[key]) for key in found)
             raise self.error(f"{self.origin}: {name!r} could be {both}; write the name as it stands there")
@@ -138,45 +125,6 @@ class Cards(ByName[tuple[str, ...]]):
     def same(self, name: str) -> str:
         """Return the form in which names are equal if they stand for one entity: the card's name, else its own."""
         return self.key(name) or normalize_name(name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Spelling:
-    """A name taken apart for tolerant comparison: the number of its class, its words without spaces, its kind."""
-
-    number: str
-    core: str
-    kind: str
-    key: str = ""
-
-    def fits(self, other: "_Spelling") -> bool:
-        """Whether two names with the same core can be the same: number and kind are equal, or one lacks them."""
-        pairs = ((self.number, other.number), (self.kind, other.kind))
-        return all(mine == its or not mine or not its for mine, its in pairs)
-
-
-@lru_cache(maxsize=200_000)
-def _spelling(name: str) -> _Spelling:
-    number = _CLASS_NUMBER.match(name.strip())
-    words = [_singular(word) for word in normalize_name(name.strip()[number.end() if number else 0 :]).split()]
-    kind = words.pop() if len(words) > 1 and words[-1] in _KINDS else ""
-    return _Spelling(number[0] if number else "", "".join(words), kind)
-
-
-def _singular(word: str) -> str:
-    """Write singular and plural alike; the result need not be a word: `cherries` and `cherry` become `cherri`."""
-    for ending, instead in _ENDINGS:
-        if word.endswith(ending) and len(word) > len(ending) + 1:
-            return word.removesuffix(ending) + instead
-    return word
-
-
-@lru_cache(maxsize=200_000)
-def normalize_name(name: str) -> str:
-    """Reduce a name to the form in which names are compared: `British_Shorthair` becomes `british shorthair`."""
-    plain = unicodedata.normalize("NFKD", name.casefold())
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).replace("'", "").replace("’", "")
-    return re.sub(r"[\W_]+", " ", plain).strip()
 
 
 def one_spelling(

@@ -51,11 +51,11 @@ def test_an_unknown_entity_names_the_nearest() -> None:
         ("a.json", '{\n"A": [}', "a.json:2: broken JSON at column"),
         ("a.yaml", "A: [x\nB: y", "a.yaml:2: broken YAML"),
         ("a.json", "[1]", "got a list"),
-        ("a.json", '{"A": []}', "card 'A': field marks: List should have at least 1 item"),
+        ("a.json", '{"A": []}', "field marks: no mark is written yet of 1 entities: 'A'; write"),
         ("a.json", '{"A": ["x", 3]}', "card 'A': field marks[1].mark: Input should be a valid string, got 3"),
         ("a.yaml", "A: {marks: [x], beak: red}", "card 'A': field beak: unknown field"),
         ("a.json", '{"A b": ["x"], "a_B": ["y"]}', "are the same name"),
-        ("a.txt", "A", ".json or .yaml"),
+        ("a.txt", "A", ".json, .yaml or .csv"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
