@@ -43,7 +43,8 @@ from mllm.knowledge.names import normalize_name
 UNVERIFIED = "unverified"
 _ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
 """Of yaml: lists and objects without nested ones take one line each, so that a change is one line of a diff."""
-_SUFFIXES = (".json", ".yaml", ".yml", ".csv")
+_SUFFIXES = (".json", ".yaml", ".yml")
+"""Of the files that are read in a folder; a csv table is read where it is named: others may lie beside the cards."""
 _COLUMNS = ("part", "source", "confidence", "domain")
 _ROWS = 4
 """Rows for each entity in a table to fill in."""

@@ -72,7 +72,8 @@ class Candidate:
 class Thought:
     """A parsed thought. Parts that could not be read are empty.
 
-    `chosen` is the number after "So", `restated` the box after it, None where there is none.
+    `chosen` is the number after "So", `restated` the box after it, None where there is none. The marks of a thought
+    `in_sentences` are read without articles and capitals.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Thought:
     candidates: tuple[Candidate, ...]
     chosen: int | None
     restated: tuple[float, ...] | None = None
+    in_sentences: bool = False
 
     def choice(self) -> Candidate | None:
         """The candidate that "So K" points at; None unless K was listed exactly once."""
@@ -128,7 +130,8 @@ def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) ->
     asked = sample.asked  # a description asks by these marks, without a name
     head, sought = ("marks", asked) if asked else (sample.entity, target.marks)
     choice = thought.choice()
-    recalled = _bare(thought.recalled) == _bare(sought)
+    as_read = prose.bare if thought.in_sentences else str
+    recalled = set(thought.recalled) == set(map(as_read, sought))
     found = match(sample.things, thought.candidates)
     counts: StepCounts = {
         "form": _share([bool(thought.recalled and thought.candidates and choice)]),
@@ -136,7 +139,7 @@ def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) ->
         "recall words": (_shared_words(sought, thought.recalled), 1),
         "found": (len(found), len(sample.things)),
     }
-    pairs = [(_bare(sample.things[k].marks), _bare(thought.candidates[c].marks)) for k, c in found.items()]
+    pairs = [(set(map(as_read, sample.things[k].marks)), set(thought.candidates[c].marks)) for k, c in found.items()]
     seen = [true == stated for true, stated in pairs]
     if found:
         counts["marks seen"] = _share(seen)
@@ -189,10 +192,6 @@ def _share(right: Sequence[bool]) -> tuple[float, int]:
     return float(sum(right)), len(right)
 
 
-def _bare(marks: Iterable[str]) -> set[str]:
-    return {prose.bare(mark) for mark in marks}
-
-
 def _verdicts(thought: Thought) -> StepCounts:
     """Compare the verdicts on marks and candidates, where there are any, with the model's own recall."""
     own = set(thought.recalled)
@@ -230,7 +229,7 @@ def _of_prose(read: prose.Prose, family: Family, frame: Frame) -> Thought:
     ends = [tuple(numbers) for numbers in family.read(read.rest)]
     chosen = [one.number for one in candidates if ends == [one.numbers]]
     end = ends[0] if len(ends) == 1 else None
-    return Thought(read.name, read.marks, tuple(candidates), chosen[0] if chosen else None, end)
+    return Thought(read.name, read.marks, tuple(candidates), chosen[0] if chosen else None, end, in_sentences=True)
 
 
 def _box(numbers: Sequence[float], frame: Frame) -> Box | None:

@@ -81,7 +81,7 @@ _WHOLES = frozenset(
 _QUALITIES = frozenset(
     "red orange yellow green blue purple violet pink white black brown grey gray golden silver cream buff tan beige "
     "round wide tall square pointed scalloped plain oval triangular slim slender stocky plump muscular large big small "
-    "tiny short long hairless sleek boxy angular".split()
+    "tiny short long hairless sleek boxy angular striped spotted banded barred mottled checkered".split()
 )
 _DETERMINERS = frozenset("a an the no its one two three four five six several many some each every both".split())
 _ORDINARY = re.compile(
@@ -145,6 +145,16 @@ def stated(marks: Sequence[str]) -> tuple[Way, str]:
     if "note" in ways or mixed:
         return "note", joined([phrase(mark) for mark in marks], apart=len(marks) > 2)
     return "is", joined(wholes, whole=True) + (f", with {joined(has)}" if has else "")
+
+
+def captioned(entity: str, marks: Sequence[str]) -> str:
+    """Describe one thing of a kind: `A wren with a short tail.`; a name in the plural has no article."""
+    way_, text = stated(marks)
+    start = f"{entity[0].upper()}{entity[1:]}"
+    if way_ == "note":
+        return f"{start}: {text}."
+    start = start if _is_plural(entity) else with_article(entity, capital=True)
+    return f"{start} with {text}." if way_ == "has" else f"{start}, {text}."
 
 
 def joined(marks: Sequence[str], *, whole: bool = False, apart: bool = False) -> str:

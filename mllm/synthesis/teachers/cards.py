@@ -50,7 +50,7 @@ OTHER: dict[bool, tuple[str, ...]] = {
 UNKNOWN: dict[prose.Way, tuple[str, ...]] = {
     "has": (" It is not known for {missing}.", " Nothing I know of it mentions {missing}."),
     "is": (" It is not known to be {missing}.", " Nothing I know of it says that it is {missing}."),
-    "note": (' My notes on it do not say "{missing}".', ' Of this one I do not know "{missing}".'),
+    "note": (' My notes on it do not say "{missing}".', ' Nothing in my notes on it says "{missing}".'),
 }
 COMPARE: dict[prose.Way, tuple[str, ...]] = {
     "has": ("Of these, only one is known for {own}.", "Side by side, only one should show {own}."),
@@ -158,7 +158,7 @@ class Teacher:
             parts.append(text)
         if chosen and not asked:
             parts.append(_compared(own, len(chosen), rng))
-            parts += _unlike(request, rng)
+            parts += _unlike(request, rng) if len(chosen) == 1 else []
         alone = CONCLUDE if asked else CONCLUDE + CONCLUDE_NAMED
         end = alone if len(chosen) == 1 else CONCLUDE_ALL if chosen else CONCLUDE_NONE
         boxes = [f"<obj:{index}>" for index in chosen]
@@ -191,8 +191,9 @@ def _set_apart(missing: Sequence[str], card: Sequence[str], rng: random.Random) 
         mark, its = max(unlike, key=unlike.__getitem__)
         return _both(OTHER, rng, missing=mark, its=its)
     way = prose.way(missing[0])
-    lacking = [prose.phrase(mark) for mark in missing if prose.way(mark) == way][: 1 if way == "note" else 2]
-    return rng.choice(UNKNOWN[way]).format(missing=" or ".join(lacking))
+    lacking = [prose.phrase(mark) for mark in missing if prose.way(mark) == way]
+    alone = way == "note" or any(" or " in mark for mark in lacking[:2])
+    return rng.choice(UNKNOWN[way]).format(missing=" or ".join(lacking[: 1 if alone else 2]))
 
 
 def _comparable(mark: str, other: str) -> float:
@@ -207,8 +208,9 @@ def _compared(own: Sequence[str], count: int, rng: random.Random) -> str:
     """Say which mark only the target has; that no single mark decides if there is none."""
     if not own:
         return rng.choice(CLOSE)
-    wordings = COMPARE[prose.way(own[0])] if count == 1 else COMPARE_ALL
-    return rng.choice(wordings).format(own=prose.phrase(own[0]))
+    mark = min(own, key=lambda one: prose.way(one) == "note")  # the first that a sentence can hold
+    wordings = COMPARE[prose.way(mark)] if count == 1 else COMPARE_ALL
+    return rng.choice(wordings).format(own=prose.phrase(mark))
 
 
 def _unlike(request: ReasoningRequest, rng: random.Random) -> list[str]:
