@@ -64,7 +64,7 @@ def _phrases(mark: Mark) -> Iterator[Mark]:
         elif phrase.strip():
             phrases.append(phrase)
         end = after
-    yield from (replace(mark, text=phrase.strip()) for phrase in phrases)
+    yield from (replace(mark, text=phrase.strip(" .")) for phrase in phrases)
 
 
 def _of_images(file: Path) -> dict[str, Card]:

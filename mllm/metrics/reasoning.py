@@ -225,7 +225,8 @@ def _of_prose(read: prose.Prose, family: Family, frame: Frame) -> Thought:
     for box, marks in read.candidates:
         if len(numbers := family.read(box)) == 1:
             coordinates = tuple(numbers[0])
-            candidates.append(Candidate(len(candidates) + 1, coordinates, _box(coordinates, frame), marks))
+            number, each = len(candidates) + 1, (None,) * len(marks)
+            candidates.append(Candidate(number, coordinates, _box(coordinates, frame), marks, each=each))
     ends = [tuple(numbers) for numbers in family.read(read.rest)]
     chosen = [one.number for one in candidates if ends == [one.numbers]]
     end = ends[0] if len(ends) == 1 else None

@@ -201,9 +201,10 @@ class Prose(NamedTuple):
 
 def read(text: str) -> Prose | None:
     """Read a thought that `RECALL` or `SOUGHT` begins; None for one of another form."""
-    begun = next((found for pattern in _BEGIN if (found := pattern.match(text))), None)
-    if begun is None:
+    beginnings = [found for pattern in _BEGIN if (found := pattern.match(text))]
+    if not beginnings:
         return None
+    begun = min(beginnings, key=lambda found: found.start("marks"))  # a name may hold a point: "St. Bernard"
     found = list(_LOOK.finditer(text, begun.end()))
     filled = [{key.partition("_")[0]: text for key, text in one.groupdict().items() if text} for one in found]
     candidates = tuple((one["box"], parted(one["marks"])) for one in filled)
@@ -212,7 +213,7 @@ def read(text: str) -> Prose | None:
 
 
 def _pattern(frame: str, suffix: str = "") -> str:
-    fields = {"name": r".+?", "box": r"\S.{0,80}?", "marks": r".+?", "nth": "|".join(NTH)}
+    fields = {"name": r".+?", "box": r"(?:(?!\.\s).){1,80}?", "marks": r".+?", "nth": "|".join(NTH)}
     written = re.sub(r"\\\{(\w+)\\\}", lambda m: f"(?P<{m[1]}{suffix}>{fields[m[1]]})", re.escape(frame))
     return rf"{written}(?=\s|$)"
 

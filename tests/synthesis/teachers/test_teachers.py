@@ -163,17 +163,20 @@ def test_what_cards_writes_is_read_back(start: int, count: int, seed: int, descr
 
 
 def test_real_marks_are_read_back(shared_data: Path) -> None:
-    """Marks as language models wrote them, with commas, `and` and mistakes; a few forms cannot be told apart."""
-    right = total = 0
+    """Marks as a language model wrote them, with commas, `and` and mistakes, in whole thoughts."""
     file = shared_data / "fg_knowledge" / "descriptors" / "descriptors_pets.json"
-    for card in without_unseen(descriptors.load(file).values())[0]:
-        way, text = prose.stated(card.used[:4])
-        for frame in prose.RECALL[way]:
-            read = prose.read(frame.format(name=card.entity, marks=text))
-            assert read is not None and read.name == card.entity
-            total += 1
-            right += {prose.bare(prose.phrase(one)) for one in card.used[:4]} == set(read.marks)
-    assert right / total > 0.97, right / total
+    known = Cards({card.entity: card for card in without_unseen(descriptors.load(file).values())[0]})
+    family, names, frame = families.load("qwen3_vl"), list(known), Frame(1000, 1000)
+    for seed in range(37):
+        chosen = [names[(seed + 9 * place) % 37] for place in range(4)]
+        things = tuple(Thing(name, Box(k / 4, 0, k / 4 + 0.2, 1)) for k, name in enumerate(chosen))
+        sample = Sample("s", "ground", "a", frame, "dog", chosen[0], "?", (things[0].box,), things)
+        thought = cards.Teacher().reason(ReasoningRequest(sample, known, seed))
+        read = read_thought(family.write_thought(thought, things, frame), family, frame)
+        assert read.name == chosen[0] and read.chosen == 1 and len(read.candidates) == 4, thought
+        for name, marks in [(chosen[0], read.recalled), *zip(chosen, (c.marks for c in read.candidates), strict=True)]:
+            assert set(marks) <= {prose.bare(prose.phrase(mark)) for mark in known[name]}, (marks, thought)
+            assert len(marks) == min(4, len(known[name])), (marks, thought)
 
 
 # Questions of other kinds: what is not there, all of a kind, a description.
