@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from mllm.data.coco_files import Id, Numbers4
-from mllm.data.csv_tables import columns_read
 from mllm.data.labelled_images import SIDES, Label, LabelledImage
 from mllm.data.source_files import SourceError
 from mllm.io import strict_json
+from mllm.io.csv_tables import columns_read
 
 ALSO = {
     "entity": ("label",), "image": ("file_name",), "licence": ("license",), "objects": (), "id": ("image_id",),

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mllm.boxes import Numbers
-from mllm.data.csv_tables import numbers_of
 from mllm.data.labelled_images import (
     SIDES,
     Images,
@@ -25,6 +24,7 @@ from mllm.data.labelled_images import (
 from mllm.data.source_files import SourceError, need_input
 from mllm.data.sources import PhotoRequest
 from mllm.io import strict_xml
+from mllm.io.csv_tables import numbers_of
 from mllm.io.strict_xml import Element
 from mllm.records import Photo
 

@@ -14,12 +14,12 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
-from mllm.data.csv_tables import Placed, columns_read
 from mllm.data.labelled_images import Images, Label, LabelledImage, domain_of
 from mllm.data.labelled_images import photos as made_photos
 from mllm.data.source_files import SourceError, no_such
 from mllm.data.sources import PhotoRequest
 from mllm.io import strict_xml
+from mllm.io.csv_tables import Placed, columns_read
 from mllm.io.strict_xml import Element
 from mllm.records import Photo
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mllm.data import labelled_rows
-from mllm.data.csv_tables import read_table
 from mllm.data.labelled_images import Images, LabelledImage
 from mllm.data.labelled_images import photos as made_photos
 from mllm.data.source_files import SourceError, json_lines
 from mllm.data.sources import PhotoRequest
 from mllm.io import strict_json
+from mllm.io.csv_tables import read_table
 from mllm.records import Photo
 
 COLUMNS = labelled_rows.COLUMNS

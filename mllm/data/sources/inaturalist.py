@@ -12,12 +12,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from mllm.data.coco_files import CocoCategory, CocoImage, CocoLicence, Id, Placed, by_id
-from mllm.data.csv_tables import Row, checked_rows, read_table
 from mllm.data.labelled_images import Images, Label, LabelledImage, domain_of, stated_size
 from mllm.data.labelled_images import photos as made_photos
 from mllm.data.source_files import SourceError, need_input
 from mllm.data.sources import PhotoRequest
 from mllm.io import strict_json
+from mllm.io.csv_tables import Row, checked_rows, read_table
 from mllm.records import Photo
 
 EXPORTED = {

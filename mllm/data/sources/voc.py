@@ -7,12 +7,12 @@ truncated is kept, and noted. `ImageSets/Main` says which images are on which si
 from collections.abc import Iterator
 from pathlib import Path
 
-from mllm.data.csv_tables import numbers_of
 from mllm.data.labelled_images import SIDES, Images, Label, LabelledImage, stated_size
 from mllm.data.labelled_images import photos as made_photos
 from mllm.data.source_files import SourceError, need_input, read_text
 from mllm.data.sources import PhotoRequest
 from mllm.io import strict_xml
+from mllm.io.csv_tables import numbers_of
 from mllm.io.strict_xml import Element
 from mllm.records import Photo, Split
 

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from mllm.boxes import Frame
-from mllm.data.csv_tables import numbers_of
 from mllm.data.labelled_images import SIDES, Label, LabelledImage, around
 from mllm.data.labelled_images import photos as made_photos
 from mllm.data.source_files import SourceError, check_inside, images_below, need_input, read_text
 from mllm.data.sources import PhotoRequest
 from mllm.io import strict_json, strict_yaml
+from mllm.io.csv_tables import numbers_of
 from mllm.io.files import is_file
 from mllm.records import Photo, Split
 
