@@ -37,19 +37,20 @@ class _Boxes(BaseModel):
 
 
 class Rows:
-    """Makes labelled images of the rows of one data set; the first row decides which columns are read."""
+    """Makes labelled images of the rows of one data set, whose rows need not have the same columns."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         self._columns = columns
-        self._taken: dict[str, str] | None = None
+        self._others: set[str] = set()
 
     def cells(self, where: str, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the cells of a row under our names."""
-        if self._taken is None:
-            also = {name: next((one for one in (name, *others) if one in row), name) for name, others in ALSO.items()}
-            columns = {name: theirs for name, theirs in also.items() if theirs in row} | dict(self._columns)
-            self._taken = columns_read(where, list(row), COLUMNS, columns)
-        return {name: row[theirs] for name, theirs in self._taken.items() if row.get(theirs) is not None}
+        """Return the cells of a row under our names; each column that is not read is named in a warning once."""
+        also = {name: next((one for one in (name, *others) if one in row), name) for name, others in ALSO.items()}
+        columns = {name: theirs for name, theirs in also.items() if theirs in row} | dict(self._columns)
+        known = [name for name in row if name not in self._others or name in columns.values()]
+        taken = columns_read(where, known, COLUMNS, columns)
+        self._others.update(name for name in row if name not in taken.values())
+        return {name: row[theirs] for name, theirs in taken.items() if row[theirs] is not None}
 
     @staticmethod
     def image(where: str, cells: Mapping[str, Any], image: Path | bytes, key: str, side: str = "") -> LabelledImage:

@@ -58,7 +58,11 @@ def test_webdataset_json_class_numbers_and_shards(tmp_path: Path) -> None:
     write(tmp_path / "tars" / "classes.txt", "wren\nrobin\n")
     packed(tmp_path / "tars" / "s-0.tar", {"d/1.jpg": image, "d/1.json": json.dumps(LABELS).encode(), "d/1.txt": b"x"})
     packed(tmp_path / "tars" / "s-1.tar", {"1.cls": b"1", "1.jpg": other})
-    first, second = read("webdataset", tmp_path / "tars", domain="bird", whole_image_boxes=True, out=tmp_path / "out")
+    packed(tmp_path / "tars" / "r.tar", {"1.cls": b"robin", "1.jpg": draw(tmp_path / "c.jpg", (50, 20)).read_bytes()})
+    plain, first, second = read(
+        "webdataset", tmp_path / "tars", domain="bird", whole_image_boxes=True, out=tmp_path / "out"
+    )
+    assert (plain.id, plain.entity, plain.boxes) == ("r/1", "robin", (Box(0, 0, 1, 1),))
     assert (first.id, first.entity, first.boxes) == ("s-0/d/1", "robin", (WREN,))
     assert (second.id, second.entity, second.boxes) == ("s-1/1", "robin", (Box(0, 0, 1, 1),))
 
