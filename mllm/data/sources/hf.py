@@ -82,15 +82,16 @@ def _streamed(path: Path) -> Iterator[_Placed]:
     """Yield the rows of parquet files, of a folder, or of a data set on the Hub; numbered classes get their names."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
+    from pyarrow import ArrowException
 
     folder = path.parent if path.is_file() else path
     try:
-        known = ("parquet", {"data_files": str(path)}) if path.is_file() else (str(path), {})
-        for split, rows in load_dataset(known[0], streaming=True, **known[1]).items():
+        name, files = ("parquet", str(path)) if path.is_file() else (str(path), None)
+        for split, rows in load_dataset(name, data_files=files, streaming=True).items():
             for number, row in enumerate(rows.decode(False)):
                 named = {name: _named(cell, (rows.features or {}).get(name)) for name, cell in row.items()}
                 yield _Placed(f"{path}: {split}, row {number}", folder, str(split), f"{split}-{number}", named)
-    except (DatasetsError, OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+    except (ArrowException, DatasetsError, OSError, ValueError) as error:
         raise SourceError(f"{path}: `datasets` cannot read it: {error!s:.300}") from error
 
 
@@ -99,7 +100,7 @@ def _named(cell: Any, feature: Any) -> Any:
     from datasets import ClassLabel
 
     if isinstance(feature, ClassLabel):
-        return feature.int2str(cell) if isinstance(cell, int) and 0 <= cell < (feature.num_classes or 0) else None
+        return feature.int2str(cell) if isinstance(cell, int) and 0 <= cell < len(feature.names) else None
     if isinstance(feature, dict) and isinstance(cell, dict):
         return {name: _named(one, feature.get(name)) for name, one in cell.items()}
     inner = getattr(feature, "feature", None)
