@@ -77,9 +77,11 @@ class GroundingOptions:
     sisters: Annotated[float, Range(0, 1)] = 0.5
     """share of distractors that are look-alikes"""
     min_things: Annotated[int, Range(2, 6)] = 2
-    """fewest things in an image"""
+    """fewest things in a composite"""
     max_things: Annotated[int, Range(2, 6)] = 6
-    """most things in an image"""
+    """most things in a composite"""
+    scenes: Annotated[float | None, Range(0, 1)] = None
+    """share of images that are one photo of several kinds as it is; default: as frequent as among the photos"""
     questions: Annotated[int, Range(1, 6)] = 1
     """questions asked about each image"""
     photos_per_entity: Annotated[int, Range(3)] = 24
@@ -221,11 +223,9 @@ def boxes_stage(run: Run, photos: list[Photo]) -> tuple[list[Photo], Counter[str
         settings = options.teacher.settings() if name == options.reasoner else {}
         return need(teachers.load(name, **settings), Points, name)
 
-    found = photo_stages.add_boxes(
+    return photo_stages.add_boxes(
         run, photos, lambda: (opinion(first), opinion(second)), seed=options.seed, agreed_at=options.box_agreement
     )
-    reasons = Counter(str(photo.rejected) for photo in found if not photo.boxes)
-    return [photo for photo in found if photo.boxes], reasons
 
 
 def split_stage(run: Run, photos: list[Photo]) -> splits.PhotoSplit:
@@ -240,7 +240,8 @@ def split_stage(run: Run, photos: list[Photo]) -> splits.PhotoSplit:
 
 def knowledge_stage(run: Run, photos: list[Photo], cards: Cards | None) -> Cards:
     """Stage 4: the card of every entity, from the user's files, otherwise the marks that the source knows."""
-    marks = {photo.entity: photo.marks if cards is None else cards[photo.entity] for photo in photos}
+    things = [thing for photo in photos for thing in (*photo.things, *photo.crowds)]
+    marks = {thing.entity: thing.marks if cards is None else cards[thing.entity] for thing in things}
     file = run.out / "knowledge.json"
     if run.world.is_main:
         save_cards(file, marks)
@@ -265,6 +266,7 @@ def samples_stage(run: Run, side: Split, photos: list[Photo], cards: Cards, writ
                 cards,
                 (options.min_things, options.max_things),
                 by_photo=side == "train" and options.long_tail is not None,
+                scenes=options.scenes,
             ),
             teacher=writer.teacher,
             style=CompositionStyle(family, options.is_drawn, options.max_side, options.min_box),

@@ -43,10 +43,9 @@ from mllm.knowledge import card_files, confusables, domains
 from mllm.knowledge.card_files import Card, Mark
 from mllm.knowledge.cards import normalize_name, part_of
 from mllm.knowledge.confusables import ConfusablePair
-from mllm.records import Photo
+from mllm.records import Entity, Photo
 from mllm.synthesis import card_making, teachers
 from mllm.synthesis.capabilities import Knows, Sees, need
-from mllm.synthesis.lineups import Entity
 from mllm.synthesis.run import SynthesisRun
 
 echo = partial(Console(stderr=True).print, highlight=False, soft_wrap=True, markup=False)
@@ -173,7 +172,7 @@ def entities_to_describe(
 ) -> list[Entity]:
     """Return the entities that need a card: those on the photos, otherwise those of the given files."""
     if photos:
-        found = list(dict.fromkeys((photo.domain, photo.entity) for photo in photos))
+        found = list(dict.fromkeys(kind for photo in photos for kind in photo.kinds))
     else:
         named = [(card.domain or options.domain or "", name) for cards in given for name, card in cards.items()]
         spelled = {(domain, normalize_name(name)): (domain, name) for domain, name in reversed(named)}
@@ -233,7 +232,8 @@ def check_stage(run: Run, cards: Sequence[Card], photos: Sequence[Photo], teache
         raise FieldmarkError("--eyes needs images to look at: name them with --source and --input")
     by_entity: dict[Entity, list[Photo]] = defaultdict(list)
     for photo in photos:
-        by_entity[photo.domain, photo.entity].append(photo)
+        for kind in dict.fromkeys(thing.kind for thing in photo.things):
+            by_entity[kind].append(photo)
     options = run.options
 
     def make(card: Card) -> Card:

@@ -71,6 +71,10 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
     entities, chosen = knowledge_probe.by_domain(pool), knowledge_probe.one_an_image(pool)
     if options.per_class is not None:
         chosen = knowledge_probe.draw(chosen, options.per_class, benchmark.seed)
+    if not chosen:
+        raise FieldmarkError(
+            f"{options.input}: each of the {len(photos)} photos shows several kinds; a question needs one"
+        )
     chosen = chosen[: benchmark.limit]
     alike = None
     if options.knowledge is not None:

@@ -68,13 +68,25 @@ class Mixture:
         return NAME
 
 
-def question(domain: Domain, kind: str, entity: str, marks: Sequence[str], rng: random.Random, *, plain: bool) -> str:
-    """Word a question; `plain` takes the first wording (the pocket model's)."""
-    if kind in (NAME, ABSENT):  # one asks in the same words for what is there and for what is not
-        return domain.question(entity, 0 if plain else rng.randrange(len(domain.questions)))
-    wordings = _BY_MARKS if kind == DESCRIPTION else _ALL
-    template = wordings[0] if plain else rng.choice(wordings)
-    return template.format(noun=domain.noun, plural=domain.plural, entity=entity, marks=listed(marks))
+def question(
+    domain: Domain,
+    kind: str,
+    entity: str,
+    marks: Sequence[str],
+    rng: random.Random,
+    *,
+    plain: bool,
+    scene: bool = False,
+) -> str:
+    """Word a question; `plain` takes the first wording (the pocket model's).
+
+    In a `scene` other things may be of other domains: wordings that call all by the domain's plural are not used.
+    """
+    # One asks in the same words for what is there and for what is not.
+    wordings = {DESCRIPTION: _BY_MARKS, SEVERAL: _ALL}.get(kind, domain.questions)
+    if scene:
+        wordings = [one for one in wordings if "{plural}" not in one and f"these {domain.plural}" not in one]
+    return domain.worded(wordings[0] if plain else rng.choice(wordings), entity, marks=listed(marks))
 
 
 def recalls(entity: str, noun: str | None) -> list[str]:

@@ -54,8 +54,8 @@ def test_good_photos_are_counted_and_divided(folder: Path) -> None:
     lines = list(label_checks.summary(found))
     assert lines[0] == "16 photos of 4 kinds, 4 of each"
     assert "smallest box: 30 pixels on its short side, crow/0.png" in lines
-    held = [photo for photo in found.split if photo.use == "validation"]
-    assert len({photo.entity for photo in held}) == 1 and f"kinds held out for validation: {held[0].entity}" in lines
+    held = {photo.things[0].entity for photo in found.split if photo.things[0].use == "validation"}
+    assert len(held) == 1 and f"kinds held out for validation: {held.pop()}" in lines
 
 
 def test_every_fault_is_reported_at_once(folder: Path) -> None:

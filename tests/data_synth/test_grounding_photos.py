@@ -129,7 +129,7 @@ def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, m
     assert left_out == {"two opinions disagree": 1, "more than one box was found": 1, "no box was found": 1}
     assert pointer.asked == 2 * 11
     rows = {photo.id: photo for photo in read_jsonl(tmp_path / "out" / "boxes.jsonl", Photo)}
-    assert [photo.entity for photo in rows.values()] == [f"bird {n}" for n in range(12)]
+    assert [photo.things[0].entity for photo in rows.values()] == [f"bird {n}" for n in range(12)]
     for n, photo in enumerate(rows.values()):
         true = world.photo(species("bird")[n], 0)[1]
         if n in (1, 2, 3):

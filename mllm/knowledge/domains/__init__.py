@@ -41,7 +41,14 @@ class Domain:
 
     def question(self, entity: str, which: int = 0) -> str:
         """Write one question; `which` is an index into the templates, modulo their number."""
-        return self.questions[which % len(self.questions)].format(entity=entity)
+        return self.worded(self.questions[which % len(self.questions)], entity)
+
+    def worded(self, template: str, entity: str, **values: str) -> str:
+        """Fill in a template; where the entity is the noun itself ("person"), the noun stands there once."""
+        text = template.format(noun=self.noun, plural=self.plural, entity=entity, **values)
+        if entity.casefold() == self.noun.casefold():
+            text = text.replace(f"{self.noun} called {entity}", entity).replace(f"{self.noun} {entity}", entity)
+        return text
 
 
 class _DomainInFile(BaseModel):

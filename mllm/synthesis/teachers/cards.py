@@ -146,7 +146,8 @@ class Teacher:
         look, named = rng.choice(LOOK), rng.random() < 0.5
         for index, thing in enumerate(sample.things):
             quoted = recalled if index in chosen else _pick(cards[index], [], rng)
-            text = look.format(ordinal=ORDINALS[index % len(ORDINALS)], box=f"<obj:{index}>", marks=listed(quoted))
+            ordinal = ORDINALS[index] if index < len(ORDINALS) else "Next"
+            text = look.format(ordinal=ordinal, box=f"<obj:{index}>", marks=listed(quoted))
             if named and not asked:
                 text += rng.choice(NAMED).format(name=thing.entity)
             missing = [mark for mark in recalled if not has_mark(cards[index], mark)]
