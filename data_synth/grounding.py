@@ -30,7 +30,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from mllm.cli.options import FolderOptions, TeacherOptions
+from mllm.cli.options import DomainOptions, FolderOptions, TeacherOptions
 from mllm.cli.programs import Range, parse, run_program, typed_command
 from mllm.data import dataset_card, label_checks, manifest, sources, splits
 from mllm.distributed import World
@@ -60,8 +60,7 @@ class GroundingOptions:
     """where photos come from: coco, csv, image_folder, oxford_pets or pocket"""
     input: str | None = None
     """folder or file that the source reads"""
-    domain: str | None = None
-    """domain of all photos: bird, car, ..."""
+    domain: DomainOptions = DomainOptions()
     knowledge: tuple[str, ...] = ()
     """file or folder of knowledge cards (may be repeated)"""
     teacher: TeacherOptions = TeacherOptions()
@@ -156,11 +155,11 @@ Run = SynthesisRun[GroundingOptions]
 
 def synthesize(options: GroundingOptions) -> dict[str, Any]:
     """Run all stages, or those that are missing, and return the manifest."""
-    _ = options.mixture, options.shares  # impossible ones are an error now, not after the photos
+    _ = options.mixture, options.shares, options.domain.name  # impossible ones are an error now, not after the photos
     if options.min_things > options.max_things:
         raise FieldmarkError(f"--min-things {options.min_things} is above --max-things {options.max_things}")
     run = SynthesisRun(options, options.out, options.folder.workers, World.current())
-    files = (options.input, *card_files.files_of(options.knowledge))
+    files = (options.input, options.domain.domain, *card_files.files_of(options.knowledge))
     recorded = teachers.recorded(options, options.reasoner, options.teacher.settings(), files)
     return run.complete(lambda: run_stages(run, recorded), recorded, overwrite=options.folder.overwrite)
 
@@ -201,7 +200,7 @@ def photos_stage(run: Run, cards: Cards | None) -> list[Photo]:
         input=Path(options.input) if options.input else None,
         out=run.out,
         seed=options.seed,
-        domain=options.domain,
+        domain=options.domain.name,
         licence=options.licence,
         photos_per_entity=options.photos_per_entity,
         whole_image_boxes=options.whole_image_boxes,

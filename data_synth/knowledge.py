@@ -33,7 +33,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from mllm.cli.options import FolderOptions, TeacherOptions
+from mllm.cli.options import DomainOptions, FolderOptions, TeacherOptions
 from mllm.cli.programs import Range, parse, run_program
 from mllm.data import descriptors, manifest, sources
 from mllm.distributed import World
@@ -72,8 +72,7 @@ class KnowledgeOptions:
     """where photos come from: coco, csv, image_folder, oxford_pets or pocket"""
     input: str | None = None
     """folder or file that the source reads"""
-    domain: str | None = None
-    """domain of all photos or given marks"""
+    domain: DomainOptions = DomainOptions()
     given: tuple[str, ...] = ()
     """file of marks: json, yaml or csv (may be repeated)"""
     teacher: KnowingTeacherOptions = KnowingTeacherOptions()
@@ -111,7 +110,7 @@ def with_defaults(options: KnowledgeOptions) -> KnowledgeOptions:
 def make_cards(options: KnowledgeOptions) -> dict[str, Any]:
     """Run all stages, or those that are missing, and return the manifest."""
     run = SynthesisRun(options, options.out, options.folder.workers, World.current())
-    files = (options.input, options.embeddings, *options.given)
+    files = (options.input, options.domain.domain, options.embeddings, *options.given)
     recorded = teachers.recorded(options, options.teacher.teacher, options.teacher.settings(), files)
     return run.complete(lambda: run_stages(run), recorded, overwrite=options.folder.overwrite)
 
@@ -131,7 +130,9 @@ def run_stages(run: Run) -> None:
         for card in card_making.with_pairs(cards, pairs):
             by_domain[card.domain].append(card)
         for domain, members in by_domain.items():
-            card_files.write(run.out / "cards" / f"{domain}.yaml", members, HEADING.format(domain=domain))
+            card_files.write(
+                run.out / "cards" / f"{domain.partition('/')[0]}.yaml", members, HEADING.format(domain=domain)
+            )
         manifest.finish(run.out, card_making.count_facts(cards, pairs), ["cards"])
 
 
@@ -157,7 +158,7 @@ def photos_stage(run: Run) -> list[Photo]:
         input=Path(options.input) if options.input else None,
         out=run.out,
         seed=options.seed,
-        domain=options.domain,
+        domain=options.domain.name,
         photos_per_entity=options.photos_per_entity,
         boxes_later=True,
         clip_boxes=True,
@@ -174,13 +175,13 @@ def entities_to_describe(
     if photos:
         found = list(dict.fromkeys(kind for photo in photos for kind in photo.kinds))
     else:
-        named = [(card.domain or options.domain or "", name) for cards in given for name, card in cards.items()]
+        named = [(card.domain or options.domain.name or "", name) for cards in given for name, card in cards.items()]
         spelled = {(domain, normalize_name(name)): (domain, name) for domain, name in reversed(named)}
         found = list(dict.fromkeys(spelled.values()))
     for domain, name in found:
         if not domain:
             raise FieldmarkError(f"no domain is given for {name!r}: name one with --domain (e.g. bird)")
-        domains.load(domain)
+        domains.check(domain)
     if not found:
         raise FieldmarkError("no entity is named: give photos with --source, or marks with --given FILE")
     for name, count in Counter(name for _, name in found).items():

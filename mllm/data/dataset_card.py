@@ -114,12 +114,12 @@ def _grounding_sections(
     yield "## Licences and attribution"
     yield markdown([("licence", "photos"), *facts["licences"].items()])
     if any(not photo.drawn for photo in photos):
-        yield (
-            f"`{ATTRIBUTION}` lists the photos one by one. Photos of these domains often come from the sets named "
-            "here, whose terms then apply:"
-        )
-        named = [domains.load(name) for name in sorted({domain for photo in photos for domain, _ in photo.kinds})]
-        yield markdown([("domain", "set", "its terms"), *((one.name, one.source, one.licence) for one in named)])
+        kinds = [domains.load(name) for name in sorted({domain for photo in photos for domain, _ in photo.kinds})]
+        rows = [(one.name, one.source, one.licence) for one in kinds if one.source]
+        sets = " Photos of these domains often come from the sets named here, whose terms then apply:" if rows else ""
+        yield f"`{ATTRIBUTION}` lists the photos one by one.{sets}"
+        if rows:
+            yield markdown([("domain", "set", "its terms"), *rows])
     yield from _how_it_was_made(command, settings)
 
 

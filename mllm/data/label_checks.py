@@ -130,7 +130,7 @@ def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, 
         if first != entity:
             yield f"photo {photo.id}: entity {entity!r} was spelled {first!r} before; use one spelling"
         try:
-            domains.load(domain)
+            domains.check(domain)
             if cards is not None and not cards[entity]:
                 yield f"photo {photo.id}: the card of {entity!r} has no usable mark"
         except FieldmarkError as error:

@@ -125,8 +125,7 @@ def choices(
     for item in chosen:
         names = options(item, entities[item.domain], seed, alike)
         listed = " ".join(f"{letter}. {name}." for letter, name in zip(LETTERS, names, strict=True))
-        noun = domains.load(item.domain).noun if item.domain in domains.names() else item.domain
-        question = f"Which {noun} is this? {listed} Answer with the letter."
+        question = f"Which {domains.load(item.domain or 'thing').noun} is this? {listed} Answer with the letter."
         questions.append(_sample(item, f"choose {item.id}", question, names))
     return questions
 

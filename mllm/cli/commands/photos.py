@@ -10,6 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
+from mllm.cli.options import DomainOptions
 from mllm.cli.programs import Range
 from mllm.errors import ExitCode
 
@@ -20,8 +21,7 @@ class Options:
     """folder or file that the source reads"""
     source: str = "image_folder"
     """how the photos are labelled: image_folder, csv, coco, ..."""
-    domain: str | None = None
-    """domain of all photos: bird, car, ..."""
+    domain: DomainOptions = DomainOptions()
     knowledge: tuple[Path, ...] = ()
     """cards: every kind needs one"""
     seed: int = 0
@@ -46,7 +46,7 @@ def command(options: Options) -> int:
 
     request = PhotoRequest(
         options.input,
-        options.domain,
+        options.domain.name,
         clip_boxes=options.clip_boxes,
         whole_image_boxes=options.whole_image_boxes,
         boxes_later=options.boxes_later,
