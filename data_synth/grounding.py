@@ -9,7 +9,7 @@ Stages; each writes files and is skipped when they exist:
     2 boxes.jsonl       with --boxes-from: photos without a box get one where two opinions agree
     3 split.jsonl       the side of each photo, by entity and by image; look-alikes stay together, so nothing leaks
     4 knowledge.json    the marks of every entity
-    5 images/, train.jsonl, validation.jsonl, test.jsonl   composites, questions, reasoning, all checked
+    5 images/, train.jsonl, validation.jsonl, test.jsonl   composites and scenes, questions, reasoning, all checked
     6 sheets/, README.md    pages of samples to look at, and the data card
     7 manifest.json     what was made, from what, on which terms, what was rejected and why, and a hash of everything
 A stopped run resumes where it was and ends with the same bytes.

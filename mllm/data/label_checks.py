@@ -93,10 +93,8 @@ def summary(found: LabelReport) -> Iterator[str]:
     side, tiny = min((_shortest(box, photo.size), photo.id) for box, photo in boxes)
     yield f"smallest box: {side:.0f} pixels on its short side, {tiny}"
     if scenes := [photo for photo in found.photos if photo.is_scene]:
-        held = sum(len(photo.things) for photo in scenes)
-        yield f"scenes, photos of several kinds: {len(scenes)}, with {held} things; crowds of a kind: " + str(
-            sum(len(photo.crowds) for photo in scenes)
-        )
+        held, crowds = sum(len(photo.things) for photo in scenes), sum(len(photo.crowds) for photo in scenes)
+        yield f"scenes, photos of several kinds: {len(scenes)}, with {held} things and {crowds} crowds of a kind"
     if many := [photo.id for photo in found.photos if len(photo.boxes) > 1 and not photo.is_scene]:
         yield f"with several boxes, never a target: {len(many)}, {_few(many)}"
     if few := [name for (_, name), count in sorted(kinds.items()) if count < len(SPLITS)]:
@@ -145,7 +143,7 @@ def two_labels(photos: Sequence[Photo], fingerprints: Sequence[Sequence[str]]) -
     for photo, prints in zip(photos, fingerprints, strict=True):
         if prints and not photo.drawn:  # drawings of two species may be that similar
             other = first.setdefault(prints[0], photo)
-            if set(other.kinds) != set(photo.kinds):
+            if not {*other.kinds} & {*photo.kinds}:
                 one, two = (", ".join(repr(name) for _, name in found.kinds) for found in (photo, other))
                 yield (
                     f"photo {photo.id}: {photo.image} is labelled {one}, and the same picture {other.image} {two}; "
