@@ -17,7 +17,7 @@ from mllm.boxes import Box, Frame
 from mllm.data.near_duplicates import near_duplicates
 from mllm.errors import FieldmarkError
 from mllm.io.images import phash
-from mllm.records import SPLITS, Photo, Split
+from mllm.records import SPLITS, Entity, Photo, Split
 
 _MINIATURE = (8, 8)
 
@@ -90,7 +90,9 @@ def uses(entities: Mapping[tuple[str, str], Split | None], shares: Shares, seed:
 
 def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> PhotoSplit:
     """Assign every photo to a side. `fingerprints` are the results of `fingerprint`, in the order of the photos."""
-    prescribed = {thing.kind: thing.use for photo in photos for thing in (*photo.things, *photo.crowds)}
+    prescribed: dict[Entity, Split | None] = {
+        thing.kind: thing.use for photo in photos for thing in (*photo.things, *photo.crowds)
+    }
     use = uses(prescribed, shares, seed)
     group_of = near_duplicates(fingerprints)
     members: dict[int, list[int]] = defaultdict(list)

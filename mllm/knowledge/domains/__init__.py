@@ -25,14 +25,17 @@ _Question = Annotated[str, Field(pattern=r"^[^{}]*\{entity\}[^{}]*$")]
 
 _CAN_BE_NOUN = re.compile(r"[^\W_](?:[\w'’ -]{0,58}\w)?")
 _UNCHANGED = frozenset("sheep deer moose species series aircraft spacecraft bison offspring".split())
-_IRREGULAR = dict(
-    pair.split("/")
-    for pair in (
-        "man/men woman/women child/children person/people mouse/mice louse/lice goose/geese foot/feet tooth/teeth "
-        "ox/oxen leaf/leaves loaf/loaves wolf/wolves calf/calves shelf/shelves knife/knives potato/potatoes "
-        "tomato/tomatoes hero/heroes"
-    ).split()
-)
+_IRREGULAR = {
+    one: many
+    for one, _, many in (
+        pair.partition("/")
+        for pair in (
+            "man/men woman/women child/children person/people mouse/mice louse/lice goose/geese foot/feet tooth/teeth "
+            "ox/oxen leaf/leaves loaf/loaves wolf/wolves calf/calves shelf/shelves knife/knives potato/potatoes "
+            "tomato/tomatoes hero/heroes"
+        ).split()
+    )
+}
 
 
 class DomainError(FieldmarkError):
