@@ -179,7 +179,7 @@ def caption(image: str | Path | Image, *, model: str | Path = "pocket", **option
 def question_for(name: str, domain: str | None = None) -> str:
     """Word the question for a thing as the training data do; a whole sentence is returned unchanged.
 
-    Raises FieldmarkError: an empty name, or a domain that cannot be a noun.
+    Raises FieldmarkError: an empty name, or as `domains.check`.
     """
     name = " ".join(name.split())
     if not name:
@@ -190,7 +190,7 @@ def question_for(name: str, domain: str | None = None) -> str:
         from mllm.pocket.species import species
 
         domain = next((one.domain for one in species() if one.name == name), None)
-    return domains.load(domain).question(name) if domain else ANY_DOMAIN.format(entity=name)
+    return domains.check(domain).question(name) if domain else ANY_DOMAIN.format(entity=name)
 
 
 def entity_of(question: str) -> str:
