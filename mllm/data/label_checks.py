@@ -15,7 +15,7 @@ from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.knowledge.cards import Cards, normalize_name
-from mllm.records import SPLITS, Photo
+from mllm.records import SPLITS, Entity, Photo
 
 MAX_ASPECT = 200
 """Of the longer side to the shorter: the image processors of the Qwen-VL models refuse more."""
@@ -29,6 +29,8 @@ class LabelReport:
     faults: list[str] = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
     """Ids of near-duplicate photos, group by group."""
+    lacking: list[tuple[str, str]] = field(default_factory=list)
+    """Domain and name of each kind of which neither a card nor the photos say any mark, sorted."""
     split: list[Photo] = field(default_factory=list)
     """The photos with their sides, as a synthesis with the same seed and shares would split them."""
 
@@ -42,18 +44,27 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
     found = LabelReport()
     prints: list[list[str]] = []
     spelled: dict[str, str] = {}
+    lacking: Counter[Entity] = Counter()
     collecting = replace(request, on_error=lambda error: found.faults.append(str(error)))
     for photo in sources.photos(source, collecting):
         try:
-            if fault := "; ".join(label_faults(photo, cards, spelled, marks=False)):
+            unknown = [kind for kind in photo.kinds if not _is_known(photo, kind, cards)]
+            lacking.update(unknown)
+            if fault := "; ".join(label_faults(photo, None if unknown else cards, spelled, marks=False)):
                 raise FieldmarkError(fault)
-            prints.append(splits.fingerprint(open_image(request.out / photo.image), () if photo.drawn else photo.boxes))
-            found.photos.append(photo)
+            image = open_image(request.out / photo.image)
+            if not unknown or cards is None:
+                prints.append(splits.fingerprint(image, () if photo.drawn else photo.boxes))
+                found.photos.append(photo)
         except FieldmarkError as error:
             found.faults.append(str(error))
     if not found.photos and not found.faults:
         raise SourceError(f"{request.input or source}: no photo found")
     found.faults += two_labels(found.photos, prints)
+    found.lacking = sorted(lacking)
+    if cards is not None and found.lacking:
+        named = ", ".join(f"{name!r} ({lacking[domain, name]})" for domain, name in found.lacking)
+        found.faults.append(f"{cards.origin}: no card for {len(found.lacking)} kinds (photos of each): {named}")
     groups: dict[int, list[str]] = {}
     for photo, group in zip(found.photos, splits.near_duplicates(prints), strict=True):
         groups.setdefault(group, []).append(photo.id)
@@ -61,6 +72,10 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
     if found.photos:
         found.split = splits.split(found.photos, prints, shares, seed).photos
     return found
+
+
+def _is_known(photo: Photo, kind: Entity, cards: Cards | None) -> bool:
+    return kind[1] in cards if cards is not None else all(thing.marks for thing in photo.of(kind))
 
 
 def sides_without_images(found: LabelReport) -> Iterator[str]:
@@ -124,16 +139,17 @@ def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, 
             f"pixels, and no side over {MAX_ASPECT} times the other); crop it or leave it out"
         )
     for domain, entity in photo.kinds:
-        first = spelled.setdefault(normalize_name(entity), entity)
-        if first != entity:
-            yield f"photo {photo.id}: entity {entity!r} was spelled {first!r} before; use one spelling"
         try:
+            same = normalize_name(entity) if cards is None else cards.same(entity)
+            first = spelled.setdefault(same, entity)
+            if first != entity:
+                yield f"photo {photo.id}: entity {entity!r} was spelled {first!r} before; use one spelling"
             domains.check(domain)
             if cards is not None and not cards[entity]:
                 yield f"photo {photo.id}: the card of {entity!r} has no usable mark"
         except FieldmarkError as error:
             yield f"photo {photo.id}: {error}"
-        if marks and cards is None and not all(thing.marks for thing in photo.of((domain, entity))):
+        if marks and cards is None and not _is_known(photo, (domain, entity), None):
             yield f"photo {photo.id}: no marks are known for {entity!r}: give knowledge cards with --knowledge FILE"
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import has_mark
 from mllm.knowledge.domains import Domain
+from mllm.prompting import prose
 from mllm.records import QuestionKind
 
 NAME: Final = "name"
@@ -20,12 +21,15 @@ SEVERAL: Final = "several"
 
 MOST_ASKED = 4
 """A description holds at most so many marks."""
-_BY_MARKS = (
-    "Find the {noun} with marks {marks}.",
-    "One of these {plural} shows {marks}. Where is it?",
-    "Which of the {plural} has these marks: {marks}? Box it.",
-    "Point at the {noun} that fits this description: {marks}.",
-)
+_BY_MARKS_PLAIN = "Find the {noun} with marks {marks}."
+_BY_MARKS: dict[prose.Way, tuple[str, ...]] = {
+    "has": ("Find the {noun} with {marks}.", "One of these {plural} has {marks}. Where is it?"),
+    "is": ("Find the {noun} that is {marks}.", "One of these {plural} is {marks}. Where is it?"),
+    "note": (
+        "Which of the {plural} has these marks: {marks}? Box it.",
+        "Point at the {noun} that fits this description: {marks}.",
+    ),
+}
 _ALL = (
     "Find every {noun} {entity}.",
     "Box each {entity} that you can see among these {plural}.",
@@ -82,11 +86,17 @@ def question(
 
     In a `scene` other things may be of other domains: wordings that call all by the domain's plural are not used.
     """
-    # One asks in the same words for what is there and for what is not.
-    wordings = {DESCRIPTION: _BY_MARKS, SEVERAL: _ALL}.get(kind, domain.questions)
+    text = ""
+    if kind != DESCRIPTION:  # one asks in the same words for what is there and for what is not
+        wordings = _ALL if kind == SEVERAL else domain.questions
+    elif plain:
+        wordings, text = (_BY_MARKS_PLAIN,), listed(marks)
+    else:
+        way, text = prose.stated(marks)
+        wordings = _BY_MARKS[way] + (_BY_MARKS["note"] if way == "has" else ())
     if scene:
         wordings = [one for one in wordings if "{plural}" not in one and f"these {domain.plural}" not in one]
-    return domain.worded(wordings[0] if plain else rng.choice(wordings), entity, marks=listed(marks))
+    return domain.worded(wordings[0] if plain else rng.choice(wordings), entity, marks=text)
 
 
 def recalls(entity: str, noun: str | None) -> list[str]:
