@@ -31,7 +31,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from mllm.cli.options import FolderOptions, TeacherOptions
+from mllm.cli.options import DomainOptions, FolderOptions, TeacherOptions
 from mllm.cli.programs import Range, parse, run_program, typed_command
 from mllm.data import bags, caption_sources, dataset_card, manifest, splits
 from mllm.distributed import World
@@ -58,8 +58,7 @@ class CaptionOptions:
     """where images come from: coco, csv, image_folder or pocket"""
     input: str | None = None
     """folder or file that the source reads"""
-    domain: str | None = None
-    """domain of all images; default: scene, in pocket each image's own"""
+    domain: DomainOptions = DomainOptions()
     licence: str = ""
     """terms of your images, recorded in the manifest"""
     strategy: str = "human"
@@ -147,7 +146,7 @@ def synthesize(options: CaptionOptions) -> dict[str, Any]:
     """Run all stages, or those that are missing, and return the manifest."""
     _ = options.shares  # impossible ones are an error now, not after the images
     run = SynthesisRun(options, options.out, options.folder.workers, World.current())
-    files = (options.input, *options.knowledge)
+    files = (options.input, options.domain.domain, *options.knowledge)
     recorded = teachers.recorded(options, options.writer, options.teacher.settings(), files)
     return run.complete(lambda: run_stages(run, recorded), recorded, overwrite=options.folder.overwrite)
 
@@ -197,7 +196,7 @@ def images_stage(run: Run) -> list[Sample]:
             input=Path(options.input) if options.input else None,
             out=run.out,
             seed=options.seed,
-            domain=options.domain,
+            domain=options.domain.name,
             licence=options.licence,
             counts={side: getattr(options, side) for side in SPLITS},
             family={"train": options.family, "validation": held_out, "test": held_out},

@@ -9,7 +9,7 @@ Stages; each writes files and is skipped when they exist:
     2 boxes.jsonl       with --boxes-from: photos without a box get one where two opinions agree
     3 split.jsonl       the side of each photo, by entity and by image; look-alikes stay together, so nothing leaks
     4 knowledge.json    the marks of every entity
-    5 images/, train.jsonl, validation.jsonl, test.jsonl   composites, questions, reasoning, all checked
+    5 images/, train.jsonl, validation.jsonl, test.jsonl   composites and scenes, questions, reasoning, all checked
     6 sheets/, README.md    pages of samples to look at, and the data card
     7 manifest.json     what was made, from what, on which terms, what was rejected and why, and a hash of everything
 A stopped run resumes where it was and ends with the same bytes.
@@ -30,7 +30,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from mllm.cli.options import FolderOptions, TeacherOptions, named_columns
+from mllm.cli.options import DomainOptions, FolderOptions, TeacherOptions, named_columns
 from mllm.cli.programs import Range, parse, run_program, typed_command
 from mllm.data import dataset_card, label_checks, manifest, sources, splits
 from mllm.distributed import World
@@ -60,8 +60,7 @@ class GroundingOptions:
     """where photos come from: pocket, csv, coco, yolo, ... (docs/grounding_data.md)"""
     input: str | None = None
     """folder or file that the source reads"""
-    domain: str | None = None
-    """domain of all photos: bird, car, ..."""
+    domain: DomainOptions = DomainOptions()
     column: tuple[str, ...] = ()
     """OURS=THEIRS: another name of a column, as entity=scientificName (may be repeated)"""
     knowledge: tuple[str, ...] = ()
@@ -79,9 +78,11 @@ class GroundingOptions:
     sisters: Annotated[float, Range(0, 1)] = 0.5
     """share of distractors that are look-alikes"""
     min_things: Annotated[int, Range(2, 6)] = 2
-    """fewest things in an image"""
+    """fewest things in a composite"""
     max_things: Annotated[int, Range(2, 6)] = 6
-    """most things in an image"""
+    """most things in a composite"""
+    scenes: Annotated[float | None, Range(0, 1)] = None
+    """share of images that are one photo of several kinds as it is; default: as frequent as among the photos"""
     questions: Annotated[int, Range(1, 6)] = 1
     """questions asked about each image"""
     photos_per_entity: Annotated[int, Range(3)] = 24
@@ -156,11 +157,11 @@ Run = SynthesisRun[GroundingOptions]
 
 def synthesize(options: GroundingOptions) -> dict[str, Any]:
     """Run all stages, or those that are missing, and return the manifest."""
-    _ = options.mixture, options.shares  # impossible ones are an error now, not after the photos
+    _ = options.mixture, options.shares, options.domain.name  # impossible ones are an error now, not after the photos
     if options.min_things > options.max_things:
         raise FieldmarkError(f"--min-things {options.min_things} is above --max-things {options.max_things}")
     run = SynthesisRun(options, options.out, options.folder.workers, World.current())
-    files = (options.input, *card_files.files_of(options.knowledge))
+    files = (options.input, options.domain.domain, *card_files.files_of(options.knowledge))
     recorded = teachers.recorded(options, options.reasoner, options.teacher.settings(), files)
     return run.complete(lambda: run_stages(run, recorded), recorded, overwrite=options.folder.overwrite)
 
@@ -201,7 +202,7 @@ def photos_stage(run: Run, cards: Cards | None) -> list[Photo]:
         input=Path(options.input) if options.input else None,
         out=run.out,
         seed=options.seed,
-        domain=options.domain,
+        domain=options.domain.name,
         licence=options.licence,
         photos_per_entity=options.photos_per_entity,
         whole_image_boxes=options.whole_image_boxes,
@@ -224,11 +225,9 @@ def boxes_stage(run: Run, photos: list[Photo]) -> tuple[list[Photo], Counter[str
         settings = options.teacher.settings() if name == options.reasoner else {}
         return need(teachers.load(name, **settings), Points, name)
 
-    found = photo_stages.add_boxes(
+    return photo_stages.add_boxes(
         run, photos, lambda: (opinion(first), opinion(second)), seed=options.seed, agreed_at=options.box_agreement
     )
-    reasons = Counter(str(photo.rejected) for photo in found if not photo.boxes)
-    return [photo for photo in found if photo.boxes], reasons
 
 
 def split_stage(run: Run, photos: list[Photo]) -> splits.PhotoSplit:
@@ -243,7 +242,8 @@ def split_stage(run: Run, photos: list[Photo]) -> splits.PhotoSplit:
 
 def knowledge_stage(run: Run, photos: list[Photo], cards: Cards | None) -> Cards:
     """Stage 4: the card of every entity, from the user's files, otherwise the marks that the source knows."""
-    marks = {photo.entity: photo.marks if cards is None else cards[photo.entity] for photo in photos}
+    things = [thing for photo in photos for thing in (*photo.things, *photo.crowds)]
+    marks = {thing.entity: thing.marks if cards is None else cards[thing.entity] for thing in things}
     file = run.out / "knowledge.json"
     if run.world.is_main:
         save_cards(file, marks)
@@ -268,6 +268,7 @@ def samples_stage(run: Run, side: Split, photos: list[Photo], cards: Cards, writ
                 cards,
                 (options.min_things, options.max_things),
                 by_photo=side == "train" and options.long_tail is not None,
+                scenes=options.scenes,
             ),
             teacher=writer.teacher,
             style=CompositionStyle(family, options.is_drawn, options.max_side, options.min_box),

@@ -35,7 +35,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from mllm.cli.options import FolderOptions, TeacherOptions, named_columns
+from mllm.cli.options import DomainOptions, FolderOptions, TeacherOptions, named_columns
 from mllm.cli.programs import Range, parse, run_program
 from mllm.data import descriptors, manifest, sources
 from mllm.distributed import World
@@ -46,10 +46,9 @@ from mllm.knowledge import card_files, confusables, domains, visible
 from mllm.knowledge.card_files import Card, Mark
 from mllm.knowledge.cards import Cards, one_spelling, part_of
 from mllm.knowledge.confusables import ConfusablePair
-from mllm.records import Photo
+from mllm.records import Entity, Photo
 from mllm.synthesis import card_making, teachers
 from mllm.synthesis.capabilities import Knows, Sees, need
-from mllm.synthesis.lineups import Entity
 from mllm.synthesis.run import SynthesisRun
 
 echo = partial(Console(stderr=True).print, highlight=False, soft_wrap=True, markup=False)
@@ -75,8 +74,7 @@ class KnowledgeOptions:
     """where photos come from: pocket, csv, coco, yolo, ... (docs/grounding_data.md)"""
     input: str | None = None
     """folder or file that the source reads"""
-    domain: str | None = None
-    """domain of all photos or given marks"""
+    domain: DomainOptions = DomainOptions()
     column: tuple[str, ...] = ()
     """OURS=THEIRS: another name of a column, as entity=scientificName (may be repeated)"""
     given: tuple[str, ...] = ()
@@ -116,7 +114,7 @@ def with_defaults(options: KnowledgeOptions) -> KnowledgeOptions:
 def make_cards(options: KnowledgeOptions) -> dict[str, Any]:
     """Run all stages, or those that are missing, and return the manifest."""
     run = SynthesisRun(options, options.out, options.folder.workers, World.current())
-    files = (options.input, options.embeddings, *options.given)
+    files = (options.input, options.domain.domain, options.embeddings, *options.given)
     recorded = teachers.recorded(options, options.teacher.teacher, options.teacher.settings(), files)
     return run.complete(lambda: run_stages(run), recorded, overwrite=options.folder.overwrite)
 
@@ -136,7 +134,9 @@ def run_stages(run: Run) -> None:
         for card in card_making.with_pairs(cards, pairs):
             by_domain[card.domain].append(card)
         for domain, members in by_domain.items():
-            card_files.write(run.out / "cards" / f"{domain}.yaml", members, HEADING.format(domain=domain))
+            card_files.write(
+                run.out / "cards" / f"{domain.partition('/')[0]}.yaml", members, HEADING.format(domain=domain)
+            )
         facts = card_making.count_facts(cards, pairs)
         manifest.finish(run.out, {**facts, "marks not visible": dropped}, ["cards"])
 
@@ -163,7 +163,7 @@ def photos_stage(run: Run) -> list[Photo]:
         input=Path(options.input) if options.input else None,
         out=run.out,
         seed=options.seed,
-        domain=options.domain,
+        domain=options.domain.name,
         photos_per_entity=options.photos_per_entity,
         boxes_later=True,
         clip_boxes=True,
@@ -177,19 +177,19 @@ def photos_stage(run: Run) -> list[Photo]:
 def entities_to_describe(options: KnowledgeOptions, photos: Sequence[Photo], given: Sequence[Cards]) -> list[Entity]:
     """Return the entities that need a card: those on the photos, otherwise those of the given files."""
     if photos:
-        found = list(dict.fromkeys((photo.domain, photo.entity) for photo in photos))
+        found = list(dict.fromkeys(kind for photo in photos for kind in photo.kinds))
     else:
-        found = []
+        found, usual = [], options.domain.name or ""
         for place, cards in enumerate(given):  # the first file that names an entity spells it
             for card in (cards.card(name) for name in cards):
-                domain = card.domain or options.domain or ""
+                domain = card.domain or usual
                 known = [other.card(card.entity) for other in given[:place] if card.entity in other]
-                if not any((one.domain or options.domain or "") == domain for one in known):
+                if not any((one.domain or usual) == domain for one in known):
                     found.append((domain, card.entity))
     for domain, name in found:
         if not domain:
             raise FieldmarkError(f"no domain is given for {name!r}: name one with --domain (e.g. bird)")
-        domains.load(domain)
+        domains.check(domain)
     if not found:
         raise FieldmarkError("no entity is named: give photos with --source, or marks with --given FILE")
     for name, count in Counter(name for _, name in found).items():
@@ -251,7 +251,8 @@ def check_stage(run: Run, cards: Sequence[Card], photos: Sequence[Photo], teache
         raise FieldmarkError("--eyes needs images to look at: name them with --source and --input")
     by_entity: dict[Entity, list[Photo]] = defaultdict(list)
     for photo in photos:
-        by_entity[photo.domain, photo.entity].append(photo)
+        for kind in dict.fromkeys(thing.kind for thing in photo.things):
+            by_entity[kind].append(photo)
     options = run.options
 
     def make(card: Card) -> Card:

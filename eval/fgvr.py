@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from mllm.cli.options import BenchmarkOptions
+from mllm.cli.options import BenchmarkOptions, DomainOptions
 from mllm.cli.programs import Range, parse, run_program
 from mllm.data import sources
 from mllm.errors import FieldmarkError
@@ -41,8 +41,7 @@ class Options:
     """how the photos are labelled: a module of mllm/data/sources"""
     input: Path | None = None
     """folder or file of labelled photos"""
-    domain: str | None = None
-    """domain of all photos, if the input does not name it"""
+    domain: DomainOptions = DomainOptions()
     per_class: Annotated[int | None, Range(1)] = None
     """most photos of a class, drawn by the seed"""
     knowledge: Path | None = None
@@ -65,12 +64,16 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
     """Make a question for each photo and ask it."""
     if options.input is None:
         raise FieldmarkError("name the photos: --input FOLDER or FILE (or --rescore --out DIR)")
-    request = sources.PhotoRequest(options.input, options.domain, out=benchmark.out, whole_image_boxes=True)
+    request = sources.PhotoRequest(options.input, options.domain.name, out=benchmark.out, whole_image_boxes=True)
     photos = list(sources.photos(options.source, request))
     pool = knowledge_probe.items(photos)
     entities, chosen = knowledge_probe.by_domain(pool), knowledge_probe.one_an_image(pool)
     if options.per_class is not None:
         chosen = knowledge_probe.draw(chosen, options.per_class, benchmark.seed)
+    if not chosen:
+        raise FieldmarkError(
+            f"{options.input}: each of the {len(photos)} photos shows several kinds; a question needs one"
+        )
     chosen = chosen[: benchmark.limit]
     alike = None
     if options.knowledge is not None:

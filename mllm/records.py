@@ -30,36 +30,29 @@ REFERENCE = re.compile(r"<obj:(\d{1,4})>")
 """How a family-neutral thought refers to a box: `<obj:K>` is `sample.things[K]`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Photo(Record):
-    """One labelled photo: what is on it and where.
+Entity = tuple[str, str]
+"""(domain, name)"""
 
-    `size` is in pixels, after EXIF orientation. `use` is the side that its entity belongs to: `train` entities are
-    seen, the others held out; sources may set it, `mllm.data.splits` sets it together with `split` (the photo's own
-    side) and `group` (its near-duplicates). `rejected` says why pseudo-boxes were not accepted. `provenance` holds
-    notes for people; programs do not read it.
+
+@dataclass(frozen=True, slots=True)
+class PhotoThing(Record):
+    """One thing on a photo; `box` is None as long as it is not known.
+
+    `use` is the side that its entity belongs to: `train` entities are seen, the others held out; sources may set it,
+    `mllm.data.splits` sets it.
     """
 
-    SCHEMA: ClassVar[str] = "fieldmark.photo/2"
-    UPGRADES: ClassVar[upgrades.Upgrades] = {"fieldmark.photo/1": upgrades.photo_1}
-
-    id: str
-    image: str
-    size: Frame
-    domain: str
     entity: str
-    boxes: tuple[Box, ...]
-    captions: tuple[str, ...] = ()
+    domain: str
+    box: Box | None = None
     marks: tuple[str, ...] = ()
-    licence: str = ""
-    drawn: Flag = False
     genus: str | None = None
     use: Split | None = None
-    split: Split | None = None
-    group: str = ""
-    fingerprint: tuple[str, ...] = ()
-    rejected: str | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def kind(self) -> Entity:
+        """The name and its domain."""
+        return self.domain, self.entity
 
     @property
     def seen(self) -> bool:
@@ -67,8 +60,64 @@ class Photo(Record):
         return self.use == "train"
 
     def __post_init__(self) -> None:
+        """Refuse a thing without a label."""
+        _require_text(self, "entity", "domain")
+
+
+@dataclass(frozen=True, slots=True)
+class Photo(Record):
+    """One labelled photo: what is on it and where.
+
+    `size` is in pixels, after EXIF orientation. `things` may be of several kinds; `crowds` are things, often many, that
+    have no box of their own: their kinds are there, too, but are not asked about. `mllm.data.splits` sets `split` (the
+    photo's side) and `group` (its near-duplicates). `rejected` says why pseudo-boxes were not accepted. `provenance`
+    holds notes for people; programs do not read it.
+    """
+
+    SCHEMA: ClassVar[str] = "fieldmark.photo/3"
+    UPGRADES: ClassVar[upgrades.Upgrades] = {
+        "fieldmark.photo/1": lambda row: upgrades.photo_2(upgrades.photo_1(row)),
+        "fieldmark.photo/2": upgrades.photo_2,
+    }
+
+    id: str
+    image: str
+    size: Frame
+    things: tuple[PhotoThing, ...]
+    crowds: tuple[PhotoThing, ...] = ()
+    captions: tuple[str, ...] = ()
+    licence: str = ""
+    drawn: Flag = False
+    split: Split | None = None
+    group: str = ""
+    fingerprint: tuple[str, ...] = ()
+    rejected: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes of all things that have one."""
+        return tuple(thing.box for thing in self.things if thing.box is not None)
+
+    @property
+    def kinds(self) -> tuple[Entity, ...]:
+        """The entities on the photo, each once, crowds included."""
+        return tuple(dict.fromkeys(thing.kind for thing in (*self.things, *self.crowds)))
+
+    @property
+    def is_scene(self) -> bool:
+        """Whether it shows several kinds, or a crowd."""
+        return bool(self.crowds) or len(self.kinds) > 1
+
+    def of(self, kind: Entity) -> list[PhotoThing]:
+        """Return the things of a kind, without crowds."""
+        return [thing for thing in self.things if thing.kind == kind]
+
+    def __post_init__(self) -> None:
         """Refuse a photo without a name, an image or a label."""
-        _require_text(self, "id", "image", "domain", "entity")
+        _require_text(self, "id", "image")
+        if not self.things:
+            raise RecordError("field things: at least one is needed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from mllm.errors import FieldmarkError, RecordError
 from mllm.io.codec import decode, encode
 from mllm.io.files import atomic_write
 from mllm.io.jsonl import append_jsonl, read_jsonl, repair_jsonl, write_jsonl
-from mllm.records import Answer, Completion, Photo, Sample, Score, Thing, image_path, load_samples
+from mllm.records import Answer, Completion, Photo, PhotoThing, Sample, Score, Thing, image_path, load_samples
+from tests.support.photos import one_kind
 from tests.support.strategies import FRAMES, boxes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,7 +73,7 @@ def test_what_is_written_is_read(tmp_path: Path, rows: list[Sample]) -> None:
     "record",
     [
         SAMPLE,
-        Photo("p", "a.jpg", Frame(10, 20), "dog", "Beagle", (Box(0, 0, 1, 1),), captions=("a dog",), licence="CC0"),
+        one_kind("p", "a.jpg", Frame(10, 20), "dog", "Beagle", (Box(0, 0, 1, 1),), captions=("a dog",), licence="CC0"),
         Completion(
             "s", "é\n\u2028<answer>", Answer("t", "x", (Box(0, 0, 1, 1),), ((1.0, 2.5, 3.0, 4.0),), None), 7, True
         ),
@@ -212,7 +213,9 @@ def test_records_refuse_what_no_program_could_use() -> None:
     with pytest.raises(RecordError, match="field split"):
         replace(SAMPLE, split="dev")
     with pytest.raises(FieldmarkError, match="field entity"):
-        Photo("p", "a.jpg", Frame(1, 1), "dog", "", ())
+        one_kind("p", "a.jpg", Frame(1, 1), "dog", "", ())
+    with pytest.raises(FieldmarkError, match="field things"):
+        Photo("p", "a.jpg", Frame(1, 1), ())
     with pytest.raises(TypeError, match="not a record"):
         encode(SAMPLE.things[0])
     with pytest.raises(TypeError, match="not a record"):
@@ -240,16 +243,17 @@ def test_rows_of_the_first_schemas_are_upgraded() -> None:
     assert (sample.layout, sample.refused, sample.drawn) == ("row", ("small",), True)
     assert sample.human_captions == ("a bird",) and sample.provenance == {"source": "pocket", "photos": ["a", "b"]}
     assert decode(encode(sample), Sample) == sample
-    photo = Photo("p", "a.jpg", Frame(10, 20), "dog", "Beagle", (Box(0, 0, 1, 1),))
-    row = {key: value for key, value in json.loads(encode(photo)).items() if key not in ("drawn", "genus", "use")}
-    for name in ("split", "group", "fingerprint", "rejected"):
-        del row[name]
-    row |= {
-        "schema": "fieldmark.photo/1",
-        "provenance": {"source": "csv", "use": "train", "side": "test", "seen": True},
-    }
+    row = {
+        "schema": "fieldmark.photo/1", "id": "p", "image": "a.jpg", "size": [10, 20], "domain": "dog",
+        "entity": "Beagle", "boxes": [[0, 0, 1, 1], [0, 0, 0.5, 1]], "captions": [], "marks": ["tan"], "licence": "",
+        "provenance": {"source": "csv", "use": "train", "side": "test", "seen": True, "genus": "hound"},
+    }  # fmt: skip
     photo = decode(json.dumps(row), Photo)
-    assert (photo.use, photo.split, photo.seen, photo.provenance) == ("train", "test", True, {"source": "csv"})
+    assert (photo.split, photo.provenance) == ("test", {"source": "csv"}) and photo.boxes[1] == Box(0, 0, 0.5, 1)
+    for thing in photo.things:
+        assert (thing.kind, thing.marks, thing.genus, thing.seen) == (("dog", "Beagle"), ("tan",), "hound", True)
+    row |= {"schema": "fieldmark.photo/2", "boxes": [], "provenance": {}, "drawn": True}
+    assert decode(json.dumps(row), Photo).things == (PhotoThing("Beagle", "dog", None, ("tan",)),)
     done = json.loads(encode(Completion("s", "x", Answer(None, None, (), (), "no answer tag"), truncated=True)))
     done["clipped"] = done.pop("truncated")
     assert decode(json.dumps(done | {"schema": "fieldmark.completion/1"}), Completion).truncated

@@ -66,6 +66,25 @@ class BenchmarkOptions(GenerationOptions, ModelOptions):
 
 
 @dataclass(frozen=True)
+class DomainOptions:
+    """The kind of thing that is asked about."""
+
+    domain: str | None = None
+    """kind of thing, if the input does not name it: any noun, a known one (bird, car, ...), or a YAML file of one"""
+    plural: str | None = None
+    """plural of --domain, if it is irregular: fungi"""
+
+    @property
+    def name(self) -> str | None:
+        """What rows call it. Raises FieldmarkError: it cannot be a noun, or the file cannot be read."""
+        from mllm.knowledge import domains
+
+        if self.domain is None and self.plural is not None:
+            raise FieldmarkError(f"--plural {self.plural}: name the noun with --domain")
+        return None if self.domain is None else domains.named(self.domain, self.plural)
+
+
+@dataclass(frozen=True)
 class TeacherOptions:
     """The teacher of a data program, and its settings."""
 

@@ -24,7 +24,7 @@ def write(
     photos = list(photos)
     _write_card(out, _grounding_sections(facts, photos, command, settings))
     if any(not photo.drawn for photo in photos):
-        rows = ((p.id, p.entity, p.domain, p.split or "", p.licence or "not stated") for p in photos)
+        rows = ((p.id, *_labels(p), p.split or "", p.licence or "not stated") for p in photos)
         _write_attribution(out, ("photo", "entity", "domain", "side", "licence"), rows)
 
 
@@ -47,6 +47,12 @@ def _write_attribution(out: Path, columns: Iterable[str], rows: Iterable[Iterabl
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
         table.writerows(rows)
+
+
+def _labels(photo: Photo) -> tuple[str, str]:
+    """Return the names of a photo's entities and of their domains."""
+    domains_, names = zip(*photo.kinds, strict=True)
+    return "; ".join(names), "; ".join(dict.fromkeys(domains_))
 
 
 def _caption_sections(facts: Mapping[str, Any], command: str, settings: Mapping[str, Any]) -> Iterable[str]:
@@ -108,12 +114,12 @@ def _grounding_sections(
     yield "## Licences and attribution"
     yield markdown([("licence", "photos"), *facts["licences"].items()])
     if any(not photo.drawn for photo in photos):
-        yield (
-            f"`{ATTRIBUTION}` lists the photos one by one. Photos of these domains often come from the sets named "
-            "here, whose terms then apply:"
-        )
-        named = [domains.load(name) for name in sorted({photo.domain for photo in photos})]
-        yield markdown([("domain", "set", "its terms"), *((one.name, one.source, one.licence) for one in named)])
+        kinds = [domains.load(name) for name in sorted({domain for photo in photos for domain, _ in photo.kinds})]
+        rows = [(one.name, one.source, one.licence) for one in kinds if one.source]
+        sets = " Photos of these domains often come from the sets named here, whose terms then apply:" if rows else ""
+        yield f"`{ATTRIBUTION}` lists the photos one by one.{sets}"
+        if rows:
+            yield markdown([("domain", "set", "its terms"), *rows])
     yield from _how_it_was_made(command, settings)
 
 

@@ -15,7 +15,7 @@ from mllm.errors import FieldmarkError
 from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.knowledge.cards import Cards, normalize_name
-from mllm.records import SPLITS, Photo
+from mllm.records import SPLITS, Entity, Photo
 
 MAX_ASPECT = 200
 """Of the longer side to the shorter: the image processors of the Qwen-VL models refuse more."""
@@ -44,16 +44,16 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
     found = LabelReport()
     prints: list[list[str]] = []
     spelled: dict[str, str] = {}
-    lacking: Counter[tuple[str, str]] = Counter()
+    lacking: Counter[Entity] = Counter()
     collecting = replace(request, on_error=lambda error: found.faults.append(str(error)))
     for photo in sources.photos(source, collecting):
         try:
-            known = photo.entity in cards if cards is not None else bool(photo.marks)
-            lacking[photo.domain, photo.entity] += not known
-            if fault := "; ".join(label_faults(photo, cards if known else None, spelled, marks=False)):
+            unknown = [kind for kind in photo.kinds if not _is_known(photo, kind, cards)]
+            lacking.update(unknown)
+            if fault := "; ".join(label_faults(photo, None if unknown else cards, spelled, marks=False)):
                 raise FieldmarkError(fault)
             image = open_image(request.out / photo.image)
-            if known or cards is None:
+            if not unknown or cards is None:
                 prints.append(splits.fingerprint(image, () if photo.drawn else photo.boxes))
                 found.photos.append(photo)
         except FieldmarkError as error:
@@ -61,7 +61,7 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
     if not found.photos and not found.faults:
         raise SourceError(f"{request.input or source}: no photo found")
     found.faults += two_labels(found.photos, prints)
-    found.lacking = sorted(+lacking)
+    found.lacking = sorted(lacking)
     if cards is not None and found.lacking:
         named = ", ".join(f"{name!r} ({lacking[domain, name]})" for domain, name in found.lacking)
         found.faults.append(f"{cards.origin}: no card for {len(found.lacking)} kinds (photos of each): {named}")
@@ -74,17 +74,21 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
     return found
 
 
+def _is_known(photo: Photo, kind: Entity, cards: Cards | None) -> bool:
+    return kind[1] in cards if cards is not None else all(thing.marks for thing in photo.of(kind))
+
+
 def sides_without_images(found: LabelReport) -> Iterator[str]:
-    """Yield a line for each side with too few kinds: an image needs at least two, each with one box."""
+    """Yield a line for each side without a scene and with too few kinds: an image needs two, each with one box."""
     if not found.photos:
         return
-    domains_found = {photo.domain for photo in found.photos}
     for side in SPLITS:
-        here = [photo for photo in found.split if photo.split == side and len(photo.boxes) == 1]
-        kinds = {domain: len({photo.entity for photo in here if photo.domain == domain}) for domain in domains_found}
-        if max(kinds.values()) < 2:
+        here = [photo for photo in found.split if photo.split == side]
+        single = {photo.things[0].kind for photo in here if len(photo.boxes) == 1}
+        most = max(Counter(domain for domain, _ in single).values(), default=0)
+        if most < 2 and not any(photo.is_scene and len(photo.things) > 1 for photo in here):
             yield (
-                f"the {side} side has photos of {max(kinds.values())} kind, but an image needs at least two: add "
+                f"the {side} side has photos of {most} kind, but an image needs at least two: add "
                 "kinds or photos that are not near-duplicates, or change the shares"
             )
 
@@ -94,7 +98,7 @@ def summary(found: LabelReport) -> Iterator[str]:
     if not found.photos:
         yield "no photo can be used"
         return
-    kinds = Counter((photo.domain, photo.entity) for photo in found.photos)
+    kinds = Counter(kind for photo in found.photos for kind in photo.kinds)
     fewest, most = min(kinds.values()), max(kinds.values())
     each = f"{fewest} of each" if fewest == most else f"{fewest} to {most} of each"
     yield f"{len(found.photos)} photos of {len(kinds)} kinds, {each}"
@@ -103,26 +107,27 @@ def summary(found: LabelReport) -> Iterator[str]:
     boxes = [(box, photo) for photo in found.photos for box in photo.boxes or [Box(0, 0, 1, 1)]]
     side, tiny = min((_shortest(box, photo.size), photo.id) for box, photo in boxes)
     yield f"smallest box: {side:.0f} pixels on its short side, {tiny}"
-    if many := [photo.id for photo in found.photos if len(photo.boxes) > 1]:
+    if scenes := [photo for photo in found.photos if photo.is_scene]:
+        held, crowds = sum(len(photo.things) for photo in scenes), sum(len(photo.crowds) for photo in scenes)
+        yield f"scenes, photos of several kinds: {len(scenes)}, with {held} things and {crowds} crowds of a kind"
+    if many := [photo.id for photo in found.photos if len(photo.boxes) > 1 and not photo.is_scene]:
         yield f"with several boxes, never a target: {len(many)}, {_few(many)}"
     if few := [name for (_, name), count in sorted(kinds.items()) if count < len(SPLITS)]:
         yield f"fewer than {len(SPLITS)} photos, so not on every side: {_few(few)}"
-    renamed = sorted(
-        {(str(photo.provenance["written"]), photo.entity) for photo in found.photos if "written" in photo.provenance}
-    )
+    renamed = sorted({(old, new) for photo in found.photos for new, old in photo.provenance.get("written", {}).items()})
     if renamed:
         yield f"names read otherwise than they are written: {_few([f'{old!r} as {new!r}' for old, new in renamed])}"
     for ids in found.duplicates:
         yield f"near-duplicates, kept on one side: {_few(ids)}"
     for use in ("validation", "test"):
-        held = sorted({photo.entity for photo in found.split if photo.use == use})
+        held = sorted({thing.entity for photo in found.split for thing in photo.things if thing.use == use})
         yield f"kinds held out for {use}: {_few(held, 12) or 'none'}"
     sides = Counter(photo.split for photo in found.split)
     yield "photos by side: " + ", ".join(f"{side} {sides[side]}" for side in SPLITS)
 
 
 def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, marks: bool = True) -> Iterator[str]:
-    """Yield the faults of a photo's labels: its domain, its entity's spelling, missing knowledge.
+    """Yield the faults of a photo's labels: its domains, its entities' spelling, missing knowledge.
 
     `cards` is None if photos have their own marks; `marks` says whether one without any is a fault then. `spelled`
     holds the spellings so far and is updated: of two spellings one could be held out and the other not.
@@ -133,18 +138,19 @@ def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, 
             f"photo {photo.id}: {photo.size.width:g} x {photo.size.height:g} pixels, which no model takes (at least 2 "
             f"pixels, and no side over {MAX_ASPECT} times the other); crop it or leave it out"
         )
-    try:
-        same = normalize_name(photo.entity) if cards is None else cards.same(photo.entity)
-        first = spelled.setdefault(same, photo.entity)
-        if first != photo.entity:
-            yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; use one spelling"
-        domains.load(photo.domain)
-        if cards is not None and not cards[photo.entity]:
-            yield f"photo {photo.id}: the card of {photo.entity!r} has no usable mark"
-    except FieldmarkError as error:
-        yield f"photo {photo.id}: {error}"
-    if marks and cards is None and not photo.marks:
-        yield f"photo {photo.id}: no marks are known for {photo.entity!r}: give knowledge cards with --knowledge FILE"
+    for domain, entity in photo.kinds:
+        try:
+            same = normalize_name(entity) if cards is None else cards.same(entity)
+            first = spelled.setdefault(same, entity)
+            if first != entity:
+                yield f"photo {photo.id}: entity {entity!r} was spelled {first!r} before; use one spelling"
+            domains.check(domain)
+            if cards is not None and not cards[entity]:
+                yield f"photo {photo.id}: the card of {entity!r} has no usable mark"
+        except FieldmarkError as error:
+            yield f"photo {photo.id}: {error}"
+        if marks and cards is None and not _is_known(photo, (domain, entity), None):
+            yield f"photo {photo.id}: no marks are known for {entity!r}: give knowledge cards with --knowledge FILE"
 
 
 def two_labels(photos: Sequence[Photo], fingerprints: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -153,10 +159,11 @@ def two_labels(photos: Sequence[Photo], fingerprints: Sequence[Sequence[str]]) -
     for photo, prints in zip(photos, fingerprints, strict=True):
         if prints and not photo.drawn:  # drawings of two species may be that similar
             other = first.setdefault(prints[0], photo)
-            if (other.domain, other.entity) != (photo.domain, photo.entity):
+            if not {*other.kinds} & {*photo.kinds}:
+                one, two = (", ".join(repr(name) for _, name in found.kinds) for found in (photo, other))
                 yield (
-                    f"photo {photo.id}: {photo.image} is labelled {photo.entity!r}, and the same picture {other.image} "
-                    f"{other.entity!r}; keep the right one"
+                    f"photo {photo.id}: {photo.image} is labelled {one}, and the same picture {other.image} {two}; "
+                    "keep the right one"
                 )
 
 

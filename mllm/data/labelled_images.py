@@ -24,14 +24,13 @@ from mllm.data.source_files import (
     check_inside,
     find_file,
     make_box,
-    need_domain,
     read_turned,
 )  # fmt: skip
-from mllm.data.sources import PhotoRequest, boxes_or_whole, one_photo
+from mllm.data.sources import PhotoRequest, one_photo, things_of
 from mllm.errors import ImageError
 from mllm.io.files import is_file, write_bytes
 from mllm.io.images import image_format
-from mllm.records import Photo, Split
+from mllm.records import Entity, Photo, Split
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -91,14 +90,14 @@ def photos(
 ) -> Iterator[Photo]:
     """Yield the photos among the entries of an export; `read` makes a labelled image of one, None if it is not there.
 
-    Images that show several kinds or none are skipped, and a warning counts them. Where the export puts every kind on
-    one side as a whole, that side is the photo's `use`; any other division is counted, and not used.
+    Images without a label are skipped, and a warning counts them. Where the export puts every kind on one side as a
+    whole, that side is the `use` of its things; any other division is counted, and not used.
     """
     found = list(_usable(source, entries, read, request))
-    sides: dict[tuple[str, str], set[Split]] = defaultdict(set)
+    sides: dict[Entity, set[Split]] = defaultdict(set)
     for photo in found:
-        if photo.split is not None:
-            sides[photo.domain, photo.entity].add(photo.split)
+        for kind in photo.kinds if photo.split is not None else ():
+            sides[kind].add(photo.split)
     names = set[Split]().union(*sides.values())
     by_kind = len(names) > 1 and "train" in names and all(len(group) == 1 for group in sides.values())
     if len(names) > 1 and not by_kind:
@@ -109,8 +108,8 @@ def photos(
             ", ".join(f"{name} {count}" for name, count in sorted(counts.items())),
         )
     for photo in found:
-        use = next(iter(sides[photo.domain, photo.entity]), None) if by_kind else None
-        yield replace(photo, split=None, use=use)
+        things = tuple(replace(one, use=next(iter(sides[one.kind]), None) if by_kind else None) for one in photo.things)
+        yield replace(photo, split=None, things=things)
 
 
 def _usable(
@@ -125,11 +124,10 @@ def _usable(
             if (image := read(entry)) is None:
                 skipped["not among the files"] += 1
                 continue
-            kinds = {label.name for label in image.labels}
-            if len(kinds) != 1:
-                skipped["several kinds" if kinds else "no label"] += 1
+            if not image.labels:
+                skipped["no label"] += 1
                 continue
-            photo = _photo(source, image, kinds.pop(), request)
+            photo = _photo(source, image, request)
             own_file = isinstance(image.image, Path)  # equal bytes share a file
             if own_file and (first := places.setdefault(photo.image, image.where)) != image.where:
                 raise SourceError(
@@ -139,28 +137,29 @@ def _usable(
     reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))
     if skipped.total() == total:
         raise SourceError(
-            f"{request.input}: no image shows exactly one kind ({reasons or 'it holds no image'}); nothing can be used"
+            f"{request.input}: no image has a label ({reasons or 'it holds no image'}); nothing can be used"
         )
     if skipped:
         log.warning("%s: %d of %d images skipped (%s)", request.input, skipped.total(), total, reasons)
 
 
-def _photo(source: str, image: LabelledImage, entity: str, request: PhotoRequest) -> Photo:
+def _photo(source: str, image: LabelledImage, request: PhotoRequest) -> Photo:
     path = image.image if isinstance(image.image, Path) else _stored(image.image, image, request.out)
     size, orientation = read_turned(path, image.where, image.path_field, image.size)
     check_count(image.labels, image.where)
     drawn_on = size.oriented(orientation)
-    boxes = [_box(label, drawn_on, request.clip_boxes).oriented(orientation) for label in image.labels if label.numbers]
+    domain, labels = request.domain or image.domain, []
+    for label in image.labels:
+        box = _box(label, drawn_on, request.clip_boxes).oriented(orientation) if label.numbers else None
+        labels.append((label.name, domain, box))
+    things = things_of(labels, image.where, request)
     own = isinstance(image.image, bytes)
     return Photo(
         id=image.id,
         image=path.relative_to(request.out).as_posix() if own else str(path.resolve()),
         size=size,
-        domain=need_domain(request.domain or image.domain, image.where),
-        entity=entity,
-        boxes=boxes_or_whole(list(dict.fromkeys(boxes)), image.where, request),
+        things=tuple(replace(thing, genus=image.genus or None) for thing in things),
         licence=image.licence or request.licence,
-        genus=image.genus or None,
         split=image.split,
         provenance={"source": source, **image.notes},
     )

@@ -2,8 +2,10 @@
 
 Kinds of entities: train (seen; their photos are divided among the three sides), validation and test (unseen; all their
 photos are on that side). Near-duplicates (stored twice, resized, re-encoded, or cropped around the same box) are on one
-side: that of a held-out entity among them; one of another held-out kind is left out and counted. The content of photos
-decides, not their ids or their order, so that the same photos are on the same sides from whatever source they come.
+side: that of a held-out entity among them. So is a photo of several kinds, whole; of kinds held out for both sides it
+is on the test's, where those for validation are not asked about. A photo with nothing to ask is left out and counted.
+The content of photos decides, not their ids or their order, so that the same photos are on the same sides from whatever
+source they come.
 """
 
 import hashlib
@@ -17,7 +19,7 @@ from mllm.boxes import Box, Frame
 from mllm.data.near_duplicates import near_duplicates
 from mllm.errors import FieldmarkError
 from mllm.io.images import phash
-from mllm.records import SPLITS, Photo, Split
+from mllm.records import SPLITS, Entity, Photo, Split
 
 _MINIATURE = (8, 8)
 
@@ -93,7 +95,9 @@ def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares
 
     Drawn photos keep their order; others are ordered by their content.
     """
-    prescribed: dict[tuple[str, str], Split | None] = {(photo.domain, photo.entity): photo.use for photo in photos}
+    prescribed: dict[Entity, Split | None] = {
+        thing.kind: thing.use for photo in photos for thing in (*photo.things, *photo.crowds)
+    }
     use = uses(prescribed, shares, seed)
     group_of = near_duplicates(fingerprints)
     members: dict[int, list[int]] = defaultdict(list)
@@ -103,12 +107,15 @@ def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares
     side_of = _sides(photos, use, members, keys, shares, seed)
     result = PhotoSplit([], groups_joined=sum(len(group) > 1 for group in members.values()))
     for index in sorted(range(len(photos)), key=lambda index: "" if photos[index].drawn else keys[index]):
-        photo = photos[index]
-        side, kind = side_of[group_of[index]], use[photo.domain, photo.entity]
-        if kind not in ("train", side):
-            result.left_out[f"looks like a photo of the {side} side, its entity is for {kind}"] += 1
+        photo, side = photos[index], side_of[group_of[index]]
+        things, crowds = (
+            tuple(replace(thing, use=use[thing.kind]) for thing in part) for part in (photo.things, photo.crowds)
+        )
+        if all(thing.use not in ("train", side) for thing in things):
+            result.left_out[f"looks like a photo of the {side} side, its entity is for {things[0].use}"] += 1
             continue
-        result.photos.append(replace(photo, split=side, use=kind, group=photos[group_of[index]].id))
+        group = photos[group_of[index]].id
+        result.photos.append(replace(photo, things=things, crowds=crowds, split=side, group=group))
     return result
 
 
@@ -117,16 +124,17 @@ def long_tail(photos: Sequence[Photo], most: int, seed: int) -> list[Photo]:
 
     The first keeps `most` photos (or all that it has), the last one. Other sides keep theirs.
     """
-    entities = sorted({(photo.domain, photo.entity) for photo in photos if photo.split == "train"})
+    entities = sorted({kind for photo in photos if photo.split == "train" for kind in photo.kinds})
     entities.sort(key=lambda key: _order(seed, "tail", *key))
     steps = max(1, len(entities) - 1)
     left = {key: round(most ** (1 - place / steps)) for place, key in enumerate(entities)}
     kept = []
     keys = {photo.id: _key(photo.id, () if photo.drawn else photo.fingerprint) for photo in photos}
     for photo in sorted(photos, key=lambda photo: _order(seed, "tail", keys[photo.id])):
-        if photo.split == "train":
-            left[photo.domain, photo.entity] -= 1
-        if photo.split != "train" or left[photo.domain, photo.entity] >= 0:
+        if photo.split != "train":
+            kept.append(photo.id)
+        elif all(left[kind] for kind in photo.kinds):
+            left.update({kind: left[kind] - 1 for kind in photo.kinds})
             kept.append(photo.id)
     ids = set(kept)
     return [photo for photo in photos if photo.id in ids]
@@ -162,10 +170,11 @@ def _sides(
     side_of: dict[int, Split] = {}
     of_entity: dict[tuple[str, str], list[int]] = defaultdict(list)
     for group, indices in members.items():
-        kinds = {use[photos[index].domain, photos[index].entity] for index in indices}
+        entities = {kind for index in indices for kind in photos[index].kinds}
+        kinds = {use[entity] for entity in entities}
         if kinds != {"train"}:
             side_of[group] = "test" if "test" in kinds else "validation"
-        for entity in {(photos[index].domain, photos[index].entity) for index in indices}:
+        for entity in entities:
             of_entity[entity].append(group)
     for entity in sorted(of_entity):
         if use[entity] != "train":

@@ -39,15 +39,19 @@ class Item:
 def items(rows: Iterable[Sample | Photo]) -> list[Item]:
     """Return every thing in the images of samples or photos, each once."""
     found: dict[tuple[str, Box], Item] = {}
+    rows = list(rows)
+    domain_of = {row.entity: row.domain for row in rows if isinstance(row, Sample)}
     for row in rows:
         if isinstance(row, Photo):
-            things = [(row.entity, box) for box in row.boxes]
+            things = [(thing.kind, thing.box) for thing in row.things if thing.box is not None]
+            kinds = row.kinds
         else:
-            things = [(thing.entity, thing.box) for thing in row.things] or [(row.entity, box) for box in row.boxes]
-        names = tuple(dict.fromkeys(name for name, _ in things))
-        for name, box in things:
-            beside = tuple(other for other in names if other != name)
-            item = Item(f"{row.image}#{len(found)}", name, row.domain, row.image, row.size, box, beside)
+            named = [(thing.entity, thing.box) for thing in row.things] or [(row.entity, box) for box in row.boxes]
+            things = [((domain_of.get(name, row.domain), name), box) for name, box in named]
+            kinds = tuple(dict.fromkeys(kind for kind, _ in things))
+        for (domain, name), box in things:
+            beside = tuple(other for _, other in kinds if other != name)
+            item = Item(f"{row.image}#{len(found)}", name, domain, row.image, row.size, box, beside)
             found.setdefault((row.image, box), item)
     return list(found.values())
 
@@ -75,12 +79,14 @@ def options(
 ) -> list[str]:
     """Return the four names of a question in random order: the item's own and three look-alikes.
 
-    The other entities of its image are preferred (they were put there as look-alikes), then those that `alike` lists
-    for it, then random others of `entities`, the names of its domain. Raises `FieldmarkError`: fewer than four
-    entities.
+    The other entities of its image and domain are preferred (they were put there as look-alikes), then those that
+    `alike` lists for it, then random others of `entities`, the names of its domain. Raises `FieldmarkError`: fewer
+    than four entities.
     """
     rng = random.Random(f"{seed}/{item.id}/{item.entity}")
-    beside = rng.sample(item.beside, len(item.beside))
+    known = set(entities)
+    beside = [other for other in item.beside if other in known]
+    beside = rng.sample(beside, len(beside))
     others = rng.sample(list(entities), len(entities))
     ordered = dict.fromkeys([*beside, *(alike or {}).get(item.entity, ()), *others])
     wrong = [name for name in ordered if name != item.entity][: OPTIONS - 1]
@@ -119,8 +125,7 @@ def choices(
     for item in chosen:
         names = options(item, entities[item.domain], seed, alike)
         listed = " ".join(f"{letter}. {name}." for letter, name in zip(LETTERS, names, strict=True))
-        noun = domains.load(item.domain).noun if item.domain in domains.names() else item.domain
-        question = f"Which {noun} is this? {listed} Answer with the letter."
+        question = f"Which {domains.load(item.domain or 'thing').noun} is this? {listed} Answer with the letter."
         questions.append(_sample(item, f"choose {item.id}", question, names))
     return questions
 

@@ -118,10 +118,10 @@ class Assistant:
         Args:
             image: a file, or a PIL image.
             name: of the thing; a text that ends with `.` or `?` is sent unchanged.
-            domain: kind of thing (`mllm.knowledge.domains`), for the wording; species of the pocket world need none.
+            domain: kind of thing, any noun (`mllm.knowledge.domains`), for the wording; pocket species need none.
             options: those of `ask`.
 
-        Raises FieldmarkError: as `ask`; an empty name, an unknown domain.
+        Raises FieldmarkError: as `ask`; an empty name, a domain that cannot be a noun.
         """
         question = question_for(name, domain)
         found = self.ask(image, question, **options)
@@ -179,7 +179,7 @@ def caption(image: str | Path | Image, *, model: str | Path = "pocket", **option
 def question_for(name: str, domain: str | None = None) -> str:
     """Word the question for a thing as the training data do; a whole sentence is returned unchanged.
 
-    Raises FieldmarkError: an empty name, or an unknown domain.
+    Raises FieldmarkError: an empty name, or as `domains.check`.
     """
     name = " ".join(name.split())
     if not name:
@@ -190,7 +190,7 @@ def question_for(name: str, domain: str | None = None) -> str:
         from mllm.pocket.species import species
 
         domain = next((one.domain for one in species() if one.name == name), None)
-    return domains.load(domain).question(name) if domain else ANY_DOMAIN.format(entity=name)
+    return domains.check(domain).question(name) if domain else ANY_DOMAIN.format(entity=name)
 
 
 def entity_of(question: str) -> str:

@@ -20,6 +20,14 @@ def photo_1(row: Row) -> Row:
     return {**row, **moved, "provenance": notes}
 
 
+def photo_2(row: Row) -> Row:
+    """A photo showed one entity; it holds things of several now, each with one box or none."""
+    fields = {name: row[name] for name in ("entity", "domain", "marks", "genus", "use") if name in row}
+    boxes = row.get("boxes")
+    things = [{**fields, "box": box} for box in boxes or [None]] if isinstance(boxes, list) else boxes
+    return {**{name: value for name, value in row.items() if name not in (*fields, "boxes")}, "things": things}
+
+
 def sample_1(row: Row) -> Row:
     """`provenance` held what programs read of a sample; these are fields now."""
     notes = dict(row.get("provenance") or {})

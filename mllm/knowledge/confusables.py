@@ -20,10 +20,10 @@ from mllm.io.files import no_such
 from mllm.io.images import open_image, phash
 from mllm.knowledge.card_files import Card, KnowledgeError
 from mllm.knowledge.cards import has_mark, word_overlap
-from mllm.records import Photo
+from mllm.records import Entity, Photo, PhotoThing
 
-Vector = Callable[[Photo], np.ndarray]
-"""Embeds a photo so that similar photos are close: shape (D,), any length but zero."""
+Vector = Callable[[Photo, PhotoThing], np.ndarray]
+"""Embeds a thing on a photo so that similar ones are close: shape (D,), any length but zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,15 @@ class ConfusablePair(Record):
 
 
 def by_hash(folder: Path) -> Vector:
-    """Embed the first box's content by its perceptual hash, as 64 numbers +1 or -1.
+    """Embed what is in a thing's box by its perceptual hash, as 64 numbers +1 or -1.
 
     The cosine of two is 1 - 2 d / 64, where d is the Hamming distance. The photos' paths are relative to `folder`.
     """
 
-    def vector(photo: Photo) -> np.ndarray:
+    def vector(photo: Photo, thing: PhotoThing) -> np.ndarray:
         image = open_image(folder / photo.image)
-        if photo.boxes:
-            x1, y1, x2, y2 = (round(number) for number in photo.boxes[0].to_xyxy(Frame(*image.size)))
+        if thing.box is not None:
+            x1, y1, x2, y2 = (round(number) for number in thing.box.to_xyxy(Frame(*image.size)))
             image = image.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
         code = int(phash(image), 16)
         return np.array([1.0 if code >> bit & 1 else -1.0 for bit in range(64)])
@@ -64,7 +64,7 @@ def by_hash(folder: Path) -> Vector:
 
 
 def by_file(file: Path) -> Vector:
-    """Read embeddings from a jsonl file of `{"id": photo id, "vector": [numbers]}`."""
+    """Read embeddings of whole photos from a jsonl file of `{"id": photo id, "vector": [numbers]}`."""
     known: dict[str, np.ndarray] = {}
     if not file.is_file():
         raise KnowledgeError(no_such(file, "file of embeddings"))
@@ -80,7 +80,7 @@ def by_file(file: Path) -> Vector:
         if len(shape) != 1 or not np.isfinite(known[row["id"]]).all() or not known[row["id"]].any():
             raise KnowledgeError(f"{file}:{number}: field vector: finite numbers, not all zero, are needed")
 
-    def vector(photo: Photo) -> np.ndarray:
+    def vector(photo: Photo, thing: PhotoThing) -> np.ndarray:
         if photo.id not in known:
             raise KnowledgeError(f"{file}: no vector for photo {photo.id!r}; the file must have one for every photo")
         return known[photo.id]
@@ -88,13 +88,13 @@ def by_file(file: Path) -> Vector:
     return vector
 
 
-def looks(photos: Iterable[Photo], vector: Vector) -> dict[tuple[str, str], np.ndarray]:
-    """Return the mean photo vector of each (domain, entity), every photo with the same weight, scaled to length 1."""
-    sums: dict[tuple[str, str], np.ndarray] = {}
+def looks(photos: Iterable[Photo], vector: Vector) -> dict[Entity, np.ndarray]:
+    """Return the mean vector of each entity, scaled to length 1; of a photo its first thing of the kind counts."""
+    sums: dict[Entity, np.ndarray] = {}
     for photo in photos:
-        one = vector(photo)
-        key = (photo.domain, photo.entity)
-        sums[key] = sums.get(key, 0.0) + one / np.linalg.norm(one)
+        for thing in {thing.kind: thing for thing in reversed(photo.things)}.values():
+            one = vector(photo, thing)
+            sums[thing.kind] = sums.get(thing.kind, 0.0) + one / np.linalg.norm(one)
     return {key: total / max(float(np.linalg.norm(total)), 1e-12) for key, total in sums.items()}
 
 

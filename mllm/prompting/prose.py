@@ -59,7 +59,8 @@ LOOK: dict[Way, tuple[str, ...]] = {
     ),
 }
 """How a candidate is described; a thought keeps to one place in the three lists."""
-NTH = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+NTH = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "next")
+"""The last stands for all after the tenth."""
 
 _PARTS = PARTS | frozenset(
     "limb jaw beard eyebrow lip brow wingtip wingbar wingspan underpart upperpart toe knee marking spot stripe band "

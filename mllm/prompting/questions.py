@@ -72,17 +72,31 @@ class Mixture:
         return NAME
 
 
-def question(domain: Domain, kind: str, entity: str, marks: Sequence[str], rng: random.Random, *, plain: bool) -> str:
-    """Word a question; `plain` takes the first wording (the pocket model's)."""
-    if kind in (NAME, ABSENT):  # one asks in the same words for what is there and for what is not
-        return domain.question(entity, 0 if plain else rng.randrange(len(domain.questions)))
-    words = {"noun": domain.noun, "plural": domain.plural}
-    if kind == SEVERAL:
-        return (_ALL[0] if plain else rng.choice(_ALL)).format(entity=entity, **words)
-    if plain:
-        return _BY_MARKS_PLAIN.format(marks=listed(marks), **words)
-    way, text = prose.stated(marks)
-    return rng.choice(_BY_MARKS[way] + (_BY_MARKS["note"] if way == "has" else ())).format(marks=text, **words)
+def question(
+    domain: Domain,
+    kind: str,
+    entity: str,
+    marks: Sequence[str],
+    rng: random.Random,
+    *,
+    plain: bool,
+    scene: bool = False,
+) -> str:
+    """Word a question; `plain` takes the first wording (the pocket model's).
+
+    In a `scene` other things may be of other domains: wordings that call all by the domain's plural are not used.
+    """
+    text = ""
+    if kind != DESCRIPTION:  # one asks in the same words for what is there and for what is not
+        wordings = _ALL if kind == SEVERAL else domain.questions
+    elif plain:
+        wordings, text = (_BY_MARKS_PLAIN,), listed(marks)
+    else:
+        way, text = prose.stated(marks)
+        wordings = _BY_MARKS[way] + (_BY_MARKS["note"] if way == "has" else ())
+    if scene:
+        wordings = [one for one in wordings if "{plural}" not in one and f"these {domain.plural}" not in one]
+    return domain.worded(wordings[0] if plain else rng.choice(wordings), entity, marks=text)
 
 
 def recalls(entity: str, noun: str | None) -> list[str]:

@@ -11,9 +11,8 @@ from mllm.knowledge import card_files, confusables
 from mllm.knowledge.card_files import Card, Mark
 from mllm.knowledge.confusables import ConfusablePair
 from mllm.knowledge.visible import unseen
-from mllm.records import Photo
+from mllm.records import Entity, Photo
 from mllm.synthesis.capabilities import Knows, Look, Sees
-from mllm.synthesis.lineups import Entity
 
 
 def check_marks(card: Card, photos: Sequence[Photo], folder: Path, teacher: Sees, *, most: int, seed: int) -> Card:
@@ -22,8 +21,8 @@ def check_marks(card: Card, photos: Sequence[Photo], folder: Path, teacher: Sees
     texts = [mark.text for mark in card.marks]
     answers = []
     for photo in rng.sample(photos, min(most, len(photos))):
-        box = photo.boxes[0] if photo.boxes else None
-        answers.append(teacher.sees(Look(folder / photo.image, photo.domain, box, photo.marks), texts))
+        thing = photo.of((card.domain, card.entity))[0]
+        answers.append(teacher.sees(Look(folder / photo.image, thing.domain, thing.box, thing.marks), texts))
     rows = list(zip(*answers, strict=True)) or [()] * len(texts)
     return replace(card, marks=tuple(verified(mark, row) for mark, row in zip(card.marks, rows, strict=True)))
 

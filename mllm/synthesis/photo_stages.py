@@ -47,42 +47,52 @@ def add_boxes(
     *,
     seed: int,
     agreed_at: float,
-) -> list[Photo]:
+) -> tuple[list[Photo], Counter[str]]:
     """Let two teachers point at what has no box (see `point`); `boxes.jsonl` keeps the photos.
 
-    `opinions` loads the teachers; it is called only if something is left to do.
+    `opinions` loads the teachers; it is called only if something is left to do. Returns the photos all of whose things
+    have a box, and why the others were rejected.
     """
     file = run.out / "boxes.jsonl"
     if file.exists():
-        return list(read_jsonl(file, Photo, unique="id"))
-    first, second = opinions()
+        found = list(read_jsonl(file, Photo, unique="id"))
+    else:
+        first, second = opinions()
 
-    def make(photo: Photo) -> Photo:
-        found = point(photo, run.out / photo.image, first, second, seed=seed, agreed_at=agreed_at)
-        return _fingerprinted(found, run.out) if found.boxes and not photo.boxes else found
+        def make(photo: Photo) -> Photo:
+            boxed = point(photo, run.out / photo.image, first, second, seed=seed, agreed_at=agreed_at)
+            return _fingerprinted(boxed, run.out) if boxed.boxes != photo.boxes else boxed
 
-    return run.map_rows(file, Photo, photos, make, title="boxes")
+        found = run.map_rows(file, Photo, photos, make, title="boxes")
+    without = Counter(str(photo.rejected) for photo in found if len(photo.boxes) < len(photo.things))
+    return [photo for photo in found if len(photo.boxes) == len(photo.things)], without
 
 
 def point(
     photo: Photo, image: Path, first: Points, second: Points, *, seed: int = 0, agreed_at: float = AGREED_AT
 ) -> Photo:
-    """Return the photo with the first answer's box, or without a box and with the reason in `rejected`.
+    """Return the photo with the first answer's boxes, or unchanged and with the reason in `rejected`.
 
-    A photo with boxes is returned unchanged. `second` may be `first`: it is asked with another seed.
+    Things with a box keep it. `second` may be `first`: it is asked with another seed.
     """
-    if photo.boxes:
+    things, agreement = list(photo.things), 1.0
+    for place, thing in enumerate(things):
+        if thing.box is not None:
+            continue
+        look = Look(image, thing.domain, facts=thing.marks)
+        found, again = first.point(look, thing.entity, seed=seed), second.point(look, thing.entity, seed=seed + 1)
+        if not found or not again:
+            return replace(photo, rejected=NOTHING)
+        if max(len(found), len(again)) > 1:
+            return replace(photo, rejected=MANY)
+        agreement = min(agreement, iou(found[0], again[0]))
+        if agreement < agreed_at:
+            return replace(photo, rejected=APART)
+        things[place] = replace(thing, box=found[0])
+    if things == list(photo.things):
         return photo
-    look = Look(image, photo.domain, facts=photo.marks)
-    found, again = first.point(look, photo.entity, seed=seed), second.point(look, photo.entity, seed=seed + 1)
-    if not found or not again:
-        return replace(photo, rejected=NOTHING)
-    if max(len(found), len(again)) > 1:
-        return replace(photo, rejected=MANY)
-    if (agreement := iou(found[0], again[0])) < agreed_at:
-        return replace(photo, rejected=APART)
     provenance = {**photo.provenance, "box": "teacher", "agreement": round(agreement, 4)}
-    return replace(photo, boxes=found, provenance=provenance)
+    return replace(photo, things=tuple(things), provenance=provenance)
 
 
 def _fingerprinted(photo: Photo, out: Path) -> Photo:

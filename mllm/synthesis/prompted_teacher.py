@@ -21,6 +21,7 @@ from mllm.models.families import Budget, Family
 from mllm.synthesis import teacher_parsing
 from mllm.synthesis import teacher_prompts as prompts
 from mllm.synthesis.capabilities import Look, ReasoningRequest, TeacherError
+from mllm.synthesis.thoughts import targets
 from mllm.synthesis.usage import Failure, Usage, UsageReport
 
 T = TypeVar("T")
@@ -76,14 +77,13 @@ class PromptedTeacher(ABC):
     def reason(self, request: ReasoningRequest) -> str:
         """Write one thought; the prompt holds names, boxes, cards and the answer, and the image if there is one."""
         sample = request.sample
-        answers = [k for k, thing in enumerate(sample.things) if thing.entity == sample.entity]
-        if len(answers) != 1:
+        if len(answers := targets(sample)) != 1 and sample.task == "ground" and sample.boxes:
             raise FieldmarkError(f"sample {sample.id}: {len(answers)} things are {sample.entity!r}; one is needed")
         view = None if request.image is None else ImageView(request.image, self._max_pixels)
         frame = self._frame(sample.size if view is None else view.size)
         # A reproducible seed for one sample: 31 bits, the most that servers accept.
         digest = hashlib.sha256(f"{request.seed}/{sample.id}".encode()).digest()
-        text = prompts.reasoning(request, answers[0], self._family, frame)
+        text = prompts.reasoning(request, self._family, frame)
         prompt = self._request(f"reasoning for sample {sample.id}", text, view, int.from_bytes(digest[:4], "big") >> 1)
         prompt = replace(prompt, temperature=self._sampling.temperature)
         return self._ask(prompt, lambda text: teacher_parsing.thought(text, sample, frame))

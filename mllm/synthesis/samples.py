@@ -16,7 +16,7 @@ from mllm.knowledge import domains
 from mllm.models.families import Family
 from mllm.prompting import questions
 from mllm.prompting.questions import DESCRIPTION, NAME, SEVERAL, Mixture
-from mllm.records import Photo, QuestionKind, Sample, Thing
+from mllm.records import PhotoThing, QuestionKind, Sample, Thing
 from mllm.synthesis import composites, thoughts
 from mllm.synthesis.capabilities import ReasoningRequest, Reasons, TeacherError
 from mllm.synthesis.lineups import LineUp, Pool
@@ -83,9 +83,11 @@ class SampleMaker:
         for attempt in range(self.max_tries):
             rng = random.Random(f"{seed}/{number}/{attempt}")
             try:
-                drawn = self.pool.draw(number, seed, rng, **wanted)
+                drawn = self.pool.draw(number, seed, rng, attempt=attempt, **wanted)
                 if len(drawn.targets) < self.questions:
                     raise SampleRejected("fewer things than questions")
+                if DESCRIPTION in kinds and any(photo.crowds for photo in drawn.photos):
+                    raise SampleRejected("a crowd may have the marks asked for")
                 scene = self._compose(drawn, name, rng)
                 found = []
                 for place, target in enumerate(drawn.targets):
@@ -102,7 +104,10 @@ class SampleMaker:
         )
 
     def _compose(self, drawn: LineUp, name: str, rng: random.Random) -> dict[str, Any]:
-        """Compose a line-up and save the image; return the fields that all its samples share."""
+        """Compose a line-up and save the image; return the fields that all its samples share.
+
+        In a scene, things may be small as long as they are not asked for.
+        """
         images, style = [open_image(self.out / photo.image) for photo in drawn.photos], self.style
         layout = rng.choice(composites.layouts_for(len(images)))
         gap = 0 if style.plain else rng.choice(GAPS)
@@ -111,12 +116,15 @@ class SampleMaker:
         colour = edge if style.plain else rng.choice((edge, WHITE))
         size = Frame(*placed.canvas)
         things = [
-            Thing(photo.entity, box.inside(placed.window(index)), photo.marks)
+            Thing(thing.entity, thing.box.inside(placed.window(index)), thing.marks)
             for index, photo in enumerate(drawn.photos)
-            for box in photo.boxes
+            for thing in photo.things
+            if thing.box is not None
         ]
         things.sort(key=lambda thing: thing.box.center[0])  # reasoning goes from left to right
-        if any(min(thing.box.width * size.width, thing.box.height * size.height) < style.min_box for thing in things):
+        asked = {target.entity for target in drawn.targets}
+        looked = [thing for thing in things if layout != composites.SCENE or thing.entity in asked]
+        if any(min(thing.box.width * size.width, thing.box.height * size.height) < style.min_box for thing in looked):
             raise SampleRejected("a box is too small")
         (self.out / name).parent.mkdir(parents=True, exist_ok=True)
         # Before the rows that name it, and for teachers that look at it.
@@ -127,29 +135,30 @@ class SampleMaker:
             "image": name,
             "group": name,
             "size": size,
-            "domain": drawn.photos[0].domain,
             "things": tuple(things),
             "split": self.pool.side,
             "stratum": drawn.stratum,
             "layout": layout,
+            "drawn": drawn.photos[0].drawn,
             "provenance": {"photos": photos, "cells": cells, **self.provenance},
         }
 
-    def _ask(self, key: str, scene: dict[str, Any], target: Photo, kind: QuestionKind) -> Sample:
+    def _ask(self, key: str, scene: dict[str, Any], target: PhotoThing, kind: QuestionKind) -> Sample:
         """Ask a question about a target: word it, have the teacher reason, check. `key` is the sample's id."""
-        domain, rng, cards = domains.load(scene["domain"]), random.Random(f"{self.seed}/{key}"), self.pool.cards
+        domain, rng, cards = domains.load(target.domain), random.Random(f"{self.seed}/{key}"), self.pool.cards
         asked = self._unique_marks(scene["things"], target, rng) if kind == DESCRIPTION else ()
+        plain, in_scene = self.style.plain, scene["layout"] == composites.SCENE
         sample = Sample(
             **scene,
             id=key,
             task="ground_all" if kind == SEVERAL else "ground",
+            domain=target.domain,
             entity=target.entity,
-            question=questions.question(domain, kind, target.entity, asked, rng, plain=self.style.plain),
+            question=questions.question(domain, kind, target.entity, asked, rng, plain=plain, scene=in_scene),
             boxes=tuple(thing.box for thing in scene["things"] if thing.entity == target.entity),
             seen=target.seen,
             kind=kind,
             asked=asked,
-            drawn=target.drawn,
         )
         try:
             thought = self.teacher.reason(ReasoningRequest(sample, cards, self.seed, self.out / sample.image))
@@ -165,7 +174,7 @@ class SampleMaker:
             raise SampleRejected("box text cannot be read back")
         return replace(sample, thought=thought)
 
-    def _unique_marks(self, things: Sequence[Thing], target: Photo, rng: random.Random) -> tuple[str, ...]:
+    def _unique_marks(self, things: Sequence[Thing], target: PhotoThing, rng: random.Random) -> tuple[str, ...]:
         """Choose marks that only the target has: those visible where all are known, else those of the cards."""
         visible = all(thing.marks for thing in things)
         others = [thing for thing in things if thing.entity != target.entity]

@@ -9,6 +9,8 @@ from mllm.boxes import Frame
 from mllm.knowledge import domains
 from mllm.models.families import Family
 from mllm.synthesis.capabilities import ReasoningRequest
+from mllm.synthesis.composites import SCENE
+from mllm.synthesis.thoughts import targets
 
 NOTHING = "unknown"
 """Reply of a teacher that knows no marks."""
@@ -21,7 +23,7 @@ In this picture there are {count} {plural}. From left to right they are:
 {candidates}
 {scale}
 
-A reader asks: "{question}" The answer is number {target}, {entity}.
+A reader asks: "{question}" The answer is {answer}.
 
 Write what an expert would think who sees only the picture and the question and finds the answer by looking. Running \
 text without headings, lists, tags or markup, in four steps:
@@ -29,7 +31,7 @@ text without headings, lists, tags or markup, in four steps:
 - look at every candidate from left to right, each time beginning with its box, copied digit for digit from above, and \
 say how these marks look on it; where one is hidden, say that it is hidden;
 - compare: which marks decide, and which candidates do they rule out;
-- conclude with one sentence that holds the box of {entity} and no other box.
+- conclude with one sentence that {ending}.
 Claim nothing that can neither be seen nor is known. Nothing in your text may show that you were given names, boxes or \
 the answer."""
 
@@ -70,24 +72,33 @@ Rewrite the caption so that it also holds the description's details, in as few w
 disagree, the caption is right. Write only the new caption."""
 
 
-def reasoning(request: ReasoningRequest, target: int, family: Family, frame: Frame) -> str:
-    """Ask for a thought; the teacher writes boxes in `frame`, `target` is the index of the thing asked for."""
-    sample = request.sample
+def reasoning(request: ReasoningRequest, family: Family, frame: Frame) -> str:
+    """Ask for a thought; the teacher writes boxes in `frame`."""
+    sample, name, chosen = request.sample, request.sample.entity, targets(request.sample)
     order = sorted(range(len(sample.things)), key=lambda k: sample.things[k].box.center[0])
     candidates = []
     for thing in (sample.things[k] for k in order):
         card = request.cards[thing.entity] if thing.entity in request.cards else ()
         known = f" (known marks: {'; '.join(card)})" if card else ""
         candidates.append(f"{thing.entity} at {family.mention(thing.box, frame)}{known}")
-    values = {"candidates": numbered(candidates), "question": sample.question, "entity": sample.entity}
-    return fill(REASON, sample.domain, count=len(order), scale=scale(frame), target=order.index(target) + 1, **values)
+    numbers = ", ".join(str(number) for number, k in enumerate(order, 1) if k in chosen)
+    if len(chosen) > 1:
+        answer, ending = f"numbers {numbers}, every {name}", f"holds the boxes of every {name} and no other box"
+    elif chosen:
+        answer, ending = f"number {numbers}, {name}", f"holds the box of {name} and no other box"
+    else:
+        answer, ending = f"that none of them is {name}", f"says that {name} is not among them and holds no box"
+    values = {"candidates": numbered(candidates), "question": sample.question, "entity": name, "answer": answer}
+    if sample.layout == SCENE:
+        values["plural"] = "things"  # of several domains
+    return fill(REASON, sample.domain, count=len(order), scale=scale(frame), ending=ending, **values)
 
 
 def fill(template: str, domain: str, **values: object) -> str:
     """Fill in one of the prompts above; `domain` gives the words for the things in the image."""
     words = domains.load(domain)
     fixed = {"noun": words.noun, "plural": words.plural, "most": MOST_MARKS, "nothing": NOTHING, "nowhere": NOWHERE}
-    return template.format(**fixed, **values)
+    return template.format(**{**fixed, **values})
 
 
 def scale(frame: Frame) -> str:

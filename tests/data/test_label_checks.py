@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from mllm.boxes import Box, Frame
 from mllm.data import label_checks
 from mllm.data.sources import PhotoRequest, SourceError
 from mllm.data.splits import Shares
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards
 from tests.support.command_line import fieldmark
+from tests.support.photos import one_kind
 
 KINDS = ("robin", "wren", "finch", "crow")
 
@@ -54,8 +57,8 @@ def test_good_photos_are_counted_and_divided(folder: Path) -> None:
     lines = list(label_checks.summary(found))
     assert lines[0] == "16 photos of 4 kinds, 4 of each"
     assert "smallest box: 30 pixels on its short side, crow/0.png" in lines
-    held = [photo for photo in found.split if photo.use == "validation"]
-    assert len({photo.entity for photo in held}) == 1 and f"kinds held out for validation: {held[0].entity}" in lines
+    held = {photo.things[0].entity for photo in found.split if photo.things[0].use == "validation"}
+    assert len(held) == 1 and f"kinds held out for validation: {held.pop()}" in lines
 
 
 def test_every_fault_is_reported_at_once(folder: Path) -> None:
@@ -169,6 +172,16 @@ def test_one_picture_under_two_labels_names_both_files(folder: Path, suffix: str
     faults = check(folder).faults
     assert len(faults) == 1 and str(copy) in faults[0] and "labelled 'wren'" in faults[0]
     assert f"the same picture {folder / 'crow' / '0.png'} 'crow'" in faults[0]
+
+
+def test_one_picture_whose_labels_have_a_kind_in_common_is_no_contradiction() -> None:
+    size, whole = Frame(9, 9), (Box(0, 0, 1, 1),)
+    alone = one_kind("1", "a.png", size, "bird", "wren", whole)
+    both = replace(alone, id="2", things=(*alone.things, *one_kind("3", "a", size, "tree", "oak", whole).things))
+    assert not list(label_checks.two_labels([alone, both], [["00-00"]] * 2))
+    other = one_kind("4", "a.png", size, "bird", "owl", whole)
+    (fault,) = label_checks.two_labels([both, other], [["00-00"]] * 2)
+    assert "labelled 'owl', and the same picture a.png 'wren', 'oak'" in fault
 
 
 def test_names_that_are_read_otherwise_are_reported(folder: Path) -> None:

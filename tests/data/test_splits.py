@@ -15,6 +15,7 @@ from mllm.data.near_duplicates import near_duplicates
 from mllm.data.splits import Shares, fingerprint, long_tail, split, uses
 from mllm.errors import FieldmarkError
 from mllm.records import Photo
+from tests.support.photos import one_kind
 
 
 def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -30,7 +31,7 @@ def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
 
 def photo(number: int, entity: str, domain: str = "bird", **fields: Any) -> Photo:
     box = Box(0.25, 0.2, 0.75, 0.8)
-    return Photo(f"{entity}-{number}", f"{number}.png", Frame(160, 120), domain, entity, (box,), **fields)
+    return one_kind(f"{entity}-{number}", f"{number}.png", Frame(160, 120), domain, entity, (box,), **fields)
 
 
 def test_copies_of_an_image_are_found_and_other_images_are_not() -> None:
@@ -45,7 +46,9 @@ def test_copies_of_an_image_are_found_and_other_images_are_not() -> None:
     listed = images + copies
     rows = [photo(index, "wren") for index in range(len(images) + 3)]
     # the crop's photo has its own box, around the same thing
-    rows.append(Photo("crop", "c.png", Frame(130, 98), "bird", "wren", (Box(20 / 130, 12 / 98, 100 / 130, 84 / 98),)))
+    rows.append(
+        one_kind("crop", "c.png", Frame(130, 98), "bird", "wren", (Box(20 / 130, 12 / 98, 100 / 130, 84 / 98),))
+    )
     groups = near_duplicates([fingerprint(image, row.boxes) for image, row in zip(listed, rows, strict=True)])
     assert groups[:40] == list(range(40)), "different images stay apart"
     assert groups[40:] == [0, 1, 2, 3]
@@ -72,10 +75,10 @@ def test_no_group_is_on_two_sides_and_held_out_entities_stay_out_of_training() -
     of_entity: dict[str, set[str]] = defaultdict(set)
     for one in done.photos:
         sides[one.group].add(one.split)
-        of_entity[one.entity].add(one.split)
-        assert one.seen == (one.use == "train")
+        of_entity[one.things[0].entity].add(one.split)
+        assert one.things[0].seen == (one.things[0].use == "train")
     assert all(len(found) == 1 for found in sides.values()) and done.groups_joined == 36
-    kinds = {one.entity: one.use for one in done.photos}
+    kinds = {one.things[0].entity: one.things[0].use for one in done.photos}
     assert Counter(kinds.values()) == {"train": 9, "test": 2, "validation": 1}
     for entity, found in of_entity.items():
         assert found == ({"train", "validation", "test"} if kinds[entity] == "train" else {kinds[entity]})
@@ -107,10 +110,38 @@ def test_a_long_tail_thins_the_training_photos_alone() -> None:
         for k in range(count)
     ]
     kept = long_tail(rows, 40, seed=0)
-    counts = Counter((one.split, one.entity) for one in kept)
+    counts = Counter((one.split, one.things[0].entity) for one in kept)
     assert all(counts["test", f"e{entity}"] == 3 for entity in range(9))
     # 40 ** (1 - k / 8), rounded
     assert sorted(counts["train", f"e{entity}"] for entity in range(9)) == [1, 2, 3, 4, 6, 10, 16, 25, 40]
     assert kept == long_tail(rows, 40, seed=0) != long_tail(rows, 40, seed=1)
     assert [one.id for one in kept] == [one.id for one in rows if one in kept], "in their order"
     assert len(long_tail(rows[:1], 40, seed=0)) == 1
+
+
+def scene_of(number: int, *entities: str, crowd: str | None = None) -> Photo:
+    """A photo of several kinds, each held out for the side that its name begins with."""
+    things = tuple(photo(0, name, use=name.split()[0]).things[0] for name in entities)
+    crowds = () if crowd is None else photo(0, crowd, use=crowd.split()[0]).things
+    return Photo(str(number), f"{number}.png", Frame(160, 120), things, crowds)
+
+
+def test_a_photo_of_several_kinds_is_on_one_side_whole_and_shows_no_held_out_kind_in_training() -> None:
+    kinds = [("train a", "train b"), ("train a", "test c"), ("train a", "validation d"), ("validation d", "test c")]
+    photos = [scene_of(number, *kinds[number % 4]) for number in range(40)]
+    photos.append(scene_of(40, "train a", crowd="test c"))
+    done = split(photos, [[]] * 41, Shares(), 0)
+    side = {one.id: one.split for one in done.photos}
+    assert {side[str(number)] for number in range(0, 40, 4)} == {"train"}, "the other sides have photos of these kinds"
+    assert {side[str(number)] for number in range(1, 40, 4)} == {"test"} == {side["40"]}
+    assert {side[str(number)] for number in range(2, 40, 4)} == {"validation"}
+    assert {side[str(number)] for number in range(3, 40, 4)} == {"test"}, "beside what is asked for"
+    twins = [scene_of(0, "train a", "train b"), scene_of(1, "test c"), scene_of(2, "validation d")]
+    done = split(twins, [["00-00"]] * 3, Shares(), 0)
+    assert [one.id for one in done.photos] == ["0", "1"] and {one.split for one in done.photos} == {"test"}
+    assert done.left_out.total() == 1
+
+
+def test_a_long_tail_counts_every_kind_of_a_photo() -> None:
+    photos = [replace(scene_of(number, "train a", "train b"), split="train") for number in range(5)]
+    assert len(long_tail(photos, 3, 0)) == 1, "of the rarer kind one photo stays"

@@ -11,8 +11,11 @@ import pytest
 
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import FieldmarkError
+from mllm.evaluation import knowledge_probe
+from mllm.inference.assistant import question_for
 from mllm.io.images import open_image
 from mllm.io.jsonl import read_jsonl
+from mllm.knowledge import domains
 from mllm.pocket import world
 from mllm.pocket.species import species
 from mllm.records import Photo, load_samples
@@ -102,6 +105,31 @@ def user_photos(folder: Path, rows: str) -> list[str]:
     return ["--source", "csv", "--input", str(file), "--domain", "bird", "--knowledge", str(folder / "cards.json")]
 
 
+@pytest.mark.parametrize(("domain", "name"), [("fungus", "fungus/fungi"), ("mine.yaml", "ant")])
+def test_any_noun_words_the_questions_and_the_rows_say_it_to_other_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, domain: str, name: str
+) -> None:
+    monkeypatch.setattr(domains, "_GIVEN", {})
+    (tmp_path / "mine.yaml").write_text("noun: ant\nplural: ants\nquestions: ['Which antennae has the {entity}?']\n")
+    flags = ["--domain", "fungus", "--plural", "fungi"] if domain == "fungus" else ["--domain", str(tmp_path / domain)]
+    given = [*user_photos(tmp_path, GOOD), *flags, "--unseen-share", "0", "--sheet", "0"]
+    facts = make(tmp_path / "out", *given, "--train", "12", "--validation", "0", "--test", "0")
+    assert facts["samples"]["train"]["domain"] == {name: 12}
+    monkeypatch.setattr(domains, "_GIVEN", {})  # another machine, without the file
+    rows, noun = load_samples(tmp_path / "out" / "train.jsonl"), name.partition("/")[0]
+    asked = " ".join(row.question for row in rows)
+    assert f"the {noun} " in asked and (" these fungi" in asked or "antennae" in asked)
+    quiz = knowledge_probe.choices(items := knowledge_probe.items(rows), knowledge_probe.by_domain(items), 0)
+    assert quiz[0].question.startswith(f"Which {noun} is this?")
+    assert question_for("bird 1", rows[0].domain) == f"Find the {noun} bird 1."
+    assert "Photos of these domains" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_plural_needs_its_noun(tmp_path: Path) -> None:
+    with pytest.raises(FieldmarkError, match="--plural fungi: name the noun with --domain"):
+        make(tmp_path / "out", "--source", "csv", "--plural", "fungi")
+
+
 class Pointer:
     """Finds the drawn thing by its colours; of the birds 1, 2 and 3 it is of two minds, sees two, sees none."""
 
@@ -129,7 +157,7 @@ def test_missing_boxes_are_pointed_at_where_two_opinions_agree(tmp_path: Path, m
     assert left_out == {"two opinions disagree": 1, "more than one box was found": 1, "no box was found": 1}
     assert pointer.asked == 2 * 11
     rows = {photo.id: photo for photo in read_jsonl(tmp_path / "out" / "boxes.jsonl", Photo)}
-    assert [photo.entity for photo in rows.values()] == [f"bird {n}" for n in range(12)]
+    assert [photo.things[0].entity for photo in rows.values()] == [f"bird {n}" for n in range(12)]
     for n, photo in enumerate(rows.values()):
         true = world.photo(species("bird")[n], 0)[1]
         if n in (1, 2, 3):

@@ -105,6 +105,9 @@ def test_a_table_without_images_is_unverified_and_paired_by_words(tmp_path: Path
     cards = load_cards(tmp_path / "out" / "cards" / "bird.yaml")
     assert cards.differences("black redstart", "common redstart") == (("sooty breast", "orange breast"),)
     assert cards.confused_with("wren") == frozenset()
+    (tmp_path / "f.csv").write_text("entity,mark\nfly agaric,red cap\n")
+    make(tmp_path / "f", "--given", str(tmp_path / "f.csv"), "--domain", "fungus", "--plural", "fungi")
+    assert load_cards(tmp_path / "f" / "cards" / "fungus.yaml").card("fly agaric").domain == "fungus/fungi"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation import knowledge_probe
 from mllm.evaluation.knowledge_probe import Item
 from mllm.models import families
-from mllm.records import Answer, Completion, Sample, Thing
+from mllm.records import Answer, Completion, Photo, PhotoThing, Sample, Thing
 
 NAMES = ["kite", "owl", "robin", "wren", "redstart", "black redstart"]
 ITEM = Item("a.png#0", "wren", "bird", "a.png", Frame(200, 100), Box(0.1, 0.2, 0.5, 0.6), ("robin",))
@@ -49,6 +49,14 @@ def test_things_of_shared_images_come_once() -> None:
     found = knowledge_probe.items([one, replace(one, id="2", entity="owl")])
     assert [(item.entity, item.beside) for item in found] == [("wren", ("owl",)), ("owl", ("wren",))]
     assert knowledge_probe.by_domain(found) == {"bird": ["owl", "wren"]}
+    both = [one, replace(one, id="2", entity="owl", domain="owl")]
+    assert [item.domain for item in knowledge_probe.items(both)] == ["bird", "owl"], "each is asked about by its domain"
+    shown = tuple(PhotoThing(thing.entity, f"{thing.entity}s", thing.box) for thing in things)
+    scene = Photo("1", "a.png", Frame(9, 9), shown, crowds=(PhotoThing("kite", "bird"),))
+    found = knowledge_probe.items([scene])
+    assert [(item.domain, item.beside) for item in found] == [("wrens", ("owl", "kite")), ("owls", ("wren", "kite"))]
+    assert not knowledge_probe.one_an_image(found)
+    assert "robin" not in knowledge_probe.options(ITEM, ["wren", "owl", "kite", "redstart"], 0), "of another domain"
     many = [replace(ITEM, id=str(k)) for k in range(9)]
     drawn = knowledge_probe.draw(many, 3, seed=1)
     assert len(drawn) == 3 and drawn == knowledge_probe.draw(many, 3, seed=1) != knowledge_probe.draw(many, 3, seed=2)

@@ -182,7 +182,8 @@ def test_questions():
         with pytest.raises(FieldmarkError, match="name of the thing to look for is empty"):
             assistants.question_for(wrong)
     with pytest.raises(FieldmarkError, match="unknown domain"):
-        assistants.question_for("x", "birb")
+        assistants.question_for("x", "birds")
+    assert assistants.question_for("fly agaric", "fungus/fungi") == "Find the fungus fly agaric."
 
 
 def test_lazy_names(pocket_folder, photo):

@@ -15,6 +15,7 @@ from mllm.knowledge.card_files import Card, KnowledgeError, Mark
 from mllm.pocket import world
 from mllm.pocket.species import species
 from mllm.records import Photo
+from tests.support.photos import one_kind
 
 
 def card(name: str, *marks: tuple[str, str], domain: str = "bird") -> Card:
@@ -29,7 +30,7 @@ C = card("c", ("blue feet", "foot"))
 def photo(folder: Path, number: int, entity: str) -> Photo:
     img, box = world.photo(species("bird")[number % 3], number)
     img.save(folder / f"{number}.png")
-    return Photo(str(number), f"{number}.png", Frame(96, 96), "bird", entity, (box,))
+    return one_kind(str(number), f"{number}.png", Frame(96, 96), "bird", entity, (box,))
 
 
 def test_differences_face_the_mark_of_the_same_part() -> None:
@@ -54,7 +55,7 @@ def test_images_count_as_much_as_words() -> None:
 def test_the_hash_vector_gives_the_hamming_distance(tmp_path: Path) -> None:
     a, b = photo(tmp_path, 0, "a"), photo(tmp_path, 1, "b")
     vector = confusables.by_hash(tmp_path)
-    cosine = float(vector(a) @ vector(b)) / 64
+    cosine = float(vector(a, a.things[0]) @ vector(b, b.things[0])) / 64
 
     def code(one: Photo) -> imagehash.ImageHash:
         from PIL import Image
@@ -66,9 +67,9 @@ def test_the_hash_vector_gives_the_hamming_distance(tmp_path: Path) -> None:
 
 
 def test_looks_are_the_mean_of_unit_vectors() -> None:
-    rows = [Photo(n, "x", Frame(9, 9), "bird", "a", (Box(0, 0, 1, 1),)) for n in "pq"]
+    rows = [one_kind(n, "x", Frame(9, 9), "bird", "a", (Box(0, 0, 1, 1),)) for n in "pq"]
     vectors = {"p": np.array([3.0, 0]), "q": np.array([0, 0.1])}
-    looks = confusables.looks(rows, lambda one: vectors[one.id])
+    looks = confusables.looks(rows, lambda one, thing: vectors[one.id])
     assert np.allclose(looks["bird", "a"], [0.5**0.5, 0.5**0.5])
 
 
@@ -76,10 +77,10 @@ def test_embeddings_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "e.jsonl"
     file.write_text(json.dumps({"id": "p", "vector": [1, 2]}) + "\n")
     vector = confusables.by_file(file)
-    one = Photo("p", "x", Frame(9, 9), "bird", "a", ())
-    assert vector(one).tolist() == [1, 2]
+    one = one_kind("p", "x", Frame(9, 9), "bird", "a", ())
+    assert vector(one, one.things[0]).tolist() == [1, 2]
     with pytest.raises(KnowledgeError, match="no vector for photo 'q'"):
-        vector(Photo("q", "x", Frame(9, 9), "bird", "a", ()))
+        vector(one_kind("q", "x", Frame(9, 9), "bird", "a", ()), one.things[0])
     for text in (
         "{}",
         "[]",

@@ -13,6 +13,8 @@ from xml.sax.saxutils import quoteattr
 
 from PIL import Image, ImageDraw
 
+from mllm.records import Photo, PhotoThing
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -233,3 +235,9 @@ WITH_BOXES: dict[str, Export] = {
 WITHOUT_BOXES: dict[str, Export] = {
     "image_folder": as_folder, "inaturalist": as_inaturalist, "darwin_core": as_darwin_core,
 }  # fmt: skip
+
+
+def only(photo: Photo) -> PhotoThing:
+    """Return the first thing of a photo that shows one kind."""
+    assert len(photo.kinds) == 1
+    return photo.things[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from mllm.boxes import Box, Frame
 from mllm.records import Photo
 from mllm.synthesis import photo_stages
 from mllm.synthesis.capabilities import Look
+from tests.support.photos import one_kind
 
 BOX, NEAR, FAR = Box(0, 0, 0.5, 0.5), Box(0, 0, 0.5, 0.4), Box(0, 0, 0.5, 0.3)
 """IoU of NEAR with BOX is 0.8, of FAR 0.6."""
@@ -28,7 +29,7 @@ class Pointer:
 
 
 def bare(*boxes: Box) -> Photo:
-    return Photo("p", "a.jpg", Frame(9, 9), "bird", "wren", boxes)
+    return one_kind("p", "a.jpg", Frame(9, 9), "bird", "wren", boxes)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,14 @@ def test_another_teacher_is_the_second_opinion_and_the_threshold_is_kept() -> No
     one, other = Pointer({0: (BOX,)}), Pointer({1: (FAR,)})
     assert photo_stages.point(bare(), Path("a.jpg"), one, other, agreed_at=0.5).boxes == (BOX,)
     assert photo_stages.point(bare(), Path("a.jpg"), one, other, agreed_at=0.7).boxes == ()
+
+
+def test_every_thing_without_a_box_gets_one_or_the_photo_is_rejected() -> None:
+    photo = replace(bare(BOX), things=(*bare(BOX).things, *bare().things, *bare().things))
+    teacher = Pointer({0: (BOX,), 1: (NEAR,)})
+    assert photo_stages.point(photo, Path("a.jpg"), teacher, teacher).boxes == (BOX, BOX, BOX)
+    got = photo_stages.point(photo, Path("a.jpg"), teacher, Pointer({1: (FAR,)}))
+    assert got == replace(photo, rejected=photo_stages.APART)
 
 
 def test_a_photo_with_a_box_is_left_alone() -> None:

@@ -14,10 +14,11 @@ from mllm.errors import FieldmarkError
 from mllm.io.jsonl import read_jsonl
 from mllm.records import Photo
 from mllm.synthesis.run import SynthesisRun, in_order
+from tests.support.photos import one_kind
 
 
 def photo(name: str) -> Photo:
-    return Photo(name, "x", Frame(4, 4), "bird", "wren", (Box(0, 0, 1, 1),))
+    return one_kind(name, "x", Frame(4, 4), "bird", "wren", (Box(0, 0, 1, 1),))
 
 
 def test_rows_come_in_the_order_of_their_items_and_are_made_once(tmp_path: Path) -> None:

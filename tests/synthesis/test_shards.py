@@ -15,6 +15,7 @@ from mllm.distributed import World
 from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.records import Photo
 from mllm.synthesis.shards import Shards
+from tests.support.photos import one_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Alone(World):
 
 
 def row(number: int) -> Photo:
-    return Photo(f"p{number}", "x", Frame(4, 4), "bird", "wren", (Box(0, 0, 1, 1),))
+    return one_kind(f"p{number}", "x", Frame(4, 4), "bird", "wren", (Box(0, 0, 1, 1),))
 
 
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4), seed=st.integers(0, 999))

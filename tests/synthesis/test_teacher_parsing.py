@@ -56,13 +56,13 @@ def test_qwen2_5_boxes_are_on_the_resized_image() -> None:
     written = " ".join(family.mention(thing.box, frame) for thing in THINGS)
     assert teacher_parsing.thought(written, SAMPLE, frame) == "<obj:0> <obj:1>"
     assert f"from 0 to {frame.width:g} across" in teacher_prompts.reasoning(
-        ReasoningRequest(SAMPLE, {}, 0), 0, family, frame
+        ReasoningRequest(SAMPLE, {}, 0), family, frame
     )
 
 
 def test_the_request_for_reasoning_says_what_is_known() -> None:
     text = teacher_prompts.reasoning(
-        ReasoningRequest(SAMPLE, {"Wren": ("cocked tail", "pale brow")}, 0), 0, families.load("qwen3_vl"), THOUSAND
+        ReasoningRequest(SAMPLE, {"Wren": ("cocked tail", "pale brow")}, 0), families.load("qwen3_vl"), THOUSAND
     )
     listed = "1. Dunnock at [100, 200, 400, 800]\n2. Wren at [600, 200, 900, 800] (known marks: cocked tail; pale brow)"
     assert listed in text and '"Find the bird Wren." The answer is number 2, Wren.' in text

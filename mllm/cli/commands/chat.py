@@ -17,7 +17,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from mllm.boxes import Box
-from mllm.cli.options import ModelOptions
+from mllm.cli.options import DomainOptions, ModelOptions
 from mllm.cli.programs import Range
 from mllm.errors import ExitCode, FieldmarkError
 from mllm.inference.grounding import Grounding, Spot, draw_spots, number_spots, split_thought
@@ -44,8 +44,7 @@ class Options:
     """a second model that answers the same questions"""
     as_json: Annotated[bool, arg(name="json")] = False
     """write each answer as one line of JSON"""
-    domain: str | None = None
-    """kind of thing, for the wording of the question: bird, car, ..."""
+    domain: DomainOptions = DomainOptions()
     style: str | None = None
     """prompt style: direct, think or plain; default: the one that the model was trained with"""
     out: Path | None = None
@@ -118,7 +117,7 @@ class ChatSession:
             about=about,
             history=turns[-options.memory :] if options.memory else (),
             on_text=None if options.as_json else AnswerPrinter(self.screen).add,
-            domain=options.domain,
+            domain=options.domain.name,
             style=options.style,
             max_new_tokens=options.max_new_tokens,
         )

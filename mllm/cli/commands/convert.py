@@ -10,6 +10,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from mllm.cli.options import DomainOptions
+
 
 @dataclass(frozen=True)
 class Options:
@@ -25,8 +27,7 @@ class Options:
     """model family whose box notation sharegpt text uses (KVG and KARL: qwen2_vl)"""
     style: str = "think"
     """prompt style of written rows: think or direct"""
-    domain: str | None = None
-    """domain of imported samples, which other formats do not name"""
+    domain: DomainOptions = DomainOptions()
     split: str = "train"
     """split of imported samples"""
     clip_boxes: bool = False
@@ -43,8 +44,9 @@ def command(options: Options) -> None:
     if options.read_as == "samples":
         samples = load_samples(source)
     else:
+        domain = options.domain.name
         rows = formats.load(options.read_as).read(source, family, clip=options.clip_boxes)
-        samples = check_unique(replace(row, split=options.split, domain=options.domain or row.domain) for row in rows)
+        samples = check_unique(replace(row, split=options.split, domain=domain or row.domain) for row in rows)
     here, there = target.parent.resolve(), source.parent
     moved = [replace(one, image=os.path.relpath((there / one.image).resolve(), here)) for one in samples]
     if options.write_as == "samples":

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
+from mllm.cli.options import DomainOptions
 from mllm.cli.programs import Range
 from mllm.errors import ExitCode
 
@@ -20,10 +21,9 @@ class Options:
     """folder or file that the source reads"""
     source: str = "image_folder"
     """how the photos are labelled: image_folder, csv, coco, yolo, ..."""
+    domain: DomainOptions = DomainOptions()
     column: tuple[str, ...] = ()
     """OURS=THEIRS: another name of a column, as entity=scientificName (may be repeated)"""
-    domain: str | None = None
-    """domain of all photos: bird, car, ..."""
     knowledge: tuple[Path, ...] = ()
     """cards: every kind needs one"""
     template: Path | None = None
@@ -58,7 +58,7 @@ def command(options: Options) -> int:
     with TemporaryDirectory() as out:  # for images that have no file of their own
         request = PhotoRequest(
             options.input,
-            options.domain,
+            options.domain.name,
             Path(out),
             columns=named_columns(options.column),
             clip_boxes=options.clip_boxes,

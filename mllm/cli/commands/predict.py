@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from mllm.cli.options import ModelOptions
+from mllm.cli.options import DomainOptions, ModelOptions
 from mllm.cli.programs import Range
 from mllm.errors import ExitCode, FieldmarkError
 
@@ -26,8 +26,7 @@ class Options:
     """checkpoint folder, adapter folder, Hub name, pocket, or a server: http://.../v1#NAME"""
     format: tuple[Literal["coco", "csv", "label_studio"], ...] = ("coco", "csv", "label_studio")
     """what to write"""
-    domain: str | None = None
-    """kind of thing, for the wording of the question: bird, car, ..."""
+    domain: DomainOptions = DomainOptions()
     max_new_tokens: Annotated[int, Range(1)] = 1024
     """longest answer, reasoning included, in tokens"""
     loading: ModelOptions = ModelOptions()
@@ -55,7 +54,7 @@ def command(options: Options) -> int:
         for image, path in images:
             things, size = [], Frame(1, 1)
             for name in options.find or (words.name(path.parent.name),):
-                answer = assistant.ground(path, name, domain=options.domain, max_new_tokens=options.max_new_tokens)
+                answer = assistant.ground(path, name, domain=options.domain.name, max_new_tokens=options.max_new_tokens)
                 size = Frame(*answer.image.size)
                 things += [(name, box) for box in answer.boxes]
             found.append(predictions.Prediction(image, size, tuple(things)))

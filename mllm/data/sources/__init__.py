@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 
 from mllm.boxes import Box
-from mllm.data.source_files import SourceError, SourceRequest, distinct
+from mllm.data.source_files import SourceError, SourceRequest, distinct, need_domain
 from mllm.io import words
-from mllm.records import Photo
+from mllm.records import Photo, PhotoThing
 from mllm.registry import Registry
+
+Label = tuple[str, str | None, Box | None]
+"""A name, its domain if the input names one, and a box if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,19 @@ def _named(found: Iterator[Photo], request: PhotoRequest) -> Iterator[Photo]:
     """Write the names of all sources in one way; `provenance.written` keeps one that was written otherwise."""
     for photo in found:
         with one_photo(request):
-            words.check(photo.entity, f"photo {photo.id}: field entity", SourceError)
-            entity = words.name(photo.entity)
-            if not entity:
-                raise SourceError(f"photo {photo.id}: field entity: a name is needed, got {photo.entity!r}")
-            written = {} if entity == photo.entity else {"written": photo.entity}
-            yield replace(photo, entity=entity, provenance={**photo.provenance, **written})
+            written: dict[str, str] = {}
+            for thing in (*photo.things, *photo.crowds):
+                words.check(thing.entity, f"photo {photo.id}: field entity", SourceError)
+                if not (entity := words.name(thing.entity)):
+                    raise SourceError(f"photo {photo.id}: field entity: a name is needed, got {thing.entity!r}")
+                if entity != thing.entity:
+                    written[entity] = thing.entity
+            things, crowds = (
+                tuple(replace(thing, entity=words.name(thing.entity)) for thing in part)
+                for part in (photo.things, photo.crowds)
+            )
+            notes = {**photo.provenance, **({"written": written} if written else {})}
+            yield replace(photo, things=things, crowds=crowds, provenance=notes)
 
 
 @contextmanager
@@ -71,16 +81,30 @@ def one_photo(request: PhotoRequest) -> Iterator[None]:
         request.on_error(error)
 
 
-def boxes_or_whole(boxes: Sequence[Box], where: str, request: PhotoRequest) -> tuple[Box, ...]:
-    """Return the boxes; if there are none, the whole image where the request allows it, otherwise raise."""
-    if boxes:
-        return tuple(boxes)
-    if request.whole_image_boxes:
-        return (Box(0, 0, 1, 1),)
-    if request.boxes_later:
-        return ()
-    raise SourceError(
-        f"{where}: the photo has no box. Grounding needs one: add boxes, use each whole photo as the box of its thing "
-        "with --whole-image-boxes, or let a teacher point (data_synth/grounding.py --boxes-from NAME; fieldmark photos "
-        "passes over missing boxes with --boxes-later)"
-    )
+def things_of(labels: Sequence[Label], where: str, request: PhotoRequest) -> tuple[PhotoThing, ...]:
+    """Return the things of one photo from its labels; `where` (file and line) begins the error message.
+
+    A label that is there twice counts once. A kind without a box is an error, unless the request allows to use the
+    whole photo, where it shows one kind, or to add the box later.
+    """
+    boxed: dict[str, list[Box]] = {}
+    domains: dict[str, str] = {}
+    for name, domain, box in labels:
+        domain = need_domain(domain or request.domain, where)
+        if domains.setdefault(name, domain) != domain:
+            raise SourceError(f"{where}: {name!r} is of domain {domains[name]!r} and of {domain!r}; keep one")
+        boxes = boxed.setdefault(name, [])
+        if box is not None and box not in boxes:
+            boxes.append(box)
+    found: list[PhotoThing] = []
+    for name, boxes in boxed.items():
+        alone = [Box(0, 0, 1, 1)] if request.whole_image_boxes and len(boxed) == 1 else []
+        if not boxes and not alone and not request.boxes_later:
+            of = "" if len(boxed) == 1 else f" of {name!r}, and it shows other kinds, too"
+            raise SourceError(
+                f"{where}: the photo has no box{of}. Grounding needs one: add boxes, use each whole photo as the box "
+                "of its one thing with --whole-image-boxes, or let a teacher point (data_synth/grounding.py "
+                "--boxes-from NAME; fieldmark photos passes over missing boxes with --boxes-later)"
+            )
+        found += [PhotoThing(name, domains[name], box) for box in boxes or alone or [None]]
+    return tuple(found)

@@ -1,15 +1,14 @@
 """A table of labelled photos: one row per box. Commas, semicolons or tabs divide its cells.
 
 Columns: image (path, relative to the table's folder), entity, domain (optional with --domain), x1,y1,x2,y2 or
-x1,y1,w,h (pixels of the image after EXIF rotation), and optionally id and licence. A photo shows one entity.
+x1,y1,w,h (pixels of the image after EXIF rotation), and optionally id and licence. A photo may show several entities.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from mllm.boxes import Box
 from mllm.data.source_files import SourceError, check_count, find_file, make_box, need_domain, need_input, read_size
-from mllm.data.sources import PhotoRequest, boxes_or_whole, one_photo
+from mllm.data.sources import Label, PhotoRequest, one_photo, things_of
 from mllm.io.csv_tables import Placed, by_image, check_same, checked_rows, numbers_of
 from mllm.records import Photo
 
@@ -38,26 +37,25 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
 
 def _photo(file: Path, image: str, rows: list[Placed], request: PhotoRequest) -> Photo:
     where, first = rows[0]
-    check_same(rows, ("entity", "domain", "id", "licence"), "; a photo shows one entity")
+    check_same(rows, ("id", "licence"))
     path = find_file(file.parent, image)
     frame = read_size(path, f"{where}: field image")
     check_count(rows, where)
     order, columns = ("xywh", SIDES) if "w" in first else ("xyxy", CORNERS)
-    boxes: list[Box] = []
+    labels: list[Label] = []
     for place, row in rows:
-        if (numbers := numbers_of(row, columns, place)) is None:
-            continue
-        box = make_box(numbers, frame, f"{place}: fields {','.join(columns)}", order=order, clip=request.clip_boxes)
-        if box in boxes:
-            raise SourceError(f"{place}: the same box of {image} was given before (duplicate row)")
-        boxes.append(box)
+        box = None
+        if (numbers := numbers_of(row, columns, place)) is not None:
+            box = make_box(numbers, frame, f"{place}: fields {','.join(columns)}", order=order, clip=request.clip_boxes)
+            if box in (other for _, _, other in labels):
+                raise SourceError(f"{place}: the same box of {image} was given before (duplicate row)")
+        domain = need_domain(row.get("domain") or request.domain, f"{place}: field domain")
+        labels.append((row["entity"], domain, box))
     return Photo(
         id=first.get("id") or image,
         image=str(path.resolve()),
         size=frame,
-        domain=need_domain(first.get("domain") or request.domain, f"{where}: field domain"),
-        entity=first["entity"],
-        boxes=boxes_or_whole(boxes, where, request),
+        things=things_of(labels, where, request),
         licence=first.get("licence") or request.licence,
         provenance={"source": "csv"},
     )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from mllm.data import source_files
 from mllm.data.source_files import SourceError
-from mllm.data.sources import PhotoRequest, boxes_or_whole, one_photo
+from mllm.data.sources import PhotoRequest, one_photo, things_of
 from mllm.io import strict_json
 from mllm.io.csv_tables import checked_rows, numbers_of
 from mllm.records import Photo
@@ -79,9 +79,7 @@ def _photo(root: Path, name: str, path: Path, written: list[Written], domain: st
         id=name,
         image=str(path.resolve()),
         size=frame,
-        domain=domain,
-        entity=path.parent.name,
-        boxes=boxes_or_whole(boxes, str(path), request),
+        things=things_of([(path.parent.name, domain, box) for box in boxes or [None]], str(path), request),
         licence=request.licence,
         provenance={"source": "image_folder"},
     )

@@ -15,7 +15,7 @@ from mllm.boxes import Frame
 from mllm.data.source_files import SourceError, make_box, need_input, read_size
 from mllm.data.sources import PhotoRequest, one_photo
 from mllm.io import strict_json
-from mllm.records import Photo
+from mllm.records import Photo, PhotoThing
 
 log = logging.getLogger(__name__)
 LICENCE = "CC BY-SA 4.0 (The Oxford-IIIT Pet Dataset, Parkhi et al. 2012)"
@@ -64,13 +64,12 @@ def _photo(row: PetRow, where: str, path: Path) -> Photo:
         raise SourceError(f"{where}fields width, height differ from those of {path}; was the image resized?")
     broken = row.head_share_inside_body < BROKEN_MASK
     kind, field = ("head", "head_xyxy") if broken else ("body", "body_outer_xyxy")
+    box = make_box(getattr(row, field), frame, f"{where}field {field}", order="xyxy", clip=True)
     return Photo(
         id=path.stem,
         image=str(path.resolve()),
         size=frame,
-        domain=row.species,
-        entity=row.breed,
-        boxes=(make_box(getattr(row, field), frame, f"{where}field {field}", order="xyxy", clip=True),),
+        things=(PhotoThing(row.breed, row.species, box),),
         licence=LICENCE,
         provenance={"source": "oxford_pets", "box": kind},
     )

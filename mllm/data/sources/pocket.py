@@ -1,6 +1,6 @@
 """Labelled photos of the pocket world, drawn into files: every species, with its marks and its one box.
 
-`Photo.use` is the side the world assigns a species to. A species of the training set is drawn `photos_per_entity`
+`PhotoThing.use` is the side the world assigns a species to. A species of the training set is drawn `photos_per_entity`
 times, since its photos are divided among three sides; any other a third as often.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from mllm.boxes import Frame
 from mllm.data.sources import PhotoRequest
 from mllm.io.images import save_image
-from mllm.records import Photo
+from mllm.records import Photo, PhotoThing
 
 LICENCE = "CC0-1.0 (drawn by Fieldmark)"
 
@@ -31,13 +31,8 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
                 id=name,
                 image=f"photos/{name}.png",
                 size=Frame(*image.size),
-                domain=one.domain,
-                entity=one.name,
-                boxes=(box,),
-                marks=one.marks,
+                things=(PhotoThing(one.name, one.domain, box, one.marks, one.genus, one.use),),
                 licence=LICENCE,
                 drawn=True,
-                genus=one.genus,
-                use=one.use,
                 provenance={"source": "pocket"},
             )

@@ -222,7 +222,11 @@ def _settings(assistants: Sequence[Assistant], limits: WebLimits) -> dict[str, A
                 list(STYLES), value=AS_TRAINED, label="Style", info=f"trained: {trained}", elem_id="style"
             ),
             "domain": gr.Dropdown(
-                [("any", ""), *domains.names()], value="", label="Kind of thing", info="for the wording of a bare name"
+                [("any", ""), *domains.names()],
+                value="",
+                label="Kind of thing",
+                info="any noun, for the wording of a bare name",
+                allow_custom_value=True,
             ),
             "memory": gr.Slider(
                 0, 4, 0, step=1, label="Turns remembered", info="of no use to models trained on single questions"

@@ -143,11 +143,13 @@ class Teacher:
         way, marks = prose.stated(recalled)
         begin = (prose.SOUGHT if asked else prose.RECALL)[way]
         parts = [rng.choice(begin).format(name=sample.entity, marks=marks)]
-        parts.append(rng.choice(TURN).format(count=NUMBERS[len(cards)]))
+        count = NUMBERS[len(cards)] if len(cards) < len(NUMBERS) else len(cards)
+        parts.append(rng.choice(TURN).format(count=count))
         style, named = rng.randrange(len(prose.LOOK["has"])), rng.random() < 0.5
         for index, thing in enumerate(sample.things):
             way, marks = prose.stated(recalled if index in chosen else _pick(cards[index], [], rng))
-            text = prose.LOOK[way][style].format(nth=prose.NTH[index], box=f"<obj:{index}>", marks=marks)
+            nth = prose.NTH[min(index, len(prose.NTH) - 1)]
+            text = prose.LOOK[way][style].format(nth=nth, box=f"<obj:{index}>", marks=marks)
             if named and not asked:
                 text += rng.choice(NAMED).format(name=thing.entity)
             missing = [mark for mark in recalled if not has_mark(cards[index], mark)]

@@ -47,7 +47,7 @@ def test_boxes_go_out_and_come_back(tmp_path: Path) -> None:
         found.append(Prediction(name, Frame(*size), tuple((entity, box) for box in boxes)))
     assert len(write(tmp_path, found, ("coco", "csv", "label_studio"), "m")) == 3
     for photos in back(tmp_path):
-        assert [photo.entity for photo in photos] == ["robin", "wren"]
+        assert [photo.things[0].entity for photo in photos] == ["robin", "wren"]
         for photo, one in zip(photos, (found[1], found[0]), strict=True):
             for box, (_, other) in zip(photo.boxes, one.things, strict=True):
                 assert box.to_xyxy(photo.size) == pytest.approx(other.to_xyxy(photo.size), abs=0.011)

@@ -15,7 +15,7 @@ from mllm.data.sources import SourceError
 from mllm.io.images import open_image
 from mllm.records import Photo
 from tests.data.sources.test_sources import draw, read
-from tests.support.exports import Shot, as_voc, as_yolo
+from tests.support.exports import Shot, as_voc, as_yolo, only
 
 WREN = Box(0.1, 0.1, 0.35, 0.5)
 """4, 2, 14, 10 on 40 x 20 pixels."""
@@ -55,8 +55,8 @@ def test_yolo_as_ultralytics_and_roboflow_write_it(tmp_path: Path, yaml: str, tr
     draw(tmp_path / train / "background.jpg")
     for path in (tmp_path, tmp_path / "data.yaml"):
         box, outline = read("yolo", path, domain="bird")
-        assert [one.entity for one in (box, outline)] == ["wren", "wren"] and box.id == f"{train}/0.jpg"
-        assert close(box.boxes[0]) and close(outline.boxes[0]) and box.use is None
+        assert [only(one).entity for one in (box, outline)] == ["wren", "wren"] and box.id == f"{train}/0.jpg"
+        assert close(box.boxes[0]) and close(outline.boxes[0]) and only(box).use is None
 
 
 def test_yolo_lists_of_images_keypoints_and_classes_txt(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_yolo_lists_of_images_keypoints_and_classes_txt(tmp_path: Path) -> None:
     label = write(tmp_path / "labels" / "a.txt", "0 0.225 0.3 0.25 0.4\n")
     write(tmp_path / "classes.txt", "wren\n")
     (photo,) = read("yolo", tmp_path, domain="bird")
-    assert photo.entity == "wren"
+    assert only(photo).entity == "wren"
     write(tmp_path / "list.txt", "./images/a.jpg\n")
     write(tmp_path / "data.yaml", "train: list.txt\nval: list.txt\nnames: [wren]\nkpt_shape: [2, 3]\n")
     label.write_text("0 0.225 0.3 0.25 0.4 0.2 0.2 2 0.3 0.3 1\n")
@@ -95,7 +95,7 @@ def test_voc_parts_flags_renamed_files_and_tools_that_count_from_0(tmp_path: Pat
     file = write(tmp_path / "VOC2012" / "Annotations" / "a.xml", VOC)
     image = draw(tmp_path / "VOC2012" / "JPEGImages" / "a.jpg")
     (photo,) = read("voc", tmp_path, domain="bird")
-    assert photo.boxes == (WREN,) and photo.entity == "person", "parts are no objects of their own"
+    assert photo.boxes == (WREN,) and only(photo).entity == "person", "parts are no objects of their own"
     assert photo.provenance == {"source": "voc", "difficult": 1, "truncated": 1}
     file.write_text(VOC.replace("a.jpg", "before.jpg").replace(">5<", ">0<").replace(">3<", ">0<", 3))
     (photo,) = read("voc", tmp_path, domain="bird")
@@ -109,10 +109,11 @@ def test_a_division_by_kind_is_kept_and_any_other_is_counted(tmp_path: Path, cap
     root = as_voc(tmp_path / "voc", shots)
     write(root / "ImageSets" / "Main" / "train.txt", "0\n2\n")
     write(root / "ImageSets" / "Main" / "val.txt", "1\n3\n")
-    assert {photo.entity: photo.use for photo in read("voc", root, domain="bird")} == {"a": "train", "b": "validation"}
+    sides = {only(photo).entity: only(photo).use for photo in read("voc", root, domain="bird")}
+    assert sides == {"a": "train", "b": "validation"}
     write(root / "ImageSets" / "Main" / "val.txt", "1\n2\n3\n")
     with caplog.at_level(logging.WARNING):
-        assert {photo.use for photo in read("voc", root, domain="bird")} == {None}
+        assert {only(photo).use for photo in read("voc", root, domain="bird")} == {None}
     assert "its division of the images (train 1, validation 3) is not used" in caplog.text
 
 
@@ -134,12 +135,12 @@ def studio(folder: Path, *tasks: Any) -> list[Photo]:
 
 def test_label_studio_tasks_and_json_min(tmp_path: Path) -> None:
     (photo,) = studio(tmp_path, TASK)
-    assert photo.entity == "Moonwalker" and photo.id == "1" and close(photo.boxes[0])
+    assert only(photo).entity == "Moonwalker" and photo.id == "1" and close(photo.boxes[0])
     value = TASK["annotations"][0]["result"][0]["value"]
     (photo,) = studio(
         tmp_path, {"image": TASK["data"]["image"], "tag": [value | {"original_width": 40, "original_height": 20}]}
     )
-    assert photo.entity == "Moonwalker" and close(photo.boxes[0])
+    assert only(photo).entity == "Moonwalker" and close(photo.boxes[0])
     draw(tmp_path / "sub" / "0123abcd-b.jpg")
     local = {"image": "/data/local-files/?d=sub/0123abcd-b.jpg", "tag": [value]}
     assert Path(studio(tmp_path, local)[0].image).name == "0123abcd-b.jpg"
@@ -160,15 +161,15 @@ def test_label_studio_turned_boxes_outlines_choices_and_several_annotations(tmp_
     ellipse = {"x": 22.5, "y": 30, "radiusX": 12.5, "radiusY": 20, "rotation": 0, "ellipselabels": ["wren"]}
     assert close(studio(tmp_path, marked(ellipse))[0].boxes[0])
     (photo,) = studio(tmp_path, marked({"choices": ["wren"]}))
-    assert (photo.entity, photo.boxes) == ("wren", (Box(0, 0, 1, 1),))
+    assert (only(photo).entity, photo.boxes) == ("wren", (Box(0, 0, 1, 1),))
     task, remark = marked(outline), marked({"choices": ["uncertain"]})["annotations"][0]["result"]
     task["annotations"][0]["result"] += remark
-    assert studio(tmp_path, task)[0].entity == "wren", "a choice beside a shape is a remark on it"
+    assert only(studio(tmp_path, task)[0]).entity == "wren", "a choice beside a shape is a remark on it"
     others = [marked({"choices": [name]}, **more)["annotations"][0] for name, more in (
         ("no", {"was_cancelled": True}), ("first", {}), ("truth", {"ground_truth": True}))]  # fmt: skip
-    assert studio(tmp_path, task | {"annotations": others})[0].entity == "truth"
-    assert studio(tmp_path, task | {"annotations": others[:2]})[0].entity == "first"
-    with pytest.raises(SourceError, match="no image shows exactly one kind .no label: 1"):
+    assert only(studio(tmp_path, task | {"annotations": others})[0]).entity == "truth"
+    assert only(studio(tmp_path, task | {"annotations": others[:2]})[0]).entity == "first"
+    with pytest.raises(SourceError, match="no image has a label .no label: 1"):
         studio(tmp_path, task | {"annotations": others[:1]})
 
 
@@ -198,11 +199,11 @@ def test_cvat_shapes_attributes_tags_and_folders(tmp_path: Path) -> None:
     draw(tmp_path / "images" / "Train" / "a.jpg")
     draw(tmp_path / "images" / "b.jpg")
     first, second = read("cvat", tmp_path, domain="bird", whole_image_boxes=True, columns={"entity": "species"})
-    assert (first.entity, second.entity, second.boxes) == ("wren", "owl", (Box(0, 0, 1, 1),))
+    assert (only(first).entity, only(second).entity, second.boxes) == ("wren", "owl", (Box(0, 0, 1, 1),))
     wanted = [WREN, Box(0.5, 0.1, 0.75, 0.5), Box(0.1, 0.65, 0.35, 0.85), Box(27 / 40, 11 / 20, 37 / 40, 15 / 20)]
     assert all(close(box, other) for box, other in zip(first.boxes, wanted, strict=True))
     assert first.provenance == {"source": "cvat", "occluded": 1, "not read": {"points": 1}}
-    assert {photo.entity for photo in read("cvat", tmp_path, domain="bird", whole_image_boxes=True)} == {"bird"}
+    assert {only(photo).entity for photo in read("cvat", tmp_path, domain="bird", whole_image_boxes=True)} == {"bird"}
 
 
 def test_labelme_shapes_flags_and_images_inside(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_labelme_shapes_flags_and_images_inside(tmp_path: Path) -> None:
         tmp_path / "c.json", {"version": "5", "flags": {"owl": True, "wren": False}, "shapes": [], "imagePath": "c.jpg"}
     )
     found = read("labelme", tmp_path, domain="bird", whole_image_boxes=True, out=tmp_path / "out")
-    assert [photo.entity for photo in found] == ["person", "wren", "owl"]
+    assert [only(photo).entity for photo in found] == ["person", "wren", "owl"]
     assert close(found[0].boxes[0]) and close(found[1].boxes[0], Box(0.1, 0.25, 0.35, 0.75))
     assert found[1].provenance["not read"] == {"point": 1} and open_image(tmp_path / "out" / found[1].image).size == (
         40,

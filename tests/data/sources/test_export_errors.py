@@ -97,7 +97,7 @@ REPLACED = [
     ("darwin_core", "meta.xml", 'By="\\t"', 'By="||"', "occurrence.txt: cannot be read as meta.xml describes it"),
     ("darwin_core", "meta.xml", 'field index="2"', 'field index="8"', "2: 3 cells, but meta.xml names number 9"),
     ("darwin_core", "multimedia.txt", "\n0\t", "\n7\t", "multimedia.txt:2: field coreid: '7' is not the id of an"),
-    ("darwin_core", "multimedia.txt", "a.jpg", "z.jpg", "no image shows exactly one kind (not among the files: 1)"),
+    ("darwin_core", "multimedia.txt", "a.jpg", "z.jpg", "no image has a label (not among the files: 1)"),
 ]  # fmt: skip
 
 
@@ -165,7 +165,7 @@ BAD_TARS: list[tuple[dict[str, bytes], str]] = [
     ({"a.jpg": b"", "a.json": b"[]"}, "t.tar: a.json: Input should be a valid dictionary"),
     ({"a.jpg": b"", "a.cls": b"7"}, "t.tar: a.cls: class 7 has no name; write the names into classes.txt"),
     ({"a.jpg": b"", "a.cls": NINES.encode()}, "t.tar: a.cls: class 999"),
-    ({}, "t.tar: no image shows exactly one kind (it holds no image)"),
+    ({}, "t.tar: no image has a label (it holds no image)"),
 ]
 
 

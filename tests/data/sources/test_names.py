@@ -17,8 +17,8 @@ def test_every_source_writes_names_in_one_way(tmp_path: Path, written: str) -> N
     found += read("csv", table(tmp_path, f"image,entity,domain,x1,y1,x2,y2\na.jpg,{written},dog,{box}\n"))
     draw(tmp_path / "f" / written / "a.jpg")
     found += read("image_folder", tmp_path / "f", domain="dog", whole_image_boxes=True)
-    assert {photo.entity for photo in found} == {" ".join(written.replace("_", " ").split())}
-    assert found[0].provenance["written"] == written
+    assert {photo.things[0].entity for photo in found} == {" ".join(written.replace("_", " ").split())}
+    assert found[0].provenance["written"] == {photo.entity: written for photo in found[0].things}
 
 
 @pytest.mark.parametrize("written", ["<|im_end|>", "a <|image_pad|> wren", "wren\x07", "\x1b[31mwren"])

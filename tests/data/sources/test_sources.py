@@ -17,6 +17,7 @@ from mllm.data.sources import PhotoRequest, SourceError
 from mllm.errors import FieldmarkError, UnknownNameError
 from mllm.io.images import image_size
 from mllm.records import Photo
+from tests.support.photos import one_kind
 
 ROOT = Path(__file__).resolve().parents[3]
 PETS = Path(os.environ.get("FIELDMARK_TEST_DATA", ROOT.parent / "shared" / "data")) / "oxford_pets_sample"
@@ -62,11 +63,11 @@ def test_csv_reads_corners_sides_and_several_boxes(tmp_path: Path) -> None:
         tmp_path, HEAD + "a.jpg,robin,bird,4,2,14,10\na.jpg,robin,bird,20,2,40,20\nb.jpg, wren ,bird,0,0,40,20\n"
     )
     first, second = read("csv", file, licence="CC0")
-    assert (first.id, first.entity, first.domain, first.size, first.licence) == (
+    assert (first.id, first.things[0].entity, first.things[0].domain, first.size, first.licence) == (
         "a.jpg", "robin", "bird", Frame(40, 20), "CC0",
     )  # fmt: skip
     assert first.boxes == (Box(0.1, 0.1, 0.35, 0.5), Box(0.5, 0.1, 1, 1))
-    assert second.entity == "wren" and Path(second.image) == (tmp_path / "b.jpg").resolve()
+    assert second.things[0].entity == "wren" and Path(second.image) == (tmp_path / "b.jpg").resolve()
     file = table(tmp_path, "id,image,entity,licence,x1,y1,w,h\n9,a.jpg,robin,mine,4,2,10,8\n")
     (only,) = read("csv", file, domain="bird")
     assert only.boxes == (Box(0.1, 0.1, 0.35, 0.5),) and (only.id, only.licence) == ("9", "mine")
@@ -94,21 +95,19 @@ def test_image_folder(tmp_path: Path, sidecar: str | None) -> None:
     elif sidecar:
         (tmp_path / sidecar).write_text("image,x1,y1,x2,y2\ngrey_wren/1.jpg,4,2,14,10\nrobin/2.PNG,0,0,20,20\n")
     wren, robin = read("image_folder", tmp_path, domain="bird", whole_image_boxes=sidecar is None)
-    assert (wren.id, wren.entity, robin.entity) == ("grey_wren/1.jpg", "grey wren", "robin")
+    assert (wren.id, wren.things[0].entity, robin.things[0].entity) == ("grey_wren/1.jpg", "grey wren", "robin")
     assert wren.boxes == (Box(0.1, 0.1, 0.35, 0.5) if sidecar else Box(0, 0, 1, 1),)
 
 
-def test_coco_gives_the_category_as_entity_and_passes_over_what_shows_several(tmp_path: Path) -> None:
-    def several(content: dict[str, Any]) -> None:
-        content["images"].append({"id": 2, "file_name": "a.jpg"})
-        content["annotations"] += [
-            {"id": 6, "image_id": 2, "category_id": 7, "bbox": [4, 2, 10, 8]},
-            {"id": 7, "image_id": 2, "category_id": 8, "bbox": [4, 2, 10, 8]},
-        ]
-
-    (only,) = read("coco", coco(tmp_path, several))
-    assert (only.id, only.entity, only.domain) == ("1", "robin", "bird")
-    assert only.boxes == (Box(0.1, 0.1, 0.35, 0.5),)
+def test_a_table_row_is_a_thing_and_a_photo_may_show_several_kinds(tmp_path: Path) -> None:
+    text = HEAD + "a.jpg,robin,bird,4,2,14,10\na.jpg,oak,tree,20,2,40,20\na.jpg,robin,bird,0,2,9,9\n"
+    (only,) = read("csv", table(tmp_path, text))
+    assert only.kinds == (("bird", "robin"), ("tree", "oak")) and only.is_scene
+    assert [thing.box for thing in only.of(("bird", "robin"))] == [Box(0.1, 0.1, 0.35, 0.5), Box(0, 0.1, 0.225, 0.45)]
+    file = table(tmp_path, "image,entity,domain\na.jpg,robin,bird\na.jpg,oak,tree\n")
+    with pytest.raises(SourceError, match="no box of 'robin', and it shows other kinds"):
+        read("csv", file, whole_image_boxes=True)
+    assert [thing.box for thing in read("csv", file, boxes_later=True)[0].things] == [None, None]
 
 
 def test_coco_boxes_follow_an_exif_rotation_when_they_were_drawn_before_it(tmp_path: Path) -> None:
@@ -123,9 +122,10 @@ def test_coco_boxes_follow_an_exif_rotation_when_they_were_drawn_before_it(tmp_p
 
 def test_pocket_draws_its_photos(tmp_path: Path) -> None:
     rows = list(sources.photos("pocket", PhotoRequest(out=tmp_path, domain="bird", photos_per_entity=3)))
-    assert {row.use for row in rows} == {"train", "validation", "test"}
-    assert len(rows) == sum(3 if row.use == "train" else 2 for row in {r.entity: r for r in rows}.values())
-    assert all(image_size(tmp_path / row.image) == row.size and len(row.marks) == 4 for row in rows)
+    assert {row.things[0].use for row in rows} == {"train", "validation", "test"}
+    kinds = {row.kinds: row.things[0].use for row in rows}
+    assert len(rows) == sum(3 if use == "train" else 2 for use in kinds.values())
+    assert all(image_size(tmp_path / row.image) == row.size and len(row.things[0].marks) == 4 for row in rows)
     assert rows == list(sources.photos("pocket", PhotoRequest(out=tmp_path, domain="bird", photos_per_entity=3)))
     assert not list(tmp_path.rglob("*.part"))
 
@@ -133,12 +133,12 @@ def test_pocket_draws_its_photos(tmp_path: Path) -> None:
 @pytest.mark.skipif(not PETS.is_dir(), reason="the pets sample is not there")
 def test_oxford_pets_takes_the_head_where_the_outline_is_broken() -> None:
     rows = read("oxford_pets", PETS)
-    assert len(rows) == 148 and len({row.entity for row in rows}) == 37
+    assert len(rows) == 148 and len({row.things[0].entity for row in rows}) == 37
     heads = {row.id for row in rows if row.provenance["box"] == "head"}
     assert heads == {
         "Birman_125", "Sphynx_111", "american_bulldog_140", "miniature_pinscher_114", "yorkshire_terrier_100",
     }  # fmt: skip
-    assert {row.domain for row in read("oxford_pets", PETS, domain="cat")} == {"cat"}
+    assert {row.things[0].domain for row in read("oxford_pets", PETS, domain="cat")} == {"cat"}
 
 
 # What is text of bad input.
@@ -159,7 +159,14 @@ BAD_TABLES = [
     (HEAD + "a.jpg,robin,bird,14,2,4,10\n", "t.csv:2: fields x1,y1,x2,y2: box (14.0, 2.0, 4.0, 10.0) is inverted"),
     (HEAD + "a.jpg,robin,bird,4,2,x,10\n", "t.csv:2: field x2: a number is needed, got 'x'"),
     (HEAD + "a.jpg,robin,bird,4,2,14,10\na.jpg,robin,bird,4,2,14,10\n", "t.csv:3: the same box of a.jpg"),
-    (HEAD + "a.jpg,robin,bird,4,2,14,10\na.jpg,wren,bird,4,2,9,10\n", "t.csv:3: field entity: 'wren' differs from"),
+    (
+        HEAD + "a.jpg,robin,bird,4,2,14,10\na.jpg,robin,dog,4,2,9,10\n",
+        "'robin' is of domain 'bird' and of 'dog'",
+    ),
+    (
+        HEAD + "a.jpg,robin,bird,4,2,14,10\na.jpg,wren,bird,,,,\n",
+        "t.csv:2: the photo has no box of 'wren'",
+    ),
     ("id,image,entity,domain\n1,a.jpg,robin,bird\n1,b.jpg,robin,bird\n", "t.csv:3: field id: '1' was used before"),
 ]
 
@@ -228,7 +235,7 @@ BAD_COCO: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ),
     ("annotations[0]: field bbox: box x=4", lambda c: c["annotations"][0].update(bbox=[4, 2, -1, 4])),
     ("was the image resized?", lambda c: c["images"][0].update(width=80)),
-    ("no image shows exactly one category", lambda c: c["annotations"][0].update(iscrowd=1)),
+    ("no image has an instance with a box", lambda c: c["annotations"][0].update(iscrowd=1)),
 ]
 
 
@@ -267,7 +274,7 @@ def test_an_unknown_source_lists_the_known_ones_and_two_ids_are_refused(monkeypa
     assert set(sources.names()) >= {"coco", "csv", "image_folder", "oxford_pets", "pocket"}
     with pytest.raises(UnknownNameError, match="image_folder"):
         sources.load("image_foldr")
-    twin = Photo("1", "a.jpg", Frame(4, 4), "bird", "wren", (Box(0, 0, 1, 1),))
+    twin = one_kind("1", "a.jpg", Frame(4, 4), "bird", "wren", (Box(0, 0, 1, 1),))
     monkeypatch.setattr(sources, "load", lambda name: lambda request: iter([twin, twin]))
     with pytest.raises(FieldmarkError, match="two photos have the id '1'"):
         list(sources.photos("csv", PhotoRequest()))
@@ -279,4 +286,4 @@ def test_texts_that_are_no_utf8_are_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"t.csv: not UTF-8 at byte 40; save the file as UTF-8"):
         read("csv", file)
     file.write_text("\ufeff" + HEAD + "a.jpg,m\u00f6we,bird,4,2,14,10\n", encoding="utf-8")
-    assert read("csv", file)[0].entity == "m\u00f6we"
+    assert read("csv", file)[0].things[0].entity == "m\u00f6we"

@@ -31,7 +31,7 @@ def test_boxes_without_an_area_are_passed_over_and_counted(
     file = coco(tmp_path, add)
     with caplog.at_level(logging.WARNING):
         (photo,) = read("coco", file)
-    assert photo.boxes == (WREN,) and photo.entity == "robin"
+    assert photo.boxes == (WREN,) and photo.things[0].entity == "robin"
     assert "1 boxes of width or height 0 passed over" in caplog.text and "annotations[0]" in caplog.text
     (sample,) = caption_sources.images("coco", CaptionRequest(file, "bird"))
     assert [thing.box for thing in sample.things] == [WREN]
@@ -55,7 +55,7 @@ def test_ids_of_annotations_need_not_differ(tmp_path: Path, number: object) -> N
 def test_one_number_is_one_id_however_it_is_written(tmp_path: Path, image_id: object, category_id: object) -> None:
     change = {"image_id": image_id, "category_id": category_id}
     (photo,) = read("coco", coco(tmp_path, lambda content: content["annotations"][0].update(change)))
-    assert photo.id == "1" and photo.entity == "robin"
+    assert photo.id == "1" and photo.things[0].entity == "robin"
 
 
 @pytest.mark.parametrize("image_id", ["01", " 1", "1.0", 1.5, True, "9" * 5000, [1]])
@@ -97,7 +97,7 @@ def test_paths_are_found_however_they_are_spelled(tmp_path: Path, there: str, wr
 
 def test_a_name_has_one_unicode_form(tmp_path: Path) -> None:
     file = table(tmp_path, f"{HEAD}a.jpg,{NFD},bird,4,2,14,10\nb.jpg,{NFC},bird,4,2,14,10\n")
-    assert [photo.entity for photo in read("csv", file)] == [NFC, NFC]
+    assert [photo.things[0].entity for photo in read("csv", file)] == [NFC, NFC]
 
 
 @pytest.mark.parametrize("mark", [";", "\t", ","])

@@ -39,7 +39,64 @@ def test_the_benchmark_domains_are_all_there() -> None:
 
 def test_an_unknown_domain_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'bird'.*aircraft, bird"):
-        domains.load("birds")
+        domains.named("birds")
+    with pytest.raises(UnknownNameError, match="unknown domain 'Bird'"):
+        domains.check("Bird")
+
+
+NOUNS = [
+    (("fungus", "fungi"), "fungus/fungi", "fungus", "fungi"),
+    (("fungus/fungi",), "fungus/fungi", "fungus", "fungi"),
+    (("fungus",), "fungus", "fungus", "funguses"),
+    (("butterfly",), "butterfly", "butterfly", "butterflies"),
+    (("orchid", "orchids"), "orchid", "orchid", "orchids"),
+    (("slime  mould",), "slime mould", "slime mould", "slime moulds"),
+    (("bird of prey",), "bird of prey", "bird of prey", "birds of prey"),
+    (("sea wolf",), "sea wolf", "sea wolf", "sea wolves"),
+    (("person",), "person", "person", "people"),
+    (("goldfish",), "goldfish", "goldfish", "goldfish"),
+    (("brush",), "brush", "brush", "brushes"),
+    (("bird",), "bird", "bird", "birds"),
+    (("food", "dishes"), "food", "food", "dishes"),
+]
+
+
+@pytest.mark.parametrize(("given", "name", "noun", "plural"), NOUNS, ids=[row[1] for row in NOUNS])
+def test_any_noun_is_a_domain(given: tuple[str, ...], name: str, noun: str, plural: str) -> None:
+    assert domains.named(*given) == name
+    domain = domains.load(name)
+    assert (domain.noun, domain.plural) == (noun, plural)
+    assert domain.question("Talo ruvi") == f"Find the {noun} Talo ruvi."
+    assert domain.question("Talo ruvi", 1).endswith(f"among these {plural}.")
+
+
+@pytest.mark.parametrize("text", ["", "{ant}", "ant}", "<|im_end|>", "ant.txt", "a/b/c", "ant\n", "x" * 80, "/ants"])
+def test_what_cannot_be_a_noun_is_refused(text: str) -> None:
+    with pytest.raises(DomainError, match="a noun is needed.*aircraft, bird"):
+        domains.load(text)
+    with pytest.raises(DomainError, match="a noun is needed"):
+        domains.named("ant", f"{text}/")
+
+
+def test_an_entity_that_is_the_noun_is_named_once() -> None:
+    person = domains.load("person")
+    assert person.question("person") == "Find the person." and person.question("person", 4) == "Locate the person."
+
+
+def test_a_file_of_ones_own_gives_its_wordings_and_rows_need_it_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domains, "_GIVEN", {})
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps({"noun": "fungus", "plural": "fungi", "questions": ["Which cap is the {entity}?"]}))
+    name = domains.named(str(file))
+    assert name == "fungus/fungi" and domains.load(name).questions[-1] == "Which cap is the {entity}?"
+    with pytest.raises(DomainError, match="the file gives the plural"):
+        domains.named(str(file), "funguses")
+    with pytest.raises(DomainError, match="none.yaml"):
+        domains.named(str(tmp_path / "none.yaml"))
+    monkeypatch.setattr(domains, "_GIVEN", {})  # another machine
+    assert domains.load(name).question("fly agaric", 1) == "Where is the fly agaric? Give its box among these fungi."
 
 
 @pytest.mark.parametrize(

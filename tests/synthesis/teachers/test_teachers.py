@@ -211,3 +211,10 @@ def test_cards_says_what_tells_two_look_alikes_apart() -> None:
     thought = cards.Teacher().reason(ReasoningRequest(sample, known, 0))
     unlike = [text.format(other="b", own="a red bill", its="a black bill") for text in cards.UNLIKE[True]]
     assert any(text in thought for text in unlike), thought
+
+
+def test_cards_reasons_about_more_things_than_it_has_words_for_places() -> None:
+    sample = sample_of(12, 11)
+    texts = [cards.Teacher().reason(ReasoningRequest(sample, CARDS, seed)) for seed in range(20)]
+    assert all(problem(sample, text, CARDS) is None for text in texts)
+    assert any("tenth" in text and "next" in text for text in texts) and any("12 candidates" in text for text in texts)
