@@ -13,6 +13,7 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation import knowledge_probe, runs
 from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.knowledge.mastery import load_mastery
+from mllm.prompting.tasks.quiz import LETTERS
 from mllm.records import Answer, Completion, load_samples
 from tests.support.scenes import make_data
 
@@ -52,7 +53,7 @@ def test_mastery_of_right_answers(samples, pocket_folder, tmp_path) -> None:
     flags = ["--model", str(pocket_folder), "--samples", str(samples), "--out", str(out), "--max-new-tokens", "1"]
     mastery.main(flags)
     _, asked, _ = runs.read(out)
-    truth = [f"<answer>{knowledge_probe.LETTERS[s.options.index(s.entity)]}</answer>" for s in asked]
+    truth = [f"<answer>{LETTERS[s.options.index(s.entity)]}</answer>" for s in asked]
     blank = Answer(None, None, (), (), None)
     rows = [Completion(s.id, text, blank) for s, text in zip(asked, truth, strict=True)]
     write_jsonl(out / "outputs.jsonl", rows)

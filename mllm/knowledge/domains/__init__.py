@@ -71,3 +71,8 @@ def read(file: Path) -> Domain:
 
 _FILES = YamlRegistry(__name__, "domain", read)
 names, load = _FILES.names, _FILES.load
+
+
+def noun(domain: str) -> str:
+    """Return the noun of a domain; of one without a file, its own name."""
+    return load(domain).noun if domain in names() else domain
