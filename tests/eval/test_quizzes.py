@@ -10,7 +10,7 @@ from PIL import Image
 
 from eval import fgvr, mastery
 from mllm.errors import FieldmarkError
-from mllm.evaluation import knowledge_probe, runs
+from mllm.evaluation import runs
 from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.knowledge.mastery import load_mastery
 from mllm.prompting.tasks.quiz import LETTERS

@@ -52,7 +52,7 @@ class Task(BaseTask):
         if style != "think" or not target:
             return
         need_thought(sample)
-        if not sample.boxes and _ENDS_ON_A_THING.search(sample.thought):
+        if not sample.boxes and _ENDS_ON_A_THING.search(sample.thought or ""):
             raise RecordError(f"sample {sample.id}: field thought: it ends on a thing, but the sample has no box")
 
     def _target(self, sample: Sample, style: str, family: Family, frame: Frame) -> str:
