@@ -24,7 +24,8 @@ class Reward(SampleReward):
     wrong ones earn nothing.
 
     The card comes from `cards` (a file for `mllm.knowledge.cards`), or else from the marks of the sample's own thing;
-    if neither has the entity, and for samples of task `name`: None. Weight 0 by default: naming many marks would earn it.
+    if neither has the entity, and for samples of task `name`: None. Weight 0 by default: naming many marks would
+    earn it.
     """
 
     weight: ClassVar[float] = 0.0

@@ -122,7 +122,7 @@ class Task(BaseTask):
     has_boxes = False
 
     def check(self, sample: Sample, style: str, *, target: bool = True) -> None:
-        """Refuse a sample without a name, with options that lack it, or without the thought that the style trains on."""
+        """Refuse a sample without a name, with options that lack it, or without the thought that its style needs."""
         if not sample.entity.strip():
             raise RecordError(f"sample {sample.id}: field entity: the name of the thing is needed")
         if sample.options and sample.entity not in sample.options:

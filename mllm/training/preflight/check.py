@@ -176,8 +176,8 @@ def _not_there(files: Sequence[str], topic: str, command: str) -> Finding:
 
 
 def _sft_measures(settings: Settings, samples: Sequence[Sample]) -> dict[str, tuple[BaseReward, float]]:
-    """Return what scores the gold answers of an SFT run: the benchmarks' measures and the format of the prompt style; for
-    captions of the pocket world, whose marks are known, the share of true claims."""
+    """Return what scores the gold answers of an SFT run: the benchmarks' measures and the format of the prompt
+    style; for captions of the pocket world, whose marks are known, the share of true claims."""
     chosen: dict[str, dict[str, Any]] = {}
     if not all(sample.task == "caption" for sample in samples):
         chosen |= {"format": {"style": settings.style}}
