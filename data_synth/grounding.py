@@ -110,6 +110,8 @@ class GroundingOptions:
     """share of questions about something that is not in the image"""
     several: float = 0.0
     """share of questions about all things of a kind, of which there are several"""
+    naming: float = 0.0
+    """share of questions that ask what a thing is: at a box or, with one question an image, on the whole photo"""
     thought_checks: ThoughtChecks = "all"
     """what is checked of a thought to train on; answer: only that it ends on the right thing, as in the papers"""
     max_tries: Annotated[int, Range(1)] = 20
@@ -141,7 +143,7 @@ class GroundingOptions:
     @property
     def mixture(self) -> Mixture:
         """Shares of the kinds of questions."""
-        return Mixture(self.descriptions, self.absent, self.several)
+        return Mixture(self.descriptions, self.absent, self.several, self.naming)
 
     @property
     def shares(self) -> splits.Shares:

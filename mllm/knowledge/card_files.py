@@ -5,6 +5,8 @@ A card has one of these shapes; a file may mix them, and every field except `mar
     Boeing 747-400: [upturned winglets, a hump behind the cockpit]
     Boeing 747-300:
       domain: aircraft
+      genus: Boeing 747                 # what an answer may name that is right, but not specific
+      synonyms: [B747-300]              # other names that are right
       source: where this is written
       marks:
       - no winglets
@@ -76,6 +78,8 @@ class Card(Record):
     marks: tuple[Mark, ...] = ()
     source: str = ""
     unlike: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict, hash=False)
+    genus: str = ""
+    synonyms: tuple[str, ...] = ()
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -111,6 +115,8 @@ class _CardInFile(BaseModel):
     )
     source: str = ""
     domain: str = ""
+    genus: Text = ""
+    synonyms: list[NonEmpty] = []
     unlike: dict[Text, list[Annotated[list[Text], Field(min_length=2, max_length=2)]]] = {}
 
 
@@ -168,7 +174,8 @@ def _plain(card: Card) -> dict[str, Any]:
         row["verified"] = UNVERIFIED if mark.verified is None else mark.verified
         marks.append(row | ({"seen": f"{mark.seen} of {mark.looked}"} if mark.looked else {}))
     unlike = {other: [list(pair) for pair in card.unlike[other]] for other in sorted(card.unlike)}
-    fields = {"domain": card.domain, "source": card.source, "marks": marks, "unlike": unlike}
+    about = {"domain": card.domain, "genus": card.genus, "synonyms": list(card.synonyms), "source": card.source}
+    fields = {**about, "marks": marks, "unlike": unlike}
     return {key: value for key, value in fields.items() if value or key == "marks"}
 
 
@@ -204,4 +211,6 @@ def _card(where: str, name: str, content: Any) -> Card:
             words.check(text, f"{where}: field unlike", KnowledgeError)
         if not all(own for own, _ in pairs):
             raise KnowledgeError(f"{where}: field unlike.{other}: the own mark must not be empty")
-    return Card(name, found.domain, tuple(marks), found.source, unlike)
+    for text in (found.genus, *found.synonyms):
+        words.check(text, f"{where}: fields genus, synonyms", KnowledgeError)
+    return Card(name, found.domain, tuple(marks), found.source, unlike, found.genus, tuple(found.synonyms))

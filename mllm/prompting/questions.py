@@ -34,12 +34,12 @@ _ALL = (
     "Box each {entity} that you can see among these {plural}.",
     "There is more than one {entity} here: point out all of them.",
 )
-_NAMINGS = ("What species of {noun} is {place}?", "Which {noun} is {place}?", "What is {place}? Name the {noun}.")
+NAMINGS = ("What species of {noun} is {place}?", "Which {noun} is {place}?", "What is {place}? Name the {noun}.")
 _LETTERED = " Answer with the letter."
 _ASKS_NAME = re.compile(
     "|".join(
         re.escape(words).replace(r"\{noun\}", r"[^?.]{1,60}").replace(r"\{place\}", r"(?:this|at [^?]{1,200})")
-        for words in _NAMINGS
+        for words in NAMINGS
     )
 )
 RECALLS = (
@@ -99,7 +99,7 @@ def naming(noun: str, place: str = "this", names: Sequence[str] = (), which: int
     if len(names) > len(ascii_uppercase):
         raise FieldmarkError(f"{len(names)} names are too many for one question, which has letters for 26; ask openly")
     if not names:
-        return _NAMINGS[which % len(_NAMINGS)].format(noun=noun, place=place)
+        return NAMINGS[which % len(NAMINGS)].format(noun=noun, place=place)
     listed = " ".join(f"{letter}. {name}." for letter, name in zip(ascii_uppercase, names, strict=False))
     return f"Which {noun} is {place}? {listed}{_LETTERED}"
 

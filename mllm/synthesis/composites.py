@@ -14,8 +14,9 @@ from mllm.boxes import Box, Frame
 
 Size = tuple[int, int]
 Colour = tuple[int, int, int]
-LAYOUTS = {"horizontal": (2, 3), "vertical": (2, 3), "grid": (4, 6), "free": (2, 4)}
-"""Fewest and most photos of: a row of one height, a column of one width, equal cells, loose rows on a larger canvas."""
+LAYOUTS = {"single": (1, 1), "horizontal": (2, 3), "vertical": (2, 3), "grid": (4, 6), "free": (2, 4)}
+"""Fewest and most photos of: one photo as it is, a row of one height, a column of one width, equal cells, loose rows on
+a larger canvas."""
 MAX_COLUMNS = 3
 SLACK = 1.25
 """Width and height of a free canvas relative to its photos, unless the photos are square tiles of one size."""
@@ -61,7 +62,7 @@ def arrange(layout: str, sizes: Sequence[Size], rng: random.Random, *, max_side:
     while True:
         rng.setstate(state)  # the same random numbers at every scale
         fitted = _fit(layout, sizes, scale)
-        place = {"horizontal": _row, "vertical": _column, "grid": _grid, "free": _free}[layout]
+        place = {"single": _row, "horizontal": _row, "vertical": _column, "grid": _grid, "free": _free}[layout]
         canvas, cells = place(fitted, round(gap * scale), rng)
         if max(canvas) <= max_side:
             return Arrangement(canvas, tuple(cells))

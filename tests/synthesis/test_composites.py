@@ -84,7 +84,7 @@ def test_tiles_of_one_size_make_the_pocket_canvases() -> None:
 def test_layouts_suit_the_count_and_unknown_ones_are_refused() -> None:
     assert layouts_for(2) == ("horizontal", "vertical", "free")
     assert layouts_for(4) == ("grid", "free") and layouts_for(6) == ("grid",)
-    assert {name for count in range(2, 7) for name in layouts_for(count)} == set(LAYOUTS)
+    assert {name for count in range(1, 7) for name in layouts_for(count)} == set(LAYOUTS)
     with pytest.raises(ValueError, match="horizontal, vertical, grid, free"):
         arrange("spiral", [(9, 9), (9, 9)], random.Random(0), max_side=64)
 

@@ -1,7 +1,7 @@
 """A table of labelled photos: one row per box. Commas, semicolons or tabs divide its cells.
 
 Columns: image (path, relative to the table's folder), entity, domain (optional with --domain), x1,y1,x2,y2 or
-x1,y1,w,h (pixels of the image after EXIF rotation), and optionally id and licence. A photo shows one entity.
+x1,y1,w,h (pixels of the image after EXIF rotation), and optionally genus, id and licence. A photo shows one entity.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h")
 def photos(request: PhotoRequest) -> Iterator[Photo]:
     """Yield the photos in the order in which the table first names them."""
     file = need_input(request, "file")
-    needed, optional = ("image", "entity"), ("domain", "id", "licence", *CORNERS, "w", "h")
+    needed, optional = ("image", "entity"), ("domain", "genus", "id", "licence", *CORNERS, "w", "h")
     rows = list(checked_rows(file, needed, optional, filled=needed))
     given = tuple(name for name in (*CORNERS, "w", "h") if name in rows[0][1])
     if given not in ((), CORNERS, SIDES):
@@ -37,7 +37,7 @@ def photos(request: PhotoRequest) -> Iterator[Photo]:
 
 def _photo(file: Path, image: str, rows: list[Placed], request: PhotoRequest) -> Photo:
     where, first = rows[0]
-    check_same(rows, ("entity", "domain", "id", "licence"), "; a photo shows one entity")
+    check_same(rows, ("entity", "domain", "genus", "id", "licence"), "; a photo shows one entity")
     path = find_file(file.parent, image)
     frame = read_size(path, f"{where}: field image")
     check_count(rows, where)
@@ -58,5 +58,6 @@ def _photo(file: Path, image: str, rows: list[Placed], request: PhotoRequest) ->
         entity=first["entity"],
         boxes=boxes_or_whole(boxes, where, request),
         licence=first.get("licence") or request.licence,
+        genus=first.get("genus") or None,
         provenance={"source": "csv"},
     )

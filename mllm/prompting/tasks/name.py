@@ -69,6 +69,11 @@ def named(answer: Answer, sample: Sample) -> str | None:
     text = (answer.answer or "") if answer.problem is None else ""
     if lettered(sample.question) and (choice := read_choice(text, sample.options)) is not None:
         return sample.options[choice]
+    return named_in(text, sample)
+
+
+def named_in(text: str, sample: Sample) -> str | None:
+    """Return the one name among those known of a sample that a text gives; None for none, or for several."""
     found = {name for name, _, _ in mentions(text, _known(sample))}
     return found.pop() if len(found) == 1 else None
 
