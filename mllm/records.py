@@ -85,7 +85,7 @@ class Sample(Record):
     """One question about one image, with its answer.
 
     What is asked: `task`, `question`, `kind`; `asked` holds the marks of a description, `options` the names that an
-    answer may choose from. A question of task `name` may refer to a thing as `<obj:K>`, as thoughts do.
+    answer may choose from. A question of task `name` or `quiz` may refer to a thing as `<obj:K>`, as thoughts do.
     The image: `size` in pixels after EXIF orientation, all known `things`, whether it was `drawn`, its `licence`; its
     `layout` if it is a composite; `group` is the image that samples share, the unit a bootstrap draws (empty means
     `image`), `bag` names its look-alikes, `fingerprint` is used to find near-duplicates.
@@ -137,7 +137,7 @@ class Sample(Record):
             raise RecordError(f"field split: {self.split!r} is none of {', '.join(SPLITS)}")
         if not self.group:
             object.__setattr__(self, "group", self.image)
-        for name in ("thought", "question") if self.task == "name" else ("thought",):
+        for name in ("thought", "question") if self.task in ("name", "quiz") else ("thought",):
             for match in REFERENCE.finditer(getattr(self, name) or ""):
                 if int(match[1]) >= len(self.things):
                     raise RecordError(

@@ -18,7 +18,7 @@ from mllm.knowledge import domains
 from mllm.models.families import Budget, Family
 from mllm.prompting import questions as wordings
 from mllm.prompting.tasks.quiz import read_choice
-from mllm.records import Completion, Photo, Sample
+from mllm.records import Completion, Photo, Sample, Thing
 
 OPTIONS = 4
 """Names in a question of KARL's form."""
@@ -117,16 +117,29 @@ def choices(
     *,
     alike: Mapping[str, Sequence[str]] | None = None,
     count: int = OPTIONS,
+    boxed: bool = False,
 ) -> list[Sample]:
-    """Write one question with `count` names for each item, whose image should show that thing alone.
+    """Write one question with `count` names for each item: about its box, or its image, which should show it alone.
 
     `entities` are the names of each domain, from which wrong options are drawn.
     """
     questions = []
     for item in chosen:
         names = options(item, entities[item.domain], seed, alike, count)
-        question = wordings.naming(domains.noun(item.domain), names=names)
+        question = wordings.naming(domains.noun(item.domain), _place(boxed), names)
         questions.append(_sample(item, f"choose {item.id}", question, names))
+    return questions
+
+
+def open_questions(
+    chosen: Sequence[Item], entities: Mapping[str, Sequence[str]], *, boxed: bool = False
+) -> list[Sample]:
+    """Ask of each item, openly, what it is: of its box, or of its image, which should show it alone."""
+    questions = []
+    for item in chosen:
+        question = wordings.naming(domains.noun(item.domain), _place(boxed))
+        sample = _sample(item, f"name {item.id}", question, entities[item.domain])
+        questions.append(replace(sample, task="name"))
     return questions
 
 
@@ -184,6 +197,11 @@ def _stated_marks(text: str) -> set[str]:
     return {mark for part in re.split(r"[,;.\n]", marks) if (mark := " ".join(part.split()))}
 
 
+def _place(boxed: bool) -> str:
+    return "at <obj:0>" if boxed else "this"
+
+
 def _sample(item: Item, name: str, question: str, options: Sequence[str] = ()) -> Sample:
     about = (item.image, item.size, item.domain, item.entity, question, (item.box,))
-    return Sample(name, "quiz", *about, split="test", options=tuple(options), provenance={"item": item.id})
+    more = {"things": (Thing(item.entity, item.box),), "options": tuple(options), "provenance": {"item": item.id}}
+    return Sample(name, "quiz", *about, split="test", **more)

@@ -40,8 +40,8 @@ def user_text(question: Sample | str, style: str) -> str:
 
 
 def with_boxes(sample: Sample, family: Family, budget: Budget) -> Sample:
-    """Return the sample with each `<obj:K>` of a question of task `name` written as the family's box text."""
-    if sample.task != "name" or not REFERENCE.search(sample.question):
+    """Return the sample with each `<obj:K>` of a question for a name written as the family's box text."""
+    if sample.task not in ("name", "quiz") or not REFERENCE.search(sample.question):
         return sample
     frame = family.frame(sample.size, budget)
     mention = REFERENCE.sub(lambda found: family.mention(sample.things[int(found[1])].box, frame), sample.question)

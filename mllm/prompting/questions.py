@@ -20,6 +20,8 @@ DESCRIPTION: Final = "description"
 ABSENT: Final = "absent"
 SEVERAL: Final = "several"
 NAMING: Final = "naming"
+MOST_LETTERS = len(ascii_uppercase)
+"""Most names that one question can list with letters."""
 
 MOST_ASKED = 4
 """A description holds at most so many marks."""
@@ -96,8 +98,8 @@ def naming(noun: str, place: str = "this", names: Sequence[str] = (), which: int
 
     The first wording is the one that the chat, the page and `fieldmark identify` use; that with letters is KARL's.
     """
-    if len(names) > len(ascii_uppercase):
-        raise FieldmarkError(f"{len(names)} names are too many for one question, which has letters for 26; ask openly")
+    if len(names) > MOST_LETTERS:
+        raise FieldmarkError(f"{len(names)} names are too many for one question, which has letters for {MOST_LETTERS}")
     if not names:
         return NAMINGS[which % len(NAMINGS)].format(noun=noun, place=place)
     listed = " ".join(f"{letter}. {name}." for letter, name in zip(ascii_uppercase, names, strict=False))

@@ -15,8 +15,8 @@ class Reward(SampleReward):
 
     Correct but less specific earns a part, specific and wrong (a sister of the same genus, too) nothing, so that a
     guess does not pay where the genus is all that can be seen (SpeciaRL, arXiv 2603.03197). Several names earn nothing,
-    nor does text that cannot be read. `mllm.prompting.tasks.name.grade` decides, for the benchmark, too. Samples of other
-    tasks: None.
+    nor does text that cannot be read. `mllm.prompting.tasks.name.grade` decides, for the benchmark, too. Samples
+    of other tasks: None.
     """
 
     task: ClassVar[str] = "name"
