@@ -42,8 +42,8 @@ class GenerationOptions:
 
 
 @dataclass(frozen=True)
-class BenchmarkOptions(GenerationOptions, ModelOptions):
-    """The model that a benchmark asks, how it answers, and where the answers go."""
+class AnswerOptions(GenerationOptions, ModelOptions):
+    """The model that is asked, how it answers, and where the answers go."""
 
     RENAMED: ClassVar = {"--fresh": "--overwrite"}
 
@@ -59,10 +59,16 @@ class BenchmarkOptions(GenerationOptions, ModelOptions):
     """vllm if it is installed"""
     limit: Annotated[int | None, Range(1)] = None
     """only the first N samples"""
-    rescore: bool = False
-    """score the saved answers again, without the model"""
     overwrite: bool = False
     """discard the saved answers and ask again"""
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions(AnswerOptions):
+    """How a benchmark asks and scores."""
+
+    rescore: bool = False
+    """score the saved answers again, without the model"""
 
 
 @dataclass(frozen=True)
