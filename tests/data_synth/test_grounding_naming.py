@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mllm.boxes import Frame
+from mllm.cli.commands import convert
+from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards
 from mllm.models import families
 from mllm.pocket.species import find
@@ -128,3 +130,8 @@ def test_a_prompted_teacher_is_asked_for_a_name_and_read(boxed: bool) -> None:
     if boxed:
         with pytest.raises(TeacherError, match="no box in the reasoning"):
             teacher_parsing.thought(f"So it is {sample.entity}.", sample, frame)
+
+
+def test_other_tools_rows_cannot_hold_a_name(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(FieldmarkError, match="sharegpt rows hold boxes, and it asks for a name"):
+        convert.command(convert.Options(out / "train.jsonl", tmp_path / "x.json", write_as="sharegpt"))

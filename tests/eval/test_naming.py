@@ -86,7 +86,7 @@ def test_open_questions_are_graded_by_kind_and_genus(photos, tmp_path, capsys) -
         {"name": "Talo ruvi", "answered": "Talo mer", "times": 1},
         {"name": "robin", "answered": "kite", "times": 1},
     ]
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "| Talo mer | Talo ruvi | 1" in printed and "mean over 4 classes: 25.0 %; chance: 25.0 %" in printed
 
 
