@@ -150,6 +150,7 @@ def sure(options: Options, loaded: Loaded, sample: Sample, done: Completion) -> 
 
 def named_row(sample: Sample, done: Completion, cards: Cards, confidence: str) -> Row:
     """Return the row of one answer, without the box."""
+    from mllm.io import words
     from mllm.prompting.questions import lettered
     from mllm.prompting.tasks.name import mentions, spellings
     from mllm.prompting.tasks.quiz import read_choice
@@ -166,7 +167,8 @@ def named_row(sample: Sample, done: Completion, cards: Cards, confidence: str) -
     row |= {"genus": genus.pop() if len(genus) == 1 else ""}
     row |= {"marks": seen_marks(done.answer.thought or "", known, cards)}
     if not cards:
-        return row | {"name": text}
+        fault = words.fault(text)  # it will be asked for
+        return row | ({"problem": fault} if fault else {"name": " ".join(text.split())})
     if len(found) == 1:
         return row | {"name": found.pop()}
     return row | {"problem": f"{'several names' if found else 'no name of the cards'}: {text!r:.100}"}

@@ -78,7 +78,9 @@ def test_names_genera_and_marks_are_read_with_the_cards() -> None:
     assert not genus["name"] and genus["genus"] == first.genus and genus["problem"].startswith("no name of the cards")
     assert row(f"<answer>{first.name}, {second.name}</answer>")["problem"].startswith("several names")
     assert row("<answer></answer>")["problem"] == "empty answer"
-    assert row("<answer>a wren</answer>", cards=Cards({}))["name"] == "a wren"
+    assert row("<answer>a\nwren</answer>", cards=Cards({}))["name"] == "a wren"
+    odd = row("<answer>a <|im_end|></answer>", cards=Cards({}))
+    assert not odd["name"] and "special token" in odd["problem"]
     names = tuple(one.name for one in BIRDS)
     closed = replace(SAMPLE, question=questions.naming("bird", names=names), options=names)
     assert row("<answer>B</answer>", closed)["name"] == second.name
