@@ -83,9 +83,8 @@ class Assistant:
             FieldmarkError: an image that cannot be opened, an empty question, a number without a box, an unknown style
                 or option.
         """
-        for option in sampling:
-            if option not in SAMPLING_OPTIONS:
-                raise UnknownNameError("option", option, SAMPLING_OPTIONS)
+        for option in (one for one in sampling if one not in SAMPLING_OPTIONS):
+            raise UnknownNameError("option", option, SAMPLING_OPTIONS)
         if not question.strip():
             raise FieldmarkError("the question is empty: give the name of a thing, or a question")
         opened = open_image(image) if isinstance(image, str | Path) else image.convert("RGB")

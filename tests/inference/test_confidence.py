@@ -16,7 +16,7 @@ from mllm.prompting.conversations import conversation
 from mllm.prompting.tasks import CompletionReader
 from mllm.records import Sample
 
-SAMPLE = Sample("s", "name", "a.png", Frame(96, 96), "bird", "Talo ruvi", "What species of bird is this?", ())
+SAMPLE = Sample("s", "name", "a.png", Frame(96, 96), "bird", "Trebrum pelda", "What species of bird is this?", ())
 PICTURE = Image.new("RGB", (96, 96), "teal")
 
 
@@ -27,12 +27,12 @@ def loaded(pocket_folder):
 
 def test_it_is_the_mean_probability_of_the_answer_s_tokens(loaded) -> None:
     reader = CompletionReader(loaded.family, loaded.convention.budget)
-    done = reader.read(SAMPLE, "<think>red, round.</think><answer> Talo ruvi</answer>")
+    done = reader.read(SAMPLE, "<think>red, round.</think><answer> Trebrum pelda</answer>")
     found = confidence.of_answer(loaded, SAMPLE, PICTURE, done, "think")
     # By hand: token after token, each from a prompt of its own.
     tokenizer = loaded.processor.tokenizer
     before = tokenizer("<think>red, round.</think><answer> ", add_special_tokens=False)["input_ids"]
-    answer = tokenizer("Talo ruvi", add_special_tokens=False)["input_ids"]
+    answer = tokenizer("Trebrum pelda", add_special_tokens=False)["input_ids"]
     inputs = encode(loaded, [conversation(SAMPLE, loaded.convention, "think")], [PICTURE])
     logps = []
     for k, token in enumerate(answer):
@@ -45,7 +45,7 @@ def test_it_is_the_mean_probability_of_the_answer_s_tokens(loaded) -> None:
             logps.append(loaded.model(**grown).logits[0, -1].float().log_softmax(-1)[token])
     assert len(answer) == 2 and found == pytest.approx(float(torch.stack(logps).mean().exp()), rel=1e-4)
     assert found is not None and 0 < found < 1
-    longer = reader.read(SAMPLE, "<think>red, round.</think><answer> Talo mer</answer>")
+    longer = reader.read(SAMPLE, "<think>red, round.</think><answer> Trebrum ister</answer>")
     assert confidence.of_answer(loaded, SAMPLE, PICTURE, longer, "think") != found
     unread = reader.read(SAMPLE, "<answer></answer>")
     assert confidence.of_answer(loaded, SAMPLE, PICTURE, unread) is None
