@@ -138,7 +138,7 @@ def from_photos(
 def show(table: dict[str, Any]) -> None:
     """Print the slices, and the pairs confused most often."""
     print(f"\n{table['model']}  style {table['style']}  {table['samples']['file']}\n")
-    rows = [("slice", "n", "right, %", "95 %", "genus, %", "score", "chance", "unreadable")]
+    rows: list[tuple[str, ...]] = [("slice", "n", "right, %", "95 %", "genus, %", "score", "chance", "unreadable")]
     for name, row in table["slices"].items():
         genus = tables.percent(row["genus"]["value"]) if row["genus"] else tables.MISSING
         shares = (genus, *(tables.percent(row[key]) for key in ("score", "chance", "unreadable")))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mllm.records import Completion, Sample
 
 TABLE = "names.csv"
-COLUMNS = ("image", "name", "genus", "confidence", "marks", "box", "problem")
+COLUMNS: tuple[str, ...] = ("image", "name", "genus", "confidence", "marks", "box", "problem")
 VERSION = "1"
 Row = dict[str, str]
 
