@@ -5,12 +5,12 @@
 The answers are saved as they come, and the same command continues a stopped run, also with images added to the folder.
 An image that cannot be opened is listed in the table with the reason, and the exit code is 1. The columns of names.csv:
 
-name        the card's name that the answer gives, by its name or a synonym; without cards the answer itself
-genus       that of the card, or the one that the answer names alone
-confidence  exp of the mean log-probability of the answer's tokens (mllm/inference/confidence.py); not calibrated
-marks       marks of the cards that the thought says of the image, in sentences that name no kind
-box         where the model finds the thing it named, in pixels: x1 y1 x2 y2
-problem     why there is no name
+    name        the card's name that the answer gives, by its name or a synonym; without cards the answer itself
+    genus       that of the card, or the one that the answer names alone
+    confidence  exp of the mean log-probability of the answer's tokens (mllm/inference/confidence.py); not calibrated
+    marks       marks of the cards that the thought says of the image, in sentences that name no kind
+    box         where the model finds the thing it named, in pixels: x1 y1 x2 y2
+    problem     why there is no name
 """
 
 from __future__ import annotations
