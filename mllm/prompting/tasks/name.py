@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from mllm.boxes import Frame
 from mllm.errors import RecordError
-from mllm.knowledge.cards import normalize_name
+from mllm.knowledge.names import normalize_name
 from mllm.models.families import Family
 from mllm.prompting import answers
 from mllm.prompting.questions import lettered
