@@ -145,3 +145,6 @@ def test_genus_and_synonyms_are_read(tmp_path: Path) -> None:
     file.write_text("wren:\n  synonyms: ['']\n  marks: [a short tail]\n")
     with pytest.raises(KnowledgeError, match="card 'wren'.*synonyms"):
         card_files.read(file)
+    table = tmp_path / "cards.csv"
+    table.write_text("entity,mark,genus\nwren,short tail,Troglodytes\nwren,barred wing,Troglodytes\n")
+    assert card_files.read(table)["wren"].genus == "Troglodytes"
