@@ -35,7 +35,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from mllm.cli.options import FolderOptions, TeacherOptions
+from mllm.cli.options import FolderOptions, TeacherOptions, named_columns
 from mllm.cli.programs import Range, parse, run_program
 from mllm.data import descriptors, manifest, sources
 from mllm.distributed import World
@@ -72,11 +72,13 @@ class KnowledgeOptions:
     """What the cards are made from."""
 
     source: str | None = None
-    """where photos come from: coco, csv, image_folder, oxford_pets or pocket"""
+    """where photos come from: pocket, csv, coco, yolo, ... (docs/grounding_data.md)"""
     input: str | None = None
     """folder or file that the source reads"""
     domain: str | None = None
     """domain of all photos or given marks"""
+    column: tuple[str, ...] = ()
+    """OURS=THEIRS: another name of a column, as entity=scientificName (may be repeated)"""
     given: tuple[str, ...] = ()
     """file of marks: json, yaml or csv (may be repeated)"""
     teacher: KnowingTeacherOptions = KnowingTeacherOptions()
@@ -165,6 +167,7 @@ def photos_stage(run: Run) -> list[Photo]:
         photos_per_entity=options.photos_per_entity,
         boxes_later=True,
         clip_boxes=True,
+        columns=named_columns(options.column),
     )
     source = options.source
     run.list_rows(file, sources.photos(source, request), "photos")

@@ -86,7 +86,7 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
         about: dict[str, Any] = {"file": str(options.samples), "hash": provenance.file_hash(options.samples)}
     else:
         questions, about = from_photos(options, benchmark, cards)
-        root = Path()
+        root = benchmark.out
     checkpoint = generate_missing.open_for(benchmark)
     source = {**about, "count": len(questions)}
     info = generate_missing.settings(benchmark, checkpoint, "naming", VERSION, source)
@@ -107,7 +107,9 @@ def from_photos(
     """Make a question for each labelled photo or box; return them and what describes their source."""
     if options.input is None:
         raise FieldmarkError("name the photos: --input FOLDER or FILE, or --samples FILE (or --rescore --out DIR)")
-    request = sources.PhotoRequest(options.input, options.domain, whole_image_boxes=not options.boxed)
+    request = sources.PhotoRequest(
+        options.input, options.domain, out=benchmark.out, whole_image_boxes=not options.boxed
+    )
     photos = list(sources.photos(options.source, request))
     pool = knowledge_probe.items(photos)
     entities, chosen = knowledge_probe.by_domain(pool), pool if options.boxed else knowledge_probe.one_an_image(pool)

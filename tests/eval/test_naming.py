@@ -59,7 +59,7 @@ def asked(photos: Path, out: Path, *flags: str, source: str = "csv") -> list[Sam
     questions, _ = naming.from_photos(options, options.benchmark, None)
     convention = asdict(Convention("pocket", "direct", POCKET.budget))
     info = {"model": "m", "style": "direct", "convention": convention, "samples": {"file": "f"}}
-    runs.begin(out, info, questions, Path())
+    runs.begin(out, info, questions, out)
     return questions
 
 

@@ -19,7 +19,9 @@ class Options:
     input: Positional[Path]
     """folder or file that the source reads"""
     source: str = "image_folder"
-    """how the photos are labelled: image_folder, csv, coco, ..."""
+    """how the photos are labelled: image_folder, csv, coco, yolo, ..."""
+    column: tuple[str, ...] = ()
+    """OURS=THEIRS: another name of a column, as entity=scientificName (may be repeated)"""
     domain: str | None = None
     """domain of all photos: bird, car, ..."""
     knowledge: tuple[Path, ...] = ()
@@ -41,23 +43,29 @@ class Options:
 
 
 def command(options: Options) -> int:
+    from tempfile import TemporaryDirectory
+
+    from mllm.cli.options import named_columns
     from mllm.data import label_checks
     from mllm.data.sources import PhotoRequest
     from mllm.data.splits import Shares
     from mllm.knowledge import card_files
     from mllm.knowledge.cards import load_cards
 
-    request = PhotoRequest(
-        options.input,
-        options.domain,
-        clip_boxes=options.clip_boxes,
-        whole_image_boxes=options.whole_image_boxes,
-        boxes_later=options.boxes_later,
-    )
     known = load_cards(*options.knowledge) if options.knowledge else None
     if options.template is not None:
         card_files.check_template(options.template)
-    found = label_checks.check(options.source, request, known, Shares(unseen=options.unseen_share), options.seed)
+    with TemporaryDirectory() as out:  # for images that have no file of their own
+        request = PhotoRequest(
+            options.input,
+            options.domain,
+            Path(out),
+            columns=named_columns(options.column),
+            clip_boxes=options.clip_boxes,
+            whole_image_boxes=options.whole_image_boxes,
+            boxes_later=options.boxes_later,
+        )
+        found = label_checks.check(options.source, request, known, Shares(unseen=options.unseen_share), options.seed)
     for line in label_checks.summary(found):
         print(line)
     if found.faults:

@@ -14,13 +14,14 @@ from mllm.io.csv_tables import Placed, by_image, check_same, checked_rows, numbe
 from mllm.records import Photo
 
 CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h")
+COLUMNS = ("image", "entity", "domain", "genus", "id", "licence", *CORNERS, "w", "h")
 
 
 def photos(request: PhotoRequest) -> Iterator[Photo]:
     """Yield the photos in the order in which the table first names them."""
     file = need_input(request, "file")
-    needed, optional = ("image", "entity"), ("domain", "genus", "id", "licence", *CORNERS, "w", "h")
-    rows = list(checked_rows(file, needed, optional, filled=needed))
+    needed, optional = COLUMNS[:2], COLUMNS[2:]
+    rows = list(checked_rows(file, needed, optional, filled=needed, columns=request.columns or None))
     given = tuple(name for name in (*CORNERS, "w", "h") if name in rows[0][1])
     if given not in ((), CORNERS, SIDES):
         raise SourceError(f"{file}:1: box columns are {','.join(given)}; give {','.join(CORNERS)} or {','.join(SIDES)}")
