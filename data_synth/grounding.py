@@ -107,12 +107,7 @@ class GroundingOptions:
     """clip boxes that leave their image"""
     licence: str = ""
     """terms of your photos, recorded in the manifest"""
-    descriptions: float = 0.0
-    """share of questions that ask by marks, not by name"""
-    absent: float = 0.0
-    """share of questions about something that is not in the image"""
-    several: float = 0.0
-    """share of questions about all things of a kind, of which there are several"""
+    mixture: Mixture = Mixture()
     thought_checks: ThoughtChecks = "all"
     """what is checked of a thought to train on; answer: only that it ends on the right thing, as in the papers"""
     max_tries: Annotated[int, Range(1)] = 20
@@ -142,11 +137,6 @@ class GroundingOptions:
         return self.folder.out or Path("runs") / self.source / "data"
 
     @property
-    def mixture(self) -> Mixture:
-        """Shares of the kinds of questions."""
-        return Mixture(self.descriptions, self.absent, self.several)
-
-    @property
     def shares(self) -> splits.Shares:
         """How photos and entities are divided among the sides."""
         return splits.Shares(self.validation_share, self.test_share, self.unseen_share, self.unseen_domain)
@@ -157,7 +147,7 @@ Run = SynthesisRun[GroundingOptions]
 
 def synthesize(options: GroundingOptions) -> dict[str, Any]:
     """Run all stages, or those that are missing, and return the manifest."""
-    _ = options.mixture, options.shares, options.domain.name  # impossible ones are an error now, not after the photos
+    _ = options.shares, options.domain.name  # impossible ones are an error now, not after the photos
     if options.min_things > options.max_things:
         raise FieldmarkError(f"--min-things {options.min_things} is above --max-things {options.max_things}")
     run = SynthesisRun(options, options.out, options.folder.workers, World.current())
@@ -261,15 +251,10 @@ def samples_stage(run: Run, side: Split, photos: list[Photo], cards: Cards, writ
     mine = run.world.shard(list(dict.fromkeys(missing)))
     if mine:
         family = families.load("pocket" if options.is_drawn else "qwen3_vl")
+        things = options.min_things, options.max_things
+        by_photo = side == "train" and options.long_tail is not None
         maker = SampleMaker(
-            pool=lineups.Pool(
-                photos,
-                side,
-                cards,
-                (options.min_things, options.max_things),
-                by_photo=side == "train" and options.long_tail is not None,
-                scenes=options.scenes,
-            ),
+            pool=lineups.Pool(photos, side, cards, things, by_photo=by_photo, scenes=options.scenes),
             teacher=writer.teacher,
             style=CompositionStyle(family, options.is_drawn, options.max_side, options.min_box),
             out=run.out,

@@ -116,7 +116,9 @@ def read_samples(options: Options, file: Path, left_out: list[str]) -> tuple[lis
                 "`python data_synth/grounding.py`"
             )
         root = file.parent
-        samples = load_samples(file)[: options.benchmark.limit]
+        samples = [sample for sample in load_samples(file) if sample.task != "name"][: options.benchmark.limit]
+        if not samples:
+            raise FieldmarkError(f"{file}: every sample asks for a name; eval/naming.py --samples measures those")
     if options.train is not None:
         trained = {sample.entity for sample in load_samples(options.train, images=False)}
         samples = [replace(sample, seen=sample.entity in trained) for sample in samples]

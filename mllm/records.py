@@ -20,10 +20,10 @@ from mllm.io.jsonl import numbered
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-TaskName = Literal["ground", "ground_all", "caption", "quiz"]
+TaskName = Literal["ground", "ground_all", "name", "caption", "quiz"]
 """The tasks: the files of `mllm/prompting/tasks`."""
-QuestionKind = Literal["name", "description", "absent", "several"]
-"""What is asked: one thing by its name, or by marks; something that is not there; all that there are of a kind."""
+QuestionKind = Literal["name", "description", "absent", "several", "naming"]
+"""What is asked: one thing by its name, or by marks; something that is not there; all of a kind; what a thing is."""
 Stratum = Literal["seen", "unseen", "unseen domain"]
 """Whether the target's entity, or at least its domain, was in the training set."""
 REFERENCE = re.compile(r"<obj:(\d{1,4})>")
@@ -133,12 +133,14 @@ class Thing(Record):
 class Sample(Record):
     """One question about one image, with its answer.
 
-    What is asked: `task`, `question`, `kind`; `asked` holds the marks of a description, `options` the names of a quiz.
+    What is asked: `task`, `question`, `kind`; `asked` holds the marks of a description, `options` the names that an
+    answer may choose from. A question of task `name` or `quiz` may refer to a thing as `<obj:K>`, as thoughts do.
     The image: `size` in pixels after EXIF orientation, all known `things`, whether it was `drawn`, its `licence`; its
     `layout` if it is a composite; `group` is the image that samples share, the unit a bootstrap draws (empty means
     `image`), `bag` names its look-alikes, `fingerprint` is used to find near-duplicates.
-    The answer: `boxes`, or `captions` (the first is learned; `human_captions` are those that people wrote). `thought`
-    is family-neutral reasoning that refers to boxes as `<obj:K>`, K an index into `things`.
+    The answer: `boxes`, or `captions` (the first is learned; `human_captions` are those that people wrote), or `entity`
+    with its `genus` and `synonyms`. `thought` is family-neutral reasoning that refers to boxes as `<obj:K>`, K an index
+    into `things`.
     The side: `split`; `seen`: the ENTITY was in the training set (None: unknown); `stratum` says what is measured.
     `refused` lists why earlier attempts at this image were rejected; `categories` are those of an annotation file.
     `provenance` holds notes for people; programs do not read it.
@@ -166,6 +168,8 @@ class Sample(Record):
     stratum: Stratum | None = None
     asked: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    genus: str | None = None
+    synonyms: tuple[str, ...] = ()
     human_captions: tuple[str, ...] = ()
     layout: str | None = None
     drawn: Flag = False
@@ -182,9 +186,12 @@ class Sample(Record):
             raise RecordError(f"field split: {self.split!r} is none of {', '.join(SPLITS)}")
         if not self.group:
             object.__setattr__(self, "group", self.image)
-        for match in REFERENCE.finditer(self.thought or ""):
-            if int(match[1]) >= len(self.things):
-                raise RecordError(f"field thought: {match[0]} refers to no entry of things (it has {len(self.things)})")
+        for name in ("thought", "question") if self.task in ("name", "quiz") else ("thought",):
+            for match in REFERENCE.finditer(getattr(self, name) or ""):
+                if int(match[1]) >= len(self.things):
+                    raise RecordError(
+                        f"field {name}: {match[0]} refers to no entry of things (it has {len(self.things)})"
+                    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from mllm.errors import STOPPED
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = [path for folder in ("data_synth", "eval", "recipes") for path in sorted((ROOT / folder).glob("[!_]*.py"))]
 COMMANDS = {path.relative_to(ROOT).as_posix(): (str(path),) for path in PROGRAMS} | {
-    "python -m": ("-m", "eval.fgvr"),
+    "python -m": ("-m", "eval.naming"),
     "python -m mllm.cli": ("-m", "mllm.cli", "doctor"),
     "fieldmark": ("-c", "from mllm.cli.__main__ import main\nmain()", "doctor"),
 }

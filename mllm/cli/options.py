@@ -42,8 +42,8 @@ class GenerationOptions:
 
 
 @dataclass(frozen=True)
-class BenchmarkOptions(GenerationOptions, ModelOptions):
-    """The model that a benchmark asks, how it answers, and where the answers go."""
+class AnswerOptions(GenerationOptions, ModelOptions):
+    """The model that is asked, how it answers, and where the answers go."""
 
     RENAMED: ClassVar = {"--fresh": "--overwrite"}
 
@@ -59,8 +59,6 @@ class BenchmarkOptions(GenerationOptions, ModelOptions):
     """vllm if it is installed"""
     limit: Annotated[int | None, Range(1)] = None
     """only the first N samples"""
-    rescore: bool = False
-    """score the saved answers again, without the model"""
     overwrite: bool = False
     """discard the saved answers and ask again"""
 
@@ -82,6 +80,14 @@ class DomainOptions:
         if self.domain is None and self.plural is not None:
             raise FieldmarkError(f"--plural {self.plural}: name the noun with --domain")
         return None if self.domain is None else domains.named(self.domain, self.plural)
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions(AnswerOptions):
+    """How a benchmark asks and scores."""
+
+    rescore: bool = False
+    """score the saved answers again, without the model"""
 
 
 @dataclass(frozen=True)

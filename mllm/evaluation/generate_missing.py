@@ -13,7 +13,7 @@ from mllm.evaluation import runs
 from mllm.inference.sampling import Sampling
 from mllm.io import provenance
 from mllm.io.files import locked
-from mllm.models.checkpoint import Checkpoint, LoadOptions, load, open_checkpoint
+from mllm.models.checkpoint import Checkpoint, Loaded, LoadOptions, load, open_checkpoint
 from mllm.records import Sample
 
 
@@ -53,14 +53,16 @@ def ask(
     info: Mapping[str, Any],
     *,
     style: str | None = None,
+    loaded: Loaded | None = None,
 ) -> bool:
     """Answer each sample without an output in the folder `options.out`; return whether there were any.
 
-    `style` replaces the checkpoint's own. Raises `FieldmarkError`: the folder holds outputs of another model, data or
-    settings (see `runs.begin`), or another run is writing into it.
+    `style` replaces the checkpoint's own; `loaded` are its weights where the caller has them.
+    Raises `FieldmarkError`: the folder holds outputs of another model, data or settings (see `runs.begin`), or another
+    run is writing into it.
     """
     with locked(Path(options.out)):
-        return _ask(options, checkpoint, samples, root, info, style)
+        return _ask(options, checkpoint, samples, root, info, style, loaded)
 
 
 def _ask(
@@ -70,6 +72,7 @@ def _ask(
     root: Path,
     info: Mapping[str, Any],
     style: str | None,
+    loaded: Loaded | None,
 ) -> bool:
     done = runs.begin(options.out, info, samples, root, fresh=options.overwrite)
     if len(done) == len(samples):
@@ -92,7 +95,7 @@ def _ask(
         else:
             from mllm.inference.generate import generate
 
-            loaded = load(checkpoint, LoadOptions(options.dtype, options.device, quantize=options.quantize))
+            loaded = loaded or load(checkpoint, LoadOptions(options.dtype, options.device, quantize=options.quantize))
             completions = generate(loaded, samples, root, sampling, batch_size=options.batch_size, **arguments)
         try:
             for completion in completions:

@@ -1,6 +1,6 @@
 """Probes what a model knows about entities. Questions are samples of task `quiz`; graders read the completions.
 
-choices  An image of one thing and four names, the right one and three look-alikes, in a random order: "Which bird is
+choices  An image of one thing and names, the right one and look-alikes (three), in a random order: "Which bird is
          this? A. ... B. ...". This is KARL's form (arXiv 2503.12797v3, appendix B.2).
 marks    For models that were not trained on letters (the pocket base): "What are the marks of NAME?" for each of the
          four names and "What is at BOX?" for the thing. The choice is the name whose recalled marks share most with
@@ -16,10 +16,12 @@ from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
 from mllm.knowledge import domains
 from mllm.models.families import Budget, Family
-from mllm.prompting.tasks.quiz import LETTERS, read_choice
-from mllm.records import Completion, Photo, Sample
+from mllm.prompting import questions as wordings
+from mllm.prompting.tasks.quiz import read_choice
+from mllm.records import Completion, Photo, Sample, Thing
 
-OPTIONS = len(LETTERS)
+OPTIONS = 4
+"""Names in a question of KARL's form."""
 CHANCE = 1 / OPTIONS
 
 
@@ -75,13 +77,17 @@ def draw(pool: Sequence[Item], per_entity: int, seed: int) -> list[Item]:
 
 
 def options(
-    item: Item, entities: Sequence[str], seed: int, alike: Mapping[str, Sequence[str]] | None = None
+    item: Item,
+    entities: Sequence[str],
+    seed: int,
+    alike: Mapping[str, Sequence[str]] | None = None,
+    count: int = OPTIONS,
 ) -> list[str]:
-    """Return the four names of a question in random order: the item's own and three look-alikes.
+    """Return the `count` names of a question in random order: the item's own and look-alikes.
 
     The other entities of its image and domain are preferred (they were put there as look-alikes), then those that
     `alike` lists for it, then random others of `entities`, the names of its domain. Raises `FieldmarkError`: fewer
-    than four entities.
+    than `count` entities.
     """
     rng = random.Random(f"{seed}/{item.id}/{item.entity}")
     known = set(entities)
@@ -89,10 +95,10 @@ def options(
     beside = rng.sample(beside, len(beside))
     others = rng.sample(list(entities), len(entities))
     ordered = dict.fromkeys([*beside, *(alike or {}).get(item.entity, ()), *others])
-    wrong = [name for name in ordered if name != item.entity][: OPTIONS - 1]
-    if len(wrong) < OPTIONS - 1:
-        raise FieldmarkError(f"domain {item.domain!r} has {len(wrong) + 1} entities; a question needs {OPTIONS}")
-    return rng.sample([item.entity, *wrong], OPTIONS)
+    wrong = [name for name in ordered if name != item.entity][: count - 1]
+    if len(wrong) < count - 1:
+        raise FieldmarkError(f"domain {item.domain!r} has {len(wrong) + 1} entities; a question needs {count}")
+    return rng.sample([item.entity, *wrong], count)
 
 
 def nearest_cards(entity: str, others: Sequence[str], cards: Mapping[str, Sequence[str]]) -> list[str]:
@@ -116,17 +122,30 @@ def choices(
     seed: int,
     *,
     alike: Mapping[str, Sequence[str]] | None = None,
+    count: int = OPTIONS,
+    boxed: bool = False,
 ) -> list[Sample]:
-    """Write one question with four names for each item, whose image should show that thing alone.
+    """Write one question with `count` names for each item: about its box, or its image, which should show it alone.
 
     `entities` are the names of each domain, from which wrong options are drawn.
     """
     questions = []
     for item in chosen:
-        names = options(item, entities[item.domain], seed, alike)
-        listed = " ".join(f"{letter}. {name}." for letter, name in zip(LETTERS, names, strict=True))
-        question = f"Which {domains.load(item.domain or 'thing').noun} is this? {listed} Answer with the letter."
+        names = options(item, entities[item.domain], seed, alike, count)
+        question = wordings.naming(domains.noun(item.domain), _place(boxed), names)
         questions.append(_sample(item, f"choose {item.id}", question, names))
+    return questions
+
+
+def open_questions(
+    chosen: Sequence[Item], entities: Mapping[str, Sequence[str]], *, boxed: bool = False
+) -> list[Sample]:
+    """Ask of each item, openly, what it is: of its box, or of its image, which should show it alone."""
+    questions = []
+    for item in chosen:
+        question = wordings.naming(domains.noun(item.domain), _place(boxed))
+        sample = _sample(item, f"name {item.id}", question, entities[item.domain])
+        questions.append(replace(sample, task="name"))
     return questions
 
 
@@ -184,6 +203,11 @@ def _stated_marks(text: str) -> set[str]:
     return {mark for part in re.split(r"[,;.\n]", marks) if (mark := " ".join(part.split()))}
 
 
+def _place(boxed: bool) -> str:
+    return "at <obj:0>" if boxed else "this"
+
+
 def _sample(item: Item, name: str, question: str, options: Sequence[str] = ()) -> Sample:
     about = (item.image, item.size, item.domain, item.entity, question, (item.box,))
-    return Sample(name, "quiz", *about, split="test", options=tuple(options), provenance={"item": item.id})
+    more = {"things": (Thing(item.entity, item.box),), "options": tuple(options), "provenance": {"item": item.id}}
+    return Sample(name, "quiz", *about, split="test", **more)

@@ -129,7 +129,7 @@ def load(folder: str | Path) -> BenchmarkRun:
     """
     folder = Path(folder)
     info, samples, rows = read(folder)
-    convention = build(info["convention"], Convention, f"{folder / 'run.json'}: field convention")
+    convention = convention_of(info, folder)
     family = families.load(convention.family)
 
     def frame(sample: Sample) -> Frame:
@@ -141,6 +141,11 @@ def load(folder: str | Path) -> BenchmarkRun:
     again = [reader.read(sample, row.text, tokens=row.tokens, truncated=row.truncated) for sample, row in found]
     published = bool(info.get("official")) and all(frame(sample) == kvg_published.FRAME for sample in samples)
     return BenchmarkRun(folder, info, scores.judge(samples, again, family, frame, published=published))
+
+
+def convention_of(info: Mapping[str, Any], folder: str | Path) -> Convention:
+    """Return the convention in a folder's settings. Raises `FieldmarkError` naming the file and the field."""
+    return build(info["convention"], Convention, f"{Path(folder) / 'run.json'}: field convention")
 
 
 def read(folder: str | Path) -> tuple[dict[str, Any], list[Sample], dict[str, Completion]]:

@@ -1,8 +1,9 @@
-"""Ask a model about an image: for a thing by name, in words, or about a box. Used by terminal, web page and notebooks.
+"""Ask a model about an image: for a thing by name, for the name of a thing, in words. Used by terminal, page, notebook.
 
 model = mllm.load("runs/pocket/rl/best")
 found = model.ground("field.jpg", "black redstart")
 found.thought, found.box, found.pixels; found.draw().save("found.png")
+model.name("field.jpg", domain="bird", box=found.box).named
 model.ask("field.jpg", "What is at #1?", about=found.boxes).answer
 """
 
@@ -27,7 +28,7 @@ from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.knowledge import domains
 from mllm.models.families import Family
-from mllm.prompting import answers, prompts
+from mllm.prompting import prompts, questions, tasks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 ANY_DOMAIN = "Point out the {entity} with one box."
 """The question where the kind of thing is not known."""
 SAMPLING_OPTIONS = tuple(item.name for item in fields(Sampling))
+_WHAT = re.compile(r"\?\s?(#\d{1,3})?")
 _BOX_NUMBER = re.compile(r"#(\d{1,3})\b")
 
 
@@ -81,16 +83,16 @@ class Assistant:
             FieldmarkError: an image that cannot be opened, an empty question, a number without a box, an unknown style
                 or option.
         """
-        for option in sampling:
-            if option not in SAMPLING_OPTIONS:
-                raise UnknownNameError("option", option, SAMPLING_OPTIONS)
+        for option in (one for one in sampling if one not in SAMPLING_OPTIONS):
+            raise UnknownNameError("option", option, SAMPLING_OPTIONS)
         if not question.strip():
             raise FieldmarkError("the question is empty: give the name of a thing, or a question")
         opened = open_image(image) if isinstance(image, str | Path) else image.convert("RGB")
         family, convention = self.backend.family, self.backend.convention
         frame = family.frame(Frame(*opened.size), convention.budget)
         words = insert_boxes(question, about, family, frame)
-        style = style or (prompts.PLAIN if words != question else convention.prompt)
+        named = questions.asks_for_name(question)
+        style = style or (prompts.PLAIN if words != question and not named else convention.prompt)
         text = prompts.user_text(words, style)
         messages = _messages([*history, (text, None)], convention.system)
         started = time.monotonic()
@@ -98,7 +100,7 @@ class Assistant:
         thought, closed, rest = generation.text.rpartition("</think>")
         bare = style == prompts.PLAIN and not TAG.search(rest)  # a text without tags counts as the answer
         whole = f"{thought}{closed}<answer>{rest}</answer>" if bare else generation.text
-        parsed = answers.parse(whole, family, frame)
+        parsed = tasks.load("name" if named else "ground").read(whole, "", family, frame)[1]
         return Grounding(
             name=entity_of(question),
             question=question,
@@ -126,6 +128,29 @@ class Assistant:
         question = question_for(name, domain)
         found = self.ask(image, question, **options)
         return found if question == name else replace(found, name=name.strip())
+
+    def name(
+        self,
+        image: str | Path | Image,
+        *,
+        domain: str | None = None,
+        box: Box | None = None,
+        names: Sequence[str] = (),
+        **options: Any,
+    ) -> Grounding:
+        """Say what is on an image: `Grounding.named`.
+
+        Args:
+            image: a file, or a PIL image.
+            domain: kind of thing (`mllm.knowledge.domains`), for the wording.
+            box: ask about the thing there, in the unit frame, not about the whole image.
+            names: to choose from, at most 26; otherwise the question is open.
+            options: those of `ask`.
+
+        Raises FieldmarkError: as `ask`; an unknown domain, too many names.
+        """
+        question = questions.naming(_noun(domain), "this" if box is None else "at #1", names)
+        return self.ask(image, question, about=() if box is None else (box,), **options)
 
     def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
         """Return the model's answer to a question that does not ask for a box. Options as `ask`; 256 tokens at most."""
@@ -179,11 +204,15 @@ def caption(image: str | Path | Image, *, model: str | Path = "pocket", **option
 def question_for(name: str, domain: str | None = None) -> str:
     """Word the question for a thing as the training data do; a whole sentence is returned unchanged.
 
+    `?` asks what is on the image, and `? #1` what is at the first box.
+
     Raises FieldmarkError: an empty name, or as `domains.check`.
     """
     name = " ".join(name.split())
     if not name:
         raise FieldmarkError("the name of the thing to look for is empty")
+    if found := _WHAT.fullmatch(name):
+        return questions.naming(_noun(domain), f"at {found[1]}" if found[1] else "this")
     if name.endswith((".", "?")) or _BOX_NUMBER.search(name):
         return name
     if not domain:
@@ -191,6 +220,10 @@ def question_for(name: str, domain: str | None = None) -> str:
 
         domain = next((one.domain for one in species() if one.name == name), None)
     return domains.check(domain).question(name) if domain else ANY_DOMAIN.format(entity=name)
+
+
+def _noun(domain: str | None) -> str:
+    return domains.noun(domain or "")
 
 
 def entity_of(question: str) -> str:

@@ -19,7 +19,8 @@ from mllm.inference import kv_cache
 from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models.processors import template_opening
-from mllm.prompting import prompts, special_tokens
+from mllm.prompting import special_tokens
+from mllm.prompting.conversations import conversation
 from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample
 
@@ -70,7 +71,7 @@ def generate(
             continue
         if sampling.temperature == 0:  # sampled batches stay complete: their rows share one random generator
             batch = wanted
-        conversations = [prompts.messages(sample, style, system=loaded.convention.system) for sample in batch]
+        conversations = [conversation(sample, loaded.convention, style) for sample in batch]
         inputs = encode(loaded, conversations, [open_image(Path(images_root) / sample.image) for sample in batch])
         rows = generate_tokens(loaded, inputs, config, seed=_batch_seed(sampling.seed, batch))
         for sample, row in zip(batch, rows, strict=True):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mllm.boxes import Box, Frame
 from mllm.prompting import prompts
+from mllm.prompting.questions import asks_for_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,8 +76,14 @@ class Grounding:
 
     @property
     def problem(self) -> str | None:
-        """Why there is no box; None where there is one."""
+        """Why there is no box, or no name where one was asked for; None where there is one."""
         return "the model says that it is not in the image" if self.parsed.absent else self.parsed.problem
+
+    @property
+    def named(self) -> str | None:
+        """The name that the model gives the thing, None where the question did not ask for one or it is unreadable."""
+        asked = asks_for_name(self.question) and self.parsed.problem is None
+        return (self.parsed.answer or "").strip() or None if asked else None
 
     @property
     def turn(self) -> tuple[str, str]:
@@ -89,12 +96,15 @@ class Grounding:
         if self.boxes:
             pixels = "; ".join(", ".join(map(str, self._in_pixels(box))) for box in self.boxes)
             return f"{'box' if len(self.boxes) == 1 else f'{len(self.boxes)} boxes'} in pixels: {pixels}"
+        if self.named:
+            return f"name: {self.named}"
         if self.parsed.absent:
             return f"no box for {self.name!r}: {self.problem}."
         hint = " The answer is truncated: raise max_new_tokens." if self.generation.truncated else ""
         if self.style == prompts.PLAIN:
             return f"answered in words, without a box.{hint}"
-        return f"no box for {self.name!r}: {self.problem}.{hint}"
+        missing = "no name" if asks_for_name(self.question) else f"no box for {self.name!r}"
+        return f"{missing}: {self.problem}.{hint}"
 
     def draw(self) -> Image:
         """Return the image with the boxes of the answer drawn and labelled."""
@@ -112,6 +122,7 @@ class Grounding:
             "boxes": [{"name": self.name, **self._both(box)} for box in self.boxes],
             "candidates": [self._both(box) for box in self.candidates],
             "absent": self.parsed.absent,
+            "name": self.named,
             "thought": self.thought,
             "answer": self.answer,
             "problem": self.problem,

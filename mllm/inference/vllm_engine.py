@@ -13,7 +13,8 @@ from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
 from mllm.models.checkpoint import Checkpoint
 from mllm.models.processors import template_opening
-from mllm.prompting import prompts, special_tokens
+from mllm.prompting import special_tokens
+from mllm.prompting.conversations import conversation
 from mllm.prompting.tasks import CompletionReader
 from mllm.records import Completion, Sample
 
@@ -64,8 +65,8 @@ def generate(
         chunk = missing[start : start + CHUNK]
         requests = []
         for sample in chunk:
-            conversation = prompts.messages(sample, style, system=checkpoint.convention.system)
-            text = checkpoint.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+            turns = conversation(sample, checkpoint.convention, style)
+            text = checkpoint.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             images = {"image": open_image(images_root / sample.image)}
             requests.append({"prompt": text, "multi_modal_data": images})
         for sample, output in zip(chunk, model.generate(requests, params, lora_request=adapter), strict=True):

@@ -5,6 +5,8 @@ In json and yaml a card has one of these shapes; a file may mix them, and every 
     Boeing 747-400: [upturned winglets, a hump behind the cockpit]
     Boeing 747-300:
       domain: aircraft
+      genus: Boeing 747                 # what an answer may name that is right, but not specific
+      synonyms: [B747-300]              # other names that are right
       source: where this is written
       marks:
       - no winglets
@@ -20,8 +22,8 @@ In json and yaml a card has one of these shapes; a file may mix them, and every 
 
 A mark with `verified: false` stays in the file, where it can be corrected, and is not used.
 
-A csv table has the columns entity,mark[,part,source,confidence,domain] and one mark a row; a row without a mark is
-passed over if another row has a mark of the same entity.
+A csv table has the columns entity,mark[,part,source,confidence,domain,genus] and one mark a row; a row without a mark
+is passed over if another row has a mark of the same entity.
 """
 
 import csv
@@ -45,7 +47,7 @@ _ONE_LINE: dict[str, Any] = {"default_flow_style": None, "width": 10_000}
 """Of yaml: lists and objects without nested ones take one line each, so that a change is one line of a diff."""
 _SUFFIXES = (".json", ".yaml", ".yml")
 """Of the files that are read in a folder; a csv table is read where it is named: others may lie beside the cards."""
-_COLUMNS = ("part", "source", "confidence", "domain")
+_COLUMNS = ("part", "source", "confidence", "domain", "genus")
 _ROWS = 4
 """Rows for each entity in a table to fill in."""
 _TO_FILL_IN = """Entities of which nothing is known yet. Write marks of each: `marks: [grey head, white throat]`.
@@ -88,6 +90,8 @@ class Card(Record):
     marks: tuple[Mark, ...] = ()
     source: str = ""
     unlike: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict, hash=False)
+    genus: str = ""
+    synonyms: tuple[str, ...] = ()
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -123,6 +127,8 @@ class _CardInFile(BaseModel):
     )
     source: str = ""
     domain: str = ""
+    genus: Text = ""
+    synonyms: list[NonEmpty] = []
     unlike: dict[Text, list[Annotated[list[Text], Field(min_length=2, max_length=2)]]] = {}
 
 
@@ -229,8 +235,8 @@ def _plain(card: Card) -> dict[str, Any]:
         row["verified"] = UNVERIFIED if mark.verified is None else mark.verified
         marks.append(row | ({"seen": f"{mark.seen} of {mark.looked}"} if mark.looked else {}))
     unlike = {other: [list(pair) for pair in card.unlike[other]] for other in sorted(card.unlike)}
-    fields = {"domain": card.domain, "source": card.source, "marks": marks, "unlike": unlike}
-    return {key: value for key, value in fields.items() if value or key == "marks"}
+    about = {"domain": card.domain, "genus": card.genus, "synonyms": list(card.synonyms), "source": card.source}
+    return {key: value for key, value in {**about, "marks": marks, "unlike": unlike}.items() if value or key == "marks"}
 
 
 def _parse(file: Path, text: str) -> Any:
@@ -248,8 +254,9 @@ def _parse(file: Path, text: str) -> Any:
 def _card(where: str, name: str, content: Any) -> Card:
     """Check one card. `where` (file and card) begins every error message."""
     fields = content if isinstance(content, dict) else {"marks": content}
-    words.check(name, where, KnowledgeError)
     found = strict_json.parsed(fields, _CardInFile, f"{where}: ", kind=KnowledgeError)
+    for text in (name, found.genus, *found.synonyms):
+        words.check(text, where, KnowledgeError)
     marks = []
     for one in found.marks:
         seen, looked = map(int, one.seen.split(" of "))
@@ -265,19 +272,18 @@ def _card(where: str, name: str, content: Any) -> Card:
             words.check(text, f"{where}: field unlike", KnowledgeError)
         if not all(own for own, _ in pairs):
             raise KnowledgeError(f"{where}: field unlike.{other}: the own mark must not be empty")
-    return Card(name, found.domain, tuple(marks), found.source, unlike)
+    return Card(name, found.domain, tuple(marks), found.source, unlike, found.genus, tuple(found.synonyms))
 
 
 def _table(file: Path) -> dict[str, Card]:
     """Read a csv table; rows of one entity may be anywhere and spell it otherwise."""
     cards: dict[str, Card] = {}
-    spelled: dict[str, str] = {}
-    lines: dict[str, int] = {}
+    spelled, lines = dict[str, str](), dict[str, int]()
     for where, row in checked_rows(file, needed=("entity", "mark"), optional=_COLUMNS):
         for column, text in row.items():
             words.check(text, f"{where}: field {column}", KnowledgeError)
         name = spelled.setdefault(normalize_name(row["entity"]), row["entity"])
-        card = cards.setdefault(name, Card(name, domain=row.get("domain", "")))
+        card = cards.setdefault(name, Card(name, domain=row.get("domain", ""), genus=row.get("genus", "")))
         lines.setdefault(name, int(where.rpartition(":")[2]))
         if row["mark"] or any(row.get(column) for column in ("part", "source", "confidence")):
             cards[name] = replace(card, marks=(*card.marks, _mark_of_row(where, row)))
@@ -288,8 +294,7 @@ def _table(file: Path) -> dict[str, Card]:
 def _mark_of_row(where: str, row: Mapping[str, str]) -> Mark:
     confidence = row.get("confidence", "")
     try:
-        number = float(confidence) if confidence else None
-        return Mark(row["mark"], row.get("part", ""), row.get("source", ""), number)
+        return Mark(row["mark"], row.get("part", ""), row.get("source", ""), float(confidence) if confidence else None)
     except (RecordError, ValueError) as error:
         problem = error if isinstance(error, RecordError) else f"field confidence: {confidence!r} is not a number"
         raise KnowledgeError(f"{where}: {problem}") from None

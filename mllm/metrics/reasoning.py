@@ -119,12 +119,12 @@ def spans(text: str) -> list[tuple[str, int, int]]:
 
 
 def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) -> StepCounts | None:
-    """Judge every step of one answer; None unless the marks of all things of the sample are known.
+    """Judge every step of one answer about a place; None unless the marks of all things of the sample are known.
 
     `frame` is the one on which the family writes this image's boxes (`family.frame(sample.size, budget)`).
     """
     target = next((thing for thing in sample.things if thing.entity == sample.entity), None)
-    if target is None or not all(thing.marks for thing in sample.things):
+    if target is None or sample.task == "name" or not all(thing.marks for thing in sample.things):
         return None
     thought = read_thought(answer.thought, family, frame)
     asked = sample.asked  # a description asks by these marks, without a name

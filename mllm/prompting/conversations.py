@@ -18,9 +18,13 @@ from mllm.prompting.tasks import task_of
 from mllm.records import Sample
 
 
-def conversation(sample: Sample, convention: Convention) -> list[dict[str, Any]]:
-    """Return the messages that ask a sample: the convention's system prompt, if any, then question and image."""
-    return prompts.messages(sample, convention.prompt, system=convention.system)
+def conversation(sample: Sample, convention: Convention, style: str | None = None) -> list[dict[str, Any]]:
+    """Return the messages that ask a sample: the convention's system prompt, if any, then question and image.
+
+    `style` replaces the convention's prompt style.
+    """
+    asked = prompts.with_boxes(sample, families.load(convention.family), convention.budget)
+    return prompts.messages(asked, style or convention.prompt, system=convention.system)
 
 
 def target(sample: Sample, convention: Convention) -> str:

@@ -4,10 +4,12 @@ A style's wording is part of a checkpoint's convention (`mllm.models.families.Co
 weights something that they were not trained on, so it needs a new convention version.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from mllm.errors import UnknownNameError
-from mllm.records import Sample
+from mllm.models.families import Budget, Family
+from mllm.records import REFERENCE, Sample
 
 STYLES = {
     "direct": "Answer in <answer></answer>.",
@@ -35,6 +37,15 @@ def user_text(question: Sample | str, style: str) -> str:
     from mllm.prompting.tasks import task_of  # tasks import the styles
 
     return styled(question, style) if isinstance(question, str) else task_of(question).user_text(question, style)
+
+
+def with_boxes(sample: Sample, family: Family, budget: Budget) -> Sample:
+    """Return the sample with each `<obj:K>` of a question for a name written as the family's box text."""
+    if sample.task not in ("name", "quiz") or not REFERENCE.search(sample.question):
+        return sample
+    frame = family.frame(sample.size, budget)
+    mention = REFERENCE.sub(lambda found: family.mention(sample.things[int(found[1])].box, frame), sample.question)
+    return replace(sample, question=mention)
 
 
 def says(role: str, text: str) -> dict[str, Any]:

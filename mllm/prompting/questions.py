@@ -1,11 +1,13 @@
-"""How a question is worded: by name, by marks that only one thing of the image shows, or for all of a kind.
+"""How a question is worded: by name, by marks of one thing alone, for all of a kind, or for the name of a thing.
 
 Descriptions for a share of the questions keep a model from relying on names alone (DesCo, arXiv 2306.14060).
 """
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Final
 
 from mllm.errors import FieldmarkError
@@ -18,6 +20,9 @@ NAME: Final = "name"
 DESCRIPTION: Final = "description"
 ABSENT: Final = "absent"
 SEVERAL: Final = "several"
+NAMING: Final = "naming"
+MOST_LETTERS = len(ascii_uppercase)
+"""Most names that one question can list with letters."""
 
 MOST_ASKED = 4
 """A description holds at most so many marks."""
@@ -35,6 +40,14 @@ _ALL = (
     "Box each {entity} that you can see among these {plural}.",
     "There is more than one {entity} here: point out all of them.",
 )
+NAMINGS = ("What species of {noun} is {place}?", "Which {noun} is {place}?", "What is {place}? Name the {noun}.")
+_LETTERED = " Answer with the letter."
+_ASKS_NAME = re.compile(
+    "|".join(
+        re.escape(words).replace(r"\{noun\}", r"[^?.]{1,60}").replace(r"\{place\}", r"(?:this|at [^?]{1,200})")
+        for words in NAMINGS
+    )
+)
 RECALLS = (
     "What are the marks of {name}?",
     "Describe {name}.",
@@ -51,20 +64,27 @@ class Mixture:
     """Shares of the kinds of questions, 0..1; the rest asks by name."""
 
     descriptions: float = 0.0
+    """share of questions that ask by marks, not by name"""
     absent: float = 0.0
+    """share of questions about something that is not in the image"""
     several: float = 0.0
+    """share of questions about all things of a kind, of which there are several"""
+    naming: float = 0.0
+    """share of questions that ask what a thing is: at a box or, with one question an image, on the whole photo"""
 
     def __post_init__(self) -> None:
-        for name in ("descriptions", "absent", "several"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise FieldmarkError(f"--{name}: a share from 0 to 1 is needed, got {getattr(self, name)}")
-        if self.descriptions + self.absent + self.several > 1:
-            raise FieldmarkError("--descriptions, --absent and --several together exceed 1")
+        shares = {name: getattr(self, name) for name in ("descriptions", "absent", "several", "naming")}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise FieldmarkError(f"--{name}: a share from 0 to 1 is needed, got {share}")
+        if sum(shares.values()) > 1:
+            raise FieldmarkError("--descriptions, --absent, --several and --naming together exceed 1")
 
     def draw(self, rng: random.Random) -> QuestionKind:
         """Draw a kind."""
         thrown = rng.random()
         shares: dict[QuestionKind, float] = {DESCRIPTION: self.descriptions, ABSENT: self.absent, SEVERAL: self.several}
+        shares[NAMING] = self.naming  # last: a set without it is drawn as before
         for kind, share in shares.items():
             if thrown < share:
                 return kind
@@ -97,6 +117,29 @@ def question(
     if scene:
         wordings = [one for one in wordings if "{plural}" not in one and f"these {domain.plural}" not in one]
     return domain.worded(wordings[0] if plain else rng.choice(wordings), entity, marks=text)
+
+
+def naming(noun: str, place: str = "this", names: Sequence[str] = (), which: int = 0) -> str:
+    """Ask what a thing is, open or with a letter before each of `names`, at most 26; `place` is `this` or `at BOX`.
+
+    The first wording is the one that the chat, the page and `fieldmark identify` use; that with letters is KARL's.
+    """
+    if len(names) > MOST_LETTERS:
+        raise FieldmarkError(f"{len(names)} names are too many for one question, which has letters for {MOST_LETTERS}")
+    if not names:
+        return NAMINGS[which % len(NAMINGS)].format(noun=noun, place=place)
+    listed = " ".join(f"{letter}. {name}." for letter, name in zip(ascii_uppercase, names, strict=False))
+    return f"Which {noun} is {place}? {listed}{_LETTERED}"
+
+
+def lettered(question: str) -> bool:
+    """Whether a question lists names with letters to choose from."""
+    return question.endswith(_LETTERED)
+
+
+def asks_for_name(question: str) -> bool:
+    """Whether a question is worded as `naming` words it."""
+    return lettered(question) or _ASKS_NAME.fullmatch(question) is not None
 
 
 def recalls(entity: str, noun: str | None) -> list[str]:

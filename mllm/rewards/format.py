@@ -18,7 +18,7 @@ class Reward(SampleReward):
     [tags]: the text is `<think>...</think><answer>...</answer>` (style `direct`: without the thought), each tag once,
     in this order, with only white space outside and a thought that is not empty. [one answer]: the answer can be parsed
     and is exactly one box, so that a list of guesses earns nothing, or says that the thing is absent; for task
-    `ground_all`, one box or more, all of them valid.
+    `ground_all`, one box or more, all of them valid; for task `name`, any text.
 
     The halves are those of DeepPerception and KARL (arXiv 2503.12797), whose code is looser about tags (words may
     follow the answer) and stricter about boxes (`(x1,y1),(x2,y2)` alone).
@@ -31,7 +31,8 @@ class Reward(SampleReward):
         tags = float(self._in_order(completion.text))
         answer = completion.answer
         one = len(answer.numbers) == 1 or (sample.task == "ground_all" and len(answer.numbers) == len(answer.boxes))
-        one_box = float(answer.absent or (answer.box is not None and one))
+        text = sample.task == "name" and answer.problem is None
+        one_box = float(answer.absent or text or (answer.box is not None and one))
         return Score(0.5 * tags + 0.5 * one_box, {"tags": tags, "one_box": one_box})
 
     def _in_order(self, text: str) -> bool:

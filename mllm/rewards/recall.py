@@ -24,7 +24,8 @@ class Reward(SampleReward):
     wrong ones earn nothing.
 
     The card comes from `cards` (a file for `mllm.knowledge.cards`), or else from the marks of the sample's own thing;
-    if neither has the entity: None. Weight 0 by default: naming many marks would earn it.
+    if neither has the entity, and for samples of task `name`: None. Weight 0 by default: naming many marks would
+    earn it.
     """
 
     weight: ClassVar[float] = 0.0
@@ -36,7 +37,7 @@ class Reward(SampleReward):
     def score(self, sample: Sample, completion: Completion) -> Score:
         """Score one completion; parts: recalled and contradicted, as shares of the card's marks."""
         marks = self._card(sample)
-        if not marks:
+        if not marks or sample.task == "name":
             return Score(None)
         thought = completion.answer.thought or ""
         text = _plain(thought[: first_box(thought)])

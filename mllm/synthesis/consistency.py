@@ -47,7 +47,8 @@ def _about_target(sample: Sample, thought: str, own: Sequence[str]) -> Iterator[
     """
     for mark in sorted((mark for mark in own if " " in mark), key=len, reverse=True):
         thought = thought.replace(mark, " ")
-    names = {normalize_name(thing.entity) for thing in sample.things if thing.entity != sample.entity}
+    others = {*(thing.entity for thing in sample.things), *sample.options} - {sample.entity}
+    names = {normalize_name(name) for name in others}
     pieces = REFERENCE.split(thought)
     about = [pieces[0]]
     for reference, text in zip(pieces[1::2], pieces[2::2], strict=True):

@@ -66,6 +66,7 @@ def _text(sample: Sample) -> list[str]:
         texts = [trained, *(f"- {caption}" for caption in sample.human_captions)]
         return [sample.id, *(line for text in texts for line in textwrap.wrap(text, _WIDTH))][:_LINES]
     stratum = f"{sample.kind or sample.task}, {sample.stratum or sample.split}"
-    thought = REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", sample.thought or "(no thought)")
-    lines = [f"{sample.id} ({stratum})", *textwrap.wrap(sample.question, _WIDTH), *textwrap.wrap(thought, _WIDTH)]
+    texts = (sample.question, sample.thought or "(no thought)")
+    numbered = (REFERENCE.sub(lambda found: f"[{int(found[1]) + 1}]", text) for text in texts)
+    lines = [f"{sample.id} ({stratum})", *(line for text in numbered for line in textwrap.wrap(text, _WIDTH))]
     return lines if len(lines) <= _LINES else [*lines[: _LINES - 1], lines[_LINES - 1][: _WIDTH - 4] + " ..."]

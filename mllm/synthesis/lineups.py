@@ -216,6 +216,17 @@ class Pool:
             )
         return share
 
+    def alternatives(self, target: PhotoThing, rng: random.Random) -> list[str]:
+        """Return the other names of a thing's domain: of its stratum first, look-alikes before the rest, then shuffled.
+
+        A thing that was not trained on could be found by elimination among names that were.
+        """
+        key = target.kind
+        others = [other for other in sorted(self.stratum) if other[0] == key[0] and other != key]
+        rng.shuffle(others)
+        alike, stratum = self.look_alikes(key), self.stratum[key]
+        return [name for _, name in sorted(others, key=lambda one: (self.stratum[one] != stratum, one not in alike))]
+
     def _distractors(self, target: Entity, rng: random.Random, sisters: float, *, absent: bool = False) -> list[Entity]:
         """Choose the distractors, one more if the target is `absent`; each a look-alike with probability `sisters`."""
         fellows = [key for key in self._domains[target[0]] if key != target]

@@ -13,9 +13,11 @@ from mllm.boxes import Frame
 from mllm.errors import FieldmarkError
 from mllm.io.images import open_image, save_image
 from mllm.knowledge import domains
+from mllm.knowledge.card_files import Card
+from mllm.knowledge.cards import Cards
 from mllm.models.families import Family
 from mllm.prompting import questions
-from mllm.prompting.questions import DESCRIPTION, NAME, SEVERAL, Mixture
+from mllm.prompting.questions import DESCRIPTION, NAME, NAMING, SEVERAL, Mixture
 from mllm.records import PhotoThing, QuestionKind, Sample, Thing
 from mllm.synthesis import composites, thoughts
 from mllm.synthesis.capabilities import ReasoningRequest, Reasons, TeacherError
@@ -24,6 +26,10 @@ from mllm.synthesis.lineups import LineUp, Pool
 WHITE = (255, 255, 255)
 GAPS = (0, 0, 6, 12)
 IMAGES_PER_FOLDER = 100_000
+LETTERED = 4
+"""Names in a question with letters."""
+MOST_NAMES = 100
+"""Names that are kept of an open question, those most alike first: an answer that gives two of them is refused."""
 
 
 ThoughtChecks = Literal["all", "answer"]
@@ -46,6 +52,12 @@ class CompositionStyle:
     """Longest side of an image, pixels."""
     min_box: int = 12
     """Shortest side that a thing's box may have, pixels."""
+
+
+def _whole_photo(drawn: LineUp) -> LineUp:
+    """Return the target's photo alone, to be asked about as a whole; a scene shows other kinds, too, and stays."""
+    own = [photo for photo in drawn.photos if drawn.targets[0] in photo.things]
+    return drawn if own[0].is_scene else replace(drawn, photos=(own[0],))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +90,14 @@ class SampleMaker:
         draws = (random.Random(f"{seed}/{number}/kind/{k}") for k in range(self.questions))
         kinds: list[QuestionKind] = [self.mixture.draw(rng) for rng in draws]
         # Further questions are about an image that was composed for the first one.
-        kinds[1:] = [DESCRIPTION if kind == DESCRIPTION else NAME for kind in kinds[1:]]
+        kinds[1:] = [kind if kind in (DESCRIPTION, NAMING) else NAME for kind in kinds[1:]]
         wanted: dict[str, Any] = {"sisters": self.look_alikes, "questions": self.questions, "kind": kinds[0]}
         for attempt in range(self.max_tries):
             rng = random.Random(f"{seed}/{number}/{attempt}")
             try:
                 drawn = self.pool.draw(number, seed, rng, attempt=attempt, **wanted)
+                if kinds[0] == NAMING and self.questions == 1 and rng.random() < 0.5:
+                    drawn = _whole_photo(drawn)
                 if len(drawn.targets) < self.questions:
                     raise SampleRejected("fewer things than questions")
                 if DESCRIPTION in kinds and any(photo.crowds for photo in drawn.photos):
@@ -145,21 +159,9 @@ class SampleMaker:
 
     def _ask(self, key: str, scene: dict[str, Any], target: PhotoThing, kind: QuestionKind) -> Sample:
         """Ask a question about a target: word it, have the teacher reason, check. `key` is the sample's id."""
-        domain, rng, cards = domains.load(target.domain), random.Random(f"{self.seed}/{key}"), self.pool.cards
-        asked = self._unique_marks(scene["things"], target, rng) if kind == DESCRIPTION else ()
-        plain, in_scene = self.style.plain, scene["layout"] == composites.SCENE
-        sample = Sample(
-            **scene,
-            id=key,
-            task="ground_all" if kind == SEVERAL else "ground",
-            domain=target.domain,
-            entity=target.entity,
-            question=questions.question(domain, kind, target.entity, asked, rng, plain=plain, scene=in_scene),
-            boxes=tuple(thing.box for thing in scene["things"] if thing.entity == target.entity),
-            seen=target.seen,
-            kind=kind,
-            asked=asked,
-        )
+        rng, cards = random.Random(f"{self.seed}/{key}"), self.pool.cards
+        ask = self._for_name if kind == NAMING else self._for_place
+        sample = replace(ask(key, scene, target, kind, rng), seen=target.seen, kind=kind)
         try:
             thought = self.teacher.reason(ReasoningRequest(sample, cards, self.seed, self.out / sample.image))
         except TeacherError as error:
@@ -173,6 +175,50 @@ class SampleMaker:
         if len(family.read(written)) != thought.count("<obj:"):
             raise SampleRejected("box text cannot be read back")
         return replace(sample, thought=thought)
+
+    def _for_place(
+        self, key: str, scene: dict[str, Any], target: PhotoThing, kind: QuestionKind, rng: random.Random
+    ) -> Sample:
+        """Ask where a target is: by name, by marks, or for all of its kind."""
+        domain, in_scene = domains.load(target.domain), scene["layout"] == composites.SCENE
+        asked = self._unique_marks(scene["things"], target, rng) if kind == DESCRIPTION else ()
+        return Sample(
+            **scene,
+            id=key,
+            task="ground_all" if kind == SEVERAL else "ground",
+            domain=target.domain,
+            entity=target.entity,
+            question=questions.question(
+                domain, kind, target.entity, asked, rng, plain=self.style.plain, scene=in_scene
+            ),
+            boxes=tuple(thing.box for thing in scene["things"] if thing.entity == target.entity),
+            asked=asked,
+        )
+
+    def _for_name(
+        self, key: str, scene: dict[str, Any], target: PhotoThing, kind: QuestionKind, rng: random.Random
+    ) -> Sample:
+        """Ask what a target is: the whole photo, or the thing at a box; openly, or with names to choose from."""
+        domain, cards, things = domains.load(target.domain), self.pool.cards, scene["things"]
+        others, listed = self.pool.alternatives(target, rng), rng.random() < 0.5
+        options = [target.entity, *others][: LETTERED if listed else MOST_NAMES]
+        rng.shuffle(options)
+        (place,) = (index for index, thing in enumerate(things) if thing.entity == target.entity)
+        where = "this" if len(things) == 1 else f"at <obj:{place}>"
+        which = 0 if self.style.plain else rng.randrange(len(questions.NAMINGS))
+        card = cards.card(target.entity) if isinstance(cards, Cards) else Card(target.entity)
+        return Sample(
+            **scene,
+            id=key,
+            task="name",
+            domain=target.domain,
+            entity=target.entity,
+            question=questions.naming(domain.noun, where, options if listed else (), which),
+            boxes=(things[place].box,),
+            options=tuple(options),
+            genus=target.genus or card.genus or None,
+            synonyms=card.synonyms,
+        )
 
     def _unique_marks(self, things: Sequence[Thing], target: PhotoThing, rng: random.Random) -> tuple[str, ...]:
         """Choose marks that only the target has: those visible where all are known, else those of the cards."""

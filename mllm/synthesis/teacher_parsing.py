@@ -11,7 +11,7 @@ from mllm.errors import BoxError
 from mllm.knowledge.cards import normalize_name
 from mllm.models.box_notation import find_boxes
 from mllm.models.families import Family
-from mllm.records import Sample
+from mllm.records import REFERENCE, Sample
 from mllm.synthesis.capabilities import TeacherError
 from mllm.synthesis.teacher_prompts import NOTHING, NOWHERE
 
@@ -54,7 +54,8 @@ def prose(text: str) -> str:
 def thought(text: str, sample: Sample, frame: Frame) -> str:
     """Return a thought with `<obj:K>` in place of each candidate's box; raises TeacherError for any other box."""
     reply = plain(text)
-    if not (found := find_boxes(reply)):
+    found = find_boxes(reply)
+    if not found and (sample.task != "name" or REFERENCE.search(sample.question)):
         raise TeacherError("unreadable reply", "no box in the reasoning")
     parts, last = [], 0
     for start, end, numbers in found:

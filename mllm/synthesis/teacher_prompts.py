@@ -5,9 +5,11 @@ A changed word makes another request, so cached replies to the old wording are n
 
 from collections.abc import Sequence
 
-from mllm.boxes import Frame
+from mllm.boxes import Box, Frame
 from mllm.knowledge import domains
+from mllm.knowledge.cards import word_overlap
 from mllm.models.families import Family
+from mllm.records import REFERENCE
 from mllm.synthesis.capabilities import ReasoningRequest
 from mllm.synthesis.composites import SCENE
 from mllm.synthesis.thoughts import targets
@@ -33,6 +35,21 @@ say how these marks look on it; where one is hidden, say that it is hidden;
 - compare: which marks decide, and which candidates do they rule out;
 - conclude with one sentence that {ending}.
 Claim nothing that can neither be seen nor is known. Nothing in your text may show that you were given names, boxes or \
+the answer."""
+
+NAME = """\
+In this picture there is one {noun} to name{place}: {entity}.{known} Easily taken for it: {rivals}.
+{scale}
+
+A reader asks: "{question}" The answer is {entity}.
+
+Write what an expert would think who sees only the picture and the question and finds the answer by looking. Running \
+text without headings, lists, tags or markup, in four steps:
+- look: say which marks can be seen{copied}; where one is hidden, say that it is hidden;
+- recall the marks of the kinds that come into question, each in a sentence that names it;
+- compare: which marks decide, and which kinds do they rule out;
+- conclude with one sentence that names {entity} and no other kind.
+Claim nothing that can neither be seen nor is known. Nothing in your text may show that you were given boxes, marks or \
 the answer."""
 
 MARKS = """\
@@ -75,6 +92,8 @@ disagree, the caption is right. Write only the new caption."""
 def reasoning(request: ReasoningRequest, family: Family, frame: Frame) -> str:
     """Ask for a thought; the teacher writes boxes in `frame`."""
     sample, name, chosen = request.sample, request.sample.entity, targets(request.sample)
+    if sample.task == "name":
+        return _name(request, next(thing.box for thing in sample.things if thing.entity == name), family, frame)
     order = sorted(range(len(sample.things)), key=lambda k: sample.things[k].box.center[0])
     candidates = []
     for thing in (sample.things[k] for k in order):
@@ -92,6 +111,29 @@ def reasoning(request: ReasoningRequest, family: Family, frame: Frame) -> str:
     if sample.layout == SCENE:
         values["plural"] = "things"  # of several domains
     return fill(REASON, sample.domain, count=len(order), scale=scale(frame), ending=ending, **values)
+
+
+def _name(request: ReasoningRequest, box: Box, family: Family, frame: Frame) -> str:
+    """Ask for a thought that names the thing at `box`, or in the whole picture."""
+    sample, boxed = request.sample, REFERENCE.search(request.sample.question) is not None
+
+    def marks(name: str) -> str:
+        card = request.cards[name] if name in request.cards else ()
+        return f" (known marks: {'; '.join(card)})" if card else ""
+
+    rivals = [name for name in sample.options if name != sample.entity]
+    rivals.sort(key=lambda name: (-word_overlap([marks(sample.entity)], [marks(name)]), name))
+    written = family.mention(box, frame)
+    values = {
+        "place": f" at {written}" if boxed else "",
+        "copied": f", beginning with its box, copied digit for digit: {written}" if boxed else "; write no box",
+        "question": REFERENCE.sub(lambda _: written, sample.question),
+        "entity": sample.entity,
+        "known": f" Known marks: {'; '.join(request.cards[sample.entity])}." if sample.entity in request.cards else "",
+        "rivals": ", ".join(f"{name}{marks(name)}" for name in rivals[:3]) or "nothing that is known",
+        "scale": scale(frame) if boxed else "",
+    }
+    return fill(NAME, sample.domain, **values)
 
 
 def fill(template: str, domain: str, **values: object) -> str:

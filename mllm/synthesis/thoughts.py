@@ -7,6 +7,7 @@ asked for, on all of a kind (task `ground_all`), or, where the sample has no box
 import re
 from collections.abc import Mapping
 
+from mllm.prompting.tasks.name import named_in
 from mllm.records import REFERENCE, Sample
 from mllm.synthesis import consistency
 
@@ -77,6 +78,9 @@ def wrong_conclusion(sample: Sample, thought: str) -> str | None:
         return "refers to a thing that is not there"
     if re.search(r"</?(?:think|answer)>", thought):
         return "holds answer tags"
+    if sample.task == "name":
+        last = _SENTENCE_END.split(thought.strip())[-1]
+        return None if named_in(last, sample) == sample.entity else "concludes on another name"
     ends = concluded(sample, thought)
     if ends == targets(sample):
         return None
@@ -92,7 +96,9 @@ def problem(sample: Sample, thought: str, cards: Mapping[str, tuple[str, ...]] |
     """
     if reason := wrong_conclusion(sample, thought):
         return reason
-    if {int(number) for number in REFERENCE.findall(thought)} != set(range(len(sample.things))):
+    looked = {int(number) for number in REFERENCE.findall(thought)}
+    asked = {int(number) for number in REFERENCE.findall(sample.question)}
+    if (sample.task != "name" and looked != set(range(len(sample.things)))) or not asked <= looked:
         return "a candidate was not looked at"
     if _LEAK.search(thought):
         return "says that it was told"

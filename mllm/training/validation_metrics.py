@@ -13,7 +13,7 @@ from mllm.errors import RecordError
 from mllm.evaluation import scores
 from mllm.metrics import retrieval
 from mllm.models import encoders
-from mllm.prompting.tasks import score_of
+from mllm.prompting.tasks import score_of, task_of
 from mllm.records import Completion, Sample
 
 
@@ -48,19 +48,21 @@ def choose(samples: Sequence[Sample], root: Path, settings: Evaluate) -> Boxes |
 
 
 class Boxes:
-    """Acc@0.5, mean IoU, and the share of answers that could not be parsed."""
+    """Right answers (Acc@0.5, or right names), mean IoU of boxes, and the share of answers that could not be parsed."""
 
     key = "eval/acc"
 
     def __call__(self, samples: Sequence[Sample], completions: Sequence[Completion]) -> dict[str, float]:
-        """Score the answers' boxes."""
+        """Score the answers."""
         cases = [
             scores.Case(sample, done, score_of(sample, done.answer), {}, None)
             for sample, done in zip(samples, completions, strict=True)
         ]
-        columns = [(float(case.hit), case.iou, float(case.completion.answer.problem is not None)) for case in cases]
-        acc, iou, unread = (sum(column) / len(cases) for column in zip(*columns, strict=True))
-        return {self.key: acc, "eval/iou": iou, "eval/unread": unread}
+        columns = [(float(case.hit), float(case.completion.answer.problem is not None)) for case in cases]
+        acc, unread = (sum(column) / len(cases) for column in zip(*columns, strict=True))
+        ious = [case.iou for case in cases if task_of(case.sample).has_boxes]
+        iou = {"eval/iou": sum(ious) / len(ious)} if ious else {}
+        return {self.key: acc, **iou, "eval/unread": unread}
 
 
 class Captions:

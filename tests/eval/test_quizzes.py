@@ -1,18 +1,18 @@
-"""eval/mastery.py and eval/fgvr.py: questions asked of a real (random) pocket model, graded, resumed, re-scored."""
+"""eval/mastery.py: questions asked of a real (random) pocket model, graded, resumed, re-scored."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from eval import fgvr, mastery
+from eval import mastery
 from mllm.errors import FieldmarkError
-from mllm.evaluation import knowledge_probe, runs
+from mllm.evaluation import runs
 from mllm.io.jsonl import read_jsonl, write_jsonl
 from mllm.knowledge.mastery import load_mastery
+from mllm.prompting.tasks.quiz import LETTERS
 from mllm.records import Answer, Completion, load_samples
 from tests.support.scenes import make_data
 
@@ -52,7 +52,7 @@ def test_mastery_of_right_answers(samples, pocket_folder, tmp_path) -> None:
     flags = ["--model", str(pocket_folder), "--samples", str(samples), "--out", str(out), "--max-new-tokens", "1"]
     mastery.main(flags)
     _, asked, _ = runs.read(out)
-    truth = [f"<answer>{knowledge_probe.LETTERS[s.options.index(s.entity)]}</answer>" for s in asked]
+    truth = [f"<answer>{LETTERS[s.options.index(s.entity)]}</answer>" for s in asked]
     blank = Answer(None, None, (), (), None)
     rows = [Completion(s.id, text, blank) for s, text in zip(asked, truth, strict=True)]
     write_jsonl(out / "outputs.jsonl", rows)
@@ -63,43 +63,7 @@ def test_mastery_of_right_answers(samples, pocket_folder, tmp_path) -> None:
         mastery.main(["--rescore", "--out", str(out)])
 
 
-def test_fgvr_on_class_folders_and_csv(pocket_folder, tmp_path, capsys) -> None:
-    names = ["wren", "owl", "kite", "robin"]
-    for k, name in enumerate(names):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for n in range(2):
-            Image.new("RGB", (64, 48), (60 * k, 90 * n, 0)).save(tmp_path / "photos" / name / f"{n}.png")
-    rows = [f"photos/{name}/{n}.png,{name}" for name in names for n in range(2)]
-    (tmp_path / "photos.csv").write_text("\n".join(["image,entity", *rows]) + "\n")
-    common = ["--model", str(pocket_folder), "--domain", "bird", "--max-new-tokens", "2"]
-    found = []
-    for source, given in (("image_folder", tmp_path / "photos"), ("csv", tmp_path / "photos.csv")):
-        out = tmp_path / source
-        fgvr.main([*common, "--source", source, "--input", str(given), "--out", str(out)])
-        table = json.loads((out / "scores.json").read_text())
-        assert table["slices"]["all"]["samples"] == 8 and set(table["classes"]) == set(names)
-        found.append(table["slices"]["all"]["acc"]["value"])
-    _, asked, _ = runs.read(tmp_path / "csv")
-    blank = Answer(None, None, (), (), None)
-    output = ["wren" if k else "I do not know" for k in range(8)]
-    write_jsonl(
-        tmp_path / "csv" / "outputs.jsonl", [Completion(s.id, t, blank) for s, t in zip(asked, output, strict=True)]
-    )
-    fgvr.main(["--rescore", "--out", str(tmp_path / "csv")])
-    table = json.loads((tmp_path / "csv" / "scores.json").read_text())
-    wrens = sum(s.entity == "wren" for s in asked[1:])
-    assert table["slices"]["all"]["acc"]["value"] == wrens / 8 and table["slices"]["all"]["unreadable"] == 1 / 8
-    assert "mean over 4 classes" in capsys.readouterr().out
-
-
-def test_too_few_names(pocket_folder, tmp_path) -> None:
-    for name in ("wren", "owl"):
-        (tmp_path / name).mkdir()
-        Image.new("RGB", (64, 48)).save(tmp_path / name / "0.png")
-    with pytest.raises(FieldmarkError, match="domain 'bird' has 2 entities"):
-        fgvr.main(["--input", str(tmp_path), "--domain", "bird", "--out", str(tmp_path / "out")])
-    with pytest.raises(FieldmarkError, match="--input FOLDER"):
-        fgvr.main([])
+def test_mastery_needs_samples() -> None:
     with pytest.raises(FieldmarkError, match="--samples FILE"):
         mastery.main([])
 

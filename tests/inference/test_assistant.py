@@ -265,3 +265,24 @@ def test_the_thought_of_a_thinking_template_is_no_answer_to_a_plain_question(ass
     assert found.boxes == (Box(0.25, 0.5, 0.75, 1.0),) and found.thought == "(0,0),(5,5) a thing"
     with spelling(assistant, "a thing</think>red"):
         assert assistant.caption(photo) == "red"
+
+
+def test_what_a_thing_is(assistant, photo, capsys):
+    """`?` asks for a name, of the image or of a box, in the style that was trained, and the answer is a name."""
+    with spelling(assistant, "<think>red</think><answer>Talo ruvi</answer>"):
+        found = assistant.name(photo, domain="bird", box=Box(0.25, 0.5, 0.75, 1.0), style="think")
+    assert found.prompt.startswith("What species of bird is at (25,50),(75,100)? Reason in <think>")
+    assert found.named == "Talo ruvi" == found.as_dict()["name"] and found.summary == "name: Talo ruvi"
+    assert found.problem is None and not found.boxes
+    style = assistant.backend.convention.prompt
+    with spelling(assistant, "<answer></answer>"):
+        found = assistant.ground(photo, "? #1", domain="bird", about=[Box(0, 0, 0.5, 0.5)])
+    assert found.style == style and found.named is None and found.summary.startswith("no name: empty answer")
+    with spelling(assistant, "<answer>B</answer>"):
+        found = assistant.name(photo, names=("wren", "kite"))
+    assert found.question == "Which thing is this? A. wren. B. kite. Answer with the letter." and found.named == "B"
+    with pytest.raises(FieldmarkError, match="27 names are too many"):
+        assistant.name(photo, names=["wren"] * 27)
+    assert assistants.question_for("?", "bird") == "What species of bird is this?"
+    with spelling(assistant, "(25,50),(75,100)"):
+        assert assistant.ask(photo, "What is at #1?", about=[Box(0, 0, 0.5, 0.5)]).named is None

@@ -133,3 +133,18 @@ def test_yaml_bombs_are_refused_at_once(tmp_path: Path, merge: bool) -> None:
     shared = "\n".join(f"bird {k}: {{source: *s, marks: [a tail]}}" for k in range(100))
     (tmp_path / "good.yaml").write_text(f"bird: {{source: &s Mine, marks: &m [a tail]}}\nwren: *m\n{shared}")
     assert len(card_files.read(tmp_path / "good.yaml")) == 102
+
+
+def test_genus_and_synonyms_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "cards.yaml"
+    file.write_text("wren:\n  genus: Troglodytes\n  synonyms: [jenny wren]\n  marks: [a short tail]\n")
+    card = card_files.read(file)["wren"]
+    assert (card.genus, card.synonyms) == ("Troglodytes", ("jenny wren",))
+    card_files.write(file, [card])
+    assert card_files.read(file) == {"wren": card}
+    file.write_text("wren:\n  synonyms: ['']\n  marks: [a short tail]\n")
+    with pytest.raises(KnowledgeError, match="card 'wren'.*synonyms"):
+        card_files.read(file)
+    table = tmp_path / "cards.csv"
+    table.write_text("entity,mark,genus\nwren,short tail,Troglodytes\nwren,barred wing,Troglodytes\n")
+    assert card_files.read(table)["wren"].genus == "Troglodytes"

@@ -16,8 +16,7 @@ from mllm import rewards
 from mllm.boxes import Box, Frame
 from mllm.errors import ConfigError, UnknownNameError
 from mllm.models import families
-from mllm.prompting import answers
-from mllm.prompting.tasks import task_of
+from mllm.prompting.tasks import CompletionReader, task_of
 from mllm.records import Completion, Sample, Thing
 from tests.support.encoders import colour_clip, paint
 
@@ -64,7 +63,7 @@ def sample(number: int = 0) -> Sample:
 
 
 def completion(text: str, of: Sample) -> Completion:
-    return Completion(of.id, text, answers.parse(text, FAMILY, FRAME))
+    return CompletionReader(FAMILY, FAMILY.budget).read(of, text)
 
 
 SCORED = ("clip", "self_retrieval")
@@ -125,6 +124,8 @@ def gold_and_others(reward: rewards.BaseReward, images: list[Path]) -> tuple[lis
         rows = [captioned(img, number) for number, img in enumerate(images)]
         return rows, [row.captions[0] for row in rows]
     rows = golds()
+    if reward.task == "name":
+        rows = [replace(row, task="name", question="What species of bird is this?") for row in rows]
     return rows, [task_of(row).target(row, "think", FAMILY, FRAME) for row in rows]
 
 
@@ -169,6 +170,9 @@ def test_other_tasks_get_none(reward: rewards.BaseReward, images: list[Path]) ->
     if reward.task == "caption":
         rows = [sample(k) for k in range(2)]
         assert [score.value for score in reward(rows, [completion("red", row) for row in rows])] == [None, None]
+    named = replace(sample(), task="name")
+    (score,) = reward([named], [completion("(10,10),(40,50)", named)])
+    assert (score.value is None) == (type(reward).__module__ not in ("mllm.rewards.name", "mllm.rewards.format"))
     assert reward([], []) == []
 
 

@@ -1,7 +1,7 @@
-"""Ask for a thing in images by name: see the reasoning and the box, then ask on.
+"""Ask for a thing in images by name, or what a thing is: see the reasoning and the box, then ask on.
 
-With --once it asks one question about each image and ends: the exit code is 0 when every image got a box, 1 when one
-did not.
+With --once it asks one question about each image and ends: the exit code is 0 when every image got a box or a name, 1
+when one did not.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mllm.inference.assistant import Assistant
 
 HELP = """Name a thing, or ask in words.
+  ?           asks what it is (with --domain, what species of bird), ? #1 what is at box 1
   #1          in a question stands for the first box found so far: What is at #1?
   :2          goes to the second image; : lists them
   quit        ends, as Ctrl-D does"""
@@ -96,14 +97,14 @@ class ChatSession:
             print(error, file=sys.stderr)
 
     def ask(self, question: str, number: int) -> bool:
-        """Ask every model about one image; returns whether all of them gave a box."""
+        """Ask every model about one image; returns whether all of them gave a box, or a name if asked for one."""
         about = tuple(self.boxes.get(number, ()))
         found = [self._answer(name, question, number, about) for name in self.assistants]
         spots = number_spots(found)
         for name, one, marked in zip(self.assistants, found, spots, strict=True):
             self._show(one, name, number, marked)
         self.boxes[number] = [spot.box for marked in spots for spot in marked] or list(about)
-        return all(one.boxes for one in found)
+        return all(one.boxes or one.named for one in found)
 
     def _answer(self, name: str, question: str, number: int, about: tuple[Box, ...]) -> Grounding:
         """Ask one model, and print its text as it comes."""

@@ -11,6 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from mllm.cli.options import DomainOptions
+from mllm.errors import FieldmarkError
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ def command(options: Options) -> None:
         domain = options.domain.name
         rows = formats.load(options.read_as).read(source, family, clip=options.clip_boxes)
         samples = check_unique(replace(row, split=options.split, domain=domain or row.domain) for row in rows)
+    named = next((one.id for one in samples if one.task == "name"), None)
+    if named is not None and options.write_as != "samples":
+        raise FieldmarkError(f"{source}: sample {named}: {options.write_as} rows hold boxes, and it asks for a name")
     here, there = target.parent.resolve(), source.parent
     moved = [replace(one, image=os.path.relpath((there / one.image).resolve(), here)) for one in samples]
     if options.write_as == "samples":

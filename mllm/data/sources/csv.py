@@ -1,10 +1,12 @@
 """A table of labelled photos: one row per box. Commas, semicolons or tabs divide its cells.
 
 Columns: image (path, relative to the table's folder), entity, domain (optional with --domain), x1,y1,x2,y2 or
-x1,y1,w,h (pixels of the image after EXIF rotation), and optionally id and licence. A photo may show several entities.
+x1,y1,w,h (pixels of the image after EXIF rotation), and optionally genus, id and licence. A photo may show several
+entities.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mllm.data.source_files import SourceError, check_count, find_file, make_box, need_domain, need_input, read_size
@@ -13,7 +15,7 @@ from mllm.io.csv_tables import Placed, by_image, check_same, checked_rows, numbe
 from mllm.records import Photo
 
 CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h")
-COLUMNS = ("image", "entity", "domain", "id", "licence", *CORNERS, "w", "h")
+COLUMNS = ("image", "entity", "domain", "genus", "id", "licence", *CORNERS, "w", "h")
 
 
 def photos(request: PhotoRequest) -> Iterator[Photo]:
@@ -51,11 +53,12 @@ def _photo(file: Path, image: str, rows: list[Placed], request: PhotoRequest) ->
                 raise SourceError(f"{place}: the same box of {image} was given before (duplicate row)")
         domain = need_domain(row.get("domain") or request.domain, f"{place}: field domain")
         labels.append((row["entity"], domain, box))
+    genera = {row["entity"]: row.get("genus") for _, row in rows}
     return Photo(
         id=first.get("id") or image,
         image=str(path.resolve()),
         size=frame,
-        things=things_of(labels, where, request),
+        things=tuple(replace(one, genus=genera[one.entity] or None) for one in things_of(labels, where, request)),
         licence=first.get("licence") or request.licence,
         provenance={"source": "csv"},
     )

@@ -34,7 +34,7 @@ CSS = """
 #ask-row { align-items: stretch; } .talk button[aria-label="Clear"] { display: none; }
 .stage img { object-fit: contain; cursor: crosshair; }
 """
-PLACEHOLDER = "Name a thing, or ask in words. Click a box to ask about it: #1 refers to box 1."
+PLACEHOLDER = "Name a thing, or ask in words; ? asks what it is. Click a box to ask about it: #1 refers to box 1."
 
 
 def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:

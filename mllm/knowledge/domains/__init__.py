@@ -122,6 +122,11 @@ def load(name: str) -> Domain:
     return _GIVEN.get(name) or _load(name)
 
 
+def noun(name: str) -> str:
+    """Return the noun of a domain by what rows call it; "thing" for rows that name none."""
+    return load(name).noun if name else "thing"
+
+
 def plural_of(noun: str) -> str:
     """Form a plural by the rules of English: "slime mould" becomes "slime moulds", "bird of prey" "birds of prey"."""
     head, of, rest = noun.partition(" of ")

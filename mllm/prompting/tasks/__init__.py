@@ -87,7 +87,8 @@ def asked_boxes(sample: Sample) -> tuple[Box, ...]:
 
 
 def score_of(sample: Sample, answer: Answer) -> float:
-    """Score an answer, 0..1, as rewards and benchmarks do: IoU, matched IoU, or 1 where nothing fits and it says so.
+    """Score an answer, 0..1, as rewards and benchmarks do: IoU, matched IoU, 1 where nothing fits and it says so, or
+    how right and how specific a name is.
 
     Raises `RecordError`: a task whose answers are not scored one by one.
     """
@@ -113,6 +114,15 @@ class CompletionReader:
         frame = self.family.frame(sample.size, self.budget)
         text, answer = task_of(sample).read(text, self.opening, self.family, frame)
         return Completion(sample.id, text, answer, tokens=tokens, truncated=truncated)
+
+
+def need_thought(sample: Sample) -> None:
+    """Raise `RecordError` for a sample without the thought that prompt style `think` trains on."""
+    if not sample.thought:
+        raise RecordError(
+            f"sample {sample.id}: field thought: style 'think' needs a thought; make the data with a teacher, or "
+            "train with style 'direct'"
+        )
 
 
 def _untrained(sample: Sample) -> RecordError:

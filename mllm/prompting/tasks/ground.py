@@ -5,7 +5,7 @@ import re
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import RecordError
 from mllm.models.families import Family
-from mllm.prompting.tasks import BaseTask
+from mllm.prompting.tasks import BaseTask, need_thought
 from mllm.records import Answer, Sample
 
 ABSENT = "none"
@@ -51,12 +51,8 @@ class Task(BaseTask):
             )
         if style != "think" or not target:
             return
-        if not sample.thought:
-            raise RecordError(
-                f"sample {sample.id}: field thought: style {style!r} needs a thought; make the data with a teacher, or "
-                "train with style 'direct'"
-            )
-        if not sample.boxes and _ENDS_ON_A_THING.search(sample.thought):
+        need_thought(sample)
+        if not sample.boxes and _ENDS_ON_A_THING.search(sample.thought or ""):
             raise RecordError(f"sample {sample.id}: field thought: it ends on a thing, but the sample has no box")
 
     def _target(self, sample: Sample, style: str, family: Family, frame: Frame) -> str:

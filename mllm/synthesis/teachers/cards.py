@@ -18,6 +18,8 @@ from mllm.knowledge.cards import Cards, has_mark, load_cards, part_of, word_over
 from mllm.knowledge.names import normalize_name
 from mllm.metrics import claims
 from mllm.prompting import prose
+from mllm.prompting.questions import listed
+from mllm.records import REFERENCE
 from mllm.synthesis.capabilities import ReasoningRequest
 from mllm.synthesis.consistency import SORTS
 from mllm.synthesis.thoughts import targets
@@ -69,6 +71,9 @@ CONCLUDE = (
     "The match is {boxes}.",
     "My choice is {boxes}.",
 )
+SEEN = ("{here} I see: {marks}.", "{here} these marks show: {marks}.", "What shows {lower}: {marks}.")
+KNOWN = ("I recall {name}: {marks}.", "{name} has these marks: {marks}.", "What I know of {name}: {marks}.")
+NAME = ("So it is {name}.", "Therefore this is {name}.", "That makes it {name}.")
 CONCLUDE_NAMED = ("So my choice for the {name} is {boxes}.", "So I find the {name} at {boxes}.")
 CONCLUDE_ALL = ("So I find the {name} at {boxes}.", "Therefore I point at {boxes}.", "All of this kind: {boxes}.")
 CONCLUDE_NONE = (
@@ -134,6 +139,8 @@ class Teacher:
     def reason(self, request: ReasoningRequest) -> str:
         """Write one thought. Raises `KnowledgeError` (from the cards) for an entity without a card."""
         rng = random.Random(f"cards/{request.seed}/{request.sample.id}")
+        if request.sample.task == "name":
+            return _name_thought(request, rng)
         sample, chosen, asked = request.sample, targets(request.sample), request.sample.asked
         cards = [request.cards[thing.entity] for thing in sample.things]
         card = request.cards[sample.entity]
@@ -167,6 +174,26 @@ class Teacher:
         both = " and ".join([", ".join(boxes[:-1]), boxes[-1]] if len(boxes) > 1 else boxes)
         parts.append(rng.choice(end).format(name=sample.entity, boxes=both))
         return " ".join(part for part in parts if part)
+
+
+def _name_thought(request: ReasoningRequest, rng: random.Random) -> str:
+    """Look at one thing, recall the kinds that may fit, compare them, and name it."""
+    sample, cards, card = request.sample, request.cards, request.cards[request.sample.entity]
+    rivals = [name for name in sample.options if name != sample.entity and name in cards]
+    rivals = sorted(rivals, key=lambda name: (-word_overlap(card, cards[name]), name))[:2]
+    own = [mark for mark in card if not any(has_mark(cards[name], mark) for name in rivals)]
+    place = REFERENCE.search(sample.question)
+    here = f"At {place[0]}" if place else "Here"
+    seen = _pick(card, own, rng)
+    parts = [rng.choice(SEEN).format(here=here, lower=f"{here[0].lower()}{here[1:]}", marks=listed(seen))]
+    names = [sample.entity, *rivals]
+    rng.shuffle(names)
+    known = rng.choice(KNOWN)
+    for name in names:
+        marks = seen if name == sample.entity else _pick(cards[name], [], rng)
+        parts.append(known.format(name=name, marks=listed(marks)))
+    parts.append(_compared(own, 1, rng))
+    return " ".join((*parts, rng.choice(NAME).format(name=sample.entity)))
 
 
 def _append(caption: str, others: Sequence[str]) -> str:

@@ -16,10 +16,12 @@ from mllm.pocket import world
 from mllm.pocket.captions import claims, fits, merge, rich
 from mllm.pocket.pretraining_tasks import judged
 from mllm.pocket.species import ACCENT_PARTS, COLOURS, FORMS, KINDS, NOUNS, PATTERNS, find, species
-from mllm.records import Sample
+from mllm.records import REFERENCE, Sample
 from mllm.synthesis.capabilities import Look, ReasoningRequest
 from mllm.synthesis.thoughts import targets
 
+MOST_COMPARED = 3
+"""Names that a thought compares before it names a thing."""
 DESCRIBED = ("A {noun}: {marks}.", "This {noun} shows: {marks}.", "What can be seen of the {noun}: {marks}.")
 _SLOTS = {mark: slot for slot, marks in (("form", FORMS), ("colour", COLOURS), ("pattern", PATTERNS)) for mark in marks}
 _SLOTS |= {f"{colour} {part}": part for colour in COLOURS for part in ACCENT_PARTS.values()}
@@ -32,6 +34,8 @@ class Teacher:
     def reason(self, request: ReasoningRequest) -> str:
         """Write a thought. Raises FieldmarkError if a thing is not of the pocket world or the question does not fit."""
         sample = request.sample
+        if sample.task == "name":
+            return name_thought(request, find(sample.entity).marks)
         order, sought = order_of(sample), recalled(sample)
         looked = [judged(find(sample.things[index].entity).marks, sought) for index in order]
         return write(sample, sought, looked, order, chosen(sample))
@@ -132,6 +136,23 @@ def write(
     ending = ", ".join(f"{number} <obj:{order[number - 1]}>" for number in numbers) or "none"
     subject = "marks" if sample.asked else sample.entity
     return " ".join((f"{subject}: {', '.join(sought)}.", *listed, f"So {ending}."))
+
+
+def name_thought(request: ReasoningRequest, seen: Sequence[str], *, hasty: bool = False) -> str:
+    """Write a thought that looks, recalls the names that may fit and compares each, and ends on the one that fits best.
+
+    `seen` are the marks of the thing asked about; a hasty thought looks and names.
+    """
+    sample = request.sample
+    own = find(sample.entity)
+    others = sorted({*sample.options} - {own.name}, key=lambda name: (own.look.differing(find(name).look), name))
+    names = [own.name, *others[: MOST_COMPARED - 1]]
+    random.Random(f"{request.seed}/{sample.id}").shuffle(names)
+    best = max(names, key=lambda name: len({*find(name).marks} & {*seen}))
+    compared = [] if hasty else [f"{name}: {judged(find(name).marks, seen)}." for name in names]
+    place = REFERENCE.search(sample.question)
+    head = f"{place[0] if place else 'marks'}: {', '.join(seen)}."
+    return " ".join((head, *compared, f"So {own.name if hasty else best}."))
 
 
 def _things(look: Look) -> list[tuple[str, ...]]:

@@ -46,6 +46,9 @@ class Teacher:
         sample = request.sample
         shown = ", ".join(f"{thing.entity} {thing.box}" for thing in sample.things)
         rng = random.Random(f"{request.seed}/{sample.id}/{sample.entity}/{shown}")
+        if sample.task == "name":
+            seen = [self._read(mark, rng) for mark in find(sample.entity).marks]
+            return pocket.name_thought(request, seen, hasty=rng.random() < self.config.hasty)
         order, chosen = pocket.order_of(sample), pocket.chosen(sample)
         recalled = pocket.recalled(sample)
         if rng.random() < self.config.hasty:

@@ -12,6 +12,7 @@ from mllm.knowledge.mastery import LEVELS
 from mllm.models.checkpoint import Checkpoint
 from mllm.pocket.captions import foreign_mark
 from mllm.prompting import conversations
+from mllm.prompting.tasks import task_of
 from mllm.records import Sample
 from mllm.rewards import BaseReward
 from mllm.training import config_file, dataset, recipe, run, trl_adapter
@@ -175,11 +176,15 @@ def _not_there(files: Sequence[str], topic: str, command: str) -> Finding:
 
 
 def _sft_measures(settings: Settings, samples: Sequence[Sample]) -> dict[str, tuple[BaseReward, float]]:
-    """Return what scores the gold answers of an SFT run: the benchmark's IoU and the format of the prompt style; for
-    captions of the pocket world, whose marks are known, the share of true claims."""
+    """Return what scores the gold answers of an SFT run: the benchmarks' measures and the format of the prompt
+    style; for captions of the pocket world, whose marks are known, the share of true claims."""
     chosen: dict[str, dict[str, Any]] = {}
     if not all(sample.task == "caption" for sample in samples):
-        chosen |= {"format": {"style": settings.style}, "iou": {}}
+        chosen |= {"format": {"style": settings.style}}
+    if any(task_of(sample).has_boxes for sample in samples):
+        chosen["iou"] = {}
+    if any(sample.task == "name" for sample in samples):
+        chosen["name"] = {}
     marks = [thing.marks for sample in samples if sample.task == "caption" for thing in sample.things if thing.marks]
     if marks and not foreign_mark(marks):
         chosen["faithful"] = {}

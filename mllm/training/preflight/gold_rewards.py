@@ -84,8 +84,9 @@ def score(
 def _boxes(name: str, reward: BaseReward, samples: Sequence[Sample], checkpoint: Checkpoint) -> GoldScore:
     """Score boxes against the most that each row can earn."""
     texts = [answer(sample, checkpoint) for sample in samples]
-    exact = [_holding(text, sample, sample.boxes[0]) for sample, text in zip(samples, texts, strict=True)]
-    wrong = [_holding(text, sample, _elsewhere(sample.boxes[0])) for sample, text in zip(samples, texts, strict=True)]
+    boxes = [(sample.boxes or (Box(0, 0, 1, 1),))[0] for sample in samples]  # a name may be asked of a whole image
+    exact = [_holding(text, sample, box) for sample, text, box in zip(samples, texts, boxes, strict=True)]
+    wrong = [_holding(text, sample, _elsewhere(box)) for sample, text, box in zip(samples, texts, boxes, strict=True)]
     earned = _earned(name, reward, samples, texts, checkpoint)
     swapped = _earned(name, reward, samples, [*texts[1:], *texts[:1]], checkpoint) if len(texts) > 1 else []
     most = [

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mllm.errors import FieldmarkError
+from mllm.io.jsonl import write_jsonl
 from mllm.knowledge.mastery import LEVELS, Entry, MasteryTable
+from mllm.prompting import questions
 from mllm.records import load_samples
 from mllm.training.preflight import check
 from tests.support.command_line import Ended, fieldmark
@@ -220,3 +223,21 @@ def test_every_recipe_says_how_it_is_checked_or_is_the_pocket_example(path: Path
     assert f"#   fieldmark preflight --config {visible}\n" in text
     assert re.search(rf"#   accelerate launch --config_file \S+\.yaml recipes/(sft|rl)\.py --config {visible}\n", text)
     assert "# Cost, estimated and not measured: " in text and "# Published" in text and "COST" not in text
+
+
+@pytest.mark.parametrize("stage", ["_sft", ""])
+def test_naming_recipes_are_checked_with_open_questions_and_letters(tmp_path: Path, stage: str) -> None:
+    """The gold names earn everything, by the reward and by the benchmark's measure; a neighbour's name nothing."""
+    files = make_data(tmp_path, train=16, validation=2)
+    for file in files:
+        samples = []
+        for number, row in enumerate(load_samples(file)):
+            names = tuple(thing.entity for thing in row.things)
+            question = questions.naming("bird", f"at <obj:{number % 4}>", names if number % 2 else ())
+            samples.append(replace(row, task="name", question=question, options=names))
+        write_jsonl(file, samples)
+    flags = ["--train", str(files[0]), "--validation", str(files[1])]
+    done = preflight(RECIPES / f"fgvr_deepperception_qwen2vl_7b{stage}.yaml", "--", *flags)
+    assert done.exit_code == 0 and "8,291,375,616 parameters, as published" in done.output, done.output
+    assert re.search(r"name: 1\.000 to 1\.000, mean 1\.000, of 1; full .*; another row's answer: mean 0\.", done.output)
+    assert "format: 1.000 to 1.000" in done.output and "iou" not in done.output

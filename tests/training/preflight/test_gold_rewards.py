@@ -49,6 +49,12 @@ def test_through_the_tokenizer_as_the_trainer_reads_it(samples: list[Sample], po
     )
 
 
+def test_a_thing_that_is_absent_has_no_box_to_compare_with(samples: list[Sample]) -> None:
+    absent = replace(samples[0], entity="Talo mer", boxes=(), thought="1 <obj:0>: red, not. So none.")
+    form, presence = gold_rewards.score([absent], rewards.load_all({"format": {}, "presence": {}}), bare("qwen3_vl"))
+    assert (form.low, presence.low, form.short, presence.short) == (1.0, 1.0, 0, 0)
+
+
 def test_another_rows_answer_earns_what_it_is_worth(samples: list[Sample]) -> None:
     """Full form, and of the box the overlap of the two: 300 of 900 + 600 square hundredths, or none."""
     boxes = [Box(0.1, 0.1, 0.4, 0.4), Box(0.1, 0.3, 0.4, 0.5), Box(0.6, 0.6, 0.9, 0.9)]
