@@ -103,5 +103,6 @@ async def guarded(app: Any, names: Iterable[str], largest: Callable[[str], int])
     A middleware given to it would stand behind those that the package adds, and one of gradio's lets every page in
     (CORS with credentials). At the start of the lifespan they are all in place.
     """
-    app.middleware_stack = Paced(Guard(app.middleware_stack, names, same_origin=True, largest=largest), Pace())
+    guard = Guard(app.middleware_stack, names, same_origin=True, largest=largest)
+    app.middleware_stack = Paced(guard, Pace(), between=0.1)
     yield

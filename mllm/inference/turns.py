@@ -50,8 +50,8 @@ class Pace:
         self._busy = False
 
     @asynccontextmanager
-    async def turn(self, client: Hashable) -> AsyncIterator[None]:
-        """Wait for a turn. The block is the piece of work; it must not wait for the client."""
+    async def turn(self, client: Hashable, rest: float = 0.0) -> AsyncIterator[None]:
+        """Wait for a turn. The block is the piece of work; it must not wait for the client. `rest` is the least rest."""
         if self._busy:
             granted = asyncio.get_running_loop().create_future()
             self._waiting.put(client, granted)
@@ -66,7 +66,7 @@ class Pace:
         try:
             yield
         finally:
-            rest = min(self.REST * (time.monotonic() - start), self.LONGEST_REST)
+            rest = max(rest, min(self.REST * (time.monotonic() - start), self.LONGEST_REST))
             asyncio.get_running_loop().call_later(rest, self._next)
 
     def _next(self) -> None:
@@ -82,20 +82,25 @@ class Paced:
     """An ASGI application in front of another: what a body has beyond `LARGE_BODY` bytes arrives in turns.
 
     The rest of a body whose request has been answered is read in turns, too, and dropped, then the connection is
-    closed: the server would read it without rests, and closing at once would lose the answer.
+    closed: the server would read it without rests, and closing at once would lose the answer. `between` are the seconds
+    between two requests with large bodies or files.
     """
 
-    def __init__(self, app: Any, pace: Pace) -> None:
-        self.app, self.pace = app, pace
+    def __init__(self, app: Any, pace: Pace, between: float = 0.0) -> None:
+        self.app, self.pace, self.between = app, pace, between
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        key = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        client = (scope["client"] or ("",))[0], key.decode("latin-1"), ""
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        client = (scope["client"] or ("",))[0], headers.get(b"authorization", ""), ""
         size, more = 0, scope["method"] in ("POST", "PUT", "PATCH")
+        large = int(headers.get(b"content-length", "0")) > LARGE_BODY or b"transfer-encoding" in headers
+        if self.between and more and (large or headers.get(b"content-type", "").startswith("multipart/")):
+            async with self.pace.turn(client, self.between):
+                pass
 
         async def received() -> Any:
             nonlocal size, more

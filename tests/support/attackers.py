@@ -40,7 +40,7 @@ class Attackers:
         self._say("rest")
 
     def answers(self) -> Counter[str]:
-        """Return how often each first line of an answer has come since the attack began."""
+        """Return how often each first line of an answer has come since the attack began, and what was left ("left")."""
         return Counter(json.loads(self._say("count")))
 
 
@@ -51,7 +51,7 @@ def attackers(requests: dict[str, Sequence[bytes]], folder: Path) -> Iterator[tu
     file.write_text(json.dumps({kind: [one.decode("latin-1") for one in some] for kind, some in requests.items()}))
     command, pipe = [sys.executable, __file__], subprocess.PIPE
     with (
-        subprocess.Popen([*command, "sink"], stdout=pipe, text=True) as sink,
+        subprocess.Popen([*command, "sink"], stdin=pipe, stdout=pipe, text=True) as sink,
         subprocess.Popen([*command, file], stdin=pipe, stdout=pipe, text=True) as process,
     ):
         try:
@@ -63,7 +63,7 @@ def attackers(requests: dict[str, Sequence[bytes]], folder: Path) -> Iterator[tu
 
 
 def _attack(kind: str, content: bytes, port: int, resting: threading.Event, answers: Counter[str]) -> None:
-    """One connection: it attacks again two seconds after it was answered or closed."""
+    """One connection: with a large request it attacks again once it was answered, else a second after it was closed."""
     while not resting.is_set():
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
             if kind == "slow":
@@ -75,9 +75,8 @@ def _attack(kind: str, content: bytes, port: int, resting: threading.Event, answ
             else:
                 with suppress(OSError):  # it may have been answered already
                     connection.sendall(content)
-                if kind == "large":
-                    answers[connection.recv(12).decode()] += 1
-        resting.wait(2)
+                answers[connection.recv(12).decode() if kind == "large" else kind] += 1
+        resting.wait(0 if kind == "large" else 1)
 
 
 def _sink() -> None:
@@ -90,6 +89,7 @@ def _sink() -> None:
 
     with socket.create_server(("127.0.0.1", 0), backlog=256) as server:
         print(server.getsockname()[1], flush=True)
+        threading.Thread(target=lambda: [sys.stdin.read(), os._exit(0)], daemon=True).start()  # ends with the test
         while True:
             threading.Thread(target=read, args=(server.accept()[0],), daemon=True).start()
 
