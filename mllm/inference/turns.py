@@ -41,7 +41,10 @@ class Turns(Generic[T]):
 
 
 class Pace:
-    """Work on large requests, one piece at a time in turns; each piece is followed by a rest `REST` times as long."""
+    """Work on large requests, one piece at a time in turns; each piece is followed by a rest `REST` times as long.
+
+    `turn` takes the shortest rest, in seconds.
+    """
 
     REST, LONGEST_REST = 3.0, 2.0
 
@@ -51,7 +54,7 @@ class Pace:
 
     @asynccontextmanager
     async def turn(self, client: Hashable, rest: float = 0.0) -> AsyncIterator[None]:
-        """Wait for a turn. The block is the piece of work; it must not wait for the client. `rest` is the least rest."""
+        """Wait for a turn. The block is the piece of work; it must not wait for the client."""
         if self._busy:
             granted = asyncio.get_running_loop().create_future()
             self._waiting.put(client, granted)

@@ -107,3 +107,22 @@ def test_an_unread_body_that_does_not_end_is_given_up(monkeypatch) -> None:
     start = time.monotonic()
     sent, _, left = answered([b"x"] * 3, read=False, endless=True, monkeypatch=monkeypatch)
     assert left == 0 and sent[-1].get("more_body") is None and time.monotonic() - start < 30
+
+
+def test_requests_with_large_bodies_or_files_begin_some_time_apart() -> None:
+    begun: list[float] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.append(time.monotonic())
+
+    async def all_of(*headers: tuple[bytes, bytes]) -> float:
+        begun.clear()
+        paced = Paced(app, Pace(), between=0.1)
+        scope = {"type": "http", "method": "POST", "headers": headers, "client": ("1.2.3.4", 5)}
+        await asyncio.gather(*(paced(scope, None, None) for _ in range(3)))
+        return begun[-1] - begun[0]
+
+    for header in ((b"content-length", b"70000"), (b"transfer-encoding", b"chunked")):
+        assert asyncio.run(all_of(header)) > 0.19
+    assert asyncio.run(all_of((b"content-type", b"multipart/form-data; boundary=x"))) > 0.19
+    assert asyncio.run(all_of((b"content-length", b"60000"))) < 0.19
