@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mllm.boxes import Box, Frame
-from mllm.errors import BoxError, FieldmarkError
+from mllm.errors import BoxError, FieldmarkError, SourceError
 from mllm.io import files
 from mllm.io.files import is_file, no_such
 from mllm.io.images import image_size
@@ -21,10 +21,6 @@ SIDE_SUFFIXES = tuple(".txt .caption .json .jsonl .csv .tsv .yaml .yml .xml .md 
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 MAX_BOXES = 2_000
 """Maximum number of boxes of one image: far more than any labelled photo has, and each is compared with the others."""
-
-
-class SourceError(FieldmarkError):
-    """An input that cannot be read: names file, line and field, and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ TOO_MUCH = {
 LARGE = ("3 MB of text", "a long stop", "8 images of 25 megapixels")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", TOO_MUCH)
 def test_what_is_too_much_is_refused_before_it_costs_anything(kind, loaded, asked, monkeypatch) -> None:
     def decoded(*_):

@@ -24,6 +24,8 @@ class Options:
     """domain of all photos: bird, car, ..."""
     knowledge: tuple[Path, ...] = ()
     """cards: every kind needs one"""
+    template: Path | None = None
+    """file to write (.yaml or .csv), in which the marks of kinds without a card are to be filled in"""
     seed: int = 0
     """random seed of the split"""
     unseen_share: Annotated[float, Range(0, 1)] = 0.25
@@ -42,6 +44,7 @@ def command(options: Options) -> int:
     from mllm.data import label_checks
     from mllm.data.sources import PhotoRequest
     from mllm.data.splits import Shares
+    from mllm.knowledge import card_files
     from mllm.knowledge.cards import load_cards
 
     request = PhotoRequest(
@@ -52,6 +55,8 @@ def command(options: Options) -> int:
         boxes_later=options.boxes_later,
     )
     known = load_cards(*options.knowledge) if options.knowledge else None
+    if options.template is not None:
+        card_files.check_template(options.template)
     found = label_checks.check(options.source, request, known, Shares(unseen=options.unseen_share), options.seed)
     for line in label_checks.summary(found):
         print(line)
@@ -61,6 +66,13 @@ def command(options: Options) -> int:
             print(f"  {fault}")
         if len(found.faults) > options.most:
             print(f"  and {len(found.faults) - options.most} more (--most)")
+    if found.lacking:
+        print(f"kinds without a card: {len(found.lacking)}, {', '.join(name for _, name in found.lacking)}")
+        way = "add --template FILE.csv (or .yaml) to write a file in which to fill in their marks"
+        if options.template is not None:
+            card_files.write_template(options.template, found.lacking)
+            way = f"write their marks into {options.template} and give it with --knowledge {options.template}"
+        print(f"  {way}")
     short = list(label_checks.sides_without_images(found))
     for line in short:
         print(line)

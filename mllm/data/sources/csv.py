@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mllm.boxes import Box
-from mllm.data.csv_tables import Placed, by_image, check_same, checked_rows, numbers_of
 from mllm.data.source_files import SourceError, check_count, find_file, make_box, need_domain, need_input, read_size
 from mllm.data.sources import PhotoRequest, boxes_or_whole, one_photo
+from mllm.io.csv_tables import Placed, by_image, check_same, checked_rows, numbers_of
 from mllm.records import Photo
 
 CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h")

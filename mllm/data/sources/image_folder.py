@@ -13,10 +13,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from mllm.data import source_files
-from mllm.data.csv_tables import checked_rows, numbers_of
 from mllm.data.source_files import SourceError
 from mllm.data.sources import PhotoRequest, boxes_or_whole, one_photo
 from mllm.io import strict_json
+from mllm.io.csv_tables import checked_rows, numbers_of
 from mllm.records import Photo
 
 SIDECARS = ("boxes.jsonl", "boxes.csv")

@@ -7,7 +7,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from mllm.data.source_files import SourceError, read_text
+from mllm.errors import SourceError
+from mllm.io.files import read_text
 
 Row = dict[str, str]
 Placed = tuple[str, Row]
@@ -19,7 +20,7 @@ def read_table(file: Path) -> tuple[list[str], list[tuple[str, dict[Any, Any]]]]
 
     Cells are divided by commas, or by semicolons or tabs if the header holds no comma.
     """
-    text = read_text(file)
+    text = read_text(file, SourceError)
     first = text.partition("\n")[0]
     delimiter = next((mark for mark in ",;\t" if mark in first), ",")
     reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter)
