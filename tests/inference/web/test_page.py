@@ -93,6 +93,13 @@ class Visitor:
         return line
 
 
+def test_a_question_that_is_too_long_is_not_asked(address: str) -> None:
+    visitor, question = Visitor(address), "x" * (page.QUESTION + 1)
+    visitor.event("draw", True)
+    line = visitor.event("ask", question, True, False, "answer at once", "", 0, 64, 0)
+    assert json.loads(line.removeprefix("data: "))["output"]["data"][0] == question and line.count(question) == 1
+
+
 def request_bytes(path: str, kind: str, data: bytes) -> bytes:
     head = f"POST /gradio_api/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
     return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
