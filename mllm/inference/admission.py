@@ -67,6 +67,8 @@ class Bodies:
         """
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "send the request with Content-Type: application/json")
+        declared = request.headers.get("content-length", "")
+        self._check(int(declared) if declared.isdecimal() else 0)  # before it is read
         try:
             yield await self._arrived(request)
         finally:

@@ -5,10 +5,11 @@ Callers take turns: a batch takes one call of each caller, then a second one of 
 
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
+
+from mllm.inference.turns import Turns
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,7 +34,7 @@ class Batcher(Generic[T, R]):
         threads: int = 1,
     ) -> None:
         self._work, self._max_batch, self._max_wait = work, max_batch, max_wait
-        self._queues: OrderedDict[Hashable, deque[tuple[T, Future[R]]]] = OrderedDict()  # the next caller comes first
+        self._queue: Turns[tuple[T, Future[R]]] = Turns()
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(threads)]
@@ -49,7 +50,7 @@ class Batcher(Generic[T, R]):
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
-            self._queues.setdefault(caller, deque()).append((item, future))
+            self._queue.put(caller, (item, future))
             self._changed.notify()
         return future
 
@@ -82,25 +83,17 @@ class Batcher(Generic[T, R]):
         """Wait for the next batch; empty when closed and nothing is left."""
         batch: list[tuple[T, Future[R]]] = []
         with self._changed:
-            while not batch and not (self._closed and not self._queues):  # again where every queued call was cancelled
-                while not self._queues and not self._closed:
+            while not batch and not (self._closed and not self._queue):  # again where every queued call was cancelled
+                while not self._queue and not self._closed:
                     self._changed.wait()
                 deadline = time.monotonic() + self._max_wait
-                while sum(map(len, self._queues.values())) < self._max_batch and not self._closed:
+                while len(self._queue) < self._max_batch and not self._closed:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         break
                     self._changed.wait(left)
-                while self._queues and len(batch) < self._max_batch:
-                    item, future = self._take()
+                while self._queue and len(batch) < self._max_batch:
+                    item, future = self._queue.take()
                     if future.set_running_or_notify_cancel():
                         batch.append((item, future))
         return batch
-
-    def _take(self) -> tuple[T, Future[R]]:
-        """Take one call of the caller whose turn it is; that caller comes last then."""
-        caller, queue = self._queues.popitem(last=False)
-        taken = queue.popleft()
-        if queue:
-            self._queues[caller] = queue
-        return taken

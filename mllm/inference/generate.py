@@ -32,12 +32,17 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all) after each batch."""
 
-NEUTRAL: dict[str, Any] = {
-    "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0,
-    "num_beams": 1, "num_return_sequences": 1, "length_penalty": 1.0, "guidance_scale": 1.0,
-}  # fmt: skip
-NEUTRAL_SAMPLING: dict[str, Any] = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
-"""Settings of transformers that change nothing, in the place of a checkpoint's own."""
+
+class OnlyThese(GenerationConfig):
+    """Generation settings that a checkpoint's generation_config.json adds nothing to.
+
+    transformers fills what a config leaves open from that file first (`min_new_tokens`, `no_repeat_ngram_size` ...) and
+    from its own defaults, which change nothing, second.
+    """
+
+    def update(self, defaults_only: bool = False, allow_custom_entries: bool = False, **kwargs: Any) -> dict[str, Any]:
+        """Take over settings, but not the checkpoint's, which alone may bring entries of their own."""
+        return kwargs if allow_custom_entries else super().update(defaults_only=defaults_only, **kwargs)
 
 
 def generate(
@@ -135,19 +140,16 @@ def suppressed_tokens(processor: Any) -> list[int]:
 
 
 def generation_config(loaded: Loaded, sampling: Sampling) -> GenerationConfig:
-    """Build transformers' config from `sampling` alone: what is left out here, transformers takes from the checkpoint's
-    generation_config.json, which would silently change results (and not those of training's rollouts)."""
-    own = loaded.model.generation_config
-    sampled = sampling.temperature > 0
-    drawn = NEUTRAL_SAMPLING | {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    return GenerationConfig(
+    """Build transformers' config from `sampling`; only the end and padding tokens are the checkpoint's own."""
+    pad = loaded.model.generation_config.pad_token_id
+    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    return OnlyThese(
         max_new_tokens=sampling.limit,
-        do_sample=sampled,
+        do_sample=sampling.temperature > 0,
         eos_token_id=_end_tokens(loaded),
-        pad_token_id=own.pad_token_id if own.pad_token_id is not None else loaded.processor.tokenizer.pad_token_id,
+        pad_token_id=loaded.processor.tokenizer.pad_token_id if pad is None else pad,
         suppress_tokens=suppressed_tokens(loaded.processor) or None,
-        use_cache=True,
-        **(NEUTRAL | (drawn if sampled else {})),
+        **(drawn if sampling.temperature > 0 else {}),
     )
 
 

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Any
 
+from mllm.inference.turns import Pace, Paced
+
 App = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application."""
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/@\s]+)(:\d{1,5})?")
@@ -42,15 +44,23 @@ class Guard:
     """An ASGI application in front of another: it answers requests for foreign names with status 421.
 
     With `same_origin`, requests that a browser sends from another page (their Origin is not the Host) get status 403,
-    whatever the application says about such pages (CORS).
+    whatever the application says about such pages (CORS). `largest` is the most bytes of a body at a path: what says
+    that it has more, or does not say how many it has, is refused before it is read.
     """
 
-    def __init__(self, app: App, names: Iterable[str], *, same_origin: bool = False) -> None:
-        self.app, self.names, self.same_origin = app, frozenset(names), same_origin
+    def __init__(
+        self,
+        app: App,
+        names: Iterable[str],
+        *,
+        same_origin: bool = False,
+        largest: Callable[[str], int] | None = None,
+    ) -> None:
+        self.app, self.names, self.same_origin, self.largest = app, frozenset(names), same_origin, largest
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request, or pass it on."""
-        refusal = None if scope["type"] == "lifespan" else self._refusal(scope["headers"])
+        refusal = None if scope["type"] == "lifespan" else self._refusal(scope)
         if refusal is None:
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -62,9 +72,9 @@ class Guard:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": json.dumps({"error": error}).encode()})
 
-    def _refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, str] | None:
+    def _refusal(self, scope: Any) -> tuple[int, str] | None:
         """Return status and message of a refusal; None for a request that may pass."""
-        found = [(name.lower(), value.decode("latin-1")) for name, value in headers]
+        found = [(name.lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         hosts = [value for name, value in found if name == b"host"]
         if strange := next((host for host in hosts or [""] if not is_own(host, self.names)), None):
             name = strange.partition(":")[0][:100]
@@ -76,15 +86,23 @@ class Guard:
             # Behind a proxy that replaces the Host, the page's own name is one that --allow-host gave.
             if place.lower() != hosts[0].strip().lower() and place.partition(":")[0] not in self.names - {"localhost"}:
                 return 403, f"requests from other pages are refused, and this one came from {origin[:100]!r}"
-        return None
+        return None if self.largest is None else _too_large(dict(found), self.largest(scope["path"]))
+
+
+def _too_large(headers: dict[bytes, str], largest: int) -> tuple[int, str] | None:
+    if b"transfer-encoding" in headers:
+        return 411, "send the request with a Content-Length"
+    length = headers.get(b"content-length", "0")
+    return (413, f"the request is larger than {largest} bytes") if int(length) > largest else None
 
 
 @asynccontextmanager
-async def guarded(app: Any, names: Iterable[str]) -> AsyncIterator[None]:
-    """A lifespan that puts a `Guard` in front of everything in a Starlette application that another package builds.
+async def guarded(app: Any, names: Iterable[str], largest: Callable[[str], int]) -> AsyncIterator[None]:
+    """A lifespan that puts `Paced` and a `Guard` in front of a Starlette application that another package builds.
 
     A middleware given to it would stand behind those that the package adds, and one of gradio's lets every page in
     (CORS with credentials). At the start of the lifespan they are all in place.
     """
-    app.middleware_stack = Guard(app.middleware_stack, names, same_origin=True)
+    guard = Guard(app.middleware_stack, names, same_origin=True, largest=largest)
+    app.middleware_stack = Paced(guard, Pace(), between=0.1)
     yield

@@ -34,6 +34,7 @@ from mllm.inference.batcher import Batcher
 from mllm.inference.hosts import Guard, own_names
 from mllm.inference.openai_client import convention_field
 from mllm.inference.openai_schema import ApiError, ChatRequest, ServerLimits
+from mllm.inference.turns import LARGE_BODY, Pace, Paced
 
 if TYPE_CHECKING:
     from mllm.models.checkpoint import Loaded
@@ -66,7 +67,7 @@ class Service:
         )
         self.batcher: Batcher[Job, Generation] = Batcher(partial(batched.generate, loaded), max_batch=batch)
         self.jobs: set[Job] = set()
-        self.places, self.bodies = Places(limits.requests), Bodies(limits)
+        self.places, self.bodies, self.pace = Places(limits.requests), Bodies(limits), Pace()
 
     @property
     def pending(self) -> int:
@@ -83,8 +84,8 @@ class Service:
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
         ]
         handlers: dict[Any, Any] = {ApiError: _api_error, HTTPException: _http_error, Exception: _internal_error}
-        guard = Middleware(Guard, names=self.names)
-        return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=self._lifespan)
+        before = [Middleware(Paced, pace=self.pace), Middleware(Guard, names=self.names)]
+        return Starlette(routes=routes, middleware=before, exception_handlers=handlers, lifespan=self._lifespan)
 
     async def front(self, request: Request) -> Response:
         """Tell a person who opens the address in a browser what it is for."""
@@ -109,17 +110,22 @@ class Service:
         """Answer a conversation, as one response or as a stream."""
         self.places.check()  # before the body: a full server says so at once
         async with self.bodies.read(request) as body:
-            chat_request = openai_schema.read(body)
-            self._check_name(chat_request.model)
-            large = await run_in_threadpool(openai_schema.check, chat_request, self.limits)
+            await _stay(request)
+            if len(body) <= LARGE_BODY:
+                chat_request, large = self._read(body)
+            else:
+                async with self.pace.turn(client_of(request, None)):
+                    chat_request, large = await run_in_threadpool(self._read, body)
         client = client_of(request, chat_request.user)
         self.places.take(client)
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         try:
             make = partial(self._job, chat_request, pieces, asyncio.get_running_loop())
-            job = await asyncio.wrap_future(self.preparing.submit(make, (client, large)))
-            if await request.is_disconnected():
-                raise ApiError(499, "the client has left")
+            preparing = self.preparing.submit(make, (client, large))
+            if not await _wait(request, preparing):
+                preparing.cancel()
+            await _stay(request)
+            job = preparing.result()
             future = self._submit(job, (client, large), pieces, asyncio.get_running_loop())
         except BaseException:
             self.places.leave(client)
@@ -136,6 +142,11 @@ class Service:
         generation = future.result()
         counts = openai_schema.usage(job.tokens, generation.tokens)
         return JSONResponse(openai_schema.completion(self.name, generation.text, _finish_reason(generation), counts))
+
+    def _read(self, body: bytearray) -> tuple[ChatRequest, bool]:
+        chat_request = openai_schema.read(body)
+        self._check_name(chat_request.model)
+        return chat_request, openai_schema.check(chat_request, self.limits)
 
     def _job(self, chat_request: ChatRequest, pieces: asyncio.Queue, loop: asyncio.AbstractEventLoop) -> Job:
         prompt, sampling = openai_schema.read_prompt(chat_request, self.limits), chat_request.sampling(self.limits)
@@ -235,7 +246,13 @@ def run(service: Service, bound: socket.socket) -> None:
         uvicorn.Server(uvicorn.Config(service.app(), timeout_graceful_shutdown=5)).run(sockets=[bound])
 
 
-async def _wait(request: Request, future: Future[Generation]) -> bool:
+async def _stay(request: Request) -> None:
+    """Raise ApiError 499 if the client has left: nothing is done for it any more."""
+    if await request.is_disconnected():
+        raise ApiError(499, "the client has left")
+
+
+async def _wait(request: Request, future: Future[Any]) -> bool:
     """Wait until the answer is there (True) or its client has disconnected (False)."""
 
     async def disconnected() -> None:
@@ -259,18 +276,19 @@ def _event(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
-def _api_error(request: Request, error: Exception) -> Response:
+# Handlers that are not async would queue for a thread.
+async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    headers = {503: {"Retry-After": "1"}, 408: {"Connection": "close"}}.get(error.status)  # in seconds
+    headers = {"Retry-After": "1"} if error.status == 503 else None  # in seconds
     return JSONResponse(error.body(), status_code=error.status, headers=headers)
 
 
-def _http_error(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     body = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}").body()
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
-def _internal_error(request: Request, error: Exception) -> Response:
+async def _internal_error(request: Request, error: Exception) -> Response:
     body = ApiError(500, f"the answer failed: {type(error).__name__}").body()
     return JSONResponse(body, status_code=500, headers={"Connection": "close"})

@@ -11,6 +11,8 @@ from PIL import Image
 
 from mllm.boxes import Box, Frame
 from mllm.errors import FieldmarkError
+from mllm.inference import batched
+from mllm.inference.backends import Prompt
 from mllm.inference.generate import encode, generate, generation_config, length_sorted_batches, suppressed_tokens
 from mllm.inference.sampling import Sampling
 from mllm.io.images import open_image
@@ -146,18 +148,29 @@ def test_temperatures_next_to_zero_are_greedy(temperature: float) -> None:
     assert Sampling(8, temperature) == Sampling(8) and Sampling(8, 1e-6).temperature == 1e-6
 
 
+THEIRS = {
+    "min_new_tokens": 8, "begin_suppress_tokens": list(range(40, 400)), "max_length": 900, "no_repeat_ngram_size": 1,
+    "encoder_no_repeat_ngram_size": 1, "repetition_penalty": 3.0, "guidance_scale": 2.0, "forced_eos_token_id": 50,
+    "bad_words_ids": [[k] for k in range(40, 400)], "suppress_tokens": list(range(40, 400)), "num_beams": 3,
+    "sequence_bias": [[[60], 50.0]], "stop_strings": "a", "temperature": 9.0, "top_k": 1, "top_p": 0.1, "min_p": 0.9,
+    "typical_p": 0.1, "eta_cutoff": 0.5, "exponential_decay_length_penalty": [1, 9.0], "max_time": 0.0, "top_h": 0.1,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_a_checkpoints_own_generation_settings_do_not_act(temperature, loaded, monkeypatch):
-    """Qwen2.5-VL's say repetition_penalty 1.05, which training's rollouts do not use either."""
-    own = {"repetition_penalty": 1.05, "no_repeat_ngram_size": 2, "min_length": 900, "num_beams": 3, "typical_p": 0.5}
-    own |= {"min_p": 0.3, "top_k": 5, "top_p": 0.1, "guidance_scale": 2.0, "epsilon_cutoff": 0.1, "eta_cutoff": 0.1}
-    theirs = copy(loaded.model.generation_config)
-    for name, value in own.items():
-        setattr(theirs, name, value)
-    monkeypatch.setattr(loaded.model, "generation_config", theirs)
-    used, _ = loaded.model._prepare_generation_config(generation_config(loaded, Sampling(5, temperature)))
-    assert (used.repetition_penalty, used.no_repeat_ngram_size, used.min_length, used.num_beams) == (1.0, 0, 0, 1)
-    assert used.guidance_scale == 1.0 and used.do_sample == (temperature > 0)
-    if used.do_sample:
-        sampling = (used.min_p, used.top_k, used.top_p, used.typical_p, used.epsilon_cutoff, used.eta_cutoff)
-        assert sampling == (0.0, 0, 1.0, 1.0, 0.0, 0.0) and used.temperature == 0.7
+def test_a_checkpoints_own_generation_settings_do_not_act(temperature, loaded, asked, monkeypatch) -> None:
+    """Neither in batches of samples nor in batches of several callers; Qwen2.5-VL's say repetition_penalty 1.05."""
+    samples, folder = asked[0][:1], asked[1]
+    prompt = Prompt(prompts.messages(samples[0], "think"), [open_image(folder / samples[0].image)])
+    job = batched.prepare(loaded, prompt, Sampling(8, temperature))
+
+    def answers():
+        return texts(loaded, (samples, folder), 8, temperature), batched.generate(loaded, [job])
+
+    before, changed = answers(), copy(loaded.model.generation_config)
+    vars(changed).update(THEIRS, own_entry=1)
+    monkeypatch.setattr(loaded.model, "generation_config", changed)
+    assert answers() == before
+    used, _ = loaded.model._prepare_generation_config(generation_config(loaded, Sampling(8, temperature)))
+    assert used.do_sample == (temperature > 0) and not hasattr(used, "own_entry")
+    assert [name for name, value in THEIRS.items() if getattr(used, name) == value] == []

@@ -69,7 +69,7 @@ def test_a_guarded_application_refuses_foreign_names_and_other_pages() -> None:
     inner.middleware_stack = inner.build_middleware_stack()
 
     async def start() -> None:
-        async with guarded(inner, own_names("page.example.org")):
+        async with guarded(inner, own_names("page.example.org"), largest=len):  # a path has as many bytes as letters
             pass
 
     asyncio.run(start())
@@ -82,6 +82,9 @@ def test_a_guarded_application_refuses_foreign_names_and_other_pages() -> None:
         assert not [name for name in headers if name.startswith("access-control")], headers
     status, headers, body = asked(inner, host="evil.example:7860", origin="http://evil.example:7860")
     assert status == 421 and "'evil.example'" in body and "--allow-host" in body and len(headers) == 2
+    for size, status in ((1, 200), (2, 413)):
+        assert asked(inner, host="localhost", **{"content-length": str(size)})[0] == status
+    assert asked(inner, host="localhost", **{"transfer-encoding": "chunked"})[0] == 411
     assert asked(inner)[0] == 421 and asked(inner, host="evil.example", kind="websocket")[0] == 1008
 
 

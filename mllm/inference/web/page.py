@@ -35,6 +35,8 @@ CSS = """
 .stage img { object-fit: contain; cursor: crosshair; }
 """
 PLACEHOLDER = "Name a thing, or ask in words; ? asks what it is. Click a box to ask about it: #1 refers to box 1."
+QUESTION = 2000
+"""Most letters of a question."""
 
 
 def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:
@@ -60,7 +62,7 @@ def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:
                 with gr.Row(elem_id="ask-row"):
                     question = gr.Textbox(
                         placeholder=PLACEHOLDER, show_label=False, container=False, scale=8, max_lines=3,
-                        max_length=2000, autofocus=True, elem_id="question",
+                        max_length=QUESTION, autofocus=True, elem_id="question",
                     )  # fmt: skip
                     ask = gr.Button("Ask", variant="primary", scale=1, min_width=80, elem_id="ask")
                     stop = gr.Button("Stop", scale=1, min_width=80, elem_id="stop")
@@ -69,14 +71,15 @@ def page(assistants: Sequence[Assistant], limits: WebLimits) -> gr.Blocks:
         displayed = [session, strip, *stages, *talks, *copies]
         handlers = _Handlers(assistants, limits)
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        one = private | {"concurrency_id": "images", "concurrency_limit": 1}  # images take a core: the models need one
         drawn = [settings["candidates"]]
-        drop.upload(handlers.add, [session, drop, *drawn], [drop, *displayed], **private)
-        draw.click(handlers.draw, [session, *drawn], [question, *displayed], **private)
-        clear.click(handlers.clear, [session, *drawn], [question, *displayed], **private)
-        strip.select(handlers.choose, [session, *drawn], displayed, **private)
-        settings["candidates"].change(handlers.look, [session, *drawn], displayed, **private)
+        drop.upload(handlers.add, [session, drop, *drawn], [drop, *displayed], **one)
+        draw.click(handlers.draw, [session, *drawn], [question, *displayed], **one)
+        clear.click(handlers.clear, [session, *drawn], [question, *displayed], **one)
+        strip.select(handlers.choose, [session, *drawn], displayed, **one)
+        settings["candidates"].change(handlers.look, [session, *drawn], displayed, **one)
         for k, stage in enumerate(stages):
-            stage.select(handlers.pointer(k), [session, question], question, **private)
+            stage.select(handlers.pointer(k), [session, question], question, **one)
         inputs, triggers = [session, question, *settings.values()], [ask.click, question.submit]
         asking = gr.on(triggers, handlers.ask, inputs, [question, *displayed], **private)
         stop.click(handlers.stop, [session, *drawn], displayed, cancels=[asking], queue=False, **private)
@@ -108,7 +111,7 @@ def run(
         enable_monitoring=False,
         mcp_server=False,
         ssr_mode=False,
-        app_kwargs={"lifespan": partial(guarded, names=own_names(host, *hosts))},
+        app_kwargs={"lifespan": partial(guarded, names=own_names(host, *hosts), largest=limits.largest)},
         css=CSS,
         theme=gr.themes.Default(primary_hue="emerald", secondary_hue="emerald"),
         **launch,
@@ -186,8 +189,9 @@ class _Handlers:
         """Ask all models; while they generate, only the transcripts change. `settings`: values of `_settings`."""
         candidates, everywhere, style, domain, memory, tokens, temperature = settings
         self._forget(session)
-        if not session.images or not question.strip():
-            gr.Warning("Add an image first." if not session.images else "The question is empty.", title="Not yet")
+        if not session.images or not question.strip() or len(question) > QUESTION:
+            wrong = "is empty" if not question.strip() else f"has more than {QUESTION} letters"
+            gr.Warning(f"The question {wrong}." if session.images else "Add an image first.", title="Not yet")
             yield [question, *self.look(session, candidates)]
             return
         unchanged = [gr.skip() for _ in range(2 + session.models)]

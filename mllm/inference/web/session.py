@@ -34,6 +34,10 @@ class WebLimits:
     together: int = 4  # questions answered at the same time; further ones wait
     waiting: int = 32  # questions that may wait; further ones are refused
 
+    def largest(self, path: str) -> int:
+        """Return the most bytes of a request to `path`: some uploads, or what else the page sends."""
+        return (self.images * self.upload if path.endswith("/upload") else 0) + 2**20
+
 
 @dataclass(eq=False)
 class SessionImage:

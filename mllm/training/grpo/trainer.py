@@ -16,6 +16,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from mllm.inference.generate import OnlyThese
 from mllm.training.checkpointing import PerEpoch
 from mllm.training.engine import attention, cost_model, logprobs, rollout, shared_prefix
 from mllm.training.engine.shared_prefix import Image
@@ -77,6 +78,8 @@ class PrefixGRPOTrainer(GRPOTrainer):
     ) -> None:
         self.bag_sampler = sampler
         super().__init__(*args, **kwargs)
+        if not self.use_vllm:
+            self.generation_config = OnlyThese(**self.generation_config.to_dict())
         self.dynamic_sampling, self.reweight, self.credit = dynamic_sampling, reweight, credit
         if dynamic_sampling is not None:
             dynamic_sampling.check(self.args, self.train_dataset)

@@ -130,6 +130,7 @@ def _count_calls(made: Any) -> dict[str, list[int]]:
 def test_rollouts_are_trls_and_images_are_seen_once(rows: list[Row], pocket_folder: Path, tmp_path: Path) -> None:
     ours = trainer(rows, pocket_folder, tmp_path / "ours", beta=0.1)
     stock = trainer(rows, pocket_folder, tmp_path / "stock", kind=GRPOTrainer, beta=0.1)
+    ours.model.generation_config.no_repeat_ngram_size = 1  # acts in TRL's
     seen: list[int] = []
     core = shared_prefix.multimodal_core(ours.model)
     core.visual.register_forward_pre_hook(lambda module, args: seen.append(1))  # pyright: ignore
