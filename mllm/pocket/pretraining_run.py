@@ -1,5 +1,6 @@
 """What the pre-training programs share: resumable state, learning rate, command line, model card, processes."""
 
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from torch import distributed
 
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
+from mllm.io.files import write_bytes
 from mllm.io.tables import markdown, percent
 
 
@@ -35,12 +37,13 @@ class SavedState:
         self.step = saved["step"]
 
     def save(self) -> None:
-        """Write the new state beside the old one, then swap them: a killed process never leaves half a state."""
+        """Write the state in one step: a killed process or a full disk never leaves half of one."""
         state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()} | {"step": self.step}
         if self.settings is not None:
             state["settings"] = self.settings
-        torch.save(state, self.file.with_suffix(".new"))
-        self.file.with_suffix(".new").replace(self.file)
+        written = io.BytesIO()
+        torch.save(state, written)
+        write_bytes(self.file, written.getbuffer())
 
 
 def share_of_peak(step: int, total: int, warmup: int) -> float:
@@ -64,9 +67,9 @@ def write_card(
     the table's two column headings; `scores` are shares by name, 0..1.
     """
     text = json.dumps({**record, "scores": dict(scores)}, indent=1) + "\n"
-    (folder / "scores.json").write_text(text, encoding="utf-8")
+    write_bytes(folder / "scores.json", text.encode())
     rows = markdown([head, *((name, percent(score)) for name, score in scores.items())])
-    (folder / "README.md").write_text(template.format(rows=rows, **facts), encoding="utf-8")
+    write_bytes(folder / "README.md", template.format(rows=rows, **facts).encode())
 
 
 class DataParallel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -18,6 +19,7 @@ from transformers import TrainerControl
 from transformers.trainer_utils import IntervalStrategy
 
 from mllm.errors import FieldmarkError
+from mllm.io.files import DISK_FULL
 from mllm.training import checkpointing, resume, run
 from mllm.training.checkpointing import Boundaries, PerEpoch
 from mllm.training.grpo.trainer import PrefixGRPOTrainer
@@ -147,21 +149,25 @@ def test_a_file_that_lost_its_end_is_noticed(name: str, tmp_path: Path, caplog: 
 def test_a_failed_save_is_reported_and_its_half_removed(tmp_path: Path) -> None:
     half = tmp_path / "checkpoint-8"
     half.mkdir()
-    with pytest.raises(FieldmarkError, match="checkpoint-8 could not be written .*No space left.*GiB are free"):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="No space left on device: .*checkpoint-8"):
         with checkpointing.clear_save_errors(half):
-            raise OSError(28, "No space left on device")
+            raise full
     assert not half.exists()
     whole = checkpoint(tmp_path, 4)
-    with pytest.raises(FieldmarkError):
+    with pytest.raises(OSError):
         with checkpointing.clear_save_errors(whole):
-            raise OSError(28, "No space left on device")
+            raise full
     assert resume.last_complete(tmp_path) == whole
+    with pytest.raises(FieldmarkError, match="checkpoint-4 could not be written .*Permission denied"):
+        with checkpointing.clear_save_errors(whole):
+            raise PermissionError(errno.EACCES, "Permission denied")
     for numbers in (9, 100_000):  # torch words it in two ways
         half.mkdir()
-        with pytest.raises(FieldmarkError, match="checkpoint-8 could not be written"):
+        with pytest.raises(OSError, match="checkpoint-8") as found:
             with checkpointing.clear_save_errors(half):
                 torch.save({"state": torch.zeros(numbers)}, "/dev/full")
-        assert not half.exists()
+        assert not half.exists() and found.value.errno in DISK_FULL
     with pytest.raises(RuntimeError, match="shape"):
         with checkpointing.clear_save_errors(half):
             raise RuntimeError("shape mismatch")
@@ -204,9 +210,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, pocket_folder: Path) -> None:
 
         patch.setattr(run, "train", train_on_a_small_disk)
         try:
-            with pytest.raises(
-                FieldmarkError, match="checkpoint-4 could not be written .*File too large.*free disk space"
-            ):
+            with pytest.raises(OSError, match="File too large: .*checkpoint-4"):
                 sft.main(["--config", str(tmp_path / "sft.yaml")])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

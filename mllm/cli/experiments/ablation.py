@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mllm.cli.experiments.pipeline import POCKET_DATA, Pipeline, Stage, answers, counts, cpus, training
+from mllm.io.files import write_bytes
 from mllm.io.tables import MISSING, markdown, percent_interval
 
 BASE = "base"
@@ -164,7 +165,7 @@ class AblationRun:
         for stages in self.task.measurements(models):
             self.pipeline.run(stages, cpus())
         table = self.table()
-        (self.out / file).write_text(table, encoding="utf-8")
+        write_bytes(self.out / file, table.encode())
         return table
 
     def _tune(self, arms: Sequence[Arm]) -> None:
