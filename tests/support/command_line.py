@@ -56,6 +56,7 @@ def fork(words: Sequence[str], output: int, prepare: Callable[[], None] = lambda
     try:
         os.dup2(output, 1)
         os.dup2(output, 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))  # not pytest's files
         prepare()
         sys.argv = list(words)
         try:
@@ -66,5 +67,8 @@ def fork(words: Sequence[str], output: int, prepare: Callable[[], None] = lambda
     except BaseException:  # any error belongs in the output, and the child must not go on as a second parent
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        os._exit(code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
