@@ -99,7 +99,7 @@ table-captions: $(READY)  ## compare self-retrieval, BagCurri and CLIP reward fr
 pets: $(READY)  ## run the whole chain on real photos of cats and dogs
 	$(PY) -m mllm.cli pets
 
-kill: $(READY)  ## SFT, GRPO and pretraining killed at random moments: do they end as undisturbed runs? (12 minutes on two cores)
+kill: $(READY)  ## trainings killed at random moments, every program on a full disk: do they end as undisturbed runs?
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/recipes/killed.py --kills 25
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/support/full_disk.py
 

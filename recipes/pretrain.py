@@ -173,6 +173,8 @@ def train(run: PretrainingRun, store: SceneStore) -> None:
     settings, state, warm = run.settings, run.state, run.settings.warmup_steps
     curriculum, is_main = Curriculum(store), run.parallel.world.is_main
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    if is_main:
+        (run.out / "log.jsonl").touch()
     with Progress(*columns, TimeRemainingColumn(), disable=not is_main) as progress:
         bar = progress.add_task("pretraining", total=warm + settings.steps, completed=state.step)
         smooth, started = None, time.monotonic()

@@ -81,7 +81,7 @@ class SceneStore:
                     for pixels, truth in track(drawn, "drawing scenes", total=len(jobs)):
                         index.append(truth | {"offset": out.tell()})
                         out.write(pixels)
-                except KeyboardInterrupt:
+                except BaseException:  # Ctrl-C, a full disk
                     for worker in active_children():  # the pool would let them finish
                         worker.terminate()
                     raise

@@ -71,6 +71,15 @@ def test_a_picture_that_a_short_write_would_cut_is_not_kept(tmp_path: Path) -> N
     assert os.listdir(tmp_path) == ["whole.jpg"]
 
 
+def test_output_that_does_not_fit_on_its_disk() -> None:
+    """`fieldmark leaderboard ... > table.md`: what is printed last, and Python's own flush at the end."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "mllm.cli", "--help"]
+        ended = subprocess.run(command, cwd=ROOT, timeout=120, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.stderr.startswith("error: disk full: /dev/full, on the disk at /dev") and ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("number", DISK_FULL)
 def test_every_error_of_a_full_disk_names_the_file(number: int, tmp_path: Path) -> None:
     with pytest.raises(OSError) as found, naming_full_disk(tmp_path / "deep" / "a.bin"):
