@@ -35,6 +35,8 @@ def test_no_program_loses_anything(run: Run, root: Path) -> None:
     [
         ("a.jsonl", b'{"a": 1}\n', False),
         ("a.jsonl", b'{"a": 1}\n{"a"', True),
+        ("a.jsonl", b"", False),
+        ("a.json", b"", True),
         ("a.png", b"\x89PNG", True),
         ("a.html", b"<html></html>\n", False),
         ("a.safetensors", (2).to_bytes(8, "little") + b"{", True),
@@ -65,4 +67,5 @@ def test_a_program_that_loses_a_row_is_found(tmp_path: Path, monkeypatch: pytest
     trial = full_disk.Trial("careless", [str(program), str(disk / "rows.jsonl")], disk)
     trial.whole()
     trial.in_turn(0)
-    assert trial.problems == ["careless in turn, 0 bytes: not the same: rows.jsonl"]
+    (problem,) = trial.problems
+    assert problem.startswith("careless in turn, 0 bytes: rows.jsonl is not the same: b'{}")
