@@ -30,7 +30,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from mllm.cli.options import FolderOptions, TeacherOptions
+from mllm.cli.options import FolderOptions, TeacherOptions, named_columns
 from mllm.cli.programs import Range, parse, run_program, typed_command
 from mllm.data import dataset_card, label_checks, manifest, sources, splits
 from mllm.distributed import World
@@ -57,11 +57,13 @@ class GroundingOptions:
     """What the data is made of and how."""
 
     source: str = "pocket"
-    """where photos come from: coco, csv, image_folder, oxford_pets or pocket"""
+    """where photos come from: pocket, csv, coco, yolo, ... (docs/grounding_data.md)"""
     input: str | None = None
     """folder or file that the source reads"""
     domain: str | None = None
     """domain of all photos: bird, car, ..."""
+    column: tuple[str, ...] = ()
+    """OURS=THEIRS: another name of a column, as entity=scientificName (may be repeated)"""
     knowledge: tuple[str, ...] = ()
     """file or folder of knowledge cards (may be repeated)"""
     teacher: TeacherOptions = TeacherOptions()
@@ -205,6 +207,7 @@ def photos_stage(run: Run, cards: Cards | None) -> list[Photo]:
         whole_image_boxes=options.whole_image_boxes,
         boxes_later=options.boxes_from is not None,
         clip_boxes=options.clip_boxes,
+        columns=named_columns(options.column),
     )
     return photo_stages.list_photos(run, lambda: label_checks.labelled(options.source, request, cards))
 

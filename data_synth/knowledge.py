@@ -6,7 +6,8 @@
 
 Stages; each writes a file and is skipped when it exists:
     1 photos.jsonl     with --source: the entities that need cards, and images to look at
-    2 marks.jsonl      a card for each entity: from given files or tables, and from a teacher that knows
+    2 marks.jsonl      a card for each entity: from given files or tables, and from a teacher that knows;
+      not_visible.csv  of these, the marks that no photo can show (songs, smells, tempers ...), which are dropped
     3 checked.jsonl    with --eyes: each mark is looked for in images; not seen in most of them, it is dropped
     4 pairs.jsonl      which entities look alike (by cards, by photos), and the marks that tell them apart
     5 cards/DOMAIN.yaml    everything, sorted, one mark per line, for people to read and edit
@@ -22,6 +23,7 @@ if __name__ == "__main__":
 
     ctrl_c.end_at_once()  # while the imports below run
 
+import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,15 +35,16 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from mllm.cli.options import FolderOptions, TeacherOptions
+from mllm.cli.options import FolderOptions, TeacherOptions, named_columns
 from mllm.cli.programs import Range, parse, run_program
 from mllm.data import descriptors, manifest, sources
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
+from mllm.io.files import atomic_write
 from mllm.io.jsonl import read_jsonl, write_jsonl
-from mllm.knowledge import card_files, confusables, domains
+from mllm.knowledge import card_files, confusables, domains, visible
 from mllm.knowledge.card_files import Card, Mark
-from mllm.knowledge.cards import normalize_name, part_of
+from mllm.knowledge.cards import Cards, one_spelling, part_of
 from mllm.knowledge.confusables import ConfusablePair
 from mllm.records import Photo
 from mllm.synthesis import card_making, teachers
@@ -50,11 +53,10 @@ from mllm.synthesis.lineups import Entity
 from mllm.synthesis.run import SynthesisRun
 
 echo = partial(Console(stderr=True).print, highlight=False, soft_wrap=True, markup=False)
+NOT_VISIBLE = "not_visible.csv"
 HEADING = """Knowledge cards of domain {domain}, made by data_synth/knowledge.py; change them as you like.
 `verified: true` was seen in most of the images looked at, `false` was not and is used nowhere,
 `unverified` no one has checked. `unlike` holds pairs: [its own mark, the other's mark]."""
-
-TO_FILL_IN = "Entities of which nothing is known yet. Write marks of each: `marks: [grey head, white throat]`"
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,13 @@ class KnowledgeOptions:
     """What the cards are made from."""
 
     source: str | None = None
-    """where photos come from: coco, csv, image_folder, oxford_pets or pocket"""
+    """where photos come from: pocket, csv, coco, yolo, ... (docs/grounding_data.md)"""
     input: str | None = None
     """folder or file that the source reads"""
     domain: str | None = None
     """domain of all photos or given marks"""
+    column: tuple[str, ...] = ()
+    """OURS=THEIRS: another name of a column, as entity=scientificName (may be repeated)"""
     given: tuple[str, ...] = ()
     """file of marks: json, yaml or csv (may be repeated)"""
     teacher: KnowingTeacherOptions = KnowingTeacherOptions()
@@ -119,11 +123,11 @@ def make_cards(options: KnowledgeOptions) -> dict[str, Any]:
 
 def run_stages(run: Run) -> None:
     """Run stage after stage, on every process."""
-    given = [descriptors.load(file) for file in run.options.given]
+    given = [Cards(descriptors.load(file), file) for file in run.options.given]
     photos = photos_stage(run)
     entities = entities_to_describe(run.options, photos, given)
     with open_teachers(run.options) as (knows, sees):
-        cards = marks_stage(run, entities, given, knows)
+        cards, dropped = visible_stage(run, marks_stage(run, entities, given, knows))
         if sees is not None:
             cards = check_stage(run, cards, photos, sees)
         pairs = pairs_stage(run, cards, photos, knows)
@@ -133,7 +137,8 @@ def run_stages(run: Run) -> None:
             by_domain[card.domain].append(card)
         for domain, members in by_domain.items():
             card_files.write(run.out / "cards" / f"{domain}.yaml", members, HEADING.format(domain=domain))
-        manifest.finish(run.out, card_making.count_facts(cards, pairs), ["cards"])
+        facts = card_making.count_facts(cards, pairs)
+        manifest.finish(run.out, {**facts, "marks not visible": dropped}, ["cards"])
 
 
 @contextmanager
@@ -162,22 +167,25 @@ def photos_stage(run: Run) -> list[Photo]:
         photos_per_entity=options.photos_per_entity,
         boxes_later=True,
         clip_boxes=True,
+        columns=named_columns(options.column),
     )
     source = options.source
     run.list_rows(file, sources.photos(source, request), "photos")
     return list(read_jsonl(file, Photo, unique="id"))
 
 
-def entities_to_describe(
-    options: KnowledgeOptions, photos: Sequence[Photo], given: Sequence[dict[str, Card]]
-) -> list[Entity]:
+def entities_to_describe(options: KnowledgeOptions, photos: Sequence[Photo], given: Sequence[Cards]) -> list[Entity]:
     """Return the entities that need a card: those on the photos, otherwise those of the given files."""
     if photos:
         found = list(dict.fromkeys((photo.domain, photo.entity) for photo in photos))
     else:
-        named = [(card.domain or options.domain or "", name) for cards in given for name, card in cards.items()]
-        spelled = {(domain, normalize_name(name)): (domain, name) for domain, name in reversed(named)}
-        found = list(dict.fromkeys(spelled.values()))
+        found = []
+        for place, cards in enumerate(given):  # the first file that names an entity spells it
+            for card in (cards.card(name) for name in cards):
+                domain = card.domain or options.domain or ""
+                known = [other.card(card.entity) for other in given[:place] if card.entity in other]
+                if not any((one.domain or options.domain or "") == domain for one in known):
+                    found.append((domain, card.entity))
     for domain, name in found:
         if not domain:
             raise FieldmarkError(f"no domain is given for {name!r}: name one with --domain (e.g. bird)")
@@ -190,40 +198,50 @@ def entities_to_describe(
     return sorted(found)
 
 
-def marks_stage(
-    run: Run, entities: Sequence[Entity], given: Sequence[dict[str, Card]], teacher: Knows | None
-) -> list[Card]:
+def marks_stage(run: Run, entities: Sequence[Entity], given: Sequence[Cards], teacher: Knows | None) -> list[Card]:
     """Stage 2: one card for each entity, from the files and the teacher."""
-    by_name = [{normalize_name(name): card for name, card in cards.items()} for cards in given]
-    if teacher is None:
-        check_known(run, [one for one in entities if not any(normalize_name(one[1]) in cards for cards in by_name)])
+    for cards in given:  # "Siamese" and "Siamese cat" are two entities for no one
+        one_spelling((name for _, name in entities), cards.origin, same=cards.same)
 
     def make(entity: Entity) -> Card:
         domain, name = entity
-        found = [cards[normalize_name(name)] for cards in by_name if normalize_name(name) in cards]
+        found = [cards.card(name) for cards in given if name in cards]
         if teacher is not None and (marks := teacher.marks(name, domain)):
             origin = str(run.options.teacher.teacher)
             found.append(Card(name, domain, tuple(Mark(one, part_of(one), origin) for one in marks), origin))
-        if not found:
-            raise FieldmarkError(
-                f"nothing is known of {name!r}: add it to a --given file, or name a --teacher that knows it"
-            )
         return descriptors.merge(name, domain, found)
 
     file = run.out / "marks.jsonl"
     return run.map_rows(file, Card, entities, make, title="marks", key="entity", name=itemgetter(1))
 
 
+def visible_stage(run: Run, cards: Sequence[Card]) -> tuple[list[Card], int]:
+    """Drop, list and count the marks that no photo can show; takes seconds, so a resumed run repeats it."""
+    kept, dropped = visible.without_unseen(cards)
+    if run.world.is_main:
+        with atomic_write(run.out / NOT_VISIBLE) as out:
+            table = csv.writer(out, lineterminator="\n")
+            table.writerow(("entity", "mark", "reason", "source"))
+            table.writerows((card.entity, mark.text, reason, mark.source) for card, mark, reason in dropped)
+    check_known(run, [(card.domain, card.entity) for card in kept if not card.marks])
+    return kept, len(dropped)
+
+
 def check_known(run: Run, missing: Sequence[Entity]) -> None:
-    """Refuse entities that no given file describes, all at once, and write a file to describe them in."""
+    """Refuse entities without a visible mark, all at once, and write files to describe them in, yaml and csv."""
     if not missing:
         return
-    file = run.out.with_name(f"{run.out.name}_missing.yaml")
+    stems = (run.out.with_name(f"{run.out.name}_missing{number}") for number in ("", *range(2, 1000)))
+    both = ([stem.with_name(f"{stem.name}{ending}") for ending in (".yaml", ".csv")] for stem in stems)
+    files = next(files for files in both if not any(file.exists() for file in files))  # marks may be in those
+    run.world.barrier()
     if run.world.is_main:
-        card_files.write(file, [Card(name, domain) for domain, name in missing], TO_FILL_IN)
+        for file in files:
+            card_files.write_template(file, missing)
     raise FieldmarkError(
-        f"nothing is known of {len(missing)} entities: {', '.join(name for _, name in missing)}. Write marks into "
-        f"{file} and add --given {file} --overwrite, or name a --teacher that knows them"
+        f"nothing that a photo can show is known of {len(missing)} entities: "
+        f"{', '.join(name for _, name in missing)}. Write marks into {files[0]} (or {files[1].name}) and add "
+        f"--given {files[0]} --overwrite, or name a --teacher that knows them"
     )
 
 
@@ -269,6 +287,8 @@ def main(argv: list[str] | None = None) -> None:
     options = with_defaults(parse(KnowledgeOptions, argv))
     made = make_cards(options)
     marks = ", ".join(f"{count} marks {name}" for name, count in made["marks"].items())
+    if count := made["marks not visible"]:
+        echo(f"{options.out / NOT_VISIBLE}: {count} marks that no photo can show were dropped")
     echo(f"{options.out}/cards: {sum(made['cards'].values())} cards, {marks}, {made['pairs']} pairs")
 
 

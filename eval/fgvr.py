@@ -65,7 +65,7 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
     """Make a question for each photo and ask it."""
     if options.input is None:
         raise FieldmarkError("name the photos: --input FOLDER or FILE (or --rescore --out DIR)")
-    request = sources.PhotoRequest(options.input, options.domain, whole_image_boxes=True)
+    request = sources.PhotoRequest(options.input, options.domain, out=benchmark.out, whole_image_boxes=True)
     photos = list(sources.photos(options.source, request))
     pool = knowledge_probe.items(photos)
     entities, chosen = knowledge_probe.by_domain(pool), knowledge_probe.one_an_image(pool)
@@ -89,7 +89,7 @@ def answer(options: Options, benchmark: BenchmarkOptions) -> None:
         "knowledge": provenance.file_hash(options.knowledge) if options.knowledge else None,
     }
     info = generate_missing.settings(benchmark, checkpoint, "fgvr", VERSION, source)
-    generate_missing.ask(benchmark, checkpoint, questions, Path(), info)
+    generate_missing.ask(benchmark, checkpoint, questions, benchmark.out, info)
 
 
 def measure(out: str | Path) -> dict[str, Any]:

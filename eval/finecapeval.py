@@ -30,8 +30,8 @@ from mllm.captions import words
 from mllm.cli.options import CaptionsOptions
 from mllm.cli.programs import parse, run_program
 from mllm.data import caption_stats
-from mllm.data.csv_tables import read_table
 from mllm.errors import FieldmarkError
+from mllm.io.csv_tables import read_table
 from mllm.io.files import write_json
 from mllm.io.tables import markdown
 from mllm.metrics import stats

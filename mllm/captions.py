@@ -41,7 +41,7 @@ def sentences(text: str) -> list[str]:
 
 def with_article(words: str, *, capital: bool = False) -> str:
     """Put `a` or `an` before a phrase."""
-    article = "an" if words[:1].lower() in tuple("aeiou") else "a"
+    article = "an" if re.match(r"(?!uni|use|eu|one\b|u-)[aeiou]", words, re.IGNORECASE) else "a"
     return f"{article.capitalize() if capital else article} {words}"
 
 

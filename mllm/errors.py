@@ -50,6 +50,10 @@ class ConfigError(FieldmarkError):
     """A setting that does not exist or has an impossible value."""
 
 
+class SourceError(FieldmarkError):
+    """An input that cannot be read: names file, line and field, and says what to do."""
+
+
 class UnknownNameError(FieldmarkError):
     """An unknown name (of a reward, a domain, a family ...). The message lists the known ones."""
 

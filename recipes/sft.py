@@ -8,7 +8,8 @@ One YAML holds both our settings (`fieldmark:`, see mllm/config.py) and TRL's SF
 on the answer alone. Rows above the token limit are refused, never truncated. The same command continues a stopped run.
 
 Written to output_dir: the last weights; best/ (by Acc@0.5 of generated answers on the validation file); checkpoint-N/;
-log.jsonl; run.json. Each folder of weights has a fieldmark.json with family, prompt style and image budget.
+log.jsonl; run.json; validation/ (the answers on the validation file at each evaluated step). Each folder of weights has
+a fieldmark.json with family, prompt style and image budget.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mllm.training import arguments, run, trl_adapter
 from mllm.training.checkpointing import SafeTrainer
 from mllm.training.dataset import make_pocket_data
 from mllm.training.engine.packing import PackedSFTTrainer
-from mllm.training.live_page import LivePage
+from mllm.training.live_page import LivePage, ValidationAnswers
 
 from trl import SFTConfig  # isort: skip  (after mllm.training, which switches its telemetry off)
 
@@ -67,7 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     # 4. Train and save.
-    run.train(trainer, settings, prepared, [LivePage(trainer, Path(str(args.output_dir)))])
+    out = Path(str(args.output_dir))
+    run.train(trainer, settings, prepared, [LivePage(trainer, out, ValidationAnswers(prepared.data, out))])
 
 
 if __name__ == "__main__":

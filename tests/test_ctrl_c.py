@@ -93,6 +93,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> str:
     return os.pathsep.join([str(folder), str(ROOT)])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", COMMANDS)
 def test_in_the_imports_of_every_program(name: str, endless: str) -> None:
     child = start(*COMMANDS[name], PYTHONPATH=endless)
@@ -184,6 +185,7 @@ else:
 """
 
 
+@pytest.mark.ci
 def test_workers_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "drawing.py").write_text(DRAWING)
     child = start(str(tmp_path / "drawing.py"), str(tmp_path))

@@ -39,6 +39,7 @@ def every(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
     return targets(tmp_path_factory.mktemp("fuzz"))
 
 
+@pytest.mark.ci
 def test_seeds_are_read_and_their_mutations_end_well(every: dict[str, Target]) -> None:
     draw = random.Random(0)
     for name, target in every.items():
@@ -133,6 +134,7 @@ def test_published_predictions_are_read(tmp_path: Path) -> None:
     assert safe_pickle.read(io.BytesIO(pickle.dumps(shared)), "x")
 
 
+@pytest.mark.ci
 def test_absurd_numbers_of_boxes(tmp_path: Path, every: dict[str, Target]) -> None:
     """In model text: read in linear time. In a source: refused."""
     family = families.load("qwen2_vl")
@@ -189,6 +191,7 @@ def test_a_link_out_of_a_folder_of_photos_is_refused(tmp_path: Path) -> None:
         list(sources.photos("image_folder", request))
 
 
+@pytest.mark.ci
 def test_nothing_unpacks_archives_loads_pickles_or_runs_a_checkpoints_code(root: Path) -> None:
     """Read off the syntax trees: the one reader of pickles is `mllm.io.safe_pickle`."""
     for path in [

@@ -117,6 +117,17 @@ class JudgeOptions:
     """cpu or cuda; default: a GPU if there is one"""
 
 
+def named_columns(pairs: Iterable[str]) -> dict[str, str]:
+    """Read OURS=THEIRS pairs: our name of a column, and the input's."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, _, theirs = pair.partition("=")
+        if not name or not theirs or name in found:
+            raise FieldmarkError(f"--column {pair}: OURS=THEIRS is needed, each once: --column entity=scientificName")
+        found[name] = theirs
+    return found
+
+
 def named_folders(pairs: Iterable[str]) -> dict[str, str]:
     """Read NAME=FOLDER pairs; a bare folder gets its own name."""
     found: dict[str, str] = {}

@@ -9,9 +9,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat
 
 from mllm.boxes import Box, Frame
-from mllm.data.source_files import SourceError, check_count, find_file, make_box, read_size
+from mllm.data.source_files import SourceError, check_count, find_file, make_box, read_turned
 from mllm.io import strict_json
-from mllm.io.images import exif_orientation, image_size
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +27,7 @@ def _id(value: Any) -> int | str:
 
 Id = Annotated[Any, AfterValidator(_id)]
 Side = Annotated[FiniteFloat, Field(gt=0, lt=1e9)]
+Numbers4 = Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)]
 
 
 class CocoEntry(BaseModel):
@@ -65,7 +65,7 @@ class CocoAnnotation(BaseModel):
     image_id: Id
     caption: str | None = None
     category_id: Id | None = None
-    bbox: Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)] | None = None
+    bbox: Numbers4 | None = None
     iscrowd: bool | int = 0
 
 
@@ -96,8 +96,8 @@ class Coco:
 def read_coco(file: Path) -> Coco:
     """Read a file. Raises SourceError naming file, entry and field: broken JSON, another shape, bad ids."""
     content = strict_json.read(file, _CocoFile, kind=SourceError)
-    images, categories = _by_id(file, "images", content.images), _by_id(file, "categories", content.categories)
-    coco = Coco(images, categories, _by_id(file, "licenses", content.licenses))
+    images, categories = by_id(file, "images", content.images), by_id(file, "categories", content.categories)
+    coco = Coco(images, categories, by_id(file, "licenses", content.licenses))
     empty: list[str] = []
     for index, row in enumerate(content.annotations):
         where = f"{file}: annotations[{index}]"
@@ -117,7 +117,7 @@ def read_coco(file: Path) -> Coco:
     return coco
 
 
-def _by_id(file: Path, name: str, rows: Iterable[E]) -> dict[Any, Placed[E]]:
+def by_id(file: Path, name: str, rows: Iterable[E]) -> dict[Any, Placed[E]]:
     """Index a list called `name` by id, in its order; a repeated id is an error."""
     found: dict[Any, Placed[E]] = {}
     for index, row in enumerate(rows):
@@ -143,7 +143,7 @@ class ImageFile:
     def boxes(self, instances: Sequence[Placed[CocoAnnotation]], *, clip: bool) -> tuple[Box, ...]:
         """Return the boxes of instances, rotated like the image."""
         check_count(instances, self.where)
-        frame = self.size if self.orientation == 1 else _stored_size(self.path)
+        frame = self.size.oriented(self.orientation)
         places = [(row.bbox or (), frame, f"{where}: field bbox") for where, row in instances]
         return tuple(make_box(*place, order="xywh", clip=clip).oriented(self.orientation) for place in places)
 
@@ -154,17 +154,5 @@ def find_image(file: Path, image: Placed[CocoImage]) -> ImageFile:
     path = find_file(file.parent, row.file_name)
     if not path.is_file():
         path = find_file(file.parent / "images", row.file_name)
-    size, orientation = read_size(path, f"{where}: field file_name"), 1
-    if row.width is not None and row.height is not None and (annotated := Frame(row.width, row.height)) != size:
-        if annotated != _stored_size(path):
-            raise SourceError(
-                f"{where}: fields width, height: {row.width:g} x {row.height:g}, but {path} is {size.width:g} x"
-                f" {size.height:g}; the boxes would not fit (was the image resized?)"
-            )
-        orientation = exif_orientation(path)
-    return ImageFile(where, path, size, orientation)
-
-
-def _stored_size(path: Path) -> Frame:
-    size = image_size(path)
-    return Frame(size.height, size.width) if exif_orientation(path) >= 5 else size
+    annotated = None if row.width is None or row.height is None else Frame(row.width, row.height)
+    return ImageFile(where, path, *read_turned(path, where, "file_name", annotated))

@@ -1,10 +1,10 @@
 """Reads published descriptors of classes into knowledge cards. Forms:
 
-    {entity: [mark, ...]}            json or yaml: class descriptors, and every card file (`mllm.knowledge.card_files`)
+    {entity: [mark, ...]}            class descriptors, and every card file (`mllm.knowledge.card_files`)
     {entity_0: [mark, ...], ...}     json: marks of numbered single images; their share becomes the confidence
-    entity,mark[,part,source,confidence,domain]    csv: one mark per row
 
-Marks of more than `LONG` words are split at commas and full stops. A mark stays unverified until it is checked.
+An entity with an empty list, of which published files have some, is passed over. In json and yaml, marks of more than
+`LONG` words are split at commas and full stops. A mark stays unverified until it is checked.
 """
 
 import re
@@ -14,15 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mllm.data.csv_tables import checked_rows
-from mllm.errors import RecordError
 from mllm.io import strict_json, words
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark, read
-from mllm.knowledge.cards import has_mark, normalize_name, part_of
+from mllm.knowledge.cards import has_mark, part_of
 
 LONG = 12
 _NUMBERED = re.compile(r"(.+)_\d+")
-_COLUMNS = ("part", "source", "confidence", "domain")
 
 
 def load(file: str | Path) -> dict[str, Card]:
@@ -31,11 +28,10 @@ def load(file: str | Path) -> dict[str, Card]:
     Raises `KnowledgeError`: an unreadable file. Names file, entity or line, and field.
     """
     file = Path(file)
-    if file.suffix == ".csv":
-        cards = _table(file)
-    elif not (cards := _of_images(file)):
-        for name, card in read(file).items():
-            cards[name] = replace(card, marks=tuple(one for mark in card.marks for one in _phrases(mark)))
+    if not (cards := _of_images(file)):
+        for name, card in read(file, skip_empty=True).items():
+            split = () if file.suffix == ".csv" else (one for mark in card.marks for one in _phrases(mark))
+            cards[name] = replace(card, marks=tuple(split) or card.marks)
     for name, card in cards.items():
         named = card.source or file.name
         marks = (replace(m, part=m.part or part_of(m.text), source=m.source or named) for m in card.marks)
@@ -60,9 +56,15 @@ def _phrases(mark: Mark) -> Iterator[Mark]:
     if len(mark.text.split()) <= LONG:
         yield mark
         return
-    for phrase in re.split(r"[,.;](?:\s+and\b)?", mark.text):
-        if phrase.strip():
-            yield replace(mark, text=phrase.strip())
+    phrases: list[str] = []
+    end = ""
+    for phrase, after in re.findall(r"([^,.;]*)([,.;](?:\s+and\b)?|$)", mark.text):
+        if phrases and not (part_of(phrase) and part_of(phrases[-1])):  # "a thick, double coat": one of the two alone
+            phrases[-1] += f"{end}{phrase}"
+        elif phrase.strip():
+            phrases.append(phrase)
+        end = after
+    yield from (replace(mark, text=phrase.strip(" .")) for phrase in phrases)
 
 
 def _of_images(file: Path) -> dict[str, Card]:
@@ -87,23 +89,4 @@ def _of_images(file: Path) -> dict[str, Card]:
         counts = Counter(mark for marks in sets for mark in marks)
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))  # the most frequent first
         cards[name] = Card(name, marks=tuple(Mark(text, confidence=round(n / len(sets), 3)) for text, n in ordered))
-    return cards
-
-
-def _table(file: Path) -> dict[str, Card]:
-    cards: dict[str, Card] = {}
-    spelled: dict[str, str] = {}
-    for where, row in checked_rows(file, needed=("entity", "mark"), optional=_COLUMNS):
-        for column, text in row.items():
-            words.check(text, f"{where}: field {column}", KnowledgeError)
-        name = spelled.setdefault(normalize_name(row["entity"]), row["entity"])
-        card = cards.setdefault(name, Card(name, domain=row.get("domain", "")))
-        confidence = row.get("confidence", "").strip()
-        try:
-            number = float(confidence) if confidence else None
-            mark = Mark(row["mark"].strip(), row.get("part", "").strip(), row.get("source", "").strip(), number)
-        except (RecordError, ValueError) as error:
-            problem = error if isinstance(error, RecordError) else f"field confidence: {confidence!r} is not a number"
-            raise KnowledgeError(f"{where}: {problem}") from None
-        cards[name] = replace(card, marks=(*card.marks, mark))
     return cards

@@ -29,6 +29,8 @@ class LabelReport:
     faults: list[str] = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
     """Ids of near-duplicate photos, group by group."""
+    lacking: list[tuple[str, str]] = field(default_factory=list)
+    """Domain and name of each kind of which neither a card nor the photos say any mark, sorted."""
     split: list[Photo] = field(default_factory=list)
     """The photos with their sides, as a synthesis with the same seed and shares would split them."""
 
@@ -42,18 +44,27 @@ def check(source: str, request: PhotoRequest, cards: Cards | None, shares: Share
     found = LabelReport()
     prints: list[list[str]] = []
     spelled: dict[str, str] = {}
+    lacking: Counter[tuple[str, str]] = Counter()
     collecting = replace(request, on_error=lambda error: found.faults.append(str(error)))
     for photo in sources.photos(source, collecting):
         try:
-            if fault := "; ".join(label_faults(photo, cards, spelled, marks=False)):
+            known = photo.entity in cards if cards is not None else bool(photo.marks)
+            lacking[photo.domain, photo.entity] += not known
+            if fault := "; ".join(label_faults(photo, cards if known else None, spelled, marks=False)):
                 raise FieldmarkError(fault)
-            prints.append(splits.fingerprint(open_image(request.out / photo.image), () if photo.drawn else photo.boxes))
-            found.photos.append(photo)
+            image = open_image(request.out / photo.image)
+            if known or cards is None:
+                prints.append(splits.fingerprint(image, () if photo.drawn else photo.boxes))
+                found.photos.append(photo)
         except FieldmarkError as error:
             found.faults.append(str(error))
     if not found.photos and not found.faults:
         raise SourceError(f"{request.input or source}: no photo found")
     found.faults += two_labels(found.photos, prints)
+    found.lacking = sorted(+lacking)
+    if cards is not None and found.lacking:
+        named = ", ".join(f"{name!r} ({lacking[domain, name]})" for domain, name in found.lacking)
+        found.faults.append(f"{cards.origin}: no card for {len(found.lacking)} kinds (photos of each): {named}")
     groups: dict[int, list[str]] = {}
     for photo, group in zip(found.photos, splits.near_duplicates(prints), strict=True):
         groups.setdefault(group, []).append(photo.id)
@@ -122,10 +133,11 @@ def label_faults(photo: Photo, cards: Cards | None, spelled: dict[str, str], *, 
             f"photo {photo.id}: {photo.size.width:g} x {photo.size.height:g} pixels, which no model takes (at least 2 "
             f"pixels, and no side over {MAX_ASPECT} times the other); crop it or leave it out"
         )
-    first = spelled.setdefault(normalize_name(photo.entity), photo.entity)
-    if first != photo.entity:
-        yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; use one spelling"
     try:
+        same = normalize_name(photo.entity) if cards is None else cards.same(photo.entity)
+        first = spelled.setdefault(same, photo.entity)
+        if first != photo.entity:
+            yield f"photo {photo.id}: entity {photo.entity!r} was spelled {first!r} before; use one spelling"
         domains.load(photo.domain)
         if cards is not None and not cards[photo.entity]:
             yield f"photo {photo.id}: the card of {photo.entity!r} has no usable mark"

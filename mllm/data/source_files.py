@@ -1,17 +1,18 @@
 """What all input formats of photos and captioned images share: requests, files, errors with file, line and field."""
 
+import json
 import logging
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mllm.boxes import Box, Frame
-from mllm.errors import BoxError, FieldmarkError
-from mllm.io import files
+from mllm.errors import BoxError, FieldmarkError, SourceError
+from mllm.io import files, strict_json
 from mllm.io.files import is_file, no_such
-from mllm.io.images import image_size
+from mllm.io.images import exif_orientation, image_size
 from mllm.records import Photo, Sample
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,6 @@ SIDE_SUFFIXES = tuple(".txt .caption .json .jsonl .csv .tsv .yaml .yml .xml .md 
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 MAX_BOXES = 2_000
 """Maximum number of boxes of one image: far more than any labelled photo has, and each is compared with the others."""
-
-
-class SourceError(FieldmarkError):
-    """An input that cannot be read: names file, line and field, and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +37,8 @@ class SourceRequest:
     seed: int = 0
     licence: str = ""
     """Terms of the images, if the input does not state them."""
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Our name of a column -> the input's (`--column entity=scientificName`)."""
 
 
 R = TypeVar("R", Photo, Sample)
@@ -75,6 +74,16 @@ def need_domain(domain: str | None, where: str) -> str:
 def read_text(file: Path) -> str:
     """Return the content of a text file; an encoding other than UTF-8 is an error."""
     return files.read_text(file, SourceError)
+
+
+def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield `file:line` and content of every line of a jsonl file that is not empty; broken JSON is an error."""
+    for number, text in enumerate(read_text(file).split("\n"), start=1):
+        if text.strip():
+            try:
+                yield f"{file}:{number}", strict_json.loads(text)
+            except json.JSONDecodeError as error:
+                raise SourceError(f"{file}:{number}: broken JSON at column {error.colno}: {error.msg}") from None
 
 
 def find_file(folder: Path, name: str) -> Path:
@@ -140,6 +149,23 @@ def read_size(path: Path, where: str) -> Frame:
         return image_size(path)
     except FieldmarkError as error:
         raise SourceError(f"{where}: {error}") from error
+
+
+def read_turned(path: Path, where: str, field: str, annotated: Frame | None) -> tuple[Frame, int]:
+    """Return an image's size, and the EXIF rotation that its boxes still need (1: none).
+
+    `annotated` is the size of the image on which they were drawn, as the input states it. `where` begins the errors;
+    `field` holds the path.
+    """
+    size, orientation = read_size(path, f"{where}: field {field}"), 1
+    if annotated is not None and annotated != size:
+        orientation = exif_orientation(path)
+        if orientation == 1 or annotated != size.oriented(orientation):
+            raise SourceError(
+                f"{where}: fields width, height: {annotated.width:g} x {annotated.height:g}, but {path} is"
+                f" {size.width:g} x {size.height:g}; the boxes would not fit (was the image resized?)"
+            )
+    return size, orientation
 
 
 def check_count(boxes: Sequence[object], where: str) -> None:

@@ -2,7 +2,8 @@
 
 Kinds of entities: train (seen; their photos are divided among the three sides), validation and test (unseen; all their
 photos are on that side). Near-duplicates (stored twice, resized, re-encoded, or cropped around the same box) are on one
-side: that of a held-out entity among them; one of another held-out kind is left out and counted.
+side: that of a held-out entity among them; one of another held-out kind is left out and counted. The content of photos
+decides, not their ids or their order, so that the same photos are on the same sides from whatever source they come.
 """
 
 import hashlib
@@ -88,16 +89,21 @@ def uses(entities: Mapping[tuple[str, str], Split | None], shares: Shares, seed:
 
 
 def split(photos: Sequence[Photo], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> PhotoSplit:
-    """Assign every photo to a side. `fingerprints` are the results of `fingerprint`, in the order of the photos."""
+    """Assign every photo to a side. `fingerprints` are the results of `fingerprint`, in the order of the photos.
+
+    Drawn photos keep their order; others are ordered by their content.
+    """
     prescribed: dict[tuple[str, str], Split | None] = {(photo.domain, photo.entity): photo.use for photo in photos}
     use = uses(prescribed, shares, seed)
     group_of = near_duplicates(fingerprints)
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(group_of):
         members[group].append(index)
-    side_of = _sides(photos, use, members, shares, seed)
+    keys = [_key(photo.id, () if photo.drawn else prints) for photo, prints in zip(photos, fingerprints, strict=True)]
+    side_of = _sides(photos, use, members, keys, shares, seed)
     result = PhotoSplit([], groups_joined=sum(len(group) > 1 for group in members.values()))
-    for index, photo in enumerate(photos):
+    for index in sorted(range(len(photos)), key=lambda index: "" if photos[index].drawn else keys[index]):
+        photo = photos[index]
         side, kind = side_of[group_of[index]], use[photo.domain, photo.entity]
         if kind not in ("train", side):
             result.left_out[f"looks like a photo of the {side} side, its entity is for {kind}"] += 1
@@ -116,7 +122,8 @@ def long_tail(photos: Sequence[Photo], most: int, seed: int) -> list[Photo]:
     steps = max(1, len(entities) - 1)
     left = {key: round(most ** (1 - place / steps)) for place, key in enumerate(entities)}
     kept = []
-    for photo in sorted(photos, key=lambda photo: _order(seed, "tail", photo.id)):
+    keys = {photo.id: _key(photo.id, () if photo.drawn else photo.fingerprint) for photo in photos}
+    for photo in sorted(photos, key=lambda photo: _order(seed, "tail", keys[photo.id])):
         if photo.split == "train":
             left[photo.domain, photo.entity] -= 1
         if photo.split != "train" or left[photo.domain, photo.entity] >= 0:
@@ -128,13 +135,17 @@ def long_tail(photos: Sequence[Photo], most: int, seed: int) -> list[Photo]:
 def by_image(names: Sequence[str], fingerprints: Sequence[Iterable[str]], shares: Shares, seed: int) -> list[Split]:
     """Return the side of each image if there are no entities to hold out; near-duplicates share one.
 
-    A hash of `names` orders the groups of near-duplicates; the first fill the test, the next validation.
+    A hash of their content (of `names` without fingerprints) orders the groups of near-duplicates; the first fill the
+    test, the next validation.
     """
     group_of = near_duplicates(fingerprints)
     sizes = Counter(group_of)
+    keys: dict[int, list[str]] = defaultdict(list)
+    for group, name, prints in zip(group_of, names, fingerprints, strict=True):
+        keys[group].append(_key(name, prints))
     wanted = _counts(len(names), shares)
     side_of: dict[int, Split] = {}
-    for group in sorted(sizes, key=lambda group: _order(seed, names[group])):
+    for group in sorted(sizes, key=lambda group: _order(seed, min(keys[group]))):
         side_of[group] = _most_wanted(wanted)
         wanted[side_of[group]] -= sizes[group]
     return [side_of[group] for group in group_of]
@@ -144,6 +155,7 @@ def _sides(
     photos: Sequence[Photo],
     use: Mapping[tuple[str, str], Split],
     members: Mapping[int, list[int]],
+    keys: Sequence[str],
     shares: Shares,
     seed: int,
 ) -> dict[int, Split]:
@@ -158,7 +170,7 @@ def _sides(
     for entity in sorted(of_entity):
         if use[entity] != "train":
             continue
-        groups = sorted(of_entity[entity], key=lambda group: _order(seed, photos[group].id))
+        groups = sorted(of_entity[entity], key=lambda group: _order(seed, min(keys[row] for row in members[group])))
         wanted = _counts(len(groups), shares)
         wanted.subtract(side_of[group] for group in groups if group in side_of)
         for group in groups:
@@ -180,6 +192,11 @@ def _most_wanted(wanted: Mapping[Split, int]) -> Split:
     """Return the last side that still wants a group; the first side if none does."""
     sides: list[Split] = [side for side in SPLITS if wanted[side] > 0]
     return sides[-1] if sides else SPLITS[0]
+
+
+def _key(name: str, prints: Iterable[str]) -> str:
+    """Return what stands for an image in the order of images: its content, or its name if nothing is known of it."""
+    return next(iter(prints), name)
 
 
 def _order(seed: int, *names: str) -> bytes:

@@ -75,9 +75,9 @@ def judge(
 def slices(cases: Sequence[Case]) -> dict[str, list[Case]]:
     """Return the slices of a benchmark by name, without empty ones.
 
-    They are: all; seen and unseen entities and domains; present and absent things, if some are absent; each domain. An
-    entity is seen if its samples say so. Seen domains are those with a seen entity; where KVG-Bench's own rules apply,
-    and where no sample is marked as seen, they are its five.
+    They are: all; seen and unseen entities and domains; present and absent things, if some are absent; each domain that
+    samples name. An entity is seen if its samples say so. Seen domains are those with a seen entity; where KVG-Bench's
+    own rules apply, and where no sample is marked as seen, they are its five.
     """
     seen_domains = {case.sample.domain for case in cases if case.sample.seen and not case.published}
     seen_domains = seen_domains or set(kvg_published.SEEN_DOMAINS)
@@ -85,11 +85,11 @@ def slices(cases: Sequence[Case]) -> dict[str, list[Case]]:
     table["seen entities"] = [case for case in cases if case.sample.seen is True]
     table["unseen entities"] = [case for case in cases if case.sample.seen is False]
     table["seen domains"] = [case for case in cases if case.sample.domain in seen_domains]
-    table["unseen domains"] = [case for case in cases if case.sample.domain not in seen_domains]
+    table["unseen domains"] = [case for case in cases if case.sample.domain and case.sample.domain not in seen_domains]
     if any(not case.sample.boxes for case in cases):
         table["present"] = [case for case in cases if case.sample.boxes]
         table["absent"] = [case for case in cases if not case.sample.boxes]
-    for domain in sorted({case.sample.domain for case in cases}, key=kvg_published.domain_order):
+    for domain in sorted({case.sample.domain for case in cases} - {""}, key=kvg_published.domain_order):
         table[f"domain {domain}"] = [case for case in cases if case.sample.domain == domain]
     return {name: part for name, part in table.items() if part}
 

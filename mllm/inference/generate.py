@@ -109,8 +109,8 @@ def generate_tokens(
 ) -> list[list[int]]:
     """Return the new tokens of each row, its end token included."""
     with _evaluating(loaded.model, seed):
-        cache = kv_cache.preallocated(loaded.model.config)
-        tokens = loaded.model.generate(**inputs, generation_config=config, past_key_values=cache)
+        cache = {kv_cache.ARGUMENT: kv_cache.preallocated(loaded.model.config)}
+        tokens = loaded.model.generate(**inputs, generation_config=config, **cache)
     ends = _end_tokens(loaded)
     rows = tokens[:, inputs["input_ids"].shape[1] :].tolist()
     return [row[: next((k + 1 for k, token in enumerate(row) if token in ends), None)] for row in rows]

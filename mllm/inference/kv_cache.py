@@ -3,10 +3,14 @@
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 TOKENS_AHEAD = 256
 """Free tokens that each allocation adds."""
+ARGUMENT = "cache" if Version(transformers.__version__) >= Version("5.24") else "past_key_values"
+"""Under which name `generate` takes a cache."""
 
 
 def allocated(prompt: int, length: int) -> int:

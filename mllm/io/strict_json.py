@@ -42,17 +42,20 @@ def load(path: Path, **options: Any) -> Any:
     return loads(text, **options)
 
 
-def read(path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind = FieldmarkError) -> T | Any:
+def read(
+    path: Path, shape: type[T] | Any = Any, *, advice: str = "", kind: Kind = FieldmarkError, nan: bool = False
+) -> T | Any:
     """Read a JSON file of a given shape: `dict[str, int]`, a `BaseModel` (which ignores further fields by default) ...
 
-    `advice` says what to do about a file that cannot be read; `kind` is the class of the error. Raises FieldmarkError:
-    no such file, malformed JSON (names the line), another shape (names the field).
+    `advice` says what to do about a file that cannot be read; `kind` is the class of the error; `nan` lets NaN pass, as
+    some programs write it for what is not known. Raises FieldmarkError: no such file, malformed JSON (names the line),
+    another shape (names the field).
     """
     end = f"; {advice}" if advice else ""
     if not path.is_file():
         raise kind(no_such(path, "file") + end)
     try:
-        content = load(path, parse_constant=_finite, parse_float=_finite)
+        content = load(path) if nan else load(path, parse_constant=_finite, parse_float=_finite)
     except JSONDecodeError as error:
         lines = error.msg == "Extra data"
         problem = "a second value, but one is needed; is this a .jsonl file?" if lines else f"broken JSON: {error.msg}"

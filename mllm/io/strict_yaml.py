@@ -39,6 +39,13 @@ def loads(text: str, where: object, kind: type[FieldmarkError] = FieldmarkError)
         raise kind(f"{where}: broken YAML: {problem:.200}") from None
 
 
+def key_lines(text: str) -> dict[str, int]:
+    """Return the line of each key of a text that is one mapping and has been parsed by `loads`."""
+    node = yaml.compose(text, _Loader)
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return {str(key.value).strip(): key.start_mark.line + 1 for key, _ in pairs}
+
+
 def read(file: Path, kind: type[FieldmarkError], what: str = "file") -> Any:
     """Read a YAML file; `what` it is begins the error where it is missing. Raises `kind`, with file and line."""
     if not file.is_file():

@@ -1,14 +1,13 @@
 """Knowledge cards (`mllm.knowledge.card_files` describes the files): each entity's field marks, and its look-alikes.
 
-Names are compared without regard to case, underscores, hyphens, apostrophes and accents.
+Names are compared as `mllm.knowledge.names` says. Where two cards could be meant, that is an error.
 """
 
 import json
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
-from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -16,6 +15,7 @@ from mllm.errors import FieldmarkError
 from mllm.io.files import atomic_write
 from mllm.knowledge import card_files
 from mllm.knowledge.card_files import Card, KnowledgeError, Mark
+from mllm.knowledge.names import Spelling, normalize_name, spelling
 
 _FUNCTION_WORDS = frozenset("a an and are at by can has have in is it its of on or that the to with often very".split())
 _SAME = 0.5
@@ -51,16 +51,22 @@ class ByName(Mapping[str, V]):
         self._names = one_spelling(values, origin, self.error)
         self._values = {normalize_name(name): value for name, value in values.items()}
 
-    def __getitem__(self, name: str) -> V:
+    def key(self, name: str) -> str | None:
+        """Return the normalized name of the entity that `name` stands for; None for one without a value."""
         key = normalize_name(name)
-        if key not in self._values:
-            near = [self._names[other] for other in get_close_matches(key, self._names, n=3, cutoff=0.5)]
+        return key if key in self._values else None
+
+    def __getitem__(self, name: str) -> V:
+        if (key := self.key(name)) is None:
+            near = [
+                self._names[other] for other in get_close_matches(normalize_name(name), self._names, n=3, cutoff=0.5)
+            ]
             hint = f"; nearest: {', '.join(near)}" if near else ""
             raise self.error(f"{self.origin}: no {self.what} for {name!r} among its {len(self)} entities{hint}")
         return self._values[key]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and normalize_name(name) in self._values
+        return isinstance(name, str) and self.key(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names.values())
@@ -80,41 +86,57 @@ class Cards(ByName[tuple[str, ...]]):
         }
         super().__init__({name: card.used for name, card in whole.items()}, origin)
         self._cards = {normalize_name(name): card for name, card in whole.items()}
+        self._alike: dict[str, list[Spelling]] = defaultdict(list)
+        for key, name in self._names.items():
+            written = spelling(name)
+            self._alike[written.core].append(replace(written, key=key))
+
+    def key(self, name: str) -> str | None:
+        """Find a card by the tolerant rule of this module. Raises `KnowledgeError`: two cards could be meant."""
+        if (key := super().key(name)) is not None:
+            return key
+        written = spelling(name)
+        found = [other.key for other in self._alike.get(written.core, ()) if written.core and written.fits(other)]
+        if len(found) > 1:
+            both = " or ".join(repr(self._names[key]) for key in found)
+            raise self.error(f"{self.origin}: {name!r} could be {both}; write the name as it stands there")
+        return found[0] if found else None
 
     def card(self, name: str) -> Card:
         """Return the whole card of an entity."""
         self[name]
-        return self._cards[normalize_name(name)]
+        return self._cards[self.key(name) or ""]
 
     def confused_with(self, name: str) -> frozenset[str]:
         """Return the entities that are easily confused with `name` by either card, as normalized names."""
-        own = normalize_name(name)
-        named = {normalize_name(other) for other in self._cards[own].unlike} if own in self._cards else set()
-        return frozenset(named | {key for key, card in self._cards.items() if own in map(normalize_name, card.unlike)})
+        own = self.same(name)
+        named = {self.same(other) for other in self._cards[own].unlike} if own in self._cards else set()
+        return frozenset(named | {key for key, card in self._cards.items() if own in map(self.same, card.unlike)})
 
     def differences(self, name: str, other: str) -> tuple[tuple[str, ...], ...]:
         """Return pairs (mark of `name`, mark of `other`) that distinguish the two, as far as the cards list them."""
         for own, its, swap in ((name, other, False), (other, name, True)):
-            card = self._cards.get(normalize_name(own))
+            card = self._cards.get(self.same(own))
             for entity, pairs in card.unlike.items() if card else ():
-                if normalize_name(entity) == normalize_name(its):
+                if self.same(entity) == self.same(its):
                     return tuple((pair[1], pair[0]) if swap else pair for pair in pairs)
         return ()
 
-
-@lru_cache(maxsize=200_000)
-def normalize_name(name: str) -> str:
-    """Reduce a name to the form in which names are compared: `British_Shorthair` becomes `british shorthair`."""
-    plain = unicodedata.normalize("NFKD", name.casefold())
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).replace("'", "").replace("’", "")
-    return re.sub(r"[\W_]+", " ", plain).strip()
+    def same(self, name: str) -> str:
+        """Return the form in which names are equal if they stand for one entity: the card's name, else its own."""
+        return self.key(name) or normalize_name(name)
 
 
-def one_spelling(names: Iterable[str], origin: str, kind: type[FieldmarkError] = KnowledgeError) -> dict[str, str]:
-    """Return names by their normalized form; two names that have the same one are an error ("F-16A" and "F/16A")."""
+def one_spelling(
+    names: Iterable[str],
+    origin: str,
+    kind: type[FieldmarkError] = KnowledgeError,
+    same: Callable[[str], str] = normalize_name,
+) -> dict[str, str]:
+    """Return names by their form `same`; two names that have the same one are an error ("F-16A" and "F/16A")."""
     found: dict[str, str] = {}
     for name in names:
-        if (first := found.setdefault(normalize_name(name), name)) != name:
+        if (first := found.setdefault(same(name), name)) != name:
             raise kind(f"{origin}: {name!r} and {first!r} are the same name; keep one")
     return found
 

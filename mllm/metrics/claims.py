@@ -16,7 +16,7 @@ EMPTY = frozenset(
     "is are was were be been being am has have had do does did can could will would shall should may might must "
     "and or but with without of in on at by for from to into onto over under up down out off near next beside behind "
     "between through across along around about against among above below as than then so while when if not no very "
-    "each other one another both all lot lots image photo image "
+    "each other one another both all lot lots picture photo image "
     "photograph showing shows shown seen visible get gets going go looking look looks".split()
 )
 """Words that do not count as details."""

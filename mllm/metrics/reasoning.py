@@ -5,6 +5,9 @@ A thought recalls the marks of the named thing, goes through the candidates (a b
     Talo ruvi: round, red, striped, blue cap. 1 (12,34),(56,78): round fits, red fits, plain not, blue cap fits, not.
     2 ..., fits. So 2 (...).
 
+The teacher `cards` writes sentences instead (`mllm.prompting.prose`), which are read too: candidates are numbered in
+their order, and the box after them is the choice.
+
 Boxes are in a model family's own form; the one after the choice is optional. "Right" means true of the image
 (`Thing.marks`, `Thing.box`), except for the comparison, which is judged on the model's own words.
 """
@@ -18,6 +21,7 @@ from typing import Any
 from mllm.boxes import Box, Frame, iou
 from mllm.errors import BoxError
 from mllm.models.families import Family
+from mllm.prompting import prose
 from mllm.records import Answer, Sample, Thing
 
 VERDICTS = {"fits": True, "not": False}
@@ -68,7 +72,8 @@ class Candidate:
 class Thought:
     """A parsed thought. Parts that could not be read are empty.
 
-    `chosen` is the number after "So", `restated` the box after it, None where there is none.
+    `chosen` is the number after "So", `restated` the box after it, None where there is none. The marks of a thought
+    `in_sentences` are read without articles and capitals.
     """
 
     name: str
@@ -76,6 +81,7 @@ class Thought:
     candidates: tuple[Candidate, ...]
     chosen: int | None
     restated: tuple[float, ...] | None = None
+    in_sentences: bool = False
 
     def choice(self) -> Candidate | None:
         """The candidate that "So K" points at; None unless K was listed exactly once."""
@@ -85,11 +91,14 @@ class Thought:
 
 def read_thought(text: str | None, family: Family, frame: Frame) -> Thought:
     """Parse a thought. Text of another form gives empty parts, never an error."""
-    text, chosen, restated = _conclusion((text or "").strip(), family)
+    whole = (text or "").strip()
+    text, chosen, restated = _conclusion(whole, family)
     pieces = _CANDIDATE.split(text)
     name, _, marks = pieces[0].rpartition(":")
     candidates = [_candidate(int(n), body, family, frame) for n, body in zip(pieces[1::2], pieces[2::2], strict=True)]
     kept = tuple(candidate for candidate in candidates if candidate is not None)
+    if not kept and (read := prose.read(whole)):
+        return _of_prose(read, family, frame)
     return Thought(name.strip(), _marks(marks) if name else (), kept, chosen, restated)
 
 
@@ -121,7 +130,8 @@ def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) ->
     asked = sample.asked  # a description asks by these marks, without a name
     head, sought = ("marks", asked) if asked else (sample.entity, target.marks)
     choice = thought.choice()
-    recalled = set(thought.recalled) == set(sought)
+    as_read = prose.bare if thought.in_sentences else str
+    recalled = set(thought.recalled) == set(map(as_read, sought))
     found = match(sample.things, thought.candidates)
     counts: StepCounts = {
         "form": _share([bool(thought.recalled and thought.candidates and choice)]),
@@ -129,7 +139,7 @@ def judge_steps(sample: Sample, answer: Answer, family: Family, frame: Frame) ->
         "recall words": (_shared_words(sought, thought.recalled), 1),
         "found": (len(found), len(sample.things)),
     }
-    pairs = [(set(sample.things[k].marks), set(thought.candidates[c].marks)) for k, c in found.items()]
+    pairs = [(set(map(as_read, sample.things[k].marks)), set(thought.candidates[c].marks)) for k, c in found.items()]
     seen = [true == stated for true, stated in pairs]
     if found:
         counts["marks seen"] = _share(seen)
@@ -209,16 +219,34 @@ def _conclusion(text: str, family: Family) -> tuple[str, int | None, tuple[float
     return text, None, None
 
 
+def _of_prose(read: prose.Prose, family: Family, frame: Frame) -> Thought:
+    """Take over a thought in sentences; a conclusion on several boxes, or on one that was not listed, is no choice."""
+    candidates = []
+    for box, marks in read.candidates:
+        if len(numbers := family.read(box)) == 1:
+            coordinates = tuple(numbers[0])
+            number, each = len(candidates) + 1, (None,) * len(marks)
+            candidates.append(Candidate(number, coordinates, _box(coordinates, frame), marks, each=each))
+    ends = [tuple(numbers) for numbers in family.read(read.rest)]
+    chosen = [one.number for one in candidates if ends == [one.numbers]]
+    end = ends[0] if len(ends) == 1 else None
+    return Thought(read.name, read.marks, tuple(candidates), chosen[0] if chosen else None, end, in_sentences=True)
+
+
+def _box(numbers: Sequence[float], frame: Frame) -> Box | None:
+    """Return the box; None for numbers that are none: model text, and what finds nothing is counted by `found`."""
+    try:
+        return Box.from_xyxy(numbers, frame)
+    except BoxError:
+        return None
+
+
 def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidate | None:
     """Read `BOX: mark, mark.`, with or without verdicts; None without a box before the last colon."""
     head, _, stated = body.rpartition(":")
     boxes = family.read(head)
     if not boxes:
         return None
-    try:
-        box = Box.from_xyxy(boxes[0], frame)
-    except BoxError:  # model text: an invalid box finds nothing, which `found` counts
-        box = None
     parts, fits = _marks(stated), None
     if parts and parts[-1] in VERDICTS:
         fits, parts = VERDICTS[parts[-1]], parts[:-1]
@@ -227,7 +255,7 @@ def _candidate(number: int, body: str, family: Family, frame: Frame) -> Candidat
         mark, _, verdict = part.rpartition(" ")
         marks.append(mark if mark and verdict in VERDICTS else part)
         each.append(VERDICTS.get(verdict) if mark else None)
-    return Candidate(number, tuple(boxes[0]), box, tuple(marks), fits, tuple(each))
+    return Candidate(number, tuple(boxes[0]), _box(boxes[0], frame), tuple(marks), fits, tuple(each))
 
 
 def _marks(text: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Final
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import has_mark
 from mllm.knowledge.domains import Domain
+from mllm.prompting import prose
 from mllm.records import QuestionKind
 
 NAME: Final = "name"
@@ -20,12 +21,15 @@ SEVERAL: Final = "several"
 
 MOST_ASKED = 4
 """A description holds at most so many marks."""
-_BY_MARKS = (
-    "Find the {noun} with marks {marks}.",
-    "One of these {plural} shows {marks}. Where is it?",
-    "Which of the {plural} has these marks: {marks}? Box it.",
-    "Point at the {noun} that fits this description: {marks}.",
-)
+_BY_MARKS_PLAIN = "Find the {noun} with marks {marks}."
+_BY_MARKS: dict[prose.Way, tuple[str, ...]] = {
+    "has": ("Find the {noun} with {marks}.", "One of these {plural} has {marks}. Where is it?"),
+    "is": ("Find the {noun} that is {marks}.", "One of these {plural} is {marks}. Where is it?"),
+    "note": (
+        "Which of the {plural} has these marks: {marks}? Box it.",
+        "Point at the {noun} that fits this description: {marks}.",
+    ),
+}
 _ALL = (
     "Find every {noun} {entity}.",
     "Box each {entity} that you can see among these {plural}.",
@@ -72,9 +76,13 @@ def question(domain: Domain, kind: str, entity: str, marks: Sequence[str], rng: 
     """Word a question; `plain` takes the first wording (the pocket model's)."""
     if kind in (NAME, ABSENT):  # one asks in the same words for what is there and for what is not
         return domain.question(entity, 0 if plain else rng.randrange(len(domain.questions)))
-    wordings = _BY_MARKS if kind == DESCRIPTION else _ALL
-    template = wordings[0] if plain else rng.choice(wordings)
-    return template.format(noun=domain.noun, plural=domain.plural, entity=entity, marks=listed(marks))
+    words = {"noun": domain.noun, "plural": domain.plural}
+    if kind == SEVERAL:
+        return (_ALL[0] if plain else rng.choice(_ALL)).format(entity=entity, **words)
+    if plain:
+        return _BY_MARKS_PLAIN.format(marks=listed(marks), **words)
+    way, text = prose.stated(marks)
+    return rng.choice(_BY_MARKS[way] + (_BY_MARKS["note"] if way == "has" else ())).format(marks=text, **words)
 
 
 def recalls(entity: str, noun: str | None) -> list[str]:

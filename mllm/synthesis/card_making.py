@@ -10,6 +10,7 @@ from typing import Any
 from mllm.knowledge import card_files, confusables
 from mllm.knowledge.card_files import Card, Mark
 from mllm.knowledge.confusables import ConfusablePair
+from mllm.knowledge.visible import unseen
 from mllm.records import Photo
 from mllm.synthesis.capabilities import Knows, Look, Sees
 from mllm.synthesis.lineups import Entity
@@ -41,7 +42,8 @@ def with_differences(pair: ConfusablePair, card: Card, other: Card, teacher: Kno
         return replace(pair, differences=confusables.differences(card, other))
     named = teacher.differences(pair.entity, pair.other, pair.domain)
     dropped = {mark.text for one in (card, other) for mark in one.marks if mark.verified is False}
-    return replace(pair, differences=tuple(two for two in named if two[0] and not dropped & set(two)))
+    kept = [two for two in named if two[0] and not dropped & set(two) and not any(map(unseen, two))]
+    return replace(pair, differences=tuple(kept))
 
 
 def with_pairs(cards: Sequence[Card], pairs: Sequence[ConfusablePair]) -> list[Card]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from mllm.errors import FieldmarkError
-from mllm.knowledge.cards import Cards, normalize_name, word_overlap
+from mllm.knowledge.cards import Cards, word_overlap
 from mllm.prompting.questions import ABSENT, NAME, SEVERAL
 from mllm.records import Photo, QuestionKind, Split, Stratum
 
@@ -115,8 +115,9 @@ class Pool:
         if key in self._alike:
             return self._alike[key]
         others = [other for other in self._domains[key[0]] if other != key]
-        named = self.cards.confused_with(key[1]) if isinstance(self.cards, Cards) else frozenset()
-        alike = [other for other in others if normalize_name(other[1]) in named]
+        alike = []
+        if isinstance(self.cards, Cards) and (named := self.cards.confused_with(key[1])):
+            alike = [other for other in others if self.cards.same(other[1]) in named]
         genus = self.photos[key][0].genus
         if not alike and genus is not None:
             alike = [other for other in others if self.photos[other][0].genus == genus]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ from mllm.errors import FieldmarkError
 from mllm.evaluation.report import curves, live
 from mllm.evaluation.report.live import Group, Progress
 from mllm.io.files import atomic_write
+from mllm.io.jsonl import read_jsonl
+from mllm.prompting.tasks import task_of
 from mllm.records import Completion, Sample, Score
 from mllm.training.callbacks import JOURNAL, clock
+from mllm.training.dataset import Data
 from mllm.training.health import HealthChecks
 from mllm.training.trl_adapter import Row
+from mllm.training.validation import ANSWERS
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +65,43 @@ class Rollouts:
             group.values[name] = [scores[place].value for place in places]
 
 
+class ValidationAnswers:
+    """The first validation samples with the answers that the latest evaluation left in `output_dir`, and their scores.
+
+    For runs without rollouts.
+    """
+
+    def __init__(self, data: Data, output_dir: Path) -> None:
+        self.samples, self.root, self.folder = data.validation[:PROMPTS], data.images_root, output_dir / ANSWERS
+
+    @property
+    def groups(self) -> list[Group]:
+        """One answer for each sample; empty before the first evaluation."""
+        files = sorted(self.folder.glob("step-*.jsonl"), key=lambda file: int(file.stem.split("-")[1]))
+        found = {row.sample_id: row for row in read_jsonl(files[-1], Completion)} if files else {}
+        asked = [sample for sample in self.samples if sample.id in found]
+        return [
+            Group(sample, self.root / sample.image, [found[sample.id]], _score(sample, found[sample.id]))
+            for sample in asked
+        ]
+
+
+def _score(sample: Sample, done: Completion) -> dict[str, list[float | None]]:
+    value = task_of(sample).score(done.answer, sample)
+    return {} if value is None else {"score": [value]}
+
+
 class LivePage(TrainerCallback):
     """Writes the page after a log. `health` has the current warnings; trackers are among `trainer`'s callbacks."""
 
     def __init__(
-        self, trainer: Any, output_dir: Path, rollouts: Rollouts | None = None, health: HealthChecks | None = None
+        self,
+        trainer: Any,
+        output_dir: Path,
+        answers: Rollouts | ValidationAnswers,
+        health: HealthChecks | None = None,
     ) -> None:
-        self.trainer, self.output_dir, self.health = trainer, output_dir, health
-        self.groups: Callable[[], Sequence[Group]] = (lambda: rollouts.groups) if rollouts is not None else tuple
+        self.trainer, self.output_dir, self.answers, self.health = trainer, output_dir, answers, health
         self._first, self._started, self._last = 0, time.monotonic(), -EVERY_S
         self._page_failed = self._tracker_failed = False
 
@@ -80,7 +113,7 @@ class LivePage(TrainerCallback):
         """Write the page if the last one is old enough."""
         if state.is_world_process_zero and time.monotonic() - self._last >= EVERY_S:
             self._draw(state, ended=False)
-            if not self._page_failed and not self._tracker_failed:
+            if isinstance(self.answers, Rollouts) and not self._page_failed and not self._tracker_failed:
                 self._report(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -95,7 +128,7 @@ class LivePage(TrainerCallback):
         warnings = list(self.health.messages.values()) if self.health is not None else []
         try:
             journal = self.output_dir / JOURNAL
-            text = live.html(at, curves.read_log(journal) if journal.is_file() else [], warnings, self.groups())
+            text = live.html(at, curves.read_log(journal) if journal.is_file() else [], warnings, self.answers.groups)
             with atomic_write(self.output_dir / PAGE) as file:
                 file.write(text)
         except (OSError, FieldmarkError) as error:
@@ -107,7 +140,7 @@ class LivePage(TrainerCallback):
     def _report(self, step: int) -> None:
         """Send images and texts to TensorBoard and W&B, if they are in use."""
         try:
-            for number, group in enumerate(self.groups(), 1):
+            for number, group in enumerate(self.answers.groups, 1):
                 self._report_group(f"rollouts/{number}", group, step)
         except Exception as error:  # trackers raise any kind of error: full disks, lost connections, their own classes
             logger.warning("rollouts cannot be sent to report_to (%s); training goes on without them", error)

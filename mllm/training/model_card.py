@@ -232,7 +232,7 @@ def _data(settings: Settings, data: Data) -> dict[str, Any]:
         "rows trained on": len(data.train),
         "images": len({row.image for row in data.train if row.image}),
         "entities": len({sample.entity for sample in samples}),
-        "domains": ", ".join(sorted({sample.domain for sample in samples})),
+        "domains": ", ".join(sorted({sample.domain or "not stated" for sample in samples})),
         "validation rows": len(data.validation),
     }
     for file in (*settings.train, *settings.mix):

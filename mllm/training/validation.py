@@ -16,6 +16,7 @@ from mllm.config import Evaluate
 from mllm.inference.generate import generate
 from mllm.inference.sampling import Sampling
 from mllm.io.files import atomic_write
+from mllm.io.jsonl import write_jsonl
 from mllm.models.checkpoint import Checkpoint, Loaded
 from mllm.models.families import write_convention
 from mllm.records import Completion, Sample
@@ -27,10 +28,12 @@ logger = logging.getLogger(__name__)
 
 BEST = "best"
 SCORE_FILE = "score.json"
+ANSWERS = "validation"
+"""Folder of the answers: `step-N.jsonl` holds one completion for each validation sample."""
 
 
 class GeneratedEval(TrainerCallback):
-    """Answers validation samples every few steps, logs `eval/*`, and keeps the best weights in `best/`.
+    """Answers validation samples every few steps, logs `eval/*`, keeps the answers, and the best weights in `best/`.
 
     Each process answers its share; all take part, because sharded weights have to be gathered. Decoding is greedy, so
     no random numbers are drawn. Only a strictly better score replaces `best/`: of equal checkpoints the earlier stays.
@@ -62,11 +65,12 @@ class GeneratedEval(TrainerCallback):
         self.best = -1.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Remove an older run's `best/` when a new run starts; read its score when a run is resumed."""
+        """Remove an older run's `best/` and answers when a new run starts; read the score when a run is resumed."""
         best = [-1.0]
         if state.is_world_process_zero:
-            if state.global_step == 0 and self.folder.exists():
-                shutil.rmtree(self.folder)
+            for old in (self.folder, self.folder.with_name(ANSWERS)):
+                if state.global_step == 0 and old.exists():
+                    shutil.rmtree(old)
             if state.global_step and not self.folder.exists() and (self.new_folder / SCORE_FILE).is_file():
                 self.new_folder.rename(self.folder)  # the run was killed between the two steps of replacing it
             if (self.folder / SCORE_FILE).is_file():
@@ -110,6 +114,7 @@ class GeneratedEval(TrainerCallback):
 
     def _score(self, by_id: Mapping[str, Completion], started: float) -> dict[str, float]:
         completions = [by_id[sample.id] for sample in self.samples]
+        write_jsonl(self.folder.with_name(ANSWERS) / f"step-{self.trainer.state.global_step}.jsonl", completions)
         return {
             **self.metric(self.samples, completions),
             "eval/tokens": sum(one.tokens or 0 for one in completions) / len(completions),

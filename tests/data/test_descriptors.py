@@ -51,7 +51,11 @@ def test_a_table_has_a_mark_a_row(tmp_path: Path) -> None:
     [
         ("t.csv", "entity,mark,confidence\nwren,x,often\n", "t.csv:2: field confidence: 'often' is not a number"),
         ("t.csv", "entity,mark,confidence\nwren,x,7\n", "t.csv:2: field confidence: must be from 0 to 1"),
-        ("t.csv", "entity,mark\nwren,\n", "t.csv:2: field mark: must not be empty"),
+        (
+            "t.csv",
+            "entity,mark\nwren,\n",
+            "t.csv:2: field marks: no mark is written yet of 1 entities: 'wren' (line 2)",
+        ),
         ("t.csv", "entity,marks\nwren,x\n", "unknown column 'marks'. Did you mean 'mark'"),
         ("t.json", '{"pug_0": "short"}', "t.json: card 'pug_0': a list of texts is needed"),
         ("t.json", "{", "t.json:1: broken JSON"),

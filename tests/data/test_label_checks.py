@@ -68,9 +68,41 @@ def test_every_fault_is_reported_at_once(folder: Path) -> None:
     assert len(check(folder, boxes_later=True).faults) == len(check(folder).faults) - 1
 
 
-def test_a_kind_without_a_card_is_reported_for_each_photo(folder: Path) -> None:
-    faults = check(folder, Cards({kind: ["a beak"] for kind in KINDS[1:]})).faults
-    assert len(faults) == 4 and all("no card for 'robin'" in line for line in faults)
+def test_all_kinds_without_a_card_are_named_at_once(folder: Path) -> None:
+    found = check(folder, Cards({kind: ["a beak"] for kind in KINDS[2:]}, "cards.yaml"))
+    assert found.faults == ["cards.yaml: no card for 2 kinds (photos of each): 'robin' (4), 'wren' (4)"]
+    assert len(found.photos) == 8, "a photo without a card cannot be used"
+    assert check(folder).lacking == [("bird", kind) for kind in sorted(KINDS)]
+
+
+def test_a_card_of_a_similar_name_serves_and_two_kinds_that_it_could_be_are_a_fault(folder: Path) -> None:
+    assert not check(folder, Cards({f"00{place}.{kind}s": ["a beak"] for place, kind in enumerate(KINDS)})).faults
+    faults = check(folder, Cards({**{kind: ["x"] for kind in KINDS[1:]}, "Robins": ["x"], "robin bird": ["y"]})).faults
+    assert len(faults) == 4 and all("'robin' could be 'Robins' or 'robin bird'" in line for line in faults)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".yaml"])
+def test_a_template_of_the_kinds_without_a_card_is_read_once_it_is_filled_in(folder: Path, ending: str) -> None:
+    file = folder.parent / f"marks{ending}"
+    words = ["photos", str(folder), "--domain", "bird"]
+    assert "add --template FILE.csv" in fieldmark(words).output
+    assert f"give it with --knowledge {file}" in fieldmark([*words, "--template", str(file)]).output
+    text = file.read_text(encoding="utf-8")
+    again = fieldmark([*words, "--template", str(file)])
+    assert again.exit_code == 2 and "marks may be in it" in again.output and file.read_text(encoding="utf-8") == text
+    for kind in KINDS[1:]:
+        empty, mark = (f"{kind},bird,", "a beak") if ending == ".csv" else (f"{kind}:\n  domain: bird\n  marks: []", "")
+        assert empty in text
+        text = text.replace(empty, empty.replace("[]", "[a beak]") + mark, 1)
+    file.write_text(text, encoding="utf-8")
+    line = text[: text.index("robin")].count("\n") + 1
+    partly = fieldmark([*words, "--knowledge", str(file)])
+    wanted = f"{file}:{line}: field marks: no mark is written yet of 1 entities: 'robin' (line {line}); write"
+    assert partly.exit_code == 2 and wanted in partly.output.replace("\n", "")
+    text = text.replace("robin,bird,", "robin,bird,a red breast", 1).replace("[]", "[a red breast]")
+    file.write_text(text, encoding="utf-8")
+    whole = fieldmark([*words, "--knowledge", str(file)])
+    assert whole.exit_code == 0, whole.output
 
 
 def test_the_same_photo_twice_is_kept_on_one_side(folder: Path) -> None:

@@ -39,6 +39,7 @@ def attempts_of(samples: list[Sample], passes: list[int], attempts: int, out: Pa
         write_jsonl(out / f"attempts-{attempt}.jsonl", rows)
 
 
+@pytest.mark.ci
 def test_what_is_right_sometimes_is_kept(tmp_path: Path, pocket_folder: Path) -> None:
     train, _ = make_data(tmp_path / "data", train=5, validation=1)
     samples, out = load_samples(train), tmp_path / "out"

@@ -80,14 +80,15 @@ def test_marks_not_seen_in_most_images_are_dropped_and_unlabelled_ones_stay(
     real = teachers.load
     monkeypatch.setattr(teachers, "load", lambda name: Doubter() if name == "doubter" else real(name))
     names = [one.name for one in species("bird")]
-    (tmp_path / "d.json").write_text(json.dumps({name: ["round", "red", "a song"] for name in names}))
+    (tmp_path / "d.json").write_text(json.dumps({name: ["round", "red", "a wattle", "a song"] for name in names}))
     flags = ["--source", "pocket", *BIRDS, "--given", str(tmp_path / "d.json"), "--eyes", "doubter"]
     facts = make(tmp_path / "out", *flags)
     # Twenty species have three images; of the ten unseen ones there are two, and one of two is not most.
     assert facts["marks"] == {"verified": 20, "dropped: not seen in most images": 40, "unverified": 30}
+    assert facts["marks not visible"] == 30, "no eye was asked for a song"
     cards = load_cards(tmp_path / "out" / "cards" / "bird.yaml")
     trained = next(one.name for one in species("bird") if one.use == "train")
-    assert cards[trained] == ("round", "a song")
+    assert cards[trained] == ("round", "a wattle")
     assert cards.card(trained).marks[:2] == (
         Mark("round", "", "d.json", None, True, 2, 3),
         Mark("red", "", "d.json", None, False, 1, 3),
@@ -116,7 +117,7 @@ def test_a_table_without_images_is_unverified_and_paired_by_words(tmp_path: Path
             ["--source", "pocket", *BIRDS, "--teacher", "pocket", "--eyes", "cards"],
             "'cards' cannot look at images",
         ),
-        (["--source", "pocket", *BIRDS, "--given", "{csv}"], "nothing is known of"),
+        (["--source", "pocket", *BIRDS, "--given", "{csv}"], "nothing that a photo can show is known of"),
         (["--source", "pocket", *BIRDS, "--teacher", "pocket", "--embeddings", "none.jsonl"], "no such file of embedd"),
     ],
 )
@@ -129,18 +130,47 @@ def test_bad_input_is_one_clear_error(tmp_path: Path, flags: list[str], message:
 
 def test_every_kind_that_nothing_is_known_of_is_named_at_once_with_a_file_to_describe_them_in(tmp_path: Path) -> None:
     """Once they are described in that file, the same command goes through."""
-    (tmp_path / "t.csv").write_text(f"entity,mark\n{species('bird')[0].name},a song\n")
+    (tmp_path / "t.csv").write_text(f"entity,mark\n{species('bird')[0].name},a wattle\n")
     flags = ["--source", "pocket", *BIRDS, "--given", str(tmp_path / "t.csv")]
-    with pytest.raises(FieldmarkError, match="nothing is known of 29 entities") as error:
+    with pytest.raises(FieldmarkError, match="known of 29 entities") as error:
         make(tmp_path / "out", *flags)
     assert all(one.name in str(error.value) for one in species("bird")[1:])
     file = tmp_path / "out_missing.yaml"
-    with pytest.raises(FieldmarkError, match="field marks"):
-        load_cards(file)
+    table = file.with_suffix(".csv")
+    assert table.read_text(encoding="utf-8").count("\n") == 1 + 29 * 4
+    for one in (file, table):
+        with pytest.raises(FieldmarkError, match=rf"{one.name}:[0-9]+: field marks: no mark is written yet of 29"):
+            load_cards(one)
     text = file.read_text(encoding="utf-8")
     assert text.startswith("# ") and text.count("marks: []") == 29
     file.write_text(text.replace("marks: []", "marks: [round body]"), encoding="utf-8")
     assert make(tmp_path / "out", *flags, "--given", str(file), "--overwrite")["cards"] == {"bird": 30}
+
+
+def test_what_no_photo_shows_is_listed_and_a_kind_of_which_nothing_else_is_known_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("entity,mark\nwren,loud song\nwren,short tail\nrobin,friendly temperament\n")
+    flags = ["--given", str(tmp_path / "t.csv"), "--domain", "bird"]
+    with pytest.raises(FieldmarkError, match="a photo can show is known of 1 entities: robin") as error:
+        make(tmp_path / "out", *flags)
+    listed = (tmp_path / "out" / "not_visible.csv").read_text().split("\n")
+    assert listed[1:] == ["robin,friendly temperament,temper or behaviour,t.csv", "wren,loud song,sound,t.csv", ""]
+    with pytest.raises(FieldmarkError, match="out_missing2.yaml"):  # marks may be in the first one
+        make(tmp_path / "out", *flags, "--overwrite")
+    assert "out_missing.yaml" in str(error.value)
+    given = tmp_path / "out_missing.csv"
+    given.write_text(given.read_text().replace("robin,bird,", "robin,bird,red breast", 1))
+    facts = make(tmp_path / "out", *flags, "--given", str(given), "--overwrite")
+    assert facts["marks not visible"] == 2 and facts["marks"] == {"unverified": 2}
+
+
+def test_names_of_photos_find_the_marks_of_a_published_list(tmp_path: Path) -> None:
+    names = [one.name for one in species("bird")]
+    written = {f"{number:03d}.{name.upper().replace(' ', '_')}_birds": ["round"] for number, name in enumerate(names)}
+    (tmp_path / "d.json").write_text(json.dumps(written | {"an empty one": []}))
+    assert make(tmp_path / "out", "--source", "pocket", *BIRDS, "--given", str(tmp_path / "d.json"))["marks"] == {
+        "unverified": 30
+    }
+    assert set(load_cards(tmp_path / "out" / "cards" / "bird.yaml")) == set(names)
 
 
 @pytest.mark.ci
@@ -180,7 +210,7 @@ def known(text: str) -> str:
 def test_a_served_teacher_is_set_up_by_options_and_its_costs_are_told(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "names.json").write_text(json.dumps({"Tala rovi": ["a song"], "Tala runo": ["a song"]}))
+    (tmp_path / "names.json").write_text(json.dumps({"Tala rovi": ["a wattle"], "Tala runo": ["a wattle"]}))
     flags = ["--given", str(tmp_path / "names.json"), "--domain", "bird", "--teacher", "openai", "--alike", "1"]
     with serving(lambda number, _: {1: (500, {})}.get(number), answer=known) as server:
         flags += ["--teacher-option", f"base_url={server.url}", "--teacher-option", f"cache={tmp_path / 'replies'}"]
@@ -198,5 +228,5 @@ def test_a_served_teacher_is_set_up_by_options_and_its_costs_are_told(
     )
     assert "topsecret" not in (tmp_path / "out" / "settings.json").read_text()
     cards = load_cards(tmp_path / "out" / "cards" / "bird.yaml")
-    assert cards["Tala rovi"] == ("a song", "round body", "red cap")
+    assert cards["Tala rovi"] == ("a wattle", "round body", "red cap")
     assert cards.card("Tala rovi").unlike["Tala runo"] == (("round body", "tall body"),)

@@ -246,3 +246,5 @@ def test_a_domain_of_ones_own_is_seen_where_its_kinds_were_trained_on(tmp_path):
     assert list(scores.slices(mine)) == ["all", "seen entities", "unseen entities", "seen domains", "domain dog"]
     unsaid = [replace(case, sample=replace(case.sample, seen=None)) for case in (*bird, *dog)]
     assert [case.sample.domain for case in scores.slices(unsaid)["unseen domains"]] == ["dog", "dog"]
+    unnamed = [replace(case, sample=replace(case.sample, domain="", seen=None)) for case in dog]
+    assert list(scores.slices(unnamed)) == ["all"], "imported samples name no domain"

@@ -75,6 +75,7 @@ TOO_MUCH = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", TOO_MUCH)
 def test_what_is_too_much_is_refused_before_it_costs_anything(kind, loaded, asked, monkeypatch) -> None:
     def decoded(*_):

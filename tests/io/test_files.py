@@ -62,6 +62,7 @@ def test_a_file_that_cannot_be_replaced_stays(tmp_path: Path, name: str, work: s
     assert file.read_text() == "old" and os.listdir(tmp_path) == [name]
 
 
+@pytest.mark.ci
 def test_a_picture_that_a_short_write_would_cut_is_not_kept(tmp_path: Path) -> None:
     assert on_a_full_disk(tmp_path / "whole.jpg", PICTURE, 10_000_000).returncode == 0
     size = (tmp_path / "whole.jpg").stat().st_size

@@ -9,6 +9,11 @@ from mllm.metrics import claims
 BEARS = ("A black bear sits.", "A brown bear in grass.", "A black bear with two birds.")
 
 
+@pytest.mark.parametrize("word", ["picture", "photo", "image", "photograph"])
+def test_words_for_the_image_itself_are_no_details(word: str) -> None:
+    assert claims.details(f"A {word} of a dog") == ("dog",)
+
+
 def test_details_are_content_words_without_their_plural() -> None:
     assert claims.details("Two grey buses and a taxi") == ("two", "gray", "bus", "taxi")
     assert claims.details("There is a man's hat on the dog") == ("man", "hat", "dog")

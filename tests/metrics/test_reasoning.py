@@ -243,3 +243,29 @@ def test_thoughts_in_every_family(name):
     found = reasoning.judge_steps(SAMPLE, Answer(written, None, (), numbers, None), family, frame)
     assert found is not None and set(found) == set(reasoning.STEPS)
     assert all(right == of for right, of in found.values())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_step_of_what_the_teacher_cards_writes_is_right(seed: int) -> None:
+    cards = {thing.entity: thing.marks for thing in THINGS}
+    thought = teachers.load("cards").reason(ReasoningRequest(SAMPLE, cards, seed))
+    counts = judged(POCKET.write_thought(thought, THINGS, FRAME))
+    assert {"form", "name", "recall", "found", "marks seen", "compared", "chosen", "restated", "copied"} <= set(counts)
+    assert all(right == of for right, of in counts.values()), counts
+
+
+def test_a_thought_in_sentences_is_judged_like_one_of_the_other_form() -> None:
+    """Articles are no difference; an impossible box finds nothing; two boxes at the end are no choice."""
+    one, two = ("(1,1),(9,9)", "(5,5),(5,5)")
+    text = (
+        "What I know of the Talo: round and red, with a blue cap. At {0} there is one that is red. At {1} I see a cap."
+    )
+    read = reasoning.read_thought(text.format(one, two) + f" I take it. The match is {one}.", POCKET, FRAME)
+    assert (read.name, set(read.recalled)) == ("Talo", {"round", "red", "blue cap"})
+    assert [(c.number, c.marks, c.box is None) for c in read.candidates] == [
+        (1, ("red",), False),
+        (2, ("cap",), True),
+    ]
+    assert read.chosen == 1 and read.restated == (1, 1, 9, 9) and read.in_sentences
+    for end in (f"{one} and {two}", "(2,2),(9,9)", "nothing"):
+        assert reasoning.read_thought(text.format(one, two) + f" The match is {end}.", POCKET, FRAME).chosen is None

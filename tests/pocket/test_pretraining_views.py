@@ -41,6 +41,7 @@ def _of(drawn: list[PretrainingTask], start: str) -> list[PretrainingTask]:
     return found
 
 
+@pytest.mark.ci
 def test_wide_scenes_are_small_in_view_and_readable_in_the_crop(store: SceneStore) -> None:
     assert len(store.regular) == 48 and len(store.wide) == 6
     for place, number in enumerate(store.wide):

@@ -51,7 +51,11 @@ def test_wordings_name_what_is_asked(name: str) -> None:
     for seed in range(20):
         rng = random.Random(seed)
         by_marks = questions.question(domain, DESCRIPTION, "Zork", ["red bill", "long tail"], rng, plain=False)
-        assert "red bill, long tail" in by_marks and "Zork" not in by_marks and "{" not in by_marks
+        assert "a red bill and a long tail" in by_marks and "Zork" not in by_marks and "{" not in by_marks
+        noted = questions.question(domain, DESCRIPTION, "Zork", ["often sad", "red"], rng, plain=False)
+        assert ": often sad and red" in noted
+        whole = questions.question(domain, DESCRIPTION, "Zork", ["red", "long tail"], rng, plain=False)
+        assert " is red, with a long tail" in whole
         every = questions.question(domain, SEVERAL, "Zork", [], rng, plain=False)
         assert "Zork" in every and "{" not in every
     plain = questions.question(domain, DESCRIPTION, "Zork", ["red", "plain"], random.Random(0), plain=True)

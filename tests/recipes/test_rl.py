@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from mllm.errors import FieldmarkError
+from mllm.io.jsonl import read_jsonl
 from mllm.models import checkpoint, families
+from mllm.records import Completion
 from tests.support.scenes import make_captions, make_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +95,11 @@ def test_a_run_leaves_weights_best_and_rewards_in_the_journal(config: Path) -> N
     for name in ("rewards/format/mean", "rewards/iou/mean", "iou/unread", "format/tags", "frac_reward_zero_std"):
         assert name in steps[0]
     assert steps[0]["unread/no answer tag"] == 1.0  # random weights say nothing readable
-    assert [row["step"] for row in journal(out) if "eval/acc" in row] == [0, 2]
+    evaluated = [row["step"] for row in journal(out) if "eval/acc" in row]
+    assert evaluated == [0, 2]
+    for step in evaluated:
+        answered = [one.sample_id for one in read_jsonl(out / "validation" / f"step-{step}.jsonl", Completion)]
+        assert len(answered) == next(row for row in journal(out) if row.get("step") == step)["eval/samples"]
     assert json.loads((out / "best" / "score.json").read_text())["step"] == 2, "the start does not count as a result"
 
 

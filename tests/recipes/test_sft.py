@@ -96,12 +96,11 @@ def test_a_run_leaves_weights_best_checkpoints_and_journal(config: Path, pocket_
         assert families.read_convention(folder).prompt == "think"
         assert checkpoint.open_checkpoint(folder).family.name == "pocket"
     card = ModelCard.load(out / "best" / "README.md")
-    assert card.data["model_name"] == out.name, "not the folder it was written aside in"
-    assert card.data["eval_results"] and "| Acc@0.5 of generated answers |" in card.text and "SHA-256" in card.text
+    assert card.data["model_name"] == out.name and card.data["eval_results"]
+    assert "| Acc@0.5 of generated answers |" in card.text and "SHA-256" in card.text
     assert ModelCard.load(out / "README.md").data["tags"] == ["fieldmark", "pocket", "sft", "visual-grounding"]
-    rows = journal(out)
-    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
-    assert [row["step"] for row in rows if "eval/acc" in row] == [2]
+    steps = {key: [row["step"] for row in journal(out) if key in row] for key in ("loss", "eval/acc")}
+    assert steps == {"loss": [1, 2], "eval/acc": [2]}
     assert json.loads((out / "best" / "score.json").read_text())["step"] == 2
     old, new = weights(pocket_folder), weights(out)
     changed = {parts.part_of(name) for name in new if not torch.equal(new[name], old[name])}
@@ -171,6 +170,7 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
     assert all(f"--{name} " in output for name in Settings.model_fields)
 
 
+@pytest.mark.ci
 def test_nan_ends_the_run(config: Path) -> None:
     with pytest.raises(FieldmarkError, match="the loss is"):
         train(config, "--learning_rate", "1e30", "--max_steps", "8", "--max_grad_norm", "0", "--validation", "null")

@@ -70,7 +70,7 @@ def targets(folder: Path) -> dict[str, Target]:
     from mllm.synthesis import teacher_parsing
     from mllm.synthesis.prompted_teacher import TeacherError
     from mllm.training import config_file
-    from tests.support import fuzz_files
+    from tests.support import fuzz_exports, fuzz_files
 
     Image.new("RGB", (40, 20), "red").save(folder / "a.png")
     (folder / "bird").mkdir(exist_ok=True)
@@ -159,7 +159,7 @@ def targets(folder: Path) -> dict[str, Target]:
 
     foreign = families.load("qwen2_vl")
     yaml = b"fieldmark:\n  model: pocket\n  train: [a.jsonl]\n  lora: {r: 4}\nlearning_rate: 1.0e-4\n"
-    return fuzz_files.more(folder) | {
+    return fuzz_files.more(folder) | fuzz_exports.exports(folder / "exports", folder / "a.png") | {
         "answers.parse": Target(spoken(answer), SPOKEN, TAGS, 20),
         "notation.read_boxes": Target(spoken(box_notation.read_boxes), SPOKEN, TAGS, 20),
         "links.read_thought": Target(spoken(thought), SPOKEN, TAGS, 10),

@@ -17,7 +17,7 @@ from mllm.training.callbacks import Completeness, Journal, OrderlyStop
 from mllm.training.checkpointing import Boundaries, RunState
 from mllm.training.dataset import Data
 from mllm.training.health import HealthChecks
-from mllm.training.live_page import LivePage
+from mllm.training.live_page import LivePage, Rollouts
 
 
 def test_a_run_gets_its_callbacks_in_order(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_run_gets_its_callbacks_in_order(tmp_path: Path) -> None:
     checkpoint, card = SimpleNamespace(convention=convention), SimpleNamespace()
     prepared: Any = run.Prepared(checkpoint, Data([], [], tmp_path), None, card)  # pyright: ignore[reportArgumentType]
     trainer: Any = SimpleNamespace(args=SimpleNamespace(output_dir=str(tmp_path)))
-    own = [OrderlyStop(), LivePage(trainer, tmp_path), HealthChecks()]
+    own = [OrderlyStop(), LivePage(trainer, tmp_path, Rollouts({})), HealthChecks()]
     made = run.training_callbacks(trainer, Settings(), prepared, own)
     kinds = [HealthChecks, Journal, LivePage, RunState, Completeness, OrderlyStop, Boundaries]
     assert [type(callback) for callback in made] == kinds

@@ -13,10 +13,12 @@ import pytest
 
 from mllm.boxes import Box, Frame
 from mllm.evaluation.report import live as page
+from mllm.io.jsonl import write_jsonl
 from mllm.models import families
 from mllm.prompting import answers
 from mllm.records import Completion, Sample, Score
 from mllm.training import live_page
+from mllm.training.dataset import Data
 from tests.support.encoders import paint
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -130,7 +132,21 @@ def test_a_page_that_cannot_be_written_is_told_once(batch, tmp_path: Path, caplo
     assert caplog.text.count("training goes on") == 1
 
 
-def test_sft_has_curves_alone(tmp_path: Path) -> None:
+def test_sft_shows_the_latest_validation_answers(batch, tmp_path: Path) -> None:
+    samples, done = batch[0][::2], batch[1][::2]
+    shown = live_page.ValidationAnswers(Data([], samples, tmp_path), tmp_path)
+    assert shown.groups == [], "before the first evaluation"
+    for step, rows in ((9, done[:1]), (10, [replace(done[0], text="wrong", answer=batch[1][1].answer), *done[1:]])):
+        write_jsonl(tmp_path / "validation" / f"step-{step}.jsonl", rows)
+    groups = shown.groups
+    assert [group.sample.id for group in groups] == ["s0", "s1", "s2"] and groups[0].answers[0].text == "wrong"
+    assert [group.values for group in groups] == [{"score": [0.0]}, {"score": [1.0]}, {"score": [1.0]}]
+    trainer: Any = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=[]))
+    live_page.LivePage(trainer, tmp_path, shown).on_train_end(None, state(10), None)
+    assert (tmp_path / live_page.PAGE).read_text().count("data:image/") == 3
+
+
+def test_a_run_without_answers_has_curves_alone(tmp_path: Path) -> None:
     text = page.html(page.Progress("run", 3, 9), [{"step": 1.0, "loss": 2.0}, {"step": 2.0, "loss": 1.0}], [], [])
     assert "cross-entropy" in text or "loss" in text
     assert "The latest answers" not in text

@@ -59,7 +59,7 @@ def command(options: Options) -> None:
     seen = {True: "yes", False: "no", None: "not known"}
     print(f"{file}: {len(samples)} samples on {len({sample.image for sample in samples})} images, all valid")
     print("splits: " + _counts(sample.split for sample in samples))
-    print("domains: " + _counts(sample.domain for sample in samples))
+    print("domains: " + _counts(sample.domain or "not stated" for sample in samples))
     entities = len({sample.entity for sample in samples})
     print(f"entities: {entities}, seen in training: {_counts(seen[sample.seen] for sample in samples)}")
     print("things in an image: " + _counts(len(sample.things) for sample in samples))

@@ -19,11 +19,15 @@ class Options:
     input: Positional[Path]
     """folder or file that the source reads"""
     source: str = "image_folder"
-    """how the photos are labelled: image_folder, csv, coco, ..."""
+    """how the photos are labelled: image_folder, csv, coco, yolo, ..."""
+    column: tuple[str, ...] = ()
+    """OURS=THEIRS: another name of a column, as entity=scientificName (may be repeated)"""
     domain: str | None = None
     """domain of all photos: bird, car, ..."""
     knowledge: tuple[Path, ...] = ()
     """cards: every kind needs one"""
+    template: Path | None = None
+    """file to write (.yaml or .csv), in which the marks of kinds without a card are to be filled in"""
     seed: int = 0
     """random seed of the split"""
     unseen_share: Annotated[float, Range(0, 1)] = 0.25
@@ -39,20 +43,29 @@ class Options:
 
 
 def command(options: Options) -> int:
+    from tempfile import TemporaryDirectory
+
+    from mllm.cli.options import named_columns
     from mllm.data import label_checks
     from mllm.data.sources import PhotoRequest
     from mllm.data.splits import Shares
+    from mllm.knowledge import card_files
     from mllm.knowledge.cards import load_cards
 
-    request = PhotoRequest(
-        options.input,
-        options.domain,
-        clip_boxes=options.clip_boxes,
-        whole_image_boxes=options.whole_image_boxes,
-        boxes_later=options.boxes_later,
-    )
     known = load_cards(*options.knowledge) if options.knowledge else None
-    found = label_checks.check(options.source, request, known, Shares(unseen=options.unseen_share), options.seed)
+    if options.template is not None:
+        card_files.check_template(options.template)
+    with TemporaryDirectory() as out:  # for images that have no file of their own
+        request = PhotoRequest(
+            options.input,
+            options.domain,
+            Path(out),
+            columns=named_columns(options.column),
+            clip_boxes=options.clip_boxes,
+            whole_image_boxes=options.whole_image_boxes,
+            boxes_later=options.boxes_later,
+        )
+        found = label_checks.check(options.source, request, known, Shares(unseen=options.unseen_share), options.seed)
     for line in label_checks.summary(found):
         print(line)
     if found.faults:
@@ -61,6 +74,13 @@ def command(options: Options) -> int:
             print(f"  {fault}")
         if len(found.faults) > options.most:
             print(f"  and {len(found.faults) - options.most} more (--most)")
+    if found.lacking:
+        print(f"kinds without a card: {len(found.lacking)}, {', '.join(name for _, name in found.lacking)}")
+        way = "add --template FILE.csv (or .yaml) to write a file in which to fill in their marks"
+        if options.template is not None:
+            card_files.write_template(options.template, found.lacking)
+            way = f"write their marks into {options.template} and give it with --knowledge {options.template}"
+        print(f"  {way}")
     short = list(label_checks.sides_without_images(found))
     for line in short:
         print(line)

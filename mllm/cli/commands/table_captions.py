@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated
 
 from mllm.cli.commands.demo import BAG_SIZES, LEVEL, judged
-from mllm.cli.experiments.ablation import SEEDS, Ablation, AblationRun, AblationTask, Arm, Sizes
+from mllm.cli.experiments.ablation import Ablation, AblationRun, AblationTask
+from mllm.cli.experiments.arms import SEEDS, Arm, Sizes
 from mllm.cli.experiments.pipeline import Stage, answers, counts
 from mllm.cli.programs import Range
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mllm.cli.commands import table_spine
-from mllm.cli.experiments.ablation import Ablation, AblationRun, Sizes
+from mllm.cli.experiments.ablation import Ablation, AblationRun
+from mllm.cli.experiments.arms import Sizes
 
 PLAIN, SUMMED, CREDITED = table_spine.REPAIRED, "GRPO, steps in the reward", "GRPO, steps credited"
 WEIGHT = 0.5
@@ -34,4 +35,5 @@ def ablation(sizes: Sizes = table_spine.SIZES) -> Ablation:
     summed = replace(plain, name=SUMMED, flags=(*plain.flags, f"--rewards.links.weight={WEIGHT}"))
     credited = replace(plain, name=CREDITED, flags=(*plain.flags, f"--advantage.step_credit={WEIGHT}"))
     comparisons = ((table_spine.UNCHECKED, PLAIN), (PLAIN, SUMMED), (PLAIN, CREDITED), (SUMMED, CREDITED))
-    return Ablation(spine.task, sizes, (arms[table_spine.UNCHECKED], plain, summed, credited), comparisons)
+    compared = (arms[table_spine.UNCHECKED], plain, summed, credited)
+    return replace(spine, arms=compared, comparisons=comparisons)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mllm.cli.experiments.ablation import Ablation, AblationRun, Arm, GroundingTask, Sizes
+from mllm.cli.experiments.ablation import Ablation, AblationRun, GroundingTask
+from mllm.cli.experiments.arms import Arm, Sizes
 from mllm.cli.experiments.pipeline import FALLIBLE, Stage, counts
 from mllm.evaluation import runs
 from mllm.io.jsonl import read_jsonl

@@ -8,60 +8,17 @@ weights, raw outputs and seeds stay in the output folder.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from mllm.cli.experiments.arms import Arm, Sizes, Variant
 from mllm.cli.experiments.pipeline import POCKET_DATA, Pipeline, Stage, answers, counts, cpus, training
 from mllm.io.files import write_bytes
 from mllm.io.tables import MISSING, markdown, percent_interval
 
 BASE = "base"
-SEEDS = (0, 1, 2)
 SEEN_OF = {"seen entities": (True,), "unseen entities": (False,), "all": (True, False, None)}
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """One way of training: the recipe's configuration, for how long, the learning rates to try, and from which arm.
-
-    In a flag, `{mastery}` stands for the mastery file of the start's weights with the same seed, and `{out}` for the
-    output folder.
-    """
-
-    name: str
-    config: str
-    style: str
-    steps: int
-    rates: tuple[str, ...]
-    start: str | None = None
-    flags: tuple[str, ...] = ()
-    expected_s: float = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Sizes of an ablation: samples of each split, steps, and what one GRPO step reads."""
-
-    train: int
-    validation: int
-    test: int
-    sft_steps: int
-    rl_steps: int
-    prompts_per_step: int = 8
-    completions: int = 8
-    max_new_tokens: int = 256
-    sft_rates: tuple[str, ...] = ("3e-4",)
-    rates: tuple[str, ...] = ("3e-5", "1e-4")
-    seeds: tuple[int, ...] = SEEDS
-    per_entity: int = 4
-    """questions about each entity that mastery is measured with"""
-
-    @property
-    def batch_flags(self) -> tuple[str, ...]:
-        """The flags of a GRPO step's size."""
-        batch = self.prompts_per_step * self.completions
-        return f"--num_generations={self.completions}", f"--per_device_train_batch_size={batch}"
 
 
 class AblationTask(ABC):
@@ -136,12 +93,18 @@ class GroundingTask(AblationTask):
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """Arms (a start comes before those that start from it), and pairs of arms: the second is compared to the first."""
+    """Arms (a start comes before those that start from it), and pairs of arms: the second is compared to the first.
+
+    Each variant is tried once on the arm `screened`, on the first seed; the best on the validation split becomes the
+    settings of all arms of its recipe.
+    """
 
     task: type[AblationTask]
     sizes: Sizes
     arms: tuple[Arm, ...]
     comparisons: tuple[tuple[str, str], ...]
+    screened: str = ""
+    variants: tuple[Variant, ...] = ()
 
 
 class AblationRun:
@@ -152,12 +115,16 @@ class AblationRun:
         self.task = ablation.task(out, ablation.sizes)
         self.pipeline = Pipeline(out, report)
         self.rates: dict[str, str] = {}
+        self.variants: dict[str, str] = {}
+        """The variant of an arm, where it is not the arm as it is written."""
+        self._screening = ""
 
     def run(self, file: str = "table.md") -> str:
         """Run what is missing; returns the table as markdown and writes it to `file` in the output folder."""
         arms, seeds = self.ablation.arms, self.sizes.seeds
         self.pipeline.run(self.task.data())
         for wave in ([arm for arm in arms if arm.start is None], [arm for arm in arms if arm.start is not None]):
+            wave = self._screen(wave)
             self._tune(wave)
             self._train([(arm, seed, self.rates[arm.name]) for seed in seeds[1:] for arm in wave])
         models = [(BASE, 0, "direct", "pocket")]
@@ -168,14 +135,36 @@ class AblationRun:
         write_bytes(self.out / file, table.encode())
         return table
 
+    def _screen(self, arms: Sequence[Arm]) -> Sequence[Arm]:
+        """Try each variant with its last learning rate; return the arms with the best (the first of equals)."""
+        arm = next((arm for arm in arms if arm.name == self.ablation.screened), None)
+        if arm is None:
+            return arms
+        seed, variants = self.sizes.seeds[0], {variant.name: variant for variant in self.ablation.variants}
+        tried = {
+            name: replace(variant.of(arm), name=f"{arm.name}, {name}" if variant.flags else arm.name)
+            for name, variant in variants.items()
+        }
+        self._train([(one, seed, one.rates[-1]) for one in tried.values()])
+        found = {name: self._validation_score(one.name, seed, one.rates[-1]) for name, one in tried.items()}
+        best = max(found, key=lambda name: found[name])
+        scores = ", ".join(f"{name} {100 * score:.1f}" for name, score in found.items())
+        self._screening = f"Screening of {arm.name} on the validation split, seed {seed}: {scores}. {best} is kept.\n\n"
+        self._report(self._screening.strip())
+        same = {one.name for one in arms if one.config == arm.config}
+        self.variants = dict.fromkeys(same, best) if variants[best].flags else {}
+        return [variants[best].of(one) if one.name in same else one for one in arms]
+
+    def _validation_score(self, arm: str, seed: int, rate: str) -> float:
+        file = self._folder(arm, seed, rate) / "best" / "score.json"
+        return float(json.loads(file.read_text(encoding="utf-8"))[self.task.criterion])
+
     def _tune(self, arms: Sequence[Arm]) -> None:
         """Try each learning rate on the first seed; keep the best on validation (the first of equals)."""
         seed, criterion = self.sizes.seeds[0], self.task.criterion
         self._train([(arm, seed, rate) for arm in arms for rate in arm.rates])
         for arm in arms:
-            files = {rate: self._folder(arm.name, seed, rate) / "best" / "score.json" for rate in arm.rates}
-            scores = {rate: json.loads(file.read_text(encoding="utf-8")) for rate, file in files.items()}
-            found = {rate: float(score[criterion]) for rate, score in scores.items()}
+            found = {rate: self._validation_score(arm.name, seed, rate) for rate in arm.rates}
             self.rates[arm.name] = max(found, key=lambda rate: found[rate])
             self._report(f"{arm.name}: validation {criterion} {found}; learning rate {self.rates[arm.name]} is kept")
 
@@ -196,7 +185,7 @@ class AblationRun:
             "--threads=1",
             *(flag.replace("{mastery}", mastery).replace("{out}", str(self.out)) for flag in arm.flags),
         )
-        name, out = f"{arm.name}, learning rate {rate}, seed {seed}", self._folder(arm.name, seed, rate)
+        name, out = f"{self._label(arm.name)}, learning rate {rate}, seed {seed}", self._folder(arm.name, seed, rate)
         return training(name, arm.config, self.task.files(arm), out, flags, arm.expected_s)
 
     def _measure_mastery(self, arm: str, seed: int) -> Stage:
@@ -213,10 +202,17 @@ class AblationRun:
         return self.out / "mastery" / f"{arm.replace(' ', '_')}-seed{seed}" / "mastery.json"
 
     def _folder(self, arm: str, seed: int, rate: str) -> Path:
-        return self.out / "weights" / f"{arm.replace(' ', '_')}-lr{rate}-seed{seed}"
+        return self.out / "weights" / f"{self._label(arm).replace(' ', '_')}-lr{rate}-seed{seed}"
+
+    def _label(self, arm: str) -> str:
+        return f"{arm}, {self.variants[arm]}" if arm in self.variants else arm
+
+    def training_folder(self, arm: str, seed: int) -> Path:
+        """Return the folder of an arm's training with the learning rate that was kept."""
+        return self._folder(arm, seed, self.rates[arm])
 
     def _weights(self, arm: str, seed: int) -> str:
-        return str(self._folder(arm, seed, self.rates[arm]) / "best")
+        return str(self.training_folder(arm, seed) / "best")
 
     def table(self) -> str:
         """Return each arm's columns and the paired differences, with 95 % intervals over images and seeds."""
@@ -236,7 +232,7 @@ class AblationRun:
             differences = [stats.paired_over_seeds(*one).as_dict() for one in both]
             pairs.append([f"{b} - {a}", *(percent_interval(one, sign=True) for one in differences)])
         title = f"Differences, paired by {task.pairing} and seed:"
-        return f"{task.preface}{markdown(rows)}\n\n{title}\n\n{markdown(pairs)}\n"
+        return f"{task.preface}{self._screening}{markdown(rows)}\n\n{title}\n\n{markdown(pairs)}\n"
 
     def _values(self, name: str) -> Mapping[str, tuple[list[list[float]], list[str]]]:
         """Return for each column the values of every seed, and the group of each sample."""

@@ -7,8 +7,8 @@ for `gist`) and licence. Several rows of one image are captions by several peopl
 from collections.abc import Iterator
 
 from mllm.data.caption_sources import CaptionRequest, sample_of_file
-from mllm.data.csv_tables import by_image, check_same, checked_rows
 from mllm.data.source_files import find_file, need_input
+from mllm.io.csv_tables import by_image, check_same, checked_rows
 from mllm.records import Sample
 
 OPTIONAL = ("id", "domain", "entity", "licence")

@@ -24,7 +24,7 @@ from mllm.io.images import image_size
 from mllm.records import Sample
 from mllm.registry import Registry
 
-UNKNOWN = "?"
+UNKNOWN = ""
 """Domain of imported samples, whose files do not name it, and entity of things without a name there."""
 OBJECT = re.compile(r"<\|object_ref_start\|>(.+?)<\|object_ref_end\|>", re.DOTALL)
 """How the Qwen-VL models mark the name of the object in question."""

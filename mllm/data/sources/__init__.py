@@ -1,12 +1,14 @@
 """Sources of labelled photos: one input format per file, named after the file.
 
 A source defines `photos(request: PhotoRequest) -> Iterator[Photo]`, which yields photos in a fixed order or raises
-`SourceError`. It reads image headers only. A user's images are not copied: `Photo.image` is an absolute path.
+`SourceError`. It reads image headers only. A user's images are not copied: `Photo.image` is an absolute path. A source
+whose columns can be called otherwise (`--column`) lists our names of them as `COLUMNS`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 from mllm.boxes import Box
 from mllm.data.source_files import SourceError, SourceRequest, distinct
@@ -37,7 +39,13 @@ names, load = _FILES.names, _FILES.load
 
 def photos(name: str, request: PhotoRequest) -> Iterator[Photo]:
     """Yield a source's photos. Raises UnknownNameError, or SourceError: the input cannot be read, an id is repeated."""
-    return distinct(_named(load(name)(request), request), request.input or name, "photos")
+    read = load(name)
+    known = getattr(import_module(f"{__name__}.{name}"), "COLUMNS", ()) if request.columns else ()
+    for column, theirs in request.columns.items():
+        if column not in known:
+            names = ", ".join(known) or "it has no columns"
+            raise SourceError(f"--column {column}={theirs}: source {name} has no such column to be found; {names}")
+    return distinct(_named(read(request), request), request.input or name, "photos")
 
 
 def _named(found: Iterator[Photo], request: PhotoRequest) -> Iterator[Photo]:

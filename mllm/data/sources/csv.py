@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mllm.boxes import Box
-from mllm.data.csv_tables import Placed, by_image, check_same, checked_rows, numbers_of
 from mllm.data.source_files import SourceError, check_count, find_file, make_box, need_domain, need_input, read_size
 from mllm.data.sources import PhotoRequest, boxes_or_whole, one_photo
+from mllm.io.csv_tables import Placed, by_image, check_same, checked_rows, numbers_of
 from mllm.records import Photo
 
 CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h")
+COLUMNS = ("image", "entity", "domain", "id", "licence", *CORNERS, "w", "h")
 
 
 def photos(request: PhotoRequest) -> Iterator[Photo]:
     """Yield the photos in the order in which the table first names them."""
     file = need_input(request, "file")
-    needed, optional = ("image", "entity"), ("domain", "id", "licence", *CORNERS, "w", "h")
-    rows = list(checked_rows(file, needed, optional, filled=needed))
+    needed, optional = COLUMNS[:2], COLUMNS[2:]
+    rows = list(checked_rows(file, needed, optional, filled=needed, columns=request.columns or None))
     given = tuple(name for name in (*CORNERS, "w", "h") if name in rows[0][1])
     if given not in ((), CORNERS, SIDES):
         raise SourceError(f"{file}:1: box columns are {','.join(given)}; give {','.join(CORNERS)} or {','.join(SIDES)}")

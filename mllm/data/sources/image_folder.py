@@ -5,7 +5,6 @@ Boxes are in `root/boxes.jsonl`, one line `{"image": "<entity>/a.jpg", "box": [x
 lines.
 """
 
-import json
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from mllm.data import source_files
-from mllm.data.csv_tables import checked_rows, numbers_of
 from mllm.data.source_files import SourceError
 from mllm.data.sources import PhotoRequest, boxes_or_whole, one_photo
 from mllm.io import strict_json
+from mllm.io.csv_tables import checked_rows, numbers_of
 from mllm.records import Photo
 
 SIDECARS = ("boxes.jsonl", "boxes.csv")
@@ -65,7 +64,7 @@ def _refuse_layout(root: Path, kinds: set[str]) -> None:
             raise SourceError(
                 f"{root}: the folders with photos are called {', '.join(sorted(kinds))}, which names no kind: this "
                 f"looks like {looks}. The layout here is {root.name}/<entity>/<photo>.jpg; other labels are read with "
-                "--source coco or --source csv"
+                "--source csv, coco, voc or yolo"
             )
 
 
@@ -112,17 +111,12 @@ def _key(name: str) -> str:
 
 def _jsonl(file: Path) -> Iterator[tuple[str, str, Corners]]:
     """Yield `file:line`, photo and numbers of each box."""
-    for line, text in enumerate(source_files.read_text(file).split("\n"), start=1):
-        if text.strip():
-            try:
-                content = strict_json.loads(text)
-            except json.JSONDecodeError as error:
-                raise SourceError(f"{file}:{line}: broken JSON at column {error.colno}: {error.msg}") from None
-            if isinstance(content, dict) and isinstance(content.get("box"), list):
-                content["box"] = tuple(content["box"])
-            advice = 'a line is {"image": "...", "box": [x1, y1, x2, y2]}'
-            row = strict_json.parsed(content, BoxRow, f"{file}:{line}: ", advice=advice, kind=SourceError)
-            yield f"{file}:{line}", row.image, row.box
+    for where, content in source_files.json_lines(file):
+        if isinstance(content, dict) and isinstance(content.get("box"), list):
+            content["box"] = tuple(content["box"])
+        advice = 'a line is {"image": "...", "box": [x1, y1, x2, y2]}'
+        row = strict_json.parsed(content, BoxRow, f"{where}: ", advice=advice, kind=SourceError)
+        yield where, row.image, row.box
 
 
 def _csv(file: Path) -> Iterator[tuple[str, str, Corners]]:

@@ -105,7 +105,7 @@ def html(title: str, entries: Sequence[Entry], every: int, *, measure: str | Non
     """Write the page; `every` is the number of the source's entries, `measure` the name of the answers' score."""
     code = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     domains, outcomes = ({getattr(entry, name) for entry in entries} for name in ("domain", "outcome"))
-    filters = {"domains": sorted(domains), "outcomes": sorted(outcomes), "script": SCRIPT, "script_hash": code}
+    filters = {"domains": sorted(domains - {""}), "outcomes": sorted(outcomes), "script": SCRIPT, "script_hash": code}
     return render("gallery.html.jinja", title=title, entries=entries, every=every, measure=measure, **filters)
 
 

@@ -1,7 +1,7 @@
 """GIST (Lewis et al. 2023, arXiv 2307.11315): describe an image by those marks of its class that it shows.
 
-The encoder compares the image with every mark of its class (from `--knowledge`, otherwise from the writer); the caption
-`class: mark, mark` is drawn from the softmax at the encoder's own scale. A checker drops marks it does not see.
+The encoder compares the image with every mark of its class (from `--knowledge`, otherwise from the writer); those of
+the caption are drawn from the softmax at the encoder's own scale. A checker drops marks it does not see.
 """
 
 import random
@@ -10,7 +10,7 @@ from math import log
 from mllm.captions import with_article
 from mllm.errors import FieldmarkError
 from mllm.models.similarity import softmax_scale
-from mllm.prompting.questions import listed
+from mllm.prompting import prose
 from mllm.synthesis.capabilities import Knows
 from mllm.synthesis.captioning import CaptionRejected, CaptionTask, Helpers, not_seen
 
@@ -35,7 +35,7 @@ def write(task: CaptionTask, helpers: Helpers) -> str:
     task.notes["marks dropped, not seen"] += len(false)
     if not (left := [mark for mark in chosen if mark not in false]):
         raise CaptionRejected("no mark of its class was seen")
-    return f"{entity[0].upper()}{entity[1:]}: {listed(left)}."
+    return prose.captioned(entity, left)
 
 
 def _class_marks(entity: str, domain: str, helpers: Helpers) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ With card files (`files`) it also knows marks of entities. It merges captions by
 
 import random
 from collections.abc import Sequence
+from operator import and_
 from pathlib import Path
 
 from pydantic import Field
@@ -14,69 +15,67 @@ from mllm.captions import clauses
 from mllm.config import Section
 from mllm.errors import FieldmarkError
 from mllm.knowledge.cards import Cards, has_mark, load_cards, part_of, word_overlap
+from mllm.knowledge.names import normalize_name
 from mllm.metrics import claims
-from mllm.prompting.questions import listed
+from mllm.prompting import prose
 from mllm.synthesis.capabilities import ReasoningRequest
+from mllm.synthesis.consistency import SORTS
 from mllm.synthesis.thoughts import targets
 
 MOST_MARKS = 4
 """Maximum number of marks recalled, and quoted for each candidate."""
 
-RECALL = (
-    "What tells {name} apart: {marks}.",
-    "{name}. Its field marks: {marks}.",
-    "First, what I know of {name}: {marks}.",
-    "To find {name}, look for these marks: {marks}.",
-    "I recall how {name} looks: {marks}.",
-)
 TURN = (
     "Now the candidates, from left to right.",
     "There are {count} candidates.",
-    "Let me look at all {count} in turn.",
+    "Let me look at each of the {count} in turn.",
     "I go through them one by one.",
     "",
 )
-LOOK = (
-    "{ordinal}, {box}: {marks}.",
-    "{ordinal} comes {box}, and it shows: {marks}.",
-    "At {box} I see: {marks}.",
-    "{ordinal} there is {box}. Its marks: {marks}.",
-)
-NAMED = (" This looks like {name}.", " That fits {name}.", " The look of {name}.")
-FITS = (" That agrees with what I look for.", " These are the marks I recalled.", " This one matches.")
-OTHER = (
-    " Where I look for {missing}, it has: {its}.",
-    " Against {missing} stands here: {its}.",
-    " What I recall is {missing}; what it has is {its}.",
-)
-UNKNOWN = (
-    " Not among its marks: {missing}.",
-    " It is not known for: {missing}.",
-    " Its marks do not include: {missing}.",
-)
-COMPARE = (
-    "Comparing them, only one is known for: {own}.",
-    "What decides between them: {own}.",
-    "Side by side, one mark stands out: {own}.",
-)
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NAMED = (" It looks like the {name}.", " That would fit the {name}.", " I take it for the {name}.")
+FITS = (" That agrees with what I look for.", " That is what I was looking for.", " This one matches.")
+OTHER: dict[bool, tuple[str, ...]] = {
+    True: (
+        " I was looking for {missing}, but this one has {its}.",
+        " Where I expect {missing}, this one has {its}.",
+        " It has {its} rather than {missing}.",
+    ),
+    False: (
+        ' I was looking for "{missing}", but of this one I know "{its}".',
+        ' Where my notes say "{missing}", they say "{its}" of this one.',
+    ),
+}
+"""A mark that is missing against one of the same part; by whether one *has* both (`mllm.prompting.prose`)."""
+UNKNOWN: dict[prose.Way, tuple[str, ...]] = {
+    "has": (" It is not known for {missing}.", " Nothing I know of it mentions {missing}."),
+    "is": (" It is not known to be {missing}.", " Nothing I know of it says that it is {missing}."),
+    "note": (' My notes on it do not say "{missing}".', ' Nothing in my notes on it says "{missing}".'),
+}
+COMPARE: dict[prose.Way, tuple[str, ...]] = {
+    "has": ("Of these, only one is known for {own}.", "Side by side, only one should show {own}."),
+    "is": ("Of these, only one is known to be {own}.", "Side by side, only one should be {own}."),
+    "note": ("One mark decides between them: {own}.", "Side by side, one mark stands out: {own}."),
+}
 COMPARE_ALL = ("They share what no other is known for: {own}.", "What sets them apart from the rest: {own}.")
-CLOSE = ("They are much alike; the whole of the marks has to decide.", "No single mark decides, their sum does.")
+CLOSE = ("They are much alike, and only all the marks together decide.", "No single mark decides; their sum does.")
+UNLIKE: dict[bool, tuple[str, ...]] = {
+    True: ("The {other} would have {its}, but here I see {own}.", "Unlike the {other} with {its}, it has {own}."),
+    False: ('Of the {other} I know "{its}"; here it is "{own}".',),
+}
 CONCLUDE = (
-    "So {name} is {boxes}.",
     "Therefore I point at {boxes}.",
     "That makes it {boxes}.",
     "The match is {boxes}.",
     "My choice is {boxes}.",
 )
-BY_MARKS = ("What is asked for: {marks}.", "I look for these marks: {marks}.", "The description says: {marks}.")
-UNLIKE = ("Unlike {other} ({its}), it shows: {own}.", "{other} would show {its}; here it is {own}.")
-CONCLUDE_ALL = ("So {name} is at {boxes}.", "Therefore I point at {boxes}.", "All of this kind: {boxes}.")
+CONCLUDE_NAMED = ("So my choice for the {name} is {boxes}.", "So I find the {name} at {boxes}.")
+CONCLUDE_ALL = ("So I find the {name} at {boxes}.", "Therefore I point at {boxes}.", "All of this kind: {boxes}.")
 CONCLUDE_NONE = (
-    "So none of them is {name}.",
-    "Therefore {name} is not in this image.",
-    "None of the candidates fits: no {name} here.",
+    "So none of them matches the {name}.",
+    "Therefore I see the {name} nowhere in this image.",
+    "None of the candidates fits, so the {name} must be missing here.",
 )
-ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")
 
 
 class Config(Section):
@@ -141,12 +140,14 @@ class Teacher:
         others = [other for index, other in enumerate(cards) if index not in chosen]
         own = [mark for mark in card if not any(has_mark(other, mark) for other in others)]
         recalled = list(asked) or _pick(card, own, rng)
-        parts = [rng.choice(BY_MARKS if asked else RECALL).format(name=sample.entity, marks=listed(recalled))]
-        parts.append(rng.choice(TURN).format(count=len(cards)))
-        look, named = rng.choice(LOOK), rng.random() < 0.5
+        way, marks = prose.stated(recalled)
+        begin = (prose.SOUGHT if asked else prose.RECALL)[way]
+        parts = [rng.choice(begin).format(name=sample.entity, marks=marks)]
+        parts.append(rng.choice(TURN).format(count=NUMBERS[len(cards)]))
+        style, named = rng.randrange(len(prose.LOOK["has"])), rng.random() < 0.5
         for index, thing in enumerate(sample.things):
-            quoted = recalled if index in chosen else _pick(cards[index], [], rng)
-            text = look.format(ordinal=ORDINALS[index % len(ORDINALS)], box=f"<obj:{index}>", marks=listed(quoted))
+            way, marks = prose.stated(recalled if index in chosen else _pick(cards[index], [], rng))
+            text = prose.LOOK[way][style].format(nth=prose.NTH[index], box=f"<obj:{index}>", marks=marks)
             if named and not asked:
                 text += rng.choice(NAMED).format(name=thing.entity)
             missing = [mark for mark in recalled if not has_mark(cards[index], mark)]
@@ -156,13 +157,13 @@ class Teacher:
                 text += _set_apart(missing, cards[index], rng)
             parts.append(text)
         if chosen and not asked:
-            compare = COMPARE if len(chosen) == 1 else COMPARE_ALL
-            parts.append(rng.choice(compare).format(own=own[0]) if own else rng.choice(CLOSE))
-            parts += _unlike(request, rng)
-        end = CONCLUDE if len(chosen) == 1 else CONCLUDE_ALL if chosen else CONCLUDE_NONE
+            parts.append(_compared(own, len(chosen), rng))
+            parts += _unlike(request, rng) if len(chosen) == 1 else []
+        alone = CONCLUDE if asked else CONCLUDE + CONCLUDE_NAMED
+        end = alone if len(chosen) == 1 else CONCLUDE_ALL if chosen else CONCLUDE_NONE
         boxes = [f"<obj:{index}>" for index in chosen]
         both = " and ".join([", ".join(boxes[:-1]), boxes[-1]] if len(boxes) > 1 else boxes)
-        parts.append(rng.choice(end).format(name="it" if asked else sample.entity, boxes=both))
+        parts.append(rng.choice(end).format(name=sample.entity, boxes=both))
         return " ".join(part for part in parts if part)
 
 
@@ -181,11 +182,35 @@ def _sentence(clause: str) -> str:
 
 def _set_apart(missing: Sequence[str], card: Sequence[str], rng: random.Random) -> str:
     """Say that a candidate differs: by its own card's mark of the same part, otherwise that its card lacks the mark."""
-    for mark in missing:
-        part = part_of(mark)
-        if same := [own for own in card if part and part_of(own) == part]:
-            return rng.choice(OTHER).format(missing=listed([mark]), its=listed(same[:1]))
-    return rng.choice(UNKNOWN).format(missing=listed(missing[:2]))
+    parts = [part_of(own) for own in card]
+    facing = [
+        (mark, own) for mark in missing for own, part in zip(card, parts, strict=True) if part == part_of(mark) != ""
+    ]
+    unlike = {two: _comparable(*two) for two in facing}
+    if any(unlike.values()):
+        mark, its = max(unlike, key=unlike.__getitem__)
+        return _both(OTHER, rng, missing=mark, its=its)
+    way = prose.way(missing[0])
+    lacking = [prose.phrase(mark) for mark in missing if prose.way(mark) == way]
+    alone = way == "note" or any(" or " in mark for mark in lacking[:2])
+    return rng.choice(UNKNOWN[way]).format(missing=" or ".join(lacking[: 1 if alone else 2]))
+
+
+def _comparable(mark: str, other: str) -> float:
+    """Return how well two marks of a part can be compared: 1 if both give its colour, size ..., 0 if other sorts."""
+    one, two = ([bool(sort & set(normalize_name(text).split())) for sort in SORTS] for text in (mark, other))
+    if any(map(and_, one, two)):
+        return 1
+    return 0 if any(one) and any(two) else 0.5 - 0.25 * (any(one) or any(two))
+
+
+def _compared(own: Sequence[str], count: int, rng: random.Random) -> str:
+    """Say which mark only the target has; that no single mark decides if there is none."""
+    if not own:
+        return rng.choice(CLOSE)
+    mark = min(own, key=lambda one: prose.way(one) == "note")  # the first that a sentence can hold
+    wordings = COMPARE[prose.way(mark)] if count == 1 else COMPARE_ALL
+    return rng.choice(wordings).format(own=prose.phrase(mark))
 
 
 def _unlike(request: ReasoningRequest, rng: random.Random) -> list[str]:
@@ -195,8 +220,15 @@ def _unlike(request: ReasoningRequest, rng: random.Random) -> list[str]:
     for thing in request.sample.things:
         for own, its in request.cards.differences(request.sample.entity, thing.entity):
             if own and its:
-                return [rng.choice(UNLIKE).format(other=thing.entity, own=own, its=its)]
+                return [_both(UNLIKE, rng, own=own, its=its).replace("{other}", thing.entity)]
     return []
+
+
+def _both(wordings: dict[bool, tuple[str, ...]], rng: random.Random, **marks: str) -> str:
+    """Fill two marks into a sentence: into one with `has` if one has both, otherwise quoted."""
+    has = all(prose.way(mark) == "has" for mark in marks.values())
+    written = {name: prose.phrase(mark) for name, mark in marks.items()}
+    return rng.choice(wordings[has]).format(**written, other="{other}")
 
 
 def _pick(card: Sequence[str], first: Sequence[str], rng: random.Random) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mllm.inference.kv_cache import preallocate
+from mllm.inference.kv_cache import ARGUMENT, preallocate
 from mllm.training.engine import shared_prefix
 from mllm.training.engine.shared_prefix import Image
 
@@ -58,4 +58,4 @@ def _prefill(model: Any, inputs: dict[str, Any], index: torch.Tensor, images: Se
     )
     cache = out.past_key_values
     cache.batch_select_indices(index)
-    return {"input_ids": ids_UP[index], "attention_mask": mask_UP[index], "past_key_values": preallocate(cache)}
+    return {"input_ids": ids_UP[index], "attention_mask": mask_UP[index], ARGUMENT: preallocate(cache)}

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 import torch
+from transformers.utils import ModelOutput
 
 from mllm.training.engine import attention as kernels
 
@@ -33,6 +33,14 @@ class Image:
 
     pooled: torch.Tensor
     deep: tuple[torch.Tensor, ...] = ()
+
+
+@dataclass
+class Features(ModelOutput):
+    """What a vision tower returns, as far as the language model reads it; each list has an item for each image."""
+
+    pooler_output: list[torch.Tensor] | None = None
+    deepstack_features: list[list[torch.Tensor]] | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +220,7 @@ def encoded(images: Sequence[Image]) -> dict[str, Any]:
     if not images:
         return {}
     levels = range(len(images[0].deep))
-    features = SimpleNamespace(
+    features = Features(
         pooler_output=[image.pooled for image in images],
         deepstack_features=[[image.deep[level] for image in images] for level in levels],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 
 from mllm.boxes import Box, Frame
 from mllm.cli.commands import table_credit
-from mllm.cli.commands.table_spine import CHECKED, EARLY, ORACLE, SIZES, UNCHECKED, ablation, blind_share
-from mllm.evaluation import scores
+from mllm.cli.commands.table_spine import CHECKED, EARLY, ORACLE, SIZES, UNCHECKED, ablation, blind_share, curves_table
+from mllm.cli.experiments.pipeline import Stage
+from mllm.io.jsonl import write_jsonl
+from mllm.io.tables import MISSING
 from mllm.models import families
 from mllm.prompting import answers
-from mllm.records import Completion, Sample, Thing
+from mllm.records import Answer, Completion, Sample, Thing, load_samples
+from mllm.training.validation import ANSWERS
 from tests.cli.commands.test_table_grounding import KnownScores
 from tests.support.scenes import make_data
 
@@ -81,6 +85,57 @@ def test_the_flags_are_read_by_the_recipes(spine: tuple[KnownScores, str]) -> No
             assert settings.rewards["links"]["weight"] == 0 and settings.rewards["iou"]["mode"] == "hit"
 
 
+def test_every_screened_setting_is_read_and_answers_as_often() -> None:
+    from trl import GRPOConfig
+
+    from mllm.training import arguments
+
+    root, answered = Path(__file__).resolve().parents[3], set()
+    arm = next(arm for arm in ablation().arms if arm.name == ablation().screened)
+    for variant in ablation().variants:
+        one = variant.of(arm)
+        words = [f"--max_steps={one.steps}", *one.flags, "--bf16", "False", "--use_cpu", "True"]
+        settings, args = arguments.read(words, root / "recipes" / "rl.yaml", GRPOConfig)
+        answered.add(args.max_steps * args.per_device_train_batch_size)
+        assert (settings.lora is not None) == ("LoRA" in variant.name) == bool(variant.rates)
+        assert (settings.dynamic_sampling == "drop") == ("dynamic" in variant.name)
+        changed = (args.beta, args.entropy_coef, args.temperature) != (0.0, 0.0, 1.0)
+        assert changed == variant.name.startswith(("KL", "entropy", "temperature"))
+    assert answered == {SIZES.rl_steps * SIZES.prompts_per_step * SIZES.completions}
+
+
+def test_the_recipe_is_kept_where_no_setting_is_better(spine: tuple[KnownScores, str]) -> None:
+    assert "as in the recipe 60.0" in spine[1] and "as in the recipe is kept" in spine[1]
+    tried = {s.name for s in spine[0].stages if s.name.startswith("GRPO from CoT-SFT") and s.module.endswith("rl")}
+    assert {name for name in tried if name.endswith("1e-4, seed 0")} >= {
+        "GRPO from CoT-SFT, learning rate 1e-4, seed 0"
+    }
+    assert {"GRPO from CoT-SFT, KL 0.02, learning rate 1e-4, seed 0"} <= tried
+    assert not any("KL" in name for name in tried if name.endswith(("seed 1", "seed 2")))
+
+
+class BetterWithKL(KnownScores):
+    """As if GRPO were better with a KL term."""
+
+    def note(self, stages: list[Stage], jobs: int = 1) -> None:
+        super().note(stages, jobs)
+        for stage in (stage for stage in stages if "--beta=0.02" in stage.arguments):
+            folder = next(word.split("=", 1)[1] for word in stage.arguments if word.startswith("--output_dir="))
+            (Path(folder) / "best" / "score.json").write_text(json.dumps({"eval/acc": 0.9}))
+
+
+def test_the_best_setting_becomes_that_of_all_arms_of_the_recipe(tmp_path: Path) -> None:
+    make_data(tmp_path / "truth", train=1, validation=6)
+    table = BetterWithKL(tmp_path, TINY)
+    assert "KL 0.02 90.0" in table.run()
+    trained = [s for s in table.stages if s.module in ("mllm.recipes.sft", "mllm.recipes.rl")]
+    for stage in trained:
+        if stage.name.endswith(("seed 1", "seed 2")):
+            assert ("--beta=0.02" in stage.arguments) == (", KL 0.02," in stage.name) == stage.module.endswith("rl")
+    measured = [s for s in table.stages if s.name.startswith("benchmark of GRPO")]
+    assert len(measured) == 9 and all("KL_0.02" in s.arguments[1] for s in measured)
+
+
 def test_the_table_has_lengths_and_blind_marks(spine: tuple[KnownScores, str]) -> None:
     head = next(line for line in spine[1].splitlines() if line.startswith("| arm"))
     assert "tokens per answer" in head and "blind marks seen right" in head
@@ -97,9 +152,7 @@ def test_blind_marks_are_those_that_the_teacher_misreads() -> None:
 
     def share(thought: str, shown: Sample = sample) -> float | None:
         text = f"<think>{thought}</think><answer>(10,10),(30,40)</answer>"
-        done = Completion("a", text, answers.parse(text, family, Frame(100, 100)))
-        (case,) = scores.judge([shown], [done], family, lambda _: Frame(100, 100))
-        return blind_share(case)
+        return blind_share(shown, Completion("a", text, answers.parse(text, family, Frame(100, 100))))
 
     first = "1 (10,10),(30,40): round not, red fits, banded fits, blue cap not, not."
     second = "2 (60,10),(90,40): tall not, orange not, plain not, blue cap not, not."
@@ -108,6 +161,27 @@ def test_blind_marks_are_those_that_the_teacher_misreads() -> None:
     assert share(f"{head} {second} So 2.") == 0.25, "a thing that was not looked at counts"
     assert share(f"{head} So 1 (10,10),(30,40).") == 0.0
     assert share("x", replace(sample, things=(replace(things[1], marks=("tall", "red")),))) is None
+
+
+def test_curves_are_means_over_the_seeds_at_each_evaluated_step(spine: tuple[KnownScores, str]) -> None:
+    run = spine[0]
+    for arm in (arm for arm in TINY.arms if arm.config == "rl"):
+        samples = load_samples(run.out / "truth" / "validation.jsonl")
+        write_jsonl(run.task.files(arm) / "validation.jsonl", samples)
+        for seed in SIZES.seeds:
+            folder = run.training_folder(arm.name, seed)
+            rows: list[dict[str, float]] = [{"step": 0, "eval/acc": 0.25, "eval/tokens": 40}]
+            rows += [{"step": step, "rewards/links/mean": 0.1 * step + 0.2 * seed} for step in (1, 2)]
+            rows[-1] |= {"eval/acc": 0.5 + 0.1 * seed, "eval/tokens": 100 + seed}
+            (folder / "log.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+            for step in (0, 2):
+                done = [Completion(one.id, "?", Answer(None, None, (), (), None)) for one in samples]
+                write_jsonl(folder / ANSWERS / f"step-{step}.jsonl", done)
+    lines = curves_table(run).splitlines()
+    assert len(lines) == 2 + 2 * 3 and (run.out / "curves.md").read_text() == "\n".join(lines) + "\n"
+    first, last = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:4])
+    assert first[:5] == ["GRPO from CoT-SFT", "0", "25.0", "40.0", MISSING] and first[5] in ("0.0", MISSING)
+    assert last[:5] == ["GRPO from CoT-SFT", "2", "60.0", "101.0", "35.0"]
 
 
 def test_credit_is_compared_at_equal_samples_from_the_same_start() -> None:

@@ -134,7 +134,7 @@ def test_kvg_karl_loads_with_its_numbers(tmp_path: Path) -> None:
     )
     assert boeing.entity == "Boeing 747" and boeing.boxes == (Box(0.01, 0.02, 0.3, 0.4),)
     assert boeing.thought == "1. Boeing 747 <obj:0>: hump. 2. <obj:1>: none."
-    assert [thing.entity for thing in boeing.things] == ["Boeing 747", "?"]
+    assert [thing.entity for thing in boeing.things] == ["Boeing 747", ""]
     out = tmp_path / "again.jsonl"
     formats.load("sharegpt").write(out, [boeing], QWEN2, "think")
     again = json.loads(out.read_text())["messages"][1]["content"]

@@ -115,6 +115,7 @@ CAPTIONS = ("captions_bagcurri_vcb", "captions_self_retrieval", "captions_discri
             "captions_cider")  # fmt: skip
 
 
+@pytest.mark.ci
 def test_caption_recipes_are_checked_including_bags(tmp_path: Path) -> None:
     files = [make_captions(tmp_path, split, families=2, size=7) for split in ("train", "validation")]
     flags = ["--model", "pocket", "--train", str(files[0]), "--validation", str(files[1])]

@@ -19,7 +19,7 @@ def test_installed_versions_fit_and_others_would_not(monkeypatch: pytest.MonkeyP
     real = doctor.version
     monkeypatch.setattr(doctor, "version", lambda name: "9.9" if name == "transformers" else real(name))
     assert any(
-        "fieldmark requires transformers<5.24,>=5.23, but 9.9 is installed" in one
+        "fieldmark requires transformers<5.25,>=5.23, but 9.9 is installed" in one
         for one in doctor.unmet_requirements()
     )
 

@@ -141,6 +141,7 @@ def test_weights_gradients_and_states_are_what_torch_allocates(pocket_folder: An
     assert memory.optimizer(counts, spec) == sum(value.nbytes for value in states)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("lora", [None, Lora(r=4)], ids=["full", "lora"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_layer_keeps_what_the_formula_says(pocket_folder: Any, lora: Lora | None, dtype: str) -> None:
