@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,7 +34,7 @@ class SavedState:
         if settings is not None and saved["settings"] != settings:
             raise FieldmarkError(f"{file} belongs to a run with {saved['settings']}; choose another --out or remove it")
         for name, part in parts.items():
-            part.load_state_dict(saved[name])
+            part.load_state_dict(_interned(saved[name]))
         self.step = saved["step"]
 
     def save(self) -> None:
@@ -44,6 +45,13 @@ class SavedState:
         written = io.BytesIO()
         torch.save(state, written)
         write_bytes(self.file, written.getbuffer())
+
+
+def _interned(value: Any) -> Any:
+    """Make equal keys of plain dicts one object, as before a state was saved: pickle writes each object once."""
+    if type(value) is not dict:
+        return value
+    return {sys.intern(key) if isinstance(key, str) else key: _interned(one) for key, one in value.items()}
 
 
 def share_of_peak(step: int, total: int, warmup: int) -> float:
