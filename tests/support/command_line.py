@@ -64,6 +64,8 @@ def fork(words: Sequence[str], output: int, prepare: Callable[[], None] = lambda
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
     except BaseException:  # any error belongs in the output, and the child must not go on as a second parent
         traceback.print_exc()
     finally:

@@ -92,7 +92,7 @@ def with_models(inputs: Path, out: Path) -> dict[str, list[object]]:
         "rd": ["eval/random_distractors.py", *judged, "--samples", captions, "--size=3", *cached],
         "imagecode": ["eval/imagecode.py", "--data", inputs / "imagecode.json", "--images", inputs, *judged, *cached],
         "finecapeval": ["eval/finecapeval.py", "--data", inputs / "fine.csv", *judged],
-        "bags": ["data_synth/bags.py", "--samples", captions, "--sizes=3", "--lower=-1", "--out", out, *cached],
+        "mine": ["data_synth/bags.py", "--samples", captions, "--sizes=3", "--lower=-1", "--out", out, *cached],
         "filter": ["data_synth/filter.py", "--samples", samples, "--attempts=2", "--least=0", "--most=2", *asked],
         "merge": [FIELDMARK, "merge", "pocket", out],
         **recipes,
