@@ -184,7 +184,11 @@ def contents(disk: Path) -> dict[str, bytes]:
 def cut(name: str, data: bytes) -> bool:
     """Whether a file ends before its end."""
     if name.endswith((".json", ".jsonl")):
-        return not (name.endswith("l") and not data) and not data.strip().endswith((b"}", b"]"))
+        return (
+            not (name.endswith("l") and not data)
+            and not data.strip().isdigit()
+            and not data.strip().endswith((b"}", b"]"))
+        )
     if name.endswith(".safetensors"):
         head = int.from_bytes(data[:8], "little")
         if len(data) < 8 + head:
