@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-ci test-web test-all check format wheel constraints table-spine table-grounding table-credit table-captions pets docs tree screenshots bench bench-quick kill fuzz
+.PHONY: help setup demo test test-fast test-ci test-web test-all check format wheel constraints table-spine table-grounding table-credit table-captions pets docs tree screenshots bench bench-quick kill fuzz audit
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -99,11 +99,17 @@ table-captions: $(READY)  ## compare self-retrieval, BagCurri and CLIP reward fr
 pets: $(READY)  ## run the whole chain on real photos of cats and dogs
 	$(PY) -m mllm.cli pets
 
-kill: $(READY)  ## SFT, GRPO and pretraining killed at random moments: do they end as undisturbed runs? (12 minutes on two cores)
+kill: $(READY)  ## trainings killed at random moments, every program on a full disk: do they end as undisturbed runs?
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/recipes/killed.py --kills 25
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/support/full_disk.py
 
 fuzz: $(READY)  ## give every parser a million bad inputs (5 minutes; guided by coverage with the extra `fuzz`)
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/support/fuzzed.py --inputs 1000000
+
+audit:  ## look for known weaknesses of the versions in constraints*.txt (needs pip-audit and the network)
+	@command -v pip-audit > /dev/null || { echo "pip-audit is missing: pipx install pip-audit"; exit 1; }
+	pip-audit --disable-pip --no-deps -r constraints.txt
+	pip-audit --disable-pip --no-deps -r constraints-web.txt
 
 bench: $(READY)  ## time stock TRL against the engine, every size (long); numbers and a plot
 	mkdir -p runs/bench

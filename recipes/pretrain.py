@@ -20,7 +20,6 @@ import json
 import logging
 import random
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +29,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mllm.cli.programs import parse, run_program, typed_command
 from mllm.errors import FieldmarkError
+from mllm.io.files import write_bytes
+from mllm.io.jsonl import append_line
 from mllm.models.cpu_kernels import computes_bfloat16, keep_memory, use_fast_kernels
 from mllm.pocket import model as pocket
 from mllm.pocket.capability_checks import all_checks, check_find, check_recall, write_model_card
@@ -112,7 +113,7 @@ class PretrainingRun:
         log_file = self.out / "log.jsonl"
         rows = log_file.read_text(encoding="utf-8").splitlines() if log_file.is_file() else []
         kept = [row for row in rows if json.loads(row)["step"] <= self.state.step]
-        log_file.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
+        write_bytes(log_file, "".join(f"{row}\n" for row in kept).encode())
 
     def save(self) -> None:
         """Save the state, on the main process only."""
@@ -172,8 +173,9 @@ def train(run: PretrainingRun, store: SceneStore) -> None:
     settings, state, warm = run.settings, run.state, run.settings.warmup_steps
     curriculum, is_main = Curriculum(store), run.parallel.world.is_main
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    history = (run.out / "log.jsonl").open("a", encoding="utf-8") if is_main else nullcontext()
-    with Progress(*columns, TimeRemainingColumn(), disable=not is_main) as progress, history as log_file:
+    if is_main:
+        (run.out / "log.jsonl").touch()
+    with Progress(*columns, TimeRemainingColumn(), disable=not is_main) as progress:
         bar = progress.add_task("pretraining", total=warm + settings.steps, completed=state.step)
         smooth, started = None, time.monotonic()
         while state.step < warm + settings.steps:
@@ -187,14 +189,13 @@ def train(run: PretrainingRun, store: SceneStore) -> None:
                 run.learn(loss, share_of_peak(step, settings.steps, WARMUP), settings.vision_share)
             smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
             progress.update(bar, advance=1, description=f"loss {smooth:.3f}")
-            if state.step % 100 == 0 and log_file is not None:
+            if state.step % 100 == 0 and is_main:
                 seconds = round(time.monotonic() - started, 1)
                 row: dict[str, Any] = {"step": state.step, "loss": round(smooth, 4), "seconds": seconds}
                 if state.step % 500 == 0 and state.step > warm:
                     with run.parallel.alone():
                         row |= progress_checks(run)
-                log_file.write(json.dumps(row) + "\n")
-                log_file.flush()
+                append_line(run.out / "log.jsonl", json.dumps(row))
                 log.info("%s", row)
             if state.step % settings.save_every == 0:
                 run.save()

@@ -94,12 +94,18 @@ def run_program(main: Callable[[], int | None]) -> None:
     """Run `main` and end the process as every program does: one line for an error, and an exit code of `ExitCode`."""
     try:
         code = ctrl_c.run(main)
+        sys.stdout.flush()  # an error of its disk belongs below
     except FieldmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE) from None
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
+        try:
+            print(end="" if error.filename else "\n", flush=True)
+        except OSError:  # stdout is on that disk; Python would flush it once more at the end, and complain
+            error.filename = error.filename or os.path.realpath("/dev/stdout")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"error: {disk_full(error)}", file=sys.stderr)
         raise SystemExit(ExitCode.FAILED) from None
     if code:

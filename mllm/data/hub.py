@@ -12,6 +12,7 @@ from typing import Any
 from mllm.data import manifest
 from mllm.data.dataset_card import ATTRIBUTION, CARD
 from mllm.errors import FieldmarkError
+from mllm.io.files import atomic_folder
 from mllm.io.progress import progress
 from mllm.records import SPLITS, Sample, image_path, load_samples
 
@@ -35,21 +36,20 @@ def pack(folder: Path, out: Path, *, licence: str | None = None, shard_bytes: in
         raise FieldmarkError(f"{out} is not empty; choose a new folder with --out")
     facts = json.loads((folder / manifest.MANIFEST).read_text(encoding="utf-8"))
     terms = licence or licence_of(facts["licences"], folder)
-    written, counts, tasks = [], {}, set()
-    out.mkdir(parents=True, exist_ok=True)
-    for split in SPLITS:
-        file = folder / f"{split}.jsonl"
-        samples = load_samples(file) if file.is_file() and file.stat().st_size else []
-        if samples:
-            written += _split(samples, file, out / "data", split, shard_bytes)
-            counts[split] = len(samples)
-            tasks |= {sample.task for sample in samples}
-    (out / CARD).write_text(card(folder, terms, counts, captions=tasks == {"caption"}), encoding="utf-8")
-    written.append(out / CARD)
-    if (folder / ATTRIBUTION).is_file():
-        (out / ATTRIBUTION).write_bytes((folder / ATTRIBUTION).read_bytes())
-        written.append(out / ATTRIBUTION)
-    return written
+    counts, tasks = {}, set()
+    with atomic_folder(out) as fresh:
+        for split in SPLITS:
+            file = folder / f"{split}.jsonl"
+            samples = load_samples(file) if file.is_file() and file.stat().st_size else []
+            if samples:
+                _split(samples, file, fresh / "data", split, shard_bytes)
+                counts[split] = len(samples)
+                tasks |= {sample.task for sample in samples}
+        text = card(folder, terms, counts, captions=tasks == {"caption"})
+        (fresh / CARD).write_text(text, encoding="utf-8")
+        if (folder / ATTRIBUTION).is_file():
+            (fresh / ATTRIBUTION).write_bytes((folder / ATTRIBUTION).read_bytes())
+    return sorted(path for path in out.rglob("*") if path.is_file())
 
 
 def push(out: Path, repository: str, *, private: bool = False) -> str:
@@ -105,22 +105,20 @@ def card(folder: Path, terms: str, counts: Mapping[str, int], *, captions: bool)
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
 
 
-def _split(samples: Sequence[Sample], file: Path, out: Path, split: str, shard_bytes: int) -> list[Path]:
+def _split(samples: Sequence[Sample], source: Path, out: Path, split: str, shard_bytes: int) -> None:
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
-    shards = list(_shards(samples, file, shard_bytes))
+    shards = list(_shards(samples, source, shard_bytes))
     out.mkdir(parents=True, exist_ok=True)
-    written = []
     with progress(split, len(samples)) as tick:
         for number, shard in enumerate(shards):
             rows = []
             for sample in shard:
-                rows.append(_row(sample, image_path(file, sample)))
+                rows.append(_row(sample, image_path(source, sample)))
                 tick()
-            written.append(out / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
-            Dataset.from_list(rows, features=_features()).to_parquet(written[-1])
-    return written
+            file = out / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
+            Dataset.from_list(rows, features=_features()).to_parquet(file)
 
 
 def _shards(samples: Sequence[Sample], file: Path, most: int) -> Iterator[list[Sample]]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from mllm.boxes import Box, Frame
 from mllm.errors import BoxError, ImageError, RecordError
 from mllm.io import strict_json
+from mllm.io.files import write_bytes
 from mllm.io.images import exif_orientation, image_format, image_size
 from mllm.io.jsonl import check_unique
 from mllm.records import Sample, Thing
@@ -242,7 +243,5 @@ def _save(data: bytes, folder: Path) -> Path:
     path = folder / f"{hashlib.sha256(data).hexdigest()[:20]}{suffix}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        write_bytes(path, data)
     return path

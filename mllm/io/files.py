@@ -5,6 +5,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from mllm.errors import FieldmarkError
 PACKAGE = Path(__file__).parents[1]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors that say that no more can be written: no space, a quota, a limit on the size of files."""
+_TORCH_WRITES = re.compile("inline_container|iostream|PytorchStreamWriter")
+"""What torch.save says if it cannot write; it does not say why."""
 _HOST = socket.gethostname() or "host"
 
 
@@ -50,24 +53,36 @@ def program_folder(name: str) -> Path:
 
 @contextmanager
 def naming_full_disk(path: str | Path) -> Iterator[None]:
-    """Add the file being written to an `OSError` of a full disk, which names none by itself (see `disk_full`)."""
+    """Add the file or folder being written to an `OSError` of a full disk that names none (see `disk_full`).
+
+    Libraries that write by themselves (safetensors, tokenizers, torch) report it as an error of their own, which
+    becomes such an `OSError`.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in DISK_FULL and error.filename is None:
             error.filename = str(path)
         raise
+    except Exception as error:
+        found = re.search(r"(?:os error|errno) (\d+)", str(error))  # so do libraries in Rust, and torch
+        if found and int(found[1]) in DISK_FULL:
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        if isinstance(error, RuntimeError) and _TORCH_WRITES.search(str(error)):
+            raise OSError(errno.ENOSPC, str(error).splitlines()[0], str(path)) from error
+        raise
 
 
 def disk_full(error: OSError) -> str:
     """Return the line for an error in `DISK_FULL`: the file, its disk, and the way out."""
     end = f"({error.strerror}). Make room, or name a folder on another disk; the same command continues"
-    if error.filename is None:
+    file = error.filename2 or error.filename  # of a copy, the first is its source
+    if file is None:
         return f"disk full {end}"
-    disk = Path(error.filename).absolute()
+    disk = Path(file).absolute()
     while not disk.is_mount() and disk != disk.parent:
         disk = disk.parent
-    return f"disk full: {error.filename}, on the disk at {disk} {end}"
+    return f"disk full: {file}, on the disk at {disk} {end}"
 
 
 @contextmanager
@@ -90,6 +105,24 @@ def atomic_write(path: str | Path) -> Iterator[IO[str]]:
     except BaseException:  # including KeyboardInterrupt
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder whose files are moved to `folder` when the block ends; it is removed when the block raises."""
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        with naming_full_disk(folder):
+            fresh.mkdir(parents=True)
+            yield fresh
+        if not folder.exists():
+            fresh.rename(folder)
+            return
+        for file in sorted(fresh.iterdir()):
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 @contextmanager
@@ -126,7 +159,7 @@ def write_json(path: str | Path, data: Any) -> None:
         json.dump(data, file, ensure_ascii=False, indent=1)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file in one step: it is written under another name and then renamed."""
     part = path.with_name(f".{path.name}.part")
     try:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from mllm.errors import FieldmarkError
+from mllm.io.files import atomic_folder
 from mllm.models.builtin import WEIGHTS as FOLDERS
 from mllm.models.perturbations import corrupt
 
@@ -68,11 +69,11 @@ class Grammar:
         """Save weights, the tower's configuration and the tokenizer."""
         from safetensors.torch import save_file
 
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model.tower.config.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
         weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        with atomic_folder(folder) as fresh:
+            self.model.tower.config.save_pretrained(fresh)
+            self.tokenizer.save_pretrained(fresh)
+            save_file(weights, fresh / WEIGHTS, metadata={"format": "pt"})
 
 
 def from_encoder(name: str, device: str = "cpu") -> Grammar:

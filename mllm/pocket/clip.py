@@ -7,6 +7,7 @@ fool the other. ``recipes/pretrain_clip.py`` makes the committed weights.
 from pathlib import Path
 from typing import Any
 
+from mllm.io.files import atomic_folder
 from mllm.pocket.tokenizer import build_tokenizer
 
 SIDE, PATCH = 128, 16
@@ -80,6 +81,7 @@ def build(which: str, seed: int) -> tuple[Any, Any, Any]:
 
 def save(model: Any, tokenizer: Any, image_processor: Any, folder: str | Path) -> Path:
     """Write weights, tokenizer and image processor; the folder loads like any CLIP checkpoint."""
-    for part in (model, tokenizer, image_processor):
-        part.save_pretrained(folder)
+    with atomic_folder(Path(folder)) as fresh:
+        for part in (model, tokenizer, image_processor):
+            part.save_pretrained(fresh)
     return Path(folder)

@@ -6,6 +6,7 @@ Same classes and code paths as Qwen3-VL-8B, at a small size. ``recipes/pretrain.
 from pathlib import Path
 from typing import Any
 
+from mllm.io.files import atomic_folder
 from mllm.models.families import Budget, Convention, write_convention
 from mllm.models.processors import build_processor
 from mllm.pocket.tokenizer import build_tokenizer
@@ -95,7 +96,8 @@ def build(seed: int) -> tuple[Any, Any]:
 
 def save(model: Any, processor: Any, folder: str | Path) -> Path:
     """Write weights (safetensors), processor and convention; the folder loads like any checkpoint."""
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    write_convention(Path(folder), Convention("pocket", "direct", Budget(MIN_PIXELS, MAX_PIXELS)))
+    with atomic_folder(Path(folder)) as fresh:
+        model.save_pretrained(fresh)
+        processor.save_pretrained(fresh)
+        write_convention(fresh, Convention("pocket", "direct", Budget(MIN_PIXELS, MAX_PIXELS)))
     return Path(folder)

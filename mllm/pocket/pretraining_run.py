@@ -1,7 +1,9 @@
 """What the pre-training programs share: resumable state, learning rate, command line, model card, processes."""
 
+import io
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,6 +15,7 @@ from torch import distributed
 
 from mllm.distributed import World
 from mllm.errors import FieldmarkError
+from mllm.io.files import write_bytes
 from mllm.io.tables import markdown, percent
 
 
@@ -31,16 +34,24 @@ class SavedState:
         if settings is not None and saved["settings"] != settings:
             raise FieldmarkError(f"{file} belongs to a run with {saved['settings']}; choose another --out or remove it")
         for name, part in parts.items():
-            part.load_state_dict(saved[name])
+            part.load_state_dict(_interned(saved[name]))
         self.step = saved["step"]
 
     def save(self) -> None:
-        """Write the new state beside the old one, then swap them: a killed process never leaves half a state."""
+        """Write the state in one step: a killed process or a full disk never leaves half of one."""
         state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()} | {"step": self.step}
         if self.settings is not None:
             state["settings"] = self.settings
-        torch.save(state, self.file.with_suffix(".new"))
-        self.file.with_suffix(".new").replace(self.file)
+        written = io.BytesIO()
+        torch.save(state, written)
+        write_bytes(self.file, written.getbuffer())
+
+
+def _interned(value: Any) -> Any:
+    """Make equal keys of plain dicts one object, as before a state was saved: pickle writes each object once."""
+    if type(value) is not dict:
+        return value
+    return {sys.intern(key) if isinstance(key, str) else key: _interned(one) for key, one in value.items()}
 
 
 def share_of_peak(step: int, total: int, warmup: int) -> float:
@@ -64,9 +75,9 @@ def write_card(
     the table's two column headings; `scores` are shares by name, 0..1.
     """
     text = json.dumps({**record, "scores": dict(scores)}, indent=1) + "\n"
-    (folder / "scores.json").write_text(text, encoding="utf-8")
+    write_bytes(folder / "scores.json", text.encode())
     rows = markdown([head, *((name, percent(score)) for name, score in scores.items())])
-    (folder / "README.md").write_text(template.format(rows=rows, **facts), encoding="utf-8")
+    write_bytes(folder / "README.md", template.format(rows=rows, **facts).encode())
 
 
 class DataParallel:

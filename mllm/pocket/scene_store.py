@@ -14,7 +14,7 @@ from rich.progress import track
 
 from mllm import ctrl_c
 from mllm.boxes import Box
-from mllm.io.files import write_json
+from mllm.io.files import naming_full_disk, write_json
 from mllm.pocket.pretraining_tasks import draw_looks
 from mllm.pocket.species import DOMAINS, Marks
 from mllm.pocket.world import TILE, Scene, WorldThing, crop, make_scene
@@ -73,14 +73,15 @@ class SceneStore:
         if not index_file.is_file():
             index: list[dict[str, Any]] = []
             # Unlike multiprocessing.Pool, it raises if a worker cannot start.
-            with pixel_file.open("wb") as out, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            pools = ProcessPoolExecutor(workers, get_context("spawn"))
+            with naming_full_disk(pixel_file), pixel_file.open("wb") as out, pools as pool:
                 try:
                     with ctrl_c.kept_from_children():
                         drawn = pool.map(_render, jobs, chunksize=64)
                     for pixels, truth in track(drawn, "drawing scenes", total=len(jobs)):
                         index.append(truth | {"offset": out.tell()})
                         out.write(pixels)
-                except KeyboardInterrupt:
+                except BaseException:  # Ctrl-C, a full disk
                     for worker in active_children():  # the pool would let them finish
                         worker.terminate()
                     raise

@@ -6,7 +6,6 @@ A safe step uses up the generated completions and closes a log; the order of row
 import json
 import logging
 import math
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from mllm.errors import FieldmarkError
-from mllm.io.files import atomic_write
+from mllm.io.files import DISK_FULL, atomic_write, naming_full_disk
 from mllm.models.families import CONVENTION_FILE
 
 logger = logging.getLogger(__name__)
@@ -203,19 +202,22 @@ def clear_save_errors(folder: Path) -> Iterator[None]:
     """Turn a failed save into a one-line error, and remove an incomplete checkpoint to free disk space.
 
     Raises:
-        FieldmarkError: the disk is full, the folder is not writable, or the file is larger than allowed.
+        OSError: the disk is full; it names file or folder (`mllm.io.files.disk_full` makes the line).
+        FieldmarkError: the folder is not writable.
     """
     try:
-        yield
+        with naming_full_disk(folder):
+            yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search("file|inline_container|iostream", str(error)):
-            raise  # torch.save reports a full disk as one of its container or stream; others are not about the disk
+        if isinstance(error, RuntimeError) and "file" not in str(error):
+            raise  # not about the disk
         if not (folder / CONVENTION_FILE).is_file() and folder.name.startswith("checkpoint-"):
             shutil.rmtree(folder, ignore_errors=True)
-        free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**30
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
         raise FieldmarkError(
-            f"{folder} could not be written ({error}); {free:.1f} GiB are free there. Earlier checkpoints are "
-            "complete: free disk space, and the same command continues from the last of them"
+            f"{folder} could not be written ({error}). Earlier checkpoints are complete: make the folder writable, and "
+            "the same command continues from the last of them"
         ) from error
 
 

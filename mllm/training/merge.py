@@ -7,7 +7,6 @@ has been loaded from disk.
 import logging
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import torch
 
 from mllm.errors import FieldmarkError
 from mllm.inference import generate
+from mllm.io.files import atomic_folder
 from mllm.io.safe_pickle import UnpicklingError
 from mllm.models.checkpoint import Checkpoint, Loaded, LoadOptions, load, open_checkpoint
 from mllm.models.families import write_convention
@@ -75,9 +75,7 @@ def merge(
     loaded = replace(loaded, model=model.to(getattr(torch, dtype)))
     found = logits(loaded)
     merged = _close(before, found, TOLERANCE[dtype], f"{name}: merging changed the model")
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
+    with atomic_folder(folder) as fresh:
         model.save_pretrained(fresh)
         loaded.processor.save_pretrained(fresh)
         write_convention(fresh, loaded.convention)
@@ -87,9 +85,6 @@ def merge(
         # Below float32 the cast in memory also rounded what is never saved: the rotary frequencies.
         rounding = 1e-6 if dtype == "float32" else TOLERANCE[dtype]
         saved = _close(found, back, rounding, f"{folder}: the written model differs from the merged one")
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return Merged(folder, checkpoint.adapter is not None, shards, merged, saved, distance)
 
 

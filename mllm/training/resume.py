@@ -15,7 +15,7 @@ from typing import Any
 from mllm.config import Settings
 from mllm.errors import FieldmarkError
 from mllm.io import provenance, strict_json
-from mllm.io.files import atomic_write
+from mllm.io.files import atomic_folder, atomic_write, write_bytes
 from mllm.models.families import CONVENTION_FILE, Convention, write_convention
 
 logger = logging.getLogger(__name__)
@@ -128,10 +128,12 @@ def take_weights(checkpoint: Path, output_dir: Path) -> None:
 
     For a run that was killed after its last step and before its last save.
     """
-    for file in checkpoint.iterdir():
-        if file.is_file() and not file.name.startswith(_TRAINERS_OWN) and file.name != CONVENTION_FILE:
-            shutil.copy2(file, output_dir / file.name)
-    shutil.copy2(checkpoint / CONVENTION_FILE, output_dir / CONVENTION_FILE)  # last: it marks the folder as complete
+    with atomic_folder(output_dir) as fresh:
+        for file in checkpoint.iterdir():
+            if file.is_file() and not file.name.startswith(_TRAINERS_OWN) and file.name != CONVENTION_FILE:
+                shutil.copy2(file, fresh / file.name)
+    mark = (checkpoint / CONVENTION_FILE).read_bytes()
+    write_bytes(output_dir / CONVENTION_FILE, mark)  # last: it marks the folder as complete
 
 
 def describe(settings: Settings, args: Any, files: Iterable[Path]) -> dict[str, Any]:

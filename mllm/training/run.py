@@ -169,6 +169,8 @@ def train(trainer: Any, settings: Settings, prepared: Prepared, callbacks: Seque
             f"{output_dir}: not a single step was taken, so nothing is saved: set max_steps or num_train_epochs "
             "above 0, or supply more rows"
         )
+    if trainer.is_world_process_zero():  # written last: it marks the folder as complete, and says so of older weights
+        (output_dir / CONVENTION_FILE).unlink(missing_ok=True)
     trainer.save_model(str(output_dir), _internal_call=True)  # pushed below, together with the files beside it
     if trainer.is_world_process_zero():
         prepared.write_card(output_dir)
@@ -237,6 +239,8 @@ def _check_folder(output_dir: Path) -> None:
             pass
         (output_dir / ".writable").unlink()
     except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
         raise FieldmarkError(f"{output_dir}: not writable ({error}); name another --output_dir") from error
 
 

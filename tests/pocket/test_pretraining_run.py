@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from mllm.pocket.pretraining_run import SavedState
+
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -46,3 +48,19 @@ def test_the_program_runs_in_two_processes_and_goes_on_in_one(tmp_path: Path) ->
     assert alone.returncode == 0 and "resuming at step 3" in alone.stderr
     refused = run(*TORCHRUN, *flags, "--batch-size", "3")
     assert refused.returncode != 0 and "2 processes need at least --batch-size 4 and" in refused.stderr
+
+
+def test_a_state_that_was_read_is_written_to_the_same_bytes(tmp_path: Path) -> None:
+    def parts() -> dict[str, Any]:
+        model = torch.nn.Linear(2, 2)
+        return {"model": model, "optimizer": torch.optim.AdamW(model.parameters())}
+
+    first = SavedState(tmp_path / "state.pt", parts(), {"seed": 1})
+    first.parts["model"](torch.ones(1, 2)).sum().backward()
+    first.parts["optimizer"].step()
+    first.step = 1
+    first.save()
+    written = first.file.read_bytes()
+    again = SavedState(first.file, parts(), {"seed": 1})
+    again.save()
+    assert again.step == 1 and again.file.read_bytes() == written

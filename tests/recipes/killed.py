@@ -17,13 +17,11 @@ import importlib
 import json
 import os
 import random
-import runpy
 import shutil
 import signal
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +29,9 @@ import yaml
 
 from mllm.knowledge.mastery import MasteryTable
 from mllm.records import load_samples
+from tests.support.command_line import fork
 from tests.support.scenes import make_captions, make_data
 
-ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("sft", "rl", "resample", "bags", "pretrain")
 TIMES = (
     "seconds", "eval/seconds", "mastery/seconds", "step_time",
@@ -94,26 +92,13 @@ def recipes(folder: Path) -> dict[str, list[str]]:
 
 def start(command: list[str], out: Path) -> int:
     """Fork a process that runs the recipe; return its number. Its output goes to OUT.log."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
+    program, *flags = command
+    words = [f"recipes/{program}.py", *flags, "--out" if program == "pretrain" else "--output_dir", str(out)]
+    log = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
-        log = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        program, *flags = command
-        sys.argv = [f"{program}.py", *flags, "--out" if program == "pretrain" else "--output_dir", str(out)]
-        try:
-            runpy.run_path(str(ROOT / "recipes" / f"{program}.py"), run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # any error belongs in the log, and the child must not go on as a second parent
-        traceback.print_exc()
+        return fork(words, log)
     finally:
-        sys.stdout.flush()
-        os._exit(code)
+        os.close(log)
 
 
 def saves(out: Path) -> int:

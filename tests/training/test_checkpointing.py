@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from transformers import TrainerControl
 from transformers.trainer_utils import IntervalStrategy
 
 from mllm.errors import FieldmarkError
+from mllm.io.files import DISK_FULL
 from mllm.training import checkpointing, resume, run
 from mllm.training.checkpointing import Boundaries, PerEpoch
 from mllm.training.grpo.trainer import PrefixGRPOTrainer
@@ -147,21 +149,25 @@ def test_a_file_that_lost_its_end_is_noticed(name: str, tmp_path: Path, caplog: 
 def test_a_failed_save_is_reported_and_its_half_removed(tmp_path: Path) -> None:
     half = tmp_path / "checkpoint-8"
     half.mkdir()
-    with pytest.raises(FieldmarkError, match="checkpoint-8 could not be written .*No space left.*GiB are free"):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="No space left on device: .*checkpoint-8"):
         with checkpointing.clear_save_errors(half):
-            raise OSError(28, "No space left on device")
+            raise full
     assert not half.exists()
     whole = checkpoint(tmp_path, 4)
-    with pytest.raises(FieldmarkError):
+    with pytest.raises(OSError):
         with checkpointing.clear_save_errors(whole):
-            raise OSError(28, "No space left on device")
+            raise full
     assert resume.last_complete(tmp_path) == whole
+    with pytest.raises(FieldmarkError, match="checkpoint-4 could not be written .*Permission denied"):
+        with checkpointing.clear_save_errors(whole):
+            raise PermissionError(errno.EACCES, "Permission denied")
     for numbers in (9, 100_000):  # torch words it in two ways
         half.mkdir()
-        with pytest.raises(FieldmarkError, match="checkpoint-8 could not be written"):
+        with pytest.raises(OSError, match="checkpoint-8") as found:
             with checkpointing.clear_save_errors(half):
                 torch.save({"state": torch.zeros(numbers)}, "/dev/full")
-        assert not half.exists()
+        assert not half.exists() and found.value.errno in DISK_FULL
     with pytest.raises(RuntimeError, match="shape"):
         with checkpointing.clear_save_errors(half):
             raise RuntimeError("shape mismatch")
@@ -178,7 +184,11 @@ def test_a_folder_that_cannot_be_written_in_is_refused_at_once(tmp_path: Path) -
 @pytest.mark.ci
 @pytest.mark.timeout(900)
 def test_a_full_disk_loses_nothing(tmp_path: Path, pocket_folder: Path) -> None:
-    """No file may grow above 5 MB from the third step on: the fourth step's checkpoint fails, the second's is whole."""
+    """No file may grow above 5 MB, first from the third step on, then after the last one.
+
+    First the fourth step's checkpoint fails, and the second's is whole. Then the weights at the end fail, in a folder
+    that holds those of a shorter run: the checkpoint's are taken the next time.
+    """
     train, _ = make_data(tmp_path / "data", train=4, validation=1)
     ours = {"model": str(pocket_folder), "train": str(train), "style": "direct", "dtype": "float32"}
     theirs = {
@@ -189,31 +199,42 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, pocket_folder: Path) -> None:
     from recipes import sft
 
     class Full(checkpointing.TrainerCallback):
+        def __init__(self, from_step: int) -> None:
+            self.from_step = from_step
+
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 2:
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            if state.global_step == self.from_step:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
-    with pytest.MonkeyPatch.context() as patch:
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            self.on_step_begin(None, SimpleNamespace(global_step=self.from_step), None)
+
+    def on_a_small_disk(from_step: int) -> None:
+        before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
         train_it = run.train
 
         def train_on_a_small_disk(trainer: Any, *rest: Any) -> None:
-            trainer.add_callback(Full())
+            trainer.add_callback(Full(from_step))
             train_it(trainer, *rest)
 
-        patch.setattr(run, "train", train_on_a_small_disk)
-        try:
-            with pytest.raises(
-                FieldmarkError, match="checkpoint-4 could not be written .*File too large.*free disk space"
-            ):
-                sft.main(["--config", str(tmp_path / "sft.yaml")])
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            signal.signal(signal.SIGXFSZ, handler)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "train", train_on_a_small_disk)
+            try:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                with pytest.raises(OSError, match="File too large: .*out"):
+                    sft.main(["--config", str(tmp_path / "sft.yaml")])
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+                signal.signal(signal.SIGXFSZ, handler)
+
     out = tmp_path / "out"
+    on_a_small_disk(2)
     assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-2"]
     assert resume.last_complete(out) == out / "checkpoint-2"
-    sft.main(["--config", str(tmp_path / "sft.yaml")])  # disk space was freed: the same command continues
-    assert (out / "model.safetensors").is_file() and resume.last_complete(out) == out / "checkpoint-4"
-    assert os.path.getsize(out / "checkpoint-4" / "model.safetensors") > 5_000_000
+    shutil.copy(out / "checkpoint-2" / "fieldmark.json", out)
+    (out / "model.safetensors").write_text("of a shorter run")
+    on_a_small_disk(-1)  # disk space was freed: the same command continues
+    assert resume.last_complete(out) == out / "checkpoint-4" and not (out / "fieldmark.json").exists()
+    sft.main(["--config", str(tmp_path / "sft.yaml")])
+    written = (out / "model.safetensors").read_bytes()
+    assert len(written) > 5_000_000 and written == (out / "checkpoint-4" / "model.safetensors").read_bytes()

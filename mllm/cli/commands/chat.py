@@ -126,12 +126,14 @@ class ChatSession:
         return found
 
     def _show(self, found: Grounding, name: str, number: int, marked: Sequence[Spot]) -> None:
+        from mllm.io.images import save_image
+
         several, path, saved = len(self.assistants) > 1, self.images[number], None
         if found.boxes:
             model = f".{_slug(Path(name).name)}" if several else ""
             saved = (self.options.out or path.parent) / f"{path.stem}.{_slug(found.name)}{model}.png"
             saved.parent.mkdir(parents=True, exist_ok=True)
-            draw_spots(found.image, marked).save(saved)
+            save_image(draw_spots(found.image, marked), saved)
         if self.options.as_json:
             row = {"image": str(path), **found.as_dict(), "drawn": str(saved) if saved else None}
             print(json.dumps(row, ensure_ascii=False))

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from mllm.cli.experiments.arms import Arm, Sizes, Variant
 from mllm.cli.experiments.pipeline import POCKET_DATA, Pipeline, Stage, answers, counts, cpus, training
+from mllm.io.files import write_bytes
 from mllm.io.tables import MISSING, markdown, percent_interval
 
 BASE = "base"
@@ -131,7 +132,7 @@ class AblationRun:
         for stages in self.task.measurements(models):
             self.pipeline.run(stages, cpus())
         table = self.table()
-        (self.out / file).write_text(table, encoding="utf-8")
+        write_bytes(self.out / file, table.encode())
         return table
 
     def _screen(self, arms: Sequence[Arm]) -> Sequence[Arm]:
