@@ -19,8 +19,13 @@ MOST_PACKAGES, MOST_MODULES = 13, 8
 """How many packages and loose modules `mllm/` may hold; the pocket world's folder counts as one of the packages."""
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 300, 60, 8
 """Limits in lines, and in parameters besides self."""
-MOST_LINES = 29_591
-"""Lines of Python in `mllm/`; 27,000 when the layout was settled. What is added beyond has to make room first."""
+MOST_LINES = 27_000
+"""Lines of Python in `mllm/` outside of PLUGINS: the whole when the layout was settled, which had 26,851."""
+PLUGINS = (
+    "cli/commands", "rewards", "models/families", "prompting/tasks", "synthesis/teachers", "synthesis/captioning",
+    "data/sources", "data/caption_sources", "data/formats",
+)  # fmt: skip
+"""Folders in which one file adds one thing."""
 LAYERS = [row.split("#")[0].split() for row in (ROOT / "tests" / "layers.txt").read_text().splitlines()]
 LAYER_OF = {name: layer for layer, names in enumerate(filter(None, LAYERS)) for name in names}
 
@@ -104,8 +109,11 @@ def test_files_and_functions_stay_short() -> None:
 
 
 def test_the_library_stays_small() -> None:
-    lines = sum(path.read_text(encoding="utf-8").count("\n") for path in MODULES)
-    assert lines <= MOST_LINES, f"mllm/ has {lines} lines: what is added has to make room first"
+    folders = [ROOT / "mllm" / name for name in PLUGINS]
+    assert all((folder / "__init__.py").is_file() for folder in folders)
+    core = [path for path in MODULES if path.parent not in folders]
+    lines = sum(path.read_text(encoding="utf-8").count("\n") for path in core)
+    assert lines <= MOST_LINES, f"mllm/ has {lines} lines beside its plugins: what is added has to make room first"
 
 
 def test_only_training_and_recipes_know_trl() -> None:
