@@ -11,6 +11,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from mllm.cli.programs import run_program
+
 OLD = ["--options", "4", "--out", "runs/fgvr", "--max-new-tokens", "64"]
 """What was its default; flags after these win."""
 
@@ -26,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

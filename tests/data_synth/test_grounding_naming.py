@@ -61,6 +61,7 @@ def test_every_question_for_a_name_is_sound(out: Path) -> None:
     no_look_alikes_between_sides(out)
 
 
+@pytest.mark.ci
 def test_a_share_of_zero_changes_no_question(tmp_path: Path) -> None:
     few = ["--train", "4", "--validation", "2", "--test", "2", "--photos-per-entity", "3", "--domain", "bird"]
     make(tmp_path / "a", *few)

@@ -163,6 +163,7 @@ def test_what_is_missing_is_said(photos, tmp_path) -> None:
         naming.main(["--samples", "x.jsonl", "--options", "4"])
 
 
+@pytest.mark.ci
 def test_the_old_path_warns_and_asks_with_four_names(photos, tmp_path) -> None:
     out = tmp_path / "out"
     questions = asked(photos, out, "--options", "4")

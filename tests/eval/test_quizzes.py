@@ -23,6 +23,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("by", ["choices", "marks"])
 def test_mastery_is_asked_and_written(samples, pocket_folder, tmp_path, capsys, by) -> None:
     out = tmp_path / "out"

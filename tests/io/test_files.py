@@ -53,6 +53,7 @@ def test_an_append_is_whole_or_nothing(tmp_path: Path) -> None:
     assert len(list(read_jsonl(file, Score))) == len(rows) + 1
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name, work", [("rows.jsonl", REPLACE), ("a.jpg", PICTURE), ("a.png", PICTURE)])
 def test_a_file_that_cannot_be_replaced_stays(tmp_path: Path, name: str, work: str) -> None:
     file = tmp_path / name

@@ -24,6 +24,8 @@ from mllm.prompting.prompts import STYLES
 
 NAMES = {one.name for one in species()}
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> SceneStore:
@@ -41,7 +43,6 @@ def _of(drawn: list[PretrainingTask], start: str) -> list[PretrainingTask]:
     return found
 
 
-@pytest.mark.ci
 def test_wide_scenes_are_small_in_view_and_readable_in_the_crop(store: SceneStore) -> None:
     assert len(store.regular) == 48 and len(store.wide) == 6
     for place, number in enumerate(store.wide):

@@ -58,7 +58,7 @@ def test_good_data_passes(files: tuple[Path, Path]) -> None:
         (field("thought", None), "train-001: field thought: .*train with style 'direct'"),
         (
             field("task", "chat"),
-            "field task: 'chat' is none of ground, ground_all, caption, quiz",
+            "field task: 'chat' is none of ground, ground_all, name, caption, quiz",
         ),
         (field("task", "caption"), "train-001: field captions: at least one caption is needed"),
         (lambda _, rows: rows.clear(), "holds no sample"),

@@ -89,6 +89,7 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnownScores, str]:
     return table, table.run()
 
 
+@pytest.mark.ci
 def test_every_rewarded_arm_gets_the_same_budget(info) -> None:
     stages = [stage for stage in info[0].stages if stage.module == "mllm.recipes.rl"]
     arms = [arm for arm in TINY.arms if arm.start]

@@ -225,6 +225,7 @@ def test_every_recipe_says_how_it_is_checked_or_is_the_pocket_example(path: Path
     assert "# Cost, estimated and not measured: " in text and "# Published" in text and "COST" not in text
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("stage", ["_sft", ""])
 def test_naming_recipes_are_checked_with_open_questions_and_letters(tmp_path: Path, stage: str) -> None:
     """The gold names earn everything, by the reward and by the benchmark's measure; a neighbour's name nothing."""

@@ -127,6 +127,7 @@ def text_pass(model: Any, rows: int = 2, length: int = 64) -> torch.Tensor:
     return model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().logsumexp(-1).mean()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("lora", [None, Lora(r=4)], ids=["full", "lora"])
 def test_weights_gradients_and_states_are_what_torch_allocates(pocket_folder: Any, lora: Lora | None) -> None:
     model, counts = pocket(pocket_folder, lora)
