@@ -96,8 +96,9 @@ def photos(
     found = list(_usable(source, entries, read, request))
     sides: dict[Entity, set[Split]] = defaultdict(set)
     for photo in found:
-        for kind in photo.kinds if photo.split is not None else ():
-            sides[kind].add(photo.split)
+        if photo.split is not None:
+            for kind in photo.kinds:
+                sides[kind].add(photo.split)
     names = set[Split]().union(*sides.values())
     by_kind = len(names) > 1 and "train" in names and all(len(group) == 1 for group in sides.values())
     if len(names) > 1 and not by_kind:

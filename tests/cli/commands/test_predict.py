@@ -61,7 +61,7 @@ def test_the_pocket_model_s_boxes_make_the_round_trip(tmp_path: Path) -> None:
     ended = fieldmark(["predict", str(tmp_path)])
     assert ended.exit_code == 0 and "boxes in 1 of 1 images" in ended.output
     found = [photo for photos in back(tmp_path) for photo in photos]
-    assert [photo.entity for photo in found] == [one.name] * 3
+    assert [photo.things[0].entity for photo in found] == [one.name] * 3
     pixels = [photo.boxes[0].to_xyxy(photo.size) for photo in found]
     assert pixels[1] == pytest.approx(pixels[0], abs=0.02) and pixels[2] == pytest.approx(pixels[0], abs=0.02)
 
