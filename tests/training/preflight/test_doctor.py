@@ -93,4 +93,4 @@ def test_the_headers_of_recipes_name_the_memory_that_doctor_names() -> None:
             machine = read_hardware(recipe.accelerate_file(file))
             needs, _ = doctor.peak_memory(file, machine.gpu_memory, machine.processes)
             found[file.name] = stated[1], f"{round(needs, 1):.0f}"
-    assert len(found) == 14 and {name: one for name, one in found.items() if one[0] != one[1]} == {}
+    assert len(found) == 16 and {name: one for name, one in found.items() if one[0] != one[1]} == {}
