@@ -67,7 +67,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """An image with its labels; `image` is its path, or its bytes where there is no file.
+    """An image with its labels; `image` is its path, or its bytes if it has no file.
 
     `path_field` is where the path was written, `size` the size in pixels that the export states.
     """

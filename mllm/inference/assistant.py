@@ -83,8 +83,8 @@ class Assistant:
             FieldmarkError: an image that cannot be opened, an empty question, a number without a box, an unknown style
                 or option.
         """
-        for option in (one for one in sampling if one not in SAMPLING_OPTIONS):
-            raise UnknownNameError("option", option, SAMPLING_OPTIONS)
+        if unknown := set(sampling) - set(SAMPLING_OPTIONS):
+            raise UnknownNameError("option", min(unknown), SAMPLING_OPTIONS)
         if not question.strip():
             raise FieldmarkError("the question is empty: give the name of a thing, or a question")
         opened = open_image(image) if isinstance(image, str | Path) else image.convert("RGB")
@@ -149,7 +149,7 @@ class Assistant:
 
         Raises FieldmarkError: as `ask`; an unknown domain, too many names.
         """
-        question = questions.naming(_noun(domain), "this" if box is None else "at #1", names)
+        question = questions.naming(domains.noun(domain or ""), "this" if box is None else "at #1", names)
         return self.ask(image, question, about=() if box is None else (box,), **options)
 
     def caption(self, image: str | Path | Image, question: str = QUESTION, **options: Any) -> str:
@@ -212,7 +212,7 @@ def question_for(name: str, domain: str | None = None) -> str:
     if not name:
         raise FieldmarkError("the name of the thing to look for is empty")
     if found := _WHAT.fullmatch(name):
-        return questions.naming(_noun(domain), f"at {found[1]}" if found[1] else "this")
+        return questions.naming(domains.noun(domain or ""), f"at {found[1]}" if found[1] else "this")
     if name.endswith((".", "?")) or _BOX_NUMBER.search(name):
         return name
     if not domain:
@@ -220,10 +220,6 @@ def question_for(name: str, domain: str | None = None) -> str:
 
         domain = next((one.domain for one in species() if one.name == name), None)
     return domains.check(domain).question(name) if domain else ANY_DOMAIN.format(entity=name)
-
-
-def _noun(domain: str | None) -> str:
-    return domains.noun(domain or "")
 
 
 def entity_of(question: str) -> str:

@@ -110,7 +110,7 @@ class Paced:
             if more and size >= LARGE_BODY:
                 async with self.pace.turn(client):
                     arriving = asyncio.ensure_future(receive())
-                    for _ in range(3):  # until what has come over the network is read; waiting for more is no work
+                    for _ in range(3):  # until what has come over the network is read; waiting for more takes no work
                         await asyncio.sleep(0)
                 message = await arriving
             else:

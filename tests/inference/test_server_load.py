@@ -244,9 +244,9 @@ def test_200_attacking_connections_leave_a_bystander_its_answer(loaded, asked, t
     print(f"alone {median(alone):.2f} s, under attack {ratio:.2f} times as long, in the control {theirs:.2f} times")
     print(alone, attacked, control, dict(answers))
     assert set(answers) <= {"HTTP/1.1 400", "HTTP/1.1 408", "HTTP/1.1 503", "left"}, answers
-    # A stream may be left at the very moment at which its turn comes.
+    # An attacker of the lowest priority may not have left yet when the turn of its stream comes.
     assert strangers <= answers["left"] // 50, f"{strangers} of {answers} reached the model"
-    assert ratio <= 3, f"{alone} s alone, {attacked} s under attack, {control} s in the control"
+    assert max(attacked) <= 3 * min(alone), f"{alone} s alone, {attacked} s under attack, {control} s in the control"
 
 
 @pytest.mark.slow

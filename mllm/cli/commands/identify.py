@@ -10,7 +10,7 @@ An image that cannot be opened is listed in the table with the reason, and the e
     confidence  exp of the mean log-probability of the answer's tokens (mllm/inference/confidence.py); not calibrated
     marks       marks of the cards that the thought says of the image, in sentences that name no kind
     box         where the model finds the thing it named, in pixels: x1 y1 x2 y2
-    problem     why there is no name
+    problem     why no name is given
 """
 
 from __future__ import annotations

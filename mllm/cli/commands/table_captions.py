@@ -52,7 +52,7 @@ class CaptionTask(AblationTask):
     """Captions of pocket creatures among look-alikes, measured by retrieval, marks and length."""
 
     criterion = "eval/r1"
-    columns = (*(f"R@1 of {size}" for size in BAG_SIZES), "marks right", "marks told")
+    columns = (*(f"R@1 of {size}" for size in BAG_SIZES), "marks right", "marks named")
     plain_columns = ("words",)
     also_measured = (TRUTH,)
     row_title, pairing = "captions of", "image"
@@ -116,7 +116,7 @@ class CaptionTask(AblationTask):
         texts = [(caption_of(rows[one.id]), one) for one in samples]
         marks = [(judge(text, [thing.marks for thing in one.things]), family[one.id]) for text, one in texts]
         found["marks right"] = [(one.precision, group) for one, group in marks]
-        found["marks told"] = [(one.recall, group) for one, group in marks]
+        found["marks named"] = [(one.recall, group) for one, group in marks]
         found["words"] = [(float(len(words(text))), family[one.id]) for text, one in texts]
         return found
 

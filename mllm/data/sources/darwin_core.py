@@ -39,7 +39,7 @@ MARKS = {"\\t": "\t", "\\n": "\n", "\\r\\n": "\r\n"}
 
 
 def photos(request: PhotoRequest) -> Iterator[Photo]:
-    """Yield the images in the order of the media, or of the occurrences where there is no list of media."""
+    """Yield the images in the order of the media, or of the occurrences if media are not listed."""
     path = request.input
     if path is None or not path.exists():
         raise SourceError(no_such(path, "archive") if path else "this source needs an archive: give it with --input")

@@ -39,7 +39,7 @@ _IRREGULAR = {
 
 
 class DomainError(FieldmarkError):
-    """A domain file that cannot be read, or a text that is no noun. Names the file and the field."""
+    """A domain file that cannot be read, or a text that is not a noun. Names the file and the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def named(words: str, plural: str | None = None) -> str:
     """Return what rows call the domain that a user names: by a known name, a noun, `noun/plural`, or a YAML file.
 
     A file is read now, and `load` then gives its wordings. Raises UnknownNameError for the plural of a known domain,
-    DomainError for a file that cannot be read or a text that is no noun.
+    DomainError for a file that cannot be read or a text that is not a noun.
     """
     if words.endswith((".yaml", ".yml")):
         if plural:
@@ -118,7 +118,7 @@ def check(name: str) -> Domain:
 
 
 def load(name: str) -> Domain:
-    """Return a domain by what rows call it. Raises DomainError: a text that is no noun."""
+    """Return a domain by what rows call it. Raises DomainError: a text that is not a noun."""
     return _GIVEN.get(name) or _load(name)
 
 

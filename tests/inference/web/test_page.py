@@ -144,7 +144,7 @@ def test_200_attacking_connections_leave_a_visitor_its_answer(address: str, tmp_
     print(f"alone {median(alone):.2f} s, under attack {ratio:.2f} times as long, in the control {theirs:.2f} times")
     print(alone, attacked, control, dict(answers))
     assert set(answers) <= {"HTTP/1.1 413", "HTTP/1.1 200", "left"}, answers
-    assert ratio <= 3, f"{alone} s alone, {attacked} s under attack, {control} s in the control"
+    assert max(attacked) <= 3 * min(alone), f"{alone} s alone, {attacked} s under attack, {control} s in the control"
 
 
 @pytest.mark.slow
