@@ -220,7 +220,7 @@ def _conclusion(text: str, family: Family) -> tuple[str, int | None, tuple[float
 
 
 def _of_prose(read: prose.Prose, family: Family, frame: Frame) -> Thought:
-    """Take over a thought in sentences; a conclusion on several boxes, or on one that was not listed, is not a choice."""
+    """Take over a thought in sentences; a conclusion on several boxes, or one not listed, is not a choice."""
     candidates = []
     for box, marks in read.candidates:
         if len(numbers := family.read(box)) == 1:
