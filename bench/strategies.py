@@ -77,7 +77,7 @@ class Options:
 def main(argv: list[str] | None = None) -> None:
     """Compare the strategies."""
     options = parse(Options, argv)
-    head = ["strategy", "who looks", "taken", "true", "told", "words"]
+    head = ["strategy", "who looks", "taken", "true", "named", "words"]
     with tempfile.TemporaryDirectory() as folder:
         request = caption_sources.CaptionRequest(
             out=Path(folder), counts={"test": options.count}, family={"test": 5}, level="medium"

@@ -200,7 +200,7 @@ def entities_to_describe(options: KnowledgeOptions, photos: Sequence[Photo], giv
 
 def marks_stage(run: Run, entities: Sequence[Entity], given: Sequence[Cards], teacher: Knows | None) -> list[Card]:
     """Stage 2: one card for each entity, from the files and the teacher."""
-    for cards in given:  # "Siamese" and "Siamese cat" are two entities for no one
+    for cards in given:  # "Siamese" and "Siamese cat" must not be two entities
         one_spelling((name for _, name in entities), cards.origin, same=cards.same)
 
     def make(entity: Entity) -> Card:

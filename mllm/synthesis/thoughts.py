@@ -101,7 +101,7 @@ def problem(sample: Sample, thought: str, cards: Mapping[str, tuple[str, ...]] |
     if (sample.task != "name" and looked != set(range(len(sample.things)))) or not asked <= looked:
         return "a candidate was not looked at"
     if _LEAK.search(thought):
-        return "says that it was told"
+        return "says that the answer was given"
     if cards is not None and consistency.contradictions(sample, thought, cards):
         return "gives the target a mark that its card does not hold"
     return None

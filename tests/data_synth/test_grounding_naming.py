@@ -102,7 +102,7 @@ def test_a_fallible_thought_may_end_on_another_name_which_is_refused() -> None:
         ("<obj:0>: round. So {0} or {1}.", "concludes on another name"),
         ("<obj:0>: round. So it is a fine one.", "concludes on another name"),
         ("I see: round. So {0}.", "a candidate was not looked at"),
-        ("I was told its name. <obj:0> fits. So {0}.", "says that it was told"),
+        ("I was told its name. <obj:0> fits. So {0}.", "says that the answer was given"),
         ("<obj:0>: <answer>{0}</answer>.", "holds answer tags"),
     ],
 )

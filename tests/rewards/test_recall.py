@@ -29,7 +29,7 @@ def score(thought: str, reward: Reward | None = None, sample: Sample = SAMPLE) -
     [
         ("redstart: round, red, blue cap, white wing panel. 1 (0,0),(50,100): round.", 1.0),
         ("The redstart is round and red, has a Blue cap and a white wing-panel.", 1.0),
-        ("redstart: round, red. 1 (0,0),(50,100): blue cap, white wing panel.", 0.5),  # told of a candidate
+        ("redstart: round, red. 1 (0,0),(50,100): blue cap, white wing panel.", 0.5),  # stated of a candidate
         ("redstart: round, red, red cap, white wing panel.", 0.5),  # 3 recalled, 1 contradicted
         ("redstart: round, red, no blue cap.", 0.25),  # 2 recalled, 1 denied
         ("redstart: red cap, brown wing panel.", 0.0),  # 1 recalled ("red"), 2 contradicted: never below 0

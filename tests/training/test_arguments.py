@@ -1,4 +1,4 @@
-"""A run that would train in another way than its launcher was told is refused."""
+"""A run that would train in another way than its launcher was set to is refused."""
 
 from __future__ import annotations
 

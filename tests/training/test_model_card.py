@@ -46,7 +46,7 @@ def test_the_card_states_the_facts(tmp_path: Path) -> None:
 
 def test_no_score_is_claimed_that_was_not_measured(tmp_path: Path) -> None:
     card = ModelCard.load(model_card.write(tmp_path, facts()))
-    assert card.data["eval_results"] is None and card.data["base_model"] is None, "a folder is no name on the Hub"
+    assert card.data["eval_results"] is None and card.data["base_model"] is None, "a folder is not a name on the Hub"
     assert "Not measured" in card.text and "name no licence" in card.text
 
 
